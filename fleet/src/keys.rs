@@ -1,0 +1,23 @@
+//! Where each document lives. Keys are part of the contract (people edit `desired-count` by hand).
+
+/// Control bucket: plain text integer.
+pub const DESIRED_COUNT: &str = "desired-count";
+/// Control bucket: see `release.rs`.
+pub const RELEASE: &str = "fleet/release.json";
+/// Control bucket: see `memory.rs`.
+pub const STATE: &str = "fleet/state.json";
+/// Control bucket: see `registry.rs`.
+pub const REGISTRY: &str = "fleet/registry.json";
+/// Control bucket: SHA-256 of the admin token, hexadecimal.
+pub const ADMIN_TOKEN_HASH: &str = "secrets/admin-token.sha256";
+/// Control bucket: the keys that seal session cookies.
+pub const SESSION_KEYS: &str = "secrets/session-keys.json";
+/// Data bucket: prefix of the user objects.
+pub const USERS_PREFIX: &str = "users/";
+/// Data bucket: which profile wrote the users.
+pub const PROFILE_MARKER: &str = "meta/profile";
+
+/// Control bucket: a binary, named by its content, so that old and new fleets coexist.
+pub fn artifact(sha256: &str, name: &str) -> String {
+    format!("artifacts/{sha256}/{name}")
+}

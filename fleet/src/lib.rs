@@ -1,0 +1,32 @@
+//! The words every part of Vigia shares: names, bounds, addresses and the JSON documents that one
+//! part writes and another reads.
+//!
+//! There is no AWS SDK and no socket in here, so that a rule about our own domain never waits for
+//! a five-minute compile. Documents in S3 are defined here even when only two crates use them:
+//! a shape that lives in one place cannot drift.
+
+pub mod aws_code;
+pub mod desired;
+pub mod keys;
+pub mod memory;
+pub mod profile;
+pub mod registry;
+pub mod release;
+pub mod settings;
+pub mod shutdown;
+pub mod stack;
+pub mod telemetry;
+pub mod worker;
+
+pub use desired::{DesiredCount, DesiredCountError};
+pub use profile::Profile;
+pub use registry::{Registry, RegistryDiff};
+pub use stack::{StackName, StackNameError};
+pub use worker::{WorkerAddr, WorkerId};
+
+/// The public port of the load balancer. Part of the contract: people type it.
+pub const PUBLIC_PORT: u16 = 5000;
+/// The port a worker listens on, reachable from the load balancer and the reconciler only.
+pub const WORKER_PORT: u16 = 8080;
+/// The load balancer's admin port, reachable from the reconciler only.
+pub const LB_ADMIN_PORT: u16 = 9000;
