@@ -1,0 +1,110 @@
+//! The local cloud's own interface, below `/_local-cloud`: what runs, faults on purpose.
+//!
+//! S3 bucket names cannot contain an underscore, so no AWS request has such a path.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use rand::seq::IndexedRandom as _;
+use serde::{Deserialize, Serialize};
+
+use crate::door::Shared;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MachineView {
+    pub id: String,
+    pub address: Ipv4Addr,
+    pub tags: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    pub pid: u32,
+    pub machines: Vec<MachineView>,
+    /// Public address and where it leads.
+    pub public: Vec<(SocketAddr, SocketAddr)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultKind {
+    /// The program ends; systemd starts it again.
+    Crash,
+    /// The program stops answering (SIGSTOP).
+    Hang,
+    /// A hung program goes on (SIGCONT).
+    Resume,
+    /// The host is dead: nothing restarts, while EC2 says `running`.
+    KillHost,
+    /// Terminated, as if somebody had done it in the console.
+    Terminate,
+}
+
+/// A fault for one live instance: the one named, or a random one with all these tags.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Fault {
+    pub kind: FaultKind,
+    #[serde(default)]
+    pub instance: Option<String>,
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    pub region: String,
+}
+
+pub(crate) fn router(shared: Arc<Shared>) -> Router<Arc<Shared>> {
+    Router::new().route("/status", get(status)).route("/fault", post(fault)).with_state(shared)
+}
+
+async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<Status>, Refused> {
+    Ok(Json(Status {
+        pid: std::process::id(),
+        machines: shared.ec2.all_machines().await.map_err(internal)?,
+        public: shared.ec2.public_addresses().await,
+    }))
+}
+
+type Refused = (StatusCode, String);
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn internal(error: anyhow::Error) -> Refused {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}"))
+}
+
+async fn fault(
+    State(shared): State<Arc<Shared>>,
+    Json(fault): Json<Fault>,
+) -> Result<Json<MachineView>, Refused> {
+    let machines = shared.ec2.machines(&fault.region).await.map_err(internal)?;
+    let mut matching = Vec::new();
+    for view in machines {
+        let is_named = fault.instance.as_ref().is_none_or(|id| *id == view.id);
+        let has_tags = fault.tags.iter().all(|(key, value)| view.tags.get(key) == Some(value));
+        // A dead host can only be terminated; to break it once more would break nothing.
+        if let Some(machine) = shared.ec2.machine(&view.id).await
+            && is_named
+            && has_tags
+            && (machine.is_on() || fault.kind == FaultKind::Terminate)
+        {
+            matching.push((view, machine));
+        }
+    }
+    let Some((view, machine)) = matching.choose(&mut rand::rng()) else {
+        return Err((StatusCode::NOT_FOUND, "no live instance matches".to_owned()));
+    };
+    match fault.kind {
+        FaultKind::Crash => machine.crash(),
+        FaultKind::Hang => machine.hang(),
+        FaultKind::Resume => machine.resume(),
+        FaultKind::KillHost => machine.kill_host(),
+        FaultKind::Terminate => {
+            shared.ec2.terminate_behind_our_back(&view.id, &fault.region).await.map_err(internal)?;
+        }
+    }
+    tracing::info!(instance = view.id, kind = ?fault.kind, "a fault on purpose");
+    Ok(Json(view.clone()))
+}

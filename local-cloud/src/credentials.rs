@@ -1,0 +1,79 @@
+//! Whose signature the front door accepts.
+//!
+//! AWS refuses a key that it does not know; an emulator that takes anything would hide a wrong set
+//! of credentials until the first real deployment.
+
+use std::collections::HashMap;
+use std::sync::RwLock;
+
+use rand::Rng as _;
+use rand::distr::Alphanumeric;
+
+/// Placeholder names that the documentation of emulators tells people to export, as key and secret
+/// alike. Anything else is a wrong key.
+const PLACEHOLDERS: [&str; 8] = ["test", "testing", "local", "localstack", "vigia", "dummy", "mock", "fake"];
+
+/// Who signed a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    /// The person at the keyboard, allowed everything.
+    Operator,
+    /// A Lambda function; ministack gives all of them the same key.
+    Function,
+    /// An instance, through the role of its instance profile.
+    Instance { id: String, role: String },
+}
+
+#[derive(Clone, Debug)]
+pub struct SessionKey {
+    pub access_key: String,
+    pub secret: String,
+    pub token: String,
+}
+
+/// The known keys.
+pub struct Credentials {
+    known: RwLock<HashMap<String, (String, Principal)>>,
+}
+
+impl Credentials {
+    /// Knows the placeholders and the key that Lambda functions get.
+    pub fn new(function_key: &str, function_secret: &str) -> Self {
+        let mut known: HashMap<_, _> = PLACEHOLDERS
+            .iter()
+            .map(|name| ((*name).to_owned(), ((*name).to_owned(), Principal::Operator)))
+            .collect();
+        known.insert(function_key.to_owned(), (function_secret.to_owned(), Principal::Function));
+        Self { known: RwLock::new(known) }
+    }
+
+    /// A new session for an instance, valid until the instance is gone.
+    pub fn issue(&self, id: &str, role: &str) -> SessionKey {
+        let session = SessionKey {
+            access_key: format!("ASIA{}", random_text(16).to_uppercase()),
+            secret: random_text(40),
+            token: random_text(64),
+        };
+        let principal = Principal::Instance { id: id.to_owned(), role: role.to_owned() };
+        self.write().insert(session.access_key.clone(), (session.secret.clone(), principal));
+        session
+    }
+
+    pub fn forget_instance(&self, id: &str) {
+        self.write().retain(
+            |_, (_, principal)| !matches!(principal, Principal::Instance { id: owner, .. } if owner == id),
+        );
+    }
+
+    pub fn find(&self, access_key: &str) -> Option<(String, Principal)> {
+        self.known.read().unwrap_or_else(|poisoned| poisoned.into_inner()).get(access_key).cloned()
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<String, (String, Principal)>> {
+        self.known.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+pub fn random_text(len: usize) -> String {
+    rand::rng().sample_iter(Alphanumeric).take(len).map(char::from).collect()
+}

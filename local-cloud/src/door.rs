@@ -1,0 +1,238 @@
+//! The one endpoint. Routes each request by the service in its SigV4 scope, after checking that
+//! the signature is right, and passes it on; EC2 calls that concern instances stop at `ec2.rs`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{Response, StatusCode, Uri, header, request::Parts};
+use http_body_util::BodyExt as _;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+
+use crate::credentials::{Credentials, Principal, random_text};
+use crate::ec2::Ec2;
+use crate::emulators::Emulator;
+use crate::reply::refusal;
+use crate::{ACCOUNT, control, sigv4};
+
+/// A Lambda package of 50 MB in base64, with room; nothing of ours comes near.
+const MAX_BODY: usize = 512 * 1024 * 1024;
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the endpoint listens.
+    pub listen: SocketAddr,
+    /// State, logs and the file systems of instances.
+    pub dir: PathBuf,
+    /// Virtual environment with the emulators and the AWS CLI.
+    pub venv: PathBuf,
+    /// Loopback addresses handed out as Elastic IPs, in this order.
+    pub elastic_ips: Vec<Ipv4Addr>,
+}
+
+/// Keep-alive of our connections to the emulators: less than theirs (75 s), so that they never close
+/// one just as we send a request on it.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// A local cloud that is started; `serve` runs it and stops everything at its end.
+pub struct LocalCloud {
+    pub endpoint: String,
+    pub(crate) shared: Arc<Shared>,
+    listener: TcpListener,
+}
+
+pub(crate) struct Shared {
+    pub credentials: Arc<Credentials>,
+    pub ec2: Ec2,
+    pub client: Client<HttpConnector, Body>,
+    pub ministack: SocketAddr,
+    /// Both children; emptied when they are stopped.
+    pub emulators: Mutex<Vec<Emulator>>,
+    /// Locked as long as the local cloud runs: two of them must not share a directory.
+    _lock: std::fs::File,
+}
+
+impl LocalCloud {
+    /// Starts the emulators and takes the endpoint's port; serves nothing yet.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&options.dir)
+            .with_context(|| format!("cannot create {}", options.dir.display()))?;
+        // The port first: when another local cloud has it, its state must not be touched.
+        let listener = TcpListener::bind(options.listen)
+            .await
+            .with_context(|| format!("{} is taken by another program", options.listen))?;
+        let lock = std::fs::File::create(options.dir.join("lock"))?;
+        lock.try_lock().with_context(|| format!("another local cloud uses {}", options.dir.display()))?;
+        // Instances do not survive a local cloud; after a SIGKILL their disks do.
+        drop(std::fs::remove_dir_all(options.dir.join("instances")));
+        let function_secret = random_text(40);
+        let (ministack, moto) = tokio::try_join!(
+            Emulator::start_ministack_with(&options.venv, &options.dir, &function_secret),
+            Emulator::start_moto(&options.venv, &options.dir),
+        )?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
+        let credentials = Arc::new(Credentials::new(ACCOUNT, &function_secret));
+        let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(KEEP_ALIVE).build_http();
+        let ec2 = Ec2::new(
+            &options,
+            endpoint.clone(),
+            moto.addr(),
+            ministack.addr(),
+            client.clone(),
+            credentials.clone(),
+        );
+        let shared = Arc::new(Shared {
+            credentials,
+            ec2,
+            client,
+            ministack: ministack.addr(),
+            emulators: Mutex::new(vec![ministack, moto]),
+            _lock: lock,
+        });
+        Ok(Self { endpoint, shared, listener })
+    }
+
+    /// Serves until `shutdown` or the end of an emulator, then stops all.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let Self { shared, listener, .. } = self;
+        let router: Router = Router::new()
+            .nest("/_local-cloud", control::router(shared.clone()))
+            .fallback(pass)
+            .with_state(shared.clone());
+        let server = tokio::spawn(axum::serve(listener, router).into_future());
+        let watch = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                for emulator in shared.emulators.lock().await.iter_mut() {
+                    emulator.check()?;
+                }
+            }
+        };
+        let ended: anyhow::Result<()> = tokio::select! {
+            () = shutdown => Ok(()),
+            result = watch => result,
+        };
+        // Machines first: they use the API while they stop.
+        let _no_more_launches = shared.ec2.stop_all().await;
+        let emulators = std::mem::take(&mut *shared.emulators.lock().await);
+        futures::future::join_all(emulators.into_iter().map(Emulator::stop)).await;
+        server.abort();
+        ended
+    }
+}
+
+/// A request that was let in.
+pub(crate) struct Admitted {
+    pub service: String,
+    pub principal: Principal,
+    pub parts: Parts,
+    pub body: Bytes,
+}
+
+async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let admitted = match admit(&shared, request).await {
+        Ok(admitted) => admitted,
+        Err(refused) => return *refused,
+    };
+    tracing::debug!(service = admitted.service, principal = ?admitted.principal, "passed on");
+    if admitted.service == "ec2" {
+        // As in AWS, a call that was let in is carried out even if its caller hangs up: otherwise moto
+        // would have an instance that nobody boots, or a terminated one that goes on.
+        let handled = tokio::spawn(async move { shared.ec2.handle(admitted).await });
+        return handled.await.unwrap_or_else(|error| {
+            refusal("ec2", StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &error.to_string())
+        });
+    }
+    forward(&shared.client, shared.ministack, admitted.parts, admitted.body).await
+}
+
+async fn admit(shared: &Shared, request: Request) -> Result<Admitted, Box<Response<Body>>> {
+    let (parts, body) = request.into_parts();
+    let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let Some(auth) = sigv4::parse(header) else {
+        return Err(Box::new(refusal(
+            "s3",
+            StatusCode::FORBIDDEN,
+            "AccessDenied",
+            "This endpoint takes AWS requests signed with Signature Version 4. \
+             Set AWS_ACCESS_KEY_ID=test and AWS_SECRET_ACCESS_KEY=test and use an AWS SDK or the AWS CLI.",
+        )));
+    };
+    let service = auth.service.to_owned();
+    let refused =
+        |code: &str, message: &str| Box::new(refusal(&service, StatusCode::FORBIDDEN, code, message));
+    let Some((secret, principal)) = shared.credentials.find(auth.access_key) else {
+        let code = if service == "s3" { "InvalidAccessKeyId" } else { "InvalidClientTokenId" };
+        return Err(refused(code, "The security token included in the request is invalid."));
+    };
+    let body = match http_body_util::Limited::new(body, MAX_BODY).collect().await {
+        Ok(collected) => collected.to_bytes(),
+        Err(_) => return Err(refused("EntityTooLarge", "The body is too large or was cut off.")),
+    };
+    if !sigv4::verify(&auth, &parts, &body, &secret) {
+        return Err(refused(
+            "SignatureDoesNotMatch",
+            "The request signature we calculated does not match the signature you provided. \
+             Check your AWS Secret Access Key and signing method.",
+        ));
+    }
+    if !sigv4::has_stated_payload(&parts, &body) {
+        return Err(refused(
+            "XAmzContentSHA256Mismatch",
+            "The provided 'x-amz-content-sha256' header does not match what was computed.",
+        ));
+    }
+    Ok(Admitted { service, principal, parts, body })
+}
+
+/// Sends a request on to an emulator as it came, with another address.
+pub(crate) async fn forward(
+    client: &Client<HttpConnector, Body>,
+    to: SocketAddr,
+    parts: Parts,
+    body: Bytes,
+) -> Response<Body> {
+    let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let service = authorization.and_then(sigv4::parse).map_or("", |auth| auth.service).to_owned();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let uri: Uri = match format!("http://{to}{path}").parse() {
+        Ok(uri) => uri,
+        Err(error) => return refusal(&service, StatusCode::BAD_REQUEST, "InvalidURI", &error.to_string()),
+    };
+    let mut request = hyper::Request::builder().method(parts.method).uri(uri);
+    for (name, value) in &parts.headers {
+        let framing = *name == header::TRANSFER_ENCODING || *name == header::CONTENT_LENGTH;
+        if !framing && *name != header::CONNECTION && *name != header::EXPECT {
+            request = request.header(name, value);
+        }
+    }
+    // Stated even when there is no body: botocore's and ministack's servers expect it on PUT.
+    let request = request.header(header::CONTENT_LENGTH, body.len()).body(Body::from(body));
+    let sent = match request {
+        Ok(request) => client.request(request).await,
+        Err(error) => {
+            return refusal(&service, StatusCode::BAD_REQUEST, "InvalidRequest", &error.to_string());
+        }
+    };
+    match sent {
+        Ok(response) => response.map(Body::new),
+        Err(error) => {
+            tracing::error!(%error, emulator = %to, "an emulator does not answer");
+            refusal(
+                &service,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "ServiceUnavailable",
+                "an emulator does not answer",
+            )
+        }
+    }
+}

@@ -1,0 +1,670 @@
+//! The EC2 calls that concern instances and addresses; the rest passes through to moto.
+//!
+//! moto keeps the books (ids, states, tags, networks); here instances become processes, client
+//! tokens are honoured and Elastic IPs lead somewhere.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, Response, StatusCode, header, request::Parts};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::BodyExt as _;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Mutex;
+
+use crate::addresses::{self, Block};
+use crate::control::MachineView;
+use crate::credentials::Credentials;
+use crate::door::{Admitted, Options, forward};
+use crate::elastic_ip::{self, ElasticIps, Wanted};
+use crate::imds::Metadata;
+use crate::machine::{self, Image, Machine, POWER_OFF_DEADLINE};
+use crate::reply::{refusal, xml};
+use crate::sigv4;
+use crate::xml::Element;
+
+/// A query's parameters, in the order they came.
+type Form = Vec<(String, String)>;
+
+pub struct Ec2 {
+    dir: PathBuf,
+    venv: PathBuf,
+    endpoint: String,
+    pool: Vec<Ipv4Addr>,
+    moto: SocketAddr,
+    ministack: SocketAddr,
+    client: Client<HttpConnector, Body>,
+    credentials: Arc<Credentials>,
+    machines: Mutex<BTreeMap<String, Arc<Machine>>>,
+    /// Terminated; processes of the last ones may still be ending.
+    terminated: Mutex<BTreeMap<String, Arc<Machine>>>,
+    /// Held over a whole RunInstances: two calls with one token must not both launch. And over
+    /// TerminateInstances: an instance that moto shows already may not have booted yet.
+    launches: Mutex<Launches>,
+    /// Held while moto is asked what the forwards should be, so that they end up as they are last.
+    elastic: Mutex<ElasticIps>,
+    /// Regions in which anything was asked; moto keeps separate books for each.
+    regions: std::sync::Mutex<BTreeSet<String>>,
+}
+
+/// moto answers in milliseconds; when it hangs, the locks above must not be held for ever.
+const EMULATOR_DEADLINE: Duration = Duration::from_secs(20);
+
+/// By client token and subnet: a token counts within one zone.
+type Launches = HashMap<(String, String), Launch>;
+
+/// What a client token launched.
+struct Launch {
+    parameters: [u8; 32],
+    reply: Bytes,
+    instance: String,
+}
+
+impl Ec2 {
+    pub fn new(
+        options: &Options,
+        endpoint: String,
+        moto: SocketAddr,
+        ministack: SocketAddr,
+        client: Client<HttpConnector, Body>,
+        credentials: Arc<Credentials>,
+    ) -> Self {
+        Self {
+            dir: options.dir.join("instances"),
+            venv: options.venv.clone(),
+            endpoint,
+            pool: options.elastic_ips.clone(),
+            moto,
+            ministack,
+            client,
+            credentials,
+            machines: Mutex::default(),
+            terminated: Mutex::default(),
+            launches: Mutex::default(),
+            elastic: Mutex::default(),
+            regions: std::sync::Mutex::default(),
+        }
+    }
+
+    pub(crate) async fn handle(&self, admitted: Admitted) -> Response<Body> {
+        let form = parse_form(&admitted.body);
+        let call = Call { parts: admitted.parts, form };
+        self.regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(call.region().to_owned());
+        let handled = match call.get("Action").unwrap_or("") {
+            "RunInstances" => self.run_instances(call).await,
+            "TerminateInstances" => self.terminate_instances(call).await,
+            "GetConsoleOutput" => self.console_output(&call).await,
+            "CreateVpc" => self.create_vpc(call).await,
+            "AllocateAddress" => self.allocate_address(call).await,
+            "DeleteVpcEndpoints" => self.delete_vpc_endpoints(call).await,
+            "AssociateAddress" => self.associate_address(call).await,
+            "DisassociateAddress"
+            | "ReleaseAddress"
+            | "AuthorizeSecurityGroupIngress"
+            | "RevokeSecurityGroupIngress"
+            | "ModifyInstanceAttribute" => self.then_forward_traffic(call).await,
+            _ => self.to_moto(&call).await.map(Reply::into_response),
+        };
+        handled.unwrap_or_else(|error| {
+            tracing::warn!(error = format!("{error:#}"), "an EC2 call failed in the local cloud");
+            refusal("ec2", StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &format!("{error:#}"))
+        })
+    }
+
+    async fn run_instances(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
+        let wants_one = call.get("MinCount") == Some("1") && call.get("MaxCount") == Some("1");
+        if !wants_one {
+            return Ok(bad_request(
+                "UnsupportedOperation",
+                "The local cloud launches one instance per call.",
+            ));
+        }
+        if call.get("DryRun") == Some("true") {
+            return Ok(self.to_moto(&call).await?.into_response());
+        }
+        let Some(subnet) = call.get("SubnetId").map(str::to_owned) else {
+            let message = "The local cloud launches only in a subnet that the call itself names.";
+            return Ok(bad_request("UnsupportedOperation", message));
+        };
+        let token = call.take("ClientToken").unwrap_or_default();
+        let parameters: [u8; 32] = Sha256::digest(encode_form(&call.form)).into();
+        let mut launches = self.launches.lock().await;
+        if let Some(launch) = launches.get(&(token.clone(), subnet.clone())) {
+            return Ok(self.replay(launch, &parameters).await);
+        }
+        let user_data = match call.get("UserData").map(|text| STANDARD.decode(text)).transpose() {
+            Ok(user_data) => user_data.unwrap_or_default(),
+            Err(_) => {
+                return Ok(bad_request("InvalidParameterValue", "Invalid BASE64 encoding of user data."));
+            }
+        };
+        let Ok(user_data) = String::from_utf8(user_data) else {
+            return Ok(bad_request("UnsupportedOperation", "The local cloud takes user data as plain text."));
+        };
+        let by_arn = call.take("IamInstanceProfile.Arn");
+        let by_arn = by_arn.and_then(|arn| arn.rsplit('/').next().map(str::to_owned));
+        let role = match call.take("IamInstanceProfile.Name").or(by_arn) {
+            None => None,
+            Some(profile) => match self.role_of(&profile, &call).await? {
+                Some(role) => Some(role),
+                None => {
+                    let message = format!(
+                        "Value ({profile}) for parameter iamInstanceProfile.name is invalid. \
+                         Invalid IAM Instance Profile name"
+                    );
+                    return Ok(bad_request("InvalidParameterValue", &message));
+                }
+            },
+        };
+        let described =
+            self.ask(&call.parts, &[("Action", "DescribeSubnets"), ("SubnetId.1", &subnet)]).await?;
+        if !described.ok {
+            return Ok(described.into_response());
+        }
+        let tree = Element::parse(&described.body)?;
+        let block = Block::parse(tree.text_of("cidrBlock").context("the subnet has no block")?)?;
+        let zone = tree.text_of("availabilityZone").unwrap_or("").to_owned();
+        if !block.is_loopback() {
+            let message = "The local cloud boots instances only in subnets of a VPC that it made itself.";
+            return Ok(bad_request("UnsupportedOperation", message));
+        }
+        let private: Vec<Ipv4Addr> =
+            self.machines.lock().await.values().map(|machine| machine.address).collect();
+        let used = private.iter().chain(&self.pool).copied().collect();
+        let Some((address, metadata_port)) = addresses::take(block, &used).await else {
+            let message = "There are not enough free addresses in the subnet.";
+            return Ok(bad_request("InsufficientFreeAddressesInSubnet", message));
+        };
+        call.form.push(("PrivateIpAddress".to_owned(), address.to_string()));
+        // Said this way, the interface goes with the instance, as it does on EC2 anyway; otherwise moto
+        // keeps its address in use for ever.
+        call.take("SubnetId");
+        call.form.extend(owned(&[
+            ("NetworkInterface.1.DeviceIndex", "0"),
+            ("NetworkInterface.1.SubnetId", &subnet),
+            ("NetworkInterface.1.DeleteOnTermination", "true"),
+        ]));
+        let reply = self.to_moto(&call).await?;
+        if !reply.ok {
+            return Ok(reply.into_response());
+        }
+        let instance = Element::parse(&reply.body)?
+            .text_of("instanceId")
+            .context("moto launched an instance without an id")?
+            .to_owned();
+        let image = Image {
+            root: self.dir.join(&instance),
+            address,
+            metadata: Arc::new(Metadata {
+                instance_id: instance.clone(),
+                local_ipv4: address.to_string(),
+                zone,
+                region: call.region().to_owned(),
+                instance_type: call.get("InstanceType").unwrap_or("").to_owned(),
+                ami: call.get("ImageId").unwrap_or("").to_owned(),
+                role,
+                user_data,
+                credentials: self.credentials.clone(),
+                session: OnceLock::new(),
+                token: Metadata::new_token(),
+            }),
+            endpoint: self.endpoint.clone(),
+            aws_cli: self.venv.join("bin"),
+        };
+        tracing::info!(instance, %address, "an instance boots");
+        self.machines.lock().await.insert(instance.clone(), Arc::new(Machine::boot(image, metadata_port)));
+        if !token.is_empty() {
+            launches.insert((token, subnet), Launch { parameters, reply: reply.body.clone(), instance });
+        }
+        Ok(reply.into_response())
+    }
+
+    /// The answer to a client token that was used before.
+    async fn replay(&self, launch: &Launch, parameters: &[u8; 32]) -> Response<Body> {
+        if launch.parameters != *parameters {
+            return bad_request(
+                "IdempotentParameterMismatch",
+                "The client token was used before with other parameters.",
+            );
+        }
+        if !self.machines.lock().await.contains_key(&launch.instance) {
+            return bad_request(
+                "IdempotentInstanceTerminated",
+                "The client token belongs to an instance that is terminated.",
+            );
+        }
+        xml(String::from_utf8_lossy(&launch.reply).into_owned())
+    }
+
+    /// To terminate an instance twice is fine with EC2 and an error with moto, so moto hears of it once.
+    async fn terminate_instances(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
+        let _no_launch = self.launches.lock().await;
+        let is_id = |(key, _): &&(String, String)| key.starts_with("InstanceId.");
+        let ids: Vec<String> = call.form.iter().filter(is_id).map(|(_, id)| id.clone()).collect();
+        let terminated = self.terminated.lock().await;
+        let (again, ids): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| terminated.contains_key(id));
+        drop(terminated);
+        let again: String = again.iter().map(|id| still_terminated(id)).collect();
+        if ids.is_empty() && !again.is_empty() {
+            return Ok(xml(format!(
+                "<TerminateInstancesResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\">\
+                 <requestId>local-cloud</requestId><instancesSet>{again}</instancesSet>\
+                 </TerminateInstancesResponse>"
+            )));
+        }
+        call.form.retain(|pair| !is_id(&pair));
+        call.form
+            .extend(ids.iter().zip(1..).map(|(id, number)| (format!("InstanceId.{number}"), id.clone())));
+        let mut reply = self.to_moto(&call).await?;
+        if reply.ok {
+            for id in &ids {
+                self.power_off(id).await;
+            }
+            for id in &ids {
+                self.lose_addresses(&call.parts, id).await?;
+            }
+            self.forward_traffic_or_warn().await;
+            let all = String::from_utf8_lossy(&reply.body)
+                .replace("</instancesSet>", &format!("{again}</instancesSet>"));
+            reply.body = Bytes::from(all);
+        }
+        Ok(reply.into_response())
+    }
+
+    /// Lets the machine go in the background; its address is free once nothing of it runs.
+    async fn power_off(&self, id: &str) {
+        if let Some(machine) = self.machines.lock().await.remove(id) {
+            tracing::info!(instance = id, "an instance is terminated");
+            machine.shut_down();
+            self.terminated.lock().await.insert(id.to_owned(), machine);
+        }
+    }
+
+    /// With EC2 a terminated instance loses its Elastic IPs; with moto it keeps them.
+    async fn lose_addresses(&self, parts: &Parts, id: &str) -> anyhow::Result<()> {
+        let of_it =
+            [("Action", "DescribeAddresses"), ("Filter.1.Name", "instance-id"), ("Filter.1.Value.1", id)];
+        for association in self.read(parts, &of_it).await?.all("associationId") {
+            self.ask(parts, &[("Action", "DisassociateAddress"), ("AssociationId", &association.text)])
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn console_output(&self, call: &Call) -> anyhow::Result<Response<Body>> {
+        let id = call.get("InstanceId").unwrap_or("");
+        let is_id =
+            id.strip_prefix("i-").is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        // A terminated instance has one too.
+        let Some(console) = machine::console(&self.dir.join(id)).ok().filter(|_| is_id) else {
+            return Ok(self.to_moto(call).await?.into_response());
+        };
+        let console = STANDARD.encode(console);
+        Ok(xml(format!(
+            "<GetConsoleOutputResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\">\
+             <requestId>local-cloud</requestId><instanceId>{id}</instanceId><timestamp>{}</timestamp>\
+             <output>{console}</output></GetConsoleOutputResponse>",
+            jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        )))
+    }
+
+    /// A VPC's block moves into loopback: 10.77.0.0/16 becomes 127.77.0.0/16. Subnets are then cut
+    /// from the block that DescribeVpcs shows.
+    async fn create_vpc(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
+        if let Some(block) = call.take("CidrBlock") {
+            let moved = Block::parse(&block).map_or(block, Block::into_loopback);
+            call.form.push(("CidrBlock".to_owned(), moved));
+        }
+        Ok(self.to_moto(&call).await?.into_response())
+    }
+
+    /// EC2 shows a deleted endpoint for a moment, moto for ever: so that nobody takes it for one that
+    /// is left over, it loses its tags.
+    async fn delete_vpc_endpoints(&self, call: Call) -> anyhow::Result<Response<Body>> {
+        let reply = self.to_moto(&call).await?;
+        let ids = call.form.iter().filter(|(key, _)| key.starts_with("VpcEndpointId.")).map(|(_, id)| id);
+        for id in ids.filter(|_| reply.ok) {
+            let of_it =
+                [("Action", "DescribeTags"), ("Filter.1.Name", "resource-id"), ("Filter.1.Value.1", id)];
+            let tags = self.read(&call.parts, &of_it).await?;
+            let mut untag =
+                owned(&[("Action", "DeleteTags"), ("Version", "2016-11-15"), ("ResourceId.1", id)]);
+            for (number, key) in tags.all("key").iter().enumerate() {
+                untag.push((format!("Tag.{}.Key", number + 1), key.text.clone()));
+            }
+            self.send(self.moto, &call.parts, "ec2", &untag).await?;
+        }
+        Ok(reply.into_response())
+    }
+
+    async fn allocate_address(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
+        // Two calls at once must not get the same address.
+        let _one_at_a_time = self.elastic.lock().await;
+        let mut used: Vec<Ipv4Addr> = Vec::new();
+        for parts in self.every_region()? {
+            let described = self.read(&parts, &[("Action", "DescribeAddresses")]).await?;
+            used.extend(
+                described.all("publicIp").iter().filter_map(|element| element.text.parse::<Ipv4Addr>().ok()),
+            );
+        }
+        let Some(address) = elastic_ip::next_free(&self.pool, &used) else {
+            return Ok(bad_request(
+                "AddressLimitExceeded",
+                "The maximum number of addresses has been reached.",
+            ));
+        };
+        call.form.push(("Address".to_owned(), address.to_string()));
+        Ok(self.to_moto(&call).await?.into_response())
+    }
+
+    /// Refused when the forward cannot be had, and then not associated either: who tries again must
+    /// not find it done.
+    async fn associate_address(&self, call: Call) -> anyhow::Result<Response<Body>> {
+        let reply = self.to_moto(&call).await?;
+        if reply.ok
+            && let Err(error) = self.forward_traffic().await
+        {
+            let association = Element::parse(&reply.body)?.text_of("associationId").unwrap_or("").to_owned();
+            self.ask(&call.parts, &[("Action", "DisassociateAddress"), ("AssociationId", &association)])
+                .await?;
+            self.forward_traffic_or_warn().await;
+            return Err(error);
+        }
+        Ok(reply.into_response())
+    }
+
+    async fn then_forward_traffic(&self, call: Call) -> anyhow::Result<Response<Body>> {
+        let reply = self.to_moto(&call).await?;
+        if reply.ok {
+            self.forward_traffic_or_warn().await;
+        }
+        Ok(reply.into_response())
+    }
+
+    /// For calls that succeed whatever becomes of some forward.
+    async fn forward_traffic_or_warn(&self) {
+        if let Err(error) = self.forward_traffic().await {
+            tracing::warn!(error = format!("{error:#}"), "a public address leads nowhere");
+        }
+    }
+
+    /// Brings the forwards in line with the addresses, instances and groups that moto has.
+    async fn forward_traffic(&self) -> anyhow::Result<()> {
+        let mut elastic = self.elastic.lock().await;
+        let mut wanted = Wanted::new();
+        for parts in self.every_region()? {
+            let addresses = self.read(&parts, &[("Action", "DescribeAddresses")]).await?;
+            for address in addresses.items("addressesSet") {
+                let (Some(public), Some(instance)) =
+                    (address.text_of("publicIp"), address.text_of("instanceId"))
+                else {
+                    continue;
+                };
+                let Some(machine) = self.machines.lock().await.get(instance).cloned() else { continue };
+                let public: Ipv4Addr = public.parse().context("moto has a public address that is none")?;
+                for port in self.world_ports(&parts, instance).await? {
+                    wanted.insert((public, port).into(), (machine.address, port).into());
+                }
+            }
+        }
+        elastic.apply(&wanted).await
+    }
+
+    /// TCP ports that the security groups of an instance open to addresses (not to groups).
+    async fn world_ports(&self, parts: &Parts, instance: &str) -> anyhow::Result<BTreeSet<u16>> {
+        let tree = self.read(parts, &[("Action", "DescribeInstances"), ("InstanceId.1", instance)]).await?;
+        let groups: BTreeSet<&str> =
+            tree.all("groupId").iter().map(|element| element.text.as_str()).collect();
+        let mut ports = BTreeSet::new();
+        for group in groups {
+            let described =
+                self.read(parts, &[("Action", "DescribeSecurityGroups"), ("GroupId.1", group)]).await?;
+            for rule in described.items("ipPermissions") {
+                let to_the_world = !rule.items("ipRanges").is_empty() || !rule.items("ipv6Ranges").is_empty();
+                let port = rule.text_of("fromPort").and_then(|text| text.parse::<u16>().ok());
+                let is_tcp = rule.text_of("ipProtocol") == Some("tcp");
+                if let (true, Some(port)) = (to_the_world && is_tcp, port) {
+                    ports.insert(port);
+                }
+            }
+        }
+        Ok(ports)
+    }
+
+    /// The role in an instance profile, by asking ministack; `None` if there is no such profile.
+    async fn role_of(&self, profile: &str, call: &Call) -> anyhow::Result<Option<String>> {
+        let form =
+            [("Action", "GetInstanceProfile"), ("Version", "2010-05-08"), ("InstanceProfileName", profile)];
+        let reply = self.send(self.ministack, &call.parts, "iam", &owned(&form)).await?;
+        if !reply.ok {
+            return Ok(None);
+        }
+        Ok(Element::parse(&reply.body)?.text_of("RoleName").map(str::to_owned))
+    }
+
+    async fn to_moto(&self, call: &Call) -> anyhow::Result<Reply> {
+        self.send(self.moto, &call.parts, "ec2", &call.form).await
+    }
+
+    /// A read of our own, in the region of the request that made it necessary.
+    async fn ask(&self, parts: &Parts, form: &[(&str, &str)]) -> anyhow::Result<Reply> {
+        let mut form = owned(form);
+        form.push(("Version".to_owned(), "2016-11-15".to_owned()));
+        self.send(self.moto, parts, "ec2", &form).await
+    }
+
+    /// The same where a refusal is a failure: an answer that was not understood must not count as
+    /// "there is none".
+    async fn read(&self, parts: &Parts, form: &[(&str, &str)]) -> anyhow::Result<Element> {
+        let reply = self.ask(parts, form).await?;
+        anyhow::ensure!(
+            reply.ok,
+            "moto answered {}: {}",
+            reply.head.status,
+            String::from_utf8_lossy(&reply.body)
+        );
+        Element::parse(&reply.body)
+    }
+
+    async fn send(&self, to: SocketAddr, parts: &Parts, service: &str, form: &Form) -> anyhow::Result<Reply> {
+        let mut parts = parts.clone();
+        let region = region_of(&parts);
+        // The emulators read the region and the service from here and check nothing.
+        let authorization = format!(
+            "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/{service}/aws4_request, SignedHeaders=host, Signature=0"
+        );
+        parts.headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&authorization)?);
+        parts.headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8"),
+        );
+        let answer = async {
+            let response = forward(&self.client, to, parts, Bytes::from(encode_form(form))).await;
+            let (head, body) = response.into_parts();
+            let body = body.collect().await?.to_bytes();
+            Ok(Reply { ok: head.status.is_success(), head, body })
+        };
+        tokio::time::timeout(EMULATOR_DEADLINE, answer).await.context("an emulator does not answer")?
+    }
+
+    pub async fn machine(&self, id: &str) -> Option<Arc<Machine>> {
+        self.machines.lock().await.get(id).cloned()
+    }
+
+    /// Terminates an instance as if somebody had done it in the console.
+    pub async fn terminate_behind_our_back(&self, id: &str, region: &str) -> anyhow::Result<()> {
+        let parts = in_region(region)?;
+        let form =
+            owned(&[("Action", "TerminateInstances"), ("Version", "2016-11-15"), ("InstanceId.1", id)]);
+        let response = self.terminate_instances(Call { parts, form }).await?;
+        anyhow::ensure!(response.status().is_success(), "TerminateInstances answered {}", response.status());
+        Ok(())
+    }
+
+    /// Live instances with their tags, as moto has them.
+    pub async fn machines(&self, region: &str) -> anyhow::Result<Vec<MachineView>> {
+        // The terminated ones stay listed, and a page has 100 unless more are asked for.
+        let running = [
+            ("Action", "DescribeInstances"),
+            ("MaxResults", "1000"),
+            ("Filter.1.Name", "instance-state-name"),
+            ("Filter.1.Value.1", "running"),
+        ];
+        let tree = self.read(&in_region(region)?, &running).await?;
+        let machines = self.machines.lock().await;
+        let mut views = Vec::new();
+        for item in tree.all("instancesSet").iter().flat_map(|set| set.children.iter()) {
+            let Some(machine) = item.text_of("instanceId").and_then(|id| machines.get(id)) else { continue };
+            let tags = item
+                .items("tagSet")
+                .iter()
+                .filter_map(|tag| {
+                    Some((tag.text_of("key")?.to_owned(), tag.text_of("value").unwrap_or("").to_owned()))
+                })
+                .collect();
+            views.push(MachineView { id: machine.id.clone(), address: machine.address, tags });
+        }
+        Ok(views)
+    }
+
+    /// Live instances of all regions.
+    pub async fn all_machines(&self) -> anyhow::Result<Vec<MachineView>> {
+        let mut views = Vec::new();
+        for parts in self.every_region()? {
+            views.extend(self.machines(region_of(&parts)).await?);
+        }
+        Ok(views)
+    }
+
+    /// The head of a request of our own for each region that was ever used.
+    fn every_region(&self) -> anyhow::Result<Vec<Parts>> {
+        let regions = self.regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        regions.iter().map(|region| in_region(region)).collect()
+    }
+
+    pub async fn public_addresses(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        self.elastic.lock().await.addresses()
+    }
+
+    /// Powers every instance off and waits for it, within a bound. No instance is launched as long as
+    /// the result is held.
+    pub async fn stop_all(&self) -> impl Sized {
+        let launches = self.launches.lock().await;
+        drop(self.elastic.lock().await.apply(&Wanted::new()).await);
+        let mut machines = std::mem::take(&mut *self.terminated.lock().await);
+        machines.append(&mut *self.machines.lock().await);
+        machines.values().for_each(|machine| machine.shut_down());
+        let all_ended = || futures::future::join_all(machines.values().map(|machine| machine.ended()));
+        if tokio::time::timeout(POWER_OFF_DEADLINE, all_ended()).await.is_err() {
+            machines.values().for_each(|machine| machine.kill_host());
+            all_ended().await;
+        }
+        launches
+    }
+}
+
+fn still_terminated(id: &str) -> String {
+    let state = "<code>48</code><name>terminated</name>";
+    format!(
+        "<item><instanceId>{id}</instanceId><currentState>{state}</currentState>\
+         <previousState>{state}</previousState></item>"
+    )
+}
+
+/// The head of a request of our own.
+fn in_region(region: &str) -> anyhow::Result<Parts> {
+    let (mut parts, ()) = hyper::Request::post("http://local-cloud/").body(())?.into_parts();
+    let scope = format!(
+        "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/ec2/aws4_request, SignedHeaders=host, Signature=0"
+    );
+    parts.headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&scope)?);
+    Ok(parts)
+}
+
+struct Call {
+    parts: Parts,
+    form: Form,
+}
+
+impl Call {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.form.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    fn take(&mut self, key: &str) -> Option<String> {
+        let position = self.form.iter().position(|(name, _)| name == key)?;
+        Some(self.form.remove(position).1)
+    }
+
+    fn region(&self) -> &str {
+        region_of(&self.parts)
+    }
+}
+
+fn region_of(parts: &Parts) -> &str {
+    parts
+        .headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(sigv4::parse)
+        .map_or("us-east-1", |auth| auth.region)
+}
+
+struct Reply {
+    ok: bool,
+    head: axum::http::response::Parts,
+    body: Bytes,
+}
+
+impl Reply {
+    fn into_response(mut self) -> Response<Body> {
+        self.head.headers.remove(header::TRANSFER_ENCODING);
+        self.head.headers.remove(header::CONTENT_LENGTH);
+        Response::from_parts(self.head, Body::from(self.body))
+    }
+}
+
+fn bad_request(code: &str, message: &str) -> Response<Body> {
+    refusal("ec2", StatusCode::BAD_REQUEST, code, message)
+}
+
+fn owned(form: &[(&str, &str)]) -> Form {
+    form.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn parse_form(body: &[u8]) -> Form {
+    let decode = |text: &str| {
+        percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
+    };
+    String::from_utf8_lossy(body)
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(key, value)| (decode(key), decode(value)))
+        .collect()
+}
+
+fn encode_form(form: &Form) -> String {
+    let encode = |text: &str| {
+        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    };
+    form.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect::<Vec<_>>().join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_survives_a_round_trip() {
+        let form = owned(&[("Action", "RunInstances"), ("UserData", "a+b/c=="), ("Tag.1.Value", "x y&z")]);
+        assert_eq!(parse_form(encode_form(&form).as_bytes()), form);
+    }
+}

@@ -1,0 +1,169 @@
+//! The command line of the local cloud: `up`, `down`, `status`, `fault`, and `serve` in the foreground.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand};
+use local_cloud::control::{Fault, FaultKind, MachineView};
+use local_cloud::daemon::{self, Prerequisite};
+use local_cloud::{LocalCloud, Options};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// AWS on one machine: an endpoint for the AWS API, and instances that are processes.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run in the foreground until SIGTERM or Ctrl-C.
+    Serve(Place),
+    /// Run in the background; returns when the endpoint answers.
+    Up {
+        #[command(flatten)]
+        place: Place,
+        /// Addresses that must be free on this machine, for example 127.0.0.1:5000.
+        #[arg(long, value_delimiter = ',')]
+        reserve: Vec<SocketAddr>,
+    },
+    /// Stop the local cloud and all that runs in it; its S3 objects stay.
+    Down {
+        #[arg(long, default_value = ".local/cloud")]
+        dir: PathBuf,
+    },
+    /// Print what runs, as JSON.
+    Status {
+        #[arg(long, default_value = "http://127.0.0.1:4566")]
+        endpoint: String,
+    },
+    /// Break one instance on purpose: the one named, or a random one with all the tags given.
+    Fault {
+        kind: FaultKind,
+        #[arg(long)]
+        instance: Option<String>,
+        /// KEY=VALUE, may be repeated.
+        #[arg(long = "tag", value_parser = tag)]
+        tags: Vec<(String, String)>,
+        #[arg(long, default_value = "us-east-1")]
+        region: String,
+        #[arg(long, default_value = "http://127.0.0.1:4566")]
+        endpoint: String,
+    },
+}
+
+#[derive(Args)]
+struct Place {
+    #[arg(long, default_value = "127.0.0.1:4566")]
+    listen: SocketAddr,
+    /// State, logs and the file systems of instances.
+    #[arg(long, default_value = ".local/cloud")]
+    dir: PathBuf,
+    /// Virtual environment with the emulators.
+    #[arg(long, default_value = ".venv")]
+    venv: PathBuf,
+    /// Loopback addresses to hand out as Elastic IPs.
+    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1,127.0.0.2,127.0.0.3,127.0.0.4,127.0.0.5")]
+    elastic_ips: Vec<Ipv4Addr>,
+}
+
+impl Place {
+    fn options(self) -> anyhow::Result<Options> {
+        if !self.listen.ip().is_loopback() || self.elastic_ips.iter().any(|ip| !ip.is_loopback()) {
+            bail!("the local cloud listens on loopback addresses only");
+        }
+        Ok(Options {
+            listen: self.listen,
+            dir: std::path::absolute(self.dir)?,
+            venv: std::path::absolute(self.venv)?,
+            elastic_ips: self.elastic_ips,
+        })
+    }
+}
+
+fn tag(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .ok_or_else(|| format!("`{text}` is not KEY=VALUE, for example role=worker"))
+}
+
+/// Something the person must mend first: a taken port, a missing program. Same code as `bootstrap`'s.
+const EXIT_PREREQUISITE: u8 = 8;
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    match runtime.block_on(run(Cli::parse().command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    drop(writeln!(std::io::stderr(), "local-cloud: {error:#}"));
+    if error.downcast_ref::<Prerequisite>().is_some() {
+        ExitCode::from(EXIT_PREREQUISITE)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    match command {
+        Command::Serve(place) => {
+            let (mut term, mut interrupt) =
+                (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+            // The terminal may close; the local cloud goes on until `down`.
+            let mut hangup = signal(SignalKind::hangup())?;
+            tokio::spawn(async move { while hangup.recv().await.is_some() {} });
+            let cloud = LocalCloud::start(place.options()?).await?;
+            writeln!(out, "{}", cloud.endpoint)?;
+            cloud
+                .serve(async move {
+                    tokio::select! { _ = term.recv() => (), _ = interrupt.recv() => () }
+                })
+                .await
+        }
+        Command::Up { place, reserve } => daemon::up(&place.options()?, &reserve).await,
+        Command::Down { dir } => {
+            let stopped = daemon::down(&dir).await?;
+            writeln!(
+                out,
+                "{}",
+                if stopped { "The local cloud is stopped." } else { "No local cloud runs." }
+            )?;
+            Ok(())
+        }
+        Command::Status { endpoint } => {
+            let status =
+                daemon::status(&endpoint).await.with_context(|| format!("no local cloud at {endpoint}"))?;
+            writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?;
+            Ok(())
+        }
+        Command::Fault { kind, instance, tags, region, endpoint } => {
+            let fault = Fault { kind, instance, tags: tags.into_iter().collect::<BTreeMap<_, _>>(), region };
+            let response = reqwest::Client::new()
+                .post(format!("{endpoint}/_local-cloud/fault"))
+                .json(&fault)
+                .send()
+                .await
+                .with_context(|| format!("no local cloud at {endpoint}"))?;
+            if !response.status().is_success() {
+                bail!("{}", response.text().await?);
+            }
+            let hit: MachineView = response.json().await?;
+            writeln!(out, "{}", hit.id)?;
+            Ok(())
+        }
+    }
+}

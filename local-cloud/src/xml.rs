@@ -1,0 +1,106 @@
+//! Reads the XML replies of the EC2 API as a tree: just enough to look at what an emulator said.
+
+use anyhow::Context as _;
+use quick_xml::Reader;
+use quick_xml::escape::resolve_predefined_entity;
+use quick_xml::events::Event;
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Element {
+    pub name: String,
+    pub text: String,
+    pub children: Vec<Self>,
+}
+
+impl Element {
+    pub fn parse(xml: &[u8]) -> anyhow::Result<Self> {
+        let mut reader = Reader::from_reader(xml);
+        let mut open = vec![Self::default()];
+        loop {
+            match reader.read_event().context("not well-formed XML")? {
+                Event::Start(start) => open.push(Self {
+                    name: String::from_utf8_lossy(start.local_name().as_ref()).into_owned(),
+                    ..Self::default()
+                }),
+                Event::Empty(empty) => {
+                    let element = Self {
+                        name: String::from_utf8_lossy(empty.local_name().as_ref()).into_owned(),
+                        ..Self::default()
+                    };
+                    open.last_mut().context("element outside the document")?.children.push(element);
+                }
+                Event::End(_) => {
+                    let mut element = open.pop().context("unbalanced XML")?;
+                    element.text = element.text.trim().to_owned();
+                    open.last_mut().context("unbalanced XML")?.children.push(element);
+                }
+                Event::Text(text) => {
+                    let text = text.decode().context("text is not UTF-8")?;
+                    if let Some(element) = open.last_mut() {
+                        element.text.push_str(&text);
+                    }
+                }
+                Event::GeneralRef(name) => {
+                    let letter = match name.resolve_char_ref().context("not a character")? {
+                        Some(letter) => letter.to_string(),
+                        None => {
+                            let name = name.decode().context("a name is not UTF-8")?;
+                            resolve_predefined_entity(&name).context("unknown entity")?.to_owned()
+                        }
+                    };
+                    if let Some(element) = open.last_mut() {
+                        element.text.push_str(&letter);
+                    }
+                }
+                Event::Eof => break,
+                _ => {}
+            }
+        }
+        open.pop().context("unbalanced XML")
+    }
+
+    /// All elements of this name at any depth, in document order.
+    pub fn all<'a>(&'a self, name: &str) -> Vec<&'a Self> {
+        let mut found = Vec::new();
+        for child in &self.children {
+            if child.name == name {
+                found.push(child);
+            }
+            found.extend(child.all(name));
+        }
+        found
+    }
+
+    /// The text of the first element of this name at any depth.
+    pub fn text_of<'a>(&'a self, name: &str) -> Option<&'a str> {
+        self.all(name).first().map(|element| element.text.as_str()).filter(|text| !text.is_empty())
+    }
+
+    /// The direct `<item>`s of the first `<set>` of this name.
+    pub fn items<'a>(&'a self, set: &str) -> Vec<&'a Self> {
+        self.all(set)
+            .first()
+            .map(|element| element.children.iter().filter(|child| child.name == "item").collect())
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_items_and_texts() {
+        let xml = br#"<?xml version="1.0"?><R xmlns="x"><set><item><id>a</id></item><item><id>b</id><e/></item></set></R>"#;
+        let tree = Element::parse(xml).expect("well-formed");
+        let ids: Vec<_> = tree.items("set").iter().filter_map(|item| item.text_of("id")).collect();
+        assert_eq!(ids, ["a", "b"]);
+        assert_eq!(tree.text_of("e"), None);
+    }
+
+    #[test]
+    fn text_keeps_its_special_characters() {
+        let tree = Element::parse(b"<R><v> a &amp; &lt;b&gt; &#233; </v></R>").expect("well-formed");
+        assert_eq!(tree.text_of("v"), Some("a & <b> \u{e9}"));
+    }
+}

@@ -1,0 +1,199 @@
+//! Elastic IPs: real TCP forwards that follow what EC2 says.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
+
+use crate::support::{Aws, Instance, Network, PORT, cloud, code, get, launched, web_server};
+
+/// The pool is small and belongs to the whole cloud: one test at a time takes from it.
+static POOL: Mutex<()> = Mutex::const_new(());
+
+struct ElasticIp<'a> {
+    aws: &'a Aws,
+    id: String,
+    address: Ipv4Addr,
+}
+
+impl<'a> ElasticIp<'a> {
+    async fn allocate(aws: &'a Aws) -> Self {
+        let allocated = aws.ec2.allocate_address().send().await.expect("an address");
+        Self {
+            aws,
+            id: allocated.allocation_id().expect("an id").to_owned(),
+            address: allocated.public_ip().expect("an address").parse().expect("IPv4"),
+        }
+    }
+
+    fn at(&self, port: u16) -> SocketAddr {
+        (self.address, port).into()
+    }
+
+    /// Gives the id of the association.
+    async fn associate(&self, instance: &Instance) -> String {
+        let request = self.aws.ec2.associate_address().allocation_id(&self.id).instance_id(&instance.id);
+        let associated = request.allow_reassociation(true).send().await.expect("associated");
+        associated.association_id().expect("an id").to_owned()
+    }
+
+    /// The instance that EC2 says it is associated with.
+    async fn instance(&self) -> Option<String> {
+        let described = self.aws.ec2.describe_addresses().allocation_ids(&self.id).send().await;
+        let described = described.expect("described");
+        described.addresses()[0].instance_id().filter(|id| !id.is_empty()).map(str::to_owned)
+    }
+
+    async fn release(self) {
+        self.aws.ec2.release_address().allocation_id(&self.id).send().await.expect("released");
+    }
+}
+
+/// Who answers at a public address.
+async fn who(address: SocketAddr) -> Result<Ipv4Addr, String> {
+    get(address, "/id").await.map(|id| id.parse().expect("an address"))
+}
+
+async fn server_open_at(aws: &Aws, network: &Network, ports: &[u16]) -> (Instance, String) {
+    let group = aws.group(network, ports).await;
+    let launch = aws.launch(network).security_group_ids(&group).user_data(web_server().encode());
+    let instance = launched(launch).await;
+    instance.answers().await;
+    (instance, group)
+}
+
+#[tokio::test]
+async fn traffic_follows_the_association() {
+    let _pool = POOL.lock().await;
+    let aws = Aws::new();
+    let network = aws.network().await;
+    let (first, group) = server_open_at(&aws, &network, &[PORT]).await;
+    let launch = aws.launch(&network).security_group_ids(group).user_data(web_server().encode());
+    let second = launched(launch).await;
+    second.answers().await;
+    let public = ElasticIp::allocate(&aws).await;
+    assert!(who(public.at(PORT)).await.is_err(), "it leads somewhere before it is associated");
+
+    public.associate(&first).await;
+    assert_eq!(who(public.at(PORT)).await, Ok(first.address));
+    let association = public.associate(&second).await;
+    assert_eq!(who(public.at(PORT)).await, Ok(second.address));
+    let status = local_cloud::daemon::status(&cloud().endpoint).await.expect("it answers");
+    let leads_to: SocketAddr = (second.address, PORT).into();
+    assert!(status.public.contains(&(public.at(PORT), leads_to)), "{:?}", status.public);
+
+    aws.ec2.disassociate_address().association_id(association).send().await.expect("disassociated");
+    assert!(TcpStream::connect(public.at(PORT)).await.is_err(), "it still leads somewhere");
+    public.release().await;
+}
+
+#[tokio::test]
+async fn a_released_address_leads_nowhere() {
+    let _pool = POOL.lock().await;
+    let aws = Aws::new();
+    let network = aws.network().await;
+    let (instance, _) = server_open_at(&aws, &network, &[PORT]).await;
+    let public = ElasticIp::allocate(&aws).await;
+    public.associate(&instance).await;
+    let address = public.at(PORT);
+    assert_eq!(who(address).await, Ok(instance.address));
+    public.release().await;
+    assert!(TcpStream::connect(address).await.is_err(), "it still leads somewhere");
+}
+
+#[tokio::test]
+async fn a_terminated_instance_loses_its_address() {
+    let _pool = POOL.lock().await;
+    let aws = Aws::new();
+    let network = aws.network().await;
+    let (instance, _) = server_open_at(&aws, &network, &[PORT]).await;
+    let public = ElasticIp::allocate(&aws).await;
+    public.associate(&instance).await;
+    aws.terminate(&instance.id).await;
+    assert!(TcpStream::connect(public.at(PORT)).await.is_err(), "it still leads somewhere");
+    assert_eq!(public.instance().await, None);
+    public.release().await;
+}
+
+#[tokio::test]
+async fn only_ports_open_to_the_world_are_forwarded() {
+    let _pool = POOL.lock().await;
+    let aws = Aws::new();
+    let network = aws.network().await;
+    let (instance, group) = server_open_at(&aws, &network, &[]).await;
+    let public = ElasticIp::allocate(&aws).await;
+    public.associate(&instance).await;
+    let inside = aws.ec2.authorize_security_group_ingress().group_id(&group).ip_permissions(
+        aws_sdk_ec2::types::IpPermission::builder()
+            .ip_protocol("tcp")
+            .from_port(i32::from(PORT))
+            .to_port(i32::from(PORT))
+            .user_id_group_pairs(aws_sdk_ec2::types::UserIdGroupPair::builder().group_id(&group).build())
+            .build(),
+    );
+    inside.send().await.expect("a rule");
+    assert!(TcpStream::connect(public.at(PORT)).await.is_err(), "a port that is open to a group alone");
+    aws.open(&group, PORT).await;
+    assert_eq!(who(public.at(PORT)).await, Ok(instance.address));
+    let port = i32::from(PORT);
+    let revoke = aws.ec2.revoke_security_group_ingress().group_id(&group).ip_protocol("tcp");
+    revoke.from_port(port).to_port(port).cidr_ip("0.0.0.0/0").send().await.expect("revoked");
+    assert!(TcpStream::connect(public.at(PORT)).await.is_err(), "a port that is closed again");
+    public.release().await;
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named_and_nothing_is_associated() {
+    let _pool = POOL.lock().await;
+    let aws = Aws::new();
+    let network = aws.network().await;
+    let (instance, _) = server_open_at(&aws, &network, &[PORT]).await;
+    let public = ElasticIp::allocate(&aws).await;
+    let other_program = TcpListener::bind(public.at(PORT)).await.expect("the port is free");
+    let request = aws.ec2.associate_address().allocation_id(&public.id).instance_id(&instance.id);
+    let error = request.send().await.expect_err("refused");
+    let says = format!("port {PORT} of {} is taken by another program on this machine", public.address);
+    assert!(format!("{error:?}").contains(&says), "{error:?}");
+    assert_eq!(public.instance().await, None);
+    drop(other_program);
+    public.associate(&instance).await;
+    assert_eq!(who(public.at(PORT)).await, Ok(instance.address));
+    public.release().await;
+}
+
+#[tokio::test]
+async fn the_pool_is_finite_and_each_address_is_given_once() {
+    let _pool = POOL.lock().await;
+    let aws = Aws::new();
+    let allocate = || ElasticIp::allocate(&aws);
+    let held = futures::join!(allocate(), allocate(), allocate(), allocate());
+    let held = [held.0, held.1, held.2, held.3];
+    let mut addresses: Vec<Ipv4Addr> = held.iter().map(|address| address.address).collect();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 4, "{addresses:?}");
+    assert_eq!(code(aws.ec2.allocate_address().send().await), "AddressLimitExceeded");
+    let elsewhere = Aws::at(&cloud().endpoint, "eu-west-1", ("test", "test", None));
+    assert_eq!(code(elsewhere.ec2.allocate_address().send().await), "AddressLimitExceeded");
+    for address in held {
+        address.release().await;
+    }
+    allocate().await.release().await;
+}
+
+/// The emulator keeps separate books for each region; the addresses of this machine are the same.
+#[tokio::test]
+async fn a_call_in_another_region_leaves_the_forward_alone() {
+    let _pool = POOL.lock().await;
+    let aws = Aws::new();
+    let network = aws.network().await;
+    let (instance, _) = server_open_at(&aws, &network, &[PORT]).await;
+    let public = ElasticIp::allocate(&aws).await;
+    public.associate(&instance).await;
+    let elsewhere = Aws::at(&cloud().endpoint, "eu-west-1", ("test", "test", None));
+    let there = ElasticIp::allocate(&elsewhere).await;
+    assert_ne!(there.address, public.address);
+    there.release().await;
+    assert_eq!(who(public.at(PORT)).await, Ok(instance.address));
+    public.release().await;
+}

@@ -1,0 +1,441 @@
+//! One local cloud for this process, AWS clients for it, and instances that run a small web server.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
+
+use aws_sdk_ec2::error::ProvideErrorMetadata;
+use aws_sdk_ec2::operation::run_instances::builders::RunInstancesFluentBuilder;
+use aws_sdk_ec2::types::{
+    Filter, IamInstanceProfileSpecification, Instance as Described, InstanceType, ResourceType, Tag,
+    TagSpecification,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use local_cloud::emulators::default_venv;
+use local_cloud::{LocalCloud, Options};
+use rand::Rng as _;
+use tokio::time::Instant;
+
+pub(crate) const REGION: &str = "us-east-1";
+
+/// The port of the web server of an instance.
+pub(crate) const PORT: u16 = 5000;
+
+pub(crate) struct Cloud {
+    pub(crate) endpoint: String,
+    pub(crate) dir: PathBuf,
+}
+
+/// The local cloud of this process.
+pub(crate) fn cloud() -> &'static Cloud {
+    static CLOUD: OnceLock<Cloud> = OnceLock::new();
+    CLOUD.get_or_init(|| {
+        let (send, receive) = std::sync::mpsc::channel();
+        // Its processes die with the threads that started them, so these stay to the end.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(async {
+                let dir = own_dir();
+                let cloud = LocalCloud::start(Options {
+                    listen: "127.0.0.1:0".parse().expect("an address"),
+                    dir: dir.clone(),
+                    venv: default_venv(),
+                    elastic_ips: public_addresses(4),
+                })
+                .await
+                .expect("the local cloud starts");
+                send.send(Cloud { endpoint: cloud.endpoint.clone(), dir }).expect("somebody waits");
+                cloud.serve(std::future::pending()).await.expect("the emulators live on");
+            });
+        });
+        receive.recv().expect("the local cloud starts")
+    })
+}
+
+/// A directory for this process alone, after removing those of test programs that have ended:
+/// nothing runs at the end of a test program that could remove its own.
+fn own_dir() -> PathBuf {
+    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("local-cloud");
+    for old in std::fs::read_dir(&all).into_iter().flatten().flatten() {
+        let has_ended = !Path::new("/proc").join(old.file_name()).exists();
+        if has_ended {
+            drop(std::fs::remove_dir_all(old.path()));
+        }
+    }
+    all.join(std::process::id().to_string())
+}
+
+/// Loopback addresses that nobody else on this machine uses, as good as certainly.
+pub(crate) fn public_addresses(count: u8) -> Vec<Ipv4Addr> {
+    let mut random = rand::rng();
+    let (second, third) = (random.random_range(90..=110), random.random_range(0..=255));
+    (1..=count).map(|last| Ipv4Addr::new(127, second, third, last)).collect()
+}
+
+/// Clients with one key.
+pub(crate) struct Aws {
+    pub(crate) ec2: aws_sdk_ec2::Client,
+    pub(crate) s3: aws_sdk_s3::Client,
+    pub(crate) iam: aws_sdk_iam::Client,
+    pub(crate) sts: aws_sdk_sts::Client,
+}
+
+/// The configuration of one service's client. No retries: a test wants the first answer.
+macro_rules! client {
+    ($sdk:ident, $endpoint:expr, $region:expr, $key:expr $(, $more:ident($value:expr))*) => {{
+        let (access, secret, token) = $key;
+        let token: Option<&str> = token;
+        $sdk::Client::from_conf(
+            $sdk::Config::builder()
+                .behavior_version($sdk::config::BehaviorVersion::latest())
+                .endpoint_url($endpoint)
+                .region($sdk::config::Region::new($region.to_owned()))
+                .credentials_provider($sdk::config::Credentials::new(
+                    access,
+                    secret,
+                    token.map(str::to_owned),
+                    None,
+                    "tests",
+                ))
+                .retry_config($sdk::config::retry::RetryConfig::disabled())
+                $(.$more($value))*
+                .build(),
+        )
+    }};
+}
+
+impl Aws {
+    pub(crate) fn new() -> Self {
+        Self::with_key(("test", "test", None))
+    }
+
+    /// With an access key, its secret and perhaps its session token.
+    pub(crate) fn with_key(key: (&str, &str, Option<&str>)) -> Self {
+        Self::at(&cloud().endpoint, REGION, key)
+    }
+
+    pub(crate) fn at(endpoint: &str, region: &str, key: (&str, &str, Option<&str>)) -> Self {
+        Self {
+            ec2: client!(aws_sdk_ec2, endpoint, region, key),
+            s3: client!(aws_sdk_s3, endpoint, region, key, force_path_style(true)),
+            iam: client!(aws_sdk_iam, endpoint, region, key),
+            sts: client!(aws_sdk_sts, endpoint, region, key),
+        }
+    }
+
+    /// A new bucket with a name of its own.
+    pub(crate) async fn bucket(&self) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let name = format!("bucket-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.s3.create_bucket().bucket(&name).send().await.expect("a bucket");
+        name
+    }
+
+    pub(crate) async fn put(&self, bucket: &str, key: &str, text: &str) {
+        let body = text.as_bytes().to_vec().into();
+        self.s3.put_object().bucket(bucket).key(key).body(body).send().await.expect("an object is written");
+    }
+
+    pub(crate) async fn read(&self, bucket: &str, key: &str) -> String {
+        let object = self.s3.get_object().bucket(bucket).key(key).send().await.expect("an object");
+        let bytes = object.body.collect().await.expect("its content").into_bytes();
+        String::from_utf8(bytes.to_vec()).expect("text")
+    }
+
+    /// A VPC and the block that it really has.
+    pub(crate) async fn vpc(&self, block: &str) -> (String, String) {
+        let created = self.ec2.create_vpc().cidr_block(block).send().await.expect("a VPC");
+        let id = created.vpc().and_then(|vpc| vpc.vpc_id()).expect("an id").to_owned();
+        let described = self.ec2.describe_vpcs().vpc_ids(&id).send().await.expect("described");
+        let block = described.vpcs()[0].cidr_block().expect("a block").to_owned();
+        (id, block)
+    }
+
+    pub(crate) async fn subnet(&self, vpc: &str, block: &str) -> String {
+        let created = self.ec2.create_subnet().vpc_id(vpc).cidr_block(block).send().await.expect("a subnet");
+        created.subnet().and_then(|subnet| subnet.subnet_id()).expect("an id").to_owned()
+    }
+
+    /// A subnet in a VPC of its own.
+    pub(crate) async fn network(&self) -> Network {
+        static NUMBER: AtomicU8 = AtomicU8::new(1);
+        let (vpc, block) = self.vpc("10.78.0.0/16").await;
+        assert_eq!(block, "127.78.0.0/16");
+        let block = format!("127.78.{}.0/24", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let subnet = self.subnet(&vpc, &block).await;
+        Network { vpc, subnet }
+    }
+
+    /// A security group that opens these ports to the world.
+    pub(crate) async fn group(&self, network: &Network, ports: &[u16]) -> String {
+        let vpc = &network.vpc;
+        let created = self.ec2.create_security_group().group_name("web").description("web").vpc_id(vpc);
+        let group = created.send().await.expect("a group").group_id().expect("an id").to_owned();
+        for port in ports {
+            self.open(&group, *port).await;
+        }
+        group
+    }
+
+    pub(crate) async fn open(&self, group: &str, port: u16) {
+        let port = i32::from(port);
+        let rule = self.ec2.authorize_security_group_ingress().group_id(group).ip_protocol("tcp");
+        rule.from_port(port).to_port(port).cidr_ip("0.0.0.0/0").send().await.expect("a rule");
+    }
+
+    /// An instance profile with a role of the same name.
+    pub(crate) async fn profile(&self, name: &str) {
+        let role = self.iam.create_role().role_name(name).assume_role_policy_document("{}");
+        role.send().await.expect("a role");
+        self.iam.create_instance_profile().instance_profile_name(name).send().await.expect("a profile");
+        let added = self.iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name);
+        added.send().await.expect("the role is in the profile");
+    }
+
+    /// RunInstances for one instance, with everything that it must have.
+    pub(crate) fn launch(&self, network: &Network) -> RunInstancesFluentBuilder {
+        self.ec2
+            .run_instances()
+            .image_id("ami-12345678")
+            .instance_type(InstanceType::T3Micro)
+            .min_count(1)
+            .max_count(1)
+            .subnet_id(&network.subnet)
+    }
+
+    /// An instance with a web server, once it answers.
+    pub(crate) async fn web_server(&self, network: &Network) -> Instance {
+        let instance = launched(self.launch(network).user_data(web_server().encode())).await;
+        instance.answers().await;
+        instance
+    }
+
+    pub(crate) async fn describe(&self, id: &str) -> Described {
+        let described = self.ec2.describe_instances().instance_ids(id).send().await.expect("described");
+        described.reservations()[0].instances()[0].clone()
+    }
+
+    pub(crate) async fn state(&self, id: &str) -> String {
+        let described = self.describe(id).await;
+        described.state().and_then(|state| state.name()).expect("a state").as_str().to_owned()
+    }
+
+    /// Ids of the instances with this name that are not terminated.
+    pub(crate) async fn named(&self, name: &str) -> Vec<String> {
+        let running = Filter::builder().name("instance-state-name").values("running").build();
+        let named = Filter::builder().name("tag:Name").values(name).build();
+        let described = self.ec2.describe_instances().filters(running).filters(named).send().await;
+        let described = described.expect("described");
+        let instances = described.reservations().iter().flat_map(|reservation| reservation.instances());
+        instances.filter_map(|instance| instance.instance_id().map(str::to_owned)).collect()
+    }
+
+    pub(crate) async fn terminate(&self, id: &str) {
+        self.ec2.terminate_instances().instance_ids(id).send().await.expect("terminated");
+    }
+
+    pub(crate) async fn console(&self, id: &str) -> String {
+        let output = self.ec2.get_console_output().instance_id(id).send().await.expect("a console");
+        let text = STANDARD.decode(output.output().unwrap_or_default()).expect("base64");
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Waits until the console shows this text.
+    pub(crate) async fn shows(&self, id: &str, text: &str) {
+        eventually(&format!("the console of {id} shows `{text}`"), async || {
+            let console = self.console(id).await;
+            if console.contains(text) { Ok(()) } else { Err(console) }
+        })
+        .await;
+    }
+}
+
+pub(crate) struct Network {
+    pub(crate) vpc: String,
+    pub(crate) subnet: String,
+}
+
+pub(crate) fn name(name: &str) -> TagSpecification {
+    let tag = Tag::builder().key("Name").value(name).build();
+    TagSpecification::builder().resource_type(ResourceType::Instance).tags(tag).build()
+}
+
+pub(crate) fn profile(name: &str) -> IamInstanceProfileSpecification {
+    IamInstanceProfileSpecification::builder().name(name).build()
+}
+
+pub(crate) async fn launched(request: RunInstancesFluentBuilder) -> Instance {
+    let reply = request.send().await.expect("an instance");
+    let instance = &reply.instances()[0];
+    Instance {
+        id: instance.instance_id().expect("an id").to_owned(),
+        address: instance.private_ip_address().expect("an address").parse().expect("an IPv4 address"),
+    }
+}
+
+/// The code of a refusal.
+#[track_caller]
+pub(crate) fn code<T, E: ProvideErrorMetadata + std::fmt::Debug>(result: Result<T, E>) -> String {
+    let Err(error) = result else { panic!("it was not refused") };
+    error.code().unwrap_or_else(|| panic!("no code in {error:?}")).to_owned()
+}
+
+#[derive(Debug)]
+pub(crate) struct Instance {
+    pub(crate) id: String,
+    pub(crate) address: Ipv4Addr,
+}
+
+impl Instance {
+    pub(crate) async fn get(&self, path: &str) -> Result<String, String> {
+        get(SocketAddr::new(IpAddr::V4(self.address), PORT), path).await
+    }
+
+    /// Waits for the web server and gives its process id.
+    pub(crate) async fn answers(&self) -> u32 {
+        let what = format!("{} answers", self.id);
+        let answer = eventually(&what, async || {
+            self.get("/pid").await.map_err(|error| format!("{error}; console: {}", self.console_file()))
+        });
+        answer.await.parse().expect("a process id")
+    }
+
+    /// What was written to the console, without asking the API.
+    pub(crate) fn console_file(&self) -> String {
+        std::fs::read_to_string(self.disk().join("console.log")).unwrap_or_default()
+    }
+
+    /// Where this machine has the instance's files.
+    pub(crate) fn disk(&self) -> PathBuf {
+        cloud().dir.join("instances").join(&self.id)
+    }
+
+    /// Waits until no process of the instance is left.
+    pub(crate) async fn is_gone(&self) {
+        nothing_runs_in(&self.disk()).await;
+    }
+}
+
+/// The text that a web server answers with.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<String, String> {
+    let fetch = async {
+        // A new connection each time: what is asked is where a new one leads.
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().build()?;
+        let response = client.get(format!("http://{address}{path}")).send().await?.error_for_status()?;
+        response.text().await
+    };
+    fetch.await.map_err(|error: reqwest::Error| format!("{error:?}"))
+}
+
+/// Waits for a condition, and says what it last saw when that does not come.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    // Many times what a busy machine needs.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) => assert!(Instant::now() < deadline, "not so within a minute: {what}\nlast: {seen}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+pub(crate) async fn nothing_runs_in(dir: &Path) {
+    eventually(&format!("nothing runs in {}", dir.display()), async || {
+        let found = processes_in(dir);
+        if found.is_empty() { Ok(()) } else { Err(found.join("\n")) }
+    })
+    .await;
+}
+
+/// Processes that work in a directory or name it in their arguments or environment.
+pub(crate) fn processes_in(dir: &Path) -> Vec<String> {
+    let needle = dir.to_string_lossy();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("Linux").flatten() {
+        let read = |file: &str| {
+            let bytes = std::fs::read(entry.path().join(file)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).replace('\0', " ")
+        };
+        let works_there = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir));
+        let command = read("cmdline");
+        if works_there || command.contains(&*needle) || read("environ").contains(&*needle) {
+            found.push(format!("{} {command}", entry.file_name().to_string_lossy()));
+        }
+    }
+    found
+}
+
+/// A fault, as the command line asks for it.
+pub(crate) async fn fault(kind: &str, id: &str) -> Result<(), String> {
+    let fault = serde_json::json!({"kind": kind, "instance": id, "region": REGION});
+    let url = format!("{}/_local-cloud/fault", cloud().endpoint);
+    let response = reqwest::Client::new().post(url).json(&fault).send().await.expect("an answer");
+    if response.status().is_success() { Ok(()) } else { Err(response.text().await.expect("text")) }
+}
+
+/// A `#cloud-config` in the making.
+pub(crate) struct UserData(String);
+
+impl UserData {
+    pub(crate) fn new() -> Self {
+        Self("#cloud-config\nwrite_files:\n".to_owned())
+    }
+
+    pub(crate) fn file(mut self, path: &str, mode: &str, content: &str) -> Self {
+        let content: String = content.lines().map(|line| format!("    {line}\n")).collect();
+        self.0.push_str(&format!("- path: {path}\n  permissions: '{mode}'\n  content: |\n{content}"));
+        self
+    }
+
+    /// The lines of the unit's `[Service]`, and the command that starts it.
+    pub(crate) fn service(self, lines: &str) -> Self {
+        let unit = format!("[Service]\n{lines}\nRestartSec=50ms\n");
+        let mut data = self.file("/etc/systemd/system/web.service", "0644", &unit);
+        data.0.push_str("runcmd:\n- [systemctl, daemon-reload]\n- systemctl enable --now web.service\n");
+        data
+    }
+
+    pub(crate) fn encode(&self) -> String {
+        STANDARD.encode(&self.0)
+    }
+}
+
+/// An instance whose only service is [`SERVER`].
+pub(crate) fn web_server() -> UserData {
+    UserData::new()
+        .file("/srv/server", "0755", SERVER)
+        .service("ExecStart=/srv/server\nWorkingDirectory=/srv\nRestart=always")
+}
+
+/// Answers `/pid`, `/id` (the instance's address) and `/env/NAME`; on SIGTERM it ends, after waiting
+/// for a file `may-end` if there is a file `finishes-late`.
+pub(crate) const SERVER: &str = r#"#!/usr/bin/env python3
+import http.server, os, signal, sys, threading, time
+address = os.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"].split("/")[2].split(":")[0]
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        name = self.path.rsplit("/", 1)[1]
+        answers = {"pid": str(os.getpid()), "id": address, "cwd": os.getcwd()}
+        body = answers.get(name, os.environ.get(name, "")).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+def finish():
+    print("asked to end", flush=True)
+    while os.path.exists("finishes-late") and not os.path.exists("may-end"):
+        time.sleep(0.02)
+    print("ended its work", flush=True)
+    os._exit(0)
+# In a thread, so that requests are answered meanwhile.
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=finish).start())
+server = http.server.ThreadingHTTPServer((address, 5000), Handler)
+print("serving", flush=True)
+server.serve_forever()
+"#;
