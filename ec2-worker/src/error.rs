@@ -1,0 +1,140 @@
+//! Every way a request is refused, with its status and its words.
+//!
+//! The body is `{"error": "<code>", "message": "<what to do>"}`; `guard` turns it into a small page
+//! for a browser. No message contains anything the client sent but a number or a login rule, so none
+//! can echo a password.
+
+use std::borrow::Cow;
+
+use axum::Json;
+use axum::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use fleet::{DesiredCountError, telemetry};
+use serde::Serialize;
+
+use crate::hash_pool::HashError;
+use crate::login::LoginError;
+use crate::password::PasswordError;
+use crate::store::StoreError;
+use crate::user::RecordError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error("{0}")]
+    BadRequest(Cow<'static, str>),
+    #[error("{0}")]
+    Amount(DesiredCountError),
+    #[error("{0}")]
+    Login(#[from] LoginError),
+    #[error("{0}")]
+    Password(#[from] PasswordError),
+    #[error("this login is taken; choose another one")]
+    Taken,
+    #[error("the login or the password is wrong")]
+    WrongCredentials,
+    #[error("there is no session, or it has ended; sign in")]
+    SignedOut,
+    #[error("this needs the admin token; send it as `Authorization: Bearer <token>`")]
+    AdminOnly,
+    #[error("this stack has no admin token, so nobody may do this; run the deployment again to make one")]
+    AdminNotConfigured,
+    #[error("another site led here, or a prefetch; open this address yourself")]
+    CrossSite,
+    #[error("somebody else changed the desired count at the same moment; look at it and try again")]
+    LostRace,
+    #[error("there is nothing here; a `/` inside a login or a password must be written `%2F`")]
+    NotFound,
+    #[error("this method is not allowed here; the header `Allow` says which are")]
+    MethodNotAllowed { allow: Option<&'static str> },
+    #[error("the body is too large; {} bytes are enough", crate::routes::MAX_BODY_BYTES)]
+    BodyTooLarge,
+    #[error("send the body as `application/json` or as `application/x-www-form-urlencoded`")]
+    UnsupportedMediaType,
+    #[error("too many sign-ins at this moment; try again in a second")]
+    Busy,
+    #[error("this took too long and was given up; try again")]
+    TimedOut,
+    #[error("the storage does not answer at this moment; try again in a second")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    NoAmount(Cow<'static, str>),
+    #[error("the stored record of this user cannot be read; tell the operator")]
+    Record(#[from] RecordError),
+    #[error("something is wrong on our side; the log has it under the request's id")]
+    Panicked,
+}
+
+/// What `guard` needs to show an error as a page.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shown {
+    pub error: &'static str,
+    pub message: String,
+}
+
+impl ApiError {
+    pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::BadRequest(message.into())
+    }
+
+    fn status_and_code(&self) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::BadRequest(_) => (S::BAD_REQUEST, "bad_request"),
+            Self::Amount(DesiredCountError::NotANumber(_)) => (S::BAD_REQUEST, "not_a_number"),
+            Self::Amount(DesiredCountError::OutOfRange(..)) => (S::UNPROCESSABLE_ENTITY, "out_of_range"),
+            Self::Login(_) => (S::UNPROCESSABLE_ENTITY, "login_refused"),
+            Self::Password(_) => (S::UNPROCESSABLE_ENTITY, "password_refused"),
+            Self::Taken => (S::CONFLICT, "taken"),
+            Self::WrongCredentials => (S::UNAUTHORIZED, "wrong_credentials"),
+            Self::SignedOut => (S::UNAUTHORIZED, "signed_out"),
+            Self::AdminOnly => (S::UNAUTHORIZED, "admin_only"),
+            Self::AdminNotConfigured => (S::FORBIDDEN, "admin_not_configured"),
+            Self::CrossSite => (S::FORBIDDEN, "cross_site"),
+            Self::LostRace => (S::CONFLICT, "lost_race"),
+            Self::NotFound => (S::NOT_FOUND, "not_found"),
+            Self::MethodNotAllowed { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::Busy => (S::SERVICE_UNAVAILABLE, "busy"),
+            Self::TimedOut => (S::SERVICE_UNAVAILABLE, "timed_out"),
+            Self::Store(_) => (S::SERVICE_UNAVAILABLE, "storage_unavailable"),
+            Self::NoAmount(_) => (S::SERVICE_UNAVAILABLE, "no_desired_count"),
+            Self::Record(_) => (S::INTERNAL_SERVER_ERROR, "unreadable_record"),
+            Self::Panicked => (S::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+
+    fn header(&self, status: StatusCode) -> Option<(axum::http::HeaderName, &'static str)> {
+        match self {
+            Self::AdminOnly => Some((WWW_AUTHENTICATE, "Bearer")),
+            Self::MethodNotAllowed { allow } => allow.map(|methods| (ALLOW, methods)),
+            _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some((RETRY_AFTER, "1")),
+        }
+    }
+}
+
+impl From<HashError> for ApiError {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Busy => Self::Busy,
+            HashError::Unreadable => Self::Record(RecordError::Unreadable),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if let Self::Store(_) | Self::Record(_) = &self {
+            tracing::warn!(error = telemetry::error_chain(&self), "a request failed");
+        }
+        let (status, code) = self.status_and_code();
+        let shown = Shown { error: code, message: self.to_string() };
+        let mut response = (status, Json(&shown)).into_response();
+        if let Some((name, value)) = self.header(status) {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response.extensions_mut().insert(shown);
+        response
+    }
+}

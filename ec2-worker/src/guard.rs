@@ -1,0 +1,185 @@
+//! What holds for every request, around the routes.
+//!
+//! `envelope` is the outermost layer: time limit, panic, request id, headers, errors as pages.
+//! `own_site_only` stands before whatever changes something: two of those are GET requests, which
+//! any other site could make a visitor's browser send.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use fleet::Profile;
+use futures::FutureExt as _;
+
+use crate::error::Shown;
+use crate::extract::prefers_html;
+use crate::user::random_id;
+use crate::{ApiError, Worker, pages};
+
+/// From the whole head to the start of the answer. A sign-up makes up to three calls to S3 and
+/// waits up to 1.5 s for its hash; half would cut one that is about to succeed after a retry,
+/// double would outlast the client.
+const REQUEST_LIMIT: Duration = Duration::from_secs(15);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const PROFILE: HeaderName = HeaderName::from_static("x-profile");
+
+/// `no-referrer`, because an address may contain a password.
+const HEADERS: [(HeaderName, HeaderValue); 4] = [
+    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'none'; style-src 'self' 'unsafe-inline'; form-action 'self'; \
+             frame-ancestors 'none'; base-uri 'none'",
+        ),
+    ),
+];
+
+pub async fn envelope(State(worker): State<Worker>, request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    let wants_page = prefers_html(request.headers());
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = bounded(next.run(request)).await;
+    if wants_page && let Some(shown) = response.extensions_mut().remove::<Shown>() {
+        response = as_page(&shown, response);
+    }
+    log(&id, &method, route.as_ref(), &response);
+    add_headers(response.headers_mut(), id, &worker);
+    response
+}
+
+/// Refuses what another site, or the browser by itself, makes a visitor send. Browsers say so only
+/// on HTTPS and on localhost; over plain HTTP the cookie's `SameSite=Strict` is what is left.
+pub async fn own_site_only(request: Request, next: Next) -> Response {
+    if is_foreign(request.headers()) { ApiError::CrossSite.into_response() } else { next.run(request).await }
+}
+
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let says = |name: &str, values: &[&str]| {
+        headers.get_all(name).into_iter().any(|found| {
+            found.to_str().is_ok_and(|found| {
+                found
+                    .split([',', ';'])
+                    .any(|part| values.iter().any(|value| part.trim().eq_ignore_ascii_case(value)))
+            })
+        })
+    };
+    says("sec-fetch-site", &["cross-site", "same-site"]) || says("sec-purpose", &["prefetch"])
+}
+
+async fn bounded(answer: impl Future<Output = Response>) -> Response {
+    match tokio::time::timeout(REQUEST_LIMIT, AssertUnwindSafe(answer).catch_unwind()).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_panic)) => ApiError::Panicked.into_response(),
+        Err(_elapsed) => ApiError::TimedOut.into_response(),
+    }
+}
+
+/// The client's id when it is harmless in a log line, a new one otherwise.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let is_harmless = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        (1..=64).contains(&bytes.len())
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_' || *b == b'-')
+    };
+    headers
+        .get(REQUEST_ID)
+        .filter(is_harmless)
+        .cloned()
+        .unwrap_or_else(|| HeaderValue::try_from(random_id()).expect("hexadecimal digits are a header value"))
+}
+
+fn as_page(shown: &Shown, json: Response) -> Response {
+    let (mut parts, _) = json.into_parts();
+    let page = pages::error(parts.status, &shown.message).into_response();
+    parts.headers.remove(CONTENT_LENGTH);
+    for (name, value) in page.headers() {
+        parts.headers.insert(name, value.clone());
+    }
+    Response::from_parts(parts, page.into_body())
+}
+
+fn add_headers(headers: &mut HeaderMap, id: HeaderValue, worker: &Worker) {
+    headers.insert(REQUEST_ID, id);
+    for (name, value) in HEADERS {
+        headers.insert(name, value);
+    }
+    if worker.profile == Profile::Classic {
+        headers.insert(PROFILE, HeaderValue::from_static("classic"));
+    }
+    if worker.is_draining() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// The route's template, never the path: two routes carry a password in it.
+fn log(id: &HeaderValue, method: &Method, route: Option<&MatchedPath>, response: &Response) {
+    tracing::debug!(
+        request = id.to_str().unwrap_or_default(),
+        method = method.as_str(),
+        route = route.map_or("none", MatchedPath::as_str),
+        status = response.status().as_u16(),
+        "answered a request"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        let value = HeaderValue::from_str(value).expect("a header value");
+        HeaderMap::from_iter([(HeaderName::from_static(name), value)])
+    }
+
+    #[test]
+    fn a_harmless_request_id_is_kept_and_no_other() {
+        let long = "a".repeat(65);
+        assert_eq!(request_id(&headers("x-request-id", "ab-C_9")), "ab-C_9");
+        for bad in ["", "a b", "a;b", "é", long.as_str()] {
+            let id = request_id(&headers("x-request-id", bad));
+            assert_eq!(id.len(), 32, "{bad}");
+        }
+        assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn other_sites_and_prefetches_are_foreign() {
+        let table = [
+            ("sec-fetch-site", "cross-site", true),
+            ("sec-fetch-site", "same-site", true),
+            ("sec-fetch-site", "same-origin", false),
+            ("sec-fetch-site", "none", false),
+            ("sec-purpose", "prefetch", true),
+            ("sec-purpose", "prefetch;prerender", true),
+        ];
+        for (name, value, expected) in table {
+            assert_eq!(is_foreign(&headers(name, value)), expected, "{name}: {value}");
+        }
+        assert!(!is_foreign(&HeaderMap::new()), "programs send no such header");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer() {
+        let response = bounded(async { panic!("on purpose") }).await;
+        assert_eq!(response.status(), 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_takes_too_long_is_given_up() {
+        let response = bounded(std::future::pending()).await;
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "1");
+    }
+}

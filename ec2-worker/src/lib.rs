@@ -1,0 +1,37 @@
+//! The login service: one of the interchangeable workers behind the load balancer.
+//!
+//! A worker keeps nothing of its own: users are objects in the data bucket, the desired count and
+//! the secrets are objects in the control bucket, a session is a sealed cookie. Any worker answers
+//! any request, and one that is killed loses only the requests in flight.
+//!
+//! Architecture invariants: AWS SDK types appear in `store` and `identity` only; no request path,
+//! password, token or cookie reaches a log line (two routes carry a password in their path, so there
+//! is no HTTP tracing layer); a failing S3 is a 503, never "no such user".
+
+pub mod accounts;
+pub mod admin;
+pub mod amount;
+pub mod config;
+pub mod error;
+pub mod extract;
+pub mod guard;
+pub mod hash_pool;
+pub mod identity;
+pub mod login;
+pub mod pages;
+pub mod password;
+pub mod routes;
+pub mod secrets;
+pub mod serve;
+pub mod session;
+pub mod start;
+pub mod state;
+pub mod store;
+pub mod user;
+
+pub use config::Config;
+pub use error::ApiError;
+pub use routes::app;
+pub use serve::run;
+pub use start::StartError;
+pub use state::Worker;

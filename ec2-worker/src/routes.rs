@@ -1,0 +1,62 @@
+//! The table of routes.
+//!
+//! | route | who | changes something |
+//! |---|---|---|
+//! | `GET /` | everybody | |
+//! | `GET /healthcheck`, `GET /checkamount` | everybody | |
+//! | `GET /setamount/<n>`, `GET /setamount?amount=<n>` | admin | yes |
+//! | `GET /list` | admin | |
+//! | `POST /signup/<login>/<password>`, `POST /signup` | everybody | yes |
+//! | `GET /signin/<login>/<password>`, `POST /signin` | everybody | yes |
+//! | `GET /protected`, `POST /signout` | the session's owner | sign-out |
+//!
+//! axum runs a GET handler for HEAD as well. Where GET changes something, HEAD is refused: a link
+//! checker must not sign in or scale.
+
+mod account;
+mod fleet;
+mod list;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::handler::Handler;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{MethodRouter, get, post};
+
+use crate::{ApiError, Worker, guard};
+
+/// A login and a password of the greatest length, percent-encoded, with room to spare.
+pub const MAX_BODY_BYTES: usize = 16 * 1024;
+
+pub fn app(worker: Worker) -> Router {
+    let changing = Router::new()
+        .route("/signup/{login}/{password}", post(account::sign_up_by_path))
+        .route("/signup", post(account::sign_up))
+        .route("/signin/{login}/{password}", get_only(account::sign_in_by_path))
+        .route("/signin", post(account::sign_in))
+        .route("/signout", post(account::sign_out))
+        .route("/setamount", get_only(fleet::set_amount_by_query))
+        .route("/setamount/{amount}", get_only(fleet::set_amount_by_path))
+        .route_layer(from_fn(guard::own_site_only));
+    Router::new()
+        .route("/", get(account::home))
+        .route("/protected", get(account::protected))
+        .route("/healthcheck", get(fleet::health_check))
+        .route("/checkamount", get(fleet::check_amount))
+        .route("/list", get(list::list))
+        .merge(changing)
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed { allow: None })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn_with_state(worker.clone(), guard::envelope))
+        .with_state(worker)
+}
+
+fn get_only<H, T>(handler: H) -> MethodRouter<Worker>
+where
+    H: Handler<T, Worker>,
+    T: 'static,
+{
+    let refuse = async || ApiError::MethodNotAllowed { allow: Some("GET") };
+    get(handler).head(refuse).fallback(refuse)
+}

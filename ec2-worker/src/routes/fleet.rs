@@ -1,0 +1,77 @@
+//! The worker's health, and how many workers there should be.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::HeaderMap;
+use fleet::{DesiredCount, WorkerId};
+use serde::Serialize;
+
+use crate::amount::{self, Amount, Change};
+use crate::extract::form_fields;
+use crate::{ApiError, Worker, admin};
+
+#[derive(Serialize)]
+pub(super) struct Health {
+    status: &'static str,
+    worker: WorkerId,
+    version: &'static str,
+}
+
+/// `GET /healthcheck`: that this process answers. It does not ask S3: an outage there would have the
+/// whole fleet replaced, which heals nothing.
+pub(super) async fn health_check(State(worker): State<Worker>) -> Json<Health> {
+    Json(Health { status: "ok", worker: worker.id.clone(), version: env!("CARGO_PKG_VERSION") })
+}
+
+/// `GET /checkamount`
+pub(super) async fn check_amount(State(worker): State<Worker>) -> Result<Json<Amount>, ApiError> {
+    amount::fetch(&worker.control).await.map(Json)
+}
+
+/// `GET /setamount/<n>`
+pub(super) async fn set_amount_by_path(
+    State(worker): State<Worker>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<Change>, ApiError> {
+    if query.is_some() {
+        require_admin(&worker, &headers)?;
+        return Err(ApiError::bad_request("give the number in the path or in the query, not in both"));
+    }
+    let given = path.ok().map(|Path(text)| text);
+    set(&worker, &headers, given.as_deref()).await
+}
+
+/// `GET /setamount?amount=<n>`
+pub(super) async fn set_amount_by_query(
+    State(worker): State<Worker>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Change>, ApiError> {
+    let given = form_fields(query.as_deref().unwrap_or_default(), ["amount"]).and_then(|[amount]| amount);
+    set(&worker, &headers, given.as_deref()).await
+}
+
+async fn set(worker: &Worker, headers: &HeaderMap, given: Option<&str>) -> Result<Json<Change>, ApiError> {
+    require_admin(worker, headers)?;
+    let given = given.ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "say how many workers there should be, from 1 to {}: /setamount/3 or /setamount?amount=3",
+            DesiredCount::MAX
+        ))
+    })?;
+    let desired = DesiredCount::at_least_one(given).map_err(ApiError::Amount)?;
+    let change = amount::set(&worker.control, desired).await?;
+    tracing::info!(
+        desired = change.desired.get(),
+        previous = change.previous.map(DesiredCount::get),
+        "the desired count is set"
+    );
+    Ok(Json(change))
+}
+
+fn require_admin(worker: &Worker, headers: &HeaderMap) -> Result<(), ApiError> {
+    admin::require(worker.profile, worker.secrets().admin.as_ref(), headers)
+}

@@ -1,0 +1,10 @@
+//! The HTTP contract, route by route and in both profiles, against a real S3 API.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod accounts;
+mod amounts;
+mod edges;
+mod lists;
+mod sessions;

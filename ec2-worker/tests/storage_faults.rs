@@ -1,0 +1,269 @@
+//! What a failing S3 makes of our answers: never a lie about a user, never an open door.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use axum::http::Method;
+use ec2_worker::{StartError, app};
+use fleet::{Profile, keys};
+
+use support::proxy::{ALWAYS, Fault, Proxy};
+use support::{Http, PASSWORD, Stack, escape, registry, s3, s3_endpoint};
+
+const SLOW_DOWN: Fault = Fault::Answer(503, "SlowDown");
+const DENIED: Fault = Fault::Answer(403, "AccessDenied");
+const CONFLICT: Fault = Fault::Answer(409, "ConditionalRequestConflict");
+const PROFILES: [Profile; 2] = [Profile::Secure, Profile::Classic];
+
+/// A healthy worker behind a proxy that can fail.
+async fn broken_stack(profile: Profile) -> (Stack, Proxy, Http) {
+    let stack = Stack::new().await;
+    let proxy = Proxy::before(s3_endpoint()).await;
+    let worker = stack.worker_through(&s3(&proxy.endpoint), profile).await.expect("the worker starts");
+    (stack, proxy, Http { app: app(worker) })
+}
+
+#[tokio::test]
+async fn a_lost_reply_is_a_success() {
+    for profile in PROFILES {
+        let (stack, proxy, http) = broken_stack(profile).await;
+        proxy.fail(Method::PUT, "/users/ana", 0, 1, Fault::LoseReply);
+        let reply = http.sign_up("ana").await;
+        assert_eq!(reply.status, 201, "the object is ours: {reply:?}");
+        assert_eq!(proxy.count(&Method::PUT, "/users/ana"), 2, "it was sent again and refused by itself");
+        http.sign_in("ana").await;
+        assert_eq!(http.sign_up("ana").await.status, 409);
+        assert_eq!(stack.user_keys().await, ["users/ana"]);
+    }
+}
+
+#[tokio::test]
+async fn replies_that_are_all_lost_are_a_success_when_the_object_is_there() {
+    let (_stack, proxy, http) = broken_stack(Profile::Secure).await;
+    proxy.fail(Method::PUT, "/users/ana", 0, ALWAYS, Fault::LoseReply);
+    assert_eq!(http.sign_up("ana").await.status, 201);
+    http.sign_in("ana").await;
+}
+
+#[tokio::test]
+async fn requests_that_are_all_lost_are_an_outage() {
+    let (stack, proxy, http) = broken_stack(Profile::Secure).await;
+    proxy.fail(Method::PUT, "/users/ana", 0, ALWAYS, Fault::LoseRequest);
+    assert_eq!(http.sign_up("ana").await.code(), (503, "storage_unavailable".to_owned()));
+    assert!(stack.user_keys().await.is_empty());
+    proxy.heal();
+    assert_eq!(http.sign_up("ana").await.status, 201, "and the login is not burnt");
+}
+
+#[tokio::test]
+async fn a_lost_reply_does_not_take_somebody_elses_login() {
+    let (stack, proxy, http) = broken_stack(Profile::Secure).await;
+    // The cheap check looks away; the write is what finds the other user.
+    proxy.fail(Method::HEAD, "/users/ana", 0, ALWAYS, Fault::Answer(404, ""));
+    stack.client(Profile::Secure).await.sign_up("ana").await;
+    let before = stack.read(&stack.data, "users/ana").await;
+    assert_eq!(http.sign_up("ana").await.code(), (409, "taken".to_owned()));
+    assert_eq!(stack.read(&stack.data, "users/ana").await, before);
+}
+
+#[tokio::test]
+async fn a_write_under_way_is_tried_again() {
+    let (_stack, proxy, http) = broken_stack(Profile::Secure).await;
+    proxy.fail(Method::PUT, "/users/ana", 0, 2, CONFLICT);
+    assert_eq!(http.sign_up("ana").await.status, 201);
+    assert_eq!(proxy.count(&Method::PUT, "/users/ana"), 3);
+    proxy.fail(Method::PUT, "/users/bob", 0, ALWAYS, CONFLICT);
+    assert_eq!(http.sign_up("bob").await.status, 503, "bounded");
+    assert!(proxy.count(&Method::PUT, "/users/bob") <= 4);
+}
+
+#[tokio::test]
+async fn an_outage_is_never_an_answer_about_a_user() {
+    for profile in PROFILES {
+        let (stack, proxy, http) = broken_stack(profile).await;
+        http.sign_up("ana").await;
+        let cookie = http.sign_in("ana").await;
+        for fault in [SLOW_DOWN, DENIED, Fault::LoseReply, Fault::Answer(404, "NoSuchBucket")] {
+            for method in [Method::GET, Method::HEAD, Method::PUT] {
+                proxy.fail(method, "/users/", 0, ALWAYS, fault);
+            }
+            let signin = http.get(&format!("/signin/ana/{}", escape(PASSWORD))).await;
+            let wrong = http.get("/signin/ana/correct%20house").await;
+            let unknown = http.get(&format!("/signin/bob/{}", escape(PASSWORD))).await;
+            let protected = http.with_cookie("/protected", &cookie).await;
+            let signup = http.sign_up("carl").await;
+            for (what, reply) in [
+                ("sign-in", signin),
+                ("wrong password", wrong),
+                ("unknown login", unknown),
+                ("protected page", protected),
+                ("sign-up", signup),
+            ] {
+                assert_eq!(reply.code(), (503, "storage_unavailable".to_owned()), "{fault:?}: {what}");
+                assert_eq!(reply.header("retry-after"), "1");
+            }
+            proxy.heal();
+        }
+        assert_eq!(http.with_cookie("/protected", &cookie).await.status, 200);
+        // A lost reply to sign-up's look, not to its write: nothing was written.
+        assert_eq!(stack.user_keys().await, ["users/ana"]);
+    }
+}
+
+#[tokio::test]
+async fn one_failed_try_is_not_noticed() {
+    let (_stack, proxy, http) = broken_stack(Profile::Secure).await;
+    for method in [Method::HEAD, Method::PUT, Method::GET] {
+        proxy.fail(method, "/users/ana", 0, 1, SLOW_DOWN);
+    }
+    assert_eq!(http.sign_up("ana").await.status, 201);
+    http.sign_in("ana").await;
+}
+
+#[tokio::test]
+async fn an_amount_that_cannot_be_read_is_503() {
+    let (stack, proxy, http) = broken_stack(Profile::Classic).await;
+    stack.write(keys::DESIRED_COUNT, "3").await;
+    stack.write(keys::REGISTRY, &registry(2, None)).await;
+    for (key, fault) in
+        [("/desired-count", DENIED), ("/desired-count", SLOW_DOWN), ("/registry.json", SLOW_DOWN)]
+    {
+        proxy.fail(Method::GET, key, 0, ALWAYS, fault);
+        assert_eq!(http.get("/checkamount").await.code(), (503, "storage_unavailable".to_owned()), "{key}");
+        proxy.heal();
+    }
+    stack.write(keys::REGISTRY, "{}").await;
+    assert_eq!(http.get("/checkamount").await.code(), (503, "no_desired_count".to_owned()));
+}
+
+#[tokio::test]
+async fn setting_the_amount_tells_its_own_lost_reply_from_a_lost_race() {
+    let (stack, proxy, http) = broken_stack(Profile::Classic).await;
+    stack.write(keys::DESIRED_COUNT, "3").await;
+    proxy.fail(Method::PUT, "/desired-count", 0, 1, Fault::LoseReply);
+    let reply = http.get("/setamount/5").await;
+    assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, r#"{"desired":5,"previous":3}"#));
+    for refusal in [CONFLICT, Fault::Answer(412, "PreconditionFailed")] {
+        proxy.fail(Method::PUT, "/desired-count", 0, 1, refusal);
+        assert_eq!(http.get("/setamount/6").await.code(), (409, "lost_race".to_owned()), "{refusal:?}");
+        assert_eq!(stack.read(&stack.control, keys::DESIRED_COUNT).await, "5");
+    }
+    proxy.fail(Method::PUT, "/desired-count", 0, ALWAYS, SLOW_DOWN);
+    assert_eq!(http.get("/setamount/6").await.code(), (503, "storage_unavailable".to_owned()));
+}
+
+#[tokio::test]
+async fn a_list_that_fails_at_once_is_503() {
+    let (_stack, proxy, http) = broken_stack(Profile::Classic).await;
+    http.sign_up("ana").await;
+    proxy.fail(Method::GET, "list-type=2", 0, ALWAYS, DENIED);
+    assert_eq!(http.get("/list").await.code(), (503, "storage_unavailable".to_owned()));
+    proxy.heal();
+    proxy.fail(Method::GET, "/users/ana", 0, ALWAYS, DENIED);
+    assert_eq!(http.get("/list").await.code(), (503, "storage_unavailable".to_owned()));
+}
+
+#[tokio::test]
+async fn a_list_that_fails_midway_is_a_broken_transfer() {
+    let (stack, proxy, _http) = broken_stack(Profile::Classic).await;
+    for n in 0..40 {
+        stack.write_user(&format!("users/u{n:02}"), "pw").await;
+    }
+    proxy.fail(Method::GET, "/users/u30", 0, ALWAYS, DENIED);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/list", listener.local_addr().expect("an address"));
+    let config = stack.config(Profile::Classic);
+    let worker = stack.worker_through(&s3(&proxy.endpoint), Profile::Classic).await.expect("starts");
+    let client = async {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let reply = client.get(&url).send().await.expect("the head comes");
+        assert_eq!(reply.status(), 200);
+        reply.bytes().await.expect_err("half a list is not a list")
+    };
+    tokio::select! {
+        _ = ec2_worker::run(&config, worker, listener, std::future::pending()) => unreachable!("never stops"),
+        error = client => drop(error),
+    }
+}
+
+#[tokio::test]
+async fn a_user_deleted_while_listing_is_left_out() {
+    let (_stack, proxy, http) = broken_stack(Profile::Classic).await;
+    for login in ["ana", "bob", "carl"] {
+        http.sign_up(login).await;
+    }
+    proxy.fail(Method::GET, "/users/bob", 0, ALWAYS, Fault::Answer(404, "NoSuchKey"));
+    let rows = http.get("/list").await.json();
+    let logins: Vec<_> = rows.as_array().expect("an array").iter().map(|row| row["login"].clone()).collect();
+    assert_eq!(logins, ["ana", "carl"]);
+}
+
+#[tokio::test]
+async fn the_profiles_never_share_a_bucket() {
+    for (first, second) in [(Profile::Secure, Profile::Classic), (Profile::Classic, Profile::Secure)] {
+        let stack = Stack::new().await;
+        stack.worker(first).await;
+        stack.worker(first).await;
+        let error = stack.worker_through(&stack.s3, second).await.err().expect("refused");
+        assert!(matches!(error, StartError::OtherProfile { .. }), "{error}");
+        assert_eq!(error.exit_code(), 65);
+        assert_eq!(stack.read(&stack.data, keys::PROFILE_MARKER).await, first.as_str());
+    }
+}
+
+#[tokio::test]
+async fn starting_survives_a_passing_outage() {
+    let stack = Stack::new().await;
+    let proxy = Proxy::before(s3_endpoint()).await;
+    // More than one call's own retries, as with a role that does not work yet.
+    proxy.fail(Method::PUT, "/meta/profile", 0, 2, DENIED);
+    proxy.fail(Method::GET, "/secrets/", 0, 2, DENIED);
+    assert!(stack.worker_through(&s3(&proxy.endpoint), Profile::Secure).await.is_ok());
+    assert!(proxy.count(&Method::PUT, "/meta/profile") >= 3);
+}
+
+#[tokio::test]
+async fn a_worker_without_good_secrets_does_not_start() {
+    for (key, text) in [(keys::SESSION_KEYS, "{}"), (keys::ADMIN_TOKEN_HASH, "t0ken")] {
+        let stack = Stack::new().await;
+        stack.write(key, text).await;
+        let error = stack.worker_through(&stack.s3, Profile::Secure).await.err().expect("refused");
+        assert_eq!(error.exit_code(), 78, "{key}: {error}");
+    }
+    for profile in PROFILES {
+        let stack = Stack::new().await;
+        stack.delete(&stack.control, keys::SESSION_KEYS).await;
+        let error = stack.worker_through(&stack.s3, profile).await.err().expect("refused");
+        assert_eq!(error.exit_code(), 78, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn good_secrets_stay_in_force_when_they_cannot_be_read_again() {
+    let (stack, proxy, _http) = broken_stack(Profile::Secure).await;
+    let worker = stack.worker_through(&s3(&proxy.endpoint), Profile::Secure).await.expect("starts");
+    let http = Http { app: app(worker.clone()) };
+    http.sign_up("ana").await;
+    let cookie = http.sign_in("ana").await;
+    proxy.fail(Method::GET, "/secrets/", 0, ALWAYS, DENIED);
+    let before = proxy.count(&Method::GET, "/secrets/session-keys.json");
+    let refresh = ec2_worker::secrets::keep_fresh(
+        worker.control.clone(),
+        worker.profile,
+        std::time::Duration::from_millis(1),
+        worker.secrets_slot(),
+    );
+    let failed_twice = async {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+        while proxy.count(&Method::GET, "/secrets/session-keys.json") < before + 3 {
+            assert!(tokio::time::Instant::now() < deadline, "the secrets are not read again");
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = refresh => unreachable!("it never ends"),
+        () = failed_twice => {}
+    }
+    assert_eq!(http.with_cookie("/protected", &cookie).await.status, 200);
+    assert_eq!(http.as_admin("/list").await.status, 200);
+}
