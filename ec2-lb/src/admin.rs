@@ -1,0 +1,107 @@
+//! The admin port: is it alive, what does it count, what does it think of each worker, look again.
+//!
+//! Nothing here is authenticated: the security group lets only the reconciler in, and nothing here
+//! changes anything but the moment of the next look at the registry.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::discovery::{Refresh, Refreshed};
+use crate::metrics::Metrics;
+use crate::table::Fleet;
+
+/// One look answers all who wait; more than a few of them are a mistake somewhere.
+pub(crate) const MAX_WAITING_REFRESHES: usize = 64;
+
+/// Two looks, each bounded by its own timeout: the one going on and the one asked for.
+const REFRESH_PATIENCE: Duration = Duration::from_secs(12);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Admin {
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) refresh: mpsc::Sender<Refresh>,
+}
+
+/// Serves for as long as it is polled.
+pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
+    let router = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics))
+        .route("/view", get(view))
+        .route("/refresh", post(refresh))
+        .with_state(admin);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "the admin port failed");
+    }
+}
+
+async fn healthz(State(admin): State<Admin>) -> Json<Value> {
+    Json(
+        json!({"status": "ok", "revision": admin.fleet.revision(), "age_seconds": age_seconds(&admin.fleet)}),
+    )
+}
+
+async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.text(&admin.fleet))
+}
+
+async fn view(State(admin): State<Admin>) -> Json<Value> {
+    let now = Instant::now();
+    let workers: Map<String, Value> = admin
+        .fleet
+        .table()
+        .workers
+        .iter()
+        .map(|worker| {
+            let seen = json!({
+                "addr": worker.addr,
+                "in_flight": worker.in_flight(),
+                "ejected": worker.is_out(now),
+                "requests": worker.requests(),
+                "failures": worker.failures(),
+            });
+            (worker.id.to_string(), seen)
+        })
+        .collect();
+    Json(json!({
+        "revision": admin.fleet.revision(),
+        "age_seconds": age_seconds(&admin.fleet),
+        "workers": workers,
+    }))
+}
+
+async fn refresh(State(admin): State<Admin>) -> Response {
+    let (ask, answer) = oneshot::channel();
+    let refreshed = match admin.refresh.try_send(ask) {
+        Ok(()) => timeout(REFRESH_PATIENCE, answer).await.ok().and_then(Result::ok),
+        Err(_) => None,
+    };
+    match refreshed {
+        Some(Refreshed { revision, trouble: None }) => Json(json!({"revision": revision})).into_response(),
+        Some(Refreshed { revision, trouble: Some(trouble) }) => unavailable(revision, &trouble),
+        None => unavailable(admin.fleet.revision(), "the registry was not looked at in time"),
+    }
+}
+
+fn unavailable(revision: Option<u64>, trouble: &str) -> Response {
+    let message = format!("{trouble}; the last list of workers stays in force");
+    let body = json!({"error": "registry_not_refreshed", "message": message, "revision": revision});
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+}
+
+fn age_seconds(fleet: &Fleet) -> Option<f64> {
+    // Milliseconds are as exact as anybody needs.
+    fleet.age().map(|age| (age.as_secs_f64() * 1000.0).round() / 1000.0)
+}

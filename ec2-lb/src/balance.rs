@@ -1,0 +1,141 @@
+//! The choice of a worker. Pure: standings in, index out.
+//!
+//! A worker that this request already tried is never chosen again: a random retry that may hit the
+//! dead worker once more is the classic mistake. Ejections are a preference, not a wall: when more
+//! than half of the table are ejected, the fault is more likely ours or everybody's (panic rule).
+
+use std::fmt;
+use std::str::FromStr;
+
+use rand::Rng;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// The less loaded of two random workers: still random, and without the long queues of plain
+    /// random choice.
+    P2c,
+    Random,
+}
+
+/// What the choice needs to know of one worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) load: usize,
+    pub(crate) is_out: bool,
+    pub(crate) is_tried: bool,
+}
+
+/// The index of the worker to send to; `None` only when all are tried.
+pub(crate) fn choose(policy: Policy, workers: &[Standing], rng: &mut impl Rng) -> Option<usize> {
+    let out = workers.iter().filter(|worker| worker.is_out).count();
+    let is_panic = 2 * out > workers.len();
+    let untried = || workers.iter().enumerate().filter(|(_, worker)| !worker.is_tried);
+    let mut candidates: Vec<usize> =
+        untried().filter(|(_, worker)| is_panic || !worker.is_out).map(|(index, _)| index).collect();
+    if candidates.is_empty() {
+        candidates = untried().map(|(index, _)| index).collect();
+    }
+    match (policy, candidates.len()) {
+        (_, 0) => None,
+        (_, 1) => Some(candidates[0]),
+        (Policy::Random, n) => Some(candidates[rng.random_range(0..n)]),
+        (Policy::P2c, n) => {
+            let first = rng.random_range(0..n);
+            let second = (first + rng.random_range(1..n)) % n;
+            let (first, second) = (candidates[first], candidates[second]);
+            Some(if workers[second].load < workers[first].load { second } else { first })
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a policy; use `p2c` or `random`")]
+pub struct PolicyError(String);
+
+impl FromStr for Policy {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "p2c" => Ok(Self::P2c),
+            "random" => Ok(Self::Random),
+            other => Err(PolicyError(other.chars().take(40).collect())),
+        }
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::P2c => "p2c",
+            Self::Random => "random",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    const OK: Standing = Standing { load: 0, is_out: false, is_tried: false };
+    const OUT: Standing = Standing { is_out: true, ..OK };
+    const TRIED: Standing = Standing { is_tried: true, ..OK };
+
+    fn loaded(load: usize) -> Standing {
+        Standing { load, ..OK }
+    }
+
+    fn shares(policy: Policy, workers: &[Standing]) -> Vec<u32> {
+        let mut rng = StdRng::seed_from_u64(42);
+        let mut shares = vec![0; workers.len()];
+        for _ in 0..10_000 {
+            shares[choose(policy, workers, &mut rng).expect("somebody is there")] += 1;
+        }
+        shares
+    }
+
+    #[test]
+    fn equal_workers_get_equal_shares() {
+        for policy in [Policy::P2c, Policy::Random] {
+            let shares = shares(policy, &[OK; 4]);
+            assert!(shares.iter().all(|share| (2300..2700).contains(share)), "{policy}: {shares:?}");
+        }
+    }
+
+    #[test]
+    fn p2c_never_takes_the_most_loaded_and_random_does_not_care() {
+        let workers = [loaded(0), loaded(0), loaded(9)];
+        assert_eq!(shares(Policy::P2c, &workers)[2], 0);
+        assert!(shares(Policy::Random, &workers)[2] > 3000);
+    }
+
+    #[test]
+    fn ejected_workers_get_nothing() {
+        assert_eq!(shares(Policy::P2c, &[OK, OUT, OK])[1], 0);
+        assert_eq!(shares(Policy::Random, &[OK, OUT])[1], 0);
+    }
+
+    #[test]
+    fn ejections_are_ignored_when_most_are_ejected() {
+        let shares = shares(Policy::Random, &[OK, OUT, OUT]);
+        assert!(shares.iter().all(|share| *share > 3000), "{shares:?}");
+    }
+
+    #[test]
+    fn tried_workers_are_not_tried_again_even_when_others_are_ejected() {
+        assert_eq!(shares(Policy::P2c, &[TRIED, OK, TRIED])[1], 10_000);
+        assert_eq!(shares(Policy::P2c, &[TRIED, OUT, TRIED])[1], 10_000);
+        let mut rng = StdRng::seed_from_u64(1);
+        assert_eq!(choose(Policy::P2c, &[TRIED, TRIED], &mut rng), None);
+        assert_eq!(choose(Policy::P2c, &[], &mut rng), None);
+    }
+
+    #[test]
+    fn one_or_two_workers_are_never_an_empty_set() {
+        assert_eq!(shares(Policy::P2c, &[OUT]), [10_000]);
+        assert!(shares(Policy::P2c, &[OUT, OUT]).iter().all(|share| *share > 4000));
+    }
+}

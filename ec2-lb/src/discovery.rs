@@ -1,0 +1,111 @@
+//! Keeps the table equal to the registry: looks when the source wakes us or somebody asks.
+//!
+//! | seen | done |
+//! |---|---|
+//! | newer or same revision | applied |
+//! | older revision | ignored, and looked at again: it must not become the version we compare with |
+//! | missing, unreadable, too large, nonsense | the last list stays in force and grows older |
+
+use fleet::telemetry::error_chain;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::source::{Look, LookError, RegistrySource, Version};
+use crate::table::Fleet;
+
+/// What a look at the registry came to, for the one who asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refreshed {
+    pub(crate) revision: Option<u64>,
+    /// Why the table may be out of date.
+    pub(crate) trouble: Option<String>,
+}
+
+pub(crate) type Refresh = oneshot::Sender<Refreshed>;
+
+/// Follows the registry for as long as it is polled.
+pub(crate) async fn follow(
+    mut source: impl RegistrySource,
+    fleet: &Fleet,
+    mut refreshes: mpsc::Receiver<Refresh>,
+) {
+    let mut follower = Follower { fleet, version: None, trouble: None };
+    let mut asked: Vec<Refresh> = Vec::new();
+    loop {
+        // Who asks during a look waits for the next one: the current one may have begun too early.
+        while let Ok(refresh) = refreshes.try_recv() {
+            asked.push(refresh);
+        }
+        let seen = source.look(follower.version.as_ref()).await;
+        follower.take(seen);
+        for refresh in asked.drain(..) {
+            // Whoever asked may have hung up.
+            drop(refresh.send(follower.refreshed()));
+        }
+        tokio::select! {
+            () = source.wake() => {}
+            Some(refresh) = refreshes.recv() => asked.push(refresh),
+        }
+    }
+}
+
+struct Follower<'a> {
+    fleet: &'a Fleet,
+    /// Of the document in force; never of one that was refused.
+    version: Option<Version>,
+    trouble: Option<String>,
+}
+
+impl Follower<'_> {
+    fn take(&mut self, seen: Result<Look, LookError>) {
+        let held = self.fleet.revision();
+        let trouble = match (seen, held) {
+            (Ok(Look::Unchanged), _) => None,
+            (Ok(Look::Found { registry, .. }), Some(held)) if registry.revision < held => Some(format!(
+                "the registry has revision {}, older than {held}, the one in force",
+                registry.revision
+            )),
+            (Ok(Look::Found { registry, version }), _) => {
+                self.version = version;
+                self.fleet.apply(registry);
+                None
+            }
+            (Ok(Look::Missing), None) => Some("there is no registry yet".to_owned()),
+            (Ok(Look::Missing), Some(_)) => Some("the registry is gone".to_owned()),
+            (Err(error), _) => {
+                // The causes name a request id, new each time; only the top line can repeat.
+                let top = error.to_string();
+                if self.trouble.as_ref() != Some(&top) {
+                    tracing::warn!(error = error_chain(&error), "a look at the registry failed");
+                }
+                Some(top)
+            }
+        };
+        if trouble.is_none() {
+            self.fleet.confirm();
+        }
+        self.report(trouble);
+    }
+
+    /// Says what is wrong when it begins, changes or ends, rather than every two seconds.
+    fn report(&mut self, trouble: Option<String>) {
+        if trouble == self.trouble {
+            return;
+        }
+        match &trouble {
+            Some(trouble) => tracing::warn!(
+                trouble,
+                revision = self.fleet.revision(),
+                "the registry cannot be followed; the last list of workers stays in force"
+            ),
+            None if self.trouble.is_some() => {
+                tracing::info!(revision = self.fleet.revision(), "the registry is followed again");
+            }
+            None => {}
+        }
+        self.trouble = trouble;
+    }
+
+    fn refreshed(&self) -> Refreshed {
+        Refreshed { revision: self.fleet.revision(), trouble: self.trouble.clone() }
+    }
+}

@@ -1,0 +1,234 @@
+//! When a worker is taken out of the choice, for how long, and what brings it back. Pure: `now` and
+//! the random numbers are handed in.
+//!
+//! | event | effect |
+//! |---|---|
+//! | connect refused or timed out, connection reset | out at once |
+//! | active check refused or reset | out at once, and for longer |
+//! | no first byte in time | out at once |
+//! | active check not answered in time, or not with success | out at the second in a row |
+//! | active check passed | back, unless requests went unanswered: then when the time is over |
+//! | a request was answered | forgets earlier trouble, unless out |
+//!
+//! Out lasts 1 s and doubles to at most 10 s, with jitter so that many balancers do not try again
+//! in step. The exception in the fourth line is for a worker whose `/healthcheck` works and whose
+//! requests hang: each early return would cost somebody a timeout. An active check that keeps failing
+//! keeps prolonging, so a dead worker stays out.
+
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+/// The shortest time out: two looks of the active check.
+const BASE: Duration = Duration::from_secs(1);
+
+/// The longest: half a tick of the reconciler, which decides about the worker's life meanwhile.
+const MAX: Duration = Duration::from_secs(10);
+
+/// One lost packet must not cost a worker its traffic; two in a row are two seconds of silence.
+const MISSED_CHECKS: u32 = 2;
+
+#[derive(Debug, Default)]
+pub(crate) struct Ejection {
+    out: Option<Out>,
+    /// Ejections and prolongations since things were well; the exponent of the time out.
+    streak: u32,
+    missed_checks: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Out {
+    until: Instant,
+    cause: Cause,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// The active check fails as well, or would.
+    Unreachable,
+    /// Requests hang; the active check may know nothing of it.
+    Silent,
+}
+
+/// What an event changed, for the log and the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Nothing,
+    Ejected(Duration),
+    Returned,
+}
+
+impl Ejection {
+    pub(crate) fn is_out(&self, now: Instant) -> bool {
+        self.out.is_some_and(|out| now < out.until)
+    }
+
+    /// When the worker may be chosen again, if it is out at all.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.out.map(|out| out.until)
+    }
+
+    /// Whether an answered request would change anything.
+    pub(crate) fn has_history(&self) -> bool {
+        self.out.is_some() || self.streak > 0 || self.missed_checks > 0
+    }
+
+    pub(crate) fn unreachable(&mut self, now: Instant, rng: &mut impl Rng) -> Change {
+        self.eject(Cause::Unreachable, now, rng)
+    }
+
+    pub(crate) fn silent(&mut self, now: Instant, rng: &mut impl Rng) -> Change {
+        if self.is_out(now) {
+            // One hang fails many requests at once; they are one piece of news.
+            return Change::Nothing;
+        }
+        self.eject(Cause::Silent, now, rng)
+    }
+
+    pub(crate) fn check_refused(&mut self, now: Instant, rng: &mut impl Rng) -> Change {
+        // The next result comes after one second, or two if it has to time out; one second out would
+        // end before it.
+        self.streak = self.streak.max(1);
+        self.eject(Cause::Unreachable, now, rng)
+    }
+
+    pub(crate) fn check_missed(&mut self, now: Instant, rng: &mut impl Rng) -> Change {
+        self.missed_checks = self.missed_checks.saturating_add(1);
+        if self.missed_checks < MISSED_CHECKS && !self.is_out(now) {
+            return Change::Nothing;
+        }
+        self.check_refused(now, rng)
+    }
+
+    pub(crate) fn check_passed(&mut self, now: Instant) -> Change {
+        self.missed_checks = 0;
+        match self.out {
+            Some(Out { cause: Cause::Unreachable, .. }) => {
+                self.out = None;
+                self.streak = 0;
+                Change::Returned
+            }
+            Some(out) if out.until <= now => {
+                self.out = None;
+                Change::Returned
+            }
+            _ => Change::Nothing,
+        }
+    }
+
+    pub(crate) fn answered(&mut self, now: Instant) -> Change {
+        if self.is_out(now) {
+            // The answer to a request from before, or panic mode: no proof of health.
+            return Change::Nothing;
+        }
+        let was_out = self.out.is_some();
+        *self = Self::default();
+        if was_out { Change::Returned } else { Change::Nothing }
+    }
+
+    fn eject(&mut self, cause: Cause, now: Instant, rng: &mut impl Rng) -> Change {
+        let was_out = self.is_out(now);
+        let duration = duration(self.streak, rng);
+        let until = self.out.map_or(now + duration, |out| out.until.max(now + duration));
+        self.streak = self.streak.saturating_add(1);
+        self.out = Some(Out { until, cause });
+        if was_out { Change::Nothing } else { Change::Ejected(duration) }
+    }
+}
+
+fn duration(streak: u32, rng: &mut impl Rng) -> Duration {
+    let doubled = BASE * 2_u32.pow(streak.min(5));
+    doubled.mul_f64(rng.random_range(1.0..1.5)).min(MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn fixture() -> (Ejection, Instant, StdRng) {
+        (Ejection::default(), Instant::now(), StdRng::seed_from_u64(7))
+    }
+
+    #[test]
+    fn a_refused_connection_ejects_at_once() {
+        let (mut ejection, now, mut rng) = fixture();
+        assert!(matches!(ejection.unreachable(now, &mut rng), Change::Ejected(time) if time >= SECOND));
+        assert!(ejection.is_out(now));
+        assert!(!ejection.is_out(now + 2 * SECOND));
+    }
+
+    #[test]
+    fn one_missed_check_is_forgiven_and_two_are_not() {
+        let (mut ejection, now, mut rng) = fixture();
+        assert_eq!(ejection.check_missed(now, &mut rng), Change::Nothing);
+        assert_eq!(ejection.check_passed(now), Change::Nothing);
+        assert_eq!(ejection.check_missed(now, &mut rng), Change::Nothing);
+        assert!(!ejection.is_out(now));
+        assert!(matches!(ejection.check_missed(now + SECOND, &mut rng), Change::Ejected(_)));
+    }
+
+    #[test]
+    fn a_passed_check_brings_an_unreachable_worker_back_early() {
+        let (mut ejection, now, mut rng) = fixture();
+        ejection.unreachable(now, &mut rng);
+        assert_eq!(ejection.check_passed(now), Change::Returned);
+        assert!(!ejection.is_out(now));
+    }
+
+    #[test]
+    fn a_passed_check_does_not_bring_a_silent_worker_back_early() {
+        let (mut ejection, now, mut rng) = fixture();
+        ejection.silent(now, &mut rng);
+        assert_eq!(ejection.check_passed(now), Change::Nothing);
+        assert!(ejection.is_out(now));
+        assert_eq!(ejection.check_passed(now + 2 * SECOND), Change::Returned);
+    }
+
+    #[test]
+    fn a_worker_that_stays_silent_is_out_for_longer_each_time_up_to_the_maximum() {
+        let (mut ejection, mut now, mut rng) = fixture();
+        let mut last = Duration::ZERO;
+        for _ in 0..8 {
+            let Change::Ejected(time) = ejection.silent(now, &mut rng) else { panic!("not ejected") };
+            assert!(time >= last && time <= MAX, "{time:?} after {last:?}");
+            last = time;
+            now += time;
+            ejection.check_passed(now);
+        }
+        assert_eq!(last, MAX);
+        ejection.answered(now);
+        assert!(matches!(ejection.silent(now, &mut rng), Change::Ejected(time) if time < 2 * SECOND));
+    }
+
+    #[test]
+    fn failing_checks_leave_no_gap() {
+        let (mut ejection, mut now, mut rng) = fixture();
+        ejection.check_missed(now, &mut rng);
+        for _ in 0..100 {
+            now += 2 * SECOND;
+            ejection.check_missed(now, &mut rng);
+            assert!(ejection.is_out(now + 2 * SECOND - Duration::from_millis(1)));
+        }
+    }
+
+    #[test]
+    fn an_answer_from_before_proves_nothing() {
+        let (mut ejection, now, mut rng) = fixture();
+        ejection.unreachable(now, &mut rng);
+        assert_eq!(ejection.answered(now), Change::Nothing);
+        assert!(ejection.is_out(now));
+    }
+
+    #[test]
+    fn jitter_spreads_the_return() {
+        let (_, _, mut rng) = fixture();
+        let times: Vec<_> = (0..50).map(|_| duration(0, &mut rng)).collect();
+        assert!(times.iter().all(|time| (SECOND..SECOND * 3 / 2).contains(time)), "{times:?}");
+        assert!(times.iter().max() > times.iter().min());
+    }
+}

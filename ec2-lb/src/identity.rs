@@ -1,0 +1,65 @@
+//! Where this load balancer listens, asked of the machine when the settings do not say.
+//!
+//! The default is the private address rather than every address: the admin port must never be
+//! reachable through an interface nobody thought of.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use aws_config::imds;
+use aws_config::imds::client::error::ImdsError;
+use fleet::{LB_ADMIN_PORT, PUBLIC_PORT};
+
+use crate::settings::Settings;
+
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error(
+        "cannot read this machine's private address from the instance metadata service; set VIGIA_LISTEN"
+    )]
+    Metadata(#[source] Box<ImdsError>),
+    #[error("the instance metadata service says that this machine's address is `{0}`; set VIGIA_LISTEN")]
+    NotAnAddress(String),
+}
+
+/// The public address and the admin address.
+pub async fn addresses(settings: &Settings) -> Result<(SocketAddr, SocketAddr), IdentityError> {
+    let listen = match settings.listen {
+        Some(listen) => listen,
+        None => SocketAddr::new(private_address().await?, PUBLIC_PORT),
+    };
+    let admin = settings.admin_listen.unwrap_or(SocketAddr::new(listen.ip(), LB_ADMIN_PORT));
+    Ok((listen, admin))
+}
+
+/// Asks the metadata service; the client honours `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
+async fn private_address() -> Result<IpAddr, IdentityError> {
+    let text = imds::Client::builder()
+        .build()
+        .get("/latest/meta-data/local-ipv4")
+        .await
+        .map_err(|error| IdentityError::Metadata(Box::new(error)))?;
+    let text = text.as_ref().trim();
+    text.parse::<Ipv4Addr>()
+        .map(IpAddr::V4)
+        .map_err(|_| IdentityError::NotAnAddress(text.chars().take(80).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn admin_port_follows_the_public_address() {
+        let settings = Settings {
+            stack: "vigia".parse().expect("valid"),
+            control_bucket: "b".to_owned(),
+            listen: Some("127.0.0.9:5005".parse().expect("valid")),
+            admin_listen: None,
+            policy: crate::Policy::P2c,
+            log: None,
+        };
+        let (listen, admin) = addresses(&settings).await.expect("nothing to ask");
+        assert_eq!(listen.to_string(), "127.0.0.9:5005");
+        assert_eq!(admin.to_string(), "127.0.0.9:9000");
+    }
+}

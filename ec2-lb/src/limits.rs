@@ -1,0 +1,92 @@
+//! Every timeout and bound of the data path, in one place because they lean on each other:
+//! `connect` < `check_timeout` × 2 < `first_byte` < `total` ≤ `drain`.
+//!
+//! They are values, not constants, so that a test can shorten one; production runs the defaults.
+
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// To connect to a worker. Workers are in the next rack, a handshake takes under a millisecond;
+    /// 1 s outlasts one lost SYN only just, and a second worker is the better answer anyway.
+    pub connect: Duration,
+    /// From the end of the request to the head of the response. Hashing a password takes a tenth of
+    /// a second; half of 5 s would blame workers for a slow S3, double would lose the user.
+    pub first_byte: Duration,
+    /// All tries of one request together: four silent workers.
+    pub total: Duration,
+    /// To receive a request body whole; 1 MiB in a minute is a bad telephone line.
+    pub upload: Duration,
+    /// Between two pieces of a request body. Longer, and idle uploads fill the connection limit.
+    pub upload_pause: Duration,
+    /// Between two pieces of a response body, counted only while we wait for the worker. A worker
+    /// streams a long list from S3 with pauses of well under a second.
+    pub reply_pause: Duration,
+    /// How long a request waits for a first worker. A replaced lone worker takes longer than any
+    /// client waits; 5 s covers the gap between two looks at the registry.
+    pub hold: Duration,
+    /// Requests that may wait so at once; each is a socket and a few KiB, and a crowd that waits
+    /// would stampede the first worker.
+    pub held: usize,
+    /// Tries of one request, each on another worker: four dead ones in a row mean an outage, and
+    /// more tries would only multiply it.
+    pub tries: usize,
+    /// After the order to stop, for requests in flight: the longest a request can take.
+    pub drain: Duration,
+    /// A client's connection without a request. Longer than the 60 s of most proxies in front, so
+    /// that they close first and no request is sent into a closing connection.
+    pub idle_client: Duration,
+    /// From the first byte of a request head to its end. Slow heads are the cheapest way to occupy
+    /// a server.
+    pub head: Duration,
+    /// A connection to a worker without a request. Workers keep theirs longer, so that we close
+    /// first.
+    pub idle_worker: Duration,
+    /// Idle connections kept per worker; more than the requests a small instance serves at once.
+    pub idle_per_worker: usize,
+    /// Client connections; each costs two descriptors and about 40 KiB on a machine of 512 MiB, and
+    /// beyond it accepting waits.
+    pub connections: usize,
+    /// Between two active checks of a worker.
+    pub check_every: Duration,
+    /// For one active check; `/healthcheck` touches nothing outside the process.
+    pub check_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            first_byte: Duration::from_secs(5),
+            total: Duration::from_secs(20),
+            upload: Duration::from_secs(60),
+            upload_pause: Duration::from_secs(10),
+            reply_pause: Duration::from_secs(30),
+            hold: Duration::from_secs(5),
+            held: 1024,
+            tries: 4,
+            drain: Duration::from_secs(20),
+            idle_client: Duration::from_secs(75),
+            head: Duration::from_secs(10),
+            idle_worker: Duration::from_secs(20),
+            idle_per_worker: 64,
+            connections: 8192,
+            check_every: Duration::from_secs(1),
+            check_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The largest request body. Logins and passwords are short; this leaves room for a form's noise.
+pub const MAX_REQUEST_BODY: u64 = 1024 * 1024;
+
+/// The largest request body that is kept to be sent again. Every body of this service is far
+/// smaller; ten times more, on every connection, would be more memory than the machine has.
+pub const MAX_REPLAY_BODY: usize = 64 * 1024;
+
+/// The largest request head, also hyper's read buffer. Passwords travel in paths, cookies are one;
+/// 16 KiB is what other servers allow.
+pub const MAX_HEAD: usize = 16 * 1024;
+
+/// Header lines of one request, as many as hyper allows by default.
+pub const MAX_HEADERS: usize = 100;

@@ -1,0 +1,121 @@
+//! Where the list of workers comes from: the object in S3, or a channel in a test.
+//!
+//! A source only looks. Whether what it saw is believed is decided in `discovery.rs`; therefore the
+//! version to compare with is handed in, and a document that was refused is looked at again.
+
+use std::time::Duration;
+
+use aws_sdk_s3::operation::get_object::GetObjectError;
+use aws_sdk_s3::primitives::ByteStream;
+use fleet::{Registry, keys};
+
+use crate::aws::OPERATION_TIMEOUT;
+
+/// How often the object is looked at. Each look is a conditional GET, about half a dollar a month;
+/// half as often would double the time in which a drained worker still gets requests.
+pub const POLL_EVERY: Duration = Duration::from_secs(2);
+
+/// An opaque mark of one state of the document; an ETag in S3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(pub String);
+
+#[derive(Clone, Debug)]
+pub enum Look {
+    /// It is still the version that was handed in.
+    Unchanged,
+    /// There is no registry (yet).
+    Missing,
+    Found {
+        registry: Registry,
+        version: Option<Version>,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    #[error("S3 did not give the registry")]
+    Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("S3 did not give the registry within {OPERATION_TIMEOUT:?}")]
+    TimedOut,
+    #[error("the registry is larger than {} bytes", Registry::MAX_BYTES)]
+    TooLarge,
+    #[error("the registry is not what this version understands")]
+    NotARegistry(#[source] serde_json::Error),
+}
+
+pub trait RegistrySource: Send + 'static {
+    /// Completes when it is worth looking again. May be dropped at any point.
+    fn wake(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Looks once. Must end within a few seconds, whatever happens.
+    fn look(&mut self, held: Option<&Version>) -> impl Future<Output = Result<Look, LookError>> + Send;
+}
+
+/// `fleet/registry.json` in the control bucket.
+#[derive(Debug)]
+pub struct S3Source {
+    client: aws_sdk_s3::Client,
+    bucket: String,
+    poll_every: Duration,
+}
+
+impl S3Source {
+    pub fn new(client: aws_sdk_s3::Client, bucket: String) -> Self {
+        Self { client, bucket, poll_every: POLL_EVERY }
+    }
+
+    #[must_use]
+    pub fn polled_every(self, poll_every: Duration) -> Self {
+        Self { poll_every, ..self }
+    }
+
+    async fn get(&self, held: Option<&Version>) -> Result<Look, LookError> {
+        let answer = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(keys::REGISTRY)
+            .set_if_none_match(held.map(|version| version.0.clone()))
+            .send()
+            .await;
+        let object = match answer {
+            Ok(object) => object,
+            Err(error) => {
+                let status = error.raw_response().map(|response| response.status().as_u16());
+                let is_missing = error.as_service_error().is_some_and(GetObjectError::is_no_such_key);
+                return match status {
+                    Some(304) => Ok(Look::Unchanged),
+                    _ if is_missing => Ok(Look::Missing),
+                    _ => Err(LookError::Unreadable(error.into())),
+                };
+            }
+        };
+        let version = object.e_tag.map(Version);
+        let bytes = read_at_most(object.body, Registry::MAX_BYTES).await?;
+        let registry = serde_json::from_slice(&bytes).map_err(LookError::NotARegistry)?;
+        Ok(Look::Found { registry, version })
+    }
+}
+
+impl RegistrySource for S3Source {
+    async fn wake(&mut self) {
+        tokio::time::sleep(self.poll_every).await;
+    }
+
+    /// The SDK's operation timeout ends with the response's head; the one here covers the body.
+    async fn look(&mut self, held: Option<&Version>) -> Result<Look, LookError> {
+        tokio::time::timeout(OPERATION_TIMEOUT, self.get(held)).await.unwrap_or(Err(LookError::TimedOut))
+    }
+}
+
+async fn read_at_most(mut body: ByteStream, max: usize) -> Result<Vec<u8>, LookError> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|error| LookError::Unreadable(error.into()))?;
+        if bytes.len() + piece.len() > max {
+            return Err(LookError::TooLarge);
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}

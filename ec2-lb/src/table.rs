@@ -1,0 +1,195 @@
+//! The worker table: an immutable list, published whole, read without a lock.
+//!
+//! A worker that stays in the list keeps its counters, its ejection and its idle connections; the
+//! same id at another address is another worker. One that leaves gets no new request, and what it
+//! is answering goes on: the requests hold it, not the table.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use fleet::{Registry, RegistryDiff};
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::worker::Worker;
+
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) workers: Vec<Arc<Worker>>,
+}
+
+impl Table {
+    /// The table for `registry`, with the workers of this one that stay.
+    fn next(&self, registry: &Registry, new: impl Fn(&fleet::WorkerId, fleet::WorkerAddr) -> Worker) -> Self {
+        let kept = |id: &fleet::WorkerId, addr: fleet::WorkerAddr| {
+            self.workers.iter().find(|old| old.id == *id && old.addr == addr).cloned()
+        };
+        let workers = registry
+            .workers
+            .iter()
+            .map(|(id, listed)| kept(id, listed.addr).unwrap_or_else(|| Arc::new(new(id, listed.addr))))
+            .collect();
+        Self { workers }
+    }
+}
+
+/// The table in force and how old it is.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    table: ArcSwap<Table>,
+    /// Only discovery changes it; the lock is for readers of its revision.
+    registry: Mutex<Option<Registry>>,
+    /// Milliseconds from `epoch` to the last look that found the table up to date; 0 is never.
+    confirmed_ms: AtomicU64,
+    epoch: Instant,
+    changed: watch::Sender<()>,
+    metrics: Arc<Metrics>,
+}
+
+impl Fleet {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            table: ArcSwap::default(),
+            registry: Mutex::new(None),
+            confirmed_ms: AtomicU64::new(0),
+            epoch: Instant::now(),
+            changed: watch::Sender::new(()),
+            metrics,
+        }
+    }
+
+    pub(crate) fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    pub(crate) fn revision(&self) -> Option<u64> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|held| held.revision)
+    }
+
+    /// How long ago the table was last known to be the registry's; `None` before the first time.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        match self.confirmed_ms.load(Ordering::Relaxed) {
+            0 => None,
+            ms => Some(self.epoch.elapsed().saturating_sub(Duration::from_millis(ms))),
+        }
+    }
+
+    /// The table was just seen to be up to date.
+    pub(crate) fn confirm(&self) {
+        let ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.confirmed_ms.store(ms.max(1), Ordering::Relaxed);
+    }
+
+    pub(crate) fn apply(&self, registry: Registry) {
+        let mut held = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let diff = match &*held {
+            Some(old) => old.diff(&registry),
+            None => {
+                RegistryDiff { added: registry.workers.keys().cloned().collect(), ..RegistryDiff::default() }
+            }
+        };
+        if !diff.is_empty() {
+            let old = self.table();
+            let table = Arc::new(old.next(&registry, |id, addr| {
+                Worker::new(id.clone(), addr, self.epoch, Arc::clone(&self.metrics))
+            }));
+            let stays = |worker: &Arc<Worker>| table.workers.iter().any(|kept| Arc::ptr_eq(kept, worker));
+            self.table.store(Arc::clone(&table));
+            for worker in old.workers.iter().filter(|worker| !stays(worker)) {
+                worker.pool.close();
+            }
+            log(&diff, &registry);
+        }
+        *held = Some(registry);
+        drop(held);
+        self.changed.send_replace(());
+    }
+
+    /// The table as soon as it lists a worker, or `None` when `patience` is over.
+    pub(crate) async fn staffed(&self, patience: Duration) -> Option<Arc<Table>> {
+        let mut changed = self.changed.subscribe();
+        let wait = async {
+            loop {
+                let table = self.table();
+                if !table.workers.is_empty() {
+                    return table;
+                }
+                if changed.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::time::timeout(patience, wait).await.ok()
+    }
+}
+
+fn log(diff: &RegistryDiff, registry: &Registry) {
+    let revision = registry.revision;
+    let addr = |id| registry.workers.get(id).map(|listed| listed.addr.to_string()).unwrap_or_default();
+    for worker in &diff.added {
+        tracing::info!(%worker, addr = addr(worker), revision, "a worker joined the table");
+    }
+    for worker in &diff.changed {
+        tracing::info!(%worker, addr = addr(worker), revision, "a worker moved in the table");
+    }
+    for worker in &diff.removed {
+        tracing::info!(%worker, revision, "a worker left the table; its requests in flight may end");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry(revision: u64, workers: &[(&str, &str)]) -> Registry {
+        let workers: serde_json::Map<_, _> = workers
+            .iter()
+            .map(|(id, addr)| ((*id).to_owned(), serde_json::json!({"addr": addr, "zone": "a"})))
+            .collect();
+        serde_json::from_value(serde_json::json!({
+            "revision": revision, "written_at": "2026-01-01T00:00:00Z", "desired": 2, "workers": workers,
+        }))
+        .expect("a registry")
+    }
+
+    #[test]
+    fn a_worker_that_stays_keeps_its_state() {
+        let fleet = Fleet::new(Arc::default());
+        fleet.apply(registry(1, &[("i-a", "10.0.0.1:8080"), ("i-b", "10.0.0.2:8080")]));
+        let before = fleet.table();
+        fleet.apply(registry(2, &[("i-b", "10.0.0.2:8080"), ("i-c", "10.0.0.3:8080")]));
+        let after = fleet.table();
+        assert!(Arc::ptr_eq(&before.workers[1], &after.workers[0]));
+        assert_eq!(fleet.revision(), Some(2));
+    }
+
+    #[test]
+    fn a_worker_at_another_address_is_another_worker() {
+        let fleet = Fleet::new(Arc::default());
+        fleet.apply(registry(1, &[("i-a", "10.0.0.1:8080")]));
+        let before = fleet.table();
+        fleet.apply(registry(2, &[("i-a", "10.0.0.9:8080")]));
+        assert!(!Arc::ptr_eq(&before.workers[0], &fleet.table().workers[0]));
+    }
+
+    #[test]
+    fn has_no_age_before_the_first_look() {
+        let fleet = Fleet::new(Arc::default());
+        assert_eq!(fleet.age(), None);
+        fleet.confirm();
+        assert!(fleet.age().is_some());
+    }
+
+    #[tokio::test]
+    async fn waits_for_a_worker_within_bounds() {
+        let fleet = Fleet::new(Arc::default());
+        assert!(fleet.staffed(Duration::from_millis(1)).await.is_none());
+        let (table, ()) = tokio::join!(fleet.staffed(Duration::from_secs(60)), async {
+            tokio::task::yield_now().await;
+            fleet.apply(registry(1, &[("i-a", "10.0.0.1:8080")]));
+        });
+        assert_eq!(table.expect("a worker came").workers.len(), 1);
+    }
+}

@@ -1,0 +1,212 @@
+//! One worker as this load balancer sees it: its load, its health, its idle connections.
+//!
+//! A request reads only atomics here. The lock is taken when something goes wrong, by the active
+//! check once a second, and by the first good answer after trouble.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use fleet::{WorkerAddr, WorkerId};
+use rand::rngs::ThreadRng;
+
+use crate::ejection::{Change, Ejection};
+use crate::metrics::Metrics;
+use crate::pool::Pool;
+
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) id: WorkerId,
+    pub(crate) addr: WorkerAddr,
+    pub(crate) pool: Pool,
+    in_flight: AtomicUsize,
+    requests: AtomicU64,
+    failures: AtomicU64,
+    recent: RecentFailures,
+    ejection: Mutex<Ejection>,
+    /// Milliseconds from `epoch` until which the worker is out; mirrors `ejection`.
+    out_until_ms: AtomicU64,
+    has_history: AtomicBool,
+    epoch: Instant,
+    metrics: Arc<Metrics>,
+}
+
+impl Worker {
+    /// `epoch` is any moment before the first event; times are kept as milliseconds from it.
+    pub(crate) fn new(id: WorkerId, addr: WorkerAddr, epoch: Instant, metrics: Arc<Metrics>) -> Self {
+        Self {
+            id,
+            addr,
+            pool: Pool::default(),
+            in_flight: AtomicUsize::new(0),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            recent: RecentFailures::default(),
+            ejection: Mutex::default(),
+            out_until_ms: AtomicU64::new(0),
+            has_history: AtomicBool::new(false),
+            epoch,
+            metrics,
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Requests in flight, and for a moment those that failed: a worker that fails fast has nothing
+    /// in flight and would otherwise look like the best choice.
+    pub(crate) fn load(&self, now: Instant) -> usize {
+        self.in_flight() + self.recent.count(self.ms(now) / 1000)
+    }
+
+    pub(crate) fn is_out(&self, now: Instant) -> bool {
+        self.ms(now) < self.out_until_ms.load(Ordering::Relaxed)
+    }
+
+    /// Counts one request in flight until the guard is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    /// Refused, reset, or not connected in time.
+    pub(crate) fn unreachable(&self) {
+        self.pool.clear();
+        self.failed();
+        self.note("it cannot be reached", Ejection::unreachable);
+    }
+
+    /// No first byte in time.
+    pub(crate) fn silent(&self) {
+        self.failed();
+        self.note("it does not answer a request", Ejection::silent);
+    }
+
+    /// Answered with a status from 500 up, or broke off its answer: not to be flooded, but if it is
+    /// dead the next connection will tell.
+    pub(crate) fn answered_badly(&self) {
+        self.failed();
+    }
+
+    pub(crate) fn answered(&self) {
+        if self.has_history.load(Ordering::Relaxed) {
+            self.note("", |ejection, now, _| ejection.answered(now));
+        }
+    }
+
+    pub(crate) fn check_refused(&self) {
+        self.note("it refuses the health check", Ejection::check_refused);
+    }
+
+    pub(crate) fn check_missed(&self) {
+        self.note("it does not pass the health check", Ejection::check_missed);
+    }
+
+    pub(crate) fn check_passed(&self) {
+        self.note("", |ejection, now, _| ejection.check_passed(now));
+    }
+
+    fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        self.recent.add(self.ms(Instant::now()) / 1000);
+    }
+
+    fn note(&self, reason: &str, event: impl FnOnce(&mut Ejection, Instant, &mut ThreadRng) -> Change) {
+        let now = Instant::now();
+        let change = {
+            let mut ejection = self.ejection.lock().unwrap_or_else(PoisonError::into_inner);
+            let change = event(&mut ejection, now, &mut rand::rng());
+            let until = ejection.until().map_or(0, |until| self.ms(until));
+            self.out_until_ms.store(until, Ordering::Relaxed);
+            self.has_history.store(ejection.has_history(), Ordering::Relaxed);
+            change
+        };
+        match change {
+            Change::Nothing => {}
+            Change::Ejected(duration) => {
+                self.metrics.ejections.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(worker = %self.id, addr = %self.addr, reason, for_ms = duration.as_millis(), "a worker is ejected");
+            }
+            Change::Returned => {
+                tracing::info!(worker = %self.id, addr = %self.addr, "a worker is no longer ejected");
+            }
+        }
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A request in flight on a worker.
+#[derive(Debug)]
+pub(crate) struct InFlight(pub Arc<Worker>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Failures in the current second and, until it is over, of the one before: second and count share
+/// one word, so that neither is read without the other.
+#[derive(Debug, Default)]
+struct RecentFailures(AtomicU64);
+
+impl RecentFailures {
+    fn add(&self, second: u64) {
+        let next = |word| {
+            let (since, count) = (word >> 32, word & u64::from(u32::MAX));
+            let count = if second.saturating_sub(since) <= 1 { count } else { 0 };
+            Some(((second & u64::from(u32::MAX)) << 32) | (count + 1).min(u64::from(u32::MAX)))
+        };
+        // The closure never gives up, so there is no error to look at.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    fn count(&self, second: u64) -> usize {
+        let word = self.0.load(Ordering::Relaxed);
+        let is_recent = second.saturating_sub(word >> 32) <= 1;
+        if is_recent { usize::try_from(word & u64::from(u32::MAX)).unwrap_or(usize::MAX) } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_count_as_load_for_a_moment() {
+        let recent = RecentFailures::default();
+        recent.add(10);
+        recent.add(10);
+        assert_eq!(recent.count(10), 2);
+        assert_eq!(recent.count(11), 2);
+        assert_eq!(recent.count(12), 0);
+        recent.add(20);
+        assert_eq!(recent.count(20), 1);
+    }
+
+    #[test]
+    fn a_worker_that_is_ejected_comes_back_by_a_passed_check() {
+        let addr = WorkerAddr("10.0.0.1:8080".parse().expect("valid"));
+        let worker =
+            Worker::new("i-a".parse().expect("valid"), addr, Instant::now(), Arc::new(Metrics::default()));
+        assert!(!worker.is_out(Instant::now()));
+        worker.unreachable();
+        assert!(worker.is_out(Instant::now()));
+        worker.check_passed();
+        assert!(!worker.is_out(Instant::now()));
+        assert_eq!(worker.failures(), 1);
+    }
+}

@@ -1,0 +1,394 @@
+//! A real load balancer on a free port, fake workers it can route to, and a client.
+//!
+//! A fake worker is a real HTTP server on a loopback address of its own, so that killing it means
+//! what it means outside: its port refuses and its connections are gone.
+#![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use ec2_lb::{Config, Limits, Look, LookError, Policy, RegistrySource, RunError, Version};
+use fleet::Registry;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Longer than anything takes on a busy machine; only a failing test waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `look` gives a value that `is_fine`; fails with what it saw last.
+pub async fn eventually<T: Debug>(
+    what: &str,
+    mut look: impl AsyncFnMut() -> T,
+    is_fine: impl Fn(&T) -> bool,
+) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = look().await;
+        if is_fine(&seen) {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "waited in vain until {what}; last seen: {seen:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Limits for tests that wait for one to be hit.
+pub fn short(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
+}
+
+pub fn registry(revision: u64, workers: &[(&str, SocketAddr)]) -> Registry {
+    let workers: BTreeMap<_, _> =
+        workers.iter().map(|(id, addr)| (*id, json!({"addr": addr, "zone": "a"}))).collect();
+    serde_json::from_value(json!({
+        "revision": revision, "written_at": "2026-01-01T00:00:00Z", "desired": 3, "workers": workers,
+    }))
+    .expect("a registry")
+}
+
+/// A source of workers that a test writes to.
+pub struct Channel(watch::Receiver<Option<Registry>>);
+
+impl RegistrySource for Channel {
+    async fn wake(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn look(&mut self, _: Option<&Version>) -> Result<Look, LookError> {
+        Ok(match self.0.borrow_and_update().clone() {
+            Some(registry) => Look::Found { registry, version: None },
+            None => Look::Missing,
+        })
+    }
+}
+
+pub struct Lb {
+    pub addr: SocketAddr,
+    pub admin: SocketAddr,
+    pub source: watch::Sender<Option<Registry>>,
+    stop: Option<oneshot::Sender<()>>,
+    pub task: JoinHandle<Result<(), RunError>>,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the body is text")
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("the body is JSON")
+    }
+}
+
+impl Lb {
+    pub async fn start(limits: Limits, workers: &[&FakeWorker]) -> Self {
+        let listed: Vec<_> = workers.iter().map(|worker| (worker.id.as_str(), worker.addr)).collect();
+        let lb = Self::with_registry(limits, Some(registry(1, &listed))).await;
+        lb.knows(1).await;
+        lb
+    }
+
+    pub async fn with_registry(limits: Limits, registry: Option<Registry>) -> Self {
+        let (source, seen) = watch::channel(registry);
+        Self::launch(limits, Channel(seen), source).await
+    }
+
+    pub async fn with_source(limits: Limits, source: impl RegistrySource) -> Self {
+        Self::launch(limits, source, watch::Sender::new(None)).await
+    }
+
+    async fn launch(
+        limits: Limits,
+        from: impl RegistrySource,
+        source: watch::Sender<Option<Registry>>,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let admin = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (addr, admin_addr) = (listener.local_addr().expect("bound"), admin.local_addr().expect("bound"));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let config = Config { policy: Policy::P2c, limits };
+        let shutdown = async move { drop(stopped.await) };
+        let task = tokio::spawn(ec2_lb::run(config, listener, admin, from, shutdown));
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self { addr, admin: admin_addr, source, stop: Some(stop), task, client }
+    }
+
+    /// Waits until the table has this revision.
+    pub async fn knows(&self, revision: u64) {
+        let is_known = |view: &Value| view["revision"] == revision;
+        eventually("the registry is known", async || self.view().await, is_known).await;
+    }
+
+    pub fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            stop.send(()).expect("the load balancer runs");
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, Bytes::new()).await
+    }
+
+    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        self.send(Method::POST, path, body).await
+    }
+
+    pub async fn send(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.addr))
+            .body(Full::new(body.into()))
+            .expect("a request");
+        self.request(request).await
+    }
+
+    pub async fn request(&self, request: Request<Full<Bytes>>) -> Answer {
+        collect(self.open(request).await).await
+    }
+
+    /// Sends a request and gives the response as soon as its head is there.
+    pub async fn open(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
+        tokio::time::timeout(PATIENCE, self.client.request(request))
+            .await
+            .expect("an answer comes")
+            .expect("the answer is HTTP")
+    }
+
+    pub async fn admin(&self, method: Method, path: &str) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.admin))
+            .body(Full::default())
+            .expect("a request");
+        self.request(request).await
+    }
+
+    pub async fn view(&self) -> Value {
+        self.admin(Method::GET, "/view").await.json()
+    }
+
+    /// Sends bytes as they are and reads until the connection ends.
+    pub async fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.addr).await.expect("it listens");
+        stream.write_all(bytes).await.expect("it reads");
+        read_to_end(&mut stream).await
+    }
+}
+
+pub async fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    assert!(read.is_ok(), "the connection stays open after {:?}", String::from_utf8_lossy(&answer));
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Reads until `end` has come.
+pub async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, async {
+        while !String::from_utf8_lossy(&answer).contains(end) {
+            assert!(stream.read_buf(&mut answer).await.expect("it writes") > 0, "the connection ended early");
+        }
+    });
+    let is_done = read.await.is_ok();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(is_done, "{end:?} never came after {answer:?}");
+    answer
+}
+
+pub async fn collect(response: Response<Incoming>) -> Answer {
+    let (parts, body) = response.into_parts();
+    let body = tokio::time::timeout(PATIENCE, body.collect()).await.expect("the body ends");
+    Answer { status: parts.status, headers: parts.headers, body: body.expect("the body is whole").to_bytes() }
+}
+
+/// A request as a worker saw it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub method: Method,
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// `Err` makes the worker close the connection without an answer.
+pub type Handled = Result<Response<Stream>, io::Error>;
+
+/// A body that the test writes piece by piece; an `Err` breaks it off.
+pub struct Stream(mpsc::Receiver<Result<Bytes, io::Error>>);
+
+impl Stream {
+    pub fn new() -> (mpsc::Sender<Result<Bytes, io::Error>>, Self) {
+        let (write, read) = mpsc::channel(1);
+        (write, Self(read))
+    }
+
+    pub fn of(bytes: impl Into<Bytes>) -> Self {
+        let (write, stream) = Self::new();
+        write.try_send(Ok(bytes.into())).expect("there is room for one");
+        stream
+    }
+}
+
+impl Body for Stream {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.0.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}
+
+pub fn ok(text: &str) -> Handled {
+    Ok(Response::new(Stream::of(text.to_owned())))
+}
+
+pub struct FakeWorker {
+    pub id: String,
+    pub addr: SocketAddr,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    seen: Mutex<Vec<Seen>>,
+    connections: AtomicUsize,
+}
+
+impl FakeWorker {
+    /// A worker at 127.0.0.`host` that answers `/healthcheck` by itself and the rest by `handle`.
+    pub async fn start<F, H>(host: u8, handle: H) -> Self
+    where
+        F: Future<Output = Handled> + Send + 'static,
+        H: Fn(Seen) -> F + Send + Sync + 'static,
+    {
+        Self::start_at(format!("127.0.0.{host}:0").parse().expect("valid"), handle).await
+    }
+
+    pub async fn start_at<F, H>(addr: SocketAddr, handle: H) -> Self
+    where
+        F: Future<Output = Handled> + Send + 'static,
+        H: Fn(Seen) -> F + Send + Sync + 'static,
+    {
+        let listener = TcpListener::bind(addr).await.expect("a free port");
+        let addr = listener.local_addr().expect("bound");
+        let shared = Arc::new(Shared::default());
+        let task = tokio::spawn(serve(listener, Arc::clone(&shared), Arc::new(handle)));
+        Self { id: id_of(addr), addr, shared, task }
+    }
+
+    /// A worker that answers every request with its own id.
+    pub async fn healthy(host: u8) -> Self {
+        Self::start(host, move |_| async move { ok(&format!("i-{host}")) }).await
+    }
+
+    /// A worker that accepts connections and never says a word.
+    pub async fn hung(host: u8) -> Self {
+        let listener = TcpListener::bind(format!("127.0.0.{host}:0")).await.expect("a free port");
+        let addr = listener.local_addr().expect("bound");
+        let shared = Arc::new(Shared::default());
+        let counted = Arc::clone(&shared);
+        let task = tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                counted.connections.fetch_add(1, Ordering::Relaxed);
+                held.push(stream);
+            }
+        });
+        Self { id: id_of(addr), addr, shared, task }
+    }
+
+    /// Its port refuses and its connections are gone, as after `kill -9`.
+    pub async fn kill(&mut self) {
+        self.task.abort();
+        let ended = (&mut self.task).await;
+        assert!(ended.is_err_and(|error| error.is_cancelled()), "the worker lived until now");
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.seen.lock().expect("not poisoned").clone()
+    }
+
+    pub fn arrivals(&self) -> usize {
+        self.seen().len()
+    }
+
+    /// Connections that carried a request, health checks apart.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for FakeWorker {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn id_of(addr: SocketAddr) -> String {
+    let SocketAddr::V4(addr) = addr else { panic!("fake workers are on IPv4") };
+    format!("i-{}", addr.ip().octets()[3])
+}
+
+async fn serve<F, H>(listener: TcpListener, shared: Arc<Shared>, handle: Arc<H>)
+where
+    F: Future<Output = Handled> + Send + 'static,
+    H: Fn(Seen) -> F + Send + Sync + 'static,
+{
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (shared, handle) = (Arc::clone(&shared), Arc::clone(&handle));
+        connections.spawn(async move {
+            let is_counted = AtomicUsize::new(0);
+            let service = service_fn(async |request: Request<Incoming>| {
+                let (parts, body) = request.into_parts();
+                let path = parts.uri.to_string();
+                if path == "/healthcheck" {
+                    return ok("ok");
+                }
+                let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+                let seen = Seen { method: parts.method, path, headers: parts.headers, body };
+                shared.seen.lock().expect("not poisoned").push(seen.clone());
+                if is_counted.fetch_add(1, Ordering::Relaxed) == 0 {
+                    shared.connections.fetch_add(1, Ordering::Relaxed);
+                }
+                handle(seen).await
+            });
+            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+        });
+    }
+}
