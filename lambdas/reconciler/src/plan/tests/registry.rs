@@ -1,0 +1,81 @@
+//! Who gets traffic.
+
+use fleet::Registry;
+
+use super::world::{Health, World, count};
+
+#[test]
+fn an_unchanged_registry_is_not_written_again() {
+    let mut world = World::serving(2);
+    let before = world.registry.clone();
+    world.expect_rest();
+    assert_eq!(world.registry, before);
+}
+
+#[test]
+fn the_revision_grows_by_one_with_each_change() {
+    let mut world = World::serving(2);
+    let mut last = world.registry.as_ref().map_or(0, |registry| registry.revision);
+    for desired in [3, 1, 2, 0, 4] {
+        world.desire(desired);
+        for _ in 0..12 {
+            if let Some(registry) = world.tick().registry {
+                assert_eq!(registry.revision, last + 1);
+                assert_eq!(registry.desired, count(desired));
+                last = registry.revision;
+            }
+        }
+    }
+    world.expect_rest();
+}
+
+#[test]
+fn readers_with_another_registry_get_ours_with_a_higher_revision() {
+    let mut world = World::serving(2);
+    let ours = world.registry.clone().expect("a registry");
+    for (what, theirs, expected) in [
+        ("gone", None, ours.revision + 1),
+        ("older", Some(Registry { revision: 1, workers: [].into(), ..ours.clone() }), ours.revision + 2),
+        ("newer", Some(Registry { revision: 40, workers: [].into(), ..ours.clone() }), 41),
+    ] {
+        world.registry = theirs;
+        let published = world.tick().registry.unwrap_or_else(|| panic!("{what}: nothing is published"));
+        assert_eq!(published.revision, expected, "{what}");
+        assert!(published.same_content(&ours), "{what}");
+        world.expect_rest();
+    }
+}
+
+#[test]
+fn a_registry_that_could_not_be_published_is_published_in_the_next_tick() {
+    let mut world = World::serving(2);
+    let id = world.set(0, Health::Refuses);
+    world.can_publish = false;
+    let first = world.tick().registry.expect("one is dead");
+    assert!(world.published().contains(&id));
+    world.can_publish = true;
+    let second = world.tick().registry.expect("readers still have the old one");
+    assert_eq!(second.revision, first.revision + 1);
+    assert!(!world.published().contains(&id));
+    world.settle_down();
+}
+
+#[test]
+fn the_revision_goes_on_from_the_readers_when_memory_is_lost() {
+    let mut world = World::serving(2);
+    let before = world.registry.as_ref().map_or(0, |registry| registry.revision);
+    world.forget_everything();
+    world.desire(1);
+    let published = world.tick().registry.expect("one drains");
+    assert_eq!(published.revision, before + 1);
+    world.settle_down();
+}
+
+#[test]
+fn who_boots_is_not_published_even_if_nobody_serves() {
+    let mut world = World::empty(2);
+    world.ticks(2);
+    assert_eq!(world.published(), []);
+    world.settle_down();
+    assert_eq!(world.published().len(), 2);
+}

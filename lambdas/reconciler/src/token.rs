@@ -1,0 +1,17 @@
+//! The client token of a launch: the same slot and attempt give the same instance, however often
+//! the launch is sent. EC2 keeps tokens for longer than a stack may live, so a token also contains
+//! the security group, which no later stack of the same name has.
+
+use data_encoding::BASE32_NOPAD;
+use fleet::release::Release;
+use sha2::{Digest as _, Sha256};
+
+/// EC2 takes up to 64 ASCII characters; 40 of base32 are 200 bits.
+const LEN: usize = 40;
+
+pub fn client_token(release: &Release, slot: u32, attempt: u32) -> String {
+    let seed = format!("{}/{}/worker/{slot}/{attempt}", release.stack, release.worker.security_group);
+    let mut token = BASE32_NOPAD.encode(&Sha256::digest(seed));
+    token.truncate(LEN);
+    token
+}
