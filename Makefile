@@ -1,0 +1,160 @@
+# Vigia's interface: `make help` lists the targets. With `make -s` a target prints only its own
+# output; results go to standard output, progress to standard error.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help local local-url local-token local-status local-kill local-down local-reset \
+        deploy status scale url token destroy release-artifacts test check fmt build venv
+
+# --- Parameters -----------------------------------------------------------------------------------
+# Number of workers. Empty: 3 for a new stack, as it is for an existing one.
+N ?=
+STACK ?= vigia
+# secure or classic. Empty: secure for a new stack, as it is for an existing one.
+PROFILE ?=
+REGION ?=
+ARCH ?=
+YES ?=
+# An AWS endpoint other than AWS, for example http://127.0.0.1:4566 for the local cloud.
+ENDPOINT ?=
+
+LOCAL_LISTEN ?= 127.0.0.1:4566
+LOCAL_ENDPOINT := http://$(LOCAL_LISTEN)
+LOCAL_DIR ?= .local
+PUBLIC ?= 127.0.0.1:5000
+
+CARGO_TARGET := $(or $(CARGO_TARGET_DIR),target)
+TARGET_DIR := $(CARGO_TARGET)/debug
+VENV := .venv
+TOOLS := .tools
+
+# --- How the programs are called ------------------------------------------------------------------
+# The local cloud takes these placeholder credentials and no real ones.
+PLACEHOLDER := AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test
+CLEAN_ENV := env -u AWS_PROFILE -u AWS_SESSION_TOKEN -u AWS_ENDPOINT_URL -u AWS_REGION -u AWS_DEFAULT_REGION
+WITH_TOOLS := VIGIA_CARGO_LAMBDA="$(CURDIR)/$(VENV)/bin/cargo-lambda"
+LOCAL_BOOTSTRAP := $(CLEAN_ENV) $(PLACEHOLDER) $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" \
+  --endpoint-url $(LOCAL_ENDPOINT) --region us-east-1 --token-file "$(LOCAL_DIR)/$(STACK).token"
+
+# Against ENDPOINT, credentials of the environment are used if there are any.
+ifneq ($(ENDPOINT),)
+BOOTSTRAP = $(CLEAN_ENV) AWS_ACCESS_KEY_ID="$${AWS_ACCESS_KEY_ID:-test}" \
+  AWS_SECRET_ACCESS_KEY="$${AWS_SECRET_ACCESS_KEY:-test}" $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" \
+  --endpoint-url "$(ENDPOINT)" --region "$(or $(REGION),us-east-1)" --token-file "$(LOCAL_DIR)/$(STACK).token"
+ARTIFACTS := $(TARGET_DIR)
+BUILT := build
+else
+BOOTSTRAP = $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" $(if $(REGION),--region "$(REGION)")
+ARTIFACTS := $(CARGO_TARGET)/release-artifacts
+BUILT := build release-artifacts
+endif
+
+DEPLOY_FLAGS = $(if $(N),--workers="$(N)") $(if $(PROFILE),--profile "$(PROFILE)") $(if $(ARCH),--arch "$(ARCH)")
+
+# --- The system on this machine -------------------------------------------------------------------
+local: venv build ## Run the whole system on this machine: make local N=3 [PROFILE=classic]
+	@$(LOCAL_BOOTSTRAP) deploy $(DEPLOY_FLAGS) --check
+	@$(TARGET_DIR)/local-cloud up --listen $(LOCAL_LISTEN) --dir $(LOCAL_DIR)/cloud --venv $(VENV) --reserve $(PUBLIC)
+	@$(LOCAL_BOOTSTRAP) deploy $(DEPLOY_FLAGS) --artifacts $(TARGET_DIR)
+
+local-url: build ## Print the URL of the local stack
+	@$(LOCAL_BOOTSTRAP) url
+
+local-token: build ## Print the admin token of the local stack
+	@$(LOCAL_BOOTSTRAP) token
+
+local-status: build ## Show the local stack
+	@$(LOCAL_BOOTSTRAP) status
+
+local-kill: build ## Kill the host of one worker, and watch the fleet heal
+	@$(TARGET_DIR)/local-cloud fault kill-host --endpoint $(LOCAL_ENDPOINT) --tag vigia:role=worker --tag "vigia:stack=$(STACK)"
+
+local-down: $(TARGET_DIR)/local-cloud ## Stop the local cloud and all that runs in it; users are kept
+	@$(TARGET_DIR)/local-cloud down --dir $(LOCAL_DIR)/cloud
+
+local-reset: local-down ## Stop the local cloud and forget everything, users included
+	@rm -rf $(LOCAL_DIR)
+
+# --- The system on AWS (or on ENDPOINT) -----------------------------------------------------------
+deploy: venv $(BUILT) ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= ENDPOINT=]
+	@$(BOOTSTRAP) deploy $(DEPLOY_FLAGS) --artifacts $(ARTIFACTS)
+
+status: build ## Show the stack: workers, last tick, what is held back and why
+	@$(BOOTSTRAP) status
+
+scale: build ## Set the number of workers: make scale N=5
+	@$(BOOTSTRAP) scale "$(N)"
+
+url: build ## Print the URL of the stack
+	@$(BOOTSTRAP) url
+
+token: build ## Print the admin token of the stack
+	@$(BOOTSTRAP) token
+
+destroy: build ## Remove the stack with all its users: make destroy [YES=1]
+	@$(BOOTSTRAP) destroy $(if $(YES),--yes)
+
+# --- Development ----------------------------------------------------------------------------------
+test: venv build ## Run all tests; no AWS account needed
+	@cargo test --workspace
+
+check: ## Formatting, lints, documentation, dependencies
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	@if [ ! -x $(TOOLS)/bin/cargo-deny ]; then \
+	  echo "installing cargo-deny into $(TOOLS) (once, some minutes)" >&2; \
+	  cargo install --quiet --locked --version $(CARGO_DENY) --root $(TOOLS) cargo-deny; \
+	fi
+	@$(TOOLS)/bin/cargo-deny --locked --log-level error check bans licenses sources
+
+fmt: ## Format the code
+	@cargo fmt --all
+
+# What stops things must work even when the tree does not build.
+$(TARGET_DIR)/local-cloud:
+	@$(MAKE) -s build
+
+# One command for everything that is built, so that features, and with them the AWS SDK, are
+# compiled once.
+build: ## Build all programs for this machine
+	@cargo build --workspace --bins --quiet
+
+CARGO_DENY := 0.20.2
+
+# For AWS: release builds against the glibc of Amazon Linux 2023, the function by cargo-lambda.
+TRIPLE = $(if $(filter arm64,$(or $(ARCH),$(shell uname -m | sed s/aarch64/arm64/))),aarch64,x86_64)-unknown-linux-gnu
+release-artifacts: venv
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo-lambda lambda build --release --locked --target $(TRIPLE).2.34 \
+	  --package ec2-lb --package ec2-worker --package reconciler
+	@mkdir -p $(ARTIFACTS)
+	@for program in ec2-lb ec2-worker reconciler; do \
+	  cp $(CARGO_TARGET)/lambda/$$program/bootstrap $(ARTIFACTS)/$$program; \
+	done
+
+venv: $(VENV)/.installed
+$(VENV)/.installed: local-cloud/requirements.txt
+	@if ! command -v python3 >/dev/null; then \
+	  echo "error: python3 is missing; the emulators of AWS are Python programs." >&2; \
+	  echo "  Install Python 3.9 or later (Debian: apt-get install python3 python3-venv) and try again." >&2; \
+	  exit 8; \
+	fi
+	@echo "installing the AWS emulators into $(VENV) (once, about a minute)" >&2
+	@if ! python3 -m venv --clear $(VENV) >/dev/null 2>&1; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing python3-venv" >&2; \
+	    apt-get update -qq >&2 && apt-get install -y -qq python3-venv >&2 && python3 -m venv --clear $(VENV); \
+	  else \
+	    echo "error: this Python cannot make a virtual environment." >&2; \
+	    echo "  Install its venv module (Debian: apt-get install python3-venv) and try again." >&2; \
+	    exit 8; \
+	  fi; \
+	fi
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r local-cloud/requirements.txt >&2
+	@touch $@
+
+help: ## List the targets
+	@echo "Vigia: a login service that heals and scales itself. Start with: make local N=3"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)$$/  \1\t\2/' | expand -t 18

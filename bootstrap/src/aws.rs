@@ -1,0 +1,93 @@
+//! The clients, made once from the usual sources of credentials, and who they act as.
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+
+use crate::cli::Target;
+use crate::error::{DeployError, Exit, Result, Step as _};
+use crate::names::Names;
+
+/// One call with all its retries. Uploads of a 60 MB debug program to a busy emulator take seconds.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(120);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub struct Aws {
+    pub names: Names,
+    /// Set for any endpoint but AWS's own.
+    pub endpoint_url: Option<String>,
+    pub ec2: aws_sdk_ec2::Client,
+    pub s3: aws_sdk_s3::Client,
+    pub iam: aws_sdk_iam::Client,
+    pub lambda: aws_sdk_lambda::Client,
+    pub events: aws_sdk_eventbridge::Client,
+    pub logs: aws_sdk_cloudwatchlogs::Client,
+}
+
+impl Aws {
+    /// Finds credentials and region and asks AWS who we are, so that a wrong key is known before
+    /// anything is made.
+    pub async fn connect(target: &Target) -> Result<Self> {
+        let config = load(target).await?;
+        let region = config.region().map(ToString::to_string).ok_or_else(|| {
+            DeployError::new(Exit::Usage, "no AWS region is set")
+                .mend("Add --region (make: REGION=…), or run `aws configure`.")
+        })?;
+        // Two tries: a person waits, and a wrong endpoint stays wrong.
+        let asking = aws_sdk_sts::config::Builder::from(&config)
+            .retry_config(RetryConfig::standard().with_max_attempts(2))
+            .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(15)).build())
+            .build();
+        let identity = aws_sdk_sts::Client::from_conf(asking).get_caller_identity().send().await.step(
+            || match &target.endpoint_url {
+                Some(url) => format!("sign in at {url}"),
+                None => "sign in to AWS".to_owned(),
+            },
+        )?;
+        let arn = identity.arn().unwrap_or("arn:aws:::");
+        let names = Names {
+            stack: target.stack.clone(),
+            account: identity.account().unwrap_or_default().to_owned(),
+            region,
+            partition: arn.split(':').nth(1).unwrap_or("aws").to_owned(),
+        };
+        // AWS addresses buckets by host name, which an endpoint on an IP address cannot.
+        let s3 = aws_sdk_s3::config::Builder::from(&config)
+            .force_path_style(target.endpoint_url.is_some())
+            .build();
+        Ok(Self {
+            names,
+            endpoint_url: target.endpoint_url.clone(),
+            ec2: aws_sdk_ec2::Client::new(&config),
+            s3: aws_sdk_s3::Client::from_conf(s3),
+            iam: aws_sdk_iam::Client::new(&config),
+            lambda: aws_sdk_lambda::Client::new(&config),
+            events: aws_sdk_eventbridge::Client::new(&config),
+            logs: aws_sdk_cloudwatchlogs::Client::new(&config),
+        })
+    }
+}
+
+async fn load(target: &Target) -> Result<SdkConfig> {
+    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .retry_config(RetryConfig::standard().with_max_attempts(8))
+        .timeout_config(
+            TimeoutConfig::builder()
+                .operation_timeout(OPERATION_TIMEOUT)
+                .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+                .build(),
+        );
+    if let Some(region) = &target.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(url) = &target.endpoint_url {
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return Err(DeployError::new(Exit::Usage, format!("`{url}` is not an endpoint"))
+                .mend("Write it with its scheme, for example http://127.0.0.1:4566."));
+        }
+        loader = loader.endpoint_url(url);
+    }
+    Ok(loader.load().await)
+}

@@ -1,0 +1,157 @@
+//! The command line, parsed into types that cannot be wrong.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use fleet::{DesiredCount, Profile, StackName};
+
+/// Deploys and looks after a Vigia stack.
+#[derive(Parser)]
+#[command(name = "bootstrap", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub target: Target,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which stack, in which account.
+#[derive(Args, Clone, Debug)]
+pub struct Target {
+    /// Name of the stack; several may live in one account and region.
+    #[arg(long, global = true, default_value = "vigia")]
+    pub stack: StackName,
+    /// AWS region; by default that of `aws configure`.
+    #[arg(long, global = true)]
+    pub region: Option<String>,
+    /// Another AWS endpoint, for example http://127.0.0.1:4566 for the local cloud.
+    #[arg(long, global = true)]
+    pub endpoint_url: Option<String>,
+    /// Where the admin token is kept on this machine; by default below ~/.vigia.
+    #[arg(long, global = true)]
+    pub token_file: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Create the stack, or bring it up to date; prints its URL.
+    Deploy(Deploy),
+    /// Show the stack: desired and healthy workers, what the reconciler did and why.
+    Status {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set the number of workers; 0 takes the API down.
+    Scale {
+        #[arg(value_parser = parse_count, allow_negative_numbers = true)]
+        count: DesiredCount,
+    },
+    /// Print the admin token.
+    Token {
+        /// Replace it by a new one; the old one ends within a minute.
+        #[arg(long)]
+        rotate: bool,
+    },
+    /// Print the URL of the load balancer.
+    Url,
+    /// Remove the stack and everything in it.
+    Destroy {
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        /// Keep the bucket of users.
+        #[arg(long)]
+        keep_data: bool,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Deploy {
+    /// Number of workers; a new stack starts with 3, an existing one keeps its number.
+    #[arg(long, short = 'n', value_parser = parse_workers, allow_negative_numbers = true)]
+    pub workers: Option<DesiredCount>,
+    /// Directory with the built programs ec2-lb, ec2-worker and reconciler.
+    #[arg(long, default_value = "target/debug")]
+    pub artifacts: PathBuf,
+    /// `secure`, or `classic` for the original's plain-text passwords. A new stack is secure, an
+    /// existing one keeps its profile for ever.
+    #[arg(long)]
+    pub profile: Option<Profile>,
+    /// Processor of the instances and the function; that of this machine by default.
+    #[arg(long, value_enum, default_value_t = Arch::host())]
+    pub arch: Arch,
+    /// EC2 type of the workers and the load balancer.
+    #[arg(long)]
+    pub instance_type: Option<String>,
+    /// IPv4 block that may reach the load balancer.
+    #[arg(long, default_value = "0.0.0.0/0")]
+    pub allow_cidr: String,
+    /// Check the arguments and do nothing else.
+    #[arg(long, hide = true)]
+    pub check: bool,
+    /// The cargo-lambda program, which uploads the function.
+    #[arg(long, default_value = "cargo-lambda", env = "VIGIA_CARGO_LAMBDA")]
+    pub cargo_lambda: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arch {
+    Arm64,
+    #[value(name = "x86_64")]
+    X8664,
+}
+
+impl Arch {
+    pub const fn host() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::X8664 }
+    }
+
+    /// EC2's name, also used in AMI names.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Arm64 => "arm64",
+            Self::X8664 => "x86_64",
+        }
+    }
+
+    /// The smallest burstable type: a worker hashes about ten passwords a second on it.
+    pub const fn default_instance_type(self) -> &'static str {
+        match self {
+            Self::Arm64 => "t4g.micro",
+            Self::X8664 => "t3.micro",
+        }
+    }
+}
+
+fn parse_count(text: &str) -> Result<DesiredCount, String> {
+    text.parse().map_err(|error: fleet::DesiredCountError| error.to_string())
+}
+
+fn parse_workers(text: &str) -> Result<DesiredCount, String> {
+    DesiredCount::at_least_one(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_number_of_workers_is_refused_with_the_bounds() {
+        for (n, says) in [
+            ("0", "from 1 to 100"),
+            ("abc", "not a whole number"),
+            ("100000", "from 1 to 100"),
+            ("-1", "from 1 to 100"),
+        ] {
+            let error =
+                Cli::try_parse_from(["bootstrap", "deploy", "--workers", n]).err().expect(n).to_string();
+            assert!(error.contains(says), "{n}: {error}");
+        }
+    }
+}

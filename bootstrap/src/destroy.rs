@@ -1,0 +1,117 @@
+//! `destroy`: removes the stack in the reverse order, starting with what could make it grow again.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use fleet::aws_code::AwsErrorKind;
+use fleet::keys;
+use tokio::time::{Instant, sleep};
+
+use crate::aws::Aws;
+use crate::cli::Target;
+use crate::error::{DeployError, Exit, Result, Step as _, found};
+use crate::output::{Change, Progress};
+use crate::resources::bucket::{self, Contents};
+use crate::resources::role::{self, Role};
+use crate::resources::{function, instance, load_balancer, network, schedule};
+use crate::token;
+
+/// Lambda takes up to 20 minutes, sometimes longer, to give the function's network interfaces back.
+const NETWORK_DEADLINE: Duration = Duration::from_secs(45 * 60);
+
+pub async fn run(target: &Target, yes: bool, keep_data: bool) -> Result<()> {
+    if !yes && !std::io::stdin().is_terminal() {
+        return Err(DeployError::new(Exit::Usage, "destroy asks before it removes anything")
+            .mend("Add --yes (make: YES=1) where nobody can answer."));
+    }
+    let aws = Aws::connect(target).await?;
+    if !yes {
+        confirm(&aws, keep_data)?;
+    }
+    let mut progress = Progress::default();
+
+    // Without its release the reconciler launches nothing: a tick in progress cannot undo us.
+    progress.begin("reconciler");
+    let released = delete_release(&aws).await?;
+    let scheduled = schedule::delete(&aws).await?;
+    let deleted = function::delete(&aws).await?;
+    progress.end(&[released, scheduled, deleted]);
+
+    progress.begin("instances");
+    let terminated = instance::terminate_all(&aws).await?;
+    let address = load_balancer::release_addresses(&aws).await?;
+    progress.end(&[terminated, address]);
+
+    progress.begin("network");
+    let deleted = delete_network(&aws, &progress).await?;
+    progress.end(&[deleted]);
+
+    progress.begin("roles");
+    let mut changes = Vec::new();
+    for role in Role::ALL {
+        changes.push(role::delete(&aws, role).await?);
+    }
+    progress.end(&changes);
+
+    progress.begin("logs and buckets");
+    let mut changes = vec![function::delete_log_group(&aws).await?];
+    changes.push(bucket::delete(&aws, Contents::Control).await?);
+    if !keep_data {
+        changes.push(bucket::delete(&aws, Contents::Users).await?);
+    }
+    progress.end(&changes);
+    // The file's token opens nothing any more.
+    std::fs::remove_file(token::file(target, &aws)).ok();
+    progress.finish();
+    let stack = &target.stack;
+    if progress.changes == 0 {
+        progress.line(&format!("There is no stack {stack}: nothing to remove."));
+    } else if keep_data {
+        progress
+            .line(&format!("Stack {stack} is removed; its users are kept in {}.", aws.names.data_bucket()));
+    } else {
+        progress.line(&format!("Stack {stack} is removed."));
+    }
+    Ok(())
+}
+
+fn confirm(aws: &Aws, keep_data: bool) -> Result<()> {
+    let stack = &aws.names.stack;
+    let users = if keep_data { "; its users are kept" } else { " with all its users" };
+    let mut err = std::io::stderr();
+    write!(
+        err,
+        "This removes stack {stack} in account {}, region {}{users}.\nType the stack's name to go on: ",
+        aws.names.account, aws.names.region
+    )
+    .ok();
+    err.flush().ok();
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).ok();
+    if answer.trim() == stack.as_str() {
+        Ok(())
+    } else {
+        Err(DeployError::new(Exit::Usage, "nothing was removed"))
+    }
+}
+
+async fn delete_release(aws: &Aws) -> Result<Change> {
+    let deleted = aws.s3.delete_object().bucket(aws.names.control_bucket()).key(keys::RELEASE).send().await;
+    found(deleted.step(|| "withdraw the release".to_owned()))?;
+    Ok(Change::Unchanged)
+}
+
+async fn delete_network(aws: &Aws, progress: &Progress) -> Result<Change> {
+    let deadline = Instant::now() + NETWORK_DEADLINE;
+    loop {
+        match network::delete(aws).await {
+            Err(error) if error.kind == AwsErrorKind::InUse && Instant::now() < deadline => {
+                progress.waiting(&format!("network: AWS still holds a part of it ({})", error.what));
+                // A launch by a tick that was in progress shows up as such a part.
+                instance::terminate_all(aws).await?;
+                sleep(Duration::from_secs(5)).await;
+            }
+            other => return other,
+        }
+    }
+}

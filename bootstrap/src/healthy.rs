@@ -1,0 +1,58 @@
+//! Waits until the service does what it was deployed for, asked through its public address.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::time::{Instant, sleep};
+
+use crate::error::{DeployError, Exit, Result};
+use crate::output::Progress;
+
+/// A boot takes 40 to 70 s on EC2; a first tick may start a minute late.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// What `/checkamount` says.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Amount {
+    pub desired: u32,
+    pub healthy: u32,
+    pub problem: Option<String>,
+}
+
+pub async fn wait(url: &str, wanted: u32, progress: &Progress) -> Result<()> {
+    let client = client()?;
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let seen = match ask(&client, url).await {
+            Ok(amount) if amount.desired == wanted && amount.healthy == wanted => return Ok(()),
+            Ok(amount) => format!("{} of {wanted} workers healthy", amount.healthy.min(wanted)),
+            Err(why) => why,
+        };
+        progress.waiting(&format!("waiting for {wanted} healthy workers: {seen}"));
+        if Instant::now() > deadline {
+            let what = format!("{url} is not healthy after {} s: {seen}", DEADLINE.as_secs());
+            return Err(DeployError::new(Exit::NotHealthy, what)
+                .mend("`bootstrap status` (make status) shows what the reconciler does and why."));
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// One look at `/checkamount`; the error is a sentence for people.
+pub async fn ask(client: &reqwest::Client, url: &str) -> std::result::Result<Amount, String> {
+    let response = client.get(format!("{url}/checkamount")).send().await.map_err(|error| {
+        if error.is_timeout() { "no answer in time".to_owned() } else { "no connection".to_owned() }
+    })?;
+    let status = response.status();
+    if !status.is_success() {
+        return Err(format!("it answers {status}"));
+    }
+    response.json().await.map_err(|_| "it answers something else than JSON".to_owned())
+}
+
+pub fn client() -> Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .timeout(Duration::from_secs(10))
+        .build()
+        .map_err(|error| DeployError::new(Exit::Failed, "cannot make an HTTP client").caused_by(error))
+}

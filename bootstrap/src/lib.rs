@@ -1,0 +1,19 @@
+//! The deployer: brings a stack into being on any AWS endpoint, shows it, changes it, removes it.
+//!
+//! There is no local state file. What exists is found by deterministic names and by tags, so a run
+//! that was cut anywhere is completed by the next, and two operators see the same.
+
+pub mod aws;
+pub mod cli;
+pub mod deploy;
+pub mod destroy;
+pub mod error;
+pub mod healthy;
+pub mod names;
+pub mod output;
+pub mod policies;
+pub mod resources;
+pub mod scale;
+pub mod status;
+pub mod token;
+pub mod user_data;

@@ -1,0 +1,36 @@
+//! Parse, run, exit code.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use bootstrap::cli::{Cli, Command};
+use bootstrap::error::{DeployError, Exit};
+use bootstrap::{deploy, destroy, scale, status, token};
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = tokio::runtime::Runtime::new()
+        .map_err(|error| DeployError::new(Exit::Failed, "cannot start").caused_by(error))
+        .and_then(|runtime| runtime.block_on(run(&cli)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            writeln!(std::io::stderr(), "error: {}", error.message()).ok();
+            ExitCode::from(error.exit as u8)
+        }
+    }
+}
+
+async fn run(cli: &Cli) -> bootstrap::error::Result<()> {
+    let target = &cli.target;
+    match &cli.command {
+        Command::Deploy(options) if options.check => Ok(()),
+        Command::Deploy(options) => deploy::run(target, options).await,
+        Command::Status { json } => status::run(target, *json).await,
+        Command::Scale { count } => scale::run(target, *count).await,
+        Command::Token { rotate } => token::run(target, *rotate).await,
+        Command::Url => scale::url(target).await,
+        Command::Destroy { yes, keep_data } => destroy::run(target, *yes, *keep_data).await,
+    }
+}

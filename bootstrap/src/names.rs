@@ -1,0 +1,53 @@
+//! Who we are to AWS, and the names and tags that follow from it.
+
+use fleet::StackName;
+use fleet::stack::TAG_STACK;
+
+/// The stack in its account and region; every name comes from here.
+#[derive(Clone, Debug)]
+pub struct Names {
+    pub stack: StackName,
+    pub account: String,
+    pub region: String,
+    /// `aws`, `aws-cn` or `aws-us-gov`: the second part of every ARN.
+    pub partition: String,
+}
+
+impl Names {
+    pub fn data_bucket(&self) -> String {
+        self.stack.data_bucket(&self.account, &self.region)
+    }
+
+    pub fn control_bucket(&self) -> String {
+        self.stack.control_bucket(&self.account, &self.region)
+    }
+
+    pub fn function_arn(&self) -> String {
+        format!(
+            "arn:{}:lambda:{}:{}:function:{}",
+            self.partition,
+            self.region,
+            self.account,
+            self.stack.function()
+        )
+    }
+
+    pub fn role_arn(&self, role: &str) -> String {
+        format!("arn:{}:iam::{}:role/{role}", self.partition, self.account)
+    }
+
+    pub fn rule_arn(&self) -> String {
+        format!(
+            "arn:{}:events:{}:{}:rule/{}",
+            self.partition,
+            self.region,
+            self.account,
+            self.stack.schedule_rule()
+        )
+    }
+
+    /// The tags that every resource carries: whose it is, and what it is called in a console.
+    pub fn tags(&self, what: &str) -> [(String, String); 2] {
+        [(TAG_STACK.to_owned(), self.stack.to_string()), ("Name".to_owned(), self.stack.resource(what))]
+    }
+}

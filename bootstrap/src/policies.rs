@@ -1,0 +1,177 @@
+//! What each role may do, as data. Pure, so that a test can read it.
+//!
+//! | role | may | so that |
+//! |---|---|---|
+//! | worker | read and write `users/`, `meta/`, `throttle/`, `revoked/` of the data bucket | it serves logins |
+//! | worker | read the registry, the secrets, `desired-count`; write `desired-count` | `/checkamount`, `/setamount`, sessions |
+//! | lb | read the registry | it routes |
+//! | worker, lb | read `artifacts/` | the instance installs its program |
+//! | reconciler | read and write `fleet/`, read `desired-count` | it remembers and publishes |
+//! | reconciler | describe; run with the stack's tag; terminate with the stack's tag | it heals, and only its own |
+//! | reconciler | network interfaces, logs | Lambda needs both to run it in a VPC |
+//!
+//! Everybody may list the buckets they read: without that S3 answers 403 for a missing key, and
+//! "not there" could not be told from "not allowed".
+
+use fleet::stack::TAG_STACK;
+use serde_json::{Value, json};
+
+use crate::names::Names;
+
+/// Who may assume a role: `ec2.amazonaws.com` or `lambda.amazonaws.com`.
+pub fn trust(service: &str) -> Value {
+    json!({
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}]
+    })
+}
+
+pub fn worker(names: &Names) -> Value {
+    let (data, control) =
+        (bucket_arn(names, &names.data_bucket()), bucket_arn(names, &names.control_bucket()));
+    policy(&[
+        json!({
+            "Sid": "Users", "Effect": "Allow",
+            "Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"],
+            "Resource": [format!("{data}/users/*"), format!("{data}/meta/*"),
+                         format!("{data}/throttle/*"), format!("{data}/revoked/*")]
+        }),
+        json!({
+            "Sid": "ReadFleet", "Effect": "Allow", "Action": "s3:GetObject",
+            "Resource": [format!("{control}/desired-count"), format!("{control}/fleet/registry.json"),
+                         format!("{control}/secrets/*"), format!("{control}/artifacts/*")]
+        }),
+        json!({
+            "Sid": "SetAmount", "Effect": "Allow", "Action": "s3:PutObject",
+            "Resource": format!("{control}/desired-count")
+        }),
+        json!({"Sid": "List", "Effect": "Allow", "Action": "s3:ListBucket", "Resource": [data, control]}),
+    ])
+}
+
+pub fn load_balancer(names: &Names) -> Value {
+    let control = bucket_arn(names, &names.control_bucket());
+    policy(&[
+        json!({
+            "Sid": "ReadFleet", "Effect": "Allow", "Action": "s3:GetObject",
+            "Resource": [format!("{control}/fleet/registry.json"), format!("{control}/artifacts/*")]
+        }),
+        json!({"Sid": "List", "Effect": "Allow", "Action": "s3:ListBucket", "Resource": control}),
+    ])
+}
+
+pub fn reconciler(names: &Names) -> Value {
+    let Names { account, region, partition, stack } = names;
+    let control = bucket_arn(names, &names.control_bucket());
+    let ec2 = |what: &str| format!("arn:{partition}:ec2:{region}:{account}:{what}");
+    let stack_tag = format!("aws:ResourceTag/{TAG_STACK}");
+    policy(&[
+        json!({
+            "Sid": "Memory", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"],
+            "Resource": format!("{control}/fleet/*")
+        }),
+        json!({
+            "Sid": "Desired", "Effect": "Allow", "Action": "s3:GetObject",
+            "Resource": format!("{control}/desired-count")
+        }),
+        json!({"Sid": "List", "Effect": "Allow", "Action": "s3:ListBucket", "Resource": control}),
+        // Describe calls know no resources; every answer is filtered by the stack's tag.
+        json!({"Sid": "Look", "Effect": "Allow", "Action": "ec2:DescribeInstances", "Resource": "*"}),
+        json!({
+            "Sid": "LaunchTagged", "Effect": "Allow", "Action": "ec2:RunInstances",
+            "Resource": [ec2("instance/*"), ec2("volume/*")],
+            "Condition": {"StringEquals": {(format!("aws:RequestTag/{TAG_STACK}")): stack}}
+        }),
+        json!({
+            "Sid": "LaunchHere", "Effect": "Allow", "Action": "ec2:RunInstances",
+            "Resource": [ec2("subnet/*"), ec2("security-group/*")],
+            "Condition": {"StringEquals": {(stack_tag.clone()): stack}}
+        }),
+        json!({
+            "Sid": "LaunchFrom", "Effect": "Allow", "Action": "ec2:RunInstances",
+            "Resource": [ec2("network-interface/*"), format!("arn:{partition}:ec2:{region}::image/*")]
+        }),
+        json!({
+            "Sid": "TagAtLaunch", "Effect": "Allow", "Action": "ec2:CreateTags", "Resource": ec2("*/*"),
+            "Condition": {"StringEquals": {"ec2:CreateAction": "RunInstances"}}
+        }),
+        json!({
+            "Sid": "TerminateOwn", "Effect": "Allow", "Action": "ec2:TerminateInstances",
+            "Resource": ec2("instance/*"), "Condition": {"StringEquals": {(stack_tag): stack}}
+        }),
+        json!({
+            "Sid": "HandOverWorkerRole", "Effect": "Allow", "Action": "iam:PassRole",
+            "Resource": names.role_arn(&stack.resource("worker")),
+            "Condition": {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
+        }),
+        // Lambda makes the function's network interfaces with the function's own role.
+        json!({
+            "Sid": "InVpc", "Effect": "Allow",
+            "Action": ["ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DeleteNetworkInterface",
+                       "ec2:DescribeSubnets", "ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses"],
+            "Resource": "*"
+        }),
+        json!({
+            "Sid": "Log", "Effect": "Allow", "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+            "Resource": format!("arn:{partition}:logs:{region}:{account}:log-group:{}:*", stack.log_group())
+        }),
+    ])
+}
+
+/// Refuses plain HTTP. Left out on an endpoint that is itself plain HTTP: there it would lock us out.
+pub fn tls_only(names: &Names, bucket: &str) -> Value {
+    let arn = bucket_arn(names, bucket);
+    json!({
+        "Version": "2012-10-17",
+        "Statement": [{
+            "Sid": "TlsOnly", "Effect": "Deny", "Principal": "*", "Action": "s3:*",
+            "Resource": [arn, format!("{arn}/*")], "Condition": {"Bool": {"aws:SecureTransport": "false"}}
+        }]
+    })
+}
+
+fn policy(statements: &[Value]) -> Value {
+    json!({"Version": "2012-10-17", "Statement": statements})
+}
+
+fn bucket_arn(names: &Names, bucket: &str) -> String {
+    format!("arn:{}:s3:::{bucket}", names.partition)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(stack: &str) -> Names {
+        Names {
+            stack: stack.parse().expect("valid"),
+            account: "123456789012".to_owned(),
+            region: "eu-west-1".to_owned(),
+            partition: "aws".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_reconciler_terminates_only_its_own_stack() {
+        let policy = reconciler(&names("a"));
+        let statements = policy["Statement"].as_array().expect("statements");
+        let terminating: Vec<_> =
+            statements.iter().filter(|s| s["Action"].to_string().contains("TerminateInstances")).collect();
+        assert_eq!(terminating.len(), 1);
+        assert_eq!(terminating[0]["Condition"]["StringEquals"]["aws:ResourceTag/vigia:stack"], "a");
+    }
+
+    #[test]
+    fn no_role_names_a_bucket_of_another_stack() {
+        for policy in [worker(&names("a")), load_balancer(&names("a")), reconciler(&names("a"))] {
+            let text = policy.to_string();
+            assert!(text.contains("vigia-a-control-123456789012-eu-west-1"));
+            assert!(!text.contains(":::*"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_load_balancer_reads_no_secret() {
+        assert!(!load_balancer(&names("a")).to_string().contains("secrets"));
+    }
+}

@@ -1,0 +1,203 @@
+//! The objects of the control bucket that a deployment writes: desired count, release, secrets.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use aws_sdk_s3::primitives::ByteStream;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use fleet::aws_code::AwsErrorKind;
+use fleet::release::Release;
+use fleet::{DesiredCount, Profile, keys};
+use rand::RngCore as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::aws::Aws;
+use crate::error::{DeployError, Exit, Result, Step as _, found};
+use crate::output::Change;
+
+/// A new stack without a number.
+const FIRST_COUNT: u32 = 3;
+
+pub struct Object {
+    pub bytes: Vec<u8>,
+    pub etag: String,
+}
+
+pub async fn read(aws: &Aws, key: &str) -> Result<Option<Object>> {
+    read_from(aws, &aws.names.control_bucket(), key).await
+}
+
+async fn read_from(aws: &Aws, bucket: &str, key: &str) -> Result<Option<Object>> {
+    let got = aws.s3.get_object().bucket(bucket).key(key).send().await;
+    let Some(got) = found(got.step(|| format!("read {key} from {bucket}")))? else { return Ok(None) };
+    let etag = got.e_tag().unwrap_or_default().to_owned();
+    let body = got.body.collect().await.map_err(|error| {
+        DeployError::new(Exit::Unreachable, format!("could not read {key} from {bucket}")).caused_by(error)
+    })?;
+    Ok(Some(Object { bytes: body.to_vec(), etag }))
+}
+
+/// Writes over what was read: `etag` is that of the object seen, `None` if there was none.
+async fn write(aws: &Aws, key: &str, bytes: Vec<u8>, etag: Option<&str>) -> Result<()> {
+    let put = aws.s3.put_object().bucket(aws.names.control_bucket()).key(key).body(ByteStream::from(bytes));
+    let put = match etag {
+        Some(etag) => put.if_match(etag),
+        None => put.if_none_match("*"),
+    };
+    put.send().await.step(|| format!("write {key}"))?;
+    Ok(())
+}
+
+/// The profile to deploy. A data bucket that holds users has one already, and no worker of another
+/// would start on it; better to say so here than after minutes of waiting for it.
+pub async fn profile(aws: &Aws, wanted: Option<Profile>) -> Result<Profile> {
+    let bucket = aws.names.data_bucket();
+    let marker = read_from(aws, &bucket, keys::PROFILE_MARKER).await?;
+    let marked =
+        marker.and_then(|marker| String::from_utf8_lossy(&marker.bytes).trim().parse::<Profile>().ok());
+    match (wanted, marked) {
+        (Some(wanted), Some(marked)) if wanted != marked => {
+            let stack = &aws.names.stack;
+            let what = format!("the users of stack {stack} belong to the profile {marked}, not {wanted}");
+            Err(DeployError::new(Exit::Usage, what).mend(
+                "A bucket of users keeps its profile. Choose another stack (make: STACK=…), or remove this \
+                 one with its users first: `make destroy`, on the local cloud `make local-reset`.",
+            ))
+        }
+        (wanted, marked) => Ok(marked.or(wanted).unwrap_or(Profile::Secure)),
+    }
+}
+
+/// Sets the count if one is given; otherwise an existing count stays.
+pub async fn ensure_desired(aws: &Aws, wanted: Option<DesiredCount>) -> Result<(Change, DesiredCount)> {
+    for _ in 0..5 {
+        let seen = read(aws, keys::DESIRED_COUNT).await?;
+        let current = seen.as_ref().map(|object| DesiredCount::from_object(&object.bytes));
+        let target = match (wanted, &current) {
+            (Some(wanted), _) => wanted,
+            (None, Some(Ok(current))) => *current,
+            (None, _) => DesiredCount::try_from(FIRST_COUNT).expect("the first count is within bounds"),
+        };
+        if current == Some(Ok(target)) {
+            return Ok((Change::Unchanged, target));
+        }
+        let etag = seen.as_ref().map(|object| object.etag.as_str());
+        match write(aws, keys::DESIRED_COUNT, format!("{target}\n").into_bytes(), etag).await {
+            Ok(()) => {
+                let change = if etag.is_some() { Change::Updated } else { Change::Created };
+                return Ok((change, target));
+            }
+            // Somebody else set it meanwhile, or our own reply was lost: look again.
+            Err(error) if error.kind == AwsErrorKind::Conflict => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(DeployError::new(Exit::Failed, "desired-count keeps changing under us").mend("Try again."))
+}
+
+pub async fn ensure_release(aws: &Aws, release: &Release) -> Result<Change> {
+    let text = serde_json::to_vec_pretty(release).expect("a release is plain data");
+    let seen = read(aws, keys::RELEASE).await?;
+    if seen.as_ref().is_some_and(|object| object.bytes == text) {
+        return Ok(Change::Unchanged);
+    }
+    let etag = seen.as_ref().map(|object| object.etag.as_str());
+    write(aws, keys::RELEASE, text, etag).await?;
+    Ok(if etag.is_some() { Change::Updated } else { Change::Created })
+}
+
+/// The keys that seal session cookies, made once.
+pub async fn ensure_session_keys(aws: &Aws) -> Result<Change> {
+    if read(aws, keys::SESSION_KEYS).await?.is_some() {
+        return Ok(Change::Unchanged);
+    }
+    let mut key = [0_u8; 64];
+    rand::rng().fill_bytes(&mut key);
+    let ring = serde_json::json!({
+        "active": "k1",
+        "keys": [{"kid": "k1", "key": STANDARD.encode(key)}]
+    });
+    match write(aws, keys::SESSION_KEYS, ring.to_string().into_bytes(), None).await {
+        Ok(()) => Ok(Change::Created),
+        Err(error) if error.kind == AwsErrorKind::Conflict => Ok(Change::Unchanged),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the admin token if the stack has none. The token itself goes to `file`, its hash to S3.
+pub async fn ensure_token(aws: &Aws, file: &Path) -> Result<Change> {
+    if read(aws, keys::ADMIN_TOKEN_HASH).await?.is_some() {
+        return Ok(Change::Unchanged);
+    }
+    let token = new_token();
+    // The file first: a run cut after this line makes a new token, one cut the other way round
+    // would leave a stack whose token nobody has.
+    write_private(file, &token)?;
+    match write(aws, keys::ADMIN_TOKEN_HASH, token_hash(&token).into_bytes(), None).await {
+        Ok(()) => Ok(Change::Created),
+        Err(error) if error.kind == AwsErrorKind::Conflict => {
+            Err(DeployError::new(Exit::Failed, "another deployment of this stack runs at the same moment")
+                .mend("Wait for it, then try again."))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Replaces the admin token.
+pub async fn rotate_token(aws: &Aws, file: &Path) -> Result<String> {
+    let seen = read(aws, keys::ADMIN_TOKEN_HASH).await?;
+    let token = new_token();
+    write_private(file, &token)?;
+    let etag = seen.as_ref().map(|object| object.etag.as_str());
+    write(aws, keys::ADMIN_TOKEN_HASH, token_hash(&token).into_bytes(), etag).await?;
+    Ok(token)
+}
+
+pub fn token_hash(token: &str) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(token.as_bytes()))
+}
+
+/// 256 random bits, safe in a header, a URL and a shell.
+fn new_token() -> String {
+    let mut bytes = [0_u8; 32];
+    rand::rng().fill_bytes(&mut bytes);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+fn write_private(file: &Path, text: &str) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        if let Some(parent) = file.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let new = file.with_extension("new");
+        std::fs::remove_file(&new).ok();
+        let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        writeln!(out, "{text}")?;
+        out.sync_all()?;
+        std::fs::rename(&new, file)
+    };
+    write().map_err(|error| {
+        DeployError::new(Exit::Prerequisite, format!("cannot write {}", file.display())).caused_by(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_file_is_for_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("a/token");
+        for text in ["one", "two"] {
+            write_private(&file, text).expect("writable");
+            assert_eq!(std::fs::read_to_string(&file).expect("readable"), format!("{text}\n"));
+            let mode = std::fs::metadata(&file).expect("exists").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+}

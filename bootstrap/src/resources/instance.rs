@@ -1,0 +1,194 @@
+//! Instances of the stack as EC2 has them, and the launch of one from its definition.
+
+use std::time::Duration;
+
+use aws_sdk_ec2::types::{
+    BlockDeviceMapping, EbsBlockDevice, HttpTokensState, IamInstanceProfileSpecification, Instance,
+    InstanceMetadataOptionsRequest, InstanceStateName, InstanceType, ResourceType, ShutdownBehavior, Tag,
+    TagSpecification, VolumeType,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use fleet::aws_code::AwsErrorKind;
+use fleet::release::InstanceSpec;
+use fleet::stack::{TAG_RELEASE, TAG_ROLE};
+use tokio::time::{Instant, sleep};
+
+use crate::aws::Aws;
+use crate::error::{DeployError, Exit, Result, Step as _, found};
+use crate::output::Change;
+use crate::resources::network::{filter, id, stack_filter};
+
+/// A new instance profile is rejected for about ten seconds, sometimes for minutes.
+const PROFILE_DEADLINE: Duration = Duration::from_secs(180);
+/// Shutting down takes 30 to 60 s as a rule.
+const TERMINATED_DEADLINE: Duration = Duration::from_secs(300);
+
+/// All instances of the stack in one of these states.
+pub async fn list(aws: &Aws, states: &[InstanceStateName]) -> Result<Vec<Instance>> {
+    let mut wanted = aws_sdk_ec2::types::Filter::builder().name("instance-state-name");
+    for state in states {
+        wanted = wanted.values(state.as_str());
+    }
+    let mut pages = aws
+        .ec2
+        .describe_instances()
+        .filters(stack_filter(aws))
+        .filters(wanted.build())
+        .into_paginator()
+        .page_size(1000)
+        .send();
+    let mut instances = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.step(|| "list the instances".to_owned())?;
+        instances.extend(
+            page.reservations.unwrap_or_default().into_iter().flat_map(|r| r.instances.unwrap_or_default()),
+        );
+    }
+    Ok(instances)
+}
+
+pub const LIVE: [InstanceStateName; 4] = [
+    InstanceStateName::Pending,
+    InstanceStateName::Running,
+    InstanceStateName::Stopping,
+    InstanceStateName::Stopped,
+];
+
+pub const NOT_GONE: [InstanceStateName; 5] = [
+    InstanceStateName::Pending,
+    InstanceStateName::Running,
+    InstanceStateName::Stopping,
+    InstanceStateName::Stopped,
+    InstanceStateName::ShuttingDown,
+];
+
+pub fn tag<'a>(instance: &'a Instance, key: &str) -> Option<&'a str> {
+    instance.tags().iter().find(|tag| tag.key() == Some(key)).and_then(|tag| tag.value())
+}
+
+/// Launches one instance. The same token and definition give the same instance, however often.
+pub async fn launch(
+    aws: &Aws,
+    role: &str,
+    release: &str,
+    spec: &InstanceSpec,
+    token: &str,
+) -> Result<String> {
+    let subnet =
+        spec.subnets.first().ok_or_else(|| DeployError::new(Exit::Failed, "the network has no subnet"))?;
+    let mut tags: Vec<Tag> = aws
+        .names
+        .tags(role)
+        .into_iter()
+        .map(|(key, value)| Tag::builder().key(key).value(value).build())
+        .collect();
+    tags.push(Tag::builder().key(TAG_ROLE).value(role).build());
+    let volume_tags = tags.clone();
+    tags.push(Tag::builder().key(TAG_RELEASE).value(release).build());
+    let disk = EbsBlockDevice::builder()
+        .volume_size(8)
+        .volume_type(VolumeType::Gp3)
+        .encrypted(true)
+        .delete_on_termination(true)
+        .build();
+    let metadata = InstanceMetadataOptionsRequest::builder()
+        .http_tokens(HttpTokensState::Required)
+        .http_put_response_hop_limit(1)
+        .build();
+    let request = aws
+        .ec2
+        .run_instances()
+        .image_id(&spec.ami)
+        .instance_type(InstanceType::from(spec.instance_type.as_str()))
+        .min_count(1)
+        .max_count(1)
+        .client_token(token)
+        .subnet_id(&subnet.id)
+        .security_group_ids(&spec.security_group)
+        .iam_instance_profile(IamInstanceProfileSpecification::builder().name(&spec.instance_profile).build())
+        .user_data(STANDARD.encode(&spec.user_data))
+        .metadata_options(metadata)
+        .instance_initiated_shutdown_behavior(ShutdownBehavior::Terminate)
+        .block_device_mappings(BlockDeviceMapping::builder().device_name("/dev/xvda").ebs(disk).build())
+        .tag_specifications(
+            TagSpecification::builder().resource_type(ResourceType::Instance).set_tags(Some(tags)).build(),
+        )
+        .tag_specifications(
+            TagSpecification::builder()
+                .resource_type(ResourceType::Volume)
+                .set_tags(Some(volume_tags))
+                .build(),
+        );
+    let deadline = Instant::now() + PROFILE_DEADLINE;
+    loop {
+        match request.clone().send().await.step(|| format!("launch the {role}")) {
+            Ok(launched) => {
+                return id(launched.instances().first().and_then(|i| i.instance_id()), "instance");
+            }
+            Err(error) if error.kind == AwsErrorKind::Propagating && Instant::now() < deadline => {
+                sleep(Duration::from_secs(3)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Terminates every instance of the stack and waits until EC2 says that all are gone.
+pub async fn terminate_all(aws: &Aws) -> Result<Change> {
+    let mut change = Change::Unchanged;
+    let deadline = Instant::now() + TERMINATED_DEADLINE;
+    loop {
+        let left = list(aws, &NOT_GONE).await?;
+        if left.is_empty() {
+            return Ok(change);
+        }
+        change = Change::Removed;
+        if Instant::now() > deadline {
+            let ids: Vec<&str> = left.iter().filter_map(Instance::instance_id).collect();
+            return Err(DeployError::new(Exit::Failed, format!("still shutting down: {}", ids.join(", ")))
+                .mend("Run destroy again in a few minutes; it goes on where this one stopped."));
+        }
+        // Looked at anew each time: the reconciler may have launched one just before it was removed.
+        for id in left.iter().filter(|i| !is_shutting_down(i)).filter_map(Instance::instance_id) {
+            let done = aws.ec2.terminate_instances().instance_ids(id).send().await;
+            found(done.step(|| format!("terminate {id}")))?;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+pub async fn terminate(aws: &Aws, id: &str) -> Result<()> {
+    let done = aws.ec2.terminate_instances().instance_ids(id).send().await;
+    found(done.step(|| format!("terminate {id}")))?;
+    Ok(())
+}
+
+fn is_shutting_down(instance: &Instance) -> bool {
+    instance.state().and_then(|state| state.name()) == Some(&InstanceStateName::ShuttingDown)
+}
+
+/// Waits until EC2 says `running`, so that an address can be associated.
+pub async fn wait_until_running(aws: &Aws, id: &str) -> Result<()> {
+    let deadline = Instant::now() + TERMINATED_DEADLINE;
+    loop {
+        let described = aws.ec2.describe_instances().filters(filter("instance-id", id)).send().await;
+        let described = described.step(|| format!("look at {id}"))?;
+        let state = described
+            .reservations()
+            .iter()
+            .flat_map(|reservation| reservation.instances())
+            .find_map(|instance| instance.state().and_then(|state| state.name()).cloned());
+        match state {
+            Some(InstanceStateName::Running) => return Ok(()),
+            // Not visible yet, or on its way.
+            None | Some(InstanceStateName::Pending) if Instant::now() < deadline => {
+                sleep(Duration::from_millis(500)).await;
+            }
+            state => {
+                let state = state.map_or("not visible".to_owned(), |state| state.as_str().to_owned());
+                return Err(DeployError::new(Exit::Failed, format!("{id} does not run: it is {state}")));
+            }
+        }
+    }
+}

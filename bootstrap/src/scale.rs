@@ -1,0 +1,50 @@
+//! `scale` and `url`: the small commands.
+
+use fleet::DesiredCount;
+
+use crate::aws::Aws;
+use crate::cli::Target;
+use crate::error::{DeployError, Exit, Result};
+use crate::output::{self, Change};
+use crate::resources::{documents, load_balancer};
+
+pub async fn run(target: &Target, count: DesiredCount) -> Result<()> {
+    let aws = Aws::connect(target).await?;
+    no_stack_is_an_error(&aws).await?;
+    let (change, count) = documents::ensure_desired(&aws, Some(count)).await?;
+    let text = match change {
+        Change::Unchanged => format!("desired {count}, as it was"),
+        _ => format!("desired {count}; the next tick, within 20 s as a rule, acts on it"),
+    };
+    output::result(&text);
+    Ok(())
+}
+
+/// Prints the URL alone, for scripts.
+pub async fn url(target: &Target) -> Result<()> {
+    let aws = Aws::connect(target).await?;
+    let address = load_balancer::find_address(&aws).await?;
+    match address.as_ref().and_then(|address| address.public_ip()) {
+        Some(address) => {
+            output::result(&load_balancer::url(address));
+            Ok(())
+        }
+        None => Err(no_stack(&aws)),
+    }
+}
+
+async fn no_stack_is_an_error(aws: &Aws) -> Result<()> {
+    match documents::read(aws, fleet::keys::RELEASE).await? {
+        Some(_) => Ok(()),
+        None => Err(no_stack(aws)),
+    }
+}
+
+pub fn no_stack(aws: &Aws) -> DeployError {
+    let what = format!(
+        "there is no stack {} in account {}, region {}",
+        aws.names.stack, aws.names.account, aws.names.region
+    );
+    DeployError::new(Exit::Failed, what)
+        .mend("`make deploy` (or `make local`) makes one; STACK= names another.")
+}

@@ -1,0 +1,211 @@
+//! `status`: what should be, what is, and what the reconciler did about it.
+
+use fleet::memory::{LeavingStage, Memory, Phase};
+use fleet::release::Release;
+use fleet::{DesiredCount, Registry, keys};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::aws::Aws;
+use crate::cli::Target;
+use crate::error::{DeployError, Exit, Result};
+use crate::healthy;
+use crate::output;
+use crate::resources::{documents, load_balancer};
+use crate::scale::no_stack;
+
+/// How many of the newest events are shown.
+const EVENTS: usize = 10;
+
+#[derive(Serialize)]
+struct Status {
+    stack: String,
+    account: String,
+    region: String,
+    profile: String,
+    release: String,
+    url: Option<String>,
+    /// Whether the URL answers, and with what.
+    answers: String,
+    desired: Option<u32>,
+    healthy: usize,
+    /// Why the desired count object is not acted on.
+    problem: Option<String>,
+    workers: Vec<WorkerStatus>,
+    last_tick: Option<Timestamp>,
+    /// What the last tick did not do, and why.
+    held: Vec<String>,
+    events: Vec<fleet::memory::Event>,
+}
+
+#[derive(Serialize)]
+struct WorkerStatus {
+    id: String,
+    state: &'static str,
+    zone: String,
+    since: Timestamp,
+}
+
+pub async fn run(target: &Target, json: bool) -> Result<()> {
+    let aws = Aws::connect(target).await?;
+    let release: Release = read(&aws, keys::RELEASE).await?.ok_or_else(|| no_stack(&aws))?;
+    let memory: Memory = read(&aws, keys::STATE).await?.unwrap_or_default();
+    let registry: Option<Registry> = read(&aws, keys::REGISTRY).await?;
+    let address = load_balancer::find_address(&aws).await?;
+    let url = address.as_ref().and_then(|address| address.public_ip()).map(load_balancer::url);
+    let answers = match &url {
+        None => "it has no address".to_owned(),
+        Some(url) => match healthy::ask(&healthy::client()?, url).await {
+            Ok(_) => "yes".to_owned(),
+            Err(why) => format!("no: {why}"),
+        },
+    };
+    let object = documents::read(&aws, keys::DESIRED_COUNT).await?;
+    let written = object.map(|object| DesiredCount::from_object(&object.bytes));
+    let status = Status {
+        stack: aws.names.stack.to_string(),
+        account: aws.names.account.clone(),
+        region: aws.names.region.clone(),
+        profile: release.profile.to_string(),
+        release: release.id,
+        url,
+        answers,
+        problem: problem(written.as_ref(), memory.desired).or_else(|| memory.notice.clone()),
+        // What is written counts as soon as it is valid; the reconciler follows within a tick.
+        desired: written.and_then(std::result::Result::ok).or(memory.desired).map(DesiredCount::get),
+        healthy: registry.map_or(0, |registry| registry.workers.len()),
+        workers: workers(&memory),
+        last_tick: memory.last_tick,
+        held: memory.held.clone(),
+        events: memory.events.iter().rev().take(EVENTS).rev().cloned().collect(),
+    };
+    if json {
+        output::result(&serde_json::to_string_pretty(&status).expect("a status is plain data"));
+    } else {
+        output::result(&table(&status, Timestamp::now()));
+    }
+    Ok(())
+}
+
+fn problem(
+    written: Option<&std::result::Result<DesiredCount, fleet::DesiredCountError>>,
+    in_force: Option<DesiredCount>,
+) -> Option<String> {
+    let rest =
+        in_force.map_or("nothing is in force yet".to_owned(), |count| format!("{count} stays in force"));
+    match written {
+        Some(Ok(_)) => None,
+        Some(Err(error)) => Some(format!("the object desired-count is not acted on: {error}; {rest}")),
+        None => Some(format!("the object desired-count is missing; {rest}")),
+    }
+}
+
+fn workers(memory: &Memory) -> Vec<WorkerStatus> {
+    let mut workers: Vec<WorkerStatus> = memory
+        .slots
+        .iter()
+        .map(|(number, slot)| WorkerStatus {
+            id: slot.worker.as_ref().map_or_else(|| format!("slot {number}"), ToString::to_string),
+            state: match slot.phase {
+                Phase::Launching => "launching",
+                Phase::Booting => "booting",
+                Phase::Healthy => "healthy",
+                Phase::Suspect => "suspect",
+                Phase::Dead => "dead",
+            },
+            zone: slot.zone.clone(),
+            since: slot.since,
+        })
+        .collect();
+    workers.extend(memory.leaving.iter().map(|(id, leaving)| WorkerStatus {
+        id: id.to_string(),
+        state: match leaving.stage {
+            LeavingStage::Draining => "draining",
+            LeavingStage::Terminating => "terminating",
+        },
+        zone: String::new(),
+        since: leaving.since,
+    }));
+    workers
+}
+
+fn table(status: &Status, now: Timestamp) -> String {
+    let desired = status.desired.map_or("?".to_owned(), |desired| desired.to_string());
+    let mut lines = vec![
+        format!(
+            "Stack      {} ({} profile, account {}, region {})",
+            status.stack, status.profile, status.account, status.region
+        ),
+        format!("URL        {}", status.url.as_deref().unwrap_or("none")),
+        format!("Answers    {}", status.answers),
+        format!("Workers    {} healthy of {desired} desired", status.healthy),
+    ];
+    if let Some(problem) = &status.problem {
+        lines.push(format!("Problem    {problem}"));
+    }
+    for worker in &status.workers {
+        lines.push(format!(
+            "  {:<20}  {:<11}  {:<14}  for {}",
+            worker.id,
+            worker.state,
+            worker.zone,
+            age(worker.since, now)
+        ));
+    }
+    lines.push(match status.last_tick {
+        Some(tick) => format!("Last tick  {} ago", age(tick, now)),
+        None => "Last tick  none yet".to_owned(),
+    });
+    lines.extend(status.held.iter().map(|held| format!("Held back  {held}")));
+    if !status.events.is_empty() {
+        lines.push("Events".to_owned());
+    }
+    lines.extend(
+        status.events.iter().map(|event| format!("  {}  {}", event.at.strftime("%H:%M:%SZ"), event.text)),
+    );
+    lines.join("\n")
+}
+
+fn age(since: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(since).as_secs().max(0);
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+async fn read<T: DeserializeOwned>(aws: &Aws, key: &str) -> Result<Option<T>> {
+    let Some(object) = documents::read(aws, key).await? else { return Ok(None) };
+    serde_json::from_slice(&object.bytes).map(Some).map_err(|error| {
+        DeployError::new(Exit::Failed, format!("{key} in {} cannot be read", aws.names.control_bucket()))
+            .caused_by(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_count_is_named_with_what_holds_instead() {
+        let two = DesiredCount::try_from(2).ok();
+        let text = problem(Some(&DesiredCount::from_object(b"banana")), two).expect("a problem");
+        assert!(
+            text.contains("`banana` is not a whole number") && text.ends_with("2 stays in force"),
+            "{text}"
+        );
+        assert_eq!(problem(Some(&DesiredCount::from_object(b"2")), two), None);
+        assert!(problem(None, two).expect("a problem").contains("missing"));
+    }
+
+    #[test]
+    fn ages_are_short() {
+        let at = |seconds| Timestamp::from_second(seconds).expect("in range");
+        assert_eq!(age(at(0), at(90)), "90 s");
+        assert_eq!(age(at(0), at(600)), "10 min");
+        assert_eq!(age(at(10), at(0)), "0 s");
+    }
+}

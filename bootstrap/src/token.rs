@@ -1,0 +1,49 @@
+//! `token`: the operator's key to `/list` and `/setamount`.
+
+use std::path::PathBuf;
+
+use fleet::keys;
+
+use crate::aws::Aws;
+use crate::cli::Target;
+use crate::error::{DeployError, Exit, Result};
+use crate::output;
+use crate::resources::documents;
+
+/// Where this machine keeps the token of the stack.
+pub fn file(target: &Target, aws: &Aws) -> PathBuf {
+    if let Some(file) = &target.token_file {
+        return file.clone();
+    }
+    let name = format!("{}-{}-{}.token", aws.names.account, aws.names.region, aws.names.stack);
+    #[expect(clippy::disallowed_methods, reason = "the home directory is not a setting of ours")]
+    let home = std::env::var("HOME").unwrap_or_else(|_| ".".to_owned());
+    PathBuf::from(home).join(".vigia").join(name)
+}
+
+pub async fn run(target: &Target, rotate: bool) -> Result<()> {
+    let aws = Aws::connect(target).await?;
+    let file = file(target, &aws);
+    if rotate {
+        let token = documents::rotate_token(&aws, &file).await?;
+        output::result(&token);
+        return Ok(());
+    }
+    let Some(hash) = documents::read(&aws, keys::ADMIN_TOKEN_HASH).await? else {
+        return Err(DeployError::new(Exit::Failed, format!("there is no stack {}", aws.names.stack))
+            .mend("`make deploy` (or `make local`) makes one."));
+    };
+    let rotating = "Make a new one with `bootstrap token --rotate`; the old one ends within a minute.";
+    let token = std::fs::read_to_string(&file).map_err(|error| {
+        let what =
+            format!("the admin token of {} is not on this machine: {}", aws.names.stack, file.display());
+        DeployError::new(Exit::Failed, what).mend(rotating).caused_by(error)
+    })?;
+    let token = token.trim();
+    if documents::token_hash(token).as_bytes() != hash.bytes.trim_ascii() {
+        let what = format!("{} holds the token of another or an earlier stack", file.display());
+        return Err(DeployError::new(Exit::Failed, what).mend(rotating));
+    }
+    output::result(token);
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! The user data of an instance: what cloud-init does at the first boot.
+//!
+//! It holds no secret (anybody who may describe the instance can read it) and names its program by
+//! content. The program is fetched by the service itself before each start, so a failed download is
+//! tried again by systemd. The fetching script uses only paths relative to its working directory.
+
+use std::fmt::Write as _;
+
+/// What differs between a worker and a load balancer.
+pub struct Program<'a> {
+    /// Name of the binary, and of the unit.
+    pub name: &'a str,
+    pub sha256: &'a str,
+    pub settings: Vec<(&'a str, String)>,
+}
+
+const FETCH: &str = r#"#!/bin/sh
+# Fetches the program that the environment names and refuses it unless its checksum fits.
+set -eu
+fits() { echo "$VIGIA_SHA256  $1" | sha256sum --check --status; }
+if [ -x "$VIGIA_PROGRAM" ] && fits "$VIGIA_PROGRAM"; then exit 0; fi
+echo "vigia: fetching $VIGIA_PROGRAM $VIGIA_SHA256"
+aws s3 cp --only-show-errors \
+  "s3://$VIGIA_CONTROL_BUCKET/artifacts/$VIGIA_SHA256/$VIGIA_PROGRAM" "$VIGIA_PROGRAM.new"
+if ! fits "$VIGIA_PROGRAM.new"; then
+  rm -f "$VIGIA_PROGRAM.new"
+  echo "vigia: $VIGIA_PROGRAM does not have the checksum $VIGIA_SHA256 and is not run" >&2
+  exit 1
+fi
+chmod 0755 "$VIGIA_PROGRAM.new"
+mv "$VIGIA_PROGRAM.new" "$VIGIA_PROGRAM"
+"#;
+
+fn unit(name: &str) -> String {
+    format!(
+        "[Unit]\n\
+         Description=Vigia {name}\n\
+         After=network-online.target\n\
+         Wants=network-online.target\n\
+         StartLimitIntervalSec=0\n\
+         [Service]\n\
+         EnvironmentFile=/etc/vigia/env\n\
+         WorkingDirectory=/opt/vigia\n\
+         ExecStartPre=+/opt/vigia/fetch\n\
+         ExecStart=/opt/vigia/{name}\n\
+         Restart=always\n\
+         RestartSec=1\n\
+         TimeoutStopSec=30\n\
+         DynamicUser=yes\n\
+         StandardOutput=journal+console\n\
+         StandardError=journal+console\n\
+         LimitNOFILE=1048576\n\
+         NoNewPrivileges=yes\n\
+         ProtectSystem=strict\n\
+         ProtectHome=yes\n\
+         PrivateTmp=yes\n\
+         PrivateDevices=yes\n\
+         ProtectKernelTunables=yes\n\
+         ProtectKernelModules=yes\n\
+         ProtectKernelLogs=yes\n\
+         ProtectControlGroups=yes\n\
+         ProtectClock=yes\n\
+         ProtectHostname=yes\n\
+         ProtectProc=invisible\n\
+         RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX\n\
+         RestrictNamespaces=yes\n\
+         RestrictRealtime=yes\n\
+         RestrictSUIDSGID=yes\n\
+         LockPersonality=yes\n\
+         MemoryDenyWriteExecute=yes\n\
+         SystemCallArchitectures=native\n\
+         SystemCallFilter=@system-service\n\
+         SystemCallFilter=~@privileged\n\
+         CapabilityBoundingSet=\n\
+         UMask=0077\n\
+         [Install]\n\
+         WantedBy=multi-user.target\n"
+    )
+}
+
+pub fn cloud_config(program: &Program<'_>) -> String {
+    let mut env = format!("VIGIA_PROGRAM={}\nVIGIA_SHA256={}\n", program.name, program.sha256);
+    for (key, value) in &program.settings {
+        writeln!(env, "{key}={value}").expect("writing to a String cannot fail");
+    }
+    let name = program.name;
+    let files = [
+        ("/etc/vigia/env".to_owned(), "0644", env),
+        ("/opt/vigia/fetch".to_owned(), "0755", FETCH.to_owned()),
+        (format!("/etc/systemd/system/{name}.service"), "0644", unit(name)),
+    ];
+    let mut yaml = String::from("#cloud-config\nwrite_files:\n");
+    for (path, mode, content) in files {
+        writeln!(yaml, "- path: {path}\n  permissions: '{mode}'\n  content: |").expect("writing to a String");
+        for line in content.lines() {
+            writeln!(yaml, "    {line}").expect("writing to a String cannot fail");
+        }
+    }
+    writeln!(yaml, "runcmd:\n- [systemctl, daemon-reload]\n- [systemctl, enable, --now, {name}.service]")
+        .expect("writing to a String cannot fail");
+    yaml
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fits_ec2s_limit_and_names_the_program_by_content() {
+        let text = cloud_config(&Program {
+            name: "ec2-worker",
+            sha256: &"a".repeat(64),
+            settings: vec![("VIGIA_STACK", "vigia".to_owned())],
+        });
+        assert!(text.starts_with("#cloud-config\n"));
+        assert!(text.len() < 16 * 1024);
+        assert!(text.contains(&format!("    VIGIA_SHA256={}\n", "a".repeat(64))));
+    }
+}

@@ -1,0 +1,121 @@
+//! Wrong arguments and missing things: each has a message that says what to do, and an exit code
+//! that the README documents.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{bootstrap, text, workspace};
+
+/// Nothing listens on the discard port of this address.
+const NOBODY: &str = "http://127.0.0.1:9";
+
+fn run(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = bootstrap(NOBODY, ("test", "test"), "vigia", Path::new("/nonexistent/token"), arguments);
+    (output.status.code(), text(&output))
+}
+
+#[test]
+fn a_wrong_number_of_workers_is_refused_before_anything_happens() {
+    for (n, says) in [
+        ("0", "0 is out of range; choose a number from 1 to 100"),
+        ("abc", "`abc` is not a whole number"),
+        ("100000", "100000 is out of range; choose a number from 1 to 100"),
+        ("-3", "-3 is out of range"),
+        ("2.5", "`2.5` is not a whole number"),
+        ("", "an empty text is not a whole number"),
+    ] {
+        let (code, said) = run(&["deploy", &format!("--workers={n}")]);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(says), "{n}: {said}");
+    }
+}
+
+#[test]
+fn a_stack_name_that_aws_would_refuse_is_refused_here() {
+    for name in ["Vigia", "a_b", "-a", "a-name-that-is-much-too-long"] {
+        let (code, said) = run(&[&format!("--stack={name}"), "status"]);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(
+            said.contains("not a stack name") || said.contains("cannot be used multiple times"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn an_endpoint_that_does_not_answer_is_named() {
+    let (code, said) = run(&["status"]);
+    assert_eq!(code, Some(7), "{said}");
+    assert!(
+        said.contains(NOBODY) && said.contains("does not answer") && said.contains("make local"),
+        "{said}"
+    );
+}
+
+#[test]
+fn programs_that_are_not_built_are_named() {
+    let (code, said) = run(&["deploy", "--artifacts", "/nonexistent"]);
+    assert_eq!(code, Some(8), "{said}");
+    assert!(said.contains("/nonexistent/ec2-lb") && said.contains("Build it first"), "{said}");
+}
+
+#[test]
+fn an_endpoint_without_a_scheme_is_explained() {
+    let output = bootstrap("127.0.0.1:4566", ("test", "test"), "vigia", Path::new("none"), &["status"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("http://127.0.0.1:4566"), "{}", text(&output));
+}
+
+#[test]
+fn without_credentials_it_says_how_to_get_some() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let output = Command::new(crate::support::program("bootstrap"))
+        .args(["--endpoint-url", NOBODY, "--region", "us-east-1", "status"])
+        .env_clear()
+        .env("HOME", home.path())
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .output()
+        .expect("bootstrap runs");
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+    assert!(text(&output).contains("aws configure"), "{}", text(&output));
+}
+
+#[test]
+fn destroy_does_not_go_on_where_nobody_can_answer() {
+    let (code, said) = run(&["destroy"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("--yes"), "{said}");
+}
+
+/// `make` with a search path that holds only what is named.
+fn make(tools: &[&str], arguments: &[&str]) -> String {
+    let bin = tempfile::tempdir().expect("a temporary directory");
+    let find = |tool: &str| {
+        let found =
+            ["/usr/bin", "/bin"].iter().map(|dir| Path::new(dir).join(tool)).find(|path| path.exists());
+        found.expect(tool)
+    };
+    for tool in tools {
+        std::os::unix::fs::symlink(find(tool), bin.path().join(tool)).expect("a link");
+    }
+    let output = Command::new(find("make"))
+        .arg("-s")
+        .args(arguments)
+        .current_dir(workspace())
+        .env_clear()
+        .env("PATH", bin.path())
+        .output()
+        .expect("make runs");
+    assert!(!output.status.success());
+    text(&output)
+}
+
+#[test]
+fn without_python_make_says_what_to_install() {
+    let venv = tempfile::tempdir().expect("a temporary directory");
+    let said = make(&["bash", "uname", "sed", "id"], &["venv", &format!("VENV={}/v", venv.path().display())]);
+    assert!(
+        said.contains("python3 is missing") && said.contains("Install Python") && said.contains("Error 8"),
+        "{said}"
+    );
+}

@@ -1,0 +1,5 @@
+//! Tests of the deployer as a program: what it refuses, and the whole system that it deploys.
+
+mod bad_input;
+mod support;
+mod whole_system;

@@ -1,0 +1,296 @@
+//! A local cloud of this test's own, and the commands that people use, as processes.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub(crate) struct Cloud {
+    pub(crate) endpoint: String,
+    pub(crate) dir: tempfile::TempDir,
+    listen: SocketAddr,
+    addresses: Vec<Ipv4Addr>,
+}
+
+impl Cloud {
+    pub(crate) fn start() -> Self {
+        let listen = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
+        // Public addresses that nobody else on this machine uses: the port is always 5000.
+        let third = u8::try_from(listen.port() % 250).expect("below 250");
+        let addresses = (1..=3).map(|last| Ipv4Addr::new(127, 111, third, last)).collect();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let cloud = Self { endpoint: format!("http://{listen}"), dir, listen, addresses };
+        cloud.up();
+        cloud
+    }
+
+    pub(crate) fn up(&self) {
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        let output = Command::new(program("local-cloud"))
+            .args(["up", "--listen", &self.listen.to_string(), "--elastic-ips", &addresses.join(",")])
+            .arg("--dir")
+            .arg(self.cloud_dir())
+            .arg("--venv")
+            .arg(venv())
+            .output()
+            .expect("local-cloud runs");
+        assert!(output.status.success(), "local-cloud up: {}", text(&output));
+    }
+
+    pub(crate) fn down(&self) {
+        let output =
+            Command::new(program("local-cloud")).arg("down").arg("--dir").arg(self.cloud_dir()).output();
+        let output = output.expect("local-cloud runs");
+        assert!(output.status.success(), "local-cloud down: {}", text(&output));
+    }
+
+    pub(crate) fn fault(&self, kind: &str, stack: &str) -> String {
+        let output = Command::new(program("local-cloud"))
+            .args(["fault", kind, "--endpoint", &self.endpoint, "--tag", "vigia:role=worker"])
+            .args(["--tag", &format!("vigia:stack={stack}")])
+            .output()
+            .expect("local-cloud runs");
+        assert!(output.status.success(), "local-cloud fault: {}", text(&output));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    pub(crate) fn bootstrap(&self, stack: &str, arguments: &[&str]) -> Output {
+        bootstrap(&self.endpoint, ("test", "test"), stack, &self.token_file(stack), arguments)
+    }
+
+    /// A command that must succeed; gives what it printed to both outputs.
+    pub(crate) fn must(&self, stack: &str, arguments: &[&str]) -> String {
+        let output = self.bootstrap(stack, arguments);
+        assert!(output.status.success(), "bootstrap {arguments:?}: {}", text(&output));
+        text(&output)
+    }
+
+    pub(crate) fn deploy(&self, stack: &str, more: &[&str]) -> String {
+        let artifacts = program("bootstrap").parent().expect("programs are in a directory").to_owned();
+        let artifacts = artifacts.to_string_lossy().into_owned();
+        self.must(stack, &[&["deploy", "--artifacts", &artifacts], more].concat())
+    }
+
+    pub(crate) fn token(&self, stack: &str) -> String {
+        std::fs::read_to_string(self.token_file(stack)).expect("deploy wrote the token").trim().to_owned()
+    }
+
+    pub(crate) fn url(&self, stack: &str) -> String {
+        let output = self.bootstrap(stack, &["url"]);
+        assert!(output.status.success(), "bootstrap url: {}", text(&output));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    pub(crate) fn status(&self, stack: &str) -> Value {
+        let output = self.bootstrap(stack, &["status", "--json"]);
+        assert!(output.status.success(), "bootstrap status: {}", text(&output));
+        serde_json::from_slice(&output.stdout).expect("status --json is JSON")
+    }
+
+    /// The AWS command line, with its output as text.
+    pub(crate) fn aws(&self, arguments: &[&str]) -> String {
+        let output = Command::new(venv().join("bin/aws"))
+            .args(["--endpoint-url", &self.endpoint, "--output", "text"])
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", self.dir.path())
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_DEFAULT_REGION", "us-east-1")
+            .output()
+            .expect("the AWS command line runs");
+        assert!(output.status.success(), "aws {arguments:?}: {}", text(&output));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Writes an object as a person with a text editor would.
+    pub(crate) fn write_object(&self, bucket: &str, key: &str, content: &str) {
+        let file = self.dir.path().join("edited");
+        std::fs::write(&file, content).expect("writable");
+        self.aws(&["s3", "cp", "--quiet", &file.to_string_lossy(), &format!("s3://{bucket}/{key}")]);
+    }
+
+    /// Ids of a stack's instances in this state, sorted.
+    pub(crate) fn instances(&self, stack: &str, state: &str) -> Vec<String> {
+        let listed = self.aws(&[
+            "ec2",
+            "describe-instances",
+            "--filters",
+            &format!("Name=tag:vigia:stack,Values={stack}"),
+            "Name=tag:vigia:role,Values=worker",
+            &format!("Name=instance-state-name,Values={state}"),
+            "--query",
+            "Reservations[].Instances[].InstanceId",
+        ]);
+        let mut ids: Vec<String> = listed.split_whitespace().map(str::to_owned).collect();
+        ids.sort();
+        ids
+    }
+
+    /// Where the load balancer with this public URL really listens for its operator.
+    pub(crate) fn admin_of(&self, url: &str) -> String {
+        let output =
+            Command::new(program("local-cloud")).args(["status", "--endpoint", &self.endpoint]).output();
+        let status: Value = serde_json::from_slice(&output.expect("local-cloud runs").stdout).expect("JSON");
+        let public = url.trim_start_matches("http://");
+        let pair = status["public"].as_array().expect("a list").iter().find(|pair| pair[0] == public);
+        let private =
+            pair.expect("the public address leads somewhere")[1].as_str().expect("an address").to_owned();
+        format!("http://{}:9000", private.split(':').next().expect("an address has a host"))
+    }
+
+    /// Command lines of processes that work in this cloud's directory or name it.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        let needle = self.cloud_dir().to_string_lossy().into_owned();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").expect("Linux").flatten() {
+            let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
+            let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+            let environment = String::from_utf8_lossy(&read("environ")).into_owned();
+            let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+            if command.contains(&needle) || environment.contains(&needle) || cwd.starts_with(self.cloud_dir())
+            {
+                found.push(command);
+            }
+        }
+        found
+    }
+
+    fn cloud_dir(&self) -> PathBuf {
+        self.dir.path().join("cloud")
+    }
+
+    fn token_file(&self, stack: &str) -> PathBuf {
+        self.dir.path().join(format!("{stack}.token"))
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.cloud_dir().join("local-cloud.log")).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            for line in tail.iter().rev() {
+                say(&format!("local cloud: {line}"));
+            }
+        }
+        Command::new(program("local-cloud")).arg("down").arg("--dir").arg(self.cloud_dir()).output().ok();
+    }
+}
+
+pub(crate) fn bootstrap(
+    endpoint: &str,
+    key: (&str, &str),
+    stack: &str,
+    token: &Path,
+    arguments: &[&str],
+) -> Output {
+    Command::new(program("bootstrap"))
+        .args(["--endpoint-url", endpoint, "--region", "us-east-1", "--stack", stack, "--token-file"])
+        .arg(token)
+        .args(arguments)
+        .env("AWS_ACCESS_KEY_ID", key.0)
+        .env("AWS_SECRET_ACCESS_KEY", key.1)
+        .env_remove("AWS_SESSION_TOKEN")
+        .env_remove("AWS_PROFILE")
+        .env("VIGIA_CARGO_LAMBDA", venv().join("bin/cargo-lambda"))
+        .stdin(Stdio::null())
+        .output()
+        .expect("bootstrap runs")
+}
+
+/// A program of this workspace, built beside `bootstrap` by `make build`.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_bootstrap")).with_file_name(name);
+    assert!(path.exists(), "{} is not built; `make test` builds all programs first", path.display());
+    path
+}
+
+pub(crate) fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
+}
+
+fn venv() -> PathBuf {
+    workspace().join(".venv")
+}
+
+pub(crate) fn text(output: &Output) -> String {
+    format!(
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Shown at once and always, so that a test of minutes shows where it is.
+fn say(text: &str) {
+    use std::io::Write as _;
+    writeln!(std::io::stderr(), "  {text}").ok();
+}
+
+/// Repeats a look until it is satisfied; the panic says what was seen last.
+pub(crate) fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let since = Instant::now();
+    loop {
+        match look() {
+            Ok(value) => {
+                say(&format!("{what}: after {:.1} s", since.elapsed().as_secs_f64()));
+                return value;
+            }
+            Err(seen) if since.elapsed() > within => {
+                panic!("{what}: not within {within:?}; last seen: {seen}")
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(250)),
+        }
+    }
+}
+
+/// A client that asks twenty times a second, on a new connection each time, and never repeats a
+/// request.
+pub(crate) struct Poller {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<(usize, Vec<String>)>,
+}
+
+impl Poller {
+    pub(crate) fn start(url: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (seen, url) = (stop.clone(), format!("{url}/healthcheck"));
+        let thread = std::thread::spawn(move || {
+            let client = reqwest::blocking::Client::builder()
+                .pool_max_idle_per_host(0)
+                .timeout(Duration::from_secs(10))
+                .retry(reqwest::retry::never())
+                .build()
+                .expect("a client");
+            let (mut sent, mut failures) = (0, Vec::new());
+            while !seen.load(Ordering::Relaxed) {
+                let next = Instant::now() + Duration::from_millis(50);
+                match client.get(&url).send() {
+                    Ok(response) if response.status() == 200 => {}
+                    Ok(response) => failures.push(response.status().to_string()),
+                    Err(error) => failures.push(format!("{error:?}")),
+                }
+                sent += 1;
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+            (sent, failures)
+        });
+        Self { stop, thread }
+    }
+
+    /// Ends the polling; every request must have been answered with 200.
+    pub(crate) fn must_have_lost_nothing(self, during: &str) {
+        self.stop.store(true, Ordering::Relaxed);
+        let (sent, failures) = self.thread.join().expect("the poller does not panic");
+        say(&format!("{during}: {sent} requests, {} failed", failures.len()));
+        assert!(sent > 20, "the poller hardly ran: {sent} requests");
+        assert!(failures.is_empty(), "{during}: {} of {sent} failed: {failures:?}", failures.len());
+    }
+}
