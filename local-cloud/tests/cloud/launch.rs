@@ -133,7 +133,7 @@ async fn whenever_a_caller_hangs_up_its_token_stands_for_one_instance() {
         let id = again.instances()[0].instance_id().expect("an id").to_owned();
         let status = local_cloud::daemon::status(&cloud().endpoint).await.expect("it answers");
         assert!(status.machines.iter().any(|machine| machine.id == id), "{id} has not booted");
-        assert_eq!(aws.named(&token).await, [id.clone()], "{token}");
+        assert_eq!(aws.named(&token).await, std::slice::from_ref(&id), "{token}");
         aws.terminate(&id).await;
     }
 }
