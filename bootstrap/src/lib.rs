@@ -3,17 +3,17 @@
 //! There is no local state file. What exists is found by deterministic names and by tags, so a run
 //! that was cut anywhere is completed by the next, and two operators see the same.
 
-pub mod aws;
 pub mod cli;
-pub mod deploy;
-pub mod destroy;
-pub mod error;
-pub mod healthy;
+pub mod aws;
 pub mod names;
-pub mod output;
-pub mod policies;
+pub mod deploy;
 pub mod resources;
-pub mod scale;
-pub mod status;
-pub mod token;
+pub mod policies;
 pub mod user_data;
+pub mod healthy;
+pub mod status;
+pub mod scale;
+pub mod token;
+pub mod destroy;
+pub mod output;
+pub mod error;

@@ -5,18 +5,18 @@
 //! a five-minute compile. Documents in S3 are defined here even when only two crates use them:
 //! a shape that lives in one place cannot drift.
 
-pub mod aws_code;
+pub mod stack;
 pub mod desired;
-pub mod keys;
-pub mod memory;
-pub mod profile;
+pub mod worker;
 pub mod registry;
 pub mod release;
+pub mod memory;
+pub mod keys;
+pub mod aws_code;
+pub mod profile;
 pub mod settings;
 pub mod shutdown;
-pub mod stack;
 pub mod telemetry;
-pub mod worker;
 
 pub use desired::{DesiredCount, DesiredCountError};
 pub use profile::Profile;

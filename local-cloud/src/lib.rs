@@ -3,21 +3,21 @@
 //! It knows AWS and nothing of Vigia: no type of ours is used here, so that a wrong belief of ours
 //! cannot stand on both sides of a test. What it does not do as AWS does is listed in `README.md`.
 
-pub mod addresses;
-pub mod cloud_config;
-pub mod control;
-pub mod credentials;
-pub mod daemon;
-pub mod door;
-pub mod ec2;
-pub mod elastic_ip;
 pub mod emulators;
-pub mod imds;
-pub mod machine;
-pub mod reply;
+pub mod door;
 pub mod sigv4;
-pub mod unit;
+pub mod credentials;
+pub mod reply;
+pub mod ec2;
 pub mod xml;
+pub mod addresses;
+pub mod machine;
+pub mod cloud_config;
+pub mod unit;
+pub mod imds;
+pub mod elastic_ip;
+pub mod control;
+pub mod daemon;
 
 pub use door::{LocalCloud, Options};
 

@@ -4,15 +4,15 @@
 //! The compare-and-swap is the only lock there is: two ticks at once are harmless, because the
 //! second finds its write refused and drops everything.
 
-pub mod act;
 pub mod config;
 pub mod grid;
+pub mod store;
 pub mod observation;
 pub mod observe;
-pub mod plan;
 pub mod probe;
-pub mod store;
+pub mod plan;
 pub mod token;
+pub mod act;
 
 use std::time::Duration;
 
