@@ -301,8 +301,8 @@ impl Builder<'_> {
         Ok(table)
     }
 
-    /// Adding a route that is there already is an error that means done; moto accepts it silently,
-    /// so what is there is looked at first.
+    /// Looks first, so that a second run changes nothing; a route that somebody adds meanwhile is an
+    /// error that means done.
     async fn route(&mut self, table: &str, route: Route<'_>) -> Result<()> {
         let described = self
             .aws
