@@ -4,7 +4,7 @@
 //! faster. If nobody is left, those given up are published again: a fleet that is not heard is not
 //! a fleet that is gone.
 
-use fleet::memory::{Phase, Slot};
+use fleet::memory::{LeavingStage, Phase, Slot};
 use fleet::registry::RegisteredWorker;
 use fleet::{Registry, WorkerId};
 
@@ -36,7 +36,24 @@ impl Tick<'_> {
         }
         next.revision = self.memory.revision.max(published.map_or(0, |published| published.revision)) + 1;
         self.memory.revision = next.revision;
+        self.begin_drains(published, &next);
         Some(next)
+    }
+}
+
+impl Tick<'_> {
+    /// A drain is counted from the registry that takes the worker out, which is not the one of the
+    /// tick that decided it if publishing failed then.
+    fn begin_drains(&mut self, published: Option<&Registry>, next: &Registry) {
+        let leaves = |id: &WorkerId| {
+            published.is_some_and(|published| published.workers.contains_key(id))
+                && !next.workers.contains_key(id)
+        };
+        for (_, leaving) in self.memory.leaving.iter_mut().filter(|(id, _)| leaves(id)) {
+            if leaving.stage == LeavingStage::Draining {
+                leaving.since = self.now;
+            }
+        }
     }
 }
 

@@ -59,6 +59,24 @@ fn does_not_terminate_who_is_still_published() {
 }
 
 #[test]
+fn a_drain_is_counted_from_the_registry_that_takes_the_worker_out() {
+    let mut world = World::serving(2);
+    world.desire(1);
+    world.can_publish = false;
+    world.tick();
+    let leaving: Vec<_> = world.memory.leaving.keys().cloned().collect();
+    let due = world.now;
+    world.can_publish = true;
+    world.now = due - SignedDuration::from_secs(1);
+    world.watch().expect("it publishes what the tick could not");
+    assert!(!world.published().contains(&leaving[0]));
+    world.now = due;
+    assert_eq!(world.tick().terminations, [], "out of the registry for one second");
+    assert_eq!(world.tick().terminations, leaving);
+    world.settle_down();
+}
+
+#[test]
 fn one_that_never_served_is_terminated_without_a_drain() {
     let mut world = World::serving(1);
     world.desire(2);
