@@ -1,18 +1,21 @@
-//! The local cloud's own interface, below `/_local-cloud`: what runs, faults on purpose.
+//! The local cloud's own interface, below `/_local-cloud`: what runs, faults on purpose, calls so far.
 //!
 //! S3 bucket names cannot contain an underscore, so no AWS request has such a path.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
-use axum::extract::State;
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use rand::seq::IndexedRandom as _;
 use serde::{Deserialize, Serialize};
 
+use crate::api_faults::{Rule, RuleView};
+use crate::calls::Record;
 use crate::door::Shared;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,7 +60,13 @@ pub struct Fault {
 }
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router<Arc<Shared>> {
-    Router::new().route("/status", get(status)).route("/fault", post(fault)).with_state(shared)
+    Router::new()
+        .route("/status", get(status))
+        .route("/fault", post(fault))
+        .route("/api-faults", get(api_faults).post(add_api_fault).delete(clear_api_faults))
+        .route("/api-faults/{id}", delete(clear_api_fault))
+        .route("/calls", get(calls))
+        .with_state(shared)
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<Status>, Refused> {
@@ -107,4 +116,49 @@ async fn fault(
     }
     tracing::info!(instance = view.id, kind = ?fault.kind, "a fault on purpose");
     Ok(Json(view.clone()))
+}
+
+async fn api_faults(State(shared): State<Arc<Shared>>) -> Json<Vec<RuleView>> {
+    Json(shared.api_faults().list(Instant::now()))
+}
+
+/// Answers with the id of the new rule.
+async fn add_api_fault(
+    State(shared): State<Arc<Shared>>,
+    Json(rule): Json<Rule>,
+) -> Result<Json<u32>, Refused> {
+    let added = shared.api_faults().add(rule.clone(), Instant::now());
+    let id = added.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    tracing::info!(id, ?rule, "a rule for API faults");
+    Ok(Json(id))
+}
+
+/// Answers with the rules that were there, and what they hit.
+async fn clear_api_faults(State(shared): State<Arc<Shared>>) -> Json<Vec<RuleView>> {
+    Json(shared.api_faults().clear(Instant::now()))
+}
+
+async fn clear_api_fault(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<u32>,
+) -> Result<Json<Vec<RuleView>>, Refused> {
+    let Some(cleared) = shared.api_faults().clear_one(id, Instant::now()) else {
+        let message = format!("there is no rule {id}; `local-cloud fault-api list` shows those there are");
+        return Err((StatusCode::NOT_FOUND, message));
+    };
+    Ok(Json(vec![cleared]))
+}
+
+/// Which calls are asked for; by default all that are kept.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallsWanted {
+    /// At most so many: the last ones.
+    last: Option<usize>,
+    /// Only those with a higher number.
+    since: Option<u64>,
+}
+
+async fn calls(State(shared): State<Arc<Shared>>, Query(wanted): Query<CallsWanted>) -> Json<Vec<Record>> {
+    Json(shared.calls.list(wanted.last.unwrap_or(usize::MAX), wanted.since.unwrap_or(0)))
 }

@@ -1,10 +1,11 @@
 //! The one endpoint. Routes each request by the service in its SigV4 scope, after checking that
 //! the signature is right, and passes it on; EC2 calls that concern instances stop at `ec2.rs`.
+//! Here, and nowhere else, the faults of `api_faults.rs` happen to calls.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -15,14 +16,18 @@ use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
+use crate::api_faults::{ApiFaults, Effect};
+use crate::calls::{Call, Caller, Calls};
 use crate::credentials::{Credentials, Principal, random_text};
 use crate::ec2::Ec2;
 use crate::emulators::Emulator;
 use crate::reply::refusal;
-use crate::{ACCOUNT, control, sigv4};
+use crate::xml::Element;
+use crate::{ACCOUNT, connection, control, sigv4};
 
 /// A Lambda package of 50 MB in base64, with room; nothing of ours comes near.
 const MAX_BODY: usize = 512 * 1024 * 1024;
@@ -55,6 +60,8 @@ pub(crate) struct Shared {
     pub ec2: Ec2,
     pub client: Client<HttpConnector, Body>,
     pub ministack: SocketAddr,
+    api_faults: std::sync::Mutex<ApiFaults>,
+    pub calls: Calls,
     /// Both children; emptied when they are stopped.
     pub emulators: Mutex<Vec<Emulator>>,
     /// Locked as long as the local cloud runs: two of them must not share a directory.
@@ -95,6 +102,8 @@ impl LocalCloud {
             ec2,
             client,
             ministack: ministack.addr(),
+            api_faults: std::sync::Mutex::default(),
+            calls: Calls::default(),
             emulators: Mutex::new(vec![ministack, moto]),
             _lock: lock,
         });
@@ -108,7 +117,7 @@ impl LocalCloud {
             .nest("/_local-cloud", control::router(shared.clone()))
             .fallback(pass)
             .with_state(shared.clone());
-        let server = tokio::spawn(axum::serve(listener, router).into_future());
+        let server = tokio::spawn(connection::serve(listener, router));
         let watch = async {
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -133,7 +142,7 @@ impl LocalCloud {
 /// A request that was let in.
 pub(crate) struct Admitted {
     pub service: String,
-    pub principal: Principal,
+    pub caller: Caller,
     pub parts: Parts,
     pub body: Bytes,
 }
@@ -143,16 +152,68 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
         Ok(admitted) => admitted,
         Err(refused) => return *refused,
     };
-    tracing::debug!(service = admitted.service, principal = ?admitted.principal, "passed on");
-    if admitted.service == "ec2" {
-        // As in AWS, a call that was let in is carried out even if its caller hangs up: otherwise moto
-        // would have an instance that nobody boots, or a terminated one that goes on.
-        let handled = tokio::spawn(async move { shared.ec2.handle(admitted).await });
-        return handled.await.unwrap_or_else(|error| {
-            refusal("ec2", StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &error.to_string())
-        });
+    tracing::debug!(service = admitted.service, caller = ?admitted.caller, "passed on");
+    let service = admitted.service.clone();
+    // As in AWS, a call that was let in is carried out even if its caller hangs up: otherwise moto
+    // would have an instance that nobody boots, or a terminated one that goes on.
+    let handled = tokio::spawn(async move { handle(&shared, admitted).await });
+    match handled.await {
+        Ok((answer, None)) => answer,
+        Ok((answer, Some(effect))) => effect.deliver(answer).await,
+        Err(error) => {
+            refusal(&service, StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &error.to_string())
+        }
     }
-    forward(&shared.client, shared.ministack, admitted.parts, admitted.body).await
+}
+
+/// Carries a call out, unless a fault on purpose stops it. An effect that is given back is still to
+/// happen to the answer.
+async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<Effect>) {
+    let mut call = Call::of(&admitted);
+    if call.is_launch() && shared.api_faults().ask_for_zones(Instant::now()) {
+        call.zone = zone(shared, &admitted.parts, call.parameter("SubnetId").unwrap_or("")).await;
+    }
+    let hit = shared.api_faults().decide(&call, Instant::now());
+    let record = shared.calls.begin(&call, hit.as_ref(), jiff::Timestamp::now());
+    if let Some(hit) = &hit {
+        let (kind, action) = (hit.effect.kind(), &call.action);
+        tracing::info!(rule = hit.rule, kind, service = call.service, action, "an API fault on purpose");
+        if let Some(instead) = hit.effect.instead(hit.service) {
+            if let Some(number) = record {
+                shared.calls.stopped(number, &instead);
+            }
+            return (instead, None);
+        }
+    }
+    let mut answer = carry_out(shared, admitted).await;
+    if let Some(number) = record {
+        answer = shared.calls.carried_out(number, &call, answer).await;
+    }
+    (answer, hit.map(|hit| hit.effect))
+}
+
+async fn carry_out(shared: &Shared, admitted: Admitted) -> Response<Body> {
+    if admitted.service == "ec2" {
+        shared.ec2.handle(admitted).await
+    } else {
+        forward(&shared.client, shared.ministack, admitted.parts, admitted.body).await
+    }
+}
+
+/// The availability zone of a subnet, in the region of a call.
+async fn zone(shared: &Shared, parts: &Parts, subnet: &str) -> Option<String> {
+    let id = utf8_percent_encode(subnet, NON_ALPHANUMERIC);
+    let body = format!("Action=DescribeSubnets&Version=2016-11-15&SubnetId.1={id}");
+    let caller = Caller::new("local-cloud", &Principal::Operator);
+    let ask = Admitted { service: "ec2".to_owned(), caller, parts: parts.clone(), body: body.into() };
+    let described = shared.ec2.handle(ask).await.into_body().collect().await.ok()?.to_bytes();
+    Element::parse(&described).ok()?.text_of("availabilityZone").map(str::to_owned)
+}
+
+impl Shared {
+    pub(crate) fn api_faults(&self) -> MutexGuard<'_, ApiFaults> {
+        self.api_faults.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
 }
 
 async fn admit(shared: &Shared, request: Request) -> Result<Admitted, Box<Response<Body>>> {
@@ -191,7 +252,8 @@ async fn admit(shared: &Shared, request: Request) -> Result<Admitted, Box<Respon
             "The provided 'x-amz-content-sha256' header does not match what was computed.",
         ));
     }
-    Ok(Admitted { service, principal, parts, body })
+    let caller = Caller::new(auth.access_key, &principal);
+    Ok(Admitted { service, caller, parts, body })
 }
 
 /// Sends a request on to an emulator as it came, with another address.

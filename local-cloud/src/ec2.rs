@@ -640,7 +640,7 @@ fn owned(form: &[(&str, &str)]) -> Form {
     form.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-fn parse_form(body: &[u8]) -> Form {
+pub(crate) fn parse_form(body: &[u8]) -> Form {
     let decode = |text: &str| {
         percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
     };

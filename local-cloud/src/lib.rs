@@ -4,9 +4,12 @@
 //! cannot stand on both sides of a test. What it does not do as AWS does is listed in `README.md`.
 
 pub mod emulators;
+pub mod connection;
 pub mod door;
 pub mod sigv4;
 pub mod credentials;
+pub mod calls;
+pub mod api_faults;
 pub mod reply;
 pub mod ec2;
 pub mod xml;

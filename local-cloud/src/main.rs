@@ -1,4 +1,5 @@
-//! The command line of the local cloud: `up`, `down`, `status`, `fault`, and `serve` in the foreground.
+//! The command line of the local cloud: `up`, `down`, `status`, `fault`, `fault-api`, `calls`,
+//! and `serve` in the foreground.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -8,9 +9,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
+use local_cloud::api_faults::RuleView;
+use local_cloud::api_faults::arguments::ApiFault;
+use local_cloud::calls::Record;
 use local_cloud::control::{Fault, FaultKind, MachineView};
 use local_cloud::daemon::{self, Prerequisite};
 use local_cloud::{LocalCloud, Options};
+use reqwest::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// AWS on one machine: an endpoint for the AWS API, and instances that are processes.
@@ -55,6 +62,37 @@ enum Command {
         region: String,
         #[arg(long, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
+    },
+    /// Break calls of the AWS API on purpose; prints the id of the rule for it.
+    FaultApi {
+        #[command(subcommand)]
+        command: FaultApi,
+        #[arg(long, global = true, default_value = "http://127.0.0.1:4566")]
+        endpoint: String,
+    },
+    /// Print the last calls that change something, as JSON, oldest first.
+    Calls {
+        /// At most so many [default: all of the 10,000 that are kept].
+        #[arg(long)]
+        last: Option<usize>,
+        /// Only calls with a number above this one.
+        #[arg(long, value_name = "NUMBER")]
+        since: Option<u64>,
+        #[arg(long, default_value = "http://127.0.0.1:4566")]
+        endpoint: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum FaultApi {
+    #[command(flatten)]
+    Add(ApiFault),
+    /// Print the rules, with what they hit, as JSON.
+    List,
+    /// Remove the rules, or one of them, and print what they were.
+    Clear {
+        #[arg(long, value_name = "ID")]
+        rule: Option<u32>,
     },
 }
 
@@ -152,18 +190,65 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Fault { kind, instance, tags, region, endpoint } => {
             let fault = Fault { kind, instance, tags: tags.into_iter().collect::<BTreeMap<_, _>>(), region };
-            let response = reqwest::Client::new()
-                .post(format!("{endpoint}/_local-cloud/fault"))
-                .json(&fault)
-                .send()
-                .await
-                .with_context(|| format!("no local cloud at {endpoint}"))?;
-            if !response.status().is_success() {
-                bail!("{}", response.text().await?);
-            }
-            let hit: MachineView = response.json().await?;
+            let hit: MachineView = Control(&endpoint).post("fault", &fault).await?;
             writeln!(out, "{}", hit.id)?;
             Ok(())
         }
+        Command::FaultApi { command, endpoint } => fault_api(command, Control(&endpoint), &mut out).await,
+        Command::Calls { last, since, endpoint } => {
+            let wanted =
+                [last.map(|last| format!("last={last}")), since.map(|since| format!("since={since}"))];
+            let wanted: Vec<String> = wanted.into_iter().flatten().collect();
+            let path = format!("calls?{}", wanted.join("&"));
+            let records: Vec<Record> = Control(&endpoint).call(Method::GET, &path).await?;
+            writeln!(out, "{}", serde_json::to_string_pretty(&records)?)?;
+            Ok(())
+        }
+    }
+}
+
+async fn fault_api(
+    command: FaultApi,
+    control: Control<'_>,
+    out: &mut impl std::io::Write,
+) -> anyhow::Result<()> {
+    let rules: Vec<RuleView> = match command {
+        FaultApi::Add(kind) => {
+            let id: u32 = control.post("api-faults", &kind.rule()).await?;
+            writeln!(out, "{id}")?;
+            return Ok(());
+        }
+        FaultApi::List => control.call(Method::GET, "api-faults").await?,
+        FaultApi::Clear { rule: None } => control.call(Method::DELETE, "api-faults").await?,
+        FaultApi::Clear { rule: Some(id) } => {
+            control.call(Method::DELETE, &format!("api-faults/{id}")).await?
+        }
+    };
+    writeln!(out, "{}", serde_json::to_string_pretty(&rules)?)?;
+    Ok(())
+}
+
+/// The local cloud's own interface at an endpoint.
+struct Control<'a>(&'a str);
+
+impl Control<'_> {
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str) -> anyhow::Result<T> {
+        self.send(reqwest::Client::new().request(method, self.url(path))).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+        self.send(reqwest::Client::new().post(self.url(path)).json(body)).await
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/_local-cloud/{path}", self.0)
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> anyhow::Result<T> {
+        let response = request.send().await.with_context(|| format!("no local cloud at {}", self.0))?;
+        if !response.status().is_success() {
+            bail!("{}", response.text().await?);
+        }
+        Ok(response.json().await?)
     }
 }

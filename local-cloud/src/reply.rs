@@ -18,13 +18,16 @@ pub fn refusal(service: &str, status: StatusCode, code: &str, message: &str) -> 
             "application/xml",
             format!("<Error><Code>{xml_code}</Code><Message>{xml_message}</Message></Error>"),
         ),
-        "iam" | "sts" => (
-            "text/xml",
-            format!(
-                "<ErrorResponse><Error><Type>Sender</Type><Code>{xml_code}</Code>\
-                 <Message>{xml_message}</Message></Error></ErrorResponse>"
-            ),
-        ),
+        "iam" | "sts" => {
+            let whose = if status.is_server_error() { "Receiver" } else { "Sender" };
+            (
+                "text/xml",
+                format!(
+                    "<ErrorResponse><Error><Type>{whose}</Type><Code>{xml_code}</Code>\
+                     <Message>{xml_message}</Message></Error></ErrorResponse>"
+                ),
+            )
+        }
         _ => (
             "application/json",
             serde_json::json!({"__type": code, "code": code, "message": message, "Message": message})

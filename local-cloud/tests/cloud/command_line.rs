@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use aws_sdk_ec2::error::ProvideErrorMetadata as _;
+use local_cloud::api_faults::RuleView;
 use local_cloud::emulators::default_venv;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -248,10 +249,12 @@ fn addresses_that_others_can_reach_are_refused() {
 }
 
 #[test]
-fn without_a_local_cloud_status_and_fault_say_so() {
+fn without_a_local_cloud_its_commands_say_so() {
     let place = Place::new();
     let endpoint = format!("http://{}", place.listen);
-    for command in [&["status"][..], &["fault", "crash"][..]] {
+    let commands =
+        [&["status"][..], &["fault", "crash"], &["fault-api", "throttle", "--service", "s3"], &["calls"]];
+    for command in commands {
         let mut program = Command::new(env!("CARGO_BIN_EXE_local-cloud"));
         let (code, said) = outcome(program.args(command).args(["--endpoint", &endpoint]));
         assert_eq!(code, Some(1), "{said}");
@@ -279,6 +282,26 @@ async fn fault_picks_by_tag_and_names_what_it_hit() {
     let (code, said) = kill("Name");
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("not KEY=VALUE"), "{said}");
+}
+
+#[tokio::test]
+async fn clear_removes_all_rules_and_says_what_they_hit() {
+    let place = Place::new();
+    assert_eq!(place.up(&[]).0, Some(0));
+    let endpoint = format!("http://{}", place.listen);
+    let fault_api = |words: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_local-cloud"));
+        outcome(program.arg("fault-api").args(words).args(["--endpoint", &endpoint]))
+    };
+    let throttle = |service| fault_api(&["throttle", "--service", service, "--times", "9"]);
+    assert_eq!([throttle("s3"), throttle("ec2")], ["1\n", "2\n"].map(|id| (Some(0), id.to_owned())));
+    let list = || place.aws().s3.list_buckets().send();
+    assert_eq!(list().await.expect_err("throttled").code(), Some("SlowDown"));
+    let (_, said) = fault_api(&["clear"]);
+    let cleared: Vec<RuleView> = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(cleared.iter().map(|rule| (rule.id, rule.hits)).collect::<Vec<_>>(), [(1, 1), (2, 0)]);
+    assert_eq!(fault_api(&["list"]), (Some(0), "[]\n".to_owned()));
+    list().await.expect("no longer throttled");
 }
 
 #[tokio::test]

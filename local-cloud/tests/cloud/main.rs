@@ -3,6 +3,7 @@
 //! All tests but those of the command line share one local cloud, which lives as long as this
 //! process; each has networks, buckets and instances of its own.
 
+mod api_faults;
 mod boot;
 mod command_line;
 mod elastic_ip;

@@ -26,6 +26,16 @@ impl Metadata {
     }
 }
 
+/// Clients with the credentials that an instance has by its role.
+pub(crate) async fn aws_of(instance: &Instance, role: &str) -> Aws {
+    let metadata = Metadata::of(instance);
+    let token = metadata.token().await;
+    let (_, text) = metadata.get(&token, &format!("meta-data/iam/security-credentials/{role}")).await;
+    let key: Value = serde_json::from_str(&text).expect("JSON");
+    let field = |name: &str| key[name].as_str().expect(name).to_owned();
+    Aws::with_key((&field("AccessKeyId"), &field("SecretAccessKey"), Some(&field("Token"))))
+}
+
 #[tokio::test]
 async fn an_instance_learns_about_itself() {
     let aws = Aws::new();

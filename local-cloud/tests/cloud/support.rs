@@ -81,6 +81,9 @@ pub(crate) struct Aws {
     pub(crate) s3: aws_sdk_s3::Client,
     pub(crate) iam: aws_sdk_iam::Client,
     pub(crate) sts: aws_sdk_sts::Client,
+    pub(crate) lambda: aws_sdk_lambda::Client,
+    pub(crate) events: aws_sdk_eventbridge::Client,
+    pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
 }
 
 /// The configuration of one service's client. No retries: a test wants the first answer.
@@ -123,6 +126,9 @@ impl Aws {
             s3: client!(aws_sdk_s3, endpoint, region, key, force_path_style(true)),
             iam: client!(aws_sdk_iam, endpoint, region, key),
             sts: client!(aws_sdk_sts, endpoint, region, key),
+            lambda: client!(aws_sdk_lambda, endpoint, region, key),
+            events: client!(aws_sdk_eventbridge, endpoint, region, key),
+            logs: client!(aws_sdk_cloudwatchlogs, endpoint, region, key),
         }
     }
 

@@ -1,0 +1,357 @@
+//! Faults of the API on purpose: lost replies, dropped requests, delays, throttling, lack of capacity.
+//!
+//! A rule names the calls that it is for, what happens to them, and how many it hits:
+//!
+//! | Calls that match | What the rule does |
+//! |---|---|
+//! | the first `after` | leaves them alone |
+//! | the next, up to its limit | hits them, unless an older rule does; then it hits the one after |
+//! | later ones | it is over: it only stays listed |
+//!
+//! [`ApiFaults::decide`] reads no clock and waits for nothing; the door carries its decision out.
+
+pub mod arguments;
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use crate::calls::Call;
+use crate::connection::no_answer;
+use crate::reply::refusal;
+
+/// A test needs a handful. A test that never clears its rules shall learn of it.
+const MAX_RULES: usize = 100;
+
+/// Beyond the patience of any client that has a time-out; a test must not hang for longer.
+const MAX_DELAY: Duration = Duration::from_secs(60);
+
+/// Longer than any test; a rule that is forgotten must end by itself.
+const MAX_WINDOW: Duration = Duration::from_secs(3600);
+
+/// Fits a response header, and any code that AWS has.
+const MAX_CODE_BYTES: usize = 100;
+
+/// The rules, oldest first.
+#[derive(Debug, Default)]
+pub struct ApiFaults {
+    armed: Vec<Armed>,
+    last_id: u32,
+}
+
+#[derive(Debug)]
+struct Armed {
+    id: u32,
+    rule: Rule,
+    since: Instant,
+    seen: u32,
+    hits: u32,
+}
+
+/// What is to happen to one call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    pub rule: u32,
+    pub service: Service,
+    pub effect: Effect,
+}
+
+impl ApiFaults {
+    /// Adds a rule and gives its id.
+    pub fn add(&mut self, rule: Rule, now: Instant) -> Result<u32, RuleError> {
+        rule.check()?;
+        if self.armed.len() >= MAX_RULES {
+            return Err(RuleError::TooMany);
+        }
+        self.last_id += 1;
+        self.armed.push(Armed { id: self.last_id, rule, since: now, seen: 0, hits: 0 });
+        Ok(self.last_id)
+    }
+
+    /// What happens to this call; it counts for every rule that it matches.
+    pub fn decide(&mut self, call: &Call, now: Instant) -> Option<Hit> {
+        let mut hit = None;
+        for armed in &mut self.armed {
+            if armed.is_over(now) || !armed.rule.calls.matches(call) {
+                continue;
+            }
+            armed.seen += 1;
+            if hit.is_none() && armed.seen > armed.rule.after {
+                armed.hits += 1;
+                let (service, effect) = (armed.rule.calls.service, armed.rule.effect.clone());
+                hit = Some(Hit { rule: armed.id, service, effect });
+            }
+        }
+        hit
+    }
+
+    /// Whether a decision needs to know the zone of a launch, which the call itself does not say.
+    pub fn ask_for_zones(&self, now: Instant) -> bool {
+        self.armed.iter().any(|armed| armed.rule.calls.zone.is_some() && !armed.is_over(now))
+    }
+
+    pub fn list(&self, now: Instant) -> Vec<RuleView> {
+        self.armed.iter().map(|armed| armed.view(now)).collect()
+    }
+
+    /// Removes all rules and gives what they were.
+    pub fn clear(&mut self, now: Instant) -> Vec<RuleView> {
+        std::mem::take(&mut self.armed).iter().map(|armed| armed.view(now)).collect()
+    }
+
+    /// Removes one rule, if it is there.
+    pub fn clear_one(&mut self, id: u32, now: Instant) -> Option<RuleView> {
+        let position = self.armed.iter().position(|armed| armed.id == id)?;
+        Some(self.armed.remove(position).view(now))
+    }
+}
+
+impl Armed {
+    fn is_over(&self, now: Instant) -> bool {
+        match self.rule.limit {
+            Limit::Times(times) => self.hits >= times.get(),
+            Limit::ForSeconds(seconds) => now >= self.since + Duration::from_secs(seconds.get().into()),
+        }
+    }
+
+    fn view(&self, now: Instant) -> RuleView {
+        let is_active = !self.is_over(now);
+        RuleView { id: self.id, rule: self.rule.clone(), seen: self.seen, hits: self.hits, is_active }
+    }
+}
+
+/// A rule as it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    pub effect: Effect,
+    pub calls: CallFilter,
+    /// So many matching calls are left alone first.
+    #[serde(default)]
+    pub after: u32,
+    #[serde(default)]
+    pub limit: Limit,
+}
+
+/// A rule as it is listed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RuleView {
+    pub id: u32,
+    pub rule: Rule,
+    /// Matching calls so far, as long as the rule was active.
+    pub seen: u32,
+    /// Those of them that it broke.
+    pub hits: u32,
+    pub is_active: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Effect {
+    /// Carried out; then the connection is closed without an answer.
+    LoseReply,
+    /// The connection is closed before anything is done.
+    DropRequest,
+    /// Carried out at once; answered late.
+    Delay { millis: u64 },
+    /// Refused as the service refuses a caller that asks too often.
+    Throttle,
+    /// RunInstances is refused for want of machines.
+    RefuseCapacity,
+    /// Refused with this code, in the service's own format.
+    Error { status: u16, code: String, message: String },
+}
+
+/// The calls that a rule is for: those that agree with everything that is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallFilter {
+    pub service: Service,
+    /// As in [`Call::action`]; upper and lower case are the same.
+    #[serde(default)]
+    pub action: Option<String>,
+    /// Part of [`Call::path`].
+    #[serde(default)]
+    pub path: Option<String>,
+    /// One of the names of [`crate::calls::Caller`].
+    #[serde(default)]
+    pub caller: Option<String>,
+    /// Only launches in this subnet.
+    #[serde(default)]
+    pub subnet: Option<String>,
+    /// Only launches in this availability zone.
+    #[serde(default)]
+    pub zone: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// So many calls.
+    Times(NonZeroU32),
+    /// All calls within so many seconds after the rule was made.
+    ForSeconds(NonZeroU32),
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self::Times(NonZeroU32::MIN)
+    }
+}
+
+/// A service by its name in SigV4 scopes. EventBridge is `events`, CloudWatch Logs is `logs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Service {
+    Ec2,
+    S3,
+    Iam,
+    Sts,
+    Lambda,
+    Events,
+    Logs,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    #[error("there are {MAX_RULES} rules already; remove them with `local-cloud fault-api clear`")]
+    TooMany,
+    #[error("a delay of {} ms is too long: give at most {} ms, or `lose-reply` for no answer at all", .0, MAX_DELAY.as_millis())]
+    DelayTooLong(u64),
+    #[error("{} seconds are too long for a rule: give at most {}", .0, MAX_WINDOW.as_secs())]
+    WindowTooLong(u32),
+    #[error("{0} is no status of an error: give one from 400 to 599")]
+    NoErrorStatus(u16),
+    #[error(
+        "`{0}` is no error code: give up to {MAX_CODE_BYTES} letters, digits, dots, hyphens and underscores"
+    )]
+    NoErrorCode(String),
+    #[error("only launches need capacity and name a subnet: give service ec2 and action RunInstances")]
+    OnlyLaunches,
+}
+
+impl Rule {
+    fn check(&self) -> Result<(), RuleError> {
+        match &self.effect {
+            Effect::Delay { millis } if Duration::from_millis(*millis) > MAX_DELAY => {
+                return Err(RuleError::DelayTooLong(*millis));
+            }
+            Effect::Error { status, .. } if !(400..=599).contains(status) => {
+                return Err(RuleError::NoErrorStatus(*status));
+            }
+            Effect::Error { code, .. } if !is_error_code(code) => {
+                return Err(RuleError::NoErrorCode(code.clone()));
+            }
+            _ => {}
+        }
+        if let Limit::ForSeconds(seconds) = self.limit
+            && Duration::from_secs(seconds.get().into()) > MAX_WINDOW
+        {
+            return Err(RuleError::WindowTooLong(seconds.get()));
+        }
+        let CallFilter { service, action, subnet, zone, .. } = &self.calls;
+        let is_about_launches = self.effect == Effect::RefuseCapacity || subnet.is_some() || zone.is_some();
+        let action = action.as_deref().unwrap_or("");
+        if is_about_launches && (*service != Service::Ec2 || !action.eq_ignore_ascii_case("RunInstances")) {
+            return Err(RuleError::OnlyLaunches);
+        }
+        Ok(())
+    }
+}
+
+fn is_error_code(code: &str) -> bool {
+    let is_in_codes = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=MAX_CODE_BYTES).contains(&code.len()) && code.bytes().all(is_in_codes)
+}
+
+impl CallFilter {
+    fn matches(&self, call: &Call) -> bool {
+        let Self { service, action, path, caller, subnet, zone } = self;
+        let is =
+            |wanted: &Option<String>, given: Option<&str>| wanted.is_none() || wanted.as_deref() == given;
+        service.name() == call.service
+            && action.as_ref().is_none_or(|action| action.eq_ignore_ascii_case(&call.action))
+            && path.as_ref().is_none_or(|part| call.path.contains(part.as_str()))
+            && caller.as_ref().is_none_or(|name| call.caller.is(name))
+            && is(subnet, call.parameter("SubnetId"))
+            && is(zone, call.zone.as_deref())
+    }
+}
+
+impl Service {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ec2 => "ec2",
+            Self::S3 => "s3",
+            Self::Iam => "iam",
+            Self::Sts => "sts",
+            Self::Lambda => "lambda",
+            Self::Events => "events",
+            Self::Logs => "logs",
+        }
+    }
+
+    /// How the service refuses a caller that asks too often.
+    ///
+    /// EC2 API reference, "Error codes"; S3 API reference, "Error responses"; IAM, EventBridge and
+    /// Logs API references, "Common errors"; Lambda API reference, `TooManyRequestsException`.
+    fn throttling(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::Ec2 => (StatusCode::SERVICE_UNAVAILABLE, "RequestLimitExceeded", "Request limit exceeded."),
+            Self::S3 => (StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate."),
+            Self::Iam | Self::Sts => (StatusCode::BAD_REQUEST, "Throttling", "Rate exceeded"),
+            Self::Lambda => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", "Rate Exceeded."),
+            Self::Events | Self::Logs => (StatusCode::BAD_REQUEST, "ThrottlingException", "Rate exceeded"),
+        }
+    }
+}
+
+impl Effect {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::LoseReply => "lose-reply",
+            Self::DropRequest => "drop-request",
+            Self::Delay { .. } => "delay",
+            Self::Throttle => "throttle",
+            Self::RefuseCapacity => "refuse-capacity",
+            Self::Error { .. } => "error",
+        }
+    }
+
+    /// What is answered instead of carrying the call out; `None` if it is carried out.
+    pub(crate) fn instead(&self, service: Service) -> Option<Response<Body>> {
+        let (status, code, message) = match self {
+            Self::LoseReply | Self::Delay { .. } => return None,
+            Self::DropRequest => return Some(no_answer()),
+            Self::Throttle => service.throttling(),
+            Self::RefuseCapacity => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "InsufficientInstanceCapacity",
+                "We currently do not have sufficient capacity in the Availability Zone you requested.",
+            ),
+            Self::Error { status, code, message } => {
+                let status = StatusCode::from_u16(*status).expect("a rule's status was checked");
+                (status, code.as_str(), message.as_str())
+            }
+        };
+        Some(refusal(service.name(), status, code, message))
+    }
+
+    /// What becomes of the answer to a call that was carried out.
+    pub(crate) async fn deliver(&self, answer: Response<Body>) -> Response<Body> {
+        match self {
+            Self::LoseReply => no_answer(),
+            Self::Delay { millis } => {
+                tokio::time::sleep(Duration::from_millis(*millis)).await;
+                answer
+            }
+            Self::DropRequest | Self::Throttle | Self::RefuseCapacity | Self::Error { .. } => answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

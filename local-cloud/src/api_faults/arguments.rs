@@ -1,0 +1,124 @@
+//! A rule as the command line names it: `KIND WHICH OFTEN`. What makes no sense together is refused
+//! by the local cloud itself.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::{CallFilter, Effect, Limit, Rule, Service};
+
+/// Each kind with its own arguments.
+#[derive(Debug, Subcommand)]
+pub enum ApiFault {
+    /// Carry the call out, then close the connection without an answer.
+    LoseReply(Which),
+    /// Close the connection before anything is done.
+    DropRequest(Which),
+    /// Carry the call out at once and answer late.
+    Delay {
+        /// How late; at most 60.
+        #[arg(long, value_parser = seconds)]
+        seconds: Duration,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Refuse as the service refuses a caller that asks too often.
+    Throttle(Which),
+    /// Refuse RunInstances with InsufficientInstanceCapacity.
+    RefuseCapacity {
+        /// Only in this subnet.
+        #[arg(long)]
+        subnet: Option<String>,
+        /// Only in this availability zone.
+        #[arg(long)]
+        zone: Option<String>,
+        /// Only launches by this caller: an access key, a role, or `function`.
+        #[arg(long)]
+        caller: Option<String>,
+        #[command(flatten)]
+        often: Often,
+    },
+    /// Refuse with any code, in the format of the service.
+    Error {
+        #[arg(long)]
+        code: String,
+        /// 400 to 599.
+        #[arg(long)]
+        status: u16,
+        #[arg(long, default_value = "A fault on purpose.")]
+        message: String,
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+/// The calls that a rule is for.
+#[derive(Debug, Args)]
+pub struct Which {
+    #[arg(long)]
+    service: Service,
+    /// EC2, IAM, STS: RunInstances; EventBridge, Logs: PutRule; S3, Lambda: PUT [default: any].
+    #[arg(long)]
+    action: Option<String>,
+    /// Part of path and query: /BUCKET/KEY in S3, /functions/NAME in Lambda.
+    #[arg(long)]
+    path: Option<String>,
+    /// Access key, role or id of an instance, or `function` for Lambda functions.
+    #[arg(long)]
+    caller: Option<String>,
+    #[command(flatten)]
+    often: Often,
+}
+
+/// How many of them.
+#[derive(Debug, Args)]
+pub struct Often {
+    /// Leave so many matching calls alone first.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    after: u32,
+    /// How many calls to hit.
+    #[arg(long, value_name = "N", default_value = "1")]
+    times: NonZeroU32,
+    /// Hit all calls of the next so many seconds.
+    #[arg(long = "for", value_name = "SECONDS", conflicts_with = "times")]
+    for_seconds: Option<NonZeroU32>,
+}
+
+impl Which {
+    fn rule(self, effect: Effect) -> Rule {
+        let Self { service, action, path, caller, often } = self;
+        let calls = CallFilter { service, action, path, caller, subnet: None, zone: None };
+        let limit = often.for_seconds.map_or(Limit::Times(often.times), Limit::ForSeconds);
+        Rule { effect, calls, after: often.after, limit }
+    }
+}
+
+impl ApiFault {
+    pub fn rule(self) -> Rule {
+        match self {
+            Self::LoseReply(which) => which.rule(Effect::LoseReply),
+            Self::DropRequest(which) => which.rule(Effect::DropRequest),
+            Self::Throttle(which) => which.rule(Effect::Throttle),
+            Self::Delay { seconds, which } => {
+                let millis = u64::try_from(seconds.as_millis()).unwrap_or(u64::MAX);
+                which.rule(Effect::Delay { millis })
+            }
+            Self::Error { code, status, message, which } => {
+                which.rule(Effect::Error { status, code, message })
+            }
+            Self::RefuseCapacity { subnet, zone, caller, often } => {
+                let action = Some("RunInstances".to_owned());
+                let launches = Which { service: Service::Ec2, action, path: None, caller, often };
+                let mut rule = launches.rule(Effect::RefuseCapacity);
+                (rule.calls.subnet, rule.calls.zone) = (subnet, zone);
+                rule
+            }
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| format!("`{text}` is no number of seconds, for example 2.5"))
+}
