@@ -1,7 +1,7 @@
 //! What an AWS error code means to us. Policy matches on the meaning, never on a string.
 
 /// What to do about a failed call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AwsErrorKind {
     /// The thing is not there: done, when deleting.
     NotFound,

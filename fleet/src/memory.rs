@@ -13,17 +13,24 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::release::Release;
 use crate::{DesiredCount, WorkerAddr, WorkerId};
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
     /// Changes with each write; tells a lost reply to our own write from somebody else's.
     pub nonce: String,
+    /// When this memory began, empty. A young one that follows a loss ends nobody.
+    pub began: Option<Timestamp>,
+    /// Whether there was a fleet then: another memory was lost.
+    pub follows_loss: bool,
     /// Scheduled time of the last tick that was carried out.
     pub last_tick: Option<Timestamp>,
     /// The last good desired count.
     pub desired: Option<DesiredCount>,
+    /// A count less than half of the one in force, which has to be read again to be believed.
+    pub lowering: Option<Lowering>,
     /// Why the desired count object is not acted on.
     pub notice: Option<String>,
     /// What the last tick deliberately did not do, and why.
@@ -33,18 +40,42 @@ pub struct Memory {
     pub attempts: BTreeMap<u32, u32>,
     /// Instances on their way out.
     pub leaving: BTreeMap<WorkerId, Leaving>,
+    pub balancer: Balancer,
     /// Revision of the last registry planned.
     pub revision: u64,
     /// Subnets whose zone had no capacity, and until when they are left alone.
     pub avoid: BTreeMap<String, Timestamp>,
-    /// Boot failures in a row, over the whole fleet, and when the last one was.
-    pub boot_failures: u32,
-    pub last_boot_failure: Option<Timestamp>,
+    /// Zones in which most workers fell silent while others answered, and since when.
+    pub dark_zones: BTreeMap<String, Timestamp>,
+    /// How the boots of a release went, for the releases that matter.
+    pub boots: BTreeMap<String, Boots>,
+    /// When workers were lost within the last hour: they died, or their boot failed.
+    pub losses: Vec<Timestamp>,
+    /// When workers were terminated for their health within the last ten minutes.
+    pub terminations: Vec<Timestamp>,
+    pub last_launch: Option<Timestamp>,
     /// The newest [`Memory::MAX_EVENTS`] decisions, oldest first, each in one sentence.
     pub events: Vec<Event>,
+    /// The last release that a worker has served from: what the fleet falls back on while a newer
+    /// one does not boot.
+    pub proven: Option<Release>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Lowering {
+    pub to: DesiredCount,
+    /// When it was read first.
+    pub since: Timestamp,
+}
+
+/// Boots of one release that failed, since the last one that did not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Boots {
+    pub failures: u32,
+    pub last_failure: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Slot {
     pub attempt: u32,
     pub release: String,
@@ -58,17 +89,29 @@ pub struct Slot {
     /// Since when EC2 has not shown the instance, although it should.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_since: Option<Timestamp>,
+    /// It was found, not launched by this memory: its launch cannot be repeated.
+    #[serde(default)]
+    pub is_adopted: bool,
+    /// Its launch is not wanted any more, and whether it took place is not known: it is not repeated,
+    /// and the slot is kept until EC2 shows the instance or has not for long.
+    #[serde(default)]
+    pub is_unwanted: bool,
+    /// Whether it ever answered, or may have before memory was lost.
+    #[serde(default)]
+    pub served: bool,
 }
 
 /// Where the worker of a slot is in its life.
 ///
 /// ```text
 /// Launching --seen--> Booting --answers--> Healthy <--answers-- Suspect
-///                        |                    \---times out---/    |
-///                        |                     \--refuses--> Dead <-- times out again
-///                        \--180 s--> given up          (waits for a brake, or is terminated)
+///     |                  |                    \---times out---/    |
+///   180 s without        |                     \--refuses--> Dead <-- times out again
+///   a word of EC2        \--180 s--> given up          (waits for a brake, or is terminated)
+///     v
+/// Unresolved --seen--> Booting
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// The launch is intended; whether EC2 did it is not known yet.
@@ -81,16 +124,27 @@ pub enum Phase {
     Suspect,
     /// It does not answer, and a brake forbids to terminate it now.
     Dead,
+    /// Whether the launch took place cannot be learned: another slot takes its place meanwhile.
+    Unresolved,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Leaving {
     pub stage: LeavingStage,
     pub since: Timestamp,
     pub reason: String,
+    /// When a registry without it was written, as far as is known: drains are counted from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpublished: Option<Timestamp>,
+    /// It was judged by its probes, and is taken back if it answers after all.
+    #[serde(default)]
+    pub judged: bool,
+    /// Whether it ever answered.
+    #[serde(default)]
+    pub served: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LeavingStage {
     /// Out of the registry; requests in flight may end.
@@ -99,7 +153,36 @@ pub enum LeavingStage {
     Terminating,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The load balancer: who has the public address, and who is to take it over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Balancer {
+    /// Highest attempt used so far.
+    pub attempt: u32,
+    pub holder: Option<Holder>,
+    /// The instance that is launched to take the address over.
+    pub successor: Option<Slot>,
+    /// Instances that had the address before, to be terminated once the holder answers.
+    pub former: Vec<WorkerId>,
+    pub boots: Boots,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Holder {
+    pub id: WorkerId,
+    pub addr: Option<WorkerAddr>,
+    /// Since when it has the address.
+    pub since: Timestamp,
+    /// Whether it answered since then.
+    pub answered: bool,
+    /// Since when it has been silent.
+    pub silent_since: Option<Timestamp>,
+    /// Since when EC2 has not shown it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_since: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Event {
     pub at: Timestamp,
     pub text: String,

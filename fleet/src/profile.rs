@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// `Secure` hashes passwords and closes `/list` and `/setamount`; `Classic` is the original
 /// service to the letter, plain-text passwords included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     Secure,

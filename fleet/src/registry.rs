@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DesiredCount, WorkerAddr, WorkerId};
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Registry {
     /// Grows by one with each change; never goes back, whoever writes.
     pub revision: u64,
@@ -24,7 +24,7 @@ pub struct Registry {
     pub workers: BTreeMap<WorkerId, RegisteredWorker>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RegisteredWorker {
     pub addr: WorkerAddr,
     pub zone: String,

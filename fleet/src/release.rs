@@ -1,4 +1,4 @@
-//! `fleet/release.json`: the definition of a worker.
+//! `fleet/release.json`: the definition of a worker, and of a load balancer.
 //!
 //! `deploy` writes it, the reconciler launches from it. It names everything by value (an AMI id, an
 //! artifact's hash inside the user data), never by a moving alias: a launch that is repeated with
@@ -8,18 +8,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Profile, StackName};
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Release {
-    /// Short hash of all that follows; the value of the tag `vigia:release`.
+    /// Short hash of what a worker is; the value of the tag `vigia:release`.
     pub id: String,
     pub stack: StackName,
     pub profile: Profile,
     pub version: String,
     pub worker: InstanceSpec,
+    /// What a load balancer is, as far as one has served; a change of it is no new release of the
+    /// workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balancer: Option<BalancerSpec>,
+}
+
+/// What the reconciler needs to replace a load balancer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BalancerSpec {
+    /// Short hash of `instance`; the value of the tag `vigia:release` on load balancers.
+    pub id: String,
+    /// The Elastic IP's allocation id.
+    pub allocation: String,
+    pub instance: InstanceSpec,
 }
 
 /// Everything `RunInstances` needs apart from the slot: subnet, tags and client token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct InstanceSpec {
     pub ami: String,
     pub instance_type: String,
@@ -30,7 +44,7 @@ pub struct InstanceSpec {
     pub user_data: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SubnetSpec {
     pub id: String,
     pub zone: String,
@@ -41,10 +55,17 @@ impl Release {
     pub const MAX_BYTES: usize = 64 * 1024;
 
     pub fn new(stack: StackName, profile: Profile, version: String, worker: InstanceSpec) -> Self {
-        let mut release = Self { id: String::new(), stack, profile, version, worker };
+        let mut release = Self { id: String::new(), stack, profile, version, worker, balancer: None };
         let text = serde_json::to_vec(&release).expect("a release is plain data");
         release.id = crate::release::short_hash(&text);
         release
+    }
+}
+
+impl BalancerSpec {
+    pub fn new(allocation: String, instance: InstanceSpec) -> Self {
+        let text = serde_json::to_vec(&instance).expect("a definition is plain data");
+        Self { id: short_hash(&text), allocation, instance }
     }
 }
 
@@ -60,19 +81,41 @@ pub fn short_hash(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn id_follows_the_content() {
-        let spec = |ami: &str| InstanceSpec {
+    fn spec(ami: &str) -> InstanceSpec {
+        InstanceSpec {
             ami: ami.to_owned(),
             instance_type: "t4g.nano".to_owned(),
             subnets: vec![SubnetSpec { id: "subnet-1".to_owned(), zone: "a".to_owned() }],
             security_group: "sg-1".to_owned(),
             instance_profile: "p".to_owned(),
             user_data: "#cloud-config\n".to_owned(),
-        };
+        }
+    }
+
+    #[test]
+    fn id_follows_the_content() {
         let stack: StackName = "vigia".parse().expect("valid");
         let release = |ami| Release::new(stack.clone(), Profile::Secure, "1".to_owned(), spec(ami));
         assert_eq!(release("ami-1").id, release("ami-1").id);
         assert_ne!(release("ami-1").id, release("ami-2").id);
+    }
+
+    #[test]
+    fn a_load_balancer_is_known_by_what_runs_and_not_by_its_address() {
+        let balancer = |allocation: &str, ami| BalancerSpec::new(allocation.to_owned(), spec(ami)).id;
+        assert_eq!(balancer("eipalloc-1", "ami-1"), balancer("eipalloc-2", "ami-1"));
+        assert_ne!(balancer("eipalloc-1", "ami-1"), balancer("eipalloc-1", "ami-2"));
+    }
+
+    #[test]
+    fn the_largest_release_is_within_the_bound() {
+        // A quote takes two bytes in JSON, the worst that user data of ours can be.
+        let large =
+            InstanceSpec { user_data: "\"".repeat(8 * 1024) + &"x".repeat(8 * 1024), ..spec("ami-1") };
+        let stack: StackName = "vigia".parse().expect("valid");
+        let mut release = Release::new(stack, Profile::Secure, "1".to_owned(), large.clone());
+        release.balancer = Some(BalancerSpec::new("eipalloc-1".to_owned(), large));
+        let text = serde_json::to_vec_pretty(&release).expect("plain data");
+        assert!(text.len() < Release::MAX_BYTES, "{}", text.len());
     }
 }

@@ -14,7 +14,8 @@ pub const TAG_STACK: &str = "vigia:stack";
 pub const TAG_ROLE: &str = "vigia:role";
 /// Tag with the worker's slot number, see `memory.rs`.
 pub const TAG_SLOT: &str = "vigia:slot";
-/// Tag with the attempt within the slot.
+/// Tag with the attempt within the slot. The reconciler counts from one; a load balancer of attempt
+/// zero was launched by a deployment.
 pub const TAG_ATTEMPT: &str = "vigia:attempt";
 /// Tag with the release (short hash of its definition) that an instance was launched from.
 pub const TAG_RELEASE: &str = "vigia:release";

@@ -1,9 +1,13 @@
-//! Carries a plan out: launches and terminations, each safe to do twice.
+//! Launches, terminates and moves the address: one call each, and each safe to do twice.
 //!
 //! Nothing is decided here. What an error means for the next tick is `settle`'s to say.
 
 use std::time::Duration;
 
+use aws_sdk_ec2::config::http::HttpResponse;
+use aws_sdk_ec2::config::retry::RetryConfig;
+use aws_sdk_ec2::config::timeout::TimeoutConfig;
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::{
     BlockDeviceMapping, EbsBlockDevice, HttpTokensState, IamInstanceProfileSpecification,
     InstanceMetadataOptionsRequest, InstanceType, ResourceType, ShutdownBehavior, Tag, TagSpecification,
@@ -12,82 +16,28 @@ use aws_sdk_ec2::types::{
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fleet::aws_code::AwsErrorKind;
-use fleet::release::Release;
-use fleet::stack::{ROLE_WORKER, TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT, TAG_STACK};
+use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT, TAG_STACK};
 use fleet::{StackName, WorkerId};
-use futures::StreamExt as _;
+use reconciler_core::effect::{Failure, Launch};
+use reconciler_core::observation::Role;
 
-use crate::plan::{Launch, Plan};
 use crate::store::{describe, kind};
-use crate::token::client_token;
 
-/// RunInstances has a bucket of five, refilled at two a second: more at once are only throttled.
-const LAUNCHES_AT_ONCE: usize = 4;
-/// Observations age: what has not happened by then is planned anew.
-const TIMEOUT: Duration = Duration::from_secs(8);
+/// RunInstances takes 1.5 s as a rule and several in a bad hour; at half of this a launch that takes
+/// place would now and then be taken for one that did not. It is asked for once: the next tick
+/// repeats a launch of which nothing is known, with the same token. At twice this, four slow ones
+/// would outlast the tick, for what is planned is not carried out when it is 15 s old.
+const LAUNCH_TIMEOUT: Duration = Duration::from_secs(8);
 
 pub struct Actor {
     pub ec2: aws_sdk_ec2::Client,
     pub stack: StackName,
 }
 
-#[derive(Debug, Default)]
-pub struct Outcomes {
-    pub launched: Vec<LaunchOutcome>,
-    pub not_terminated: Vec<(WorkerId, String)>,
-}
-
-#[derive(Debug)]
-pub struct LaunchOutcome {
-    pub launch: Launch,
-    pub result: Result<WorkerId, (AwsErrorKind, String)>,
-}
-
-impl Outcomes {
-    pub fn is_empty(&self) -> bool {
-        self.launched.is_empty() && self.not_terminated.is_empty()
-    }
-}
-
 impl Actor {
-    pub async fn act(&self, plan: &Plan, release: Option<&Release>) -> Outcomes {
-        let mut outcomes = Outcomes::default();
-        if let Some(release) = release {
-            outcomes.launched = futures::stream::iter(plan.launches.iter().cloned())
-                .map(|launch| async {
-                    let result = self.launch(&launch, release).await;
-                    LaunchOutcome { launch, result }
-                })
-                .buffered(LAUNCHES_AT_ONCE)
-                .collect()
-                .await;
-        }
-        // One id per request: one bad id fails the whole request.
-        for id in &plan.terminations {
-            let sent = self.ec2.terminate_instances().instance_ids(id.as_str()).send();
-            let why = match tokio::time::timeout(TIMEOUT, sent).await {
-                Ok(Ok(_)) => continue,
-                Ok(Err(error)) if kind(&error) == AwsErrorKind::NotFound => continue,
-                Ok(Err(error)) => describe(&error),
-                Err(_) => "no answer in time".to_owned(),
-            };
-            outcomes.not_terminated.push((id.clone(), why));
-        }
-        outcomes
-    }
-
-    async fn launch(&self, launch: &Launch, release: &Release) -> Result<WorkerId, (AwsErrorKind, String)> {
-        let spec = &release.worker;
-        let tags = [
-            ("Name", self.stack.resource(ROLE_WORKER)),
-            (TAG_STACK, self.stack.to_string()),
-            (TAG_ROLE, ROLE_WORKER.to_owned()),
-            (TAG_SLOT, launch.slot.to_string()),
-            (TAG_ATTEMPT, launch.attempt.to_string()),
-            (TAG_RELEASE, release.id.clone()),
-        ];
-        let tags: Vec<Tag> =
-            tags.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
+    pub async fn launch(&self, launch: &Launch) -> Result<WorkerId, Failure> {
+        let spec = &launch.spec;
+        let tags = self.tags(launch);
         let tagged =
             |kind| TagSpecification::builder().resource_type(kind).set_tags(Some(tags.clone())).build();
         let disk = EbsBlockDevice::builder()
@@ -100,14 +50,14 @@ impl Actor {
             .http_tokens(HttpTokensState::Required)
             .http_put_response_hop_limit(1)
             .build();
-        let sent = self
+        let launched = self
             .ec2
             .run_instances()
             .image_id(&spec.ami)
             .instance_type(InstanceType::from(spec.instance_type.as_str()))
             .min_count(1)
             .max_count(1)
-            .client_token(client_token(release, launch.slot, launch.attempt))
+            .client_token(&launch.token)
             .subnet_id(&launch.subnet)
             .security_group_ids(&spec.security_group)
             .iam_instance_profile(
@@ -119,15 +69,73 @@ impl Actor {
             .block_device_mappings(BlockDeviceMapping::builder().device_name("/dev/xvda").ebs(disk).build())
             .tag_specifications(tagged(ResourceType::Instance))
             .tag_specifications(tagged(ResourceType::Volume))
-            .send();
-        match tokio::time::timeout(TIMEOUT, sent).await {
-            Ok(Ok(launched)) => launched
-                .instances()
-                .first()
-                .and_then(|instance| instance.instance_id()?.parse().ok())
-                .ok_or((AwsErrorKind::Other, "EC2 launched an instance without an id".to_owned())),
-            Ok(Err(error)) => Err((kind(&error), describe(&error))),
-            Err(_) => Err((AwsErrorKind::Other, "no answer in time".to_owned())),
+            .customize()
+            .config_override(patient())
+            .send()
+            .await
+            .map_err(failure)?;
+        let id = launched.instances().first().and_then(|instance| instance.instance_id()?.parse().ok());
+        id.ok_or_else(|| Failure {
+            kind: AwsErrorKind::Other,
+            why: "EC2 launched an instance without an id".to_owned(),
+        })
+    }
+
+    fn tags(&self, launch: &Launch) -> Vec<Tag> {
+        let role = match launch.role {
+            Role::Worker => ROLE_WORKER,
+            Role::LoadBalancer => ROLE_LB,
+        };
+        let mut tags = vec![
+            ("Name", self.stack.resource(role)),
+            (TAG_STACK, self.stack.to_string()),
+            (TAG_ROLE, role.to_owned()),
+            (TAG_ATTEMPT, launch.attempt.to_string()),
+            (TAG_RELEASE, launch.release.clone()),
+        ];
+        if launch.role == Role::Worker {
+            tags.push((TAG_SLOT, launch.slot.to_string()));
+        }
+        tags.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+    }
+
+    /// One id per request: one bad id fails the whole request.
+    pub async fn terminate(&self, id: &WorkerId) -> Result<(), Failure> {
+        match self.ec2.terminate_instances().instance_ids(id.as_str()).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if kind(&error) == AwsErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failure(error)),
         }
     }
+
+    /// Takes the address from whoever has it: the address is the fence.
+    pub async fn associate(&self, allocation: &str, instance: &WorkerId) -> Result<(), Failure> {
+        let associated = self
+            .ec2
+            .associate_address()
+            .allocation_id(allocation)
+            .instance_id(instance.as_str())
+            .allow_reassociation(true)
+            .send()
+            .await;
+        associated.map(drop).map_err(failure)
+    }
+}
+
+/// One attempt, and the time that a launch may take; the rest is as for all calls.
+fn patient() -> aws_sdk_ec2::config::Builder {
+    let timeouts = TimeoutConfig::builder()
+        .operation_attempt_timeout(LAUNCH_TIMEOUT)
+        .operation_timeout(LAUNCH_TIMEOUT)
+        .build();
+    aws_sdk_ec2::Config::builder().timeout_config(timeouts).retry_config(RetryConfig::disabled())
+}
+
+/// A call without an answer is a failure of no particular kind: it may have been carried out.
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+fn failure<E>(error: SdkError<E, HttpResponse>) -> Failure
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    Failure { kind: kind(&error), why: describe(&error) }
 }

@@ -1,7 +1,7 @@
 //! Cold start: settings, clients, and the Lambda runtime's loop.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
@@ -33,6 +33,7 @@ struct Scheduled {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    let since = Instant::now();
     telemetry::init(None);
     let config = match Config::from_vars(&Env) {
         Ok(config) => config,
@@ -41,18 +42,14 @@ async fn main() -> ExitCode {
             return ExitCode::from(EX_USAGE);
         }
     };
-    let reconciler = match reconciler(&config).await {
-        Ok(reconciler) => reconciler,
-        Err(error) => {
-            tracing::error!(%error, "cannot make an HTTP client");
-            return ExitCode::FAILURE;
-        }
-    };
+    let reconciler = reconciler(&config).await;
     let handler = service_fn(|event: LambdaEvent<Scheduled>| {
         let scheduled = event.payload.time.unwrap_or_else(Timestamp::now);
         let reconciler = &reconciler;
         async move { Ok::<_, lambda_runtime::Error>(reconciler.invoke(scheduled).await) }
     });
+    let cold_start_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(cold_start_ms, "ready for the first invocation");
     match lambda_runtime::run(handler).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -62,7 +59,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn reconciler(config: &Config) -> Result<Reconciler, reqwest::Error> {
+async fn reconciler(config: &Config) -> Reconciler {
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
         .pool_idle_timeout(POOL_IDLE)
@@ -83,15 +80,11 @@ async fn reconciler(config: &Config) -> Result<Reconciler, reqwest::Error> {
     let s3 = aws_sdk_s3::config::Builder::from(&sdk).force_path_style(sdk.endpoint_url().is_some()).build();
     let s3 = aws_sdk_s3::Client::from_conf(s3);
     let ec2 = aws_sdk_ec2::Client::new(&sdk);
-    let store = || Store::new(s3.clone(), config.control_bucket.clone());
-    Ok(Reconciler {
-        store: store(),
-        observer: Observer {
-            ec2: ec2.clone(),
-            store: store(),
-            stack: config.stack.clone(),
-            prober: Prober::new()?,
-        },
+    let store = Store::new(s3, config.control_bucket.clone());
+    Reconciler {
+        store: store.clone(),
+        observer: Observer { ec2: ec2.clone(), store, stack: config.stack.clone() },
+        prober: Prober::default(),
         actor: Actor { ec2, stack: config.stack.clone() },
-    })
+    }
 }

@@ -1,96 +1,134 @@
 //! Fills an `Observation` from AWS. Everything is read at the same time, so that no part is much
 //! older than another; probes follow, because they need the addresses.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-
-use aws_sdk_ec2::types::{Filter, InstanceStateName};
-use fleet::memory::{Memory, Phase};
+use aws_sdk_ec2::types::{Filter, InstanceStateName, Reservation};
+use fleet::release::Release;
 use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT, TAG_STACK};
-use fleet::{LB_ADMIN_PORT, StackName, WORKER_PORT, WorkerAddr, WorkerId};
+use fleet::{StackName, WorkerId};
 use jiff::Timestamp;
+use reconciler_core::observation::{Address, Instance, Observation, Role, State};
 
-use crate::observation::{Instance, Observation, Role, Scope, State};
-use crate::probe::Prober;
+use aws_sdk_ec2::error::ProvideErrorMetadata as _;
+
 use crate::store::{Store, describe};
+
+/// Ids in one request. EC2 takes a thousand; it fails the request as a whole.
+const IDS_AT_ONCE: usize = 100;
+/// How often a request is repeated without ids that EC2 does not know. It names all that it does
+/// not know; one that names a single one each time is not asked for ever.
+const MOST_ROUNDS: usize = 10;
 
 pub struct Observer {
     pub ec2: aws_sdk_ec2::Client,
     pub store: Store,
     pub stack: StackName,
-    pub prober: Prober,
 }
 
 impl Observer {
-    pub async fn observe(&self, tick: Timestamp, memory: &Memory, scope: Scope) -> Observation {
-        let (desired, release, (registry, registry_etag), instances) =
-            tokio::join!(self.store.desired(), self.store.release(), self.store.registry(), self.instances());
-        let targets = targets(instances.as_deref().unwrap_or_default(), memory, scope);
-        let probes = self.prober.probe_all(targets, scope).await;
-        Observation { tick, desired, release, registry, registry_etag, instances, probes }
+    /// Everything but the probes.
+    pub async fn survey(&self) -> Observation {
+        let (desired, release, (registry, registry_etag), instances, addresses) = tokio::join!(
+            self.store.desired(),
+            self.store.release(),
+            self.store.registry(),
+            self.instances(),
+            self.addresses()
+        );
+        let address = addresses.map(|addresses| ours(addresses, release.as_deref().ok()));
+        Observation {
+            desired,
+            release,
+            registry,
+            registry_etag,
+            instances,
+            address,
+            dark: Default::default(),
+            is_partial: false,
+            probes: Default::default(),
+        }
     }
 
     /// Every instance that carries the stack's tag, all pages or an error.
     async fn instances(&self) -> Result<Vec<Instance>, String> {
-        let of_stack = Filter::builder().name(format!("tag:{TAG_STACK}")).values(self.stack.as_str()).build();
         let mut pages =
-            self.ec2.describe_instances().filters(of_stack).into_paginator().page_size(1000).send();
+            self.ec2.describe_instances().filters(self.of_stack()).into_paginator().page_size(1000).send();
         let mut instances = Vec::new();
         while let Some(page) = pages.next().await {
             let page =
                 page.map_err(|error| format!("EC2 does not list the instances: {}", describe(&error)))?;
-            let rows = page
-                .reservations
-                .unwrap_or_default()
-                .into_iter()
-                .flat_map(|r| r.instances.unwrap_or_default());
-            instances.extend(rows.filter_map(|row| instance(&row)));
+            instances.extend(rows(page.reservations));
         }
         Ok(instances)
     }
 
-    pub async fn refresh_load_balancers(&self, observation: &Observation) {
-        let balancers = observation
-            .instances
-            .iter()
-            .flatten()
-            .filter(|instance| instance.role == Role::LoadBalancer && instance.state == State::Running);
-        let addresses = balancers.filter_map(|instance| instance.address);
-        let told = addresses.map(|ip| self.prober.refresh(WorkerAddr(SocketAddr::new(ip, LB_ADMIN_PORT))));
-        futures::future::join_all(told).await;
+    /// These instances, as far as EC2 knows them and they are of this stack.
+    pub async fn describe(&self, ids: &[WorkerId]) -> Result<Vec<Instance>, String> {
+        let mut instances = Vec::new();
+        for ids in ids.chunks(IDS_AT_ONCE) {
+            instances.extend(self.describe_known(ids.to_vec()).await?);
+        }
+        Ok(instances)
+    }
+
+    async fn describe_known(&self, mut ids: Vec<WorkerId>) -> Result<Vec<Instance>, String> {
+        let failed = |why: &str| format!("EC2 does not describe instances by their ids: {why}");
+        for _ in 0..MOST_ROUNDS {
+            if ids.is_empty() {
+                return Ok(Vec::new());
+            }
+            let names = ids.iter().map(WorkerId::to_string).collect();
+            // No page size: EC2 refuses one together with ids.
+            let sent =
+                self.ec2.describe_instances().set_instance_ids(Some(names)).filters(self.of_stack()).send();
+            let error = match sent.await {
+                Ok(described) => return Ok(rows(described.reservations)),
+                Err(error) => error,
+            };
+            let unknown = match error.code() {
+                Some("InvalidInstanceID.NotFound") => named_in(error.message().unwrap_or_default(), &ids),
+                _ => Vec::new(),
+            };
+            if unknown.is_empty() {
+                return Err(failed(&describe(&error)));
+            }
+            ids.retain(|id| !unknown.contains(id));
+        }
+        Err(failed("it knows too few of them"))
+    }
+
+    async fn addresses(&self) -> Result<Vec<Address>, String> {
+        let described = self.ec2.describe_addresses().filters(self.of_stack()).send().await;
+        let described =
+            described.map_err(|error| format!("EC2 does not show the Elastic IP: {}", describe(&error)))?;
+        let address = |row: aws_sdk_ec2::types::Address| {
+            let instance = row.instance_id().and_then(|id| id.parse().ok());
+            Some(Address { allocation: row.allocation_id?, instance })
+        };
+        Ok(described.addresses.unwrap_or_default().into_iter().filter_map(address).collect())
+    }
+
+    fn of_stack(&self) -> Filter {
+        Filter::builder().name(format!("tag:{TAG_STACK}")).values(self.stack.as_str()).build()
     }
 }
 
-/// Whom to ask. A worker that EC2 does not show just now is still asked where it was last.
-pub(crate) fn targets(
-    instances: &[Instance],
-    memory: &Memory,
-    scope: Scope,
-) -> BTreeMap<WorkerId, WorkerAddr> {
-    let known = memory.slots.values().filter_map(|slot| Some((slot.worker.clone()?, slot.addr?, slot.phase)));
-    let settled: BTreeMap<WorkerId, (WorkerAddr, Phase)> =
-        known.map(|(id, addr, phase)| (id, (addr, phase))).collect();
-    let is_settled = |id: &WorkerId| {
-        settled.get(id).is_some_and(|(_, phase)| !matches!(phase, Phase::Launching | Phase::Booting))
-    };
-    let mut targets: BTreeMap<WorkerId, WorkerAddr> =
-        settled.iter().map(|(id, (addr, _))| (id.clone(), *addr)).collect();
-    for instance in instances.iter().filter(|row| row.role == Role::Worker) {
-        match instance.address {
-            Some(ip) if instance.state.is_live() => {
-                targets.insert(instance.id.clone(), WorkerAddr(SocketAddr::new(ip, WORKER_PORT)));
-            }
-            _ if !instance.state.is_live() => {
-                targets.remove(&instance.id);
-            }
-            _ => {}
-        }
-    }
-    targets.retain(|id, _| !memory.leaving.contains_key(id));
-    if scope == Scope::Boots {
-        targets.retain(|id, _| !is_settled(id));
-    }
-    targets
+/// The address that the release names, or any: then the release is what is wrong.
+fn ours(mut addresses: Vec<Address>, release: Option<&Release>) -> Option<Address> {
+    let wanted = release.and_then(|release| release.balancer.as_ref()).map(|spec| &spec.allocation);
+    let place = addresses.iter().position(|address| Some(&address.allocation) == wanted).unwrap_or(0);
+    (place < addresses.len()).then(|| addresses.swap_remove(place))
+}
+
+/// Those of `ids` that stand in a message of EC2.
+fn named_in(message: &str, ids: &[WorkerId]) -> Vec<WorkerId> {
+    let words: Vec<&str> = message.split(|c: char| c != '-' && !c.is_ascii_alphanumeric()).collect();
+    ids.iter().filter(|id| words.contains(&id.as_str())).cloned().collect()
+}
+
+fn rows(reservations: Option<Vec<Reservation>>) -> Vec<Instance> {
+    let reservations = reservations.unwrap_or_default().into_iter();
+    let rows = reservations.flat_map(|reservation| reservation.instances.unwrap_or_default());
+    rows.filter_map(|row| instance(&row)).collect()
 }
 
 /// Our own view of an instance; `None` for one whose role is not ours to handle.
@@ -124,4 +162,29 @@ fn instance(row: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
         release: tag(TAG_RELEASE).unwrap_or_default().to_owned(),
         launched: row.launch_time().and_then(|time| Timestamp::from_second(time.secs()).ok()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(texts: &[&str]) -> Vec<WorkerId> {
+        texts.iter().map(|text| text.parse().expect("an id")).collect()
+    }
+
+    #[test]
+    fn an_id_is_recognised_as_a_whole() {
+        let asked = ids(&["i-0a", "i-0a1", "i-0b"]);
+        assert_eq!(named_in("The instance ID 'i-0a1' does not exist", &asked), ids(&["i-0a1"]));
+        let two = "The instance IDs 'i-0a, i-0b' do not exist";
+        assert_eq!(named_in(two, &asked), ids(&["i-0a", "i-0b"]));
+        assert_eq!(named_in("no such thing", &asked), ids(&[]));
+    }
+
+    #[test]
+    fn an_address_that_the_release_does_not_name_is_still_an_address() {
+        let address = |allocation: &str| Address { allocation: allocation.to_owned(), instance: None };
+        assert_eq!(ours(Vec::new(), None), None);
+        assert_eq!(ours(vec![address("a"), address("b")], None), Some(address("a")));
+    }
 }

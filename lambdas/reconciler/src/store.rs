@@ -1,37 +1,40 @@
 //! The documents in the control bucket. SDK types stop here.
 //!
-//! Memory is written by compare-and-swap. A reply that is lost looks like a lost race, because the
-//! repeated write meets its own result; the nonce in the document tells the two apart.
+//! A conditional write ends in one of three ways, and the third is not a failure: without an answer
+//! nobody knows whether it took place. Whoever asked has to look.
+
+use std::sync::{Arc, Mutex};
 
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::{BoxError, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::Memory;
 use fleet::release::Release;
 use fleet::{DesiredCount, Registry, keys};
-use rand::Rng as _;
-use rand::distr::Alphanumeric;
+use jiff::Timestamp;
+use reconciler_core::effect::{MemoryObject, Written};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+enum ReadError {
     #[error("could not read {key}: {why}")]
-    Read { key: &'static str, why: String },
-    #[error("could not write {key}: {why}")]
-    Write { key: &'static str, why: String },
+    Failed { key: &'static str, why: String },
     #[error("{key} is {bytes} bytes, more than the {limit} that are read")]
     TooLarge { key: &'static str, bytes: i64, limit: usize, etag: String },
-    #[error("{key} is not what it should be")]
-    Malformed { key: &'static str, source: serde_json::Error },
 }
 
-pub enum Written {
-    /// The write took place; this is what is stored, and its version.
-    Ours { memory: Box<Memory>, etag: String },
-    /// Somebody else wrote first.
-    Lost,
+#[derive(Debug, thiserror::Error)]
+#[error("{key} is not what it should be")]
+struct Malformed {
+    key: &'static str,
+    source: serde_json::Error,
 }
 
+#[derive(Clone)]
 pub struct Store {
     s3: aws_sdk_s3::Client,
     bucket: String,
@@ -47,50 +50,44 @@ impl Store {
         Self { s3, bucket }
     }
 
-    pub async fn memory(&self) -> Result<(Memory, Option<String>), StoreError> {
-        match self.get(keys::STATE, Memory::MAX_BYTES).await? {
-            None => Ok((Memory::default(), None)),
-            Some(object) => Ok((parse(keys::STATE, &object.bytes)?, Some(object.etag))),
-        }
+    /// Memory, and when S3 answered by its own clock.
+    pub async fn memory(&self) -> (Result<MemoryObject, String>, Option<Timestamp>) {
+        let date = DateOfReply::default();
+        let object = match self.get(keys::STATE, Memory::MAX_BYTES, Some(date.clone())).await {
+            Ok(None) => Ok(MemoryObject::Missing),
+            Ok(Some(Object { bytes, etag })) => Ok(match parse(keys::STATE, &bytes) {
+                Ok(memory) => MemoryObject::Found { memory: Arc::new(memory), etag },
+                Err(why) => MemoryObject::Unreadable { why, etag },
+            }),
+            Err(ref error @ ReadError::TooLarge { ref etag, .. }) => {
+                Ok(MemoryObject::Unreadable { why: error.to_string(), etag: etag.clone() })
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        (object, date.get())
     }
 
-    pub async fn write_memory(&self, mut memory: Memory, etag: Option<&str>) -> Result<Written, StoreError> {
-        memory.nonce = rand::rng().sample_iter(Alphanumeric).take(16).map(char::from).collect();
-        let bytes = serde_json::to_vec_pretty(&memory).expect("memory is plain data");
-        match self.put(keys::STATE, bytes, etag).await {
-            Ok(etag) => Ok(Written::Ours { memory: Box::new(memory), etag }),
-            Err(PutError::Conflict) => {
-                let Some(object) = self.get(keys::STATE, Memory::MAX_BYTES).await? else {
-                    return Ok(Written::Lost);
-                };
-                let stored: Memory = parse(keys::STATE, &object.bytes)?;
-                if stored.nonce == memory.nonce {
-                    return Ok(Written::Ours { memory: Box::new(memory), etag: object.etag });
-                }
-                Ok(Written::Lost)
-            }
-            Err(PutError::Other(why)) => Err(StoreError::Write { key: keys::STATE, why }),
-        }
+    /// Writes memory over the version that was read.
+    pub async fn write_memory(&self, memory: &Memory, etag: Option<&str>) -> Written {
+        self.put(keys::STATE, memory, etag).await
     }
 
     /// The number in `desired-count`, or a sentence that says why there is none to act on.
     pub async fn desired(&self) -> Result<DesiredCount, String> {
-        match self.get(keys::DESIRED_COUNT, DesiredCount::MAX_OBJECT_BYTES).await {
+        match self.get(keys::DESIRED_COUNT, DesiredCount::MAX_OBJECT_BYTES, None).await {
             Ok(Some(object)) => DesiredCount::from_object(&object.bytes)
                 .map_err(|error| format!("desired-count is not acted on: {error}")),
             Ok(None) => Err("the object desired-count is missing".to_owned()),
-            Err(StoreError::TooLarge { bytes, .. }) => {
+            Err(ReadError::TooLarge { bytes, .. }) => {
                 Err(format!("desired-count is not acted on: it holds {bytes} bytes, not a number"))
             }
             Err(error) => Err(error.to_string()),
         }
     }
 
-    pub async fn release(&self) -> Result<Release, String> {
-        match self.get(keys::RELEASE, Release::MAX_BYTES).await {
-            Ok(Some(object)) => {
-                parse(keys::RELEASE, &object.bytes).map_err(|error| fleet::telemetry::error_chain(&error))
-            }
+    pub async fn release(&self) -> Result<Arc<Release>, String> {
+        match self.get(keys::RELEASE, Release::MAX_BYTES, None).await {
+            Ok(Some(object)) => parse(keys::RELEASE, &object.bytes).map(Arc::new),
             Ok(None) => Err("there is no release to launch workers from".to_owned()),
             Err(error) => Err(error.to_string()),
         }
@@ -98,41 +95,49 @@ impl Store {
 
     /// The registry and its version. One that cannot be read as such is replaced like any other: its
     /// content is ours to say.
-    pub async fn registry(&self) -> (Result<Option<Registry>, String>, Option<String>) {
-        match self.get(keys::REGISTRY, Registry::MAX_BYTES).await {
-            Ok(Some(object)) => (Ok(parse(keys::REGISTRY, &object.bytes).ok()), Some(object.etag)),
-            Err(StoreError::TooLarge { etag, .. }) => (Ok(None), Some(etag)),
+    pub async fn registry(&self) -> (Result<Option<Arc<Registry>>, String>, Option<String>) {
+        match self.get(keys::REGISTRY, Registry::MAX_BYTES, None).await {
+            Ok(Some(object)) => {
+                (Ok(parse(keys::REGISTRY, &object.bytes).ok().map(Arc::new)), Some(object.etag))
+            }
+            Err(ReadError::TooLarge { etag, .. }) => (Ok(None), Some(etag)),
             Ok(None) => (Ok(None), None),
             Err(error) => (Err(error.to_string()), None),
         }
     }
 
-    /// Replaces the registry that was read. A conflict means that a newer one is there: fine.
-    pub async fn publish(&self, registry: &Registry, etag: Option<&str>) -> Result<(), StoreError> {
-        let bytes = serde_json::to_vec_pretty(registry).expect("a registry is plain data");
-        match self.put(keys::REGISTRY, bytes, etag).await {
-            Ok(_) | Err(PutError::Conflict) => Ok(()),
-            Err(PutError::Other(why)) => Err(StoreError::Write { key: keys::REGISTRY, why }),
-        }
+    /// Replaces the registry that was read.
+    pub async fn publish(&self, registry: &Registry, etag: Option<&str>) -> Written {
+        self.put(keys::REGISTRY, registry, etag).await
     }
 
-    async fn get(&self, key: &'static str, limit: usize) -> Result<Option<Object>, StoreError> {
-        let got = match self.s3.get_object().bucket(&self.bucket).key(key).send().await {
+    async fn get(
+        &self,
+        key: &'static str,
+        limit: usize,
+        date: Option<DateOfReply>,
+    ) -> Result<Option<Object>, ReadError> {
+        let mut get = self.s3.get_object().bucket(&self.bucket).key(key).customize();
+        if let Some(date) = date {
+            get = get.interceptor(date);
+        }
+        let got = match get.send().await {
             Ok(got) => got,
             Err(error) if kind(&error) == AwsErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StoreError::Read { key, why: describe(&error) }),
+            Err(error) => return Err(ReadError::Failed { key, why: describe(&error) }),
         };
         let etag = got.e_tag().unwrap_or_default().to_owned();
         let bytes = got.content_length().unwrap_or(i64::MAX);
         if usize::try_from(bytes).is_ok_and(|bytes| bytes > limit) {
-            return Err(StoreError::TooLarge { key, bytes, limit, etag });
+            return Err(ReadError::TooLarge { key, bytes, limit, etag });
         }
         let body =
-            got.body.collect().await.map_err(|error| StoreError::Read { key, why: error.to_string() })?;
+            got.body.collect().await.map_err(|error| ReadError::Failed { key, why: error.to_string() })?;
         Ok(Some(Object { bytes: body.to_vec(), etag }))
     }
 
-    async fn put(&self, key: &'static str, bytes: Vec<u8>, etag: Option<&str>) -> Result<String, PutError> {
+    async fn put(&self, key: &'static str, document: &impl Serialize, etag: Option<&str>) -> Written {
+        let bytes = serde_json::to_vec_pretty(document).expect("our documents are plain data");
         let put = self
             .s3
             .put_object()
@@ -145,27 +150,54 @@ impl Store {
             None => put.if_none_match("*"),
         };
         match put.send().await {
-            Ok(done) => Ok(done.e_tag().unwrap_or_default().to_owned()),
-            // If-Match on a key that is gone is 404: the stack is being removed.
-            Err(error) if matches!(kind(&error), AwsErrorKind::Conflict | AwsErrorKind::NotFound) => {
-                Err(PutError::Conflict)
-            }
-            Err(error) => Err(PutError::Other(describe(&error))),
+            Ok(done) => Written::Done { etag: done.e_tag().unwrap_or_default().to_owned() },
+            Err(error) => match kind(&error) {
+                // If-Match on a key that is gone is 404: the stack is being removed.
+                AwsErrorKind::Conflict | AwsErrorKind::NotFound => Written::Conflict,
+                _ => Written::Unknown(format!("could not write {key}: {}", describe(&error))),
+            },
         }
     }
 }
 
-enum PutError {
-    Conflict,
-    Other(String),
+/// Notes the `Date` of the last reply, whatever its status.
+#[derive(Clone, Debug, Default)]
+struct DateOfReply(Arc<Mutex<Option<Timestamp>>>);
+
+impl DateOfReply {
+    fn get(&self) -> Option<Timestamp> {
+        *self.0.lock().expect("nobody panics with it")
+    }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(key: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes).map_err(|source| StoreError::Malformed { key, source })
+impl Intercept for DateOfReply {
+    fn name(&self) -> &'static str {
+        "DateOfReply"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date").and_then(date);
+        *self.0.lock().expect("nobody panics with it") = date;
+        Ok(())
+    }
+}
+
+fn date(text: &str) -> Option<Timestamp> {
+    let date = DateTime::from_str(text, DateTimeFormat::HttpDate).ok()?;
+    Timestamp::from_second(date.secs()).ok()
+}
+
+fn parse<T: DeserializeOwned>(key: &'static str, bytes: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(bytes).map_err(|source| fleet::telemetry::error_chain(&Malformed { key, source }))
 }
 
 /// The meaning of a failed call.
-pub fn kind<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> AwsErrorKind {
+pub(crate) fn kind<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> AwsErrorKind {
     let by_code = AwsErrorKind::of(error.code().unwrap_or(""), error.message().unwrap_or(""));
     match (by_code, error.raw_response().map(|response| response.status().as_u16())) {
         (AwsErrorKind::Other, Some(404)) => AwsErrorKind::NotFound,
@@ -175,7 +207,7 @@ pub fn kind<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> AwsEr
 }
 
 /// A failed call in a few words.
-pub fn describe<E>(error: &SdkError<E, HttpResponse>) -> String
+pub(crate) fn describe<E>(error: &SdkError<E, HttpResponse>) -> String
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
@@ -183,5 +215,17 @@ where
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code.to_owned(),
         _ => fleet::telemetry::error_chain(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_in_the_form_of_http() {
+        let read = date("Tue, 24 Nov 2026 20:22:01 GMT").expect("a date");
+        assert_eq!(read.to_string(), "2026-11-24T20:22:01Z");
+        assert_eq!(date("yesterday"), None);
     }
 }

@@ -1,0 +1,531 @@
+//! One invocation of the function as a state machine: the ticks of a minute, and in between a closer
+//! look at what boots.
+//!
+//! ```text
+//! sleep --> read memory --> survey --> (describe by id) --> probe --> PLAN --> write memory
+//!   ^                                                                            |  |
+//!   |                                        refused, and not our own write: drop  |
+//!   |                                                                               v
+//!   +---- write memory <-- SETTLE <-- launch, move the address, terminate <-- publish
+//! ```
+//!
+//! Nothing is launched, moved or terminated whose intent is not in the memory that was written. The
+//! compare-and-swap on that write is the only lock there is: of two invocations at once the second
+//! finds its write refused and drops its tick. A crash anywhere needs no special code: launches are
+//! repeated with their token, terminations are judged anew.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::sync::Arc;
+
+use fleet::WorkerId;
+use fleet::memory::{Memory, Slot};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::effect::{Effect, Event, MemoryObject, Written};
+use crate::grid;
+use crate::observation::{Instance, Observation, Role, Scope, State, is_booting, targets};
+use crate::plan::{Outcomes, Plan, look, plan, settle};
+use crate::planted::{self, Bug};
+
+/// While something boots, the fleet is looked at this often between ticks, so that a new worker
+/// serves within seconds of its first answer instead of up to 20 later.
+const LOOK_EVERY: SignedDuration = SignedDuration::from_secs(2);
+/// What was seen longer ago is not acted on any more: the next tick looks again.
+const STALE: SignedDuration = SignedDuration::from_secs(15);
+/// RunInstances has a bucket of five, refilled at two a second: more at once are only throttled.
+const AT_ONCE: usize = 4;
+/// Ages are compared across invocations; drains are 15 s. S3 gives whole seconds.
+const SKEW: SignedDuration = SignedDuration::from_secs(3);
+/// One lost packet must not cost a worker.
+const TRIES: u32 = 3;
+
+/// What an invocation did, for its log line and its result.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct Report {
+    pub ticks: u32,
+    pub skipped: u32,
+    pub launched: u32,
+    pub terminated: u32,
+    pub failures: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Invocation {
+    nonce: String,
+    writes: u32,
+    ticks: VecDeque<Timestamp>,
+    end: Timestamp,
+    /// Whether something boots, as far as was seen last.
+    boots: bool,
+    stage: Stage,
+    report: Report,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Job {
+    /// With its time on the grid; none if a look asked for it.
+    Tick(Option<Timestamp>),
+    Look,
+}
+
+/// What is being waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    Asleep,
+    Reading(Job),
+    Surveying(Sight),
+    Describing {
+        sight: Sight,
+        observation: Box<Observation>,
+        left: usize,
+        rows: Vec<Instance>,
+    },
+    Probing(Sight, Box<Observation>),
+    Committing(Box<Work>),
+    /// The write was refused or not answered, and why if it met no other: is it ours that is there?
+    ReadingBack(Box<Work>, Option<String>),
+    Publishing(Box<Work>),
+    Acting(Box<Work>),
+    Settling,
+    Done,
+}
+
+/// What a tick or a look began with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Sight {
+    job: Job,
+    known: Known,
+    /// When looking around began: all that is seen is at least this young.
+    since: Timestamp,
+}
+
+/// Memory as it was read, and its version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Known {
+    memory: Arc<Memory>,
+    etag: Option<String>,
+}
+
+/// A plan on its way into the world.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Work {
+    is_tick: bool,
+    /// A tick follows at once.
+    is_urgent: bool,
+    memory: Arc<Memory>,
+    etag: Option<String>,
+    registry: Option<(Arc<fleet::Registry>, Option<String>)>,
+    /// Load balancers to tell.
+    balancers: Vec<std::net::IpAddr>,
+    /// When looking around began.
+    seen: Timestamp,
+    queue: VecDeque<Effect>,
+    in_flight: usize,
+    outcomes: Outcomes,
+    news: usize,
+}
+
+impl Invocation {
+    /// Begins the minute that starts at `scheduled`. The nonce must differ between invocations.
+    pub fn start(scheduled: Timestamp, nonce: String, now: Timestamp) -> (Self, Vec<Effect>) {
+        let mut invocation = Self {
+            nonce,
+            writes: 0,
+            ticks: grid::ticks(scheduled, now).into(),
+            end: grid::end(scheduled),
+            // Not known before memory was read once.
+            boots: true,
+            stage: Stage::Done,
+            report: Report::default(),
+        };
+        let effects = invocation.next(now);
+        (invocation, effects)
+    }
+
+    /// Takes what happened, and says what to do next. The effects of one step may be carried out at
+    /// the same time; each of them is answered by one event.
+    pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
+        match (mem::replace(&mut self.stage, Stage::Done), event) {
+            (Stage::Asleep, Event::Woke) => self.wake(now),
+            (Stage::Reading(job), Event::MemoryRead { object, date }) => self.read(job, object, date, now),
+            (Stage::Surveying(sight), Event::Surveyed(observation)) => self.surveyed(sight, observation),
+            (Stage::Describing { sight, observation, left, rows }, Event::Described { zone, rows: more }) => {
+                self.described(sight, observation, left, rows, zone, more)
+            }
+            (Stage::Probing(sight, mut observation), Event::Probed(probes)) => {
+                observation.probes = probes.into_iter().collect();
+                self.planned(sight, &observation, now)
+            }
+            (Stage::Committing(work), Event::MemoryWritten(written)) => self.written(work, written, now),
+            (Stage::ReadingBack(work, why), Event::MemoryRead { object, .. }) => {
+                self.read_back(work, why, object, now)
+            }
+            (Stage::Publishing(work), Event::Published(written)) => {
+                if let Written::Unknown(why) = written {
+                    self.note("the registry is not published", &why);
+                }
+                self.act(work, now)
+            }
+            (Stage::Acting(work), event) => self.acted(work, event, now),
+            (Stage::Settling, Event::MemoryWritten(_)) => self.next(now),
+            // An event that nobody waits for: the stage stays as it is.
+            (stage, _) => {
+                self.stage = stage;
+                Vec::new()
+            }
+        }
+    }
+
+    /// No effect is under way and none will follow.
+    pub fn is_done(&self) -> bool {
+        self.stage == Stage::Done
+    }
+
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The next tick if it is time, else sleep: briefly while something boots.
+    fn next(&mut self, now: Timestamp) -> Vec<Effect> {
+        while self.ticks.front().is_some_and(|tick| grid::is_too_late(*tick, now)) {
+            self.ticks.pop_front();
+        }
+        let until = match self.ticks.front().copied() {
+            Some(tick) if tick <= now => {
+                self.ticks.pop_front();
+                return self.begin(Job::Tick(Some(tick)));
+            }
+            Some(tick) => tick,
+            None if self.boots && now < self.end => self.end,
+            None => {
+                self.stage = Stage::Done;
+                return Vec::new();
+            }
+        };
+        let until = if self.boots { until.min(now + LOOK_EVERY) } else { until };
+        self.stage = Stage::Asleep;
+        vec![Effect::Sleep { until }]
+    }
+
+    fn wake(&mut self, now: Timestamp) -> Vec<Effect> {
+        let is_tick_due = self.ticks.front().is_some_and(|tick| *tick <= now);
+        if is_tick_due || !self.boots || now >= self.end { self.next(now) } else { self.begin(Job::Look) }
+    }
+
+    fn begin(&mut self, job: Job) -> Vec<Effect> {
+        self.stage = Stage::Reading(job);
+        vec![Effect::ReadMemory]
+    }
+
+    fn read(
+        &mut self,
+        job: Job,
+        object: Result<MemoryObject, String>,
+        date: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Vec<Effect> {
+        if let Some(skew) = date
+            .map(|date| now.duration_since(date).abs())
+            .filter(|skew| *skew > SKEW && !planted::is(Bug::WrongClock))
+        {
+            let why = format!("this clock and that of S3 are {} s apart", skew.as_secs());
+            return self.give_up("the tick is dropped", &why, now);
+        }
+        let known = match (object, job) {
+            (Ok(MemoryObject::Found { memory, etag }), _) => Known { memory, etag: Some(etag) },
+            (Ok(MemoryObject::Missing), _) => Known { memory: Arc::new(Memory::default()), etag: None },
+            (Ok(MemoryObject::Unreadable { why, etag }), Job::Tick(_)) => {
+                self.note("memory cannot be understood and begins anew", &why);
+                let mut memory = Memory::default();
+                memory.record(now, format!("Memory could not be understood ({why}) and began anew."));
+                Known { memory: Arc::new(memory), etag: Some(etag) }
+            }
+            (Ok(MemoryObject::Unreadable { .. }), Job::Look) => return self.next(now),
+            (Err(why), _) => return self.give_up("the tick is dropped: memory cannot be read", &why, now),
+        };
+        match job {
+            Job::Tick(Some(tick)) if grid::is_repeated(tick, known.memory.last_tick) => {
+                self.report.skipped += 1;
+                self.boots = has_boots(&known.memory);
+                return self.next(now);
+            }
+            Job::Look if !has_boots(&known.memory) => {
+                self.boots = false;
+                return self.next(now);
+            }
+            Job::Tick(_) | Job::Look => {}
+        }
+        self.stage = Stage::Surveying(Sight { job, known, since: now });
+        vec![Effect::Survey]
+    }
+
+    /// While a zone is out, EC2 lists nothing at all; by their ids it shows instances of the others.
+    fn surveyed(&mut self, sight: Sight, observation: Box<Observation>) -> Vec<Effect> {
+        let zones = zones(&sight.known.memory);
+        if observation.instances.is_ok() || zones.is_empty() || sight.job == Job::Look {
+            return self.ask(sight, observation);
+        }
+        self.stage = Stage::Describing { sight, observation, left: zones.len(), rows: Vec::new() };
+        zones.into_iter().map(|(zone, ids)| Effect::Describe { zone, ids }).collect()
+    }
+
+    fn described(
+        &mut self,
+        sight: Sight,
+        mut observation: Box<Observation>,
+        left: usize,
+        mut rows: Vec<Instance>,
+        zone: String,
+        more: Result<Vec<Instance>, String>,
+    ) -> Vec<Effect> {
+        match more {
+            Ok(more) => rows.extend(more),
+            Err(why) => drop(observation.dark.insert(zone, why)),
+        }
+        if left > 1 {
+            self.stage = Stage::Describing { sight, observation, left: left - 1, rows };
+            return Vec::new();
+        }
+        // If no zone answers, the reason of the first failure stands.
+        if observation.dark.len() < zones(&sight.known.memory).len() {
+            observation.instances = Ok(rows);
+            observation.is_partial = true;
+        }
+        self.ask(sight, observation)
+    }
+
+    fn ask(&mut self, sight: Sight, observation: Box<Observation>) -> Vec<Effect> {
+        let (scope, tries) = match sight.job {
+            Job::Tick(_) => (Scope::Fleet, TRIES),
+            Job::Look => (Scope::Boots, 1),
+        };
+        let rows = observation.instances.as_deref().unwrap_or_default();
+        let targets = targets(rows, &sight.known.memory, scope);
+        self.stage = Stage::Probing(sight, observation);
+        vec![Effect::Probe { targets, tries }]
+    }
+
+    fn planned(&mut self, sight: Sight, observation: &Observation, now: Timestamp) -> Vec<Effect> {
+        let Sight { job, known, since } = sight;
+        let memory = Arc::unwrap_or_clone(known.memory);
+        let (planned, is_urgent) = match job {
+            Job::Tick(tick) => (plan(observation, memory, tick, now), false),
+            Job::Look => {
+                let found = look(observation, memory, now);
+                match found.plan {
+                    Some(plan) => (plan, found.is_urgent),
+                    None => return self.next(now),
+                }
+            }
+        };
+        let work = Work::new(planned, observation, known.etag, since, job != Job::Look, is_urgent);
+        if planted::is(Bug::EffectsFirst) {
+            return self.committed(Box::new(work), now);
+        }
+        self.commit(work)
+    }
+
+    fn commit(&mut self, mut work: Work) -> Vec<Effect> {
+        self.writes += 1;
+        let mut memory = Arc::unwrap_or_clone(work.memory);
+        memory.nonce = format!("{}-{}", self.nonce, self.writes);
+        work.memory = Arc::new(memory);
+        let effect = Effect::WriteMemory { memory: work.memory.clone(), if_match: work.etag.clone() };
+        self.stage = Stage::Committing(Box::new(work));
+        vec![effect]
+    }
+
+    fn written(&mut self, mut work: Box<Work>, written: Written, now: Timestamp) -> Vec<Effect> {
+        let why = match written {
+            Written::Done { etag } => {
+                work.etag = Some(etag);
+                return self.committed(work, now);
+            }
+            Written::Conflict => None,
+            Written::Unknown(why) => Some(why),
+        };
+        self.stage = Stage::ReadingBack(work, why);
+        vec![Effect::ReadMemory]
+    }
+
+    /// A repeated write whose first reply was lost meets its own result; the nonce tells.
+    fn read_back(
+        &mut self,
+        mut work: Box<Work>,
+        why: Option<String>,
+        object: Result<MemoryObject, String>,
+        now: Timestamp,
+    ) -> Vec<Effect> {
+        match object {
+            Ok(MemoryObject::Found { memory, etag }) if memory.nonce == work.memory.nonce => {
+                work.etag = Some(etag);
+                self.committed(work, now)
+            }
+            Ok(_) => {
+                self.report.skipped += 1;
+                match why {
+                    Some(why) => self.note("the tick is dropped: its intents are not written", &why),
+                    None => tracing::info!("another invocation was faster; this tick is dropped"),
+                }
+                self.next(now)
+            }
+            Err(why) => {
+                self.give_up("the tick is dropped: whether its intents are written is unknown", &why, now)
+            }
+        }
+    }
+
+    fn committed(&mut self, mut work: Box<Work>, now: Timestamp) -> Vec<Effect> {
+        self.report.ticks += u32::from(work.is_tick);
+        self.boots = has_boots(&work.memory);
+        log(&work.memory, work.news);
+        let Some((mut registry, if_match)) = work.registry.take() else { return self.act(work, now) };
+        // Writing memory may have taken seconds, and drains are counted from here.
+        Arc::make_mut(&mut registry).written_at = now;
+        tracing::info!(revision = registry.revision, workers = registry.workers.len(), "registry published");
+        if !work.balancers.is_empty() {
+            let addresses = mem::take(&mut work.balancers);
+            work.queue.push_front(Effect::Refresh { addresses });
+        }
+        self.stage = Stage::Publishing(work);
+        vec![Effect::Publish { registry, if_match }]
+    }
+
+    fn act(&mut self, mut work: Box<Work>, now: Timestamp) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if !work.queue.is_empty() && now.duration_since(work.seen) > STALE && !planted::is(Bug::StalePlans) {
+            self.note("not carried out", "what was planned is too old by now");
+            work.queue.clear();
+        }
+        while work.in_flight < AT_ONCE
+            && let Some(effect) = work.queue.pop_front()
+        {
+            work.in_flight += 1;
+            effects.push(effect);
+        }
+        if work.in_flight > 0 {
+            self.stage = Stage::Acting(work);
+            return effects;
+        }
+        if !work.outcomes.is_empty() {
+            return self.settle(*work, now);
+        }
+        if work.is_urgent { self.begin(Job::Tick(None)) } else { self.next(now) }
+    }
+
+    fn acted(&mut self, mut work: Box<Work>, event: Event, now: Timestamp) -> Vec<Effect> {
+        match event {
+            Event::Launched { launch, result } => {
+                self.report.launched += u32::from(result.is_ok());
+                work.outcomes.launched.push((launch, result));
+            }
+            Event::Terminated { id, result } => match result {
+                Ok(()) => self.report.terminated += 1,
+                Err(failure) => work.outcomes.not_terminated.push((id, failure.why)),
+            },
+            Event::Associated { instance, result } => {
+                work.outcomes.not_associated.extend(result.err().map(|failure| (instance, failure.why)));
+            }
+            Event::Refreshed => {}
+            // Nothing else is under way.
+            _ => {
+                self.stage = Stage::Acting(work);
+                return Vec::new();
+            }
+        }
+        work.in_flight -= 1;
+        self.act(work, now)
+    }
+
+    /// If this write is lost, the next tick finds the instances by their tags.
+    fn settle(&mut self, work: Work, now: Timestamp) -> Vec<Effect> {
+        let mut memory = Arc::unwrap_or_clone(work.memory);
+        let held = memory.held.len();
+        let news = settle(&mut memory, &work.outcomes, now);
+        log(&memory, news);
+        for held in &memory.held[held..] {
+            tracing::warn!("held back: {held}");
+        }
+        self.boots = has_boots(&memory);
+        self.writes += 1;
+        memory.nonce = format!("{}-{}", self.nonce, self.writes);
+        self.stage = Stage::Settling;
+        vec![Effect::WriteMemory { memory: Arc::new(memory), if_match: work.etag }]
+    }
+
+    fn give_up(&mut self, what: &str, why: &str, now: Timestamp) -> Vec<Effect> {
+        self.note(what, why);
+        self.next(now)
+    }
+
+    fn note(&mut self, what: &str, why: &str) {
+        let text = format!("{what}: {why}");
+        tracing::error!("{text}");
+        self.report.failures.push(text);
+    }
+}
+
+impl Work {
+    fn new(
+        plan: Plan,
+        observation: &Observation,
+        etag: Option<String>,
+        seen: Timestamp,
+        is_tick: bool,
+        is_urgent: bool,
+    ) -> Self {
+        let Plan { memory, launches, terminations, association, registry, news } = plan;
+        let rows = observation.instances.iter().flatten();
+        let balancers = rows.filter(|row| row.role == Role::LoadBalancer && row.state == State::Running);
+        // Replacements first: they take longest.
+        let mut queue: VecDeque<Effect> = launches.into_iter().map(Effect::Launch).collect();
+        queue.extend(
+            association.map(|to| Effect::Associate { allocation: to.allocation, instance: to.instance }),
+        );
+        queue.extend(terminations.into_iter().map(Effect::Terminate));
+        Self {
+            is_tick,
+            is_urgent,
+            memory: Arc::new(memory),
+            etag,
+            registry: registry.map(|registry| (Arc::new(registry), observation.registry_etag.clone())),
+            balancers: balancers.filter_map(|row| row.address).collect(),
+            seen,
+            queue,
+            in_flight: 0,
+            outcomes: Outcomes::default(),
+            news,
+        }
+    }
+}
+
+fn has_boots(memory: &Memory) -> bool {
+    let slots = memory.slots.values().chain(&memory.balancer.successor);
+    slots.into_iter().any(|slot| is_booting(slot.phase))
+}
+
+/// Remembered instances, by zone.
+fn zones(memory: &Memory) -> BTreeMap<String, Vec<WorkerId>> {
+    let mut zones: BTreeMap<String, Vec<WorkerId>> = BTreeMap::new();
+    let mut add = |slot: &Slot| {
+        if let Some(id) = &slot.worker {
+            zones.entry(slot.zone.clone()).or_default().push(id.clone());
+        }
+    };
+    memory.slots.values().chain(&memory.balancer.successor).for_each(&mut add);
+    zones
+}
+
+/// One log line for each decision, and for each thing that was not done.
+fn log(memory: &Memory, news: usize) {
+    let first = memory.events.len().saturating_sub(news);
+    for event in &memory.events[first..] {
+        tracing::info!("{}", event.text);
+    }
+    if news > 0 {
+        for held in &memory.held {
+            tracing::warn!("held back: {held}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What a tick believes about the world. Anything that could not be learned is an `Err` with the
+//! reason, never an empty list.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use fleet::memory::{Memory, Phase, Slot};
+use fleet::release::Release;
+use fleet::{DesiredCount, LB_ADMIN_PORT, Registry, WORKER_PORT, WorkerAddr, WorkerId};
+use jiff::Timestamp;
+
+/// How much of the fleet is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Everybody is probed, with repetitions: verdicts follow.
+    Fleet,
+    /// Only those that boot, once: a silence means nothing.
+    Boots,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Observation {
+    pub desired: Result<DesiredCount, String>,
+    pub release: Result<Arc<Release>, String>,
+    /// The registry that readers have now; `Ok(None)` if there is none yet.
+    pub registry: Result<Option<Arc<Registry>>, String>,
+    pub registry_etag: Option<String>,
+    /// All instances of the stack in any state.
+    pub instances: Result<Vec<Instance>, String>,
+    /// The stack's Elastic IP; `Ok(None)` if it has none.
+    pub address: Result<Option<Address>, String>,
+    /// Zones for which EC2 did not answer, and why: of the others, only instances that memory knows
+    /// are in `instances`.
+    pub dark: BTreeMap<String, String>,
+    /// Only instances that memory knows are listed.
+    pub is_partial: bool,
+    /// Who was asked, and what came back. Empty until they were asked.
+    pub probes: BTreeMap<WorkerId, Probe>,
+}
+
+/// An instance as EC2 shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Instance {
+    pub id: WorkerId,
+    pub role: Role,
+    pub state: State,
+    pub address: Option<IpAddr>,
+    pub subnet: String,
+    pub zone: String,
+    pub slot: Option<u32>,
+    pub attempt: Option<u32>,
+    pub release: String,
+    pub launched: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    Worker,
+    LoadBalancer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    Pending,
+    Running,
+    ShuttingDown,
+    Terminated,
+    /// Stopping or stopped: nothing of ours stops instances, so it will not serve again.
+    Stopped,
+}
+
+impl State {
+    pub const fn is_live(self) -> bool {
+        matches!(self, Self::Pending | Self::Running)
+    }
+}
+
+/// An Elastic IP, and who has it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Address {
+    pub allocation: String,
+    pub instance: Option<WorkerId>,
+}
+
+/// What somebody said when asked for its health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Probe {
+    Answered,
+    /// Every try was refused or reset: the host is there, the program is not, and systemd did not
+    /// bring it back.
+    Refused,
+    /// At least one try got no answer in time.
+    Silent,
+}
+
+/// Somebody to ask: a worker at its port, a load balancer at its admin port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    pub id: WorkerId,
+    pub role: Role,
+    pub addr: WorkerAddr,
+}
+
+pub fn worker_addr(ip: IpAddr) -> WorkerAddr {
+    WorkerAddr(SocketAddr::new(ip, WORKER_PORT))
+}
+
+pub fn admin_addr(ip: IpAddr) -> WorkerAddr {
+    WorkerAddr(SocketAddr::new(ip, LB_ADMIN_PORT))
+}
+
+/// Whom to ask. One that EC2 does not show just now is still asked where it was last; one that was
+/// judged by its probes is asked until it is gone, and taken back if it answers.
+pub fn targets(instances: &[Instance], memory: &Memory, scope: Scope) -> Vec<Target> {
+    let mut targets: BTreeMap<&WorkerId, Target> = BTreeMap::new();
+    let mut add = |id, role, addr| {
+        let id: &WorkerId = id;
+        targets.insert(id, Target { id: id.clone(), role, addr });
+    };
+    for slot in memory.slots.values() {
+        if let (Some(id), Some(addr)) = (&slot.worker, slot.addr) {
+            add(id, Role::Worker, addr);
+        }
+    }
+    if let Some(holder) = &memory.balancer.holder
+        && let Some(addr) = holder.addr
+    {
+        add(&holder.id, Role::LoadBalancer, addr);
+    }
+    if let Some(successor) = &memory.balancer.successor
+        && let (Some(id), Some(addr)) = (&successor.worker, successor.addr)
+    {
+        add(id, Role::LoadBalancer, addr);
+    }
+    for row in instances {
+        match row.address {
+            Some(ip) if row.state.is_live() => {
+                let addr = match row.role {
+                    Role::Worker => worker_addr(ip),
+                    Role::LoadBalancer => admin_addr(ip),
+                };
+                targets.insert(&row.id, Target { id: row.id.clone(), role: row.role, addr });
+            }
+            _ if !row.state.is_live() => {
+                targets.remove(&row.id);
+            }
+            _ => {}
+        }
+    }
+    targets.retain(|id, _| memory.leaving.get(*id).is_none_or(|leaving| leaving.judged));
+    if scope == Scope::Boots {
+        targets.retain(|id, target| is_awaited(memory, id, target.role));
+    }
+    targets.into_values().collect()
+}
+
+/// Whether a first answer of this instance would be news.
+fn is_awaited(memory: &Memory, id: &WorkerId, role: Role) -> bool {
+    let is = |slot: &Slot| slot.worker.as_ref() == Some(id);
+    match role {
+        Role::Worker => !memory.slots.values().any(|slot| is(slot) && !is_booting(slot.phase)),
+        Role::LoadBalancer => memory.balancer.successor.as_ref().is_some_and(is),
+    }
+}
+
+/// Whether the first answer is still to come.
+pub const fn is_booting(phase: Phase) -> bool {
+    matches!(phase, Phase::Launching | Phase::Booting | Phase::Unresolved)
+}

@@ -1,0 +1,309 @@
+//! Decides what to do, from what is seen and what is remembered. Pure: no clock, no network, no
+//! randomness; the same input gives the same plan.
+//!
+//! | rule | says | in |
+//! |---|---|---|
+//! | blind | instances, release or registry unknown: nothing is launched, terminated or published | `plan` |
+//! | young | for 50 s after memory was lost nobody is launched, terminated or drained; workers of the registry that EC2 does not show stay in it for 5 min | `is_young`, `registry` |
+//! | desired | a count that is missing or wrong is not acted on; the last good one stays in force, if need be the registry's; one that is less than half of it must be read in two ticks, 15 s apart | `resize` |
+//! | unseen | an instance that EC2 does not show is not gone: its launch is repeated with the same token, which returns it if it lives; it is never terminated | `follow` |
+//! | unresolved | a launch of which nothing is known for 180 s keeps its slot and its token, and another slot takes its place; one that is not wanted any more keeps them for 5 min and is not repeated | `follow` |
+//! | dead | refuses every probe of one tick, or is silent in two ticks in a row | `follow` |
+//! | boot | an instance that does not answer within 180 s is given up if any worker, itself included, was heard in the tick; a refusal is heard | `follow` |
+//! | control | a worker that served is terminated for its health only if another one answered in the same tick | `judge` |
+//! | velocity | at most one worker, or a tenth of those that served, is terminated for its health within 15 s | `judge` |
+//! | degraded | two or more and over a fifth dead, or two and at least a third terminated within ten minutes: only against a replacement that answers | `judge` |
+//! | panic | two or more and over half dead: the same, one a minute, and the dead stay in the registry | `judge` |
+//! | zone | two or more and 55 % of a zone silent, others well: nobody there is terminated for 15 min, replacements go elsewhere | `judge` |
+//! | verdict | a termination is sent again only if the worker fails again; one that answers is taken back | `leave` |
+//! | drain | a surplus worker leaves the registry first and is terminated 15 s later at the earliest | `leave` |
+//! | unknown | an instance of ours that is not remembered is adopted if its slot is free, as one that served if it may have; else it is drained when 90 s old | `leave` |
+//! | surplus | who goes first: not yet serving, suspect, of an older release, from the fullest zone, the highest slot; three or a quarter per tick | `resize` |
+//! | zones | a new worker goes where there are fewest | `resize` |
+//! | cap | never more than twice the desired number and two, whatever state they are in; if none of them answers, one more each 30 min up to three times and six | `resize` |
+//! | deaf | while nobody answers: at most two replacements, or a fifth, boot at a time | `resize` |
+//! | boot loop | after three boots in a row that failed: one launch at a time, 1, 2, 4 … 30 min apart; of a release that never served at most three boot at a time | `resize` |
+//! | money | three losses per desired worker and ten within an hour: one launch in three minutes | `resize` |
+//! | rollout | one (or a tenth) of a new release beyond the desired number; the first must serve for 55 s; then as many old ones leave; not while anybody is ill | `rollout` |
+//! | frozen | two boots of a new release failed: the old one is launched, unless it fails more often, and the new one is tried once in 30 min | `rollout` |
+//! | balancer | dead as a worker is; the address moves only to one that answers, and never from one that does | `balancer` |
+//!
+//! Parts: `follow` moves what is remembered along with what is seen, `leave` ends lives, `judge` is
+//! the brakes on that, `rollout` and `resize` make release and number right, `balancer` guards the
+//! address, `registry` says who gets traffic, `settle` writes down how it went.
+
+mod balancer;
+mod follow;
+mod judge;
+mod leave;
+mod registry;
+mod resize;
+mod rollout;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
+use fleet::release::Release;
+use fleet::{Registry, WorkerId};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::effect::Launch;
+use crate::observation::{Instance, Observation, Probe, Role};
+use crate::planted::{self, Bug};
+use crate::token::client_token;
+
+pub use settle::{Outcomes, settle};
+
+/// Three ticks, and some slack for their jitter.
+const YOUNG: SignedDuration = SignedDuration::from_secs(50);
+/// How far back losses count.
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+/// How far back terminations count.
+const WINDOW: SignedDuration = SignedDuration::from_mins(10);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Plan {
+    /// What to remember, intents included; `held` in it says what was not done, and why.
+    pub memory: Memory,
+    pub launches: Vec<Launch>,
+    pub terminations: Vec<WorkerId>,
+    pub association: Option<Association>,
+    /// The registry to publish; `None` when readers have the right one.
+    pub registry: Option<Registry>,
+    /// How many of the newest events in `memory` are of this plan.
+    pub news: usize,
+}
+
+/// The Elastic IP, and who is to have it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Association {
+    pub allocation: String,
+    pub instance: WorkerId,
+}
+
+/// What a look between two ticks found.
+pub struct Look {
+    /// `None` if there is nothing new.
+    pub plan: Option<Plan>,
+    /// Somebody answered for the first time for whom something waits: a tick should follow at once.
+    pub is_urgent: bool,
+}
+
+/// Plans a tick. `tick` is its time on the grid; none for one that a look asked for.
+pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestamp>, now: Timestamp) -> Plan {
+    memory.held.clear();
+    memory.last_tick = tick.or(memory.last_tick);
+    memory.losses.retain(|at| now.duration_since(*at) < HOUR);
+    memory.terminations.retain(|at| now.duration_since(*at) < WINDOW);
+    let mut news = resize::take_desired(observation, &mut memory, now);
+    let (instances, release, published) =
+        match (&observation.instances, &observation.release, &observation.registry) {
+            (Ok(instances), Ok(release), Ok(published)) => (instances, release, published.as_deref()),
+            (instances, release, registry) => {
+                let reasons = [instances.as_ref().err(), release.as_ref().err(), registry.as_ref().err()];
+                for why in reasons.into_iter().flatten() {
+                    memory.held.push(format!("everything: {why}"));
+                }
+                news += follow::take_good_news(observation, &mut memory, now);
+                let (launches, terminations) = Default::default();
+                return Plan { memory, launches, terminations, association: None, registry: None, news };
+            }
+        };
+    // What a blind tick could have learned, the next one learns: it is as young.
+    if memory.began.is_none() {
+        memory.began = Some(now);
+        // A new stack has neither registry nor workers.
+        memory.follows_loss = published.is_some() || instances.iter().any(|row| row.role == Role::Worker);
+    }
+    let mut tick = Tick::new(observation, instances, release, published, memory, now);
+    tick.follow_slots();
+    tick.follow_leaving();
+    tick.adopt_unknown();
+    tick.judge();
+    tick.roll_out();
+    tick.shrink();
+    tick.grow();
+    tick.guard_address();
+    let mut plan = tick.finish();
+    news += plan.news;
+    plan.news = news;
+    plan
+}
+
+/// Between ticks: notices instances that appeared and those that answer for the first time.
+pub fn look(observation: &Observation, memory: Memory, now: Timestamp) -> Look {
+    let (Ok(instances), Ok(release), Ok(published)) =
+        (&observation.instances, &observation.release, &observation.registry)
+    else {
+        return Look { plan: None, is_urgent: false };
+    };
+    let before = memory.clone();
+    let mut tick = Tick::new(observation, instances, release, published.as_deref(), memory, now);
+    tick.is_look = true;
+    tick.take_back_all();
+    let somebody_answers = tick.notice_boots();
+    let successor_answers = tick.notice_successor();
+    let somebody_waits = before.slots.values().any(|slot| slot.phase == Phase::Dead)
+        || tick.desired().is_some_and(|desired| tick.live() < desired);
+    let is_urgent = (somebody_answers && somebody_waits) || successor_answers;
+    let plan = tick.finish();
+    Look { plan: (plan.memory != before).then_some(plan), is_urgent }
+}
+
+/// The working state of one plan.
+struct Tick<'a> {
+    observation: &'a Observation,
+    release: &'a Arc<Release>,
+    /// The registry that readers have.
+    published: Option<&'a Registry>,
+    memory: Memory,
+    now: Timestamp,
+    workers: BTreeMap<&'a WorkerId, &'a Instance>,
+    balancers: BTreeMap<&'a WorkerId, &'a Instance>,
+    /// Slots whose worker failed this tick's probes so that it counts as dead.
+    dead: Vec<u32>,
+    /// Between ticks nobody is judged.
+    is_look: bool,
+    /// Most of those that served are dead.
+    is_panic: bool,
+    /// How many workers of a new release there may be beyond the desired number.
+    surge: usize,
+    /// Launches of before, of which nothing is known.
+    replays: Vec<Launch>,
+    launches: Vec<Launch>,
+    terminations: Vec<WorkerId>,
+    association: Option<Association>,
+    news: usize,
+}
+
+impl<'a> Tick<'a> {
+    fn new(
+        observation: &'a Observation,
+        instances: &'a [Instance],
+        release: &'a Arc<Release>,
+        published: Option<&'a Registry>,
+        memory: Memory,
+        now: Timestamp,
+    ) -> Self {
+        let of = |role| instances.iter().filter(move |row| row.role == role).map(|row| (&row.id, row));
+        Self {
+            observation,
+            release,
+            published,
+            memory,
+            now,
+            workers: of(Role::Worker).collect(),
+            balancers: of(Role::LoadBalancer).collect(),
+            dead: Vec::new(),
+            is_look: false,
+            is_panic: false,
+            surge: 0,
+            replays: Vec::new(),
+            launches: Vec::new(),
+            terminations: Vec::new(),
+            association: None,
+            news: 0,
+        }
+    }
+
+    fn record(&mut self, text: impl Into<String>) {
+        self.news += 1;
+        self.memory.record(self.now, text);
+    }
+
+    fn hold(&mut self, text: String) {
+        self.memory.held.push(text);
+    }
+
+    fn age(&self, since: Timestamp) -> SignedDuration {
+        self.now.duration_since(since)
+    }
+
+    /// Whether memory was lost so recently that it may know too little to end a life.
+    fn is_young(&self) -> bool {
+        self.memory.follows_loss
+            && self.memory.began.is_none_or(|began| self.age(began) < YOUNG)
+            && !planted::is(Bug::YoungActs)
+    }
+
+    fn probe(&self, id: &WorkerId) -> Option<Probe> {
+        self.observation.probes.get(id).copied()
+    }
+
+    fn probe_of(&self, slot: &Slot) -> Option<Probe> {
+        self.probe(slot.worker.as_ref()?)
+    }
+
+    /// Remembered workers that answered in this tick.
+    fn answering(&self) -> usize {
+        self.memory.slots.values().filter(|slot| self.probe_of(slot) == Some(Probe::Answered)).count()
+    }
+
+    /// Whether workers were asked in this tick and none was heard: the fault may be ours. Even a
+    /// refusal has come all the way back.
+    fn is_deaf(&self) -> bool {
+        let slots = self.memory.slots.values().filter_map(|slot| slot.worker.as_ref());
+        let mut asked = slots.chain(self.workers.keys().copied()).filter_map(|id| self.probe(id)).peekable();
+        asked.peek().is_some() && !asked.any(|probe| matches!(probe, Probe::Answered | Probe::Refused))
+    }
+
+    fn desired(&self) -> Option<usize> {
+        self.memory.desired.map(|count| count.get() as usize)
+    }
+
+    /// The definition with this id, if it is still known.
+    fn definition(&self, id: &str) -> Option<&Release> {
+        if self.release.id == id {
+            return Some(self.release);
+        }
+        self.memory.proven.as_ref().filter(|proven| proven.id == id)
+    }
+
+    /// The launch of a slot, the same each time.
+    fn launch_of(&self, number: u32, slot: &Slot) -> Option<Launch> {
+        let is_verbatim = !planted::is(Bug::ReplayNotVerbatim);
+        let definition = if is_verbatim { self.definition(&slot.release)? } else { self.release };
+        let spec = &definition.worker;
+        Some(Launch {
+            role: Role::Worker,
+            slot: number,
+            attempt: slot.attempt,
+            subnet: slot.subnet.clone(),
+            release: slot.release.clone(),
+            token: client_token(&definition.stack, spec, Role::Worker, number, slot.attempt),
+            spec: Arc::new(spec.clone()),
+        })
+    }
+
+    /// Takes the instance of a slot out of service for good; the slot is empty afterwards.
+    fn retire(&mut self, number: u32, stage: LeavingStage, reason: &str, judged: bool) {
+        let Some(slot) = self.memory.slots.remove(&number) else { return };
+        let Some(id) = slot.worker else { return };
+        if stage == LeavingStage::Terminating && self.workers.get(&id).is_some_and(|row| row.state.is_live())
+        {
+            self.terminations.push(id.clone());
+        }
+        let reason = reason.to_owned();
+        let leaving =
+            Leaving { stage, since: self.now, reason, unpublished: None, judged, served: slot.served };
+        self.memory.leaving.insert(id, leaving);
+    }
+
+    fn finish(mut self) -> Plan {
+        let registry = self.next_registry();
+        let mut launches = self.replays;
+        launches.append(&mut self.launches);
+        Plan {
+            memory: self.memory,
+            launches,
+            terminations: self.terminations,
+            association: self.association,
+            registry,
+            news: self.news,
+        }
+    }
+}

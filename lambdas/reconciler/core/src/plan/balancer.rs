@@ -1,0 +1,390 @@
+//! Guards the public address: whoever has it is the load balancer.
+//!
+//! ```text
+//! holder answers ----------------------------> a successor goes, former holders go
+//! holder dead or gone --> successor launched --> it answers --> the address moves to it
+//!                              \--> no answer in 180 s --> given up, the next one launched
+//! ```
+//!
+//! The address is the fence: a load balancer without it gets no traffic, whatever it believes. So
+//! the successor may take it over although the old holder may only be cut off from us.
+
+use std::sync::Arc;
+
+use fleet::WorkerId;
+use fleet::memory::{Holder, Phase, Slot};
+use fleet::release::BalancerSpec;
+use jiff::SignedDuration;
+
+use super::follow::{self, BOOT_GRACE, MISSING, SECOND_LOOK};
+use super::resize::pause;
+use super::{Association, Tick};
+use crate::effect::Launch;
+use crate::observation::{Instance, Probe, Role, admin_addr};
+use crate::planted::{self, Bug};
+use crate::token::client_token;
+
+/// A deployment replaces load balancers as well, and takes the old one back if the new one fails.
+const NOT_OURS: SignedDuration = SignedDuration::from_mins(10);
+/// Boot failures in a row before launches slow down.
+const BOOT_LOOP: u32 = 3;
+/// The holder, its successor, and one that is on its way out.
+const MOST: usize = 3;
+
+enum Verdict {
+    Answers,
+    /// Not to be judged in this tick, and why.
+    Open(&'static str),
+    Dead(&'static str),
+}
+
+impl Tick<'_> {
+    pub(super) fn guard_address(&mut self) {
+        let Some(spec) = self.release.balancer.clone() else { return };
+        self.hear_holder();
+        let address = match &self.observation.address {
+            Ok(Some(address)) if address.allocation == spec.allocation => address,
+            Ok(_) => return self.hold("the load balancer: its Elastic IP is not there".to_owned()),
+            Err(why) => return self.hold(format!("the load balancer: {why}")),
+        };
+        let attempts = self.balancers.values().filter_map(|row| row.attempt);
+        self.memory.balancer.attempt = attempts.fold(self.memory.balancer.attempt, u32::max);
+        self.follow_holder(address.instance.as_ref());
+        self.follow_successor(&spec);
+        match self.judge_holder() {
+            Verdict::Answers => self.rest(),
+            Verdict::Open(why) => self.hold(format!("a verdict on the load balancer: {why}")),
+            Verdict::Dead(why) => self.replace(&spec, why),
+        }
+    }
+
+    /// In a look: whether the successor answers for the first time.
+    pub(super) fn notice_successor(&mut self) -> bool {
+        let Some(spec) = self.release.balancer.clone() else { return false };
+        let was_booting = self.successor_boots();
+        self.notice_successor_instance(&spec);
+        was_booting && !self.successor_boots() && self.memory.balancer.successor.is_some()
+    }
+
+    fn successor_boots(&self) -> bool {
+        self.memory.balancer.successor.as_ref().is_some_and(|slot| slot.phase != Phase::Healthy)
+    }
+
+    fn follow_holder(&mut self, id: Option<&WorkerId>) {
+        let before = self.memory.balancer.holder.take();
+        let Some(id) = id else {
+            if let Some(before) = before {
+                self.record(format!("The load balancer {} has lost the address.", before.id));
+                self.memory.balancer.former.push(before.id);
+            }
+            return;
+        };
+        let mut holder = match before {
+            Some(holder) if holder.id == *id => holder,
+            before => {
+                self.record(format!("{id} has the public address."));
+                let successor = self.memory.balancer.successor.as_ref();
+                if successor.and_then(|slot| slot.worker.as_ref()) == Some(id) {
+                    self.memory.balancer.successor = None;
+                    self.memory.balancer.former.extend(before.map(|before| before.id));
+                }
+                Holder {
+                    id: id.clone(),
+                    addr: None,
+                    since: self.now,
+                    answered: false,
+                    silent_since: None,
+                    missing_since: None,
+                }
+            }
+        };
+        let row = self.balancers.get(id);
+        holder.addr = row.and_then(|row| row.address).map(admin_addr).or(holder.addr);
+        // Where only known instances are listed, it may not be among them.
+        let is_missing = row.is_none() && !self.observation.is_partial;
+        holder.missing_since = is_missing.then(|| holder.missing_since.unwrap_or(self.now));
+        match self.probe(id) {
+            Some(Probe::Answered) => holder.answered = true,
+            Some(Probe::Silent) => {
+                holder.silent_since.get_or_insert(self.now);
+            }
+            Some(Probe::Refused) | None => {}
+        }
+        self.memory.balancer.former.retain(|former| former != id);
+        self.memory.balancer.holder = Some(holder);
+    }
+
+    /// An answer counts although the address may not be told in this tick.
+    fn hear_holder(&mut self) {
+        follow::hear_holder(self.observation, &mut self.memory);
+    }
+
+    fn judge_holder(&self) -> Verdict {
+        let Some(holder) = &self.memory.balancer.holder else {
+            return Verdict::Dead("nobody has the address");
+        };
+        let row = self.balancers.get(&holder.id).copied();
+        if row.is_some_and(|row| !row.state.is_live()) {
+            return Verdict::Dead("it was terminated or stopped, not by us");
+        }
+        let launched = row.and_then(|row| row.launched).unwrap_or(holder.since);
+        let boots = !holder.answered && self.age(launched) < BOOT_GRACE;
+        match self.probe(&holder.id) {
+            Some(Probe::Answered) if planted::is(Bug::AddressTaken) => Verdict::Dead("it is old"),
+            Some(Probe::Answered) => Verdict::Answers,
+            Some(Probe::Refused | Probe::Silent) if boots => Verdict::Open("it boots"),
+            Some(Probe::Refused) => Verdict::Dead("it refuses connections"),
+            Some(Probe::Silent)
+                if holder.silent_since.is_some_and(|since| self.age(since) >= SECOND_LOOK)
+                    || planted::is(Bug::OneSilentHolder) =>
+            {
+                Verdict::Dead("it was silent twice")
+            }
+            Some(Probe::Silent) => Verdict::Open("it did not answer in time once"),
+            None if holder.missing_since.is_some_and(|since| self.age(since) > MISSING) => {
+                Verdict::Dead("EC2 does not show it")
+            }
+            None => Verdict::Open("EC2 shows no address of it"),
+        }
+    }
+
+    fn follow_successor(&mut self, spec: &BalancerSpec) {
+        self.notice_successor_instance(spec);
+        let Some(slot) = self.memory.balancer.successor.clone() else { return };
+        let row = slot.worker.as_ref().and_then(|id| self.balancers.get(id)).copied();
+        let who =
+            slot.worker.as_ref().map_or("the launch of a load balancer".to_owned(), WorkerId::to_string);
+        let answers = self.probe_of(&slot) == Some(Probe::Answered);
+        if row.is_some_and(|row| !row.state.is_live()) {
+            self.record(format!("Lost {who} before it had the address: it was terminated, not by us."));
+            self.successor_failed();
+        } else if !answers && self.age(slot.since) > BOOT_GRACE {
+            if row.is_some() && !self.is_anybody_heard() {
+                self.hold(format!("the termination of {who}: nobody is heard, so the fault may be ours"));
+                return;
+            }
+            self.record(format!("Gave up {who}: it did not answer for {} s.", BOOT_GRACE.as_secs()));
+            self.successor_failed();
+        } else if row.is_none() && !answers && slot.release == spec.id && !slot.is_adopted {
+            self.replays.push(balancer_launch(self, spec, &slot));
+        }
+    }
+
+    fn is_anybody_heard(&self) -> bool {
+        self.observation.probes.values().any(|probe| matches!(probe, Probe::Answered | Probe::Refused))
+    }
+
+    /// It has the address, or had it.
+    fn is_taken(&self, id: &WorkerId) -> bool {
+        let balancer = &self.memory.balancer;
+        balancer.holder.as_ref().is_some_and(|holder| holder.id == *id) || balancer.former.contains(id)
+    }
+
+    fn successor_failed(&mut self) {
+        let Some(slot) = self.memory.balancer.successor.take() else { return };
+        self.memory.balancer.boots.failures += 1;
+        self.memory.balancer.boots.last_failure = Some(self.now);
+        if let Some(id) = slot.worker {
+            self.end_balancer(&id);
+            self.memory.balancer.former.push(id);
+        }
+    }
+
+    fn notice_successor_instance(&mut self, spec: &BalancerSpec) {
+        let Some(mut slot) = self.memory.balancer.successor.take() else { return };
+        let row = match &slot.worker {
+            Some(id) => self.balancers.get(id).copied(),
+            None => self
+                .balancers
+                .values()
+                .find(|row| {
+                    row.attempt == Some(slot.attempt) && row.release == spec.id && !self.is_taken(&row.id)
+                })
+                .copied(),
+        };
+        if let Some(row) = row {
+            if slot.worker.is_none() {
+                self.record(format!("Found {}, launched to be the load balancer.", row.id));
+                slot.worker = Some(row.id.clone());
+            }
+            if slot.phase == Phase::Launching {
+                slot.phase = Phase::Booting;
+                slot.since = row.launched.unwrap_or(self.now);
+            }
+            slot.zone.clone_from(&row.zone);
+            slot.addr = row.address.map(admin_addr).or(slot.addr);
+        }
+        if self.probe_of(&slot) == Some(Probe::Answered) {
+            slot.phase = Phase::Healthy;
+            // Its silence is counted from its last answer.
+            slot.since = self.now;
+            slot.served = true;
+            self.memory.balancer.boots = Default::default();
+        }
+        self.memory.balancer.successor = Some(slot);
+    }
+
+    /// All is well: whoever else there is goes.
+    fn rest(&mut self) {
+        let Some(holder) = self.memory.balancer.holder.clone() else { return };
+        self.replays.retain(|launch| launch.role != Role::LoadBalancer);
+        if let Some(id) = self.memory.balancer.successor.take().and_then(|slot| slot.worker) {
+            self.record(format!("Removing {id}: the load balancer answers again."));
+            self.memory.balancer.former.push(id);
+        }
+        if self.age(holder.since) > NOT_OURS {
+            let is_old = |row: &&Instance| {
+                row.state.is_live() && row.launched.is_some_and(|launched| self.age(launched) > NOT_OURS)
+            };
+            let former = &self.memory.balancer.former;
+            let others = self.balancers.values().copied().filter(is_old).map(|row| row.id.clone());
+            let others: Vec<WorkerId> =
+                others.filter(|id| *id != holder.id && !former.contains(id)).collect();
+            for id in others {
+                self.record(format!("Removing {id}: it is a load balancer without the address."));
+                self.memory.balancer.former.push(id);
+            }
+        }
+        for id in std::mem::take(&mut self.memory.balancer.former) {
+            // One that EC2 does not show is not forgotten before the list is full.
+            match self.balancers.get(&id).map(|row| row.state.is_live()) {
+                Some(true) => {
+                    self.end_balancer(&id);
+                    self.memory.balancer.former.push(id);
+                }
+                Some(false) => {}
+                None => self.memory.balancer.former.push(id),
+            }
+        }
+        let surplus = self.memory.balancer.former.len().saturating_sub(2 * MOST);
+        self.memory.balancer.former.drain(..surplus);
+    }
+
+    fn end_balancer(&mut self, id: &WorkerId) {
+        let is_live = self.balancers.get(id).is_some_and(|row| row.state.is_live());
+        let is_holder = self.memory.balancer.holder.as_ref().is_some_and(|holder| holder.id == *id);
+        let is_spared = is_holder && !planted::is(Bug::HolderEnded);
+        if is_live && !is_spared && !self.terminations.contains(id) {
+            self.terminations.push(id.clone());
+        }
+    }
+
+    /// The holder is dead: the address goes to one that answers, or one is launched.
+    fn replace(&mut self, spec: &BalancerSpec, why: &str) {
+        let holder = self.memory.balancer.holder.as_ref().map(|holder| holder.id.clone());
+        let others = || {
+            self.balancers
+                .values()
+                .copied()
+                .filter(|row| row.state.is_live() && Some(&row.id) != holder.as_ref())
+        };
+        let answers = |id| self.probe(id) == Some(Probe::Answered) || planted::is(Bug::AddressToSilent);
+        let answering = others().find(|row| answers(&row.id));
+        if let Some(row) = answering {
+            let id = row.id.clone();
+            self.record(format!("Moving the public address to {id}: it answers, and of the holder: {why}."));
+            self.association = Some(Association { allocation: spec.allocation.clone(), instance: id });
+            return;
+        }
+        if self.memory.balancer.successor.is_some() {
+            return self.hold(format!("the public address: {why}, and its successor does not answer yet"));
+        }
+        let former = &self.memory.balancer.former;
+        let young = others().find(|row| {
+            !former.contains(&row.id) && row.launched.is_none_or(|launched| self.age(launched) < BOOT_GRACE)
+        });
+        if let Some(row) = young {
+            let slot = Slot {
+                attempt: row.attempt.unwrap_or(0),
+                release: row.release.clone(),
+                subnet: row.subnet.clone(),
+                zone: row.zone.clone(),
+                phase: Phase::Booting,
+                since: row.launched.unwrap_or(self.now),
+                worker: Some(row.id.clone()),
+                addr: row.address.map(admin_addr),
+                missing_since: None,
+                is_adopted: true,
+                is_unwanted: false,
+                served: false,
+            };
+            self.record(format!("{} boots and is to be the load balancer.", row.id));
+            self.memory.balancer.successor = Some(slot);
+            return;
+        }
+        self.end_failed();
+        let live = self.balancers.values().filter(|row| row.state.is_live()).count();
+        let boots = &self.memory.balancer.boots;
+        let is_early = boots.last_failure.is_some_and(|last| self.age(last) < pause(boots.failures));
+        if boots.failures >= BOOT_LOOP && is_early {
+            let pause = pause(boots.failures).as_mins();
+            self.hold(format!(
+                "a new load balancer: {} boots failed; one is tried every {pause} min",
+                boots.failures
+            ));
+        } else if live >= MOST {
+            self.hold(format!("a new load balancer: there are {live} instances already"));
+        } else {
+            self.launch_balancer(spec, why);
+        }
+    }
+
+    /// Those that are not to have the address and do not answer, remembered or not.
+    fn end_failed(&mut self) {
+        if !self.is_anybody_heard() {
+            return;
+        }
+        let is_old = |row: &Instance| row.launched.is_some_and(|launched| self.age(launched) > BOOT_GRACE);
+        let fails = |id: &WorkerId| matches!(self.probe(id), Some(Probe::Refused | Probe::Silent));
+        let failed = self.balancers.values().filter(|row| is_old(row) && fails(&row.id));
+        for id in failed.map(|row| row.id.clone()).collect::<Vec<_>>() {
+            self.end_balancer(&id);
+        }
+    }
+
+    fn launch_balancer(&mut self, spec: &BalancerSpec, why: &str) {
+        let holder = self.memory.balancer.holder.as_ref();
+        let zone = holder.and_then(|holder| self.balancers.get(&holder.id)).map(|row| row.zone.clone());
+        let is_bad = |id: &String, name: &String| {
+            self.memory.avoid.contains_key(id)
+                || self.observation.dark.contains_key(name)
+                || zone.as_ref() == Some(name)
+        };
+        let subnets = spec.instance.subnets.iter();
+        let Some(subnet) = subnets.min_by_key(|subnet| is_bad(&subnet.id, &subnet.zone)).cloned() else {
+            return self.hold("a new load balancer: the release names no subnet".to_owned());
+        };
+        let highest = self.balancers.values().filter_map(|row| row.attempt).max().unwrap_or(0);
+        let attempt = self.memory.balancer.attempt.max(highest) + 1;
+        let slot = Slot {
+            attempt,
+            release: spec.id.clone(),
+            subnet: subnet.id,
+            zone: subnet.zone,
+            phase: Phase::Launching,
+            since: self.now,
+            worker: None,
+            addr: None,
+            missing_since: None,
+            is_adopted: false,
+            is_unwanted: false,
+            served: false,
+        };
+        self.record(format!("Launching a load balancer (attempt {attempt}): {why}."));
+        self.memory.balancer.attempt = attempt;
+        self.launches.push(balancer_launch(self, spec, &slot));
+        self.memory.balancer.successor = Some(slot);
+    }
+}
+
+fn balancer_launch(tick: &Tick<'_>, spec: &BalancerSpec, slot: &Slot) -> Launch {
+    Launch {
+        role: Role::LoadBalancer,
+        slot: 0,
+        attempt: slot.attempt,
+        subnet: slot.subnet.clone(),
+        release: spec.id.clone(),
+        token: client_token(&tick.release.stack, &spec.instance, Role::LoadBalancer, 0, slot.attempt),
+        spec: Arc::new(spec.instance.clone()),
+    }
+}

@@ -1,0 +1,320 @@
+//! Moves what is remembered along with what is seen.
+
+use fleet::memory::{LeavingStage, Memory, Phase, Slot};
+use fleet::{WorkerAddr, WorkerId};
+use jiff::{SignedDuration, Timestamp};
+
+use super::Tick;
+use crate::effect::Launch;
+use crate::observation::{Instance, Observation, Probe, State, is_booting, worker_addr};
+use crate::planted::{self, Bug};
+
+/// A boot takes 40 to 70 s on EC2; one that takes thrice that will not end.
+pub(super) const BOOT_GRACE: SignedDuration = SignedDuration::from_secs(180);
+/// Listings lag by seconds, in bad hours by minutes.
+pub(super) const MISSING: SignedDuration = SignedDuration::from_mins(5);
+/// A launch that is answered at all is answered within seconds; a zone that does not answer for
+/// minutes may not for hours.
+const UNRESOLVED: SignedDuration = SignedDuration::from_mins(3);
+/// Two silent ticks in a row are at least this far apart: a tick may follow a look at once.
+pub(super) const SECOND_LOOK: SignedDuration = SignedDuration::from_secs(15);
+/// Launches repeated in one tick. They share EC2's bucket with new ones.
+const REPLAYS_PER_TICK: usize = 10;
+
+impl Tick<'_> {
+    pub(super) fn follow_slots(&mut self) {
+        for number in self.slot_numbers() {
+            self.notice_instance(number);
+            self.follow_slot(number);
+        }
+        self.bound_replays();
+    }
+
+    /// What a look does: instances that appear, and first answers. Says whether there was one.
+    pub(super) fn notice_boots(&mut self) -> bool {
+        let mut somebody_answers = false;
+        for number in self.slot_numbers() {
+            self.notice_instance(number);
+            let Some(slot) = self.memory.slots.get(&number) else { continue };
+            if slot.phase == Phase::Booting && self.probe_of(slot) == Some(Probe::Answered) {
+                self.becomes_healthy(number);
+                somebody_answers = true;
+            }
+        }
+        somebody_answers
+    }
+
+    fn slot_numbers(&self) -> Vec<u32> {
+        self.memory.slots.keys().copied().collect()
+    }
+
+    /// Connects a slot with the instance that EC2 shows for it, and learns its address.
+    fn notice_instance(&mut self, number: u32) {
+        let Some(slot) = self.memory.slots.get_mut(&number) else { return };
+        let row = match &slot.worker {
+            Some(id) => self.workers.get(id).copied(),
+            None => self
+                .workers
+                .values()
+                .find(|row| row.slot == Some(number) && row.attempt == Some(slot.attempt))
+                .copied(),
+        };
+        let Some(row) = row else { return };
+        let published = self.published.and_then(|published| published.workers.get(&row.id));
+        slot.missing_since = None;
+        slot.is_unwanted = false;
+        if slot.zone != row.zone {
+            slot.zone.clone_from(&row.zone);
+        }
+        // An address that EC2 does not show yet is not a change of address.
+        slot.addr = row.address.map(worker_addr).or(slot.addr).or(published.map(|worker| worker.addr));
+        if published.is_some() && is_booting(slot.phase) && row.state.is_live() {
+            // The launch of a memory that was lost: readers know the worker.
+            slot.served = true;
+            slot.phase = Phase::Suspect;
+            slot.since = self.now;
+        }
+        if matches!(slot.phase, Phase::Launching | Phase::Unresolved) && row.state.is_live() {
+            slot.phase = Phase::Booting;
+            slot.since = row.launched.unwrap_or(self.now);
+        }
+        if slot.worker.is_none() {
+            slot.worker = Some(row.id.clone());
+            let text = format!("Found {} in slot {number} (attempt {}).", row.id, slot.attempt);
+            self.record(text);
+        }
+    }
+
+    fn follow_slot(&mut self, number: u32) {
+        let Some(slot) = self.memory.slots.get(&number) else { return };
+        let row = slot.worker.as_ref().and_then(|id| self.workers.get(id)).copied();
+        match row {
+            None if planted::is(Bug::EmptyIsGone) => drop(self.memory.slots.remove(&number)),
+            None => self.follow_unseen(number),
+            Some(row) if !row.state.is_live() => self.lost(number, row),
+            Some(_) => self.follow_probe(number),
+        }
+    }
+
+    /// EC2 does not show the instance. If it answers, it lives; otherwise its launch is repeated:
+    /// the same token returns the instance if there is one.
+    fn follow_unseen(&mut self, number: u32) {
+        let Some(slot) = self.memory.slots.get(&number).cloned() else { return };
+        if self.probe_of(&slot) == Some(Probe::Answered) {
+            return self.follow_probe(number);
+        }
+        let who = who(number, &slot);
+        let missing_since = slot.missing_since.unwrap_or(self.now);
+        let launch = self.launch_of(number, &slot).filter(|_| !slot.is_adopted);
+        let launch = if planted::is(Bug::RegionalToken) { self.elsewhere(number, launch) } else { launch };
+        let subnet_is_gone = !self.release.worker.subnets.iter().any(|subnet| subnet.id == slot.subnet);
+        if subnet_is_gone {
+            // A network cannot be removed while an instance is in it.
+            self.record(format!("Gave up {who}: its subnet does not exist any more."));
+            self.memory.slots.remove(&number);
+            return;
+        }
+        let is_dark = self.observation.is_partial || self.observation.dark.contains_key(&slot.zone);
+        if (launch.is_none() || slot.is_unwanted) && self.age(missing_since) > MISSING && !is_dark {
+            self.record(format!("Gave up {who}: EC2 has not shown it for five minutes."));
+            self.memory.slots.remove(&number);
+            return;
+        }
+        if let Some(slot) = self.memory.slots.get_mut(&number) {
+            slot.missing_since = Some(missing_since);
+        }
+        match launch {
+            Some(_) if slot.is_unwanted => {}
+            Some(launch) => self.replays.push(launch),
+            None => self.hold(format!("a verdict on {who}: EC2 does not show it, which proves nothing yet")),
+        }
+        let is_overdue = match slot.phase {
+            Phase::Launching => self.age(slot.since) > UNRESOLVED,
+            Phase::Booting => self.age(slot.since) > BOOT_GRACE,
+            Phase::Healthy | Phase::Suspect | Phase::Dead | Phase::Unresolved => false,
+        };
+        if is_overdue && planted::is(Bug::UnresolvedForgotten) {
+            self.memory.slots.remove(&number);
+        } else if is_overdue {
+            self.enter(number, Phase::Unresolved);
+            self.record(format!("Nothing is known of {who}; another slot takes its place meanwhile."));
+        } else if !is_booting(slot.phase) {
+            self.follow_probe(number);
+        }
+    }
+
+    /// The same launch in another zone.
+    fn elsewhere(&mut self, number: u32, launch: Option<Launch>) -> Option<Launch> {
+        let mut launch = launch?;
+        let mut subnets = self.release.worker.subnets.iter();
+        let other = subnets.find(|subnet| subnet.id != launch.subnet)?;
+        launch.subnet.clone_from(&other.id);
+        if let Some(slot) = self.memory.slots.get_mut(&number) {
+            slot.subnet.clone_from(&other.id);
+            slot.zone.clone_from(&other.zone);
+        }
+        Some(launch)
+    }
+
+    /// Which ones first changes from tick to tick, so that none waits for ever.
+    fn bound_replays(&mut self) {
+        let number = self.replays.len();
+        if number > REPLAYS_PER_TICK {
+            let turn = usize::try_from(self.now.as_second().unsigned_abs() / 20).unwrap_or(0);
+            self.replays.rotate_left(turn * REPLAYS_PER_TICK % number);
+            self.replays.truncate(REPLAYS_PER_TICK);
+        }
+    }
+
+    /// EC2 says that the instance is on its way out or has stopped: nothing is killed by replacing it.
+    fn lost(&mut self, number: u32, row: &Instance) {
+        let Some(slot) = self.memory.slots.get(&number) else { return };
+        if slot.phase != Phase::Dead {
+            self.memory.losses.push(self.now);
+        }
+        if is_booting(slot.phase) {
+            let release = slot.release.clone();
+            self.boot_failed(&release);
+        }
+        let how = match row.state {
+            State::Stopped => "was stopped",
+            State::Pending | State::Running | State::ShuttingDown | State::Terminated => "was terminated",
+        };
+        self.record(format!("Lost {}: it {how}, not by us.", row.id));
+        self.retire(number, LeavingStage::Terminating, "lost", false);
+    }
+
+    fn follow_probe(&mut self, number: u32) {
+        let Some(slot) = self.memory.slots.get(&number) else { return };
+        let Some(id) = slot.worker.clone() else { return };
+        let fails = planted::is(Bug::MissingAddressFails)
+            && self.workers.get(&id).is_some_and(|row| row.address.is_none());
+        let heard = if fails { Some(Probe::Silent) } else { self.probe_of(slot) };
+        match (heard, slot.phase) {
+            (Some(Probe::Answered), Phase::Healthy) => {}
+            (Some(Probe::Answered), _) => self.becomes_healthy(number),
+            (_, Phase::Launching | Phase::Booting | Phase::Unresolved) => {
+                let grace = if planted::is(Bug::ShortBootGrace) { BOOT_GRACE / 3 } else { BOOT_GRACE };
+                if self.age(slot.since) > grace && !planted::is(Bug::BootsNeverGivenUp) {
+                    self.give_up_boot(number, &id);
+                }
+            }
+            // Without an address there is no verdict, until it is plain that there will be none.
+            (None, Phase::Dead) if !slot.served => self.dead.push(number),
+            (None, Phase::Suspect) if self.age(slot.since) > MISSING => self.dead.push(number),
+            (None, Phase::Healthy) if slot.addr.is_none() && self.age(slot.since) > MISSING => {
+                self.dead.push(number);
+            }
+            (None, _) => {}
+            (Some(Probe::Silent), Phase::Healthy) if planted::is(Bug::OneSilence) => self.dead.push(number),
+            (Some(Probe::Silent), Phase::Healthy) => {
+                self.enter(number, Phase::Suspect);
+                self.record(format!("{id} did not answer in time; one more silent tick and it is replaced."));
+            }
+            (Some(Probe::Silent), Phase::Suspect)
+                if self.age(slot.since) < SECOND_LOOK && !planted::is(Bug::NoSecondLook) => {}
+            (Some(Probe::Silent), Phase::Suspect | Phase::Dead)
+            | (Some(Probe::Refused), Phase::Healthy | Phase::Suspect | Phase::Dead) => self.dead.push(number),
+        }
+    }
+
+    pub(super) fn becomes_healthy(&mut self, number: u32) {
+        let Some(slot) = self.memory.slots.get(&number) else { return };
+        let id = who(number, slot);
+        let text = if is_booting(slot.phase) {
+            let seconds = self.age(slot.since).as_secs().max(0);
+            self.memory.boots.remove(&slot.release);
+            format!("{id} serves, {seconds} s after its launch.")
+        } else {
+            format!("{id} answers again.")
+        };
+        if self.memory.proven.is_none() && slot.release == self.release.id {
+            self.memory.proven = Some(self.release.as_ref().clone());
+        }
+        self.enter(number, Phase::Healthy);
+        if let Some(slot) = self.memory.slots.get_mut(&number) {
+            slot.served = true;
+        }
+        self.record(text);
+    }
+
+    pub(super) fn enter(&mut self, number: u32, phase: Phase) {
+        if let Some(slot) = self.memory.slots.get_mut(&number) {
+            slot.phase = phase;
+            slot.since = self.now;
+        }
+    }
+
+    /// Needs nobody who answers, for it never had traffic; but if nobody at all is heard, the fault
+    /// may be ours, and it is kept as dead.
+    fn give_up_boot(&mut self, number: u32, id: &WorkerId) {
+        let Some(slot) = self.memory.slots.get(&number) else { return };
+        let release = slot.release.clone();
+        self.boot_failed(&release);
+        self.memory.losses.push(self.now);
+        let seconds = BOOT_GRACE.as_secs();
+        let is_deaf = self.is_deaf() && !planted::is(Bug::DeafBootsGivenUp);
+        if !is_deaf && !self.is_young() {
+            self.record(format!("Gave up {id}: it did not answer within {seconds} s of its launch."));
+            self.retire(number, LeavingStage::Terminating, "its boot failed", true);
+        } else {
+            self.enter(number, Phase::Dead);
+            self.record(format!(
+                "{id} did not answer within {seconds} s of its launch, but is not terminated yet: nobody is \
+                 heard, so the fault may be ours."
+            ));
+        }
+    }
+
+    pub(super) fn boot_failed(&mut self, release: &str) {
+        let boots = self.memory.boots.entry(release.to_owned()).or_default();
+        boots.failures += 1;
+        boots.last_failure = Some(self.now);
+    }
+}
+
+/// In a tick that sees too little to judge, an answer is still an answer: a silence before it and
+/// one after it are not two in a row. Gives the number of events.
+pub(super) fn take_good_news(observation: &Observation, memory: &mut Memory, now: Timestamp) -> usize {
+    let answers = |id: &WorkerId| observation.probes.get(id) == Some(&Probe::Answered);
+    let mut news = Vec::new();
+    for slot in memory.slots.values_mut().filter(|slot| matches!(slot.phase, Phase::Suspect | Phase::Dead)) {
+        if let Some(id) = slot.worker.as_ref().filter(|id| answers(id)) {
+            news.push(format!("{id} answers again."));
+            slot.phase = Phase::Healthy;
+            slot.since = now;
+            slot.served = true;
+        }
+    }
+    memory.leaving.retain(|id, leaving| {
+        let is_taken_back = leaving.judged && answers(id);
+        if is_taken_back {
+            news.push(format!("{id} answers after all and is not terminated."));
+        }
+        !is_taken_back
+    });
+    hear_holder(observation, memory);
+    let number = news.len();
+    for text in news {
+        memory.record(now, text);
+    }
+    number
+}
+
+pub(super) fn hear_holder(observation: &Observation, memory: &mut Memory) {
+    if let Some(holder) = &mut memory.balancer.holder
+        && observation.probes.get(&holder.id) == Some(&Probe::Answered)
+    {
+        holder.answered = true;
+        holder.silent_since = None;
+    }
+}
+
+/// The name of a slot's instance in a sentence.
+pub(super) fn who(number: u32, slot: &Slot) -> String {
+    slot.worker.as_ref().map_or_else(|| format!("the launch in slot {number}"), WorkerId::to_string)
+}
+
+pub(super) fn addr(row: &Instance) -> Option<WorkerAddr> {
+    row.address.map(worker_addr)
+}

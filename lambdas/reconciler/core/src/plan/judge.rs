@@ -1,0 +1,178 @@
+//! The brakes: who of the dead is terminated now, and who waits.
+//!
+//! The dead do not count as workers, so a replacement is launched in the same tick either way; a
+//! brake costs money for a dead machine, never capacity.
+
+use std::collections::BTreeMap;
+
+use fleet::memory::{LeavingStage, Phase};
+use jiff::SignedDuration;
+
+use super::Tick;
+use super::follow::{SECOND_LOOK, who};
+use crate::observation::Probe;
+use crate::planted::{self, Bug};
+
+/// In panic one termination a minute: three ticks, with their jitter.
+const PANIC_SPACING: SignedDuration = SignedDuration::from_secs(55);
+/// How long a zone may be silent before its workers are judged like others.
+pub(super) const DARK_ZONE: SignedDuration = SignedDuration::from_mins(15);
+
+/// What of a tick the brakes look at.
+struct Bench {
+    /// Workers that ever answered.
+    served: usize,
+    answering: usize,
+    /// Of the dead, how many may be terminated because somebody answers in their place.
+    replaced: usize,
+    is_many: bool,
+    is_panic: bool,
+    retired: usize,
+}
+
+impl Tick<'_> {
+    pub(super) fn judge(&mut self) {
+        let dead = std::mem::take(&mut self.dead);
+        self.follow_zones(&dead);
+        if dead.is_empty() {
+            return;
+        }
+        let mut bench = self.bench(&dead);
+        self.is_panic = bench.is_panic;
+        for number in dead {
+            match self.why_not(number, &bench) {
+                Some(why) => self.keep_dead(number, &why),
+                None => self.end(number, &mut bench),
+            }
+        }
+    }
+
+    fn bench(&self, dead: &[u32]) -> Bench {
+        let has_served = |number: &u32| self.memory.slots.get(number).is_some_and(|slot| slot.served);
+        let served = self.memory.slots.values().filter(|slot| slot.served).count();
+        let dead = dead.iter().copied().filter(has_served).count();
+        let answering = self.answering();
+        let desired = self.desired().unwrap_or(served);
+        let is_many = dead >= 2 && dead * 5 > served;
+        Bench {
+            served,
+            answering,
+            replaced: (answering + dead).saturating_sub(desired),
+            is_many,
+            is_panic: dead >= 2 && dead * 2 > served,
+            retired: 0,
+        }
+    }
+
+    fn why_not(&self, number: u32, bench: &Bench) -> Option<String> {
+        let slot = self.memory.slots.get(&number)?;
+        let is_seen = slot.worker.as_ref().is_some_and(|id| self.workers.contains_key(id));
+        let last = self.memory.terminations.last();
+        // A tick that a look asked for may follow another at once.
+        let just_now = self.memory.terminations.iter().filter(|at| self.age(**at) < SECOND_LOOK).count();
+        let most = (bench.served / 10).max(1) + usize::from(planted::is(Bug::VelocityOffByOne));
+        let is_often = self.memory.terminations.len() >= (bench.served / 3).max(2)
+            && !planted::is(Bug::TerminationsForgotten);
+        let is_degraded = (bench.is_many || is_often) && !planted::is(Bug::NoDegradedBrake);
+        let is_panic = bench.is_panic && !planted::is(Bug::NoPanicBrake);
+        let was_just_now = last.is_some_and(|last| self.age(*last) < PANIC_SPACING);
+        let why = if !is_seen {
+            "EC2 does not show it, so it may be gone or not"
+        } else if self.is_young() {
+            "memory was lost a moment ago"
+        } else if !slot.served && !self.is_deaf() {
+            return None;
+        } else if bench.answering == 0 && !planted::is(Bug::NoPositiveControl) {
+            "no other worker answers, so the fault may be ours; a replacement is launched first"
+        } else if self.is_dark(&slot.zone) && self.probe_of(slot) == Some(Probe::Silent) {
+            "most of its zone is silent; replacements are launched elsewhere"
+        } else if is_degraded && bench.replaced <= bench.retired {
+            "many fail; a replacement has to answer first"
+        } else if is_panic && (was_just_now || bench.retired > 0 || planted::is(Bug::LostPanicValve)) {
+            "most workers fail at once; one a minute is terminated"
+        } else if just_now >= most && !planted::is(Bug::NoVelocity) {
+            "enough were terminated just now"
+        } else {
+            return None;
+        };
+        Some(why.to_owned())
+    }
+
+    fn keep_dead(&mut self, number: u32, why: &str) {
+        let Some(slot) = self.memory.slots.get(&number) else { return };
+        let id = who(number, slot);
+        if slot.phase != Phase::Dead {
+            self.memory.losses.push(self.now);
+            self.enter(number, Phase::Dead);
+            self.record(format!("{id} is dead, but not terminated yet: {why}."));
+        }
+        self.hold(format!("the termination of {id}: {why}"));
+    }
+
+    fn end(&mut self, number: u32, bench: &mut Bench) {
+        let Some(slot) = self.memory.slots.get(&number) else { return };
+        let id = who(number, slot);
+        if slot.phase != Phase::Dead {
+            self.memory.losses.push(self.now);
+        }
+        if slot.served {
+            bench.retired += 1;
+            self.memory.terminations.push(self.now);
+            self.record(format!("Terminating {id}: it does not answer, and others do."));
+        } else {
+            self.record(format!("Terminating {id}: it never answered, and workers are heard."));
+        }
+        self.retire(number, LeavingStage::Terminating, "it does not answer", true);
+    }
+
+    /// Notices zones that fall silent as a whole, and those that are heard again.
+    fn follow_zones(&mut self, dead: &[u32]) {
+        #[derive(Default)]
+        struct Zone {
+            served: usize,
+            silent: usize,
+            dead: usize,
+            answering: usize,
+        }
+        if dead.is_empty() && self.memory.dark_zones.is_empty() {
+            return;
+        }
+        let mut zones: BTreeMap<&str, Zone> = BTreeMap::new();
+        for (number, slot) in self.memory.slots.iter().filter(|(_, slot)| slot.served) {
+            let zone = zones.entry(slot.zone.as_str()).or_default();
+            let probe = self.probe_of(slot);
+            zone.served += 1;
+            zone.answering += usize::from(probe == Some(Probe::Answered));
+            if dead.contains(number) {
+                zone.dead += 1;
+                zone.silent += usize::from(probe == Some(Probe::Silent));
+            }
+        }
+        let is_silent = |zone: &Zone| zone.silent >= 2 && zone.silent * 100 >= zone.served * 55;
+        let all_dead: usize = zones.values().map(|zone| zone.dead).sum();
+        let all_answering: usize = zones.values().map(|zone| zone.answering).sum();
+        let goes_dark =
+            |zone: &Zone| is_silent(zone) && all_dead == zone.dead && all_answering > zone.answering;
+        let dark: Vec<String> =
+            zones.iter().filter(|(_, zone)| goes_dark(zone)).map(|(name, _)| (*name).to_owned()).collect();
+        let still: Vec<String> = zones
+            .iter()
+            .filter(|(_, zone)| zone.answering == 0 && zone.silent > 0)
+            .map(|(name, _)| (*name).to_owned())
+            .collect();
+        self.memory.dark_zones.retain(|name, _| still.contains(name) || dark.contains(name));
+        for name in dark {
+            if !self.memory.dark_zones.contains_key(&name) {
+                self.record(format!(
+                    "Most workers in {name} are silent while others answer: nobody there is terminated for 15 min."
+                ));
+                self.memory.dark_zones.insert(name, self.now);
+            }
+        }
+    }
+
+    pub(super) fn is_dark(&self, zone: &str) -> bool {
+        self.memory.dark_zones.get(zone).is_some_and(|since| self.age(*since) < DARK_ZONE)
+            && !planted::is(Bug::NoZoneRule)
+    }
+}

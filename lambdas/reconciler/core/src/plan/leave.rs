@@ -1,0 +1,226 @@
+//! Instances on their way out, and instances that nobody remembers.
+
+use std::cmp::Reverse;
+
+use fleet::WorkerId;
+use fleet::memory::{Leaving, LeavingStage, Phase, Slot};
+use jiff::SignedDuration;
+
+use super::Tick;
+use super::follow::{BOOT_GRACE, addr};
+use crate::observation::{Instance, Probe, State};
+use crate::planted::{self, Bug};
+
+/// A worker that leaves the registry may still be known to a load balancer for two seconds, and
+/// finish requests for as long as they may last.
+const DRAIN: SignedDuration = SignedDuration::from_secs(15);
+/// EC2 shows a terminated instance for about an hour; one that never shows up again is forgotten.
+const FORGET: SignedDuration = SignedDuration::from_hours(1);
+/// An instance without a place in memory may be a launch whose intent is being written.
+/// Two ticks later, drained, it is gone: within 140 s of its launch.
+const ORPHAN_AGE: SignedDuration = SignedDuration::from_secs(90);
+
+impl Tick<'_> {
+    pub(super) fn follow_leaving(&mut self) {
+        let ids: Vec<WorkerId> = self.memory.leaving.keys().cloned().collect();
+        for id in ids {
+            let Some(leaving) = self.memory.leaving.get(&id) else { continue };
+            let age = self.age(leaving.since);
+            if self.take_back(&id) {
+                continue;
+            }
+            match self.workers.get(&id).map(|row| row.state) {
+                Some(State::Terminated) => {
+                    self.memory.leaving.remove(&id);
+                }
+                None if age > FORGET => {
+                    self.memory.leaving.remove(&id);
+                }
+                None | Some(State::ShuttingDown) => {}
+                // Nothing is killed by ending it.
+                Some(State::Stopped) => {
+                    if let Some(leaving) = self.memory.leaving.get_mut(&id) {
+                        leaving.stage = LeavingStage::Terminating;
+                    }
+                    self.end_again(&id);
+                }
+                Some(State::Pending | State::Running) => self.follow_out(&id),
+            }
+        }
+    }
+
+    /// One that was judged by its probes and answers after all is a worker again.
+    fn take_back(&mut self, id: &WorkerId) -> bool {
+        let is_judged = self.memory.leaving.get(id).is_some_and(|leaving| leaving.judged);
+        let is_taken_back =
+            is_judged && self.probe(id) == Some(Probe::Answered) && !planted::is(Bug::NeverTakenBack);
+        if is_taken_back {
+            self.record(format!("{id} answers after all and is not terminated."));
+            self.memory.leaving.remove(id);
+        }
+        is_taken_back
+    }
+
+    pub(super) fn take_back_all(&mut self) {
+        let ids: Vec<WorkerId> = self.memory.leaving.keys().cloned().collect();
+        for id in ids {
+            self.take_back(&id);
+        }
+    }
+
+    /// One that still runs although it is to leave.
+    fn follow_out(&mut self, id: &WorkerId) {
+        self.notice_unpublished(id);
+        let Some(leaving) = self.memory.leaving.get(id).cloned() else { return };
+        match leaving.stage {
+            LeavingStage::Draining => {
+                let since =
+                    if planted::is(Bug::DrainFromPlan) { Some(leaving.since) } else { leaving.unpublished };
+                if since.is_some_and(|since| self.age(since) >= DRAIN) {
+                    self.record(format!("Terminating {id}: it is drained ({}).", leaving.reason));
+                    if let Some(leaving) = self.memory.leaving.get_mut(id) {
+                        leaving.stage = LeavingStage::Terminating;
+                        leaving.since = self.now;
+                    }
+                    self.end_again(id);
+                }
+            }
+            LeavingStage::Terminating if planted::is(Bug::BlindReplay) => self.end_again(id),
+            LeavingStage::Terminating if leaving.judged && leaving.served => {
+                // Where nobody is desired it is no verdict any more, but the operator's wish.
+                if self.desired() == Some(0) || (self.answering() > 0 && self.probe(id).is_some()) {
+                    self.end_again(id);
+                } else {
+                    self.hold(format!("the termination of {id}: no other worker answers"));
+                }
+            }
+            LeavingStage::Terminating if leaving.judged && self.is_deaf() => {
+                self.hold(format!("the termination of {id}: nobody is heard"));
+            }
+            LeavingStage::Terminating if leaving.judged && !self.fails_again(id) => {
+                self.hold(format!("the termination of {id}: it was not asked again"));
+            }
+            LeavingStage::Terminating => self.end_again(id),
+        }
+    }
+
+    /// It was asked in this tick, or has no address to be asked at.
+    fn fails_again(&self, id: &WorkerId) -> bool {
+        self.probe(id).is_some() || self.workers.get(id).is_some_and(|row| row.address.is_none())
+    }
+
+    /// A drain is counted from the registry that takes the worker out, which may be written later
+    /// than it was planned, or by a later tick.
+    fn notice_unpublished(&mut self, id: &WorkerId) {
+        let is_published = self.is_published(id);
+        let written_at = self.published.map_or(self.now, |published| published.written_at);
+        if let Some(leaving) = self.memory.leaving.get_mut(id) {
+            if is_published {
+                leaving.unpublished = None;
+            } else {
+                leaving.unpublished.get_or_insert(written_at.max(leaving.since));
+            }
+        }
+    }
+
+    fn end_again(&mut self, id: &WorkerId) {
+        if !self.terminations.contains(id) {
+            self.terminations.push(id.clone());
+        }
+    }
+
+    pub(super) fn is_published(&self, id: &WorkerId) -> bool {
+        self.published.is_some_and(|registry| registry.workers.contains_key(id))
+    }
+
+    /// Instances of ours that are not remembered: after a lost memory, or a launch whose slot was
+    /// given up before it was seen.
+    pub(super) fn adopt_unknown(&mut self) {
+        let mut rows: Vec<&Instance> = Vec::new();
+        for row in self.workers.values().copied() {
+            if let (Some(slot), Some(attempt)) = (row.slot, row.attempt) {
+                let highest = self.memory.attempts.entry(slot).or_insert(0);
+                *highest = (*highest).max(attempt);
+            }
+            let is_gone = matches!(row.state, State::ShuttingDown | State::Terminated);
+            if !is_gone && !self.is_known(&row.id) {
+                rows.push(row);
+            }
+        }
+        // Of two instances of one slot, the one that answers is kept, else the later attempt.
+        rows.sort_by_key(|row| Reverse((self.probe(&row.id) == Some(Probe::Answered), row.attempt)));
+        let mut drained = 0;
+        for row in rows {
+            let age = row.launched.map_or(SignedDuration::ZERO, |launched| self.age(launched));
+            let most = (self.desired().unwrap_or(0) / 4).max(2);
+            match (row.slot, row.attempt) {
+                (Some(number), Some(attempt))
+                    if row.state.is_live() && !self.memory.slots.contains_key(&number) =>
+                {
+                    self.adopt(row, number, attempt, age);
+                }
+                _ if self.probe(&row.id) == Some(Probe::Answered)
+                    && self.desired().is_some_and(|desired| self.answering() < desired) =>
+                {
+                    self.hold(format!("the removal of {}: it answers, and too few others do", row.id));
+                }
+                _ if planted::is(Bug::OrphansStay) => {}
+                _ if age > ORPHAN_AGE && !self.is_young() && drained < most => {
+                    drained += 1;
+                    self.drain_orphan(row);
+                }
+                _ => self.hold(format!("what to do with {}: it is new and belongs to no slot", row.id)),
+            }
+        }
+    }
+
+    fn is_known(&self, id: &WorkerId) -> bool {
+        self.memory.leaving.contains_key(id)
+            || self.memory.slots.values().any(|slot| slot.worker.as_ref() == Some(id))
+    }
+
+    fn adopt(&mut self, row: &Instance, number: u32, attempt: u32, age: SignedDuration) {
+        // One that may have served is judged as one that did, with all brakes.
+        let served = (self.is_published(&row.id) || age > BOOT_GRACE) && !planted::is(Bug::AdoptedAsNew);
+        let (phase, since) = if served && self.probe(&row.id).is_some() {
+            (Phase::Suspect, self.now)
+        } else if served {
+            // It was not asked, so it has not been silent either.
+            (Phase::Healthy, self.now)
+        } else {
+            (Phase::Booting, row.launched.unwrap_or(self.now))
+        };
+        let slot = Slot {
+            attempt,
+            release: row.release.clone(),
+            subnet: row.subnet.clone(),
+            zone: row.zone.clone(),
+            phase,
+            since,
+            worker: Some(row.id.clone()),
+            addr: addr(row).or_else(|| self.published?.workers.get(&row.id).map(|worker| worker.addr)),
+            missing_since: None,
+            is_adopted: true,
+            is_unwanted: false,
+            served,
+        };
+        self.memory.slots.insert(number, slot);
+        self.record(format!("Adopted {} into slot {number}.", row.id));
+        if self.probe(&row.id) == Some(Probe::Answered) {
+            self.becomes_healthy(number);
+        }
+    }
+
+    fn drain_orphan(&mut self, row: &Instance) {
+        self.record(format!("Removing {}: it belongs to no slot.", row.id));
+        let leaving = Leaving {
+            stage: LeavingStage::Draining,
+            since: self.now,
+            reason: "it belongs to no slot".to_owned(),
+            unpublished: None,
+            judged: false,
+            served: true,
+        };
+        self.memory.leaving.insert(row.id.clone(), leaving);
+    }
+}

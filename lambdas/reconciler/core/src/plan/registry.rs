@@ -1,0 +1,74 @@
+//! Says who gets traffic.
+//!
+//! A worker that fell silent once keeps its place: load balancers watch it themselves and are
+//! faster. If nobody is left, or most are dead at once, the dead are published as well: a fleet
+//! that is not heard is not a fleet that is gone.
+
+use fleet::memory::{Phase, Slot};
+use fleet::registry::RegisteredWorker;
+use fleet::{Registry, WorkerId};
+
+use super::Tick;
+use super::follow::MISSING;
+use crate::planted::{self, Bug};
+
+impl Tick<'_> {
+    /// The next registry, or `None` if readers have it already.
+    pub(super) fn next_registry(&mut self) -> Option<Registry> {
+        let published = self.published;
+        let desired = self.memory.desired?;
+        let serving = |slot: &Slot| {
+            matches!(slot.phase, Phase::Healthy | Phase::Suspect)
+                || (slot.phase == Phase::Booting && planted::is(Bug::PublishesBoots))
+        };
+        let slots = || self.memory.slots.values();
+        let with_dead = (self.is_panic || !slots().any(serving)) && !planted::is(Bug::RegistryEmptied);
+        // A look judges nobody: the dead that are published stay so until the next tick.
+        let stays =
+            |slot: &Slot| self.is_look && slot.worker.as_ref().is_some_and(|id| self.is_published(id));
+        let is_gone = |slot: &Slot| {
+            let row = slot.worker.as_ref().and_then(|id| self.workers.get(id));
+            row.is_some_and(|row| !row.state.is_live())
+        };
+        let is_published = |slot: &&Slot| {
+            !is_gone(slot)
+                && (serving(slot) || (slot.phase == Phase::Dead && slot.served && (with_dead || stays(slot))))
+        };
+        let mut next = Registry {
+            revision: 0,
+            written_at: self.now,
+            desired,
+            notice: self.memory.notice.clone(),
+            workers: slots().filter(is_published).filter_map(entry).chain(self.published_unknown()).collect(),
+        };
+        let revision = self.memory.revision.max(published.map_or(0, |published| published.revision));
+        if published.is_some_and(|published| published.same_content(&next)) {
+            self.memory.revision = revision;
+            return None;
+        }
+        next.revision = revision + u64::from(!planted::is(Bug::RevisionStays));
+        self.memory.revision = next.revision;
+        Some(next)
+    }
+
+    /// Workers that readers know and memory, begun anew, does not: as long as EC2 does not show them,
+    /// or shows them as live and nobody judged them yet, they may serve.
+    fn published_unknown(&self) -> Vec<(WorkerId, RegisteredWorker)> {
+        let may_serve = |id: &WorkerId| {
+            self.workers.get(id).is_none_or(|row| row.state.is_live())
+                && !self.memory.leaving.contains_key(id)
+                && !self.memory.slots.values().any(|slot| slot.served && slot.worker.as_ref() == Some(id))
+        };
+        let published = self.published.iter().flat_map(|published| &published.workers);
+        let is_known_enough =
+            !self.memory.follows_loss || self.memory.began.is_some_and(|began| self.age(began) > MISSING);
+        published
+            .filter(|(id, _)| !is_known_enough && may_serve(id) && !planted::is(Bug::RegistryForgets))
+            .map(|(id, worker)| (id.clone(), worker.clone()))
+            .collect()
+    }
+}
+
+fn entry(slot: &Slot) -> Option<(WorkerId, RegisteredWorker)> {
+    Some((slot.worker.clone()?, RegisteredWorker { addr: slot.addr?, zone: slot.zone.clone() }))
+}

@@ -1,0 +1,336 @@
+//! Makes the number of workers right.
+
+use std::collections::BTreeMap;
+
+use fleet::memory::{LeavingStage, Lowering, Memory, Phase, Slot};
+use fleet::release::{Release, SubnetSpec};
+use fleet::{DesiredCount, WorkerId};
+use jiff::{SignedDuration, Timestamp};
+
+use super::Tick;
+use super::follow::who;
+use crate::observation::{Observation, Role};
+use crate::planted::{self, Bug};
+
+/// EC2 takes five launches at once and two a second after that.
+const LAUNCHES_PER_TICK: usize = 20;
+/// Boot failures in a row before launches slow down: one may be bad luck, three are a bad release.
+const BOOT_LOOP: u32 = 3;
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(30);
+/// How many workers of a release that never served may boot at a time.
+const UNPROVEN_BOOTS: usize = 3;
+/// The next tick, less its jitter: an editor that saves twice, or a slip that is seen at once. A longer
+/// wait would make people believe that nothing happens.
+const CONFIRM: SignedDuration = SignedDuration::from_secs(15);
+/// Past the budget of an hour.
+const SLOW_LAUNCHES: SignedDuration = SignedDuration::from_mins(3);
+
+/// Slots and their numbers, by zone.
+type ByZone<'a> = BTreeMap<&'a str, Vec<(u32, &'a Slot)>>;
+
+/// Takes the desired count over if it is a good one. Gives the number of events.
+pub(super) fn take_desired(observation: &Observation, memory: &mut Memory, now: Timestamp) -> usize {
+    let published = observation.registry.as_ref().ok().and_then(Option::as_deref);
+    let mut news = 0;
+    if memory.desired.is_none()
+        && let Some(registry) = published
+    {
+        memory.desired = Some(registry.desired);
+        memory.record(now, format!("Desired count {} is taken from the registry.", registry.desired));
+        news += 1;
+    }
+    match &observation.desired {
+        Ok(desired) => {
+            let is_news = memory.desired != Some(*desired);
+            if is_news && is_confirmed(*desired, memory, now) {
+                let before = memory.desired.map_or("nothing".to_owned(), |count| count.to_string());
+                memory.record(now, format!("Desired count changed from {before} to {desired}."));
+                news += 1;
+                memory.desired = Some(*desired);
+            }
+            if memory.desired == Some(*desired) {
+                memory.lowering = None;
+            }
+            memory.notice = None;
+        }
+        Err(why) => {
+            memory.lowering = None;
+            let rest = memory
+                .desired
+                .map_or("nothing is in force".to_owned(), |count| format!("{count} stays in force"));
+            let notice = format!("{why}; {rest}");
+            if memory.notice.as_ref() != Some(&notice) {
+                memory.record(now, format!("{notice}."));
+                news += 1;
+            }
+            memory.held.push(notice.clone());
+            memory.notice = Some(notice);
+        }
+    }
+    news
+}
+
+/// Whether a new count may be acted on: one that takes most of the fleet away is read again first.
+fn is_confirmed(desired: DesiredCount, memory: &mut Memory, now: Timestamp) -> bool {
+    let Some(before) = memory.desired else { return true };
+    let takes_most = desired < before && (desired.get() == 0 || desired.get() * 2 < before.get());
+    if !takes_most || planted::is(Bug::LoweringAtOnce) {
+        return true;
+    }
+    let lowering = memory.lowering.take().filter(|lowering| lowering.to == desired);
+    let lowering = lowering.unwrap_or(Lowering { to: desired, since: now });
+    let is_confirmed = now.duration_since(lowering.since) >= CONFIRM;
+    if !is_confirmed {
+        memory.held.push(format!(
+            "the desired count {desired}: it takes most of {before} workers away, and counts once it was read \
+             for {} s",
+            CONFIRM.as_secs()
+        ));
+        memory.lowering = Some(lowering);
+    }
+    is_confirmed
+}
+
+impl Tick<'_> {
+    /// Workers that serve or will; a dead one that waits for a brake does not count.
+    pub(super) fn live(&self) -> usize {
+        self.memory.slots.values().filter(|slot| self.counts(slot)).count()
+    }
+
+    /// Where nobody is desired the others count as well: they would wait for ever for a replacement
+    /// that answers, and to remove them is the operator's wish, not a verdict.
+    pub(super) fn counts(&self, slot: &Slot) -> bool {
+        let is_dead = slot.phase == Phase::Dead && !planted::is(Bug::DeadCount);
+        let is_worker = !is_dead && slot.phase != Phase::Unresolved;
+        !slot.is_unwanted && (is_worker || self.desired() == Some(0))
+    }
+
+    pub(super) fn shrink(&mut self) {
+        let Some(desired) = self.desired() else { return };
+        let live = self.live();
+        let surge = if planted::is(Bug::DrainsFirst) { 0 } else { self.surge };
+        let surplus = live.saturating_sub(desired + surge);
+        if surplus > 0 && self.is_young() {
+            return self.hold(format!("the removal of {surplus} workers: memory was lost a moment ago"));
+        }
+        let is_rollout = self.new_ones_serve() && self.surge == 0 && surplus <= Self::batch(desired);
+        for number in self.least_needed(surplus.min((live / 4).max(3))) {
+            let Some(slot) = self.memory.slots.get(&number) else { return };
+            // One that never served has nothing to drain.
+            let drains = slot.served && !planted::is(Bug::NoDrain);
+            let stage = if drains { LeavingStage::Draining } else { LeavingStage::Terminating };
+            let who = who(number, slot);
+            let is_replaced = is_rollout && self.is_old(slot);
+            let why = if is_replaced { "a newer release serves" } else { "more workers than desired" };
+            let is_unknown = slot.worker.is_none();
+            self.replays.retain(|launch| launch.slot != number || launch.role != Role::Worker);
+            self.record(format!("Removing {who}: {why} ({desired} are desired)."));
+            if is_unknown && !planted::is(Bug::UnwantedForgotten) {
+                self.unwant(number);
+            } else {
+                self.retire(number, stage, why, false);
+            }
+        }
+    }
+
+    /// The launch may have taken place, or may still: the slot waits for what comes of it.
+    fn unwant(&mut self, number: u32) {
+        self.enter(number, Phase::Unresolved);
+        let now = self.now;
+        if let Some(slot) = self.memory.slots.get_mut(&number) {
+            slot.is_unwanted = true;
+            slot.missing_since.get_or_insert(now);
+        }
+    }
+
+    /// Who goes first when there are too many, in this order.
+    fn least_needed(&self, number: usize) -> Vec<u32> {
+        let usefulness = |slot: &Slot| match slot.phase {
+            _ if planted::is(Bug::DrainsFirst) && self.is_old(slot) => 0,
+            Phase::Healthy if planted::is(Bug::SurplusServes) => 0,
+            Phase::Launching | Phase::Unresolved => 0,
+            Phase::Booting => 1,
+            Phase::Suspect => 2,
+            Phase::Healthy | Phase::Dead if self.is_old(slot) => 3,
+            Phase::Healthy | Phase::Dead => 4,
+        };
+        let mut crowds = self.zones();
+        // Of the equally useful, in each zone the highest slot is the last.
+        let mut ranks: BTreeMap<u8, ByZone<'_>> = BTreeMap::new();
+        for (number, slot) in self.memory.slots.iter().filter(|(_, slot)| self.counts(slot)) {
+            let rank = ranks.entry(usefulness(slot)).or_default();
+            rank.entry(slot.zone.as_str()).or_default().push((*number, slot));
+        }
+        let mut chosen = Vec::new();
+        for zones in ranks.values_mut() {
+            while chosen.len() < number {
+                let crowd = |zone: &str| crowds.get(zone).copied().unwrap_or(0);
+                let last = |(zone, slots): &(&&str, &mut Vec<(u32, &Slot)>)| {
+                    slots.last().map(|(number, _)| (crowd(zone), *number))
+                };
+                let Some((zone, slots)) = zones.iter_mut().max_by_key(last) else { break };
+                let Some((number, slot)) = slots.pop() else { break };
+                chosen.push(number);
+                // One that is not known yet keeps its slot for a while.
+                if slot.worker.is_some()
+                    && let Some(crowd) = crowds.get_mut(zone)
+                {
+                    *crowd -= 1;
+                }
+            }
+        }
+        chosen
+    }
+
+    fn zones(&self) -> BTreeMap<&str, usize> {
+        let mut zones = BTreeMap::new();
+        for slot in self.memory.slots.values() {
+            *zones.entry(slot.zone.as_str()).or_insert(0) += 1;
+        }
+        zones
+    }
+
+    pub(super) fn grow(&mut self) {
+        let Some(desired) = self.desired() else { return };
+        let live = self.live();
+        let missing = (desired + self.surge).saturating_sub(live);
+        let healing = desired.saturating_sub(live.saturating_sub(self.on_trial()));
+        let mut allowed = self.launches_allowed(desired, missing);
+        for n in 0..missing {
+            if allowed == 0 {
+                return;
+            }
+            let from_proven = n < healing && self.heals_from_proven();
+            let proven = self.memory.proven.clone().filter(|_| from_proven);
+            let definition = proven.unwrap_or_else(|| self.release.as_ref().clone());
+            if let Some(why) = self.boots_too_often(&definition.id) {
+                self.hold(format!("{} launches: {why}", missing - n));
+                return;
+            }
+            if !self.open_slot(&definition) {
+                return;
+            }
+            allowed -= 1;
+        }
+    }
+
+    /// How many of the missing workers may be launched now, whatever their release.
+    fn launches_allowed(&mut self, desired: usize, missing: usize) -> usize {
+        if missing == 0 {
+            return 0;
+        }
+        let slots = &self.memory.slots;
+        let is_here = |id: &WorkerId| self.workers.get(id).is_some_and(|row| row.state.is_live());
+        let leaving = self.memory.leaving.keys().filter(|id| is_here(id)).count();
+        let number = slots.len() + leaving;
+        let is_stuck = self.answering() == 0 && number >= 2 * desired + 2 && number < 3 * desired + 6;
+        let is_pausing = self.memory.last_launch.is_some_and(|last| self.age(last) < LONGEST_PAUSE);
+        let valve = usize::from(is_stuck && !is_pausing && !planted::is(Bug::LostCapValve));
+        let cap = (2 * desired + 2).saturating_sub(number).max(valve);
+        let cap = if planted::is(Bug::NoCap) { usize::MAX } else { cap };
+        let booting = slots.values().filter(|slot| is_awaited(slot.phase)).count();
+        let is_deaf =
+            self.answering() == 0 && slots.values().any(|slot| slot.served && slot.phase == Phase::Dead);
+        let is_deaf = is_deaf && !planted::is(Bug::DeafLaunches);
+        let deaf = desired.div_ceil(5).max(2).saturating_sub(booting);
+        let is_dear = self.memory.losses.len() >= 3 * desired + 10 && !planted::is(Bug::NoLaunchBudget);
+        let is_soon = self.memory.last_launch.is_some_and(|last| self.age(last) < SLOW_LAUNCHES);
+        let is_unsure = self.is_young() && self.memory.follows_loss;
+        let limits = [
+            (
+                cap,
+                "there are twice as many instances as desired already; if none of them answers, look at one",
+            ),
+            (if is_deaf { deaf } else { usize::MAX }, "nobody answers; a few replacements have to first"),
+            (
+                if is_dear { usize::from(!is_soon) } else { usize::MAX },
+                "too many workers were lost within the hour; one in three minutes",
+            ),
+            (
+                if is_unsure { 0 } else { usize::MAX },
+                "memory was lost a moment ago, and EC2 may not show all yet",
+            ),
+            (
+                LAUNCHES_PER_TICK.saturating_sub(self.replays.len()),
+                "as many as EC2 takes in a tick are under way",
+            ),
+        ];
+        let (allowed, why) = limits.into_iter().min_by_key(|(allowed, _)| *allowed).unwrap_or((0, ""));
+        if allowed < missing {
+            self.hold(format!("{} launches: {why}", missing - allowed));
+        }
+        allowed
+    }
+
+    /// Why no more workers of a release may be launched now, if so.
+    fn boots_too_often(&self, release: &str) -> Option<String> {
+        let of_release = self.memory.slots.values().filter(|slot| slot.release == release);
+        let booting = of_release.filter(|slot| is_awaited(slot.phase)).count();
+        let is_proven = self.memory.proven.as_ref().is_some_and(|proven| proven.id == release);
+        if !is_proven && booting >= UNPROVEN_BOOTS && !planted::is(Bug::UnprovenBoots) {
+            return Some(format!("release {release} has not served yet; {UNPROVEN_BOOTS} boot at a time"));
+        }
+        let boots = self.memory.boots.get(release).filter(|boots| boots.failures >= BOOT_LOOP)?;
+        let pause = pause(boots.failures);
+        let is_early = boots.last_failure.is_some_and(|last| self.age(last) < pause);
+        ((booting > 0 || is_early) && !planted::is(Bug::NoBackOff)).then(|| {
+            format!("{} boots in a row failed; one is tried every {} min", boots.failures, pause.as_mins())
+        })
+    }
+
+    fn open_slot(&mut self, definition: &Release) -> bool {
+        let Some(subnet) = self.emptiest_subnet(&definition.worker.subnets) else {
+            self.hold("launches: the release names no subnet".to_owned());
+            return false;
+        };
+        let free = (0..).find(|number| !self.memory.slots.contains_key(number));
+        let Some(number) = free else { return false };
+        let last = self.memory.attempts.get(&number).copied().unwrap_or(0);
+        let attempt = last + u32::from(!planted::is(Bug::NoAttemptBump));
+        self.memory.attempts.insert(number, attempt);
+        let slot = Slot {
+            attempt,
+            release: definition.id.clone(),
+            subnet: subnet.id,
+            zone: subnet.zone,
+            phase: Phase::Launching,
+            since: self.now,
+            worker: None,
+            addr: None,
+            missing_since: None,
+            is_adopted: false,
+            is_unwanted: false,
+            served: false,
+        };
+        self.launches.extend(self.launch_of(number, &slot));
+        self.memory.slots.insert(number, slot);
+        self.memory.last_launch = Some(self.now);
+        true
+    }
+
+    /// The subnet in the zone with fewest workers; zones that are dark or without capacity only if
+    /// there is no other.
+    pub(super) fn emptiest_subnet(&mut self, subnets: &[SubnetSpec]) -> Option<SubnetSpec> {
+        let now = self.now;
+        self.memory.avoid.retain(|_, until| *until > now);
+        let zones = self.zones();
+        let is_bad = |subnet: &SubnetSpec| {
+            self.memory.avoid.contains_key(&subnet.id)
+                || self.is_dark(&subnet.zone)
+                || self.observation.dark.contains_key(&subnet.zone)
+        };
+        let crowd = |subnet: &SubnetSpec| zones.get(subnet.zone.as_str()).copied().unwrap_or(0);
+        subnets.iter().min_by_key(|subnet| (is_bad(subnet), crowd(subnet))).cloned()
+    }
+}
+
+/// Whether its first answer is expected any moment; of an unresolved launch nothing is expected.
+const fn is_awaited(phase: Phase) -> bool {
+    matches!(phase, Phase::Launching | Phase::Booting)
+}
+
+/// 1, 2, 4 … 30 minutes.
+pub(super) fn pause(failures: u32) -> SignedDuration {
+    let doublings = failures.saturating_sub(BOOT_LOOP).min(5);
+    SignedDuration::from_mins(1 << doublings).min(LONGEST_PAUSE)
+}

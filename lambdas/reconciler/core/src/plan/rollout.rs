@@ -1,0 +1,145 @@
+//! Brings a new release to workers that run an older one, a few at a time.
+//!
+//! ```text
+//! all well --> one of the new release beyond the desired number --> it serves for 55 s -->
+//! as many old ones drain --> all well --> …
+//!                   \--> its boot fails twice --> frozen: the old release stays, one try in 30 min
+//! ```
+
+use fleet::memory::{Phase, Slot};
+use jiff::SignedDuration;
+
+use super::Tick;
+use crate::observation::is_booting;
+use crate::planted::{self, Bug};
+
+/// Three ticks in a row in which the first worker of a new release answers.
+const TRIAL: SignedDuration = SignedDuration::from_secs(55);
+/// One failed boot may be bad luck.
+const FREEZE: u32 = 2;
+/// A cause outside the release may pass; the same release cannot be deployed again to say so.
+const FROZEN_TRY: SignedDuration = SignedDuration::from_mins(30);
+
+impl Tick<'_> {
+    /// Decides how many workers there may be beyond the desired number.
+    pub(super) fn roll_out(&mut self) {
+        let Some(desired) = self.desired().filter(|desired| *desired > 0) else { return };
+        let old = self.memory.slots.values().filter(|slot| self.is_old(slot)).count();
+        if old == 0 {
+            return self.prove();
+        }
+        let is_well = |slot: &Slot| slot.phase == Phase::Healthy;
+        let well = self.memory.slots.values().filter(|slot| is_well(slot)).count();
+        let all_are_well = (well >= desired && self.memory.slots.values().all(is_well))
+            || planted::is(Bug::RollsOutWhileIll);
+        let booting = self.memory.slots.values().filter(|slot| is_booting(slot.phase) && self.is_new(slot));
+        let booting = booting.count();
+        let is_tried = self.is_tried();
+        if is_tried {
+            self.prove();
+        }
+        let batch = if is_tried { Self::batch(desired) } else { 1 }.min(old);
+        let batch = if planted::is(Bug::WholeFleetAtOnce) { old } else { batch };
+        let beyond = self.live().saturating_sub(desired);
+        if self.on_trial() > 0 {
+            // It is one more than desired until it has proved itself, whoever else is lost meanwhile.
+            self.surge = 1;
+            return self
+                .hold(format!("the rollout of release {}: its first worker is on trial", self.release.id));
+        }
+        if booting > 0 || !all_are_well {
+            // What was begun goes on; nothing is begun.
+            self.surge = beyond.min(batch);
+        } else if beyond > 0 {
+            // The new ones serve, or the surplus has nothing to do with them: as many old ones leave.
+            self.surge = 0;
+        } else if let Some(why) = self.frozen() {
+            self.hold(why);
+        } else {
+            self.surge = batch;
+        }
+    }
+
+    /// Workers of a release that has not proved itself, beside one that has.
+    pub(super) fn on_trial(&self) -> usize {
+        let is_on_trial = |slot: &&Slot| self.is_new(slot) && self.counts(slot);
+        let number = self.memory.slots.values().filter(is_on_trial).count();
+        if self.is_tried() || !self.heals_from_proven() { 0 } else { number }
+    }
+
+    fn is_new(&self, slot: &Slot) -> bool {
+        slot.release == self.release.id
+    }
+
+    /// One that is to be replaced by a worker of the present release.
+    pub(super) fn is_old(&self, slot: &Slot) -> bool {
+        !self.is_new(slot) && self.counts(slot)
+    }
+
+    /// How many workers are replaced at a time.
+    pub(super) fn batch(desired: usize) -> usize {
+        (desired / 10).max(1)
+    }
+
+    /// Whether old workers can go because tried ones of the present release serve.
+    pub(super) fn new_ones_serve(&self) -> bool {
+        let serves = |slot: &Slot| self.is_new(slot) && slot.phase == Phase::Healthy;
+        self.is_tried() && self.memory.slots.values().any(serves)
+    }
+
+    /// Whether a worker of the present release has served for a while.
+    pub(super) fn is_tried(&self) -> bool {
+        let trial = if planted::is(Bug::NoTrial) { SignedDuration::ZERO } else { TRIAL };
+        let is_tried =
+            |slot: &Slot| self.is_new(slot) && slot.phase == Phase::Healthy && self.age(slot.since) >= trial;
+        self.is_proven() || self.memory.slots.values().any(is_tried)
+    }
+
+    fn is_proven(&self) -> bool {
+        self.memory.proven.as_ref().is_some_and(|proven| proven.id == self.release.id)
+    }
+
+    /// From now on the present release is what the fleet falls back on.
+    fn prove(&mut self) {
+        let is_tried = self.is_tried();
+        if !self.is_proven() && is_tried {
+            self.record(format!("Release {} has proved itself.", self.release.id));
+            self.memory.proven = Some(self.release.as_ref().clone());
+        }
+        if self.is_proven() {
+            let id = &self.release.id;
+            self.memory.boots.retain(|release, _| release == id);
+        }
+    }
+
+    fn failures(&self) -> u32 {
+        self.memory.boots.get(&self.release.id).map_or(0, |boots| boots.failures)
+    }
+
+    fn frozen(&self) -> Option<String> {
+        let boots = self.memory.boots.get(&self.release.id)?;
+        let since = boots.last_failure?;
+        let is_frozen = boots.failures >= FREEZE && self.age(since) < FROZEN_TRY;
+        (is_frozen && !planted::is(Bug::NotFrozen)).then(|| {
+            format!(
+                "the rollout of release {}: {} boots in a row failed; the workers of before stay, and it is \
+                 tried again every 30 min",
+                self.release.id, boots.failures
+            )
+        })
+    }
+
+    /// Whether a missing worker is launched from the proven release and not from the present one:
+    /// healing is no time for experiments.
+    pub(super) fn heals_from_proven(&self) -> bool {
+        let is_other = self.memory.proven.as_ref().is_some_and(|proven| proven.id != self.release.id);
+        let has_old = self.memory.slots.values().any(|slot| !self.is_new(slot));
+        is_other && (has_old || self.failures() >= FREEZE) && !self.fails_more_than_new()
+    }
+
+    /// What has proved itself may stop to boot all the same: its image is gone, for instance.
+    fn fails_more_than_new(&self) -> bool {
+        let proven = self.memory.proven.as_ref().and_then(|proven| self.memory.boots.get(&proven.id));
+        proven.is_some_and(|boots| boots.failures >= FREEZE && boots.failures > self.failures())
+    }
+}

@@ -1,0 +1,114 @@
+//! Writes down how launches and the rest went. What an error means for the next tick is decided here.
+
+use fleet::WorkerId;
+use fleet::aws_code::AwsErrorKind;
+use fleet::memory::{Memory, Phase, Slot};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::effect::{Failure, Launch};
+use crate::observation::Role;
+use crate::planted::{self, Bug};
+
+/// A zone without capacity is left alone this long, Karpenter's value.
+const AVOID: SignedDuration = SignedDuration::from_mins(3);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Outcomes {
+    pub launched: Vec<(Launch, Result<WorkerId, Failure>)>,
+    pub not_terminated: Vec<(WorkerId, String)>,
+    pub not_associated: Vec<(WorkerId, String)>,
+}
+
+impl Outcomes {
+    pub fn is_empty(&self) -> bool {
+        self.launched.is_empty() && self.not_terminated.is_empty() && self.not_associated.is_empty()
+    }
+}
+
+/// Gives the number of events.
+pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize {
+    let mut news = 0;
+    for (launch, result) in &outcomes.launched {
+        let place = match launch.role {
+            Role::Worker => format!("slot {}", launch.slot),
+            Role::LoadBalancer => "the load balancer's place".to_owned(),
+        };
+        let is_holder = matches!(result, Ok(id) if holds_address(memory, id));
+        let slot = match launch.role {
+            Role::Worker => memory.slots.get_mut(&launch.slot),
+            Role::LoadBalancer => memory.balancer.successor.as_mut(),
+        };
+        let Some(slot) = slot.filter(|slot| slot.attempt == launch.attempt) else { continue };
+        let attempt = launch.attempt;
+        let text = match result {
+            Ok(id) if slot.worker.as_ref() == Some(id) => continue,
+            // An attempt of a memory that was lost.
+            Ok(id) if is_holder => {
+                empty(memory, launch);
+                format!("Attempt {attempt} of {place} is used up: it is {id}, which has the address.")
+            }
+            Ok(id) => {
+                launched(slot, id, now);
+                format!("Launched {id} in {place} (attempt {attempt}).")
+            }
+            // Of an instance that was seen this says nothing.
+            Err(Failure { kind: AwsErrorKind::NoCapacity | AwsErrorKind::TokenMismatch, why })
+                if slot.worker.is_some() =>
+            {
+                memory.held.push(format!("the launch in {place}: {why}"));
+                continue;
+            }
+            Err(Failure { kind: AwsErrorKind::NoCapacity, why }) => {
+                empty(memory, launch);
+                memory.avoid.insert(launch.subnet.clone(), now + AVOID);
+                format!("No capacity in {} for {place}: {why}; another zone is next.", launch.subnet)
+            }
+            Err(Failure { kind: AwsErrorKind::TokenSpent | AwsErrorKind::TokenMismatch, why })
+                if !planted::is(Bug::SpentTokenKept) =>
+            {
+                empty(memory, launch);
+                format!("Attempt {attempt} of {place} is used up: {why}.")
+            }
+            // EC2 says that it did nothing, and will for a while: the same launch is sent again.
+            Err(Failure { kind, why }) => {
+                let is_answer = matches!(
+                    kind,
+                    AwsErrorKind::Throttled | AwsErrorKind::Denied | AwsErrorKind::Propagating
+                );
+                if is_answer && slot.phase == Phase::Launching {
+                    slot.since = now;
+                }
+                slot.attempt += u32::from(planted::is(Bug::BumpOnUnknown));
+                memory.held.push(format!("the launch in {place}: {why}"));
+                continue;
+            }
+        };
+        memory.record(now, text);
+        news += 1;
+    }
+    for (id, why) in &outcomes.not_terminated {
+        memory.held.push(format!("the termination of {id}: {why}"));
+    }
+    for (id, why) in &outcomes.not_associated {
+        memory.held.push(format!("the address for {id}: {why}"));
+    }
+    news
+}
+
+fn launched(slot: &mut Slot, id: &WorkerId, now: Timestamp) {
+    slot.worker = Some(id.clone());
+    slot.missing_since = None;
+    slot.phase = Phase::Booting;
+    slot.since = now;
+}
+
+fn holds_address(memory: &Memory, id: &WorkerId) -> bool {
+    memory.balancer.holder.as_ref().is_some_and(|holder| holder.id == *id)
+}
+
+fn empty(memory: &mut Memory, launch: &Launch) {
+    match launch.role {
+        Role::Worker => drop(memory.slots.remove(&launch.slot)),
+        Role::LoadBalancer => memory.balancer.successor = None,
+    }
+}

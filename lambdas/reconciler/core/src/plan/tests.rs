@@ -1,0 +1,24 @@
+//! One test for each rule of the table above, and one that throws everything at the planner.
+//!
+//! [`world`] is the rest of the system on paper. A scenario ends in `expect_rest` or `settle_down`:
+//! once a fleet is right, further ticks do nothing.
+
+mod rules;
+mod world;
+
+mod balancer;
+mod blind;
+mod boots;
+mod brakes;
+mod health;
+mod limits;
+mod lost;
+mod lowering;
+mod outcomes;
+mod random;
+mod registry;
+mod rollout;
+mod size;
+mod surplus;
+mod unseen;
+mod young;

@@ -1,0 +1,102 @@
+//! What `settle` makes of each outcome of a launch or a termination.
+
+use fleet::aws_code::AwsErrorKind;
+use fleet::memory::{Memory, Phase};
+use jiff::SignedDuration;
+
+use super::world::World;
+use crate::effect::{Failure, Launch};
+use crate::plan::{Outcomes, plan, settle};
+
+/// A memory that intends a launch in slot 0, and that launch.
+fn intended() -> (World, Memory, Launch) {
+    let world = World::empty(1);
+    let planned =
+        plan(&world.observe(crate::observation::Scope::Fleet), Memory::default(), Some(world.now), world.now);
+    (world, planned.memory, planned.launches[0].clone())
+}
+
+fn outcome(launch: &Launch, result: Result<&str, AwsErrorKind>) -> Outcomes {
+    let failure = |kind| Failure { kind, why: "why".to_owned() };
+    let result = result.map(|id| id.parse().expect("an id")).map_err(failure);
+    Outcomes { launched: vec![(launch.clone(), result)], ..Outcomes::default() }
+}
+
+#[test]
+fn a_launch_that_succeeds_boots_from_now() {
+    let (world, mut memory, launch) = intended();
+    let later = world.now + SignedDuration::from_secs(3);
+    settle(&mut memory, &outcome(&launch, Ok("i-1")), later);
+    let slot = &memory.slots[&0];
+    assert_eq!(slot.worker.as_ref().map(ToString::to_string).as_deref(), Some("i-1"));
+    assert_eq!((slot.phase, slot.since), (Phase::Booting, later));
+}
+
+#[test]
+fn a_launch_repeated_for_an_instance_that_is_known_changes_nothing() {
+    let (world, mut memory, launch) = intended();
+    settle(&mut memory, &outcome(&launch, Ok("i-1")), world.now);
+    let before = memory.clone();
+    settle(&mut memory, &outcome(&launch, Ok("i-1")), world.now + SignedDuration::from_mins(1));
+    assert_eq!(memory, before);
+}
+
+#[test]
+fn no_capacity_empties_the_slot_and_avoids_the_subnet() {
+    let (world, mut memory, launch) = intended();
+    settle(&mut memory, &outcome(&launch, Err(AwsErrorKind::NoCapacity)), world.now);
+    assert!(memory.slots.is_empty());
+    assert_eq!(memory.attempts[&0], 1, "the attempt stays used");
+    assert_eq!(memory.avoid[&launch.subnet], world.now + SignedDuration::from_mins(3));
+}
+
+#[test]
+fn a_token_that_cannot_be_used_empties_the_slot() {
+    for kind in [AwsErrorKind::TokenSpent, AwsErrorKind::TokenMismatch] {
+        let (world, mut memory, launch) = intended();
+        settle(&mut memory, &outcome(&launch, Err(kind)), world.now);
+        assert!(memory.slots.is_empty(), "{kind:?}");
+        assert_eq!(memory.attempts[&0], 1, "{kind:?}");
+        assert!(memory.avoid.is_empty(), "{kind:?}");
+    }
+}
+
+#[test]
+fn any_other_error_leaves_the_intent_as_it_is() {
+    for kind in [
+        AwsErrorKind::NotFound,
+        AwsErrorKind::AlreadyExists,
+        AwsErrorKind::Conflict,
+        AwsErrorKind::InUse,
+        AwsErrorKind::Denied,
+        AwsErrorKind::Throttled,
+        AwsErrorKind::Propagating,
+        AwsErrorKind::Other,
+    ] {
+        let (world, mut memory, launch) = intended();
+        let before = memory.slots.clone();
+        settle(&mut memory, &outcome(&launch, Err(kind)), world.now);
+        assert_eq!(memory.slots, before, "{kind:?}");
+        assert_eq!(memory.held, ["the launch in slot 0: why"], "{kind:?}");
+    }
+}
+
+#[test]
+fn an_outcome_of_another_attempt_is_not_for_this_slot() {
+    let (world, mut memory, launch) = intended();
+    let before = memory.clone();
+    for result in [Ok("i-1"), Err(AwsErrorKind::NoCapacity)] {
+        settle(&mut memory, &outcome(&Launch { attempt: 9, ..launch.clone() }, result), world.now);
+        settle(&mut memory, &outcome(&Launch { slot: 9, ..launch.clone() }, result), world.now);
+    }
+    assert_eq!(memory, before);
+}
+
+#[test]
+fn a_termination_that_failed_is_said() {
+    let (world, mut memory, _) = intended();
+    let id = "i-1".parse().expect("an id");
+    let outcomes = Outcomes { not_terminated: vec![(id, "why".to_owned())], ..Outcomes::default() };
+    settle(&mut memory, &outcomes, world.now);
+    assert_eq!(memory.held, ["the termination of i-1: why"]);
+}

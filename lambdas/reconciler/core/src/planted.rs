@@ -1,0 +1,152 @@
+//! Planted bugs: small wrong versions of the rules, which the simulator's checks must catch.
+//!
+//! A check that never fails proves nothing, and the rules have many brakes that back each other up.
+//! So each rule asks, at the line where it stands, whether it is to be broken; `sim mutants` breaks
+//! one at a time and counts the seeds until a check notices. What belongs to the function's own
+//! adapters is broken in the adapters of the simulator.
+//!
+//! Without the cargo feature `planted`, which only `make sim-mutants` switches on, [`is`] is a
+//! constant `false`: nothing of this is in a program.
+
+macro_rules! bugs {
+    ($($bug:ident $name:literal $wrong:literal),* $(,)?) => {
+        /// A wrong version of a rule.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Bug { $($bug),* }
+
+        impl Bug {
+            pub const ALL: &[Self] = &[$(Self::$bug),*];
+
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$bug => $name),* }
+            }
+
+            /// What is wrong, in a sentence.
+            pub const fn wrong(self) -> &'static str {
+                match self { $(Self::$bug => $wrong),* }
+            }
+        }
+    };
+}
+
+bugs! {
+    // --- Memory and its lock ---
+    NoCompareAndSwap "no compare-and-swap" "memory is written over any version",
+    ConflictIsSuccess "412 misread" "a refused write of memory is taken as done",
+    UnknownIsSuccess "unknown write trusted" "a write of memory without an answer is taken as done",
+    EffectsFirst "effects before intents" "what is planned is carried out before memory is written",
+    StalePlans "stale plans" "a plan is carried out however long ago the fleet was seen",
+    WrongClock "wrong clock" "a clock that differs from that of S3 is trusted",
+    YoungActs "young memory acts" "a memory that was lost a moment ago ends and launches workers",
+    // --- Launches ---
+    RegionalToken "regional token" "an unknown launch moves to another zone with its token",
+    NoAttemptBump "no attempt bump" "a new worker of a slot has the attempt of the one before",
+    SpentTokenKept "spent token kept" "a launch whose token is spent is repeated for ever",
+    BumpOnUnknown "attempt bumped too early" "a launch without an answer is repeated as another attempt",
+    ReplayNotVerbatim "replay not verbatim" "a launch is repeated with the parameters of the newest release",
+    UnresolvedForgotten "unresolved launch forgotten" "a launch of which nothing is known for 180 s loses its slot",
+    UnwantedForgotten "unwanted launch forgotten" "a launch that is not wanted any more loses its slot at once",
+    EmptyIsGone "unseen is gone" "an instance that EC2 does not show is taken as gone",
+    ListingErrorIsEmpty "listing error is empty" "a listing that fails is read as an empty one",
+    // --- Verdicts ---
+    OneSilence "one silence is enough" "a worker is dead when it was silent once",
+    NoSecondLook "no second look" "two silent ticks count although one followed the other at once",
+    MissingAddressFails "missing address fails" "a worker whose address EC2 does not show has failed its probe",
+    NoPositiveControl "no positive control" "workers are terminated although no other one answers",
+    BlindReplay "blind replay" "a termination is sent again without a new verdict",
+    NeverTakenBack "never taken back" "a worker that was judged and answers after all is still terminated",
+    ShortBootGrace "short boot grace" "a boot is given up after 60 s",
+    BootsNeverGivenUp "boots never given up" "a worker that never answers may boot for ever",
+    DeafBootsGivenUp "boots given up by the deaf" "a boot is given up although nobody at all is heard",
+    AdoptedAsNew "adopted as new" "a worker of a lost memory is judged as one that never served",
+    // --- Brakes ---
+    VelocityOffByOne "velocity off by one" "one more than a tenth is terminated within 15 s",
+    NoVelocity "no velocity brake" "as many as are dead are terminated at once",
+    NoDegradedBrake "no degraded brake" "when many fail they are terminated before replacements answer",
+    TerminationsForgotten "terminations forgotten" "those of the last ten minutes do not count as many failing",
+    NoPanicBrake "no panic brake" "when most are dead more than one a minute is terminated",
+    LostPanicValve "lost panic valve" "when most are dead none is terminated, ever",
+    NoZoneRule "no zone rule" "the workers of a zone that is cut off are terminated",
+    // --- Leaving ---
+    NoDrain "no drain" "a worker too many is terminated at once",
+    DrainFromPlan "drain counted from the plan" "a drain is over 15 s after it was planned, whoever knows",
+    OrphansStay "orphans stay" "an instance that belongs to no slot is left alone",
+    // --- Numbers ---
+    GarbageIsZero "garbage is zero" "a desired count that cannot be read is taken as 0",
+    LoweringAtOnce "lowering at once" "a count that takes most workers away is believed at once",
+    DeadCount "the dead count" "a dead worker that waits for a brake is not replaced",
+    SurplusServes "surplus of the useful" "of too many workers those that serve go first",
+    NoCap "no cap" "any number of instances may wait for a verdict",
+    LostCapValve "lost cap valve" "where all are dead up to the cap nothing is tried any more",
+    DeafLaunches "launches of the deaf" "all workers are replaced although nobody is heard",
+    NoBackOff "no boot-loop back-off" "a release that does not boot is launched as often as it fails",
+    UnprovenBoots "no limit on an unproven release" "the whole fleet boots a release that never served",
+    NoLaunchBudget "no launch budget" "losses are replaced at once, however many there were",
+    // --- Releases ---
+    NoTrial "rollout without a trial" "the first worker of a release proves it with its first answer",
+    WholeFleetAtOnce "rollout beyond its surge" "all workers of a new release are launched at once",
+    NotFrozen "rollout not frozen" "a release whose boots fail is tried on and on",
+    DrainsFirst "rollout drains first" "old workers leave before the new one serves",
+    RollsOutWhileIll "rollout while ill" "old workers leave although others do not answer",
+    // --- Traffic ---
+    RevisionStays "revision stays" "the registry's revision does not grow",
+    RegistryEmptied "registry emptied" "when nobody answers nobody is published",
+    RegistryForgets "registry forgets" "workers that a lost memory does not know yet lose their traffic",
+    PublishesBoots "boots published" "a worker gets traffic before its first answer",
+    AddressTaken "address taken" "the address moves away from a load balancer that answers",
+    OneSilentHolder "one silence of the holder" "the load balancer is dead when it was silent once",
+    AddressToSilent "address to the silent" "the address moves to a load balancer that does not answer",
+    HolderEnded "holder terminated" "the load balancer that has the address is terminated",
+}
+
+#[cfg(not(feature = "planted"))]
+pub use absent::{is, plant};
+#[cfg(feature = "planted")]
+pub use present::{is, plant};
+
+#[cfg(not(feature = "planted"))]
+mod absent {
+    use super::Bug;
+
+    pub const fn is(_: Bug) -> bool {
+        false
+    }
+
+    /// Does nothing.
+    pub const fn plant(_: Option<Bug>) {}
+}
+
+#[cfg(feature = "planted")]
+mod present {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::Bug;
+
+    const NONE: usize = usize::MAX;
+    static PLANTED: AtomicUsize = AtomicUsize::new(NONE);
+
+    /// Whether this rule is to be broken.
+    pub fn is(bug: Bug) -> bool {
+        PLANTED.load(Ordering::Relaxed) == bug as usize
+    }
+
+    /// For the whole process: nothing that plans may be under way.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.store(bug.map_or(NONE, |bug| bug as usize), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(not(feature = "planted"))]
+    #[test]
+    fn without_the_feature_nothing_is_planted() {
+        const { assert!(!is(Bug::NoPositiveControl)) };
+        for bug in Bug::ALL {
+            plant(Some(*bug));
+            assert!(!is(*bug));
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The function's calls against real APIs over HTTP.
+
+mod documents;
+mod instances;
+mod invocation;
+mod memory;
+mod proxy;
+mod support;

@@ -1,0 +1,135 @@
+//! A loopback proxy before S3 or EC2 that fails on purpose: it answers for it, or lets it act and
+//! loses the reply or is late with it.
+
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderName;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    /// S3 does not see the request; the client gets this status with this error code.
+    Answer(u16, &'static str),
+    /// S3 acts, and the connection breaks before the reply.
+    LoseReply,
+    /// S3 does not see the request, and the connection breaks.
+    LoseRequest,
+    /// The reply comes so much later.
+    Delay(Duration),
+}
+
+pub(crate) struct Proxy {
+    pub(crate) endpoint: String,
+    state: Arc<State>,
+    /// Stops serving when dropped.
+    _tasks: JoinSet<()>,
+}
+
+struct State {
+    upstream: String,
+    http: reqwest::Client,
+    rule: Mutex<Option<(Method, usize, Fault)>>,
+    writes: Mutex<usize>,
+}
+
+impl Proxy {
+    pub(crate) async fn before(upstream: &str) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+        let state = Arc::new(State {
+            upstream: upstream.to_owned(),
+            http: reqwest::Client::builder().no_proxy().build().expect("a client"),
+            rule: Mutex::default(),
+            writes: Mutex::default(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(listener, Arc::clone(&state)));
+        Self { endpoint, state, _tasks: tasks }
+    }
+
+    /// Fails the next `times` requests with this method.
+    pub(crate) fn fail(&self, method: Method, times: usize, fault: Fault) {
+        *self.state.rule.lock().expect("not poisoned") = Some((method, times, fault));
+    }
+
+    /// How many writes have come, failed ones included.
+    pub(crate) fn writes(&self) -> usize {
+        *self.state.writes.lock().expect("not poisoned")
+    }
+}
+
+async fn serve(listener: TcpListener, state: Arc<State>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let state = Arc::clone(&state);
+        connections.spawn(async move {
+            let service = service_fn(move |request| handle(Arc::clone(&state), request));
+            // An error is a connection broken on purpose.
+            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+        });
+    }
+}
+
+type Answer = Result<Response<Full<Bytes>>, std::io::Error>;
+
+async fn handle(state: Arc<State>, request: Request<Incoming>) -> Answer {
+    if request.method() == Method::PUT {
+        *state.writes.lock().expect("not poisoned") += 1;
+    }
+    match state.fault(request.method()) {
+        None => Ok(state.forward(request).await),
+        Some(Fault::Answer(status, code)) => {
+            // Read first: an answer in the middle of a body would be another fault.
+            drop(request.into_body().collect().await);
+            let body = format!("<Error><Code>{code}</Code><Message>on purpose</Message></Error>");
+            let response = Response::builder().status(status).header("content-type", "application/xml");
+            Ok(response.body(body.into()).expect("a response"))
+        }
+        Some(Fault::LoseReply) => {
+            drop(state.forward(request).await);
+            Err(std::io::Error::other("reply lost on purpose"))
+        }
+        Some(Fault::Delay(delay)) => {
+            let reply = state.forward(request).await;
+            tokio::time::sleep(delay).await;
+            Ok(reply)
+        }
+        Some(Fault::LoseRequest) => Err(std::io::Error::other("request lost on purpose")),
+    }
+}
+
+impl State {
+    fn fault(&self, method: &Method) -> Option<Fault> {
+        let mut rule = self.rule.lock().expect("not poisoned");
+        let (_, times, fault) = rule.as_mut().filter(|(of, times, _)| of == method && *times > 0)?;
+        *times -= 1;
+        Some(*fault)
+    }
+
+    async fn forward(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.expect("a whole request").to_bytes();
+        let mut headers = parts.headers;
+        for name in ["host", "content-length", "connection"] {
+            headers.remove(HeaderName::from_static(name));
+        }
+        let url = format!("{}{}", self.upstream, parts.uri);
+        let reply = self.http.request(parts.method, url).headers(headers).body(body).send().await;
+        let reply = reply.expect("the emulator answers");
+        let mut response = Response::builder().status(reply.status());
+        for (name, value) in reply.headers().iter().filter(|(name, _)| *name != "transfer-encoding") {
+            response = response.header(name, value);
+        }
+        response.body(Full::new(reply.bytes().await.expect("a whole reply"))).expect("a response")
+    }
+}
