@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use fleet::Profile;
-use fleet::release::{InstanceSpec, Release};
+use fleet::release::{BalancerSpec, InstanceSpec, Release};
 
 use crate::aws::Aws;
 use crate::cli::{Deploy, Target};
 use crate::error::Result;
-use crate::output::{self, Change, Progress};
+use crate::output::{self, Progress};
 use crate::resources::artifact::{self, Artifact};
 use crate::resources::bucket::{self, Contents};
 use crate::resources::network::Network;
@@ -60,18 +60,24 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
 
     progress.begin("release and desired count");
     let ami = image::newest(&aws, options.arch).await?;
-    let release = release(&aws, options, profile, &network, &worker, &ami);
+    let (allocation, allocated) = load_balancer::ensure_address(&aws).await?;
+    let lb_spec = BalancerSpec::new(allocation, lb_spec(&aws, options, &network, &lb, &ami));
+    let mut release = release(&aws, options, profile, &network, &worker, &ami);
+    let before = documents::release(&aws).await?;
+    let is_new_release = before.as_ref().is_some_and(|before| before.id != release.id);
+    // Until the new load balancer serves, a dead one is replaced by what served before.
+    let serving = before.and_then(|it| it.balancer).filter(|it| it.allocation == lb_spec.allocation);
+    release.balancer = Some(serving.unwrap_or_else(|| lb_spec.clone()));
     let released = documents::ensure_release(&aws, &release).await?;
     let (counted, desired) = documents::ensure_desired(&aws, options.workers).await?;
-    progress.end(&[released, counted]);
-    if released == Change::Updated {
-        progress.line("Workers that run keep their release; those launched from now on get this one.");
+    progress.end(&[released, counted, allocated]);
+    if is_new_release {
+        progress.line("The reconciler replaces the workers by those of the new release, a few at a time.");
     }
 
     // The load balancer boots while the function is uploaded.
     progress.begin("load balancer");
-    let spec = lb_spec(&aws, options, &network, &lb, &ami);
-    let (balancer, changes) = load_balancer::ensure(&aws, &spec).await?;
+    let (balancer, changes) = load_balancer::ensure(&aws, &lb_spec).await?;
     progress.end(&changes);
 
     progress.begin("reconciler");
@@ -86,9 +92,12 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
         progress.end_with("started");
     }
     progress.begin(format!("{desired} healthy workers"));
-    let served = healthy::wait(&balancer.url(), desired.get(), &progress).await;
-    balancer.settle(&aws, served.is_ok()).await?;
-    served?;
+    let most = if is_new_release { u32::MAX } else { desired.get() };
+    let healthy = healthy::wait(&balancer.url(), desired.get(), most, &progress).await;
+    balancer.settle(&aws, healthy.is_ok()).await?;
+    healthy?;
+    release.balancer = Some(lb_spec);
+    documents::ensure_release(&aws, &release).await?;
     progress.end_with("answering");
     progress.finish();
     report(target, &progress, &balancer.url(), &token_file);

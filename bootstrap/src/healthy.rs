@@ -19,12 +19,16 @@ pub struct Amount {
     pub problem: Option<String>,
 }
 
-pub async fn wait(url: &str, wanted: u32, progress: &Progress) -> Result<()> {
+/// Waits for as many workers as wanted, and for no more than `most`: while a new release is brought
+/// to a fleet there are some beyond the number.
+pub async fn wait(url: &str, wanted: u32, most: u32, progress: &Progress) -> Result<()> {
     let client = client()?;
     let deadline = Instant::now() + DEADLINE;
     loop {
         let seen = match ask(&client, url).await {
-            Ok(amount) if amount.desired == wanted && amount.healthy == wanted => return Ok(()),
+            Ok(amount) if amount.desired == wanted && (wanted..=most).contains(&amount.healthy) => {
+                return Ok(());
+            }
             Ok(amount) => format!("{} of {wanted} workers healthy", amount.healthy.min(wanted)),
             Err(why) => why,
         };

@@ -8,6 +8,7 @@
 //! | worker, lb | read `artifacts/` | the instance installs its program |
 //! | reconciler | read and write `fleet/`, read `desired-count` | it remembers and publishes |
 //! | reconciler | describe; run with the stack's tag; terminate with the stack's tag | it heals, and only its own |
+//! | reconciler | give the stack's address to an instance of the stack | it replaces a load balancer |
 //! | reconciler | network interfaces, logs | Lambda needs both to run it in a VPC |
 //!
 //! Everybody may list the buckets they read: without that S3 answers 403 for a missing key, and
@@ -76,7 +77,10 @@ pub fn reconciler(names: &Names) -> Value {
         }),
         json!({"Sid": "List", "Effect": "Allow", "Action": "s3:ListBucket", "Resource": control}),
         // Describe calls know no resources; every answer is filtered by the stack's tag.
-        json!({"Sid": "Look", "Effect": "Allow", "Action": "ec2:DescribeInstances", "Resource": "*"}),
+        json!({
+            "Sid": "Look", "Effect": "Allow",
+            "Action": ["ec2:DescribeInstances", "ec2:DescribeAddresses"], "Resource": "*"
+        }),
         json!({
             "Sid": "LaunchTagged", "Effect": "Allow", "Action": "ec2:RunInstances",
             "Resource": [ec2("instance/*"), ec2("volume/*")],
@@ -97,11 +101,22 @@ pub fn reconciler(names: &Names) -> Value {
         }),
         json!({
             "Sid": "TerminateOwn", "Effect": "Allow", "Action": "ec2:TerminateInstances",
-            "Resource": ec2("instance/*"), "Condition": {"StringEquals": {(stack_tag): stack}}
+            "Resource": ec2("instance/*"), "Condition": {"StringEquals": {(stack_tag.clone()): stack}}
         }),
         json!({
-            "Sid": "HandOverWorkerRole", "Effect": "Allow", "Action": "iam:PassRole",
-            "Resource": names.role_arn(&stack.resource("worker")),
+            "Sid": "MoveOwnAddress", "Effect": "Allow", "Action": "ec2:AssociateAddress",
+            "Resource": [ec2("elastic-ip/*"), ec2("instance/*")],
+            "Condition": {"StringEquals": {(stack_tag): stack}}
+        }),
+        // The interface is that of the instance, which the statement above has checked; launches tag
+        // instances and volumes only.
+        json!({
+            "Sid": "MoveAddressTo", "Effect": "Allow", "Action": "ec2:AssociateAddress",
+            "Resource": ec2("network-interface/*")
+        }),
+        json!({
+            "Sid": "HandOverRoles", "Effect": "Allow", "Action": "iam:PassRole",
+            "Resource": [names.role_arn(&stack.resource("worker")), names.role_arn(&stack.resource("lb"))],
             "Condition": {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
         }),
         // Lambda makes the function's network interfaces with the function's own role.
@@ -152,13 +167,21 @@ mod tests {
     }
 
     #[test]
-    fn the_reconciler_terminates_only_its_own_stack() {
+    fn the_reconciler_ends_and_moves_only_what_is_of_its_stack() {
         let policy = reconciler(&names("a"));
         let statements = policy["Statement"].as_array().expect("statements");
-        let terminating: Vec<_> =
-            statements.iter().filter(|s| s["Action"].to_string().contains("TerminateInstances")).collect();
-        assert_eq!(terminating.len(), 1);
-        assert_eq!(terminating[0]["Condition"]["StringEquals"]["aws:ResourceTag/vigia:stack"], "a");
+        for (action, resource) in [
+            ("ec2:TerminateInstances", ":instance/"),
+            ("ec2:AssociateAddress", ":instance/"),
+            ("ec2:AssociateAddress", ":elastic-ip/"),
+        ] {
+            let allowing: Vec<_> = statements
+                .iter()
+                .filter(|s| s["Action"] == action && s["Resource"].to_string().contains(resource))
+                .collect();
+            assert_eq!(allowing.len(), 1, "{action} on {resource}");
+            assert_eq!(allowing[0]["Condition"]["StringEquals"]["aws:ResourceTag/vigia:stack"], "a");
+        }
     }
 
     #[test]

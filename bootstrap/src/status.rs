@@ -1,6 +1,6 @@
 //! `status`: what should be, what is, and what the reconciler did about it.
 
-use fleet::memory::{LeavingStage, Memory, Phase};
+use fleet::memory::{Balancer, LeavingStage, Memory, Phase, Slot};
 use fleet::release::Release;
 use fleet::{DesiredCount, Registry, keys};
 use jiff::Timestamp;
@@ -32,11 +32,32 @@ struct Status {
     healthy: usize,
     /// Why the desired count object is not acted on.
     problem: Option<String>,
+    load_balancer: BalancerStatus,
     workers: Vec<WorkerStatus>,
+    /// While workers of an older release run.
+    rollout: Option<Rollout>,
     last_tick: Option<Timestamp>,
     /// What the last tick did not do, and why.
     held: Vec<String>,
     events: Vec<fleet::memory::Event>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct BalancerStatus {
+    /// Who has the public address.
+    id: Option<String>,
+    state: &'static str,
+    /// Who is to take the address over.
+    successor: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Rollout {
+    release: String,
+    /// Workers of the release that answer.
+    updated: usize,
+    /// Workers of older releases.
+    left: usize,
 }
 
 #[derive(Serialize)]
@@ -68,7 +89,9 @@ pub async fn run(target: &Target, json: bool) -> Result<()> {
         account: aws.names.account.clone(),
         region: aws.names.region.clone(),
         profile: release.profile.to_string(),
+        rollout: rollout(&memory, &release.id),
         release: release.id,
+        load_balancer: balancer(&memory.balancer, address.as_ref().and_then(|address| address.instance_id())),
         url,
         answers,
         problem: problem(written.as_ref(), memory.desired).or_else(|| memory.notice.clone()),
@@ -107,13 +130,7 @@ fn workers(memory: &Memory) -> Vec<WorkerStatus> {
         .iter()
         .map(|(number, slot)| WorkerStatus {
             id: slot.worker.as_ref().map_or_else(|| format!("slot {number}"), ToString::to_string),
-            state: match slot.phase {
-                Phase::Launching => "launching",
-                Phase::Booting => "booting",
-                Phase::Healthy => "healthy",
-                Phase::Suspect => "suspect",
-                Phase::Dead => "dead",
-            },
+            state: state(slot.phase),
             zone: slot.zone.clone(),
             since: slot.since,
         })
@@ -130,6 +147,44 @@ fn workers(memory: &Memory) -> Vec<WorkerStatus> {
     workers
 }
 
+fn state(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Launching => "launching",
+        Phase::Booting => "booting",
+        Phase::Healthy => "healthy",
+        Phase::Suspect => "suspect",
+        Phase::Dead => "dead",
+        Phase::Unresolved => "unresolved",
+    }
+}
+
+/// What the reconciler thinks of the load balancer. `holder` is who has the address now, which it
+/// may not have seen yet.
+fn balancer(memory: &Balancer, holder: Option<&str>) -> BalancerStatus {
+    let holder = holder.filter(|id| !id.is_empty());
+    let known = memory.holder.as_ref().filter(|known| Some(known.id.as_str()) == holder);
+    let state = match (holder, known) {
+        (None, _) => "missing",
+        (Some(_), _) if memory.successor.is_some() => "being replaced",
+        (Some(_), Some(known)) if known.silent_since.is_some() => "silent",
+        (Some(_), Some(known)) if known.answered => "healthy",
+        (Some(_), Some(_)) => "booting",
+        (Some(_), None) => "new",
+    };
+    let name = |slot: &Slot| {
+        let id = slot.worker.as_ref().map_or("a new instance".to_owned(), ToString::to_string);
+        format!("{id} ({})", self::state(slot.phase))
+    };
+    BalancerStatus { id: holder.map(str::to_owned), state, successor: memory.successor.as_ref().map(name) }
+}
+
+fn rollout(memory: &Memory, release: &str) -> Option<Rollout> {
+    let (new, old): (Vec<&Slot>, Vec<&Slot>) =
+        memory.slots.values().partition(|slot| slot.release == release);
+    let updated = new.iter().filter(|slot| slot.phase == Phase::Healthy).count();
+    (!old.is_empty()).then(|| Rollout { release: release.to_owned(), updated, left: old.len() })
+}
+
 fn table(status: &Status, now: Timestamp) -> String {
     let desired = status.desired.map_or("?".to_owned(), |desired| desired.to_string());
     let mut lines = vec![
@@ -144,6 +199,19 @@ fn table(status: &Status, now: Timestamp) -> String {
     if let Some(problem) = &status.problem {
         lines.push(format!("Problem    {problem}"));
     }
+    if let Some(rollout) = &status.rollout {
+        lines.push(format!(
+            "Rollout    release {}: {} workers of it answer, {} of an older one are left",
+            rollout.release, rollout.updated, rollout.left
+        ));
+    }
+    let balancer = &status.load_balancer;
+    lines.push(format!(
+        "Balancer   {}: {}{}",
+        balancer.id.as_deref().unwrap_or("none"),
+        balancer.state,
+        balancer.successor.as_ref().map(|successor| format!(" by {successor}")).unwrap_or_default()
+    ));
     for worker in &status.workers {
         lines.push(format!(
             "  {:<20}  {:<11}  {:<14}  for {}",
@@ -199,6 +267,23 @@ mod tests {
         );
         assert_eq!(problem(Some(&DesiredCount::from_object(b"2")), two), None);
         assert!(problem(None, two).expect("a problem").contains("missing"));
+    }
+
+    #[test]
+    fn the_load_balancer_is_what_the_reconciler_saw_of_the_holder() {
+        let mut memory = Balancer::default();
+        let state = |memory: &Balancer, holder| balancer(memory, holder).state;
+        assert_eq!(state(&memory, None), "missing");
+        assert_eq!(state(&memory, Some("i-1")), "new");
+        let holder = |answered| {
+            let text = format!(r#"{{"id":"i-1","since":"2026-01-01T00:00:00Z","answered":{answered}}}"#);
+            serde_json::from_str(&text).expect("a holder as it is in state.json")
+        };
+        memory.holder = Some(holder(true));
+        assert_eq!(state(&memory, Some("i-1")), "healthy");
+        assert_eq!(state(&memory, Some("i-2")), "new", "a deployment has just moved the address");
+        memory.holder = Some(holder(false));
+        assert_eq!(state(&memory, Some("i-1")), "booting");
     }
 
     #[test]

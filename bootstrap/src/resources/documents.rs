@@ -97,6 +97,12 @@ pub async fn ensure_desired(aws: &Aws, wanted: Option<DesiredCount>) -> Result<(
     Err(DeployError::new(Exit::Failed, "desired-count keeps changing under us").mend("Try again."))
 }
 
+/// The release as it was deployed last; one that cannot be read counts as none and is replaced.
+pub async fn release(aws: &Aws) -> Result<Option<Release>> {
+    let seen = read(aws, keys::RELEASE).await?;
+    Ok(seen.and_then(|object| serde_json::from_slice(&object.bytes).ok()))
+}
+
 pub async fn ensure_release(aws: &Aws, release: &Release) -> Result<Change> {
     let text = serde_json::to_vec_pretty(release).expect("a release is plain data");
     let seen = read(aws, keys::RELEASE).await?;

@@ -10,8 +10,8 @@ use aws_sdk_ec2::types::{
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fleet::aws_code::AwsErrorKind;
-use fleet::release::InstanceSpec;
-use fleet::stack::{TAG_RELEASE, TAG_ROLE};
+use fleet::release::{InstanceSpec, SubnetSpec};
+use fleet::stack::{TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE};
 use tokio::time::{Instant, sleep};
 
 use crate::aws::Aws;
@@ -67,25 +67,23 @@ pub fn tag<'a>(instance: &'a Instance, key: &str) -> Option<&'a str> {
     instance.tags().iter().find(|tag| tag.key() == Some(key)).and_then(|tag| tag.value())
 }
 
-/// Launches one instance. The same token and definition give the same instance, however often.
+/// Launches one instance in this subnet. The same token and definition give the same instance,
+/// however often.
 pub async fn launch(
     aws: &Aws,
     role: &str,
     release: &str,
     spec: &InstanceSpec,
+    subnet: &SubnetSpec,
     token: &str,
 ) -> Result<String> {
-    let subnet =
-        spec.subnets.first().ok_or_else(|| DeployError::new(Exit::Failed, "the network has no subnet"))?;
-    let mut tags: Vec<Tag> = aws
-        .names
-        .tags(role)
-        .into_iter()
-        .map(|(key, value)| Tag::builder().key(key).value(value).build())
-        .collect();
-    tags.push(Tag::builder().key(TAG_ROLE).value(role).build());
+    let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
+    let mut tags: Vec<Tag> = aws.names.tags(role).into_iter().map(|(key, value)| tag(&key, &value)).collect();
+    tags.push(tag(TAG_ROLE, role));
     let volume_tags = tags.clone();
-    tags.push(Tag::builder().key(TAG_RELEASE).value(release).build());
+    tags.push(tag(TAG_RELEASE, release));
+    // The reconciler's attempts begin with one: it takes no launch of ours for its own.
+    tags.push(tag(TAG_ATTEMPT, "0"));
     let disk = EbsBlockDevice::builder()
         .volume_size(8)
         .volume_type(VolumeType::Gp3)
@@ -122,7 +120,7 @@ pub async fn launch(
         );
     let deadline = Instant::now() + PROFILE_DEADLINE;
     loop {
-        match request.clone().send().await.step(|| format!("launch the {role}")) {
+        match request.clone().send().await.step(|| format!("launch the {role} in {}", subnet.zone)) {
             Ok(launched) => {
                 return id(launched.instances().first().and_then(|i| i.instance_id()), "instance");
             }

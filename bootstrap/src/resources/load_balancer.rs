@@ -3,67 +3,123 @@
 //! The address is the fence: a load balancer without it gets no traffic, whatever it believes. A
 //! new definition is launched beside the old one, takes the address over, and is taken back if it
 //! does not serve.
+//!
+//! The reconciler may do the same at the same moment, because the old one dies. So whoever has the
+//! address is looked at anew before each step, and these rules make both safe:
+//!
+//! | rule | because |
+//! |---|---|
+//! | a live one with the wanted release is not launched again; the holder of the address comes first | it may be the reconciler's |
+//! | the address is not taken from one with the wanted release | the reconciler was faster |
+//! | only instances of other releases that do not have the address are terminated | a booting one may be the reconciler's replacement |
+//! | a new one that lost the address to the one before is terminated, and the deployment fails | the reconciler gave it back, since the new one did not answer |
+//! | nothing is launched with a token or an attempt that the reconciler may use | each must know its own launches |
+//!
+//! What a run that was cut leaves behind is found by the next one, or by the reconciler, which
+//! removes load balancers without the address after ten minutes.
 
 use aws_sdk_ec2::types::{Address, DomainType, Instance, InstanceStateName, ResourceType};
-use fleet::release::{InstanceSpec, short_hash};
+use fleet::aws_code::AwsErrorKind;
+use fleet::release::{BalancerSpec, short_hash};
 use fleet::stack::{ROLE_LB, TAG_RELEASE, TAG_ROLE};
 
 use crate::aws::Aws;
-use crate::error::{Result, Step as _, found};
+use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::output::Change;
 use crate::resources::instance;
 use crate::resources::network::{id, stack_filter, tagged};
 
+/// Tokens tried for one launch; each that is spent belongs to an instance of the last days.
+const MOST_TOKENS: usize = 20;
+
 pub struct LoadBalancer {
     pub address: String,
-    /// The instance that served before, to be terminated once the new one serves.
-    pub replaced: Option<String>,
     pub instance: String,
+    /// Who had the address before this run took it.
+    moved_from: Option<String>,
+    release: String,
     allocation: String,
 }
 
-pub async fn ensure(aws: &Aws, spec: &InstanceSpec) -> Result<(LoadBalancer, Vec<Change>)> {
-    let text = serde_json::to_vec(spec).expect("a definition is plain data");
-    let release = short_hash(&text);
-    let all =
-        instance::list(aws, &[&instance::NOT_GONE[..], &[InstanceStateName::Terminated]].concat()).await?;
-    let balancers: Vec<&Instance> =
-        all.iter().filter(|i| instance::tag(i, TAG_ROLE) == Some(ROLE_LB)).collect();
-    let is_live = |i: &&&Instance| {
-        i.state()
-            .and_then(|state| state.name())
-            .is_some_and(|state| matches!(state, InstanceStateName::Pending | InstanceStateName::Running))
-    };
-    let current = balancers.iter().filter(is_live).find(|i| instance::tag(i, TAG_RELEASE) == Some(&release));
-    let (instance_id, launched) = match current.and_then(|i| i.instance_id()) {
+pub async fn ensure(aws: &Aws, spec: &BalancerSpec) -> Result<(LoadBalancer, Vec<Change>)> {
+    let seen = all(aws).await?;
+    let (address, holder) = address_and_holder(aws).await?;
+    let current = current(&seen, &spec.id, holder.as_deref());
+    let (instance, launched) = match current.and_then(Instance::instance_id) {
         Some(id) => (id.to_owned(), Change::Unchanged),
-        None => {
-            // One number more than all that were ever seen: a token is not used for two lives.
-            let seed = format!("{}/{ROLE_LB}/{release}/{}", spec.security_group, balancers.len());
-            (
-                instance::launch(aws, ROLE_LB, &release, spec, &short_hash(seed.as_bytes())).await?,
-                Change::Created,
-            )
-        }
+        // One number more than all that are seen: a token is not used for two lives.
+        None => (launch(aws, spec, seen.len()).await?, Change::Created),
     };
-    let (address, allocated) = ensure_address(aws).await?;
-    let public = address.public_ip().unwrap_or_default().to_owned();
-    let allocation = id(address.allocation_id(), "address")?;
-    let before = address.instance_id().filter(|id| !id.is_empty()).map(str::to_owned);
-    let mut associated = Change::Unchanged;
-    if before.as_deref() != Some(&instance_id) {
-        instance::wait_until_running(aws, &instance_id).await?;
-        associate(aws, &allocation, &instance_id).await?;
-        associated = Change::Created;
+    let mut balancer = LoadBalancer {
+        address: address.public_ip().unwrap_or_default().to_owned(),
+        instance,
+        moved_from: None,
+        release: spec.id.clone(),
+        allocation: spec.allocation.clone(),
+    };
+    if holder.as_ref() == Some(&balancer.instance) {
+        return Ok((balancer, vec![launched]));
     }
-    let replaced = balancers
-        .iter()
-        .filter(is_live)
-        .filter_map(|i| i.instance_id())
-        .find(|id| *id != instance_id)
-        .map(str::to_owned);
-    let balancer = LoadBalancer { address: public, replaced, instance: instance_id, allocation };
-    Ok((balancer, vec![launched, allocated, associated]))
+    instance::wait_until_running(aws, &balancer.instance).await?;
+    // The wait is long enough for the reconciler to have replaced the holder.
+    let (_, holder) = address_and_holder(aws).await?;
+    let seen = all(aws).await?;
+    match holder.as_deref().and_then(|holder| live(&seen, holder)) {
+        Some(holder) if instance::tag(holder, TAG_RELEASE) == Some(&spec.id) => {
+            balancer.instance = id(holder.instance_id(), "instance")?;
+            Ok((balancer, vec![launched]))
+        }
+        before => {
+            balancer.moved_from = before.and_then(Instance::instance_id).map(str::to_owned);
+            associate(aws, &balancer.allocation, &balancer.instance).await?;
+            Ok((balancer, vec![launched, Change::Created]))
+        }
+    }
+}
+
+/// The live instance of this release: the one with the address, if it is one.
+fn current<'a>(seen: &'a [Instance], release: &str, holder: Option<&str>) -> Option<&'a Instance> {
+    let of_release = seen.iter().filter(|i| is_live(i) && instance::tag(i, TAG_RELEASE) == Some(release));
+    of_release.min_by_key(|i| i.instance_id() != holder)
+}
+
+fn live<'a>(seen: &'a [Instance], id: &str) -> Option<&'a Instance> {
+    seen.iter().find(|i| is_live(i) && i.instance_id() == Some(id))
+}
+
+fn is_live(instance: &Instance) -> bool {
+    let state = instance.state().and_then(|state| state.name());
+    matches!(state, Some(InstanceStateName::Pending | InstanceStateName::Running))
+}
+
+/// Every load balancer that EC2 shows, terminated ones included.
+async fn all(aws: &Aws) -> Result<Vec<Instance>> {
+    let states = [&instance::NOT_GONE[..], &[InstanceStateName::Terminated]].concat();
+    let mut seen = instance::list(aws, &states).await?;
+    seen.retain(|i| instance::tag(i, TAG_ROLE) == Some(ROLE_LB));
+    Ok(seen)
+}
+
+/// Launches where there is capacity.
+async fn launch(aws: &Aws, spec: &BalancerSpec, number: usize) -> Result<String> {
+    let mut refused = DeployError::new(Exit::Failed, "the network has no subnet");
+    for subnet in &spec.instance.subnets {
+        for number in number..number + MOST_TOKENS {
+            let group = &spec.instance.security_group;
+            let seed = format!("{group}/{ROLE_LB}/{}/{}/deploy/{number}", spec.id, subnet.id);
+            let token = short_hash(seed.as_bytes());
+            match instance::launch(aws, ROLE_LB, &spec.id, &spec.instance, subnet, &token).await {
+                Ok(id) => return Ok(id),
+                Err(error) => refused = error,
+            }
+            match refused.kind {
+                AwsErrorKind::TokenSpent | AwsErrorKind::TokenMismatch => {}
+                AwsErrorKind::NoCapacity => break,
+                _ => return Err(refused),
+            }
+        }
+    }
+    Err(refused)
 }
 
 impl LoadBalancer {
@@ -71,15 +127,41 @@ impl LoadBalancer {
         url(&self.address)
     }
 
-    /// Ends a replacement: the old instance goes if the new one serves, and the other way round.
+    /// Ends a replacement: the old instances go if the new one serves, and the other way round.
     pub async fn settle(&self, aws: &Aws, serves: bool) -> Result<()> {
-        let Some(old) = &self.replaced else { return Ok(()) };
-        if serves {
-            instance::terminate(aws, old).await
-        } else {
-            associate(aws, &self.allocation, old).await?;
-            instance::terminate(aws, &self.instance).await
+        let (_, holder) = address_and_holder(aws).await?;
+        let seen = all(aws).await?;
+        let is_ours = |i: &Instance| instance::tag(i, TAG_RELEASE) == Some(&self.release);
+        let was_given_back = holder.is_some() && holder == self.moved_from;
+        if was_given_back {
+            // The reconciler asked it for minutes; it is of no use.
+            instance::terminate(aws, &self.instance).await?;
         }
+        if !serves {
+            return match &self.moved_from {
+                Some(old) if holder.as_ref() == Some(&self.instance) => {
+                    associate(aws, &self.allocation, old).await?;
+                    instance::terminate(aws, &self.instance).await
+                }
+                _ => Ok(()),
+            };
+        }
+        if !holder.as_deref().and_then(|holder| live(&seen, holder)).is_some_and(is_ours) {
+            let what = match &holder {
+                Some(holder) if was_given_back => format!(
+                    "the new load balancer did not answer, and the reconciler gave the address back to {holder}"
+                ),
+                Some(holder) => format!("{holder}, of another release, took the address meanwhile"),
+                None => "the load balancer has lost its address".to_owned(),
+            };
+            return Err(DeployError::new(Exit::NotHealthy, what).mend(
+                "The service answers. `make status` says what the reconciler did; then deploy again.",
+            ));
+        }
+        for old in seen.iter().filter(|i| is_live(i) && !is_ours(i)).filter_map(Instance::instance_id) {
+            instance::terminate(aws, old).await?;
+        }
+        Ok(())
     }
 }
 
@@ -99,22 +181,29 @@ async fn associate(aws: &Aws, allocation: &str, instance: &str) -> Result<()> {
     Ok(())
 }
 
-async fn ensure_address(aws: &Aws) -> Result<(Address, Change)> {
+/// Gives the address's allocation id, and allocates one if the stack has none.
+pub async fn ensure_address(aws: &Aws) -> Result<(String, Change)> {
     if let Some(address) = find_address(aws).await? {
-        return Ok((address, Change::Unchanged));
+        return Ok((id(address.allocation_id(), "address")?, Change::Unchanged));
     }
-    aws.ec2
+    let allocated = aws
+        .ec2
         .allocate_address()
         .domain(DomainType::Vpc)
         .tag_specifications(tagged(aws, ResourceType::ElasticIp, "lb"))
         .send()
         .await
         .step(|| "allocate an Elastic IP".to_owned())?;
+    Ok((id(allocated.allocation_id(), "address")?, Change::Created))
+}
+
+async fn address_and_holder(aws: &Aws) -> Result<(Address, Option<String>)> {
     let address = find_address(aws).await?.ok_or_else(|| {
-        crate::error::DeployError::new(crate::error::Exit::Failed, "the new Elastic IP is not visible yet")
+        DeployError::new(Exit::Failed, "the new Elastic IP is not visible yet")
             .mend("Run the deployment again.")
     })?;
-    Ok((address, Change::Created))
+    let holder = address.instance_id().filter(|id| !id.is_empty()).map(str::to_owned);
+    Ok((address, holder))
 }
 
 /// The stack's address, if it has one.
@@ -140,4 +229,33 @@ pub async fn release_addresses(aws: &Aws) -> Result<Change> {
         change = Change::Removed;
     }
     Ok(change)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ec2::types::{InstanceState, Tag};
+
+    use super::*;
+
+    fn row(id: &str, release: &str, state: InstanceStateName) -> Instance {
+        Instance::builder()
+            .instance_id(id)
+            .state(InstanceState::builder().name(state).build())
+            .tags(Tag::builder().key(TAG_RELEASE).value(release).build())
+            .build()
+    }
+
+    #[test]
+    fn the_holder_of_the_address_is_current_before_others_of_its_release() {
+        let seen = [
+            row("i-1", "new", InstanceStateName::Running),
+            row("i-2", "new", InstanceStateName::Running),
+            row("i-3", "old", InstanceStateName::Running),
+            row("i-4", "gone", InstanceStateName::Terminated),
+        ];
+        let current = |release, holder| current(&seen, release, holder).and_then(Instance::instance_id);
+        assert_eq!(current("new", Some("i-2")), Some("i-2"));
+        assert_eq!(current("new", Some("i-3")), Some("i-1"), "one that a cut run launched");
+        assert_eq!(current("gone", Some("i-4")), None, "the dead are not current");
+    }
 }

@@ -1,5 +1,6 @@
 //! Tests of the deployer as a program: what it refuses, and the whole system that it deploys.
 
 mod bad_input;
+mod healing;
 mod support;
 mod whole_system;

@@ -3,27 +3,32 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+/// The machine has room for one local cloud at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 pub(crate) struct Cloud {
     pub(crate) endpoint: String,
     pub(crate) dir: tempfile::TempDir,
     listen: SocketAddr,
     addresses: Vec<Ipv4Addr>,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Cloud {
     pub(crate) fn start() -> Self {
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let listen = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
         // Public addresses that nobody else on this machine uses: the port is always 5000.
         let third = u8::try_from(listen.port() % 250).expect("below 250");
-        let addresses = (1..=3).map(|last| Ipv4Addr::new(127, 111, third, last)).collect();
+        let addresses = (1..=4).map(|last| Ipv4Addr::new(127, 111, third, last)).collect();
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let cloud = Self { endpoint: format!("http://{listen}"), dir, listen, addresses };
+        let cloud = Self { endpoint: format!("http://{listen}"), dir, listen, addresses, _turn: turn };
         cloud.up();
         cloud
     }
@@ -48,14 +53,73 @@ impl Cloud {
         assert!(output.status.success(), "local-cloud down: {}", text(&output));
     }
 
+    /// Breaks a random worker.
     pub(crate) fn fault(&self, kind: &str, stack: &str) -> String {
+        self.fault_of(kind, stack, "worker")
+    }
+
+    pub(crate) fn fault_of(&self, kind: &str, stack: &str, role: &str) -> String {
         let output = Command::new(program("local-cloud"))
-            .args(["fault", kind, "--endpoint", &self.endpoint, "--tag", "vigia:role=worker"])
+            .args(["fault", kind, "--endpoint", &self.endpoint, "--tag", &format!("vigia:role={role}")])
             .args(["--tag", &format!("vigia:stack={stack}")])
             .output()
             .expect("local-cloud runs");
         assert!(output.status.success(), "local-cloud fault: {}", text(&output));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Breaks calls of the AWS API, see `local-cloud fault-api`; gives the rule's id.
+    pub(crate) fn api_fault(&self, rule: &Value) -> u64 {
+        let url = format!("{}/_local-cloud/api-faults", self.endpoint);
+        let answer = reqwest::blocking::Client::new().post(url).json(rule).send().expect("an answer");
+        assert!(answer.status().is_success(), "{rule}: {answer:?}");
+        answer.json().expect("the id of the rule")
+    }
+
+    /// How many calls a rule broke.
+    pub(crate) fn api_fault_hits(&self, id: u64) -> u64 {
+        let url = format!("{}/_local-cloud/api-faults", self.endpoint);
+        let rules: Value = reqwest::blocking::get(url).expect("an answer").json().expect("JSON");
+        let mut rules = rules.as_array().expect("a list").iter();
+        let rule = rules.find(|rule| rule["id"] == id).unwrap_or_else(|| panic!("there is no rule {id}"));
+        rule["hits"].as_u64().expect("a number")
+    }
+
+    pub(crate) fn clear_api_fault(&self, id: u64) {
+        let url = format!("{}/_local-cloud/api-faults/{id}", self.endpoint);
+        let answer = reqwest::blocking::Client::new().delete(url).send().expect("an answer");
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
+    /// Every launch so far that was carried out: its client token, and the instances it gave.
+    pub(crate) fn launches(&self) -> Vec<(String, Vec<String>)> {
+        let url = format!("{}/_local-cloud/calls", self.endpoint);
+        let calls: Value = reqwest::blocking::get(url).expect("an answer").json().expect("JSON");
+        let calls = calls.as_array().expect("a list").iter();
+        calls
+            .filter(|call| call["action"] == "RunInstances" && call["outcome"] == "done")
+            .map(|call| {
+                let ids = call["instances"].as_array().expect("a list").iter();
+                let ids = ids.map(|id| id.as_str().expect("an id").to_owned()).collect();
+                (call["client_token"].as_str().unwrap_or_default().to_owned(), ids)
+            })
+            .collect()
+    }
+
+    /// Processes of a stack's function: children of this cloud that run it.
+    pub(crate) fn functions(&self, stack: &str) -> Vec<u32> {
+        let (cloud, stack) =
+            (self.cloud_dir().to_string_lossy().into_owned(), format!("VIGIA_STACK={stack}"));
+        let is_function = |environ: &[u8]| {
+            let text = String::from_utf8_lossy(environ);
+            let has = |wanted: &str| text.split('\0').any(|pair| pair == wanted);
+            text.contains(&cloud) && has(&stack) && text.contains("AWS_LAMBDA_RUNTIME_API=")
+        };
+        let entries = std::fs::read_dir("/proc").expect("Linux").flatten();
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|text| is_function(&text)))
+            .collect()
     }
 
     pub(crate) fn bootstrap(&self, stack: &str, arguments: &[&str]) -> Output {
@@ -110,22 +174,27 @@ impl Cloud {
 
     /// Writes an object as a person with a text editor would.
     pub(crate) fn write_object(&self, bucket: &str, key: &str, content: &str) {
-        let file = self.dir.path().join("edited");
+        let file = self.dir.path().join(format!("edited-{bucket}"));
         std::fs::write(&file, content).expect("writable");
         self.aws(&["s3", "cp", "--quiet", &file.to_string_lossy(), &format!("s3://{bucket}/{key}")]);
     }
 
-    /// Ids of a stack's instances in this state, sorted.
+    /// Ids of a stack's workers in this state, sorted.
     pub(crate) fn instances(&self, stack: &str, state: &str) -> Vec<String> {
+        self.instances_of(stack, "worker", state, "InstanceId")
+    }
+
+    /// What the query gives for each instance of a stack with this role and in one of these states.
+    pub(crate) fn instances_of(&self, stack: &str, role: &str, states: &str, query: &str) -> Vec<String> {
         let listed = self.aws(&[
             "ec2",
             "describe-instances",
             "--filters",
             &format!("Name=tag:vigia:stack,Values={stack}"),
-            "Name=tag:vigia:role,Values=worker",
-            &format!("Name=instance-state-name,Values={state}"),
+            &format!("Name=tag:vigia:role,Values={role}"),
+            &format!("Name=instance-state-name,Values={states}"),
             "--query",
-            "Reservations[].Instances[].InstanceId",
+            &format!("Reservations[].Instances[].{query}"),
         ]);
         let mut ids: Vec<String> = listed.split_whitespace().map(str::to_owned).collect();
         ids.sort();
@@ -229,7 +298,7 @@ pub(crate) fn text(output: &Output) -> String {
 }
 
 /// Shown at once and always, so that a test of minutes shows where it is.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     use std::io::Write as _;
     writeln!(std::io::stderr(), "  {text}").ok();
 }
