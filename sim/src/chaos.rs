@@ -1,0 +1,199 @@
+//! Faults that happen by themselves: to machines, to the network, to EC2, to the bucket, by people.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+use fleet::DesiredCount;
+use reconciler_core::observation::{Role, State};
+
+use crate::clock::{MINUTE, Millis, NEVER, SECOND};
+use crate::fault::Kind;
+use crate::machine::{Ailment, Boot};
+use crate::s3::StateObject;
+use crate::world::{World, release};
+
+/// Shorter ones matter most, and a few last.
+fn a_while(rng: &mut Rng) -> Millis {
+    match rng.u8(0..10) {
+        0..5 => rng.i64(1..60) * SECOND,
+        5..9 => rng.i64(1..6) * MINUTE,
+        _ => rng.i64(5..25) * MINUTE,
+    }
+}
+
+impl World {
+    pub fn strike(&mut self, kind: Kind) {
+        let now = self.now;
+        let while_ = a_while(self.faults.rng(kind));
+        match kind {
+            Kind::Restart => {
+                let until = now + self.faults.rng(kind).i64(500..3_000);
+                self.ail(kind, Ailment::Refuses, until);
+            }
+            Kind::ProgramDead => self.ail(kind, Ailment::Refuses, NEVER),
+            Kind::Hang => {
+                let until = if self.faults.rng(kind).bool() { NEVER } else { now + while_ };
+                self.ail(kind, Ailment::Hangs, until);
+            }
+            Kind::Flap => {
+                let turn = self.faults.rng(kind).i64(5..60) * SECOND;
+                self.ail(kind, Ailment::Flaps(turn), now + 10 * while_);
+            }
+            Kind::HostDead => {
+                if let Some(index) = self.victim(kind) {
+                    self.ec2.machines[index].kill_host();
+                }
+            }
+            Kind::Terminated => self.end_behind_our_back(kind, State::Terminated),
+            Kind::Stopped => self.end_behind_our_back(kind, State::Stopped),
+            Kind::Orphan => self.add_orphan(kind),
+            Kind::Overload => {
+                let share = self.faults.rng(kind).usize(30..120);
+                self.weather.overload = Some((now + while_, (self.desired() * share).div_ceil(100)));
+            }
+            Kind::CutAll => self.weather.cut_all_until = now + while_,
+            Kind::CutZone => {
+                let zone = self.any_zone(kind);
+                // Longer than a zone is spared, it is judged like others: that is the rule, not a fault.
+                self.weather.cut_zone_until[zone] = now + while_.min(14 * MINUTE);
+            }
+            Kind::CutOne => {
+                if let Some(index) = self.victim(kind) {
+                    self.weather.cut_machine = Some((index, now + while_));
+                }
+            }
+            Kind::ZoneOutage => {
+                let zone = self.any_zone(kind);
+                self.ec2.out_until[zone] = now + while_;
+            }
+            Kind::Throttle => self.ec2.throttled_until = now + while_,
+            Kind::NoCapacity => {
+                let zone = self.any_zone(kind);
+                self.ec2.full_until[zone] = now + while_;
+            }
+            Kind::QuotaFull => self.ec2.full_until.fill(now + while_),
+            Kind::AddressTaken => self.ec2.holder = None,
+            Kind::S3Outage => self.weather.s3_out_until = now + while_,
+            Kind::MemoryDeleted => {
+                self.forget();
+                self.s3.spoil_memory(None);
+            }
+            Kind::MemoryGarbage => {
+                self.forget();
+                self.s3.spoil_memory(Some(StateObject::Garbage));
+            }
+            Kind::DesiredChanged => self.change_desired(kind),
+            Kind::DesiredGarbage => {
+                let text = ["", "banana", "-1", "1e9"][self.faults.rng(kind).usize(0..4)];
+                self.s3.desired =
+                    DesiredCount::from_object(text.as_bytes()).map_err(|error| error.to_string());
+            }
+            Kind::Deployed => self.deploy(true),
+            Kind::BadRelease => self.deploy(false),
+            _ => unreachable!("the others strike a call"),
+        }
+    }
+
+    fn forget(&mut self) {
+        let registry = self.s3.registry().cloned();
+        self.checks.forget(self.now, &mut self.ec2.machines, registry.as_deref());
+    }
+
+    fn ail(&mut self, kind: Kind, ailment: Ailment, until: Millis) {
+        if let Some(index) = self.victim(kind) {
+            self.ec2.machines[index].ail(ailment, until);
+            let id = &self.ec2.machines[index].row.id;
+            self.tell(|| format!("      {id}"));
+        }
+    }
+
+    /// A live instance; one in five times the load balancer.
+    fn victim(&mut self, kind: Kind) -> Option<usize> {
+        let rng = self.faults.rng(kind);
+        let role = if rng.u8(0..5) == 0 { Role::LoadBalancer } else { Role::Worker };
+        let live: Vec<usize> = self.ec2.live(role).map(|(index, _)| index).collect();
+        let pick = self.faults.rng(kind).usize(..);
+        live.get(pick.checked_rem(live.len())?).copied()
+    }
+
+    fn any_zone(&mut self, kind: Kind) -> usize {
+        let zones = self.ec2.zones();
+        self.faults.rng(kind).usize(0..zones)
+    }
+
+    fn end_behind_our_back(&mut self, kind: Kind, state: State) {
+        let Some(index) = self.victim(kind) else { return };
+        let id = &self.ec2.machines[index].row.id;
+        self.tell(|| format!("      {id}"));
+        self.ec2.machines[index].end(state, self.now, 20 * SECOND);
+        // A stopped instance keeps its address, a terminated one does not.
+        if state == State::Terminated && self.ec2.holder == Some(index) {
+            self.ec2.holder = None;
+        }
+    }
+
+    /// Somebody launches a copy of a worker by hand: "launch more like this".
+    fn add_orphan(&mut self, kind: Kind) {
+        let zone = self.any_zone(kind);
+        let slot = self.faults.rng(kind).u32(0..12);
+        let attempt = self.faults.rng(kind).bool().then_some(1);
+        let release = self.s3.release.id.clone();
+        let serves = (!self.bad_releases.contains(&release)).then_some(20_000);
+        let boot = Boot { pending: 5_000, network: 5_000, serves, ailment: None };
+        let tags = (Some(slot), attempt, release.as_str());
+        let index = self.ec2.add(Role::Worker, zone, tags, String::new(), self.now, boot);
+        self.ec2.machines[index].is_orphan = true;
+    }
+
+    pub fn desired(&self) -> usize {
+        let memory = self.s3.memory().and_then(|memory| memory.desired);
+        memory.map_or(self.scenario.workers as usize, |desired| desired.get() as usize)
+    }
+
+    fn change_desired(&mut self, kind: Kind) {
+        let most = self.scenario.most_workers;
+        let rng = self.faults.rng(kind);
+        let number = if rng.u8(0..20) == 0 { 0 } else { rng.u32(1..=most) };
+        self.tell(|| format!("      {number}"));
+        self.s3.desired = Ok(DesiredCount::try_from(number).expect("within bounds"));
+    }
+
+    fn deploy(&mut self, is_good: bool) {
+        self.deployments += 1;
+        let next = release(self.deployments, self.ec2.zones());
+        self.tell(|| format!("      {} ({})", next.id, if is_good { "good" } else { "bad" }));
+        if !is_good {
+            self.bad_releases.push(next.id.clone());
+        }
+        self.s3.release = Arc::new(next);
+        self.checks.deployed(self.now);
+    }
+
+    /// The end of a storm: whatever passes has passed, people put right what they spoiled, and what
+    /// is broken stays broken.
+    pub fn clear_up(&mut self) {
+        let now = self.now;
+        let weather = &mut self.weather;
+        weather.cut_all_until = now;
+        weather.cut_zone_until.fill(now);
+        weather.cut_machine = None;
+        weather.s3_out_until = now;
+        weather.overload = None;
+        self.ec2.throttled_until = now;
+        self.ec2.full_until.fill(now);
+        self.ec2.out_until.fill(now);
+        for machine in &mut self.ec2.machines {
+            machine.end_passing_ailment(now);
+        }
+        match &self.s3.desired {
+            Ok(desired) if desired.get() > 0 => {}
+            _ => {
+                let workers = self.scenario.workers;
+                self.s3.desired = Ok(DesiredCount::try_from(workers).expect("within bounds"));
+            }
+        }
+        if self.bad_releases.contains(&self.s3.release.id) {
+            self.deploy(true);
+        }
+    }
+}

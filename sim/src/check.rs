@@ -1,0 +1,569 @@
+//! The rules, checked against what truly is, after every effect.
+//!
+//! | rule | says | where |
+//! |---|---|---|
+//! | S1 | only instances that EC2 showed as the stack's are terminated | `check_terminate` |
+//! | S2 | one attempt of a slot is launched once; no slot has two lives at a time | `check_launched` |
+//! | S3 | nothing is launched, ended, moved or published that is not in the memory just written | `check_issue` |
+//! | S4 | nobody who served is ended for its health unless another answered in the same round, and it failed as the rules say | `check_terminate` |
+//! | S5 | ends for health: a tenth within 15 s, a third per ten minutes, beyond that only while as many that served are left as are desired | `check_velocity` |
+//! | S6 | nothing is done on a survey that was blind, or is older than 15 s | `check_issue` |
+//! | S7 | a worker that is well is ended only 15 s after the registry that left it out | `check_terminate` |
+//! | S8 | a boot has its 180 s | `check_terminate` |
+//! | S9 | the registry's revision only grows; it names nobody whom EC2 showed as terminated; it is not emptied while somebody serves | `check_publish` |
+//! | S10 | a rollout leaves as many healthy as are desired | `check_commit` |
+//! | S11 | the address never leaves a load balancer that answers, goes only to one that answers, and its holder is not ended | `check_issue` |
+//! | S12 | launches in an hour: what was asked for, the budget of losses, and one in three minutes | `check_launched` |
+//! | S13 | at rest nothing happens any more | `check_rest` |
+//! | S14 | at rest there is nobody too many, and nobody unknown | `check_rest` |
+//! | L1 | when faults stop, the desired number serves again | `check_calm`, `check_rest` |
+//!
+//! The rules of the planner's own table are in `decisions`.
+
+mod decisions;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use fleet::memory::{Leaving, LeavingStage, Memory};
+use fleet::{DesiredCount, Registry, WorkerId};
+use reconciler_core::effect::{Effect, Launch};
+use reconciler_core::observation::{Probe, Role};
+
+use crate::clock::{HOUR, MINUTE, Millis, SECOND};
+use crate::ec2::Ec2;
+use crate::fault::Kind;
+use crate::machine::Machine;
+use crate::s3::S3;
+use crate::world::World;
+
+const DRAIN: Millis = 15 * SECOND;
+const BOOT_GRACE: Millis = 180 * SECOND;
+const SECOND_LOOK: Millis = 15 * SECOND;
+const STALE: Millis = 15 * SECOND;
+/// Faults have stopped, and nothing is held back: the desired number serves again.
+const RECOVERY: Millis = 5 * MINUTE;
+
+#[derive(Clone, Debug)]
+pub struct Violation {
+    pub rule: &'static str,
+    pub at: Millis,
+    pub what: String,
+}
+
+#[derive(Default)]
+pub struct Checks {
+    pub violation: Option<Violation>,
+    /// Attempts that came to life.
+    lives: HashMap<(Role, u32, u32, String), usize>,
+    /// Terminations for health of workers that served: when, and whom.
+    ended: VecDeque<(Millis, usize)>,
+    condemned: HashSet<usize>,
+    /// Since when each worker is out of the registry.
+    unpublished: HashMap<usize, Millis>,
+    launched: VecDeque<Millis>,
+    /// What was heard in rounds whose memory is on its way, by nonce.
+    notes: HashMap<String, Vec<(usize, Probe, Millis)>>,
+    /// Launches that people asked for within the hour: when, and how many.
+    wanted: VecDeque<(Millis, usize)>,
+    /// When memory was lost.
+    lost: Vec<Millis>,
+    calm: Option<Calm>,
+    /// Desired counts that were read.
+    counts: HashSet<DesiredCount>,
+}
+
+/// The time after a storm.
+struct Calm {
+    since: Millis,
+    restored: Option<Millis>,
+    /// The reconciler is in a pause that it must keep.
+    is_excused: bool,
+}
+
+impl Checks {
+    /// Memory is lost, and with it what was spent of the budgets, and who served and is not in the
+    /// registry any more.
+    pub fn forget(&mut self, now: Millis, machines: &mut [Machine], registry: Option<&Registry>) {
+        self.ended.clear();
+        for machine in machines {
+            let is_published =
+                registry.is_some_and(|registry| registry.workers.contains_key(&machine.row.id));
+            machine.record.was_published &= is_published;
+        }
+        self.lost.push(now);
+    }
+
+    pub fn deployed(&mut self, now: Millis) {
+        self.wanted.push_back((now, 0));
+    }
+
+    pub fn begin_calm(&mut self, now: Millis, s3: &S3, ec2: &Ec2) {
+        let desired =
+            s3.memory().and_then(|memory| memory.desired).map_or(0, |desired| desired.get() as usize);
+        let is_paused = s3.memory().is_none_or(|memory| {
+            memory.boots.values().any(|boots| boots.failures >= 2)
+                || memory.losses.len() + 3 >= 3 * desired + 10
+                || !memory.dark_zones.is_empty()
+        });
+        // A boot that will fail, or was begun just now and may, takes its three minutes first.
+        let boots =
+            ec2.live(Role::Worker).any(|(_, machine)| !machine.can_boot() || machine.serves_from() > now);
+        self.calm = Some(Calm { since: now, restored: None, is_excused: is_paused || boots });
+    }
+}
+
+impl World {
+    fn violate(&mut self, rule: &'static str, what: String) {
+        self.tell(|| format!("VIOLATION of {rule}: {what}"));
+        if self.checks.violation.is_none() {
+            self.checks.violation = Some(Violation { rule, at: self.now, what });
+        }
+    }
+
+    /// Two clocks that the reconciler accepts may be this far apart.
+    fn skew(&self) -> Millis {
+        if self.faults.counts[Kind::ClockSkew as usize] > 0 { 9 * SECOND } else { SECOND }
+    }
+
+    // --- What an invocation asks for --------------------------------------------------------------
+
+    pub fn check_issue(&mut self, number: usize, effect: &Effect) {
+        let is_change = matches!(
+            effect,
+            Effect::Launch(_) | Effect::Terminate(_) | Effect::Associate { .. } | Effect::Publish { .. }
+        );
+        if !is_change {
+            return;
+        }
+        let Some(running) = self.invocations[number].as_ref() else { return };
+        if running.is_blind {
+            return self.violate("S6", format!("{} on a blind survey", name(effect)));
+        }
+        let age = self.now - running.surveyed;
+        if !matches!(effect, Effect::Publish { .. }) && age > STALE + SECOND {
+            return self.violate("S6", format!("{} on a survey of {age} ms ago", name(effect)));
+        }
+        let Some(memory) = running.committed.clone() else {
+            return self.violate("S3", format!("{} without a memory written", name(effect)));
+        };
+        match effect {
+            Effect::Launch(launch) => {
+                let slot = match launch.role {
+                    Role::Worker => memory.slots.get(&launch.slot),
+                    Role::LoadBalancer => memory.balancer.successor.as_ref(),
+                };
+                if slot.is_none_or(|slot| slot.attempt != launch.attempt || slot.subnet != launch.subnet) {
+                    self.violate("S3", format!("a launch in slot {} that is not intended", launch.slot));
+                }
+            }
+            Effect::Terminate(id) => self.check_terminate(number, &memory, id),
+            Effect::Associate { instance, .. } => self.check_associate(number, instance),
+            Effect::Publish { registry, .. } if registry.revision != memory.revision => {
+                self.violate("S3", format!("registry {} is not intended", registry.revision));
+            }
+            _ => {}
+        }
+    }
+
+    fn heard(&self, number: usize, index: usize) -> Option<Probe> {
+        let round = &self.invocations[number].as_ref()?.round;
+        round.results.iter().find(|(found, _)| *found == index).map(|(_, probe)| *probe)
+    }
+
+    fn check_terminate(&mut self, number: usize, memory: &Memory, id: &WorkerId) {
+        let Some(index) = self.ec2.find(id) else {
+            return self.violate("S1", format!("{id} is not the stack's"));
+        };
+        if self.ec2.machines[index].row.role == Role::LoadBalancer {
+            if self.ec2.holder == Some(index) && self.ec2.machines[index].is_live() {
+                self.violate("S11", format!("{id} has the address and is terminated"));
+            }
+            return;
+        }
+        let Some(leaving) =
+            memory.leaving.get(id).filter(|leaving| leaving.stage == LeavingStage::Terminating)
+        else {
+            return self.violate("S3", format!("the termination of {id} is not intended"));
+        };
+        let leaving = leaving.clone();
+        if leaving.judged {
+            self.check_judged(number, memory, index, &leaving);
+        } else {
+            self.check_unjudged(index, &leaving);
+        }
+    }
+
+    /// A termination for its health.
+    fn check_judged(&mut self, number: usize, memory: &Memory, index: usize, leaving: &Leaving) {
+        let machine = &self.ec2.machines[index];
+        let id = machine.row.id.clone();
+        let age = self.now - machine.launched;
+        let record = machine.record.clone();
+        let heard = self.heard(number, index);
+        let round = self.invocations[number].as_ref().map(|running| running.round.results.clone());
+        let others: Vec<(usize, Probe)> =
+            round.unwrap_or_default().into_iter().filter(|(other, _)| self.is_worker(*other)).collect();
+        let is_wish = memory.desired.is_some_and(|desired| desired.get() == 0);
+        if !machine.is_live() || is_wish {
+            return;
+        }
+        if heard == Some(Probe::Answered) || (heard.is_none() && record.was_published) {
+            return self.violate("S4", format!("{id} did not fail in this round ({heard:?})"));
+        }
+        if record.was_published || leaving.served {
+            if !others.iter().any(|(other, probe)| *other != index && *probe == Probe::Answered) {
+                return self.violate("S4", format!("{id} served, and nobody else answered in this round"));
+            }
+        } else if !others.is_empty() && others.iter().all(|(_, probe)| *probe == Probe::Silent) {
+            return self.violate("S4", format!("{id} did not boot, and nobody was heard in this round"));
+        }
+        if record.was_published || leaving.served {
+            let now = self.now;
+            let skew = self.skew();
+            let is_refused = heard == Some(Probe::Refused);
+            let surveyed = self.invocations[number].as_ref().map_or(now, |running| running.surveyed);
+            let is_verdict = |(at, probe): &(Millis, Probe)| {
+                *at < surveyed && *probe == Probe::Refused || now - at >= SECOND_LOOK - skew
+            };
+            let is_second = record.failures.iter().any(is_verdict);
+            if !is_refused && !is_second {
+                self.violate("S4", format!("{id} was silent once only: {:?}", record.failures));
+            }
+        } else if age < BOOT_GRACE - self.skew() {
+            self.violate("S8", format!("{id} had only {age} ms to boot"));
+        }
+    }
+
+    /// How often workers that served are condemned for their health. What counts is the decision, which
+    /// is in a memory that was written; its effect may have to be repeated.
+    fn check_velocity(&mut self, before: Option<&Memory>, memory: &Memory) {
+        let now = self.now;
+        let skew = self.skew();
+        let is_condemned = |leaving: &Leaving| {
+            leaving.judged && leaving.served && leaving.stage == LeavingStage::Terminating
+        };
+        let condemned = memory.leaving.iter().filter(|(_, leaving)| is_condemned(leaving));
+        let beginning = crate::clock::timestamp(0).as_millisecond();
+        let news: Vec<(usize, Millis)> = condemned
+            .filter_map(|(id, leaving)| {
+                Some((self.ec2.find(id)?, leaving.since.as_millisecond() - beginning))
+            })
+            .collect();
+        let still: HashSet<usize> = news.iter().map(|(index, _)| *index).collect();
+        self.checks.condemned.retain(|index| still.contains(index));
+        let left = memory.slots.values().filter(|slot| slot.served).count();
+        let known = before.map_or(0, |before| before.slots.values().filter(|slot| slot.served).count());
+        let known = known.max(left + memory.leaving.values().filter(|leaving| leaving.served).count());
+        for (index, at) in news {
+            if !self.checks.condemned.insert(index) {
+                continue;
+            }
+            let served = known;
+            self.checks.ended.retain(|(at, _)| now - at < 20 * MINUTE);
+            self.checks.ended.push_back((at, index));
+            let within =
+                |window: Millis| self.checks.ended.iter().filter(|(other, _)| at - other < window).count();
+            let (just_now, in_ten_minutes) = (within(SECOND_LOOK - skew), within(10 * MINUTE - skew));
+            let desired = memory.desired.map_or(0, |desired| desired.get() as usize);
+            let id = self.ec2.machines[index].row.id.clone();
+            if just_now > (served / 10).max(1) {
+                self.violate("S5", format!("{id} is number {just_now} within 15 s, of {served}"));
+            } else if in_ten_minutes > (served / 3).max(2) && left < desired {
+                let what = format!(
+                    "{id} is number {in_ten_minutes} within ten minutes, and leaves {left} of {desired}"
+                );
+                self.violate("S5", what);
+            }
+        }
+    }
+
+    /// A termination of one that is lost, drained, or was never needed.
+    fn check_unjudged(&mut self, index: usize, leaving: &Leaving) {
+        let machine = &self.ec2.machines[index];
+        if !machine.is_up(self.now) || !machine.record.was_published {
+            return;
+        }
+        let id = machine.row.id.clone();
+        if self.s3.registry().is_some_and(|registry| registry.workers.contains_key(&id)) {
+            return self.violate("S7", format!("{id} is well and published ({})", leaving.reason));
+        }
+        let out = self.checks.unpublished.get(&index).map(|since| self.now - since);
+        if out.is_some_and(|out| out < DRAIN - self.skew()) {
+            self.violate(
+                "S7",
+                format!("{id} is well and out of the registry for {out:?} ms ({})", leaving.reason),
+            );
+        }
+    }
+
+    fn check_associate(&mut self, number: usize, instance: &WorkerId) {
+        let Some(index) = self.ec2.find(instance) else {
+            return self.violate("S11", format!("{instance} is not the stack's"));
+        };
+        if self.heard(number, index) != Some(Probe::Answered) {
+            return self.violate("S11", format!("{instance} is to have the address and did not answer"));
+        }
+        let Some(holder) = self.ec2.holder.filter(|holder| *holder != index) else { return };
+        let heard = self.heard(number, holder);
+        let record = &self.ec2.machines[holder].record;
+        let is_second = record.failures.iter().any(|(at, _)| self.now - at >= SECOND_LOOK - self.skew());
+        let is_dead = !self.ec2.machines[holder].is_live() || heard == Some(Probe::Refused) || is_second;
+        if heard == Some(Probe::Answered) || !is_dead {
+            let holder = self.ec2.machines[holder].row.id.clone();
+            self.violate("S11", format!("the address leaves {holder}, which was heard: {heard:?}"));
+        }
+    }
+
+    // --- What truly happened ----------------------------------------------------------------------
+
+    pub fn check_commit(&mut self, number: usize, memory: &Memory) {
+        self.follow_course(memory);
+        self.note_round(memory);
+        for id in memory.leaving.keys() {
+            if let Some(index) = self.ec2.find(id) {
+                self.ec2.machines[index].record.was_leaving = true;
+            }
+        }
+        let before = self.s3_before(number);
+        self.check_velocity(before.as_deref(), memory);
+        self.note_wanted(memory);
+        let is_rollout = |leaving: &Leaving| {
+            leaving.stage == LeavingStage::Draining && leaving.reason == "a newer release serves"
+        };
+        let begun = memory
+            .leaving
+            .iter()
+            .filter(|(id, leaving)| {
+                is_rollout(leaving) && before.as_ref().is_none_or(|before| !before.leaving.contains_key(*id))
+            })
+            .count();
+        let desired = memory.desired.map_or(0, |desired| desired.get() as usize);
+        if begun > 0 && memory.healthy() < desired {
+            self.violate(
+                "S10",
+                format!("{begun} leave for a newer release, {} of {desired} are healthy", memory.healthy()),
+            );
+        }
+        self.check_calm();
+    }
+
+    /// The memory that the bucket had before this commit, if this invocation wrote it last.
+    fn s3_before(&self, number: usize) -> Option<std::sync::Arc<Memory>> {
+        self.invocations[number].as_ref().and_then(|running| running.read.clone())
+    }
+
+    /// What was heard counts once a memory that knows it is written, which may be late.
+    pub fn keep_notes(&mut self, number: usize, memory: &Memory) {
+        let Some(running) = self.invocations[number].as_mut() else { return };
+        let notes = std::mem::take(&mut running.round.noted);
+        if !notes.is_empty() {
+            self.checks.notes.insert(memory.nonce.clone(), notes);
+        }
+    }
+
+    fn note_round(&mut self, memory: &Memory) {
+        for (index, probe, at) in self.checks.notes.remove(&memory.nonce).unwrap_or_default() {
+            let record = &mut self.ec2.machines[index].record;
+            if probe == Probe::Answered {
+                record.failures.clear();
+            } else {
+                record.failures.push((at, probe));
+            }
+        }
+    }
+
+    fn note_wanted(&mut self, memory: &Memory) {
+        let now = self.now;
+        let desired = memory.desired.map_or(0, |desired| desired.get() as usize);
+        let known = self.checks.wanted.iter().map(|(_, number)| *number).max().unwrap_or(0);
+        if known != desired {
+            self.checks.wanted.push_back((now, desired));
+        }
+    }
+
+    /// One that arrives after its time-out may meet a slot that was given to another: then it is an
+    /// orphan, and S14 says that it goes.
+    pub fn check_launched(&mut self, index: usize, launch: &Launch) {
+        let key = (launch.role, launch.slot, launch.attempt, launch.release.clone());
+        let id = self.ec2.machines[index].row.id.clone();
+        let last_loss = self.checks.lost.last().copied().unwrap_or(-1);
+        if let Some(before) = self.checks.lives.insert(key, index) {
+            let before = &self.ec2.machines[before];
+            let was_forgotten = before.launched <= last_loss || before.is_orphan;
+            if was_forgotten {
+                return;
+            }
+            let before = before.row.id.clone();
+            return self.violate(
+                "S2",
+                format!("slot {} attempt {} is {before} and {id}", launch.slot, launch.attempt),
+            );
+        }
+        if self.is_late {
+            self.ec2.machines[index].is_orphan = true;
+        }
+        if launch.role == Role::LoadBalancer || self.is_late {
+            return;
+        }
+        let memory = self.s3.memory().cloned();
+        let is_leaving =
+            |id: &WorkerId| memory.as_ref().is_some_and(|memory| memory.leaving.contains_key(id));
+        let twin = self.ec2.live(Role::Worker).find(|(other, machine)| {
+            *other != index
+                && !machine.is_orphan
+                && !machine.record.was_leaving
+                && machine.row.slot == Some(launch.slot)
+                && machine.launched > last_loss
+                && !is_leaving(&machine.row.id)
+        });
+        if let Some((_, twin)) = twin {
+            let twin = twin.row.id.clone();
+            return self.violate("S2", format!("slot {} has {twin} and now {id}", launch.slot));
+        }
+        self.check_budget();
+    }
+
+    fn check_budget(&mut self) {
+        let now = self.now;
+        self.checks.launched.push_back(now);
+        self.checks.launched.retain(|at| now - at < HOUR);
+        let most = self.scenario.most_workers.max(self.scenario.workers) as usize;
+        let asked = self.checks.wanted.iter().filter(|(at, _)| now - at < HOUR + 10 * MINUTE).count();
+        let losses = self.checks.lost.iter().filter(|at| now - **at < HOUR + 10 * MINUTE).count();
+        // Each wish and each loss of memory may renew the whole fleet; losses have their budget, and
+        // past it one launch in three minutes is allowed.
+        let budget = (1 + asked + losses) * (most + 1) + (1 + losses) * (3 * most + 10) + 20;
+        let launched = self.checks.launched.len();
+        if launched > budget {
+            self.violate("S12", format!("{launched} launches in an hour, {budget} are the most"));
+        }
+    }
+
+    pub fn check_publish(&mut self, number: usize, before: Option<&Registry>, after: &Registry) {
+        let now = self.now;
+        if let Some(before) = before {
+            if after.revision <= before.revision {
+                return self.violate("S9", format!("revision {} after {}", after.revision, before.revision));
+            }
+            for id in before.workers.keys().filter(|id| !after.workers.contains_key(*id)) {
+                if let Some(index) = self.ec2.find(id) {
+                    self.checks.unpublished.insert(index, now);
+                }
+            }
+        }
+        let shown_dead =
+            self.invocations[number].as_ref().map(|running| running.shown_dead.clone()).unwrap_or_default();
+        for id in after.workers.keys() {
+            let Some(index) = self.ec2.find(id).filter(|index| self.is_worker(*index)) else {
+                return self.violate("S9", format!("{id} is published and no worker of ours"));
+            };
+            self.checks.unpublished.remove(&index);
+            self.ec2.machines[index].record.was_published = true;
+            if shown_dead.contains(id) {
+                return self.violate("S9", format!("{id} is published, and EC2 showed it as terminated"));
+            }
+        }
+        let serves = |id: &&WorkerId| {
+            let index = self.ec2.find(id);
+            index.is_some_and(|index| self.ec2.machines[index].is_up(now))
+        };
+        let is_emptied = after.workers.is_empty() && after.desired.get() > 0;
+        if is_emptied && let Some(id) = before.and_then(|before| before.workers.keys().find(serves)) {
+            let id = id.clone();
+            let is_leaving = self.s3.memory().is_some_and(|memory| memory.leaving.contains_key(&id));
+            if !is_leaving {
+                self.violate("S9", format!("the registry is emptied while {id} serves"));
+            }
+        }
+    }
+
+    // --- The time after a storm -------------------------------------------------------------------
+
+    fn serving(&self) -> usize {
+        let Some(registry) = self.s3.registry() else { return 0 };
+        let is_up =
+            |id: &&WorkerId| self.ec2.find(id).is_some_and(|index| self.ec2.machines[index].is_up(self.now));
+        registry.workers.keys().filter(is_up).count()
+    }
+
+    fn check_calm(&mut self) {
+        if self.weather.is_storm {
+            return;
+        }
+        let Some(calm) = &self.checks.calm else { return };
+        let (since, restored, is_excused) = (calm.since, calm.restored, calm.is_excused);
+        let wanted = self.s3.desired.as_ref().map_or(0, |desired| desired.get() as usize);
+        let serving = self.serving();
+        let after = self.now - since;
+        if serving >= wanted {
+            if restored.is_none() {
+                self.stats.recoveries.push(after);
+                if let Some(calm) = &mut self.checks.calm {
+                    calm.restored = Some(self.now);
+                }
+            }
+        } else if restored.is_some_and(|at| self.now - at > 5 * MINUTE) && after > 10 * MINUTE {
+            self.violate("L1", format!("{serving} of {wanted} serve, {after} ms after the storm; all had"));
+        } else if restored.is_none() && after > RECOVERY && !is_excused {
+            self.violate("L1", format!("{serving} of {wanted} serve {} s after the storm", after / SECOND));
+        }
+    }
+
+    /// The end of a calm: all is as it should be, and nothing moves.
+    pub fn check_rest(&mut self) {
+        let wanted = self.s3.desired.as_ref().map_or(0, |desired| desired.get() as usize);
+        let workers: Vec<WorkerId> =
+            self.ec2.live(Role::Worker).map(|(_, machine)| machine.row.id.clone()).collect();
+        let serving = self.serving();
+        let published = self.s3.registry().map_or(0, |registry| registry.workers.len());
+        if serving != wanted || published != wanted {
+            let held = self.s3.memory().map(|memory| memory.held.clone());
+            return self.violate(
+                "L1",
+                format!("at rest {serving} serve, {published} are published, of {wanted}; held: {held:?}"),
+            );
+        }
+        if workers.len() != wanted {
+            return self.violate("S14", format!("at rest {} live of {wanted}: {workers:?}", workers.len()));
+        }
+        let release = self.s3.release.id.clone();
+        let old = self.ec2.live(Role::Worker).find(|(_, machine)| machine.row.release != release);
+        if let Some((_, machine)) = old {
+            let what =
+                format!("at rest {} is of release {}, not {release}", machine.row.id, machine.row.release);
+            return self.violate("L1", what);
+        }
+        let balancers: Vec<usize> = self.ec2.live(Role::LoadBalancer).map(|(index, _)| index).collect();
+        let is_well = self.ec2.holder.is_some_and(|index| self.ec2.machines[index].is_up(self.now));
+        if !is_well || balancers.len() != 1 {
+            let holder = self.ec2.holder;
+            return self.violate("L1", format!("at rest the address is with {holder:?}, of {balancers:?}"));
+        }
+        let Some(memory) = self.s3.memory().cloned() else {
+            return self.violate("L1", "at rest there is no memory".to_owned());
+        };
+        let quiet = crate::clock::timestamp(self.now - 3 * MINUTE);
+        if let Some(event) = memory.events.last().filter(|event| event.at > quiet) {
+            return self.violate("S13", format!("at rest still: {}", event.text));
+        }
+        if let Some(held) = memory.held.first() {
+            self.violate("S13", format!("at rest still held back: {held}"));
+        }
+    }
+}
+
+fn name(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Launch(_) => "a launch",
+        Effect::Terminate(_) => "a termination",
+        Effect::Associate { .. } => "a move of the address",
+        Effect::Publish { .. } => "a publication",
+        Effect::ReadMemory
+        | Effect::WriteMemory { .. }
+        | Effect::Survey
+        | Effect::Describe { .. }
+        | Effect::Probe { .. }
+        | Effect::Refresh { .. }
+        | Effect::Sleep { .. } => "a harmless thing",
+    }
+}

@@ -1,0 +1,140 @@
+//! EC2 as far as the reconciler can notice it: zonal client tokens, request buckets, capacity, zones
+//! that are out, and an Elastic IP.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use fleet::WorkerId;
+use fleet::aws_code::AwsErrorKind;
+use reconciler_core::effect::{Failure, Launch};
+use reconciler_core::observation::Role;
+
+use crate::clock::{Millis, SECOND};
+use crate::machine::{Boot, Machine, subnet_name};
+
+/// RunInstances: five at once, two a second.
+const LAUNCH_BURST: Millis = 5;
+const LAUNCH_REFILL: Millis = SECOND / 2;
+pub const ALLOCATION: &str = "eipalloc-1";
+
+pub struct Ec2 {
+    pub machines: Vec<Machine>,
+    by_id: HashMap<WorkerId, usize>,
+    /// Zone and token; what was asked for, and what came of it.
+    tokens: HashMap<(usize, String), (u64, usize)>,
+    /// When the launch bucket is full again.
+    bucket_full_at: Millis,
+    pub throttled_until: Millis,
+    pub full_until: Vec<Millis>,
+    pub out_until: Vec<Millis>,
+    /// Who has the Elastic IP.
+    pub holder: Option<usize>,
+}
+
+pub enum Ran {
+    New(usize),
+    Known(usize),
+    Refused(Failure),
+}
+
+impl Ec2 {
+    pub fn new(zones: usize) -> Self {
+        Self {
+            machines: Vec::new(),
+            by_id: HashMap::new(),
+            tokens: HashMap::new(),
+            bucket_full_at: 0,
+            throttled_until: 0,
+            full_until: vec![0; zones],
+            out_until: vec![0; zones],
+            holder: None,
+        }
+    }
+
+    pub fn zones(&self) -> usize {
+        self.full_until.len()
+    }
+
+    pub fn find(&self, id: &WorkerId) -> Option<usize> {
+        self.by_id.get(id).copied()
+    }
+
+    pub fn is_out(&self, zone: usize, now: Millis) -> bool {
+        now < self.out_until[zone]
+    }
+
+    pub fn is_any_out(&self, now: Millis) -> bool {
+        self.out_until.iter().any(|until| now < *until)
+    }
+
+    /// Those that EC2 still knows.
+    pub fn known(&self, now: Millis) -> impl Iterator<Item = &Machine> {
+        self.machines.iter().filter(move |machine| !machine.is_forgotten(now))
+    }
+
+    pub fn live(&self, role: Role) -> impl Iterator<Item = (usize, &Machine)> {
+        let is_it = move |machine: &Machine| machine.row.role == role && machine.is_live();
+        self.machines.iter().enumerate().filter(move |(_, machine)| is_it(machine))
+    }
+
+    /// Whether this launch took place before.
+    pub fn knows(&self, launch: &Launch) -> bool {
+        (0..self.zones()).any(|zone| self.tokens.contains_key(&(zone, launch.token.clone())))
+    }
+
+    pub fn run(&mut self, launch: &Launch, now: Millis, boot: Boot) -> Ran {
+        let refused = |kind, why: &str| Ran::Refused(Failure { kind, why: why.to_owned() });
+        let Some(zone) = (0..self.zones()).find(|zone| subnet_name(*zone) == launch.subnet) else {
+            return refused(AwsErrorKind::NotFound, "InvalidSubnetID.NotFound");
+        };
+        if now < self.throttled_until || !self.take_from_bucket(now) {
+            return refused(AwsErrorKind::Throttled, "RequestLimitExceeded");
+        }
+        let mut hasher = DefaultHasher::new();
+        launch.hash(&mut hasher);
+        let asked = hasher.finish();
+        let key = (zone, launch.token.clone());
+        if let Some((before, index)) = self.tokens.get(&key).copied() {
+            if before != asked {
+                return refused(AwsErrorKind::TokenMismatch, "IdempotentParameterMismatch");
+            }
+            if !self.machines[index].is_live() {
+                return refused(AwsErrorKind::TokenSpent, "IdempotentInstanceTerminated");
+            }
+            return Ran::Known(index);
+        }
+        if now < self.full_until[zone] {
+            return refused(AwsErrorKind::NoCapacity, "InsufficientInstanceCapacity");
+        }
+        let tags = (Some(launch.slot), Some(launch.attempt), launch.release.as_str());
+        let index = self.add(launch.role, zone, tags, launch.token.clone(), now, boot);
+        self.tokens.insert(key, (asked, index));
+        Ran::New(index)
+    }
+
+    pub fn add(
+        &mut self,
+        role: Role,
+        zone: usize,
+        tags: (Option<u32>, Option<u32>, &str),
+        token: String,
+        now: Millis,
+        boot: Boot,
+    ) -> usize {
+        let index = self.machines.len();
+        let number = u32::try_from(index).expect("a run launches few") + 1;
+        let machine = Machine::new(number, role, zone, subnet_name(zone), tags, token, now, boot);
+        self.by_id.insert(machine.row.id.clone(), index);
+        self.machines.push(machine);
+        index
+    }
+
+    fn take_from_bucket(&mut self, now: Millis) -> bool {
+        let full_at = self.bucket_full_at.max(now) + LAUNCH_REFILL;
+        if full_at - now > LAUNCH_BURST * LAUNCH_REFILL {
+            return false;
+        }
+        self.bucket_full_at = full_at;
+        true
+    }
+}

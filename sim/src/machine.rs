@@ -1,0 +1,201 @@
+//! An instance as it truly is: what EC2 knows of it, and how its program does.
+//!
+//! Everything that time changes by itself (a boot, a restart, the end of a hang) is a function of
+//! the time, not an event: a machine that nobody asks costs nothing.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use fleet::WorkerId;
+use jiff::Timestamp;
+use reconciler_core::observation::{Instance, Probe, Role, State};
+
+use crate::clock::{Millis, NEVER, SECOND};
+
+/// EC2 shows an instance this long after its end.
+const SHOWN_AFTER_END: Millis = 3_600 * SECOND;
+
+/// What ails a program, until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ailment {
+    /// Nobody listens: the kernel refuses.
+    Refuses,
+    /// It holds the connection and says nothing.
+    Hangs,
+    /// Silent and well in turns of this length.
+    Flaps(Millis),
+}
+
+pub struct Machine {
+    /// What EC2 shows: state, and address where it is known, are filled in at the time.
+    pub row: Instance,
+    /// Index of the zone.
+    pub zone: usize,
+    pub token: String,
+    /// Whether the stack's tags are on it, and it came about without us.
+    pub is_orphan: bool,
+    pub launched: Millis,
+    /// EC2's listing leaves it out until then.
+    pub visible_from: Millis,
+    runs_from: Millis,
+    /// When the kernel answers for the first time, and the program.
+    net_from: Millis,
+    serves_from: Millis,
+    ailment: Option<(Ailment, Millis)>,
+    is_host_dead: bool,
+    ended: Option<(State, Millis)>,
+    gone_from: Millis,
+    /// What reconciler and probes learned, as the simulator saw it.
+    pub record: Record,
+}
+
+/// What probes heard of a machine.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// Rounds of probes without an answer in a row: when they took place, and what they heard.
+    pub failures: Vec<(Millis, Probe)>,
+    /// It was in a registry: it had traffic.
+    pub was_published: bool,
+    /// It was on its way out once; it may have been taken back when its slot had another.
+    pub was_leaving: bool,
+}
+
+impl Machine {
+    #[expect(clippy::too_many_arguments, reason = "the parts of an instance")]
+    pub fn new(
+        number: u32,
+        role: Role,
+        zone: usize,
+        subnet: &str,
+        tags: (Option<u32>, Option<u32>, &str),
+        token: String,
+        launched: Millis,
+        boot: Boot,
+    ) -> Self {
+        let [_, _, high, low] = number.to_be_bytes();
+        #[expect(clippy::cast_possible_truncation, reason = "there are two or three zones")]
+        let address = IpAddr::V4(Ipv4Addr::new(10, zone as u8, high, low));
+        let row = Instance {
+            id: format!("i-{number:017x}").parse::<WorkerId>().expect("hexadecimal"),
+            role,
+            state: State::Pending,
+            address: Some(address),
+            subnet: subnet.to_owned(),
+            zone: zone_name(zone).to_owned(),
+            slot: tags.0,
+            attempt: tags.1,
+            release: tags.2.to_owned(),
+            // EC2 gives whole seconds.
+            launched: Some(
+                Timestamp::from_second(crate::clock::timestamp(launched).as_second()).expect("a time"),
+            ),
+        };
+        Self {
+            row,
+            zone,
+            token,
+            is_orphan: false,
+            launched,
+            visible_from: launched,
+            runs_from: launched + boot.pending,
+            net_from: launched + boot.pending + boot.network,
+            serves_from: boot.serves.map_or(NEVER, |after| launched + after),
+            ailment: boot.ailment.map(|ailment| (ailment, NEVER)),
+            is_host_dead: false,
+            ended: None,
+            gone_from: NEVER,
+            record: Record::default(),
+        }
+    }
+
+    pub fn state(&self, now: Millis) -> State {
+        match self.ended {
+            Some((State::Stopped, _)) => State::Stopped,
+            Some((_, at)) if now >= at => State::Terminated,
+            Some(_) => State::ShuttingDown,
+            None if now >= self.runs_from => State::Running,
+            None => State::Pending,
+        }
+    }
+
+    pub fn is_live(&self) -> bool {
+        self.ended.is_none()
+    }
+
+    /// EC2 has forgotten it.
+    pub fn is_forgotten(&self, now: Millis) -> bool {
+        now >= self.gone_from
+    }
+
+    /// Ends it: the program at once, EC2's books when `after` has passed.
+    pub fn end(&mut self, state: State, now: Millis, after: Millis) {
+        if self.ended.is_none_or(|(ended, _)| ended == State::Stopped) {
+            self.ended = Some((state, now + after));
+            if state == State::Terminated {
+                self.gone_from = now + SHOWN_AFTER_END;
+            }
+        }
+    }
+
+    pub fn ail(&mut self, ailment: Ailment, until: Millis) {
+        self.ailment = Some((ailment, until));
+    }
+
+    pub fn kill_host(&mut self) {
+        self.is_host_dead = true;
+    }
+
+    /// Nothing that ends by itself lasts longer than this.
+    pub fn end_passing_ailment(&mut self, now: Millis) {
+        if let Some((ailment, until)) = self.ailment
+            && (until != NEVER || matches!(ailment, Ailment::Flaps(_)))
+        {
+            self.ailment = Some((ailment, until.min(now)));
+        }
+    }
+
+    /// What one knock at its port hears, if the network is well.
+    pub fn knock(&self, now: Millis) -> Probe {
+        if self.ended.is_some() || self.is_host_dead || now < self.net_from {
+            return Probe::Silent;
+        }
+        match self.ailment {
+            Some((Ailment::Refuses, until)) if now < until => Probe::Refused,
+            Some((Ailment::Hangs, until)) if now < until => Probe::Silent,
+            Some((Ailment::Flaps(turn), until)) if now < until && (now / turn) % 2 == 0 => Probe::Silent,
+            _ if now < self.serves_from => Probe::Refused,
+            _ => Probe::Answered,
+        }
+    }
+
+    /// It serves, whoever can reach it.
+    pub fn is_up(&self, now: Millis) -> bool {
+        self.knock(now) == Probe::Answered
+    }
+
+    /// Whether it will ever serve.
+    pub fn can_boot(&self) -> bool {
+        self.serves_from != NEVER
+    }
+
+    pub fn serves_from(&self) -> Millis {
+        self.serves_from
+    }
+}
+
+/// How a boot goes, in milliseconds after the launch.
+#[derive(Clone, Copy, Debug)]
+pub struct Boot {
+    pub pending: Millis,
+    pub network: Millis,
+    /// `None`: never.
+    pub serves: Option<Millis>,
+    pub ailment: Option<Ailment>,
+}
+
+pub fn zone_name(zone: usize) -> &'static str {
+    ["eu-west-1a", "eu-west-1b", "eu-west-1c"][zone]
+}
+
+pub fn subnet_name(zone: usize) -> &'static str {
+    ["subnet-a", "subnet-b", "subnet-c"][zone]
+}

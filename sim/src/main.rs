@@ -1,0 +1,152 @@
+//! The simulator's command line. Exit codes: 0 all rules held, 1 one was broken, 2 wrong arguments.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use sim::clock::{HOUR, Millis, SECOND};
+use sim::mutants::{self, CAN_PLANT, Hunt};
+use sim::report::{self, line};
+use sim::run::{Campaign, run_seed};
+use sim::scenario::Scenario;
+use sim::shrink::shrink;
+
+/// Simulates the reconciler under faults, in virtual time.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Many seeds; the last line counts the violations.
+    Run {
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
+        #[arg(long, default_value_t = 1)]
+        first_seed: u64,
+        /// Simulated hours of each seed.
+        #[arg(long, default_value_t = 6)]
+        hours: i64,
+        /// One per core if not given.
+        #[arg(long)]
+        threads: Option<usize>,
+        /// Go on after this many seeds that failed.
+        #[arg(long, default_value_t = 20)]
+        stop_after: usize,
+    },
+    /// Plants one bug after the other, and counts the seeds until a rule is broken.
+    Mutants {
+        /// At the most, for each bug.
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
+        #[arg(long, default_value_t = 1)]
+        first_seed: u64,
+        /// Only bugs with this in their names.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
+    /// Single faults of a fleet at rest: how long until each is noticed and mended.
+    Latency {
+        #[arg(long, default_value_t = 2_000)]
+        seeds: u64,
+        #[arg(long, default_value_t = 1)]
+        first_seed: u64,
+    },
+    /// One seed again, as a story.
+    Replay {
+        seed: u64,
+        #[arg(long, default_value_t = 6)]
+        hours: i64,
+        /// First leave out every fault that is not needed for it to fail.
+        #[arg(long)]
+        shrink: bool,
+        /// With this bug planted.
+        #[arg(long)]
+        planted: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run { seeds, first_seed, hours, threads, stop_after } => {
+            let threads = threads.unwrap_or_else(cores);
+            let length: Millis = hours * HOUR;
+            let campaign = Campaign { first_seed, seeds, length, threads, stop_after, shows_progress: true };
+            let total = campaign.run();
+            report::total(&total, threads);
+            if let Some((seed, _)) = total.violations.first() {
+                line(&format!("Replay the first one: sim replay {seed} --hours {hours} --shrink"));
+                line(&format!(
+                    "{} seeds, {:.2} simulated years, {} violations",
+                    total.seeds,
+                    total.years(),
+                    total.violations.len()
+                ));
+                return ExitCode::FAILURE;
+            }
+            ExitCode::SUCCESS
+        }
+        Command::Mutants { seeds, first_seed, only } => {
+            hunt(&Hunt { first_seed, seeds, only, threads: cores() })
+        }
+        Command::Latency { seeds, first_seed } => {
+            if sim::single::measure(first_seed, seeds) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+        Command::Replay { seed, hours, shrink, planted } => {
+            if planted.as_deref().is_some_and(|name| !mutants::plant(name)) {
+                line("There is no such bug in this build; see sim mutants.");
+                return ExitCode::from(2);
+            }
+            replay(seed, hours * HOUR, shrink)
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn hunt(hunt: &Hunt) -> ExitCode {
+    if !CAN_PLANT {
+        line(
+            "Rules cannot be broken in this build. Build it with: cargo build --profile sim -p sim --features planted",
+        );
+        return ExitCode::from(2);
+    }
+    if hunt.run() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn replay(seed: u64, length: Millis, is_small: bool) -> ExitCode {
+    let scenario = Scenario::stormy(seed, length);
+    let suppressed = if is_small {
+        let Some(shrunk) = shrink(&scenario) else {
+            line(&format!("seed {seed} breaks no rule"));
+            return ExitCode::SUCCESS;
+        };
+        line(&format!("{} faults are left after {} runs", shrunk.outcome.struck.len(), shrunk.runs));
+        shrunk.suppressed
+    } else {
+        BTreeSet::new()
+    };
+    let outcome = run_seed(scenario, suppressed, true);
+    line(&format!("trace hash {:016x}", outcome.hash));
+    match outcome.violation {
+        Some(violation) => {
+            line(&format!(
+                "seed {seed} breaks {} at {} s: {}",
+                violation.rule,
+                violation.at / SECOND,
+                violation.what
+            ));
+            ExitCode::FAILURE
+        }
+        None => ExitCode::SUCCESS,
+    }
+}

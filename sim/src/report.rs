@@ -1,0 +1,66 @@
+//! What people read: on standard output the results, in lines that scripts can read as well.
+
+use std::io::Write as _;
+
+use crate::clock::SECOND;
+use crate::fault::Kind;
+use crate::run::Total;
+
+/// One line. A reader that went away ends the output, not the run.
+pub fn line(text: &str) {
+    writeln!(std::io::stdout(), "{text}").ok();
+}
+
+/// One line of a run's story.
+pub fn story(text: &str) {
+    line(text);
+}
+
+pub fn total(total: &Total, threads: usize) {
+    line("faults injected");
+    for kind in Kind::ALL {
+        line(&format!("  {:<34} {:>10}", kind.name(), total.faults[*kind as usize]));
+    }
+    line(&format!("  {:<34} {:>10}", "all", total.faults.iter().sum::<u64>()));
+    let stats = &total.stats;
+    line(&format!("ticks          {}", stats.ticks));
+    line(&format!("invocations    {}", stats.invocations));
+    line(&format!("launches       {}", stats.launches));
+    line(&format!("terminations   {}", stats.terminations));
+    line(&format!("address moves  {}", stats.moves));
+    line(&format!("recoveries     {}", quantiles(&stats.recoveries)));
+    line(&format!("trace hash     {:016x}", total.hash));
+    let seconds = total.elapsed.as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let core_hours = seconds * threads as f64 / 3600.0;
+    line(&format!(
+        "took           {seconds:.1} s on {threads} threads, {:.0} simulated years per core-hour",
+        total.years() / core_hours
+    ));
+    for (seed, violation) in total.violations.iter().take(20) {
+        line(&format!(
+            "violation      seed {seed}, {} at {} s: {}",
+            violation.rule,
+            violation.at / SECOND,
+            violation.what
+        ));
+    }
+    line(&format!(
+        "{} seeds, {:.2} simulated years, {} violations",
+        total.seeds,
+        total.years(),
+        total.violations.len()
+    ));
+}
+
+/// Of durations in milliseconds: median, 99th percentile, most; in seconds.
+pub fn quantiles(durations: &[i64]) -> String {
+    if durations.is_empty() {
+        return "none".to_owned();
+    }
+    let mut sorted = durations.to_vec();
+    sorted.sort_unstable();
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let at = |share: usize| sorted[(sorted.len() - 1) * share / 100] as f64 / 1000.0;
+    format!("{} of them: p50 {:.1} s, p99 {:.1} s, longest {:.1} s", sorted.len(), at(50), at(99), at(100))
+}

@@ -1,0 +1,62 @@
+//! The simulator itself: it repeats itself exactly, and the rules hold in a short campaign.
+//! `make sim` runs the long one.
+
+use std::collections::BTreeSet;
+
+use sim::clock::HOUR;
+use sim::run::{Campaign, run_seed};
+use sim::scenario::{Scenario, Single};
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 1..=10 {
+        let run = || run_seed(Scenario::stormy(seed, 3 * HOUR), BTreeSet::new(), false);
+        let (first, second) = (run(), run());
+        assert_eq!(first.hash, second.hash, "seed {seed}");
+        assert_eq!(first.struck, second.struck, "seed {seed}");
+        assert_eq!(first.stats.ticks, second.stats.ticks, "seed {seed}");
+    }
+}
+
+#[test]
+fn another_seed_gives_another_run() {
+    let hashes: BTreeSet<u64> =
+        (1..=10).map(|seed| run_seed(Scenario::stormy(seed, HOUR), BTreeSet::new(), false).hash).collect();
+    assert_eq!(hashes.len(), 10);
+}
+
+#[test]
+fn a_fault_that_is_left_out_does_not_strike() {
+    let scenario = Scenario::stormy(3, 3 * HOUR);
+    let all = run_seed(scenario.clone(), BTreeSet::new(), false).struck;
+    assert!(all.len() > 3, "a stormy run: {all:?}");
+    let suppressed = BTreeSet::from([all[1]]);
+    let fewer = run_seed(scenario, suppressed, false).struck;
+    assert_eq!(fewer[0], all[0], "what came before is the same");
+    assert!(!fewer.contains(&all[1]));
+}
+
+#[test]
+fn no_rule_is_broken_in_a_hundred_seeds() {
+    let length = 6 * HOUR;
+    let campaign =
+        Campaign { first_seed: 1, seeds: 100, length, threads: 2, stop_after: 1, shows_progress: false };
+    let total = campaign.run();
+    assert_eq!(total.seeds, 100);
+    assert!(total.violations.is_empty(), "{:?}", total.violations);
+    assert!(total.stats.ticks > 10_000, "{} ticks", total.stats.ticks);
+    let kinds = total.faults.iter().filter(|count| **count > 0).count();
+    assert!(kinds > 50, "{kinds} kinds of faults struck");
+}
+
+#[test]
+fn a_broken_prober_ends_nobody() {
+    for seed in 1..=20 {
+        let mut scenario = Scenario::single(seed, Single::ProberBroken);
+        // Ends while the prober still hears nobody.
+        scenario.length = 2 * HOUR;
+        let outcome = run_seed(scenario, BTreeSet::new(), false);
+        assert_eq!(outcome.stats.terminations, 0, "seed {seed}");
+        assert!(outcome.stats.launches > 0, "seed {seed}");
+    }
+}
