@@ -5,7 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help local local-url local-token local-status local-kill local-down local-reset \
-        deploy status scale url token destroy release-artifacts test check fmt build venv
+        deploy status scale url token destroy release-artifacts test check fmt build venv \
+        sim sim-mutants bench-reconciler
 
 # --- Parameters -----------------------------------------------------------------------------------
 # Number of workers. Empty: 3 for a new stack, as it is for an existing one.
@@ -23,6 +24,10 @@ LOCAL_LISTEN ?= 127.0.0.1:4566
 LOCAL_ENDPOINT := http://$(LOCAL_LISTEN)
 LOCAL_DIR ?= .local
 PUBLIC ?= 127.0.0.1:5000
+
+# The simulator's seeds: how many, and which is the first. Empty: its own numbers.
+SEEDS ?=
+FIRST_SEED ?=
 
 CARGO_TARGET := $(or $(CARGO_TARGET_DIR),target)
 TARGET_DIR := $(CARGO_TARGET)/debug
@@ -50,6 +55,7 @@ ARTIFACTS := $(CARGO_TARGET)/release-artifacts
 BUILT := build release-artifacts
 endif
 
+SEED_FLAGS = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST_SEED),--first-seed $(FIRST_SEED))
 DEPLOY_FLAGS = $(if $(N),--workers="$(N)") $(if $(PROFILE),--profile "$(PROFILE)") $(if $(ARCH),--arch "$(ARCH)")
 
 # --- The system on this machine -------------------------------------------------------------------
@@ -99,6 +105,15 @@ destroy: build ## Remove the stack with all its users: make destroy [YES=1]
 test: venv build ## Run all tests; no AWS account needed
 	@cargo test --workspace
 
+sim: ## Simulate the reconciler under faults: make sim [SEEDS=10000 FIRST_SEED=1]
+	@cargo build --profile sim -p sim --quiet
+	@$(CARGO_TARGET)/sim/sim run $(SEED_FLAGS)
+
+# In a target directory of its own: each build would undo the other.
+sim-mutants: ## Break one rule after the other; the simulator must notice [SEEDS= FIRST_SEED=]
+	@cargo build --profile sim -p sim --quiet --features planted --target-dir $(CARGO_TARGET)/planted
+	@$(CARGO_TARGET)/planted/sim/sim mutants $(SEED_FLAGS)
+
 check: ## Formatting, lints, documentation, dependencies
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
@@ -108,6 +123,13 @@ check: ## Formatting, lints, documentation, dependencies
 	  cargo install --quiet --locked --version $(CARGO_DENY) --root $(TOOLS) cargo-deny; \
 	fi
 	@$(TOOLS)/bin/cargo-deny --locked --log-level error check bans licenses sources
+
+# Without FUNCTION, ticks and package are those of the dev profile, whose AWS SDK is not optimised. A
+# release build of it takes a quarter of an hour and 8 GB: cargo build --release -p reconciler.
+FUNCTION ?= $(TARGET_DIR)/reconciler
+bench-reconciler: build ## Measure the reconciler: plans, ticks, package [FUNCTION=release build of it]
+	@cargo build --profile sim --package bench --quiet
+	@$(CARGO_TARGET)/sim/bench-reconciler --function "$(FUNCTION)"
 
 fmt: ## Format the code
 	@cargo fmt --all
@@ -157,4 +179,4 @@ $(VENV)/.installed: local-cloud/requirements.txt
 help: ## List the targets
 	@echo "Vigia: a login service that heals and scales itself. Start with: make local N=3"
 	@echo
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)$$/  \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)$$/  \1\t\2/' | expand -t 20

@@ -1,0 +1,8 @@
+//! Benchmarks of Vigia, and what they have in common.
+//!
+//! No crate of the product and no AWS SDK is linked here but the reconciler's pure core: whatever
+//! else is measured is a program as it is deployed, in a process of its own.
+
+pub mod reconciler;
+pub mod process;
+pub mod table;

@@ -1,0 +1,73 @@
+//! What a process has used, as the kernel counts it, and a share of a core for it to run on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+/// Lambda's own period is not documented; the shares it gives are multiples of this one's as well.
+const PERIOD_MICROS: u32 = 20_000;
+
+/// Time on a core so far, of all threads that live: to the nanosecond, where `times` has ticks of 10 ms.
+pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
+    let mut total = Duration::ZERO;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end meanwhile.
+        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        let nanos = text.split(' ').next().context("schedstat is empty")?.parse()?;
+        total += Duration::from_nanos(nanos);
+    }
+    Ok(total)
+}
+
+/// Resident memory in KiB: the most so far (`VmHWM`), or now (`VmRSS`).
+pub fn resident_kib(pid: u32, field: &str) -> anyhow::Result<usize> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let number = line.and_then(|line| line.split_whitespace().next()).context("/proc has no such field")?;
+    Ok(number.parse()?)
+}
+
+/// A share of a core, for the processes that are put in; it needs cgroups (v1) and root.
+pub struct Share {
+    group: PathBuf,
+}
+
+impl Share {
+    pub fn new(of_a_core: f64) -> std::io::Result<Self> {
+        let group = Path::new("/sys/fs/cgroup/cpu").join(format!("vigia-bench-{}", std::process::id()));
+        fs::create_dir(&group)?;
+        let share = Self { group };
+        let quota = (f64::from(PERIOD_MICROS) * of_a_core).round();
+        fs::write(share.group.join("cpu.cfs_period_us"), PERIOD_MICROS.to_string())?;
+        fs::write(share.group.join("cpu.cfs_quota_us"), quota.to_string())?;
+        Ok(share)
+    }
+
+    pub fn hold(&self, pid: u32) -> std::io::Result<()> {
+        fs::write(self.group.join("cgroup.procs"), pid.to_string())
+    }
+}
+
+impl Drop for Share {
+    /// Its processes must have ended.
+    fn drop(&mut self) {
+        fs::remove_dir(&self.group).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_counts_this_process() {
+        let pid = std::process::id();
+        let before = cpu(pid).expect("it lives");
+        while cpu(pid).expect("it lives") <= before {}
+        let peak = resident_kib(pid, "VmHWM").expect("it has memory");
+        assert!(peak >= resident_kib(pid, "VmRSS").expect("it has memory"));
+        assert!(resident_kib(pid, "VmNothing").is_err());
+    }
+}
