@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help local local-url local-token local-status local-kill local-down local-reset \
         deploy status scale url token destroy release-artifacts test check fmt build venv \
-        sim sim-mutants bench-reconciler
+        sim sim-latency sim-mutants bench-reconciler
 
 # --- Parameters -----------------------------------------------------------------------------------
 # Number of workers. Empty: 3 for a new stack, as it is for an existing one.
@@ -108,6 +108,10 @@ test: venv build ## Run all tests; no AWS account needed
 sim: ## Simulate the reconciler under faults: make sim [SEEDS=10000 FIRST_SEED=1]
 	@cargo build --profile sim -p sim --quiet
 	@$(CARGO_TARGET)/sim/sim run $(SEED_FLAGS)
+
+sim-latency: ## Simulate single faults: how long until each is noticed and mended
+	@cargo build --profile sim -p sim --quiet
+	@$(CARGO_TARGET)/sim/sim latency $(SEED_FLAGS)
 
 # In a target directory of its own: each build would undo the other.
 sim-mutants: ## Break one rule after the other; the simulator must notice [SEEDS= FIRST_SEED=]

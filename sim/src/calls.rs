@@ -107,8 +107,7 @@ impl World {
         let before = self.s3.memory().cloned();
         let written = self.s3.write_memory(memory, if_match);
         if matches!(written, Written::Done { .. }) {
-            self.check_decisions(before.as_deref(), memory);
-            self.written(number, memory);
+            self.written(number, before.as_deref(), memory);
         }
         let back = self.way_back(number);
         if self.faults.strikes(Kind::WriteReplyLost) {
@@ -120,11 +119,11 @@ impl World {
         }
     }
 
-    fn written(&mut self, number: usize, memory: &Arc<Memory>) {
+    fn written(&mut self, number: usize, before: Option<&Memory>, memory: &Arc<Memory>) {
         self.mix_number(memory.slots.len() as u64);
         self.mix(memory.events.last().map_or("", |event| event.text.as_str()));
         self.tell_news(number, memory);
-        self.check_commit(number, memory);
+        self.check_commit(before, memory);
         if let Some(running) = self.invocations[number].as_mut() {
             running.committed = Some(memory.clone());
         }

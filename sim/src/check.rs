@@ -316,7 +316,8 @@ impl World {
 
     // --- What truly happened ----------------------------------------------------------------------
 
-    pub fn check_commit(&mut self, number: usize, memory: &Memory) {
+    pub fn check_commit(&mut self, before: Option<&Memory>, memory: &Memory) {
+        self.check_decisions(before, memory);
         self.follow_course(memory);
         self.note_round(memory);
         for id in memory.leaving.keys() {
@@ -324,8 +325,7 @@ impl World {
                 self.ec2.machines[index].record.was_leaving = true;
             }
         }
-        let before = self.s3_before(number);
-        self.check_velocity(before.as_deref(), memory);
+        self.check_velocity(before, memory);
         self.note_wanted(memory);
         let is_rollout = |leaving: &Leaving| {
             leaving.stage == LeavingStage::Draining && leaving.reason == "a newer release serves"
@@ -345,11 +345,6 @@ impl World {
             );
         }
         self.check_calm();
-    }
-
-    /// The memory that the bucket had before this commit, if this invocation wrote it last.
-    fn s3_before(&self, number: usize) -> Option<std::sync::Arc<Memory>> {
-        self.invocations[number].as_ref().and_then(|running| running.read.clone())
     }
 
     /// What was heard counts once a memory that knows it is written, which may be late.

@@ -26,11 +26,12 @@ async fn main() -> anyhow::Result<ExitCode> {
     let Cli { function, sizes } = Cli::parse();
     anyhow::ensure!(sizes.iter().all(|size| (2..=MOST).contains(size)), "from 2 to {MOST} workers");
     let cores = std::thread::available_parallelism()?;
+    line(&format!("{cores} cores, shared with the stand-ins for AWS and for the workers."));
     line(&format!(
-        "{cores} cores, shared with the stand-ins. Up to {} workers may be desired; more are a surplus, which",
+        "More than {} workers may not be desired; the surplus is kept, for memory",
         DesiredCount::MAX
     ));
-    line("a memory half a minute old keeps, so that a stack of any size can be at rest.");
+    line("was lost half a minute ago: so a stack of any size can be at rest.");
     progress("plans");
     heading("Plans");
     let (rows, mut figures) = planning::measure(&sizes);

@@ -1,8 +1,8 @@
 //! A stack with any number of workers: what is remembered, what EC2 shows, what is published.
 //!
 //! More workers than [`DesiredCount::MAX`] are a surplus, which a plan begins to remove. So that a
-//! large stack can be at rest all the same, its memory is then half a minute old: a young memory
-//! does everything but remove, and says that it does not.
+//! large stack can be at rest all the same, its memory then follows one that was lost half a minute
+//! ago: a young memory does everything but launch and remove, and says that it does not.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -71,6 +71,7 @@ impl Stack {
         let mut memory = Memory {
             nonce: "0123456789abcdef-1".to_owned(),
             began: Some(began),
+            follows_loss: self.is_surplus(),
             last_tick: Some(self.ago(60)),
             desired: Some(self.desired()),
             slots: self.ids().map(|(number, id)| (number, self.slot(number, id))).collect(),

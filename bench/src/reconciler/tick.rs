@@ -174,7 +174,7 @@ impl Measured {
         let remark = if is_too_large {
             "state.json is larger than is read: it begins anew in each tick"
         } else if Stack::new(self.size, Timestamp::now()).is_surplus() {
-            "more than may be desired: removals are held back, for memory is young"
+            "more than may be desired: none is removed, for memory is young"
         } else {
             ""
         };

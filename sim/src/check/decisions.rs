@@ -59,7 +59,7 @@ impl Checks {
 }
 
 impl World {
-    pub fn check_decisions(&mut self, before: Option<&Memory>, after: &Memory) {
+    pub(super) fn check_decisions(&mut self, before: Option<&Memory>, after: &Memory) {
         let Some(before) = before else { return };
         self.check_count(before, after);
         let notes = self.checks.notes.get(&after.nonce).into_iter().flatten();
@@ -150,7 +150,8 @@ impl<'a> Decisions<'a> {
             if leaving.reason != "lost" && self.is_young(leaving.since) {
                 return fail("young", format!("{id} leaves ({})", leaving.reason));
             }
-            if leaving.judged && leaving.served {
+            // Where nobody is desired the dead leave as surplus, and do not count as dead here.
+            if leaving.judged && leaving.served && self.desired() > 0 {
                 self.spare_zone(id, leaving.since, &zone_of)?;
                 self.panic(id, leaving.since)?;
             }

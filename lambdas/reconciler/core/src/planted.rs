@@ -136,11 +136,10 @@ mod present {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "planted")))]
 mod tests {
     use super::*;
 
-    #[cfg(not(feature = "planted"))]
     #[test]
     fn without_the_feature_nothing_is_planted() {
         const { assert!(!is(Bug::NoPositiveControl)) };

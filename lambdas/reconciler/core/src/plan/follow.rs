@@ -68,7 +68,8 @@ impl Tick<'_> {
         }
         // An address that EC2 does not show yet is not a change of address.
         slot.addr = row.address.map(worker_addr).or(slot.addr).or(published.map(|worker| worker.addr));
-        if published.is_some() && is_booting(slot.phase) && row.state.is_live() {
+        let is_known = published.is_some() && !planted::is(Bug::AdoptedAsNew);
+        if is_known && is_booting(slot.phase) && row.state.is_live() {
             // The launch of a memory that was lost: readers know the worker.
             slot.served = true;
             slot.phase = Phase::Suspect;
