@@ -136,6 +136,7 @@ impl Tick<'_> {
         };
         if is_overdue && planted::is(Bug::UnresolvedForgotten) {
             self.memory.slots.remove(&number);
+            self.replays.retain(|launch| launch.slot != number);
         } else if is_overdue {
             self.enter(number, Phase::Unresolved);
             self.record(format!("Nothing is known of {who}; another slot takes its place meanwhile."));
