@@ -133,7 +133,7 @@ check: ## Formatting, lints, documentation, dependencies
 FUNCTION ?= $(TARGET_DIR)/reconciler
 bench-reconciler: build ## Measure the reconciler: plans, ticks, package [FUNCTION=release build of it]
 	@cargo build --profile sim --package bench --quiet
-	@$(CARGO_TARGET)/sim/bench-reconciler --function "$(FUNCTION)"
+	@ulimit -n hard; $(CARGO_TARGET)/sim/bench-reconciler --function "$(FUNCTION)"
 
 fmt: ## Format the code
 	@cargo fmt --all

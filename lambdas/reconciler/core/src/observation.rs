@@ -1,11 +1,11 @@
 //! What a tick believes about the world. Anything that could not be learned is an `Err` with the
 //! reason, never an empty list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use fleet::memory::{Memory, Phase, Slot};
+use fleet::memory::{Memory, Phase};
 use fleet::release::Release;
 use fleet::{DesiredCount, LB_ADMIN_PORT, Registry, WORKER_PORT, WorkerAddr, WorkerId};
 use jiff::Timestamp;
@@ -150,18 +150,16 @@ pub fn targets(instances: &[Instance], memory: &Memory, scope: Scope) -> Vec<Tar
     }
     targets.retain(|id, _| memory.leaving.get(*id).is_none_or(|leaving| leaving.judged));
     if scope == Scope::Boots {
-        targets.retain(|id, target| is_awaited(memory, id, target.role));
+        let heard = memory.slots.values().filter(|slot| !is_booting(slot.phase));
+        let heard: BTreeSet<&WorkerId> = heard.filter_map(|slot| slot.worker.as_ref()).collect();
+        let successor = memory.balancer.successor.as_ref().and_then(|slot| slot.worker.as_ref());
+        // Those whose first answer would be news.
+        targets.retain(|id, target| match target.role {
+            Role::Worker => !heard.contains(id),
+            Role::LoadBalancer => successor == Some(*id),
+        });
     }
     targets.into_values().collect()
-}
-
-/// Whether a first answer of this instance would be news.
-fn is_awaited(memory: &Memory, id: &WorkerId, role: Role) -> bool {
-    let is = |slot: &Slot| slot.worker.as_ref() == Some(id);
-    match role {
-        Role::Worker => !memory.slots.values().any(|slot| is(slot) && !is_booting(slot.phase)),
-        Role::LoadBalancer => memory.balancer.successor.as_ref().is_some_and(is),
-    }
 }
 
 /// Whether the first answer is still to come.

@@ -238,6 +238,14 @@ impl<'a> Tick<'a> {
         self.probe(slot.worker.as_ref()?)
     }
 
+    /// The slot of an instance, and what EC2 shows of it if anything. The slot that its tag names comes
+    /// first: to look through all of them for each of ten thousand instances takes a second.
+    fn slot_of(&self, id: &WorkerId, row: Option<&Instance>) -> Option<&Slot> {
+        let has = |slot: &&Slot| slot.worker.as_ref() == Some(id);
+        let tagged = row.and_then(|row| self.memory.slots.get(&row.slot?)).filter(has);
+        tagged.or_else(|| self.memory.slots.values().find(has))
+    }
+
     /// Remembered workers that answered in this tick.
     fn answering(&self) -> usize {
         self.memory.slots.values().filter(|slot| self.probe_of(slot) == Some(Probe::Answered)).count()

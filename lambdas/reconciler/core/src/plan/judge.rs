@@ -3,7 +3,7 @@
 //! The dead do not count as workers, so a replacement is launched in the same tick either way; a
 //! brake costs money for a dead machine, never capacity.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::memory::{LeavingStage, Phase};
 use jiff::SignedDuration;
@@ -137,6 +137,7 @@ impl Tick<'_> {
         if dead.is_empty() && self.memory.dark_zones.is_empty() {
             return;
         }
+        let dead: BTreeSet<u32> = dead.iter().copied().collect();
         let mut zones: BTreeMap<&str, Zone> = BTreeMap::new();
         for (number, slot) in self.memory.slots.iter().filter(|(_, slot)| slot.served) {
             let zone = zones.entry(slot.zone.as_str()).or_default();

@@ -143,7 +143,7 @@ impl Tick<'_> {
                 *highest = (*highest).max(attempt);
             }
             let is_gone = matches!(row.state, State::ShuttingDown | State::Terminated);
-            if !is_gone && !self.is_known(&row.id) {
+            if !is_gone && !self.is_known(row) {
                 rows.push(row);
             }
         }
@@ -174,9 +174,8 @@ impl Tick<'_> {
         }
     }
 
-    fn is_known(&self, id: &WorkerId) -> bool {
-        self.memory.leaving.contains_key(id)
-            || self.memory.slots.values().any(|slot| slot.worker.as_ref() == Some(id))
+    fn is_known(&self, row: &Instance) -> bool {
+        self.memory.leaving.contains_key(&row.id) || self.slot_of(&row.id, Some(row)).is_some()
     }
 
     fn adopt(&mut self, row: &Instance, number: u32, attempt: u32, age: SignedDuration) {

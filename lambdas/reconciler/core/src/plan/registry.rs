@@ -55,9 +55,10 @@ impl Tick<'_> {
     /// or shows them as live and nobody judged them yet, they may serve.
     fn published_unknown(&self) -> Vec<(WorkerId, RegisteredWorker)> {
         let may_serve = |id: &WorkerId| {
-            self.workers.get(id).is_none_or(|row| row.state.is_live())
+            let row = self.workers.get(id).copied();
+            row.is_none_or(|row| row.state.is_live())
                 && !self.memory.leaving.contains_key(id)
-                && !self.memory.slots.values().any(|slot| slot.served && slot.worker.as_ref() == Some(id))
+                && !self.slot_of(id, row).is_some_and(|slot| slot.served)
         };
         let published = self.published.iter().flat_map(|published| &published.workers);
         let is_known_enough =

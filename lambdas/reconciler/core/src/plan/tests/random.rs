@@ -8,6 +8,7 @@ use fleet::memory::{LeavingStage, Memory, Phase};
 use fleet::{DesiredCount, Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::rules::Deed;
 use super::world::{Health, LaunchFault, SUBNETS, TICK, World};
@@ -99,7 +100,19 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// The same cases each time, so that a build does not fail by chance; others are explored with
+/// `PROPTEST_RNG_SEED=… PROPTEST_CASES=…`, and by the simulator.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    let rng_seed = match config.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(1),
+        RngSeed::Fixed(seed) => RngSeed::Fixed(seed),
+    };
+    ProptestConfig { rng_seed, ..config }
+}
+
 proptest! {
+    #![proptest_config(config())]
     #[test]
     fn no_misfortune_breaks_a_rule_for_a_moment_or_the_fleet_for_good(
         events in prop::collection::vec(prop::option::weighted(0.4, event()), TICKS),
@@ -316,7 +329,10 @@ impl Run {
                 .leaving
                 .get(id)
                 .is_some_and(|leaving| !leaving.judged || leaving.stage == LeavingStage::Draining);
-            let is_for_health = self.served.contains(id) && row.state != State::Stopped && !was_drained;
+            // Where nobody is desired it is the operator's wish.
+            let is_wish = planned.memory.desired.is_some_and(|desired| desired.get() == 0);
+            let is_for_health =
+                self.served.contains(id) && row.state != State::Stopped && !was_drained && !is_wish;
             assert!(!is_for_health || somebody_answers, "{id} is terminated, and nobody answers");
         }
     }

@@ -243,7 +243,10 @@ impl Deed<'_> {
                     assert!(!is_published, "{id} gets traffic");
                 }
                 Some(before) if before.judged && before.served => {
-                    assert!(self.probe(id).is_some() && self.answering() > 0, "{id} was judged long ago");
+                    // Where nobody is desired it is the operator's wish, and no verdict.
+                    let is_wish = self.after().desired.is_some_and(|desired| desired.get() == 0);
+                    let is_judged_anew = self.probe(id).is_some() && self.answering() > 0;
+                    assert!(is_wish || is_judged_anew, "{id} was judged long ago");
                 }
                 Some(before) if before.judged => {
                     assert!(self.is_anybody_heard() || self.probe(id).is_none(), "{id}: nobody is heard");
