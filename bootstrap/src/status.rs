@@ -194,8 +194,14 @@ fn table(status: &Status, now: Timestamp) -> String {
         ),
         format!("URL        {}", status.url.as_deref().unwrap_or("none")),
         format!("Answers    {}", status.answers),
-        format!("Workers    {} healthy of {desired} desired", status.healthy),
     ];
+    let balancer = &status.load_balancer;
+    lines.push(format!(
+        "Balancer   {}: {}{}",
+        balancer.id.as_deref().unwrap_or("none"),
+        balancer.state,
+        balancer.successor.as_ref().map(|successor| format!(" by {successor}")).unwrap_or_default()
+    ));
     if let Some(problem) = &status.problem {
         lines.push(format!("Problem    {problem}"));
     }
@@ -205,13 +211,7 @@ fn table(status: &Status, now: Timestamp) -> String {
             rollout.release, rollout.updated, rollout.left
         ));
     }
-    let balancer = &status.load_balancer;
-    lines.push(format!(
-        "Balancer   {}: {}{}",
-        balancer.id.as_deref().unwrap_or("none"),
-        balancer.state,
-        balancer.successor.as_ref().map(|successor| format!(" by {successor}")).unwrap_or_default()
-    ));
+    lines.push(format!("Workers    {} healthy of {desired} desired", status.healthy));
     for worker in &status.workers {
         lines.push(format!(
             "  {:<20}  {:<11}  {:<14}  for {}",
