@@ -24,7 +24,7 @@ mod decisions;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use fleet::memory::{Leaving, LeavingStage, Memory};
+use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
 use fleet::{DesiredCount, Registry, WorkerId};
 use reconciler_core::effect::{Effect, Launch};
 use reconciler_core::observation::{Probe, Role};
@@ -102,7 +102,7 @@ impl Checks {
             s3.memory().and_then(|memory| memory.desired).map_or(0, |desired| desired.get() as usize);
         let is_paused = s3.memory().is_none_or(|memory| {
             memory.boots.values().any(|boots| boots.failures >= 2)
-                || memory.losses.len() + 3 >= 3 * desired + 10
+                || memory.losses.len() + losses_to_come(memory, now, ec2) >= 3 * desired + 10
                 || !memory.dark_zones.is_empty()
         });
         // A boot that will fail, or was begun just now and may, takes its three minutes first.
@@ -110,6 +110,18 @@ impl Checks {
             ec2.live(Role::Worker).any(|(_, machine)| !machine.can_boot() || machine.serves_from() > now);
         self.calm = Some(Calm { since: now, restored: None, is_excused: is_paused || boots });
     }
+}
+
+/// Workers that memory is going to count as lost: those that are, and it was too blind to notice, and
+/// those that a round under way may hear for the second time not at all.
+fn losses_to_come(memory: &Memory, now: Millis, ec2: &Ec2) -> usize {
+    let is_up = |slot: &Slot| {
+        let index = slot.worker.as_ref().and_then(|id| ec2.find(id));
+        index.is_some_and(|index| ec2.machines[index].is_up(now))
+    };
+    let is_counted = |slot: &Slot| slot.phase == Phase::Dead;
+    let is_at_risk = |slot: &Slot| slot.phase == Phase::Suspect || !is_up(slot);
+    memory.slots.values().filter(|slot| !is_counted(slot) && is_at_risk(slot)).count()
 }
 
 impl World {
