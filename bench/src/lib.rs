@@ -4,5 +4,8 @@
 //! else is measured is a program as it is deployed, in a process of its own.
 
 pub mod reconciler;
+pub mod wire;
+pub mod backend;
+pub mod load;
 pub mod process;
 pub mod table;

@@ -29,6 +29,47 @@ pub fn resident_kib(pid: u32, field: &str) -> anyhow::Result<usize> {
     Ok(number.parse()?)
 }
 
+/// A process and all that descend from it, itself first.
+pub fn family(pid: u32) -> anyhow::Result<Vec<u32>> {
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(child) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // A process may end meanwhile.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{child}/stat")) else { continue };
+        parents.extend(parent(&stat).map(|parent| (child, parent)));
+    }
+    let mut members = vec![pid];
+    let mut next = 0;
+    while let Some(member) = members.get(next).copied() {
+        members.extend(parents.iter().filter(|(_, parent)| *parent == member).map(|(child, _)| *child));
+        next += 1;
+    }
+    Ok(members)
+}
+
+/// The fields begin behind the name, which may hold anything, parentheses too.
+fn parent(stat: &str) -> Option<u32> {
+    stat.get(stat.rfind(')')? + 1..)?.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// `cpu` of a whole family.
+pub fn family_cpu(pid: u32) -> anyhow::Result<Duration> {
+    family(pid)?.into_iter().map(cpu).sum()
+}
+
+/// Memory of a whole family in KiB, what it shares with others divided among them.
+pub fn family_pss_kib(pid: u32) -> anyhow::Result<usize> {
+    family(pid)?.into_iter().map(pss_kib).sum()
+}
+
+fn pss_kib(pid: u32) -> anyhow::Result<usize> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let number = line.and_then(|line| line.split_whitespace().next()).context("/proc tells no PSS")?;
+    Ok(number.parse()?)
+}
+
 /// A share of a core, for the processes that are put in; it needs cgroups (v1) and root.
 pub struct Share {
     group: PathBuf,
@@ -60,6 +101,17 @@ impl Drop for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_family_is_found_by_its_parents() {
+        assert_eq!(parent("17 (a) b) S 4 17 17 0"), Some(4));
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().expect("sleep is everywhere");
+        let members = family(std::process::id()).expect("it lives");
+        child.kill().and_then(|()| child.wait()).expect("it lived");
+        assert_eq!(members.first(), Some(&std::process::id()));
+        assert!(members.contains(&child.id()));
+        assert!(family_pss_kib(std::process::id()).expect("it has memory") > 0);
+    }
 
     #[test]
     fn the_kernel_counts_this_process() {

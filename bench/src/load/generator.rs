@@ -1,0 +1,287 @@
+//! The loop: events, requests that are due, and what becomes of them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token};
+
+use super::connection::{After, Connection, State, Turn};
+use super::pace::Pace;
+use super::plan::Plan;
+use super::report::{Failure, Latencies, Report};
+use super::request::{Method, Requests};
+use super::transport::Door;
+use crate::process;
+
+const CLOCK: Token = Token(usize::MAX);
+/// Between two looks at requests that take too long, and at the time.
+const SWEEP: Duration = Duration::from_millis(20);
+/// A connection without a rate asks again so long after a failure; at once, it would ask a dead proxy
+/// a million times.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Larger than the pieces of a large body that the kernel hands over at once.
+const BUFFER: usize = 256 * 1024;
+
+/// Runs the plan in this thread until the last request has its answer.
+pub fn run(plan: &Plan) -> anyhow::Result<Report> {
+    let mut poll = Poll::new()?;
+    let mut generator = Generator::new(plan, &poll)?;
+    let mut events = Events::with_capacity(1024);
+    generator.begin(&poll)?;
+    while !generator.is_over() {
+        match poll.poll(&mut events, Some(SWEEP)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            polled => polled?,
+        }
+        for event in &events {
+            if event.token() == CLOCK {
+                generator.pace.iter().for_each(Pace::rewind);
+            } else {
+                generator.wake(event.token().0, event.is_read_closed() || event.is_error(), &poll);
+            }
+        }
+        generator.go_on(&poll)?;
+    }
+    Ok(generator.finish())
+}
+
+struct Generator<'a> {
+    plan: &'a Plan,
+    door: Door,
+    requests: Requests,
+    pace: Option<Pace>,
+    connections: Vec<Option<Connection>>,
+    /// Connections, open or not, that wait for a request to be due.
+    waiting: VecDeque<usize>,
+    /// Without a rate: connections that ask again later.
+    paused: VecDeque<(Instant, usize)>,
+    /// Requests under way.
+    busy: usize,
+    start: Instant,
+    stage: Stage,
+    last_sweep: Instant,
+    latencies: Latencies,
+    report: Report,
+    buffer: Vec<u8>,
+}
+
+/// How far the run has come.
+enum Stage {
+    WarmUp,
+    Measuring { since: Instant, cpu: Option<Duration> },
+    Draining { since: Instant },
+}
+
+impl<'a> Generator<'a> {
+    fn new(plan: &'a Plan, poll: &Poll) -> anyhow::Result<Self> {
+        let start = Instant::now();
+        let lasts = plan.warm_up() + plan.measured();
+        let pace =
+            plan.rate.map(|rate| Pace::start(rate, start, lasts, poll.registry(), CLOCK)).transpose()?;
+        Ok(Self {
+            plan,
+            door: Door::new(plan.target, plan.ca.as_deref())?,
+            requests: Requests::of(plan),
+            pace,
+            connections: (0..plan.connections).map(|_| None).collect(),
+            waiting: VecDeque::with_capacity(plan.connections),
+            paused: VecDeque::new(),
+            busy: 0,
+            start,
+            stage: Stage::WarmUp,
+            last_sweep: start,
+            latencies: Latencies::new(),
+            report: Report::default(),
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    fn begin(&mut self, poll: &Poll) -> anyhow::Result<()> {
+        self.waiting.extend(0..self.plan.connections);
+        if self.pace.is_none() {
+            for _ in 0..self.plan.connections {
+                self.ask_next(Instant::now(), poll);
+            }
+        }
+        self.go_on(poll)
+    }
+
+    fn is_over(&self) -> bool {
+        let Stage::Draining { since } = self.stage else { return false };
+        let nothing_is_left = self.busy == 0 && self.pace.as_ref().is_none_or(|pace| pace.left() == 0);
+        nothing_is_left || since.elapsed() > self.plan.patience() * 2
+    }
+
+    /// What time brings: the next stage, requests that are due, those that take too long.
+    fn go_on(&mut self, poll: &Poll) -> anyhow::Result<()> {
+        let now = Instant::now();
+        self.stage = match self.stage {
+            Stage::WarmUp if now >= self.start + self.plan.warm_up() => {
+                Stage::Measuring { since: now, cpu: self.cpu()? }
+            }
+            Stage::Measuring { since, cpu } if now >= since + self.plan.measured() => {
+                self.report.cpu_seconds =
+                    self.cpu()?.zip(cpu).map(|(after, before)| after.saturating_sub(before).as_secs_f64());
+                self.report.seconds = (now - since).as_secs_f64();
+                Stage::Draining { since: now }
+            }
+            Stage::WarmUp => Stage::WarmUp,
+            Stage::Measuring { since, cpu } => Stage::Measuring { since, cpu },
+            Stage::Draining { since } => Stage::Draining { since },
+        };
+        while !self.waiting.is_empty()
+            && let Some(due) = self.pace.as_mut().and_then(|pace| pace.take(now))
+        {
+            self.ask_next(due, poll);
+        }
+        while self.paused.front().is_some_and(|(until, _)| *until <= now) {
+            self.waiting.extend(self.paused.pop_front().map(|(_, index)| index));
+            self.ask_next(now, poll);
+        }
+        if now >= self.last_sweep + SWEEP {
+            self.last_sweep = now;
+            self.sweep(now);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Report {
+        let unsent = self.pace.as_ref().map_or(0, Pace::left);
+        if unsent > 0 {
+            self.report.failures.entry(Failure::Unsent.to_string()).or_default().get += unsent;
+        }
+        self.report.latency = self.latencies.summary();
+        self.report
+    }
+
+    fn cpu(&self) -> anyhow::Result<Option<Duration>> {
+        self.plan.cpu_of.map(process::family_cpu).transpose()
+    }
+
+    /// Sends a request on the connection that has waited longest.
+    fn ask_next(&mut self, due: Instant, poll: &Poll) {
+        let Some(index) = self.waiting.pop_front() else { return };
+        let method = self.requests.next_method();
+        self.busy += 1;
+        let Some(slot) = self.connections.get_mut(index) else { return };
+        if slot.is_none() {
+            self.report.connections_opened += 1;
+            match self.door.open(poll.registry(), Token(index)) {
+                Ok(transport) => *slot = Some(Connection::new(transport)),
+                Err(error) => {
+                    let is_refused = error.kind() == io::ErrorKind::ConnectionRefused;
+                    self.fail(index, method, if is_refused { Failure::Refused } else { Failure::Local });
+                    return;
+                }
+            }
+        }
+        let Some(connection) = slot else { return };
+        connection.ask(method, due);
+        if let Turn::Failed(failure) = connection.write(&self.requests) {
+            self.fail(index, method, failure);
+        }
+    }
+
+    fn wake(&mut self, index: usize, is_read_closed: bool, poll: &Poll) {
+        let Some(Some(connection)) = self.connections.get_mut(index) else { return };
+        let exchange = match &connection.state {
+            State::Busy(exchange) => Some((exchange.method, exchange.due)),
+            State::Idle | State::Ending(_) => None,
+        };
+        let turn = connection.advance(&self.requests, &mut self.buffer, is_read_closed);
+        match (turn, exchange) {
+            (Turn::Answered(after), Some((method, due))) => {
+                self.count(method, due);
+                self.answered(index, after, poll);
+            }
+            (Turn::Failed(failure), Some((method, _))) => self.fail(index, method, failure),
+            (Turn::Closed, _) => self.closed(index, poll),
+            (Turn::Pending | Turn::Answered(_) | Turn::Failed(_), _) => {}
+        }
+    }
+
+    fn count(&mut self, method: Method, due: Instant) {
+        let is_counted = match self.stage {
+            Stage::WarmUp => false,
+            Stage::Measuring { since, .. } => self.pace.is_none() || due >= since,
+            // What was due in time counts, however late it comes.
+            Stage::Draining { .. } => self.pace.is_some(),
+        };
+        if is_counted {
+            self.report.answered.count(method);
+            self.latencies.record(due.elapsed());
+        }
+    }
+
+    fn answered(&mut self, index: usize, after: After, poll: &Poll) {
+        self.busy -= 1;
+        let Some(slot) = self.connections.get_mut(index) else { return };
+        match (after, self.plan.churn) {
+            (After::Reuse, false) => {}
+            (After::Await, false) | (After::Drop, _) => *slot = None,
+            (After::Reuse | After::Await, true) => {
+                slot.iter_mut().for_each(|connection| connection.state = State::Ending(Instant::now()));
+                return;
+            }
+        }
+        self.free(index, poll);
+    }
+
+    fn closed(&mut self, index: usize, poll: &Poll) {
+        let Some(slot) = self.connections.get_mut(index) else { return };
+        let Some(connection) = slot.take() else { return };
+        match connection.state {
+            State::Ending(_) => self.free(index, poll),
+            // It waits for a request already, and will be opened again.
+            State::Idle => self.report.closed_idle += 1,
+            State::Busy(_) => {}
+        }
+    }
+
+    /// The connection may be used for the next request.
+    fn free(&mut self, index: usize, poll: &Poll) {
+        self.waiting.push_back(index);
+        let now = Instant::now();
+        let due = match &mut self.pace {
+            Some(pace) => pace.take(now),
+            None => (!matches!(self.stage, Stage::Draining { .. })).then_some(now),
+        };
+        if let Some(due) = due {
+            self.ask_next(due, poll);
+        }
+    }
+
+    fn fail(&mut self, index: usize, method: Method, failure: Failure) {
+        self.busy -= 1;
+        self.report.failures.entry(failure.to_string()).or_default().count(method);
+        if let Some(slot) = self.connections.get_mut(index) {
+            *slot = None;
+        }
+        match (&self.pace, &self.stage) {
+            (Some(_), _) => self.waiting.push_back(index),
+            (None, Stage::WarmUp | Stage::Measuring { .. }) => {
+                self.paused.push_back((Instant::now() + PAUSE, index));
+            }
+            (None, Stage::Draining { .. }) => {}
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        for index in 0..self.connections.len() {
+            let Some(Some(connection)) = self.connections.get(index) else { continue };
+            let is_late = |since| now.saturating_duration_since(since) > self.plan.patience();
+            match &connection.state {
+                State::Busy(exchange) if is_late(exchange.begun) => {
+                    self.fail(index, exchange.method, Failure::Timeout);
+                }
+                State::Ending(since) if is_late(*since) => {
+                    // Its request was no longer under way, as a failing one is.
+                    self.busy += 1;
+                    self.fail(index, Method::Get, Failure::KeptOpen);
+                }
+                State::Busy(_) | State::Ending(_) | State::Idle => {}
+            }
+        }
+    }
+}
