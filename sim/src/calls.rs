@@ -171,6 +171,7 @@ impl World {
         let back = self.way_back(number);
         if let Some(running) = self.invocations[number].as_mut() {
             running.is_blind = is_blind;
+            running.shown = instances.iter().flatten().filter_map(|row| self.ec2.find(&row.id)).collect();
             running.shown_dead = shown_dead;
         }
         let observation = Observation {
@@ -238,8 +239,9 @@ impl World {
         let is_shown = |machine: &Machine, now| !machine.is_forgotten(now) && now >= machine.visible_from;
         let shown: Vec<usize> =
             indices.into_iter().filter(|index| is_shown(&self.ec2.machines[*index], self.now)).collect();
-        let rows = shown.into_iter().map(|index| self.row(index)).collect();
+        let rows = shown.iter().map(|index| self.row(*index)).collect();
         if let Some(running) = self.invocations[number].as_mut() {
+            running.shown.extend(shown);
             running.is_blind = false;
         }
         self.answer_at(number, back, Event::Described { zone, rows: Ok(rows) });

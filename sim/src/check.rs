@@ -3,7 +3,7 @@
 //! | rule | says | where |
 //! |---|---|---|
 //! | S1 | only instances that EC2 showed as the stack's are terminated | `check_terminate` |
-//! | S2 | one attempt of a slot is launched once; no slot has two lives at a time | `check_launched` |
+//! | S2 | one attempt of a slot is launched once; no slot has two lives at a time, but for one that EC2 did not show for five minutes | `check_launched` |
 //! | S3 | nothing is launched, ended, moved or published that is not in the memory just written | `check_issue` |
 //! | S4 | nobody who served is ended for its health unless another answered in the same round, and it failed as the rules say | `check_terminate` |
 //! | S5 | ends for health: a tenth within 15 s, a third per ten minutes, beyond that only while as many that served are left as are desired | `check_velocity` |
@@ -40,6 +40,8 @@ const DRAIN: Millis = 15 * SECOND;
 const BOOT_GRACE: Millis = 180 * SECOND;
 const SECOND_LOOK: Millis = 15 * SECOND;
 const STALE: Millis = 15 * SECOND;
+/// An instance that EC2 does not show for so long may be given up if its launch cannot be repeated.
+const MISSING: Millis = 5 * MINUTE;
 /// Faults have stopped, and nothing is held back: the desired number serves again.
 const RECOVERY: Millis = 5 * MINUTE;
 
@@ -61,8 +63,8 @@ pub struct Checks {
     /// Since when each worker is out of the registry.
     unpublished: HashMap<usize, Millis>,
     launched: VecDeque<Millis>,
-    /// What was heard in rounds whose memory is on its way, by nonce.
-    notes: HashMap<String, Vec<(usize, Probe, Millis)>>,
+    /// What was learned for memories that are on their way, by nonce.
+    notes: HashMap<String, Notes>,
     /// Launches that people asked for within the hour: when, and how many.
     wanted: VecDeque<(Millis, usize)>,
     /// When memory was lost.
@@ -70,6 +72,14 @@ pub struct Checks {
     calm: Option<Calm>,
     /// Desired counts that were read.
     counts: HashSet<DesiredCount>,
+}
+
+/// What a memory that is written next will know.
+struct Notes {
+    heard: Vec<(usize, Probe, Millis)>,
+    /// Whom EC2 showed, and when.
+    shown: Vec<usize>,
+    surveyed: Millis,
 }
 
 /// The time after a storm.
@@ -331,7 +341,8 @@ impl World {
     pub fn check_commit(&mut self, before: Option<&Memory>, memory: &Memory) {
         self.check_decisions(before, memory);
         self.follow_course(memory);
-        self.note_round(memory);
+        self.note_what_was_learned(memory);
+        self.note_given_up(before, memory);
         for id in memory.leaving.keys() {
             if let Some(index) = self.ec2.find(id) {
                 self.ec2.machines[index].record.was_leaving = true;
@@ -359,22 +370,48 @@ impl World {
         self.check_calm();
     }
 
-    /// What was heard counts once a memory that knows it is written, which may be late.
+    /// What was learned counts once a memory that knows it is written, which may be late.
     pub fn keep_notes(&mut self, number: usize, memory: &Memory) {
         let Some(running) = self.invocations[number].as_mut() else { return };
-        let notes = std::mem::take(&mut running.round.noted);
-        if !notes.is_empty() {
+        let heard = std::mem::take(&mut running.round.noted);
+        let shown = std::mem::take(&mut running.shown);
+        if !heard.is_empty() || !shown.is_empty() {
+            let notes = Notes { heard, shown, surveyed: running.surveyed };
             self.checks.notes.insert(memory.nonce.clone(), notes);
         }
     }
 
-    fn note_round(&mut self, memory: &Memory) {
-        for (index, probe, at) in self.checks.notes.remove(&memory.nonce).unwrap_or_default() {
+    fn note_what_was_learned(&mut self, memory: &Memory) {
+        let Some(notes) = self.checks.notes.remove(&memory.nonce) else { return };
+        for index in notes.shown {
+            self.ec2.machines[index].record.shown = notes.surveyed;
+        }
+        for (index, probe, at) in notes.heard {
             let record = &mut self.ec2.machines[index].record;
             if probe == Probe::Answered {
                 record.failures.clear();
             } else {
                 record.failures.push((at, probe));
+            }
+        }
+    }
+
+    /// Instances that memory does not know any more although nothing ended them: it may only give up
+    /// those that EC2 did not show for long. If one lives after all, it is an orphan, and S14 says that
+    /// it goes.
+    fn note_given_up(&mut self, before: Option<&Memory>, after: &Memory) {
+        let is_kept = |number: &u32, attempt| after.slots.get(number).is_some_and(|s| s.attempt == attempt);
+        let slots = before.iter().flat_map(|before| &before.slots);
+        for (number, slot) in slots.filter(|(number, slot)| !is_kept(number, slot.attempt)) {
+            let is_it = |machine: &Machine| match &slot.worker {
+                Some(id) => machine.row.id == *id,
+                None => machine.row.slot == Some(*number) && machine.row.attempt == Some(slot.attempt),
+            };
+            let (now, skew) = (self.now, self.skew());
+            for machine in self.ec2.machines.iter_mut().filter(|machine| machine.is_live() && is_it(machine))
+            {
+                let shown = machine.record.shown.max(machine.launched);
+                machine.record.was_given_up |= now - shown >= MISSING - skew;
             }
         }
     }
@@ -419,6 +456,7 @@ impl World {
             *other != index
                 && !machine.is_orphan
                 && !machine.record.was_leaving
+                && !machine.record.was_given_up
                 && machine.row.slot == Some(launch.slot)
                 && machine.launched > last_loss
                 && !is_leaving(&machine.row.id)

@@ -57,6 +57,10 @@ pub struct Record {
     pub was_published: bool,
     /// It was on its way out once; it may have been taken back when its slot had another.
     pub was_leaving: bool,
+    /// When a listing showed it last to a memory that was written.
+    pub shown: Millis,
+    /// Memory forgot it when it had not been shown for long.
+    pub was_given_up: bool,
 }
 
 impl Machine {

@@ -90,6 +90,8 @@ pub struct Running {
     /// The last round of probes.
     pub round: Round,
     pub surveyed: Millis,
+    /// Whom EC2 showed, until it is in a memory that was written.
+    pub shown: Vec<usize>,
     /// Whom EC2 showed as terminated.
     pub shown_dead: Vec<WorkerId>,
     /// The memory it works from.
@@ -356,6 +358,7 @@ impl World {
             is_blind: false,
             round: Round::default(),
             surveyed: self.now,
+            shown: Vec::new(),
             shown_dead: Vec::new(),
             read: None,
             committed: None,

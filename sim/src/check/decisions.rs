@@ -62,9 +62,10 @@ impl World {
     pub(super) fn check_decisions(&mut self, before: Option<&Memory>, after: &Memory) {
         let Some(before) = before else { return };
         self.check_count(before, after);
-        let notes = self.checks.notes.get(&after.nonce).into_iter().flatten();
+        let notes = self.checks.notes.get(&after.nonce);
+        let heard = notes.iter().flat_map(|notes| &notes.heard);
         let heard =
-            notes.map(|(index, probe, _)| (self.ec2.machines[*index].row.id.clone(), *probe)).collect();
+            heard.map(|(index, probe, _)| (self.ec2.machines[*index].row.id.clone(), *probe)).collect();
         let decisions = Decisions::new(before, after, heard);
         let newest = self.s3.release.id.clone();
         let wrong = decisions.leave(|id| Some(self.ec2.machines[self.ec2.find(id)?].row.zone.clone()));
