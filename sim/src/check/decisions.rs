@@ -19,6 +19,7 @@
 //! | boot loop | an unproven release boots three at a time; after three failures one, 1, 2, 4 … 30 min apart |
 //! | money | past the budget of losses one launch in three minutes |
 //! | traffic | nobody is published before it ever served |
+//! | launch | the instance of a slot is in its subnet and of its release: it is not another's |
 
 use std::collections::HashMap;
 
@@ -62,6 +63,7 @@ impl World {
     pub(super) fn check_decisions(&mut self, before: Option<&Memory>, after: &Memory) {
         let Some(before) = before else { return };
         self.check_count(before, after);
+        self.check_instances(after);
         let notes = self.checks.notes.get(&after.nonce);
         let heard = notes.iter().flat_map(|notes| &notes.heard);
         let heard =
@@ -90,6 +92,16 @@ impl World {
                 "desired",
                 format!("{is} is in force after {was}, and was first read at {first_read:?}"),
             );
+        }
+    }
+
+    fn check_instances(&mut self, after: &Memory) {
+        let is_anothers = |slot: &&Slot| {
+            let row = slot.worker.as_ref().and_then(|id| Some(&self.ec2.machines[self.ec2.find(id)?].row));
+            row.is_some_and(|row| row.subnet != slot.subnet || row.release != slot.release)
+        };
+        if let Some(slot) = after.slots.values().find(is_anothers) {
+            self.violate("launch", format!("another launch's instance is taken: {slot:?}"));
         }
     }
 

@@ -53,11 +53,7 @@ impl Tick<'_> {
         let Some(slot) = self.memory.slots.get_mut(&number) else { return };
         let row = match &slot.worker {
             Some(id) => self.workers.get(id).copied(),
-            None => self
-                .workers
-                .values()
-                .find(|row| row.slot == Some(number) && row.attempt == Some(slot.attempt))
-                .copied(),
+            None => self.workers.values().find(|row| is_launch_of(row, number, slot)).copied(),
         };
         let Some(row) = row else { return };
         let published = self.published.and_then(|published| published.workers.get(&row.id));
@@ -273,6 +269,16 @@ impl Tick<'_> {
         boots.failures += 1;
         boots.last_failure = Some(self.now);
     }
+}
+
+/// Whether the launch that a slot intends gave this instance. After memory was lost an attempt may be
+/// used again, for EC2 may not have shown it yet: that earlier instance is in another subnet, or of
+/// another release, and to take it for the new one would call an old worker new.
+fn is_launch_of(row: &Instance, number: u32, slot: &Slot) -> bool {
+    row.slot == Some(number)
+        && row.attempt == Some(slot.attempt)
+        && row.subnet == slot.subnet
+        && row.release == slot.release
 }
 
 /// In a tick that sees too little to judge, an answer is still an answer: a silence before it and

@@ -1,9 +1,10 @@
 //! Memory that is lost, and instances that are not in it.
 
+use fleet::aws_code::AwsErrorKind;
 use fleet::memory::{Memory, Phase};
 use jiff::SignedDuration;
 
-use super::world::{Health, World};
+use super::world::{Health, LaunchFault, SUBNETS, World, release};
 use crate::observation::{Role, State};
 
 #[test]
@@ -110,6 +111,23 @@ fn attempts_that_ec2_does_not_show_any_more_are_stepped_over() {
     world.settle_down();
     assert_eq!(world.memory.slots[&0].attempt, 2);
     assert_eq!((world.memory.healthy(), world.live().len()), (1, 1));
+}
+
+#[test]
+fn an_instance_of_a_lost_memory_is_not_taken_for_the_launch_that_uses_its_attempt_again() {
+    for (subnet, ami) in [("subnet-b", "ami-1"), ("subnet-a", "ami-0")] {
+        let mut world = World::empty(1);
+        let earlier = world.add(Some((0, 1)), subnet);
+        world.machine(&earlier).row.release = release(ami, &SUBNETS).id;
+        world.hide(&earlier, 1);
+        world.launch_faults.push_back(LaunchFault::Refused(AwsErrorKind::Other));
+        let first = world.tick().launches;
+        assert_eq!((first[0].attempt, first[0].subnet.as_str()), (1, "subnet-a"), "{subnet}, {ami}");
+        assert_eq!(world.tick().launches, first, "{subnet}, {ami}: it is not there yet");
+        let launched = world.id(0);
+        world.settle_down();
+        assert_eq!((world.id(0), world.live()), (launched.clone(), vec![launched]), "{subnet}, {ami}");
+    }
 }
 
 #[test]

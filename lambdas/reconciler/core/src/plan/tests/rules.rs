@@ -479,6 +479,11 @@ impl Deed<'_> {
             assert!(workers.insert(id), "{id} is in two slots");
             assert!(!leaving.contains_key(id), "{id} stays and leaves");
         }
+        for slot in slots.values() {
+            let Some(row) = slot.worker.as_ref().and_then(|id| self.row(id)) else { continue };
+            let (is, seen) = ((&slot.subnet, &slot.release), (&row.subnet, &row.release));
+            assert_eq!(is, seen, "{row:?} is taken for another's launch");
+        }
         // Whoever is seen to live is remembered, or young enough to be left alone.
         for row in self.seen.instances.iter().flatten().filter(|row| row.role == Role::Worker) {
             let is_known = workers.contains(&row.id) || leaving.contains_key(&row.id);
