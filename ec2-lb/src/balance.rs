@@ -25,27 +25,62 @@ pub(crate) struct Standing {
     pub(crate) is_tried: bool,
 }
 
-/// The index of the worker to send to; `None` only when all are tried.
-pub(crate) fn choose(policy: Policy, workers: &[Standing], rng: &mut impl Rng) -> Option<usize> {
-    let out = workers.iter().filter(|worker| worker.is_out).count();
-    let is_panic = 2 * out > workers.len();
-    let untried = || workers.iter().enumerate().filter(|(_, worker)| !worker.is_tried);
-    let mut candidates: Vec<usize> =
-        untried().filter(|(_, worker)| is_panic || !worker.is_out).map(|(index, _)| index).collect();
-    if candidates.is_empty() {
-        candidates = untried().map(|(index, _)| index).collect();
-    }
-    match (policy, candidates.len()) {
-        (_, 0) => None,
-        (_, 1) => Some(candidates[0]),
-        (Policy::Random, n) => Some(candidates[rng.random_range(0..n)]),
-        (Policy::P2c, n) => {
-            let first = rng.random_range(0..n);
-            let second = (first + rng.random_range(1..n)) % n;
-            let (first, second) = (candidates[first], candidates[second]);
-            Some(if workers[second].load < workers[first].load { second } else { first })
+/// The index of the worker to send to, of `len` in all; `None` only when all are tried.
+///
+/// Mostly two random workers are both fine, and no other is looked at. Where not, the choice is made
+/// among those that are; either way every pair of them is equally likely.
+pub(crate) fn choose(
+    policy: Policy,
+    len: usize,
+    standing: impl Fn(usize) -> Standing,
+    rng: &mut impl Rng,
+) -> Option<usize> {
+    let is_fine = |standing: &Standing| !standing.is_out && !standing.is_tried;
+    if len > 1 {
+        let (first, second) = two_of(len, rng);
+        let pair = (standing(first), standing(second));
+        match policy {
+            Policy::Random if is_fine(&pair.0) => return Some(first),
+            Policy::P2c if is_fine(&pair.0) && is_fine(&pair.1) => {
+                return Some(if pair.1.load < pair.0.load { second } else { first });
+            }
+            Policy::Random | Policy::P2c => {}
         }
     }
+    let out = (0..len).filter(|index| standing(*index).is_out).count();
+    let is_panic = 2 * out > len;
+    let untried = || (0..len).filter(|index| !standing(*index).is_tried);
+    let candidates = || untried().filter(|index| is_panic || !standing(*index).is_out);
+    match candidates().count() {
+        0 => among(policy, &untried(), untried().count(), &standing, rng),
+        count => among(policy, &candidates(), count, &standing, rng),
+    }
+}
+
+fn among(
+    policy: Policy,
+    candidates: &(impl Iterator<Item = usize> + Clone),
+    count: usize,
+    standing: impl Fn(usize) -> Standing,
+    rng: &mut impl Rng,
+) -> Option<usize> {
+    let at = |place: usize| candidates.clone().nth(place);
+    match (policy, count) {
+        (_, 0) => None,
+        (_, 1) => at(0),
+        (Policy::Random, count) => at(rng.random_range(0..count)),
+        (Policy::P2c, count) => {
+            let (first, second) = two_of(count, rng);
+            let (first, second) = (at(first)?, at(second)?);
+            Some(if standing(second).load < standing(first).load { second } else { first })
+        }
+    }
+}
+
+/// Two different numbers below `len`, which is at least two.
+fn two_of(len: usize, rng: &mut impl Rng) -> (usize, usize) {
+    let first = rng.random_range(0..len);
+    (first, (first + rng.random_range(1..len)) % len)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +127,8 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(42);
         let mut shares = vec![0; workers.len()];
         for _ in 0..10_000 {
-            shares[choose(policy, workers, &mut rng).expect("somebody is there")] += 1;
+            shares[choose(policy, workers.len(), |index| workers[index], &mut rng)
+                .expect("somebody is there")] += 1;
         }
         shares
     }
@@ -129,8 +165,19 @@ mod tests {
         assert_eq!(shares(Policy::P2c, &[TRIED, OK, TRIED])[1], 10_000);
         assert_eq!(shares(Policy::P2c, &[TRIED, OUT, TRIED])[1], 10_000);
         let mut rng = StdRng::seed_from_u64(1);
-        assert_eq!(choose(Policy::P2c, &[TRIED, TRIED], &mut rng), None);
-        assert_eq!(choose(Policy::P2c, &[], &mut rng), None);
+        assert_eq!(choose(Policy::P2c, 2, |_| TRIED, &mut rng), None);
+        assert_eq!(choose(Policy::P2c, 0, |_| TRIED, &mut rng), None);
+    }
+
+    #[test]
+    fn those_that_are_fine_share_equally_whoever_else_is_there() {
+        for policy in [Policy::P2c, Policy::Random] {
+            let shares = shares(policy, &[OK, OUT, OK, TRIED, OK]);
+            assert_eq!((shares[1], shares[3]), (0, 0));
+            for index in [0, 2, 4] {
+                assert!((3000..3700).contains(&shares[index]), "{policy}: {shares:?}");
+            }
+        }
     }
 
     #[test]

@@ -3,16 +3,19 @@
 //! It finds what requests would find, before they do, and brings an ejected worker back. It never
 //! decides about the worker's life: that is the reconciler's, which probes by itself.
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
 
-use hyper::header::{HOST, HeaderValue};
-use hyper::{Method, Request, StatusCode};
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::HOST;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval_at, timeout};
 
 use crate::limits::Limits;
-use crate::request_body::{Payload, RequestBody};
 use crate::table::Fleet;
 use crate::upstream::{self, DialError};
 use crate::worker::Worker;
@@ -37,7 +40,6 @@ pub(crate) async fn watch(fleet: &Fleet, limits: &Limits) {
         rounds.tick().await;
         let mut checks = JoinSet::new();
         for worker in &fleet.table().workers {
-            worker.pool.sweep(Instant::now(), limits.idle_worker);
             checks.spawn(check(Arc::clone(worker), limits.clone()));
         }
         // Each ends within `check_timeout`.
@@ -46,7 +48,7 @@ pub(crate) async fn watch(fleet: &Fleet, limits: &Limits) {
 }
 
 async fn check(worker: Arc<Worker>, limits: Limits) {
-    match timeout(limits.check_timeout, probe(&worker, &limits)).await.unwrap_or(Verdict::Missed) {
+    match timeout(limits.check_timeout, probe(&worker)).await.unwrap_or(Verdict::Missed) {
         Verdict::Passed => worker.check_passed(),
         Verdict::Missed => worker.check_missed(),
         Verdict::Refused => worker.check_refused(),
@@ -54,25 +56,31 @@ async fn check(worker: Arc<Worker>, limits: Limits) {
     }
 }
 
-async fn probe(worker: &Worker, limits: &Limits) -> Verdict {
-    let mut sender = match upstream::dial(worker.addr, limits.check_timeout).await {
-        Ok(sender) => sender,
+async fn probe(worker: &Worker) -> Verdict {
+    let stream = match upstream::dial(worker.addr).await {
+        Ok(stream) => stream,
         Err(DialError::Refused(_)) => return Verdict::Refused,
         Err(DialError::TimedOut) => return Verdict::Missed,
         Err(DialError::Ours(_)) => return Verdict::Unknown,
     };
-    let mut request = Request::new(RequestBody::Whole(None));
-    *request.method_mut() = Method::GET;
-    *request.uri_mut() = hyper::Uri::from_static(PATH);
-    if let Ok(host) = HeaderValue::from_str(&worker.addr.to_string()) {
-        request.headers_mut().insert(HOST, host);
-    }
-    let mut payload = Payload::Whole(hyper::body::Bytes::new());
-    let deadline = Instant::now() + limits.check_timeout;
-    match upstream::exchange(&mut sender, request, &mut payload, limits, deadline).await {
+    let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else {
+        return Verdict::Refused;
+    };
+    let Ok(request) = Request::get(PATH).header(HOST, &worker.authority).body(Empty::<Bytes>::new()) else {
+        return Verdict::Unknown;
+    };
+    let connection = async {
+        // The exchange on it gets its errors.
+        drop(connection.await);
+        std::future::pending::<Infallible>().await
+    };
+    let answered = tokio::select! {
+        answered = sender.send_request(request) => answered,
+        never = connection => match never {},
+    };
+    match answered {
         Ok(response) if response.status() == StatusCode::OK => Verdict::Passed,
         Ok(_) => Verdict::Missed,
-        Err(crate::retry::Failure::Silent) => Verdict::Missed,
         Err(_) => Verdict::Refused,
     }
 }

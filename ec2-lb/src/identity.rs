@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use aws_config::imds;
 use aws_config::imds::client::error::ImdsError;
-use fleet::{LB_ADMIN_PORT, PUBLIC_PORT};
+use fleet::{LB_ADMIN_PORT, PUBLIC_PORT, TLS_PORT};
 
 use crate::settings::Settings;
 
@@ -21,14 +21,22 @@ pub enum IdentityError {
     NotAnAddress(String),
 }
 
-/// The public address and the admin address.
-pub async fn addresses(settings: &Settings) -> Result<(SocketAddr, SocketAddr), IdentityError> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
+    /// Used only when there is a certificate.
+    pub tls: SocketAddr,
+}
+
+pub async fn addresses(settings: &Settings) -> Result<Addresses, IdentityError> {
     let listen = match settings.listen {
         Some(listen) => listen,
         None => SocketAddr::new(private_address().await?, PUBLIC_PORT),
     };
     let admin = settings.admin_listen.unwrap_or(SocketAddr::new(listen.ip(), LB_ADMIN_PORT));
-    Ok((listen, admin))
+    let tls = settings.tls_listen.unwrap_or(SocketAddr::new(listen.ip(), TLS_PORT));
+    Ok(Addresses { listen, admin, tls })
 }
 
 /// Asks the metadata service; the client honours `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
@@ -56,10 +64,16 @@ mod tests {
             listen: Some("127.0.0.9:5005".parse().expect("valid")),
             admin_listen: None,
             policy: crate::Policy::P2c,
+            threads: None,
+            certificate: None,
+            tls_listen: None,
+            non_idempotent: crate::NonIdempotent::Never,
+            logs_access: false,
             log: None,
         };
-        let (listen, admin) = addresses(&settings).await.expect("nothing to ask");
-        assert_eq!(listen.to_string(), "127.0.0.9:5005");
-        assert_eq!(admin.to_string(), "127.0.0.9:9000");
+        let addresses = addresses(&settings).await.expect("nothing to ask");
+        assert_eq!(addresses.listen.to_string(), "127.0.0.9:5005");
+        assert_eq!(addresses.admin.to_string(), "127.0.0.9:9000");
+        assert_eq!(addresses.tls.to_string(), "127.0.0.9:5443");
     }
 }

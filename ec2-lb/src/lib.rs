@@ -4,12 +4,23 @@
 //! workers from S3 to the table, then a request from the client's socket to a worker and back.
 //! There is no AWS EC2 here: which workers live is the reconciler's business, and this process
 //! believes the registry, tempered by what it sees itself (`ejection`).
+//!
+//! ```text
+//!  control plane, one thread           data plane, one thread per core
+//!  discovery ─┐                        ┌─ thread: listener, pools, scratch, deadlines
+//!  check ─────┼─> table, workers ──────┤    └─ connection ─> lane: exchange ─> send ─> relay
+//!  admin ─────┘    (arc-swap, atomics) └─ thread …
+//! ```
+//!
+//! On the way of a request nothing is locked and nothing is handed to another thread.
 
 // What the process is told.
 pub mod aws;
 pub mod identity;
 pub mod limits;
+pub mod listen;
 pub mod settings;
+pub mod tls;
 
 // The list of workers, and what is seen of each.
 mod discovery;
@@ -20,58 +31,86 @@ mod ejection;
 mod table;
 mod worker;
 
-// A request comes in and is judged.
-mod serve;
-mod tap;
+// HTTP on the wire.
+pub mod http;
 
-mod headers;
-mod request_body;
-mod strict;
+// A request comes in.
+mod thread;
 
-// It goes to a worker, and perhaps to another.
-mod forward;
+mod client;
+mod connection;
+mod deadline;
+mod lane;
+
+// It goes to a worker, and perhaps to another; the answer goes back.
+mod exchange;
 
 mod balance;
-mod pool;
+mod relay;
 mod retry;
+mod send;
+mod tunnel;
 mod upstream;
 
-// The answer goes back.
 mod refusal;
-mod reply;
 
 // Others look on.
+mod access_log;
 mod admin;
 mod metrics;
 
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::{JoinSet, LocalSet};
 
 pub use balance::{Policy, PolicyError};
 pub use limits::Limits;
+pub use retry::NonIdempotent;
 pub use settings::Settings;
 pub use source::{Look, LookError, RegistrySource, S3Source, Version};
+pub use tls::{Certificate, CertificateFiles};
 
 /// What a running load balancer is told, apart from its sockets and its source of workers.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub policy: Policy,
+    pub non_idempotent: NonIdempotent,
+    pub logs_access: bool,
     pub limits: Limits,
 }
 
 impl Config {
     pub fn new(policy: Policy) -> Self {
-        Self { policy, limits: Limits::default() }
+        Self { policy, non_idempotent: NonIdempotent::Never, logs_access: false, limits: Limits::default() }
     }
+}
+
+/// The sockets of a load balancer. There is a thread for each of `plain`.
+#[derive(Debug)]
+pub struct Sockets {
+    pub plain: Vec<std::net::TcpListener>,
+    /// As many as of `plain`, and a certificate for them.
+    pub tls: Option<(Vec<std::net::TcpListener>, Secure)>,
+    pub admin: TcpListener,
+}
+
+/// What TLS is spoken with.
+#[derive(Debug)]
+pub struct Secure {
+    pub certificate: Certificate,
+    pub files: CertificateFiles,
+    /// What was loaded, see [`Certificate::load`].
+    pub held: Option<Vec<u8>>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("{0} ended although nobody asked it to")]
     TaskEnded(&'static str),
+    #[error("a thread of the data plane cannot be started")]
+    Thread(#[source] std::io::Error),
 }
 
 /// Serves until `shutdown` completes and what is in flight then is answered.
@@ -80,15 +119,16 @@ pub enum RunError {
 /// retried still sees the newest table.
 pub async fn run(
     config: Config,
-    listener: TcpListener,
-    admin_listener: TcpListener,
+    sockets: Sockets,
     source: impl RegistrySource,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), RunError> {
-    let metrics = Arc::new(metrics::Metrics::default());
+    let Sockets { plain, tls, admin } = sockets;
+    let metrics = Arc::new(metrics::Metrics::new(plain.len()));
     let fleet = Arc::new(table::Fleet::new(Arc::clone(&metrics)));
-    let proxy = Arc::new(forward::Proxy::new(config.clone(), Arc::clone(&fleet), Arc::clone(&metrics)));
     let (refresh, refreshes) = mpsc::channel(admin::MAX_WAITING_REFRESHES);
+    let (tls, secure) = tls.unzip();
+    let certificate = secure.as_ref().map(|secure| secure.certificate.clone()).unwrap_or_default();
 
     let mut background = JoinSet::new();
     background.spawn({
@@ -105,15 +145,83 @@ pub async fn run(
             "the health checks"
         }
     });
-    background.spawn(async move {
-        admin::serve(admin_listener, admin::Admin { fleet, metrics, refresh }).await;
-        "the admin port"
+    background.spawn({
+        let admin_state = admin::Admin { fleet: Arc::clone(&fleet), metrics: Arc::clone(&metrics), refresh };
+        async move {
+            admin::serve(admin, admin_state).await;
+            "the admin port"
+        }
+    });
+    background.spawn({
+        let (certificate, every) = (certificate.clone(), config.limits.certificate_every);
+        async move {
+            let (files, held) = secure.map(|secure| (secure.files, secure.held)).unzip();
+            tls::follow(&certificate, files, held.flatten(), every).await;
+            "the certificate's watch"
+        }
     });
 
-    let ended = tokio::select! {
-        () = serve::serve(listener, proxy, shutdown) => Ok(()),
-        Some(ended) = background.join_next() => Err(RunError::TaskEnded(ended.unwrap_or("a task that panicked"))),
+    let shared = thread::Shared {
+        waiting: Arc::new(Semaphore::new(config.limits.held)),
+        config: Arc::new(config),
+        fleet,
+        certificate,
     };
+    // Dropped with this future, which stops the threads as well.
+    let (stop, stopped) = watch::channel(false);
+    let mut threads = start(&shared, &metrics, plain, tls.unwrap_or_default(), &stopped)?;
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown, if !*stop.borrow() => {
+                tracing::info!("no more connections are accepted");
+                stop.send_replace(true);
+            }
+            ended = threads.join_next() => match ended {
+                Some(Ok(Ok(()))) if *stop.borrow() => {}
+                Some(_) => return Err(RunError::TaskEnded("a thread of the data plane")),
+                None => break,
+            },
+            Some(ended) = background.join_next() => {
+                return Err(RunError::TaskEnded(ended.unwrap_or("a task that panicked")));
+            }
+        }
+    }
     background.shutdown().await;
-    ended
+    tracing::info!("every connection is closed");
+    Ok(())
+}
+
+/// Starts the data plane; the tasks end with its threads.
+fn start(
+    shared: &thread::Shared,
+    metrics: &metrics::Metrics,
+    plain: Vec<std::net::TcpListener>,
+    tls: Vec<std::net::TcpListener>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<JoinSet<Result<(), oneshot::error::RecvError>>, RunError> {
+    let mut threads = JoinSet::new();
+    let count = plain.len();
+    let mut tls = tls.into_iter();
+    for (index, (plain, counters)) in plain.into_iter().zip(metrics.threads()).enumerate() {
+        let (shared, counters, stopped) = (shared.clone(), Arc::clone(counters), stopped.clone());
+        let listeners = thread::Listeners { plain, tls: tls.next() };
+        let (ends, ended) = oneshot::channel();
+        // Its own runtime: no other thread ever wakes it for a request.
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Thread)?;
+        std::thread::Builder::new()
+            .name(format!("data-{index}"))
+            .spawn(move || {
+                let serving = thread::run(shared, counters, count, listeners, stopped);
+                match LocalSet::new().block_on(&runtime, serving) {
+                    // Whoever waits for it may be gone.
+                    Ok(()) => drop(ends.send(())),
+                    Err(error) => tracing::error!(%error, "a thread of the data plane cannot listen"),
+                }
+            })
+            .map_err(RunError::Thread)?;
+        threads.spawn(ended);
+    }
+    Ok(threads)
 }

@@ -2,6 +2,7 @@
 //! `connect` < `check_timeout` × 2 < `first_byte` < `total` ≤ `drain`.
 //!
 //! They are values, not constants, so that a test can shorten one; production runs the defaults.
+//! Timeouts pass up to a tenth of a second late, see `deadline.rs`.
 
 use std::time::Duration;
 
@@ -22,12 +23,20 @@ pub struct Limits {
     /// Between two pieces of a response body, counted only while we wait for the worker. A worker
     /// streams a long list from S3 with pauses of well under a second.
     pub reply_pause: Duration,
+    /// Between two pieces that the client takes. A client that does not read occupies a worker.
+    pub client_pause: Duration,
+    /// Between two pieces of an upgraded connection, in either direction. WebSockets are kept alive
+    /// by pings of half a minute or less.
+    pub tunnel_pause: Duration,
     /// How long a request waits for a first worker. A replaced lone worker takes longer than any
     /// client waits; 5 s covers the gap between two looks at the registry.
     pub hold: Duration,
     /// Requests that may wait so at once; each is a socket and a few KiB, and a crowd that waits
     /// would stampede the first worker.
     pub held: usize,
+    /// Requests being served at once. Each holds about 8 KiB and at most 100 KiB; beyond it a quick
+    /// 503 is better for everybody than a slow answer.
+    pub in_flight: usize,
     /// Tries of one request, each on another worker: four dead ones in a row mean an outage, and
     /// more tries would only multiply it.
     pub tries: usize,
@@ -36,19 +45,22 @@ pub struct Limits {
     /// A client's connection without a request. Longer than the 60 s of most proxies in front, so
     /// that they close first and no request is sent into a closing connection.
     pub idle_client: Duration,
-    /// From the first byte of a request head to its end. Slow heads are the cheapest way to occupy
-    /// a server.
+    /// From the first byte of a request head to its end, and for a TLS handshake. Slow heads are the
+    /// cheapest way to occupy a server.
     pub head: Duration,
     /// A connection to a worker without a request. Workers keep theirs longer, so that we close
     /// first.
     pub idle_worker: Duration,
-    /// Idle connections kept per worker; more than the requests a small instance serves at once.
+    /// Idle connections kept per worker and thread; a burst of as many requests is met without a
+    /// handshake.
     pub idle_per_worker: usize,
-    /// Client connections; each costs two descriptors and about 40 KiB on a machine of 512 MiB, and
-    /// beyond it accepting waits.
+    /// Client connections; each costs a descriptor and half a KiB here, and a few KiB in the kernel.
+    /// Beyond it the longest idle one is closed for the new one, or the new one is refused.
     pub connections: usize,
     /// Between two active checks of a worker.
     pub check_every: Duration,
+    /// Between two looks at the certificate's files. Certificates change every few weeks.
+    pub certificate_every: Duration,
     /// For one active check; `/healthcheck` touches nothing outside the process.
     pub check_timeout: Duration,
 }
@@ -62,20 +74,27 @@ impl Default for Limits {
             upload: Duration::from_secs(60),
             upload_pause: Duration::from_secs(10),
             reply_pause: Duration::from_secs(30),
+            client_pause: Duration::from_secs(30),
+            tunnel_pause: Duration::from_secs(120),
             hold: Duration::from_secs(5),
             held: 1024,
-            tries: 4,
+            in_flight: 4096,
+            tries: MAX_TRIES,
             drain: Duration::from_secs(20),
             idle_client: Duration::from_secs(75),
             head: Duration::from_secs(10),
             idle_worker: Duration::from_secs(20),
-            idle_per_worker: 64,
-            connections: 8192,
+            idle_per_worker: 256,
+            connections: 20_000,
+            certificate_every: Duration::from_secs(5),
             check_every: Duration::from_secs(1),
             check_timeout: Duration::from_secs(1),
         }
     }
 }
+
+/// The most that `Limits::tries` can be.
+pub const MAX_TRIES: usize = 4;
 
 /// The largest request body. Logins and passwords are short; this leaves room for a form's noise.
 pub const MAX_REQUEST_BODY: u64 = 1024 * 1024;
@@ -84,9 +103,5 @@ pub const MAX_REQUEST_BODY: u64 = 1024 * 1024;
 /// smaller; ten times more, on every connection, would be more memory than the machine has.
 pub const MAX_REPLAY_BODY: usize = 64 * 1024;
 
-/// The largest request head, also hyper's read buffer. Passwords travel in paths, cookies are one;
-/// 16 KiB is what other servers allow.
-pub const MAX_HEAD: usize = 16 * 1024;
-
-/// Header lines of one request, as many as hyper allows by default.
-pub const MAX_HEADERS: usize = 100;
+/// Read at once from any socket. Large bodies need few reads, and it fits into the second cache.
+pub const READ_BUFFER: usize = 128 * 1024;

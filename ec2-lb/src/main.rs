@@ -2,12 +2,19 @@
 //!
 //! Exit codes: 0 after an orderly stop, 64 for wrong settings, 1 for anything else.
 
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use ec2_lb::{Config, S3Source, Settings, aws, identity};
+use ec2_lb::identity::Addresses;
+use ec2_lb::{Certificate, Config, S3Source, Secure, Settings, Sockets, aws, identity, listen};
 use fleet::settings::{EX_USAGE, Env};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[expect(clippy::print_stderr, reason = "wrong settings are told to a person, before there is a log")]
 fn main() -> ExitCode {
@@ -31,16 +38,46 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
+/// The control plane runs here; the data plane has threads of its own.
+#[tokio::main(flavor = "current_thread")]
 async fn start(settings: Settings) -> anyhow::Result<()> {
     let shutdown = fleet::shutdown::requested();
-    let (listen, admin_listen) = identity::addresses(&settings).await?;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-    let admin = TcpListener::bind(admin_listen)
-        .await
-        .with_context(|| format!("cannot listen on {admin_listen}, the admin address"))?;
-    tracing::info!(stack = %settings.stack, %listen, %admin_listen, policy = %settings.policy, "the load balancer serves");
+    raise_descriptor_limit();
+    let Addresses { listen, admin, tls } = identity::addresses(&settings).await?;
+    let threads = settings.threads.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    let secure = settings.certificate.map(|files| -> anyhow::Result<_> {
+        let (certificate, mut held) = (Certificate::default(), None);
+        certificate.load(&files, &mut held)?;
+        Ok((bind(tls, threads)?, Secure { certificate, files, held }))
+    });
+    let sockets = Sockets {
+        plain: bind(listen, threads)?,
+        tls: secure.transpose()?,
+        admin: TcpListener::bind(admin)
+            .await
+            .with_context(|| format!("cannot listen on {admin}, the admin address"))?,
+    };
+    let tls = sockets.tls.is_some().then_some(tls).map(tracing::field::display);
+    tracing::info!(stack = %settings.stack, %listen, tls, %admin, threads, policy = %settings.policy, "the load balancer serves");
     let source = S3Source::new(aws::s3_client(&aws::sdk_config().await), settings.control_bucket);
-    ec2_lb::run(Config::new(settings.policy), listener, admin, source, shutdown).await?;
+    let config = Config {
+        non_idempotent: settings.non_idempotent,
+        logs_access: settings.logs_access,
+        ..Config::new(settings.policy)
+    };
+    ec2_lb::run(config, sockets, source, shutdown).await?;
     Ok(())
+}
+
+fn bind(addr: SocketAddr, threads: usize) -> anyhow::Result<Vec<std::net::TcpListener>> {
+    listen::bind(addr, threads).with_context(|| format!("cannot listen on {addr}"))
+}
+
+/// Each connection is a descriptor, and the soft limit of most systems is 1024.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }

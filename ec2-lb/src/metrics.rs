@@ -1,65 +1,137 @@
 //! Counters, and their text for Prometheus.
 //!
-//! Written by hand: a dozen numbers need no registry of metrics, and a worker's series end when it
-//! leaves the table.
+//! Each thread counts for itself and nobody else writes there, so counting is an ordinary addition;
+//! the sum is made when somebody asks. Written by hand: two dozen numbers need no registry of
+//! metrics, and a worker's series end when it leaves the table.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
-
-use hyper::StatusCode;
+use std::time::{Duration, Instant};
 
 use crate::table::Fleet;
 
+/// A number that one thread changes and others read.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add(&self) {
+        self.0.store(self.get() + 1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Gauge(AtomicUsize);
+
+impl Gauge {
+    pub(crate) fn set(&self, value: usize) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of the buckets of the latency histogram, in microseconds. Routing takes a tenth of a
+/// millisecond, hashing a password a tenth of a second.
+const BUCKETS: [u64; 14] = [
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    10_000_000,
+];
+
+/// The counters of one thread.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Responses by the first digit of their status, from 1.
+    responses: [Count; 5],
+    in_flight: Gauge,
+    pub(crate) connections: Gauge,
+    pub(crate) retries: Count,
+    /// Requests and connections refused because there were too many.
+    pub(crate) shed: Count,
+    /// By bucket; the last is for what is slower than all.
+    latency: [Count; BUCKETS.len() + 1],
+    latency_micros: AtomicU64,
+}
+
+impl Counters {
+    /// Counts one request as being served until the guard is dropped.
+    pub(crate) fn begin(&self) -> Serving<'_> {
+        self.in_flight.set(self.in_flight.get() + 1);
+        Serving(self)
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
+
+    pub(crate) fn answered(&self, status: u16, took: Duration) {
+        if let Some(count) = self.responses.get(usize::from(status / 100).wrapping_sub(1)) {
+            count.add();
+        }
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.latency[BUCKETS.partition_point(|bound| *bound < micros)].add();
+        let sum = self.latency_micros.load(Ordering::Relaxed);
+        self.latency_micros.store(sum.wrapping_add(micros), Ordering::Relaxed);
+    }
+}
+
+/// A request being served.
+#[derive(Debug)]
+pub(crate) struct Serving<'c>(&'c Counters);
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+    }
+}
+
+/// All counters of the process.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    /// Responses by the first digit of their status, from 1.
-    responses: [AtomicU64; 5],
-    in_flight: Arc<AtomicUsize>,
-    pub(crate) retries: AtomicU64,
+    threads: Vec<Arc<Counters>>,
     pub(crate) ejections: AtomicU64,
 }
 
-/// A request being served; it counts until the reply is sent or dropped.
-#[derive(Debug)]
-pub(crate) struct Serving(Arc<AtomicUsize>);
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Metrics {
-    pub(crate) fn begin(&self) -> Serving {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Serving(Arc::clone(&self.in_flight))
+    pub(crate) fn new(threads: usize) -> Self {
+        Self { threads: (0..threads).map(|_| Arc::default()).collect(), ejections: AtomicU64::new(0) }
     }
 
-    pub(crate) fn count(&self, status: StatusCode) {
-        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
-        if let Some(counter) = self.responses.get(class) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
+    /// The counters of each thread.
+    pub(crate) fn threads(&self) -> &[Arc<Counters>] {
+        &self.threads
+    }
+
+    fn sum(&self, count: impl Fn(&Counters) -> u64) -> u64 {
+        self.threads.iter().map(|thread| count(thread)).sum()
     }
 
     /// The text format, version 0.0.4.
     pub(crate) fn text(&self, fleet: &Fleet) -> String {
         let mut text = Text::default();
         text.family("requests_total", "counter", "Requests answered, by class of status.");
-        for (class, counter) in (1..).zip(&self.responses) {
-            text.sample(
-                "requests_total",
-                &format!("{{class=\"{class}xx\"}}"),
-                counter.load(Ordering::Relaxed),
-            );
+        for class in 1..=5 {
+            let value = self.sum(|thread| thread.responses[class - 1].get());
+            text.sample("requests_total", &format!("{{class=\"{class}xx\"}}"), value);
         }
-        text.single("in_flight", "gauge", "Requests being served.", self.in_flight.load(Ordering::Relaxed));
-        let retries = self.retries.load(Ordering::Relaxed);
+        let in_flight = self.sum(|thread| thread.in_flight.get() as u64);
+        text.single("in_flight", "gauge", "Requests being served.", in_flight);
+        let connections = self.sum(|thread| thread.connections.get() as u64);
+        text.single("connections", "gauge", "Client connections open.", connections);
+        let retries = self.sum(|thread| thread.retries.get());
         text.single("retries_total", "counter", "Tries after the first.", retries);
+        let shed = self.sum(|thread| thread.shed.get());
+        text.single("shed_total", "counter", "Requests and connections refused for overload.", shed);
         let ejections = self.ejections.load(Ordering::Relaxed);
         text.single("ejections_total", "counter", "Workers taken out of the choice.", ejections);
+        self.latency(&mut text);
         if let Some(revision) = fleet.revision() {
             text.single("registry_revision", "gauge", "Revision of the registry in force.", revision);
         }
@@ -72,32 +144,52 @@ impl Metrics {
                 age,
             );
         }
-        self.workers(fleet, &mut text);
+        workers(fleet, &mut text);
         text.0
     }
 
-    fn workers(&self, fleet: &Fleet, text: &mut Text) {
-        let (table, now) = (fleet.table(), Instant::now());
-        text.single("workers", "gauge", "Workers in the table.", table.workers.len());
-        let mut family = |name, kind, help, value: &dyn Fn(&crate::worker::Worker) -> u64| {
-            text.family(name, kind, help);
-            for worker in &table.workers {
-                text.sample(name, &format!("{{worker=\"{}\"}}", worker.id), value(worker));
-            }
-        };
-        family("worker_requests_total", "counter", "Tries sent to a worker.", &|worker| worker.requests());
-        family(
-            "worker_failures_total",
-            "counter",
-            "Tries that failed or were answered with 5xx.",
-            &|worker| worker.failures(),
-        );
-        family("worker_in_flight", "gauge", "Requests in flight on a worker.", &|worker| {
-            worker.in_flight() as u64
-        });
-        family("worker_ejected", "gauge", "1 while a worker is out of the choice.", &|worker| {
-            u64::from(worker.is_out(now))
-        });
+    fn latency(&self, text: &mut Text) {
+        const NAME: &str = "request_duration_seconds";
+        text.family(NAME, "histogram", "From the request's head to the end of its response.");
+        let mut total = 0;
+        for (index, bound) in BUCKETS.iter().enumerate() {
+            total += self.sum(|thread| thread.latency[index].get());
+            let bound = Duration::from_micros(*bound).as_secs_f64();
+            text.sample("request_duration_seconds_bucket", &format!("{{le=\"{bound}\"}}"), total);
+        }
+        total += self.sum(|thread| thread.latency[BUCKETS.len()].get());
+        text.sample("request_duration_seconds_bucket", "{le=\"+Inf\"}", total);
+        let micros = self.sum(|thread| thread.latency_micros.load(Ordering::Relaxed));
+        text.sample("request_duration_seconds_sum", "", Duration::from_micros(micros).as_secs_f64());
+        text.sample("request_duration_seconds_count", "", total);
+    }
+}
+
+fn workers(fleet: &Fleet, text: &mut Text) {
+    let (table, now) = (fleet.table(), Instant::now());
+    text.single("workers", "gauge", "Workers in the table.", table.workers.len());
+    let mut family = |name, kind, help, value: &dyn Fn(&crate::worker::Worker) -> u64| {
+        text.family(name, kind, help);
+        for worker in &table.workers {
+            text.sample(name, &format!("{{worker=\"{}\"}}", worker.id), value(worker));
+        }
+    };
+    family("worker_requests_total", "counter", "Tries sent to a worker.", &|worker| worker.requests());
+    family("worker_failures_total", "counter", "Tries that failed or were answered with 5xx.", &|worker| {
+        worker.failures()
+    });
+    family("worker_in_flight", "gauge", "Requests in flight on a worker.", &|worker| {
+        worker.in_flight() as u64
+    });
+    family("worker_ejected", "gauge", "1 while a worker is out of the choice.", &|worker| {
+        u64::from(worker.is_out(now))
+    });
+    text.family("worker_responses_total", "counter", "Responses of a worker, by class of status.");
+    for worker in &table.workers {
+        for class in 1..=5 {
+            let labels = format!("{{worker=\"{}\",class=\"{class}xx\"}}", worker.id);
+            text.sample("worker_responses_total", &labels, worker.responses(class));
+        }
     }
 }
 
@@ -129,17 +221,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_by_class_and_says_nothing_it_does_not_know() {
-        let metrics = Arc::new(Metrics::default());
+    fn counts_over_all_threads_and_says_nothing_it_does_not_know() {
+        let metrics = Arc::new(Metrics::new(2));
         let fleet = Fleet::new(Arc::clone(&metrics));
-        metrics.count(StatusCode::OK);
-        metrics.count(StatusCode::CREATED);
-        metrics.count(StatusCode::BAD_GATEWAY);
-        let serving = metrics.begin();
+        metrics.threads[0].answered(200, Duration::from_micros(300));
+        metrics.threads[1].answered(201, Duration::from_secs(60));
+        metrics.threads[1].answered(502, Duration::from_micros(250));
+        let serving = metrics.threads[0].begin();
         let text = metrics.text(&fleet);
-        assert!(text.contains("vigia_lb_requests_total{class=\"2xx\"} 2\n"), "{text}");
-        assert!(text.contains("vigia_lb_requests_total{class=\"5xx\"} 1\n"), "{text}");
-        assert!(text.contains("vigia_lb_in_flight 1\n"), "{text}");
+        for line in [
+            "vigia_lb_requests_total{class=\"2xx\"} 2\n",
+            "vigia_lb_requests_total{class=\"5xx\"} 1\n",
+            "vigia_lb_in_flight 1\n",
+            "vigia_lb_request_duration_seconds_bucket{le=\"0.00025\"} 1\n",
+            "vigia_lb_request_duration_seconds_bucket{le=\"0.0005\"} 2\n",
+            "vigia_lb_request_duration_seconds_bucket{le=\"10\"} 2\n",
+            "vigia_lb_request_duration_seconds_bucket{le=\"+Inf\"} 3\n",
+            "vigia_lb_request_duration_seconds_sum 60.00055\n",
+            "vigia_lb_request_duration_seconds_count 3\n",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
         assert!(!text.contains("registry_revision"), "{text}");
         drop(serving);
         assert!(metrics.text(&fleet).contains("vigia_lb_in_flight 0\n"));

@@ -2,28 +2,28 @@
 //!
 //! One shape, the workers' own: `{"error": "<code>", "message": "<what to do>"}`.
 
-use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use hyper::{Response, StatusCode};
-
+use crate::http::request::{Malformed, Method, Version, line, write_number};
 use crate::limits::MAX_REQUEST_BODY;
-use crate::reply::Reply;
 use crate::retry::{Failure, UploadFault};
-use crate::strict::Malformed;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Malformed(Malformed),
+    /// The head did not come in time.
+    SlowHead,
     Upload(UploadFault),
     /// The registry lists nobody, and nobody came while the request was held.
     NoWorkers,
     /// Too many requests are held already.
     Crowded,
+    /// Too many requests are being served, or too many connections open.
+    Overloaded,
     /// All tries failed; this is how the last one did.
     AllFailed(Failure),
 }
 
 /// When to come back: two looks at the registry fit in between.
-const RETRY_AFTER_SECONDS: &str = "2";
+const RETRY_AFTER_SECONDS: &[u8] = b"2";
 
 impl From<Malformed> for Refusal {
     fn from(malformed: Malformed) -> Self {
@@ -38,75 +38,139 @@ impl From<UploadFault> for Refusal {
 }
 
 impl Refusal {
-    fn describe(self) -> (StatusCode, &'static str, String) {
+    pub(crate) fn status(self) -> u16 {
+        self.describe().0
+    }
+
+    fn describe(self) -> (u16, &'static str, &'static str, String) {
+        const BAD: &str = "Bad Request";
+        const UNAVAILABLE: &str = "Service Unavailable";
+        let text = str::to_owned;
         match self {
             Self::Malformed(malformed) => {
-                (StatusCode::BAD_REQUEST, "bad_request", format!("{malformed}; send a well-formed request"))
+                let (status, reason, code) = match malformed {
+                    Malformed::TooLarge => (431, "Request Header Fields Too Large", "head_too_large"),
+                    Malformed::Version => (505, "HTTP Version Not Supported", "bad_version"),
+                    Malformed::UnknownCoding | Malformed::Connect => {
+                        (501, "Not Implemented", "not_implemented")
+                    }
+                    Malformed::Expectation => (417, "Expectation Failed", "bad_expectation"),
+                    Malformed::Head
+                    | Malformed::BareLineFeed
+                    | Malformed::TwoFramings
+                    | Malformed::Length
+                    | Malformed::Coding
+                    | Malformed::Target
+                    | Malformed::NoHost
+                    | Malformed::Host
+                    | Malformed::TraceBody => (400, BAD, "bad_request"),
+                };
+                (status, reason, code, format!("{malformed}; send a well-formed request"))
             }
+            Self::SlowHead => (
+                408,
+                "Request Timeout",
+                "head_too_slow",
+                text("the request did not arrive in time; send it again"),
+            ),
             Self::Upload(fault) | Self::AllFailed(Failure::Upload(fault)) => match fault {
-                UploadFault::Broken => (
-                    StatusCode::BAD_REQUEST,
-                    "bad_body",
-                    "the body did not arrive as announced; send it again".to_owned(),
-                ),
+                UploadFault::Broken | UploadFault::Gone => {
+                    (400, BAD, "bad_body", text("the body did not arrive as announced; send it again"))
+                }
                 UploadFault::TooLarge => (
-                    StatusCode::PAYLOAD_TOO_LARGE,
+                    413,
+                    "Content Too Large",
                     "body_too_large",
                     format!("the body may have at most {MAX_REQUEST_BODY} bytes; send less"),
                 ),
                 UploadFault::TooSlow => (
-                    StatusCode::REQUEST_TIMEOUT,
+                    408,
+                    "Request Timeout",
                     "body_too_slow",
-                    "the body did not arrive in time; send it again".to_owned(),
+                    text("the body did not arrive in time; send it again"),
                 ),
             },
-            Self::NoWorkers => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "no_workers",
-                "no worker is in service; try again in a few seconds".to_owned(),
-            ),
+            Self::NoWorkers => {
+                (503, UNAVAILABLE, "no_workers", text("no worker is in service; try again in a few seconds"))
+            }
             Self::Crowded => (
-                StatusCode::SERVICE_UNAVAILABLE,
+                503,
+                UNAVAILABLE,
                 "too_many_waiting",
-                "no worker is in service and many requests are waiting; try again in a few seconds"
-                    .to_owned(),
+                text("no worker is in service and many requests are waiting; try again in a few seconds"),
+            ),
+            Self::Overloaded => (
+                503,
+                UNAVAILABLE,
+                "overloaded",
+                text("too much is going on here and the request was not sent; try again in a few seconds"),
             ),
             Self::AllFailed(Failure::NothingSent) => (
-                StatusCode::SERVICE_UNAVAILABLE,
+                503,
+                UNAVAILABLE,
                 "workers_unreachable",
-                "no worker could be reached and the request was not sent; try again in a few seconds"
-                    .to_owned(),
+                text("no worker could be reached and the request was not sent; try again in a few seconds"),
             ),
             Self::AllFailed(Failure::Lost) => (
-                StatusCode::BAD_GATEWAY,
+                502,
+                "Bad Gateway",
                 "worker_lost",
-                "the worker was lost before it answered; the request may or may not have been carried out"
-                    .to_owned(),
+                text(
+                    "the worker was lost before it answered; the request may or may not have been carried out",
+                ),
+            ),
+            Self::AllFailed(Failure::Invalid) => (
+                502,
+                "Bad Gateway",
+                "worker_invalid",
+                text(
+                    "the worker's answer is not valid HTTP; the request may or may not have been carried out",
+                ),
             ),
             Self::AllFailed(Failure::Silent) => (
-                StatusCode::GATEWAY_TIMEOUT,
+                504,
+                "Gateway Timeout",
                 "worker_silent",
-                "no answer came in time; the request may or may not have been carried out".to_owned(),
+                text("no answer came in time; the request may or may not have been carried out"),
             ),
         }
     }
 
-    pub(crate) fn into_response(self) -> Response<Reply> {
-        let (status, code, message) = self.describe();
+    /// Writes the whole response. `method` and `version` are those of the request as far as they are
+    /// known.
+    pub(crate) fn write(
+        self,
+        method: Method,
+        version: Version,
+        id: &[u8],
+        is_persistent: bool,
+        out: &mut Vec<u8>,
+    ) {
+        let (status, reason, code, message) = self.describe();
         let body = serde_json::json!({"error": code, "message": message}).to_string();
-        let mut response = Response::new(Reply::own(body));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        out.extend_from_slice(match version {
+            Version::Http10 => b"HTTP/1.0 ",
+            Version::Http11 => b"HTTP/1.1 ",
+        });
+        write_number(u64::from(status), out);
+        out.push(b' ');
+        out.extend_from_slice(reason.as_bytes());
+        out.extend_from_slice(b"\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n");
+        line("X-Request-Id", id, out);
+        if status == 503 {
+            line("Retry-After", RETRY_AFTER_SECONDS, out);
         }
-        if status.is_client_error() {
-            // Where the next request begins is not certain any more.
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        match (is_persistent, version) {
+            (false, _) => line("Connection", b"close", out),
+            (true, Version::Http10) => line("Connection", b"keep-alive", out),
+            (true, Version::Http11) => {}
         }
-        response
+        out.extend_from_slice(b"Content-Length: ");
+        write_number(body.len() as u64, out);
+        out.extend_from_slice(b"\r\n\r\n");
+        if method != Method::Head {
+            out.extend_from_slice(body.as_bytes());
+        }
     }
 }
 
@@ -118,18 +182,39 @@ mod tests {
     fn each_refusal_has_its_status() {
         for (refusal, status) in [
             (Refusal::Malformed(Malformed::NoHost), 400),
+            (Refusal::Malformed(Malformed::TooLarge), 431),
+            (Refusal::Malformed(Malformed::Connect), 501),
+            (Refusal::Malformed(Malformed::Version), 505),
+            (Refusal::Malformed(Malformed::Expectation), 417),
+            (Refusal::SlowHead, 408),
             (Refusal::Upload(UploadFault::TooLarge), 413),
             (Refusal::Upload(UploadFault::TooSlow), 408),
             (Refusal::Upload(UploadFault::Broken), 400),
             (Refusal::NoWorkers, 503),
             (Refusal::Crowded, 503),
+            (Refusal::Overloaded, 503),
             (Refusal::AllFailed(Failure::NothingSent), 503),
             (Refusal::AllFailed(Failure::Lost), 502),
+            (Refusal::AllFailed(Failure::Invalid), 502),
             (Refusal::AllFailed(Failure::Silent), 504),
         ] {
-            let response = refusal.into_response();
-            assert_eq!(response.status().as_u16(), status, "{refusal:?}");
-            assert_eq!(response.headers().contains_key(RETRY_AFTER), status == 503, "{refusal:?}");
+            assert_eq!(refusal.status(), status, "{refusal:?}");
+            let mut out = Vec::new();
+            refusal.write(Method::Get, Version::Http11, b"id", false, &mut out);
+            let text = String::from_utf8(out).expect("text");
+            assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
+            assert_eq!(text.contains("Retry-After: 2\r\n"), status == 503, "{text}");
+            assert!(
+                text.contains("X-Request-Id: id\r\n") && text.contains("Connection: close\r\n"),
+                "{text}"
+            );
         }
+    }
+
+    #[test]
+    fn a_head_request_gets_no_body() {
+        let mut out = Vec::new();
+        Refusal::NoWorkers.write(Method::Head, Version::Http10, b"id", true, &mut out);
+        assert!(out.ends_with(b"\r\n\r\n"));
     }
 }

@@ -3,8 +3,9 @@
 //! | reached the worker? | GET HEAD OPTIONS TRACE PUT DELETE | others |
 //! |---|---|---|
 //! | nothing was sent | repeat | repeat |
-//! | lost before the first byte of the response | repeat if the body is at hand | never |
-//! | no first byte in time | repeat if the body is at hand | never |
+//! | lost before the first byte of the response | repeat if the body is at hand | only if the operator says so |
+//! | no first byte in time | repeat if the body is at hand | only if the operator says so |
+//! | its answer is not HTTP | repeat if the body is at hand | never |
 //! | the client's own fault | never | never |
 //!
 //! A proxy must not repeat a request that is not idempotent (RFC 9110, 9.2.2): the worker may have
@@ -12,17 +13,19 @@
 //! no failed try: the client already has a part of the answer, and only a broken connection tells
 //! it that the rest is missing.
 
-use hyper::Method;
+use crate::http::request::Method;
 
 /// How a try failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// No connection, or the request came back unsent.
+    /// No connection, or not a byte of the request was taken.
     NothingSent,
-    /// The connection broke, or what came back is not HTTP.
+    /// The connection broke.
     Lost,
     /// No first byte in time.
     Silent,
+    /// What came back is not HTTP.
+    Invalid,
     /// The client did not send its body as announced, or not in time, or too much of it.
     Upload(UploadFault),
 }
@@ -32,18 +35,63 @@ pub(crate) enum UploadFault {
     Broken,
     TooLarge,
     TooSlow,
+    /// The client has hung up.
+    Gone,
 }
 
-/// Methods that mean the same when they arrive twice.
-pub(crate) fn is_idempotent(method: &Method) -> bool {
-    [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
+/// Whether requests that are not idempotent may arrive twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NonIdempotent {
+    #[default]
+    Never,
+    /// Workers are stateless and signup is conditional, so an operator may prefer a request that is
+    /// carried out twice to one that fails.
+    Repeat,
 }
 
-pub(crate) fn may_repeat(failure: Failure, method: &Method, body_is_at_hand: bool) -> bool {
-    match failure {
-        Failure::NothingSent => body_is_at_hand,
-        Failure::Lost | Failure::Silent => is_idempotent(method) && body_is_at_hand,
-        Failure::Upload(_) => false,
+pub(crate) fn may_repeat(
+    failure: Failure,
+    method: Method,
+    body_is_at_hand: bool,
+    non_idempotent: NonIdempotent,
+) -> bool {
+    let is_repeatable = method.is_idempotent() || non_idempotent == NonIdempotent::Repeat;
+    body_is_at_hand
+        && match failure {
+            Failure::NothingSent => true,
+            Failure::Lost | Failure::Silent => is_repeatable,
+            Failure::Invalid => method.is_idempotent(),
+            Failure::Upload(_) => false,
+        }
+}
+
+/// Bounds what retries add to an outage: each request earns a fifth of a retry, and what is saved up
+/// covers the requests that one dying worker takes with it.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    fifths: u32,
+}
+
+impl Budget {
+    /// A retry for each of four thousand requests in flight on one thread. A worker that dies with
+    /// more than that is half of a fleet under a load that two workers cannot carry.
+    const FULL: u32 = 4096 * 5;
+
+    pub(crate) fn earn(&mut self) {
+        self.fifths = (self.fifths + 1).min(Self::FULL);
+    }
+
+    /// Whether one more retry may be made.
+    pub(crate) fn spend(&mut self) -> bool {
+        let left = self.fifths.checked_sub(5);
+        self.fifths = left.unwrap_or(self.fifths);
+        left.is_some()
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { fifths: Self::FULL }
     }
 }
 
@@ -53,33 +101,45 @@ mod tests {
 
     #[test]
     fn follows_the_table() {
+        use NonIdempotent::{Never, Repeat};
         let upload = Failure::Upload(UploadFault::Broken);
-        for (failure, method, body_is_at_hand, expected) in [
-            (Failure::NothingSent, Method::GET, true, true),
-            (Failure::NothingSent, Method::POST, true, true),
-            (Failure::NothingSent, Method::POST, false, false),
-            (Failure::Lost, Method::GET, true, true),
-            (Failure::Lost, Method::DELETE, true, true),
-            (Failure::Lost, Method::PUT, true, true),
-            (Failure::Lost, Method::PUT, false, false),
-            (Failure::Lost, Method::POST, true, false),
-            (Failure::Lost, Method::PATCH, true, false),
-            (Failure::Silent, Method::HEAD, true, true),
-            (Failure::Silent, Method::OPTIONS, true, true),
-            (Failure::Silent, Method::POST, true, false),
-            (upload, Method::GET, true, false),
+        for (failure, method, body_is_at_hand, non_idempotent, expected) in [
+            (Failure::NothingSent, Method::Get, true, Never, true),
+            (Failure::NothingSent, Method::Post, true, Never, true),
+            (Failure::NothingSent, Method::Post, false, Never, false),
+            (Failure::Lost, Method::Get, true, Never, true),
+            (Failure::Lost, Method::Delete, true, Never, true),
+            (Failure::Lost, Method::Put, true, Never, true),
+            (Failure::Lost, Method::Put, false, Never, false),
+            (Failure::Lost, Method::Post, true, Never, false),
+            (Failure::Lost, Method::Other, true, Never, false),
+            (Failure::Lost, Method::Post, true, Repeat, true),
+            (Failure::Lost, Method::Post, false, Repeat, false),
+            (Failure::Silent, Method::Head, true, Never, true),
+            (Failure::Silent, Method::Options, true, Never, true),
+            (Failure::Silent, Method::Post, true, Never, false),
+            (Failure::Silent, Method::Post, true, Repeat, true),
+            (Failure::Invalid, Method::Get, true, Never, true),
+            (Failure::Invalid, Method::Post, true, Repeat, false),
+            (upload, Method::Get, true, Repeat, false),
         ] {
             assert_eq!(
-                may_repeat(failure, &method, body_is_at_hand),
+                may_repeat(failure, method, body_is_at_hand, non_idempotent),
                 expected,
-                "{failure:?} {method} body at hand: {body_is_at_hand}"
+                "{failure:?} {method:?} body at hand: {body_is_at_hand} {non_idempotent:?}"
             );
         }
     }
 
     #[test]
-    fn an_unknown_method_is_not_idempotent() {
-        assert!(!is_idempotent(&Method::from_bytes(b"PURGE").expect("a token")));
-        assert!(!is_idempotent(&Method::PATCH));
+    fn an_outage_is_multiplied_by_a_fifth_at_most() {
+        let mut budget = Budget::default();
+        while budget.spend() {}
+        let mut retries = 0;
+        for _ in 0..1000 {
+            budget.earn();
+            retries += usize::from(budget.spend());
+        }
+        assert_eq!(retries, 200);
     }
 }

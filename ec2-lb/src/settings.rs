@@ -4,11 +4,16 @@
 //! changes them.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
 
 use fleet::StackName;
 use fleet::settings::{Reader, SettingsError, Vars};
 
 use crate::balance::Policy;
+use crate::retry::NonIdempotent;
+use crate::tls::CertificateFiles;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -22,6 +27,16 @@ pub struct Settings {
     pub admin_listen: Option<SocketAddr>,
     /// `VIGIA_POLICY`: `p2c` or `random`.
     pub policy: Policy,
+    /// `VIGIA_THREADS`; as many as this process may use cores when not set.
+    pub threads: Option<NonZeroUsize>,
+    /// `VIGIA_TLS_CERT` and `VIGIA_TLS_KEY`: files in PEM; TLS is spoken when they are given.
+    pub certificate: Option<CertificateFiles>,
+    /// `VIGIA_TLS_LISTEN`; the address of `listen` and the TLS port when not set.
+    pub tls_listen: Option<SocketAddr>,
+    /// `VIGIA_RETRY_NON_IDEMPOTENT`: `1` to repeat a POST that may have arrived at a worker that died.
+    pub non_idempotent: NonIdempotent,
+    /// `VIGIA_ACCESS_LOG`: `1` for a line per request, with its route and never its path.
+    pub logs_access: bool,
     /// `VIGIA_LOG`: a filter in the syntax of `RUST_LOG`.
     pub log: Option<String>,
 }
@@ -35,6 +50,15 @@ impl Settings {
         let listen = reader.optional("VIGIA_LISTEN", "10.0.0.10:5000");
         let admin_listen = reader.optional("VIGIA_ADMIN_LISTEN", "10.0.0.10:9000");
         let policy = reader.or("VIGIA_POLICY", Policy::P2c, "p2c");
+        let threads = reader.optional("VIGIA_THREADS", "2");
+        let certificate: Option<PathBuf> = reader.optional("VIGIA_TLS_CERT", "/etc/vigia/cert.pem");
+        let key: Option<PathBuf> = reader.optional("VIGIA_TLS_KEY", "/etc/vigia/key.pem");
+        if certificate.is_some() != key.is_some() {
+            reader.problem("VIGIA_TLS_CERT and VIGIA_TLS_KEY belong together; set both or none");
+        }
+        let tls_listen = reader.optional("VIGIA_TLS_LISTEN", "10.0.0.10:5443");
+        let repeats = reader.or("VIGIA_RETRY_NON_IDEMPOTENT", Switch(false), "1");
+        let logs_access = reader.or("VIGIA_ACCESS_LOG", Switch(false), "1");
         let log = reader.optional("VIGIA_LOG", "info");
         reader.finish(|| {
             Some(Self {
@@ -43,9 +67,36 @@ impl Settings {
                 listen,
                 admin_listen,
                 policy: policy?,
+                threads,
+                certificate: certificate
+                    .zip(key)
+                    .map(|(certificate, key)| CertificateFiles { certificate, key }),
+                tls_listen,
+                non_idempotent: if repeats?.0 { NonIdempotent::Repeat } else { NonIdempotent::Never },
+                logs_access: logs_access?.0,
                 log,
             })
         })
+    }
+}
+
+/// `1` or `0`.
+#[derive(Clone, Copy, Debug)]
+struct Switch(bool);
+
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is neither 1 nor 0")]
+struct SwitchError(String);
+
+impl FromStr for Switch {
+    type Err = SwitchError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "1" => Ok(Self(true)),
+            "0" => Ok(Self(false)),
+            other => Err(SwitchError(other.chars().take(40).collect())),
+        }
     }
 }
 
@@ -73,8 +124,11 @@ mod tests {
             ("VIGIA_LISTEN", "here"),
             ("VIGIA_POLICY", "best"),
             ("VIGIA_STACK", "A"),
+            ("VIGIA_TLS_CERT", "/cert.pem"),
+            ("VIGIA_ACCESS_LOG", "yes"),
+            ("VIGIA_THREADS", "0"),
         ]))
-        .expect_err("four settings are wrong");
-        assert_eq!(error.0.len(), 4, "{error}");
+        .expect_err("seven settings are wrong");
+        assert_eq!(error.0.len(), 7, "{error}");
     }
 }

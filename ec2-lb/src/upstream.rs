@@ -1,29 +1,17 @@
-//! One connection to a worker and one exchange on it.
+//! Connections to workers: opened, kept while idle, taken again. Each thread keeps its own.
 //!
-//! hyper's pooling client cannot say whether a request was sent before its connection failed; the
-//! low-level one can, and that decides whether a POST may go to another worker. The task that drives
-//! a connection ends when its `Sender` and the response on it are dropped.
+//! A connection that is idle here may already be closed by the worker; whoever takes one must be
+//! able to start over. Therefore only requests that may be repeated take one, see `exchange.rs`.
 
+use std::collections::HashMap;
 use std::io;
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
 
 use fleet::WorkerAddr;
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
 
-use crate::limits::Limits;
-use crate::request_body::{Payload, RequestBody};
-use crate::retry::{Failure, UploadFault};
-
-pub(crate) type Sender = http1::SendRequest<RequestBody>;
-
-/// A worker's response head may be a little larger than a client's request head; beyond this the
-/// worker is broken.
-const MAX_RESPONSE_HEAD: usize = 64 * 1024;
+use crate::client::poll_receive;
+use crate::worker::Worker;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
@@ -36,23 +24,12 @@ pub(crate) enum DialError {
     Ours(#[source] io::Error),
 }
 
-pub(crate) async fn dial(addr: WorkerAddr, patience: Duration) -> Result<Sender, DialError> {
-    let stream = timeout(patience, TcpStream::connect(addr.0))
-        .await
-        .map_err(|_| DialError::TimedOut)?
-        .map_err(classify)?;
+/// Opens a connection. The caller bounds the wait.
+pub(crate) async fn dial(addr: WorkerAddr) -> Result<TcpStream, DialError> {
+    let stream = TcpStream::connect(addr.0).await.map_err(classify)?;
     // A failure only costs latency.
     drop(stream.set_nodelay(true));
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_RESPONSE_HEAD)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| DialError::Refused(io::Error::other(error)))?;
-    tokio::spawn(async move {
-        // The exchange on this connection gets the error.
-        drop(connection.await);
-    });
-    Ok(sender)
+    Ok(stream)
 }
 
 fn classify(error: io::Error) -> DialError {
@@ -67,44 +44,66 @@ fn classify(error: io::Error) -> DialError {
     }
 }
 
-/// Sends a request and waits for the head of its response.
-///
-/// The time for the first byte begins when the request is sent whole, so that a slow client does
-/// not make its worker look silent. On [`Failure::NothingSent`] the body is back in `payload`.
-pub(crate) async fn exchange(
-    sender: &mut Sender,
-    request: Request<RequestBody>,
-    payload: &mut Payload,
-    limits: &Limits,
-    deadline: Instant,
-) -> Result<Response<Incoming>, Failure> {
-    let outcome = tokio::select! {
-        outcome = sender.try_send_request(request) => outcome,
-        failure = impatience(payload, limits, deadline) => return Err(failure),
-    };
-    match outcome {
-        // Nobody asked for another protocol: Upgrade is not forwarded.
-        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err(Failure::Lost),
-        Ok(response) => Ok(response),
-        Err(mut error) => match (error.take_message(), payload.fault()) {
-            (Some(unsent), _) => {
-                payload.put_back(unsent.into_body());
-                Err(Failure::NothingSent)
-            }
-            (None, Some(fault)) => Err(Failure::Upload(fault)),
-            (None, None) => Err(Failure::Lost),
-        },
-    }
+#[derive(Debug)]
+struct Idle {
+    stream: TcpStream,
+    since_ms: u64,
+    /// The worker's, when the connection was put here; another one now means that it is gone.
+    generation: u64,
 }
 
-/// Completes when it is time to give up.
-async fn impatience(payload: &mut Payload, limits: &Limits, deadline: Instant) -> Failure {
-    if timeout(limits.upload, payload.ended()).await.is_err() {
-        return Failure::Upload(UploadFault::TooSlow);
+/// The idle connections of one thread, newest last.
+#[derive(Debug, Default)]
+pub(crate) struct Pools(HashMap<u64, Vec<Idle>>);
+
+impl Pools {
+    /// The most recently used connection to `worker` that does not look closed. That is known without
+    /// asking the kernel: an event on the socket has marked it readable.
+    pub(crate) fn take(
+        &mut self,
+        worker: &Worker,
+        now_ms: u64,
+        max_age_ms: u64,
+        cx: &mut Context<'_>,
+    ) -> Option<TcpStream> {
+        let pool = self.0.get_mut(&worker.number)?;
+        while let Some(mut idle) = pool.pop() {
+            let is_current =
+                idle.generation == worker.generation() && now_ms.saturating_sub(idle.since_ms) < max_age_ms;
+            if is_current && poll_receive(&mut idle.stream, cx, &mut [0]).is_pending() {
+                return Some(idle.stream);
+            }
+        }
+        None
     }
-    let left = deadline.saturating_duration_since(Instant::now());
-    // A streamed body is sent once only, so there is nothing to save time for.
-    let patience = if payload.is_replayable() { limits.first_byte.min(left) } else { limits.first_byte };
-    sleep(patience).await;
-    Failure::Silent
+
+    /// Keeps a connection, unless there are `max` already.
+    pub(crate) fn put(&mut self, worker: &Worker, stream: TcpStream, now_ms: u64, max: usize) {
+        let pool = self.0.entry(worker.number).or_default();
+        if pool.len() < max {
+            pool.push(Idle { stream, since_ms: now_ms, generation: worker.generation() });
+        }
+    }
+
+    /// Drops what is too old, closed, or goes to a worker that has left the table.
+    pub(crate) fn sweep<'w>(
+        &mut self,
+        workers: &(impl Iterator<Item = &'w Worker> + Clone),
+        now_ms: u64,
+        max_age_ms: u64,
+        cx: &mut Context<'_>,
+    ) {
+        self.0.retain(|number, pool| {
+            let Some(worker) = workers.clone().find(|worker| worker.number == *number) else { return false };
+            pool.retain_mut(|idle| {
+                idle.generation == worker.generation()
+                    && now_ms.saturating_sub(idle.since_ms) < max_age_ms
+                    && matches!(poll_receive(&mut idle.stream, cx, &mut [0]), Poll::Pending)
+            });
+            if pool.is_empty() {
+                pool.shrink_to_fit();
+            }
+            true
+        });
+    }
 }

@@ -1,6 +1,6 @@
-//! One worker as this load balancer sees it: its load, its health, its idle connections.
+//! One worker as this load balancer sees it: its load and its health. All threads share it.
 //!
-//! A request reads only atomics here. The lock is taken when something goes wrong, by the active
+//! A request reads and counts only atomics here. The lock is taken when something goes wrong, by the active
 //! check once a second, and by the first good answer after trouble.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,21 +12,31 @@ use rand::rngs::ThreadRng;
 
 use crate::ejection::{Change, Ejection};
 use crate::metrics::Metrics;
-use crate::pool::Pool;
+
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
     pub(crate) addr: WorkerAddr,
-    pub(crate) pool: Pool,
+    /// `addr` as text, for a request that names no host.
+    pub(crate) authority: String,
+    /// Different for each worker that ever was in the table.
+    pub(crate) number: u64,
+    /// Grows when its idle connections are known to be dead.
+    generation: AtomicU64,
     in_flight: AtomicUsize,
     requests: AtomicU64,
     failures: AtomicU64,
+    /// By the first digit of their status, from 1.
+    responses: [AtomicU64; 5],
     recent: RecentFailures,
     ejection: Mutex<Ejection>,
     /// Milliseconds from `epoch` until which the worker is out; mirrors `ejection`.
     out_until_ms: AtomicU64,
     has_history: AtomicBool,
+    /// It has said that it stops.
+    is_draining: AtomicBool,
     epoch: Instant,
     metrics: Arc<Metrics>,
 }
@@ -37,14 +47,18 @@ impl Worker {
         Self {
             id,
             addr,
-            pool: Pool::default(),
+            authority: addr.to_string(),
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            generation: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            responses: Default::default(),
             recent: RecentFailures::default(),
             ejection: Mutex::default(),
             out_until_ms: AtomicU64::new(0),
             has_history: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
             epoch,
             metrics,
         }
@@ -68,8 +82,28 @@ impl Worker {
         self.in_flight() + self.recent.count(self.ms(now) / 1000)
     }
 
+    /// Ejected, or about to stop.
     pub(crate) fn is_out(&self, now: Instant) -> bool {
-        self.ms(now) < self.out_until_ms.load(Ordering::Relaxed)
+        self.is_draining() || self.ms(now) < self.out_until_ms.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Responses with a status of `class`, 1 for 1xx.
+    pub(crate) fn responses(&self, class: usize) -> u64 {
+        self.responses.get(class.wrapping_sub(1)).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn count_response(&self, class: usize) {
+        if let Some(count) = self.responses.get(class.wrapping_sub(1)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts one request in flight until the guard is dropped.
@@ -81,7 +115,7 @@ impl Worker {
 
     /// Refused, reset, or not connected in time.
     pub(crate) fn unreachable(&self) {
-        self.pool.clear();
+        self.generation.fetch_add(1, Ordering::Relaxed);
         self.failed();
         self.note("it cannot be reached", Ejection::unreachable);
     }
@@ -104,6 +138,14 @@ impl Worker {
         }
     }
 
+    /// Its response said that it stops: no new request until a check finds it well again, which a
+    /// worker that stops never is.
+    pub(crate) fn drains(&self) {
+        if !self.is_draining.swap(true, Ordering::Relaxed) {
+            tracing::info!(worker = %self.id, addr = %self.addr, "a worker says that it stops; it gets no new request");
+        }
+    }
+
     pub(crate) fn check_refused(&self) {
         self.note("it refuses the health check", Ejection::check_refused);
     }
@@ -113,6 +155,7 @@ impl Worker {
     }
 
     pub(crate) fn check_passed(&self) {
+        self.is_draining.store(false, Ordering::Relaxed);
         self.note("", |ejection, now, _| ejection.check_passed(now));
     }
 
@@ -195,6 +238,17 @@ mod tests {
         assert_eq!(recent.count(12), 0);
         recent.add(20);
         assert_eq!(recent.count(20), 1);
+    }
+
+    #[test]
+    fn a_worker_that_stops_is_out_until_a_check_passes() {
+        let addr = WorkerAddr("10.0.0.1:8080".parse().expect("valid"));
+        let worker =
+            Worker::new("i-a".parse().expect("valid"), addr, Instant::now(), Arc::new(Metrics::default()));
+        worker.drains();
+        assert!(worker.is_out(Instant::now()));
+        worker.check_passed();
+        assert!(!worker.is_out(Instant::now()));
     }
 
     #[test]

@@ -47,6 +47,43 @@ async fn a_worker_that_leaves_finishes_what_it_has_and_gets_nothing_new() {
 }
 
 #[tokio::test]
+async fn a_worker_that_says_it_stops_gets_nothing_new_before_the_registry_knows() {
+    let stopping = FakeWorker::start(33, |_| async {
+        let response =
+            hyper::Response::builder().header(fleet::DRAINING_HEADER, "1").header("connection", "close");
+        Ok(response.body(support::Stream::of("last")).expect("a response"))
+    })
+    .await;
+    let staying = FakeWorker::healthy(34).await;
+    let limits = short(|limits| limits.check_every = Duration::from_secs(3600));
+    let lb = Lb::start(limits, &[&stopping, &staying]).await;
+    let last = async || lb.get("/").await;
+    let last = eventually("it has answered once", last, |answer| answer.text() == "last").await;
+    assert!(!last.headers.contains_key(fleet::DRAINING_HEADER), "that is between the worker and us");
+    for _ in 0..50 {
+        assert_eq!(lb.get("/").await.text(), "i-34");
+    }
+    assert_eq!(stopping.arrivals(), 1);
+    assert_eq!(lb.view().await["workers"]["i-33"]["ejected"], true);
+}
+
+#[tokio::test]
+async fn a_request_on_an_open_connection_is_answered_after_the_order_to_stop() {
+    let (worker, gate) = gated(31).await;
+    let mut lb = Lb::start(Limits::default(), &[&worker]).await;
+    let mut stream = TcpStream::connect(lb.addr).await.expect("it listens");
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut stream, request).await.expect("it reads");
+    eventually("it is in flight", async || worker.arrivals(), |arrivals| *arrivals == 1).await;
+    lb.stop();
+    // The next one is already on its way when the answer to the first comes.
+    tokio::io::AsyncWriteExt::write_all(&mut stream, request).await.expect("it reads");
+    gate.add_permits(2);
+    let answer = support::read_to_end(&mut stream).await;
+    assert!(answer.contains("Connection: close\r\n") && answer.contains("in the end"), "{answer}");
+}
+
+#[tokio::test]
 async fn stopping_answers_what_is_in_flight_and_accepts_nothing_new() {
     let (worker, gate) = gated(31).await;
     let mut lb = Lb::start(Limits::default(), &[&worker]).await;

@@ -5,7 +5,7 @@ mod support;
 use std::io;
 use std::time::Duration;
 
-use ec2_lb::Limits;
+use ec2_lb::{Config, Limits, NonIdempotent};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request, Response, StatusCode};
@@ -108,6 +108,18 @@ async fn a_post_that_arrived_is_never_sent_again() {
     assert_eq!(answer.json()["error"], "worker_lost");
     assert!(answer.headers.contains_key("x-request-id"));
     assert_eq!(one.arrivals() + two.arrivals(), 1);
+}
+
+#[tokio::test]
+async fn a_post_that_may_have_arrived_is_sent_again_if_the_operator_says_so() {
+    let die = |_| async { Err(io::Error::other("dies after reading")) };
+    let one = FakeWorker::start(21, die).await;
+    let two = FakeWorker::start(22, die).await;
+    let config = Config { non_idempotent: NonIdempotent::Repeat, ..support::with(Limits::default()) };
+    let lb = Lb::with_config(config, None, &[&one, &two]).await;
+    let answer = lb.post("/signup/ana/secret", "small").await;
+    assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+    assert_eq!((one.arrivals(), two.arrivals()), (1, 1));
 }
 
 #[tokio::test]

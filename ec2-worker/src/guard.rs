@@ -120,6 +120,7 @@ fn add_headers(headers: &mut HeaderMap, id: HeaderValue, worker: &Worker) {
     }
     if worker.is_draining() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(HeaderName::from_static(fleet::DRAINING_HEADER), HeaderValue::from_static("1"));
     }
 }
 

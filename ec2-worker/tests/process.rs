@@ -180,6 +180,7 @@ async fn drains_before_it_stops() {
     let reply = read_head(&mut busy).await;
     assert!(reply.starts_with("HTTP/1.1 201"), "{reply}");
     assert!(reply.to_ascii_lowercase().contains("connection: close"), "{reply}");
+    assert!(reply.to_ascii_lowercase().contains("x-vigia-draining: 1"), "{reply}");
     let stopped = timeout(DEADLINE, running).await.expect("it stops").expect("without a panic");
     assert_eq!(stopped, Stopped::Drained);
     assert_eq!(stack.user_keys().await, ["users/ana"]);

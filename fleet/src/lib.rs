@@ -26,7 +26,13 @@ pub use worker::{WorkerAddr, WorkerId};
 
 /// The public port of the load balancer. Part of the contract: people type it.
 pub const PUBLIC_PORT: u16 = 5000;
+/// Where the load balancer speaks TLS, when it has a certificate.
+pub const TLS_PORT: u16 = 5443;
 /// The port a worker listens on, reachable from the load balancer and the reconciler only.
 pub const WORKER_PORT: u16 = 8080;
 /// The load balancer's admin port, reachable from the reconciler only.
 pub const LB_ADMIN_PORT: u16 = 9000;
+
+/// The response header by which a worker that is asked to stop says so, on every response until its
+/// end: the load balancer then sends it nothing new, without waiting for the registry.
+pub const DRAINING_HEADER: &str = "x-vigia-draining";

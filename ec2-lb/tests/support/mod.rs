@@ -14,7 +14,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use ec2_lb::{Config, Limits, Look, LookError, Policy, RegistrySource, RunError, Version};
+use ec2_lb::{
+    Certificate, CertificateFiles, Config, Limits, Look, LookError, Policy, RegistrySource, RunError, Secure,
+    Sockets, Version, listen,
+};
 use fleet::Registry;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body, Bytes, Frame, Incoming};
@@ -57,6 +60,11 @@ pub fn short(change: impl FnOnce(&mut Limits)) -> Limits {
     limits
 }
 
+/// The default configuration with these limits.
+pub fn with(limits: Limits) -> Config {
+    Config { limits, ..Config::new(Policy::P2c) }
+}
+
 pub fn registry(revision: u64, workers: &[(&str, SocketAddr)]) -> Registry {
     let workers: BTreeMap<_, _> =
         workers.iter().map(|(id, addr)| (*id, json!({"addr": addr, "zone": "a"}))).collect();
@@ -86,6 +94,7 @@ impl RegistrySource for Channel {
 
 pub struct Lb {
     pub addr: SocketAddr,
+    pub tls: Option<SocketAddr>,
     pub admin: SocketAddr,
     pub source: watch::Sender<Option<Registry>>,
     stop: Option<oneshot::Sender<()>>,
@@ -120,27 +129,43 @@ impl Lb {
 
     pub async fn with_registry(limits: Limits, registry: Option<Registry>) -> Self {
         let (source, seen) = watch::channel(registry);
-        Self::launch(limits, Channel(seen), source).await
+        Self::launch(with(limits), Channel(seen), source, None).await
     }
 
     pub async fn with_source(limits: Limits, source: impl RegistrySource) -> Self {
-        Self::launch(limits, source, watch::Sender::new(None)).await
+        Self::launch(with(limits), source, watch::Sender::new(None), None).await
+    }
+
+    pub async fn with_config(config: Config, tls: Option<CertificateFiles>, workers: &[&FakeWorker]) -> Self {
+        let listed: Vec<_> = workers.iter().map(|worker| (worker.id.as_str(), worker.addr)).collect();
+        let (source, seen) = watch::channel(Some(registry(1, &listed)));
+        let lb = Self::launch(config, Channel(seen), source, tls).await;
+        lb.knows(1).await;
+        lb
     }
 
     async fn launch(
-        limits: Limits,
+        config: Config,
         from: impl RegistrySource,
         source: watch::Sender<Option<Registry>>,
+        tls: Option<CertificateFiles>,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let plain = listen::bind("127.0.0.1:0".parse().expect("valid"), 2).expect("a free port");
         let admin = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let (addr, admin_addr) = (listener.local_addr().expect("bound"), admin.local_addr().expect("bound"));
+        let (addr, admin_addr) = (plain[0].local_addr().expect("bound"), admin.local_addr().expect("bound"));
         let (stop, stopped) = oneshot::channel::<()>();
-        let config = Config { policy: Policy::P2c, limits };
         let shutdown = async move { drop(stopped.await) };
-        let task = tokio::spawn(ec2_lb::run(config, listener, admin, from, shutdown));
+        let tls = tls.map(|files| {
+            let (certificate, mut held) = (Certificate::default(), None);
+            certificate.load(&files, &mut held).expect("a certificate");
+            let listeners = listen::bind("127.0.0.1:0".parse().expect("valid"), 2).expect("a free port");
+            (listeners, Secure { certificate, files, held })
+        });
+        let tls_addr = tls.as_ref().map(|(listeners, _)| listeners[0].local_addr().expect("bound"));
+        let sockets = Sockets { plain, tls, admin };
+        let task = tokio::spawn(ec2_lb::run(config, sockets, from, shutdown));
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { addr, admin: admin_addr, source, stop: Some(stop), task, client }
+        Self { addr, tls: tls_addr, admin: admin_addr, source, stop: Some(stop), task, client }
     }
 
     /// Waits until the table has this revision.

@@ -1,0 +1,558 @@
+//! The way of one request: read, judged, received, sent to a worker and, if that fails, to others;
+//! then the answer back.
+//!
+//! Two rules are easy to miss. Only a request that may be repeated travels on an idle connection:
+//! such a connection may be closing at the far end, and nobody could say whether a POST on it had
+//! arrived. And a failure on an idle connection says nothing about the worker, so it is tried once
+//! more on a fresh one before it counts.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+
+use crate::access_log::{self, Route};
+use crate::balance::{self, Standing};
+use crate::client::Client;
+use crate::deadline::Key;
+use crate::http::framing::{Decoder, Framing};
+use crate::http::head::{self, MAX_REQUEST_HEAD, Scan};
+use crate::http::request::{self, Body, Malformed, Method, Origin, Request, Version};
+use crate::limits::{MAX_REPLAY_BODY, MAX_REQUEST_BODY, MAX_TRIES};
+use crate::refusal::Refusal;
+use crate::relay;
+use crate::retry::{self, Failure, UploadFault};
+use crate::send::{self, Answer, Payload};
+use crate::thread::Thread;
+use crate::tunnel;
+use crate::upstream::{self, DialError};
+use crate::worker::{InFlight, Worker};
+
+/// What an exchange works with; kept from one to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    /// Read from the client and not used yet.
+    pub(crate) inbound: Vec<u8>,
+    /// The head for the worker, and after it what else is to be sent.
+    pub(crate) outbound: Vec<u8>,
+    /// The client's body as far as it was received before a worker was chosen.
+    pub(crate) body: Vec<u8>,
+    /// Read from the worker and not used yet.
+    pub(crate) response: Vec<u8>,
+    /// To be sent to the client.
+    pub(crate) reply: Vec<u8>,
+}
+
+impl Buffers {
+    /// Gives back what one large message has taken.
+    pub(crate) fn shrink(&mut self, max: usize) {
+        for buffer in
+            [&mut self.inbound, &mut self.outbound, &mut self.body, &mut self.response, &mut self.reply]
+        {
+            if buffer.capacity() > max {
+                buffer.shrink_to(max);
+            }
+        }
+    }
+}
+
+/// What becomes of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Open,
+    Closed,
+}
+
+/// How an exchange ended, for the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Keep,
+    Close,
+    /// Bytes of the client may still arrive; closing at once would reset the connection, and with it
+    /// the answer that it has not read yet.
+    Linger,
+}
+
+/// How long and how much a connection lingers.
+const LINGER: Duration = Duration::from_secs(2);
+const MAX_LINGER: usize = 2 * 1024 * 1024;
+
+pub(crate) struct Exchange<'l> {
+    pub(crate) thread: &'l Thread,
+    pub(crate) client: &'l mut Client,
+    pub(crate) key: Key,
+    pub(crate) buffers: &'l mut Buffers,
+    origin: Origin,
+    /// The body of the current request is received whole.
+    body_is_read: bool,
+}
+
+/// Serves the requests whose heads are in `buffers.inbound`, one after the other.
+pub(crate) async fn serve(
+    thread: &Thread,
+    client: &mut Client,
+    peer: IpAddr,
+    key: Key,
+    buffers: &mut Buffers,
+) -> Ending {
+    let origin = Origin { peer, scheme: client.scheme() };
+    let mut exchange = Exchange { thread, client, key, buffers, origin, body_is_read: false };
+    let mut is_first = true;
+    loop {
+        let inbound = &mut exchange.buffers.inbound;
+        inbound.drain(..head::empty_lines(inbound));
+        let head = match head::scan(inbound, 0) {
+            Scan::Complete(len) if len > MAX_REQUEST_HEAD => Err(Malformed::TooLarge.into()),
+            Scan::Complete(len) => Ok(len),
+            Scan::BareLineFeed => Err(Malformed::BareLineFeed.into()),
+            Scan::Incomplete if inbound.len() > MAX_REQUEST_HEAD => Err(Malformed::TooLarge.into()),
+            // The connection hands over what is incomplete when its time is over.
+            Scan::Incomplete if is_first => Err(Refusal::SlowHead),
+            Scan::Incomplete => return Ending::Open,
+        };
+        match exchange.one(head).await {
+            Fate::Keep => is_first = false,
+            Fate::Close => {
+                exchange.say_goodbye().await;
+                return Ending::Closed;
+            }
+            Fate::Linger => {
+                exchange.linger().await;
+                return Ending::Closed;
+            }
+        }
+    }
+}
+
+impl Exchange<'_> {
+    async fn one(&mut self, head: Result<usize, Refusal>) -> Fate {
+        let began = Instant::now();
+        let thread = self.thread;
+        let _serving = thread.counters.begin();
+        self.body_is_read = false;
+        let mut route = None;
+        let mut request = None;
+        let outcome = match self.read(head) {
+            Err(refusal) => Err(refusal),
+            Ok(read) => {
+                if thread.shared.config.logs_access {
+                    route = Some(Route::of(&self.buffers.outbound[read.path.clone()]));
+                }
+                let read = request.insert(read);
+                self.answer(read).await
+            }
+        };
+        let (status, fate) = match outcome {
+            Ok(answered) => answered,
+            Err(refusal) => self.refuse(refusal, request.as_ref()).await,
+        };
+        let took = began.elapsed();
+        thread.counters.answered(status, took);
+        if thread.shared.config.logs_access {
+            let method = request.as_ref().map(|request| request.method);
+            access_log::write(method, route, status, took);
+        }
+        fate
+    }
+
+    /// Reads the head and leaves what follows it in `inbound`.
+    fn read(&mut self, head: Result<usize, Refusal>) -> Result<Request, Refusal> {
+        let len = head?;
+        let Buffers { inbound, outbound, .. } = &mut *self.buffers;
+        let request = request::read(&inbound[..len], self.origin, || self.thread.new_id(), outbound)?;
+        inbound.drain(..len);
+        Ok(request)
+    }
+
+    async fn answer(&mut self, request: &Request) -> Result<(u16, Fate), Refusal> {
+        if self.thread.is_overloaded() {
+            self.thread.counters.shed.add();
+            return Err(Refusal::Overloaded);
+        }
+        let mut payload = self.receive(request).await?;
+        self.body_is_read = payload.is_whole();
+        let (answer, worker, in_flight) = self.forward(request, &mut payload).await?;
+        let status = answer.response.status;
+        in_flight.0.count_response(answer.response.class());
+        if status == 101 {
+            return Ok((status, tunnel::run(self, answer, worker).await));
+        }
+        Ok((status, relay::run(self, payload, answer, worker, in_flight).await))
+    }
+
+    /// Receives a small body whole, before a worker is chosen: then it can be sent twice, and a slow
+    /// client occupies no worker. A larger one is streamed, within the same bounds.
+    async fn receive(&mut self, request: &Request) -> Result<Payload, UploadFault> {
+        self.buffers.body.clear();
+        let mut decoder = match request.framing {
+            Framing::None => return Ok(Payload::whole(Body::None)),
+            Framing::Length(0) => return Ok(Payload::whole(Body::Length(0))),
+            Framing::Length(length) if length > MAX_REQUEST_BODY => return Err(UploadFault::TooLarge),
+            framing => Decoder::new(framing),
+        };
+        let body = match request.framing {
+            Framing::Length(length) => Body::Length(length),
+            _ => Body::Chunked,
+        };
+        let is_large = matches!(body, Body::Length(length) if length > MAX_REPLAY_BODY as u64);
+        // Who waits for leave to send gets it from the worker.
+        let waits = request.expects_continue && self.buffers.inbound.is_empty();
+        if is_large || waits {
+            return Ok(Payload::streamed(body, decoder, 0));
+        }
+        let began_ms = self.thread.deadlines.now_ms();
+        loop {
+            let Buffers { inbound, body: received, .. } = &mut *self.buffers;
+            let piece = decoder.decode(inbound).map_err(|_| UploadFault::Broken)?;
+            received.extend_from_slice(&inbound[..piece.data]);
+            inbound.drain(..piece.used);
+            if decoder.is_done() {
+                return Ok(self.whole(body, &decoder));
+            }
+            if received.len() > MAX_REPLAY_BODY {
+                let length = received.len() as u64;
+                return Ok(Payload::streamed(body, decoder, length));
+            }
+            if self.is_past(began_ms, self.thread.limits().upload) {
+                return Err(UploadFault::TooSlow);
+            }
+            self.read_client(self.thread.limits().upload_pause).await?;
+        }
+    }
+
+    /// A body that is here. Its length is known, so only trailers need the chunked coding.
+    fn whole(&mut self, body: Body, decoder: &Decoder) -> Payload {
+        let received = &mut self.buffers.body;
+        match (body, decoder.trailers()) {
+            (Body::Chunked, []) => Payload::whole(Body::Length(received.len() as u64)),
+            (Body::Chunked, trailers) => {
+                let data = std::mem::take(received);
+                crate::http::chunked::encode(&data, received);
+                crate::http::chunked::encode_end(trailers, received);
+                Payload::whole(Body::Chunked)
+            }
+            (body, _) => Payload::whole(body),
+        }
+    }
+
+    /// Tries workers until one answers.
+    async fn forward(
+        &mut self,
+        request: &Request,
+        payload: &mut Payload,
+    ) -> Result<(Answer, TcpStream, InFlight), Refusal> {
+        let limits = self.thread.limits();
+        let deadline = Instant::now() + limits.total;
+        let mut tried = [u64::MAX; MAX_TRIES];
+        let mut failure = Failure::NothingSent;
+        self.thread.budget.borrow_mut().earn();
+        for tries in 0..limits.tries.min(MAX_TRIES) {
+            if tries > 0 {
+                if Instant::now() >= deadline || !self.thread.budget.borrow_mut().spend() {
+                    break;
+                }
+                self.thread.counters.retries.add();
+            }
+            // Chosen anew for each try: a worker may have come or gone meanwhile.
+            self.await_staff().await?;
+            let Some(worker) = self.pick(&tried[..tries]) else { break };
+            tried[tries] = worker.number;
+            failure = match self.attempt(&worker, request, payload, deadline).await {
+                Ok((answer, stream, in_flight)) => return Ok((answer, stream, in_flight)),
+                Err(failure) => failure,
+            };
+            tracing::debug!(worker = %worker.id, ?failure, "a try failed");
+            let non_idempotent = self.thread.shared.config.non_idempotent;
+            if !retry::may_repeat(failure, request.method, payload.is_at_hand(), non_idempotent) {
+                break;
+            }
+        }
+        Err(Refusal::AllFailed(failure))
+    }
+
+    /// Holds a request for which there is no worker at all, for a while.
+    async fn await_staff(&self) -> Result<(), Refusal> {
+        let shared = &self.thread.shared;
+        if !shared.fleet.table().workers.is_empty() {
+            return Ok(());
+        }
+        let _place = shared.waiting.try_acquire().map_err(|_| Refusal::Crowded)?;
+        if shared.fleet.staffed(shared.config.limits.hold).await { Ok(()) } else { Err(Refusal::NoWorkers) }
+    }
+
+    fn pick(&self, tried: &[u64]) -> Option<Arc<Worker>> {
+        let now = Instant::now();
+        let table = self.thread.shared.fleet.table();
+        let standing = |index: usize| {
+            let worker = &table.workers[index];
+            Standing {
+                load: worker.load(now),
+                is_out: worker.is_out(now),
+                is_tried: tried.contains(&worker.number),
+            }
+        };
+        let mut rng = self.thread.rng.borrow_mut();
+        let policy = self.thread.shared.config.policy;
+        let index = balance::choose(policy, table.workers.len(), standing, &mut *rng)?;
+        Some(Arc::clone(&table.workers[index]))
+    }
+
+    /// One try on one worker: on idle connections as long as they turn out stale, then on a fresh
+    /// one.
+    async fn attempt(
+        &mut self,
+        worker: &Arc<Worker>,
+        request: &Request,
+        payload: &mut Payload,
+        deadline: Instant,
+    ) -> Result<(Answer, TcpStream, InFlight), Failure> {
+        /// More than one is stale only if all are, and then the sweep takes care of them.
+        const MAX_STALE: usize = 2;
+        let in_flight = worker.begin();
+        let may_be_repeated = request.method.is_idempotent() && payload.is_whole() && !request.upgrades;
+        for _ in 0..if may_be_repeated { MAX_STALE } else { 0 } {
+            let Some(mut stream) = self.take_idle(worker).await else { break };
+            match send::run(self, request, payload, worker, &mut stream, deadline).await {
+                Ok(answer) => return Ok((self.judge(answer, &in_flight), stream, in_flight)),
+                Err(Failure::NothingSent | Failure::Lost) => {}
+                Err(failure) => {
+                    blame(worker, failure);
+                    return Err(failure);
+                }
+            }
+        }
+        let mut stream = match self.dial(worker).await {
+            Ok(stream) => stream,
+            // Better a connection that may be stale than none; nothing else is to be had.
+            Err(DialError::Ours(error)) => {
+                tracing::error!(%error, "no connection to any worker can be opened; check this machine's limits");
+                self.take_idle(worker).await.ok_or(Failure::NothingSent)?
+            }
+            Err(DialError::Refused(_) | DialError::TimedOut) => {
+                worker.unreachable();
+                return Err(Failure::NothingSent);
+            }
+        };
+        match send::run(self, request, payload, worker, &mut stream, deadline).await {
+            Ok(answer) => Ok((self.judge(answer, &in_flight), stream, in_flight)),
+            Err(failure) => {
+                blame(worker, failure);
+                Err(failure)
+            }
+        }
+    }
+
+    fn judge(&self, answer: Answer, in_flight: &InFlight) -> Answer {
+        if answer.response.is_draining {
+            in_flight.0.drains();
+        }
+        if answer.response.status >= 500 {
+            in_flight.0.answered_badly();
+        } else {
+            in_flight.0.answered();
+        }
+        answer
+    }
+
+    async fn take_idle(&self, worker: &Worker) -> Option<TcpStream> {
+        let thread = self.thread;
+        let max_age_ms = u64::try_from(thread.limits().idle_worker.as_millis()).unwrap_or(u64::MAX);
+        poll_fn(|cx| {
+            let now_ms = thread.deadlines.now_ms();
+            Poll::Ready(thread.pools.borrow_mut().take(worker, now_ms, max_age_ms, cx))
+        })
+        .await
+    }
+
+    async fn dial(&self, worker: &Worker) -> Result<TcpStream, DialError> {
+        let dialing = upstream::dial(worker.addr);
+        tokio::pin!(dialing);
+        self.thread.deadlines.set(self.key, self.thread.limits().connect);
+        poll_fn(|cx| match dialing.as_mut().poll(cx) {
+            Poll::Ready(dialed) => Poll::Ready(dialed),
+            Poll::Pending if self.thread.deadlines.is_over(self.key) => Poll::Ready(Err(DialError::TimedOut)),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    async fn refuse(&mut self, refusal: Refusal, request: Option<&Request>) -> (u16, Fate) {
+        let status = refusal.status();
+        let is_gone = matches!(
+            refusal,
+            Refusal::Upload(UploadFault::Gone) | Refusal::AllFailed(Failure::Upload(UploadFault::Gone))
+        );
+        if is_gone {
+            return (status, Fate::Close);
+        }
+        // After a client's mistake it is not certain where its next request begins, and after a
+        // refusal before the body was read it is certain that it is not next.
+        let is_read = matches!(refusal, Refusal::NoWorkers | Refusal::Crowded | Refusal::AllFailed(_));
+        let mut is_persistent = false;
+        let reply = &mut self.buffers.reply;
+        reply.clear();
+        match request {
+            None => refusal.write(Method::Get, Version::Http11, &self.thread.new_id(), false, reply),
+            Some(request) => {
+                is_persistent = status >= 500
+                    && is_read
+                    && self.body_is_read
+                    && request.is_persistent
+                    && !self.thread.is_draining();
+                let id = request.id.as_bytes();
+                refusal.write(request.method, request.version, id, is_persistent, reply);
+            }
+        }
+        match self.write_reply().await {
+            Ok(()) if is_persistent => (status, Fate::Keep),
+            Ok(()) => (status, Fate::Linger),
+            Err(_) => (status, Fate::Close),
+        }
+    }
+
+    /// Writes `buffers.reply` to the client.
+    pub(crate) async fn write_reply(&mut self) -> Result<(), UploadFault> {
+        let patience = self.thread.limits().client_pause;
+        let Buffers { reply, .. } = &*self.buffers;
+        let mut at = 0;
+        let mut wait = Wait::default();
+        let client = &mut *self.client;
+        let (thread, key) = (self.thread, self.key);
+        let written = poll_fn(|cx| {
+            let before = at;
+            let polled = poll_write_all(client, cx, reply, &mut at);
+            match polled {
+                Poll::Ready(Ok(())) => Pin::new(&mut *client).poll_flush(cx),
+                Poll::Pending if wait.is_over(thread, key, at > before, || patience) => {
+                    Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()))
+                }
+                polled => polled,
+            }
+        })
+        .await;
+        written.map_err(|_| UploadFault::Gone)
+    }
+
+    /// Reads more of the client's bytes into `inbound`.
+    async fn read_client(&mut self, patience: Duration) -> Result<(), UploadFault> {
+        let mut wait = Wait::default();
+        let (thread, key) = (self.thread, self.key);
+        let client = &mut *self.client;
+        let inbound = &mut self.buffers.inbound;
+        poll_fn(|cx| {
+            let scratch = &mut **thread.scratch.borrow_mut();
+            match client.poll_receive(cx, scratch) {
+                Poll::Ready(Ok(0)) => Poll::Ready(Err(UploadFault::Broken)),
+                Poll::Ready(Ok(count)) => {
+                    inbound.extend_from_slice(&scratch[..count]);
+                    Poll::Ready(Ok(()))
+                }
+                Poll::Ready(Err(_)) => Poll::Ready(Err(UploadFault::Gone)),
+                Poll::Pending if wait.is_over(thread, key, false, || patience) => {
+                    Poll::Ready(Err(UploadFault::TooSlow))
+                }
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    pub(crate) fn is_past(&self, began_ms: u64, patience: Duration) -> bool {
+        let waited = self.thread.deadlines.now_ms().saturating_sub(began_ms);
+        Duration::from_millis(waited) > patience
+    }
+
+    /// TLS has a word for the end, and a client that misses it must suspect a cut.
+    async fn say_goodbye(&mut self) {
+        if matches!(self.client, Client::Tls(_)) {
+            let client = &mut *self.client;
+            poll_fn(|cx| {
+                drop(Pin::new(&mut *client).poll_shutdown(cx));
+                Poll::Ready(())
+            })
+            .await;
+        }
+    }
+
+    /// Says that nothing more comes, and reads what the client still sends.
+    async fn linger(&mut self) {
+        let mut left = MAX_LINGER;
+        let mut is_shut = false;
+        let mut wait = Wait::default();
+        let (thread, key) = (self.thread, self.key);
+        let client = &mut *self.client;
+        poll_fn(|cx| {
+            if !is_shut {
+                is_shut = Pin::new(&mut *client).poll_shutdown(cx).is_ready();
+            }
+            let scratch = &mut **thread.scratch.borrow_mut();
+            loop {
+                match client.poll_receive(cx, scratch) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                    Poll::Ready(Ok(count)) => left = left.saturating_sub(count),
+                    Poll::Pending => break,
+                }
+                if left == 0 {
+                    return Poll::Ready(());
+                }
+            }
+            // One span for all of it: progress does not prolong it.
+            if wait.is_over(thread, key, false, || LINGER) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+fn blame(worker: &Worker, failure: Failure) {
+    match failure {
+        Failure::NothingSent | Failure::Lost => worker.unreachable(),
+        Failure::Silent => worker.silent(),
+        Failure::Invalid => worker.answered_badly(),
+        Failure::Upload(_) => {}
+    }
+}
+
+/// A wait with a deadline that begins anew with each progress.
+#[derive(Debug, Default)]
+pub(crate) struct Wait {
+    has_begun: bool,
+}
+
+impl Wait {
+    /// To be asked when there is nothing to do but wait.
+    pub(crate) fn is_over(
+        &mut self,
+        thread: &Thread,
+        key: Key,
+        has_progressed: bool,
+        patience: impl FnOnce() -> Duration,
+    ) -> bool {
+        if has_progressed || !self.has_begun {
+            self.has_begun = true;
+            thread.deadlines.set(key, patience());
+            return false;
+        }
+        thread.deadlines.is_over(key)
+    }
+}
+
+/// Writes `bytes` from `at` on.
+pub(crate) fn poll_write_all(
+    stream: &mut (impl AsyncWrite + Unpin),
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+    at: &mut usize,
+) -> Poll<std::io::Result<()>> {
+    while *at < bytes.len() {
+        match ready!(Pin::new(&mut *stream).poll_write(cx, &bytes[*at..]))? {
+            0 => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+            count => *at += count,
+        }
+    }
+    Poll::Ready(Ok(()))
+}

@@ -1,0 +1,23 @@
+//! HTTP/1.1 as it is on the wire: pure functions and state machines over bytes, no sockets.
+//!
+//! Strict on purpose, in both directions: a message that two readers could understand differently is
+//! refused, because the next reader is a worker. What passes is written anew, so a worker never sees
+//! the client's framing nor a client the worker's.
+//!
+//! | file | what it reads or writes |
+//! |---|---|
+//! | `head` | where a head ends |
+//! | `field` | what a header line is to a proxy |
+//! | `target` | request targets and hosts |
+//! | `request` | a request head, in; the worker's request head, out |
+//! | `response` | a response head, in; the client's response head, out |
+//! | `framing` | how long a body is, and its pieces |
+//! | `chunked` | the chunked coding |
+
+pub mod chunked;
+pub mod field;
+pub mod framing;
+pub mod head;
+pub mod request;
+pub mod response;
+pub mod target;

@@ -1,0 +1,109 @@
+//! The part of a connection that exists only while it serves requests.
+//!
+//! The state of an exchange, with its buffers, is a few KiB; a connection that waits for a request
+//! needs a few words. So exchanges run in *lanes*, which are kept and used again: a connection takes
+//! one when a request has come, drives it as a part of its own task, and gives it back. A lane's
+//! future is an endless loop over the exchanges handed to it, so nothing is allocated for a request.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::fmt;
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use crate::client::Client;
+use crate::connection::Begun;
+use crate::deadline::Key;
+use crate::exchange::{self, Buffers, Ending};
+use crate::thread::Thread;
+
+/// A buffer that has grown beyond this is not kept for the next connection.
+const MAX_KEPT: usize = 32 * 1024;
+
+/// A connection with a request on it.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) client: Client,
+    pub(crate) peer: IpAddr,
+    pub(crate) key: Key,
+}
+
+/// What is left of it.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// The connection waits for the next request; its begin may be in `inbound`.
+    Open(Client),
+    Closed,
+}
+
+#[derive(Default)]
+struct Slot {
+    job: Cell<Option<Job>>,
+    done: Cell<Option<Done>>,
+    inbound: Cell<Vec<u8>>,
+}
+
+pub(crate) struct Lane {
+    future: Pin<Box<dyn Future<Output = Infallible>>>,
+    slot: Rc<Slot>,
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lane")
+    }
+}
+
+impl Lane {
+    pub(crate) fn new(thread: Rc<Thread>) -> Self {
+        let slot = Rc::<Slot>::default();
+        let future = Box::pin(serve(thread, Rc::clone(&slot)));
+        Self { future, slot }
+    }
+
+    /// Hands in a connection and what was read from it.
+    pub(crate) fn begin(&self, job: Job, bytes: &[u8]) {
+        let mut inbound = self.slot.inbound.take();
+        inbound.clear();
+        inbound.extend_from_slice(bytes);
+        self.slot.inbound.set(inbound);
+        self.slot.job.set(Some(job));
+    }
+
+    /// Drives the exchange; ready when the connection is handed back.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+        match self.future.as_mut().poll(cx) {
+            Poll::Ready(never) => match never {},
+            Poll::Pending => self.slot.done.take().map_or(Poll::Pending, Poll::Ready),
+        }
+    }
+
+    /// The begin of the next request, if there is one.
+    pub(crate) fn take_rest(&self) -> Option<Box<Begun>> {
+        let mut inbound = self.slot.inbound.take();
+        let rest = (!inbound.is_empty()).then(|| Box::new(Begun(inbound.as_slice().to_vec())));
+        inbound.clear();
+        self.slot.inbound.set(inbound);
+        rest
+    }
+}
+
+/// The lane's life.
+async fn serve(thread: Rc<Thread>, slot: Rc<Slot>) -> Infallible {
+    let mut buffers = Buffers::default();
+    loop {
+        let Job { mut client, peer, key } =
+            poll_fn(|_| slot.job.take().map_or(Poll::Pending, Poll::Ready)).await;
+        buffers.inbound = slot.inbound.take();
+        let ending = exchange::serve(&thread, &mut client, peer, key, &mut buffers).await;
+        buffers.shrink(MAX_KEPT);
+        slot.inbound.set(std::mem::take(&mut buffers.inbound));
+        slot.done.set(Some(match ending {
+            Ending::Open => Done::Open(client),
+            Ending::Closed => Done::Closed,
+        }));
+    }
+}

@@ -1,0 +1,312 @@
+//! One request to one worker on one connection: sends it and waits for the head of the response.
+//!
+//! Both directions are looked at in every step. A worker may answer before it has read everything,
+//! and a client that expects `100 Continue` sends nothing until the worker has spoken.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncWrite as _;
+use tokio::net::TcpStream;
+
+use crate::client::poll_receive;
+use crate::exchange::{Buffers, Exchange, Wait};
+use crate::http::chunked;
+use crate::http::framing::Decoder;
+use crate::http::head::{self, MAX_RESPONSE_HEAD, Scan};
+use crate::http::request::{Body, Request, Version};
+use crate::http::response::{self, Relay, Reply, Response};
+use crate::limits::MAX_REQUEST_BODY;
+use crate::retry::{Failure, UploadFault};
+use crate::worker::Worker;
+
+/// Interim responses to one request: a `100` and some `103`. More is a worker gone wild.
+const MAX_INTERIM: usize = 16;
+
+/// The body of a request.
+#[derive(Debug)]
+pub(crate) struct Payload {
+    body: Body,
+    /// Takes the framing off what the client has still to send; `None` when the body is here.
+    rest: Option<Decoder>,
+    /// Bytes of the body so far.
+    received: u64,
+    /// A part of what is not kept is sent.
+    is_spent: bool,
+}
+
+impl Payload {
+    pub(crate) fn whole(body: Body) -> Self {
+        Self { body, rest: None, received: 0, is_spent: false }
+    }
+
+    pub(crate) fn streamed(body: Body, rest: Decoder, received: u64) -> Self {
+        Self { body, rest: Some(rest), received, is_spent: false }
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.rest.is_none()
+    }
+
+    /// Whether the body can be sent from its begin.
+    pub(crate) fn is_at_hand(&self) -> bool {
+        self.rest.is_none() || !self.is_spent
+    }
+}
+
+/// How far a request is sent.
+#[derive(Debug, Default)]
+pub(crate) struct Upload {
+    /// In `buffers.outbound`.
+    at: usize,
+    /// Bytes the kernel has taken.
+    accepted: u64,
+    began_ms: u64,
+    state: UploadState,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum UploadState {
+    #[default]
+    Sending,
+    Sent,
+    /// The worker takes no more; what it has to say may still be read.
+    Broken,
+}
+
+impl Upload {
+    pub(crate) fn is_over(&self) -> bool {
+        self.state != UploadState::Sending
+    }
+
+    pub(crate) fn is_sent(&self) -> bool {
+        self.state == UploadState::Sent
+    }
+}
+
+/// A response whose head is in `buffers.reply`, written for the client.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) response: Response,
+    pub(crate) relay: Relay,
+    /// Whether the client was told that its connection stays open.
+    pub(crate) is_persistent: bool,
+    /// Where the body begins in `buffers.response`.
+    pub(crate) body_at: usize,
+    pub(crate) upload: Upload,
+}
+
+pub(crate) async fn run(
+    exchange: &mut Exchange<'_>,
+    request: &Request,
+    payload: &mut Payload,
+    worker: &Worker,
+    stream: &mut TcpStream,
+    deadline: Instant,
+) -> Result<Answer, Failure> {
+    prepare(exchange, request, payload, worker);
+    let mut upload = Upload { began_ms: exchange.thread.deadlines.now_ms(), ..Upload::default() };
+    let mut interims = 0;
+    let mut wait = Wait::default();
+    loop {
+        let len =
+            poll_fn(|cx| poll_head(exchange, payload, &mut upload, stream, &mut wait, deadline, cx)).await?;
+        match judge(exchange, request, len, upload)? {
+            Judged::Final(answer) => return Ok(answer),
+            Judged::Interim(so_far) => upload = so_far,
+        }
+        interims += 1;
+        if interims > MAX_INTERIM {
+            return Err(Failure::Invalid);
+        }
+        exchange.buffers.response.drain(..len);
+        if !exchange.buffers.reply.is_empty() {
+            exchange.write_reply().await.map_err(Failure::Upload)?;
+        }
+    }
+}
+
+/// Ends the head and appends what of the body is here.
+fn prepare(exchange: &mut Exchange<'_>, request: &Request, payload: &Payload, worker: &Worker) {
+    let buffers = &mut *exchange.buffers;
+    request.finish(&worker.authority, payload.body, &mut buffers.outbound);
+    match (payload.body, &payload.rest) {
+        (Body::Chunked, Some(_)) => chunked::encode(&buffers.body, &mut buffers.outbound),
+        _ => buffers.outbound.extend_from_slice(&buffers.body),
+    }
+    buffers.response.clear();
+}
+
+/// Ready with the length of a response head at the front of `buffers.response`.
+fn poll_head(
+    exchange: &mut Exchange<'_>,
+    payload: &mut Payload,
+    upload: &mut Upload,
+    stream: &mut TcpStream,
+    wait: &mut Wait,
+    deadline: Instant,
+    cx: &mut Context<'_>,
+) -> Poll<Result<usize, Failure>> {
+    let before = (upload.accepted, payload.received);
+    if let Poll::Ready(Err(fault)) = poll_upload(exchange, payload, upload, stream, cx) {
+        return Poll::Ready(Err(Failure::Upload(fault)));
+    }
+    let has_progressed = before != (upload.accepted, payload.received);
+    let thread = exchange.thread;
+    let scratch = &mut **thread.scratch.borrow_mut();
+    let mut seen = 0;
+    loop {
+        let response = &mut exchange.buffers.response;
+        match head::scan(response, seen) {
+            Scan::Complete(len) if len <= MAX_RESPONSE_HEAD => return Poll::Ready(Ok(len)),
+            Scan::Incomplete if response.len() <= MAX_RESPONSE_HEAD => {}
+            Scan::Complete(_) | Scan::Incomplete | Scan::BareLineFeed => {
+                return Poll::Ready(Err(Failure::Invalid));
+            }
+        }
+        seen = response.len();
+        match poll_receive(stream, cx, scratch) {
+            Poll::Ready(Ok(0) | Err(_)) if upload.accepted == 0 => {
+                return Poll::Ready(Err(Failure::NothingSent));
+            }
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Failure::Lost)),
+            Poll::Ready(Ok(count)) => response.extend_from_slice(&scratch[..count]),
+            Poll::Pending => break,
+        }
+    }
+    let limits = thread.limits();
+    let awaits_client = !upload.is_over() && upload.at == exchange.buffers.outbound.len();
+    let patience = || match awaits_client {
+        true => limits.upload_pause,
+        // A streamed body is sent once only, so there is nothing to save time for.
+        false if payload.is_whole() => limits
+            .first_byte
+            .min(deadline.saturating_duration_since(Instant::now()))
+            .max(Duration::from_millis(1)),
+        false => limits.first_byte,
+    };
+    if wait.is_over(thread, exchange.key, has_progressed, patience) {
+        let failure = if awaits_client { Failure::Upload(UploadFault::TooSlow) } else { Failure::Silent };
+        return Poll::Ready(Err(failure));
+    }
+    Poll::Pending
+}
+
+/// Sends what is to be sent, and as much of the client's body as has come. An error is the client's.
+pub(crate) fn poll_upload(
+    exchange: &mut Exchange<'_>,
+    payload: &mut Payload,
+    upload: &mut Upload,
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), UploadFault>> {
+    while upload.state == UploadState::Sending {
+        let outbound = &mut exchange.buffers.outbound;
+        while upload.at < outbound.len() {
+            match ready!(Pin::new(&mut *stream).poll_write(cx, &outbound[upload.at..])) {
+                Ok(count) if count > 0 => {
+                    upload.at += count;
+                    upload.accepted += count as u64;
+                    payload.is_spent = true;
+                }
+                Ok(_) | Err(_) => {
+                    upload.state = UploadState::Broken;
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+        match &mut payload.rest {
+            Some(decoder) if !decoder.is_done() => {
+                outbound.clear();
+                upload.at = 0;
+                ready!(poll_more(exchange, payload, upload, cx))?;
+            }
+            Some(_) | None => upload.state = UploadState::Sent,
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// Takes the next piece of the client's body and frames it for the worker.
+fn poll_more(
+    exchange: &mut Exchange<'_>,
+    payload: &mut Payload,
+    upload: &Upload,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), UploadFault>> {
+    let Some(decoder) = &mut payload.rest else { return Poll::Ready(Ok(())) };
+    if exchange.is_past(upload.began_ms, exchange.thread.limits().upload) {
+        return Poll::Ready(Err(UploadFault::TooSlow));
+    }
+    let scratch = &mut **exchange.thread.scratch.borrow_mut();
+    let buffers = &mut *exchange.buffers;
+    if buffers.inbound.is_empty() {
+        let count = match ready!(exchange.client.poll_receive(cx, scratch)) {
+            Ok(0) => return Poll::Ready(Err(UploadFault::Broken)),
+            Ok(count) => count,
+            Err(_) => return Poll::Ready(Err(UploadFault::Gone)),
+        };
+        buffers.inbound.extend_from_slice(&scratch[..count]);
+    }
+    let piece = decoder.decode(&mut buffers.inbound).map_err(|_| UploadFault::Broken)?;
+    payload.received += piece.data as u64;
+    if payload.received > MAX_REQUEST_BODY {
+        return Poll::Ready(Err(UploadFault::TooLarge));
+    }
+    let data = &buffers.inbound[..piece.data];
+    match payload.body {
+        Body::Chunked => chunked::encode(data, &mut buffers.outbound),
+        Body::None | Body::Length(_) => buffers.outbound.extend_from_slice(data),
+    }
+    if payload.body == Body::Chunked && decoder.is_done() {
+        chunked::encode_end(decoder.trailers(), &mut buffers.outbound);
+    }
+    buffers.inbound.drain(..piece.used);
+    Poll::Ready(Ok(()))
+}
+
+enum Judged {
+    Final(Answer),
+    Interim(Upload),
+}
+
+/// Reads the head of `len` bytes and writes it for the client into `buffers.reply`.
+fn judge(
+    exchange: &mut Exchange<'_>,
+    request: &Request,
+    len: usize,
+    upload: Upload,
+) -> Result<Judged, Failure> {
+    let is_draining = exchange.thread.is_draining();
+    let Buffers { reply, response, .. } = &mut *exchange.buffers;
+    reply.clear();
+    let read = response::read(&response[..len], request.method, |head| {
+        let response = head.response;
+        if response.status == 101 {
+            if !request.upgrades {
+                return None;
+            }
+            head.write_switch(reply);
+            let answer = Answer { response, relay: Relay::Plain, is_persistent: false, body_at: len, upload };
+            return Some(Judged::Final(answer));
+        }
+        if response.is_interim() {
+            let is_wanted = response.status != 100 || request.expects_continue;
+            if request.version == Version::Http11 && is_wanted {
+                head.write_interim(reply);
+            }
+            return Some(Judged::Interim(upload));
+        }
+        // A worker that answers early leaves the client in the middle of its body.
+        let is_persistent = request.is_persistent
+            && !is_draining
+            && upload.is_sent()
+            && (request.version == Version::Http11 || response.has_length());
+        let id = request.id.as_bytes();
+        let relay = head.write(Reply { version: request.version, id, is_persistent }, reply);
+        Some(Judged::Final(Answer { response, relay, is_persistent, body_at: len, upload }))
+    });
+    read.ok().flatten().ok_or(Failure::Invalid)
+}

@@ -1,0 +1,277 @@
+//! One thread of the data plane: its listeners, its connections, and what they share.
+//!
+//! Threads share nothing on the way of a request but the worker table, the workers' counters and
+//! this process's limits on waiting. Everything else is here, behind `Cell`s that are never held
+//! across a wait.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use crate::Config;
+use crate::connection::Connection;
+use crate::deadline::{Deadlines, SWEEP};
+use crate::http::request::{Method, Version};
+use crate::lane::Lane;
+use crate::limits::{Limits, READ_BUFFER};
+use crate::metrics::Counters;
+use crate::refusal::Refusal;
+use crate::retry::Budget;
+use crate::table::Fleet;
+use crate::tls::Certificate;
+use crate::upstream::Pools;
+
+/// After a failed accept, usually for want of descriptors: somebody has to hang up first.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Lanes kept for later; each is a few KiB, and more than this at once is a rare burst.
+const MAX_SPARE_LANES: usize = 256;
+
+/// Idle connections to workers are looked through once in so many sweeps: once a second.
+const SWEEPS_PER_POOL_SWEEP: u32 = 20;
+
+/// What all threads have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) fleet: Arc<Fleet>,
+    /// Places for requests that wait for a first worker.
+    pub(crate) waiting: Arc<Semaphore>,
+    /// The newest certificate, when TLS is spoken.
+    pub(crate) certificate: Certificate,
+}
+
+/// The sockets of one thread.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    pub(crate) plain: std::net::TcpListener,
+    pub(crate) tls: Option<std::net::TcpListener>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Thread {
+    pub(crate) shared: Shared,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) pools: RefCell<Pools>,
+    /// Every read of this thread goes here first.
+    pub(crate) scratch: RefCell<Box<[u8]>>,
+    pub(crate) rng: RefCell<SmallRng>,
+    pub(crate) budget: RefCell<Budget>,
+    lanes: RefCell<Vec<Lane>>,
+    open: Cell<usize>,
+    all_closed: Notify,
+    max_open: usize,
+    max_in_flight: usize,
+    is_draining: Cell<bool>,
+}
+
+impl Thread {
+    fn new(shared: Shared, counters: Arc<Counters>, threads: usize) -> Self {
+        let limits = &shared.config.limits;
+        Self {
+            deadlines: Deadlines::new(shared.fleet.epoch()),
+            max_open: limits.connections.div_ceil(threads),
+            max_in_flight: limits.in_flight.div_ceil(threads),
+            counters,
+            pools: RefCell::default(),
+            scratch: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
+            rng: RefCell::new(SmallRng::from_os_rng()),
+            budget: RefCell::default(),
+            lanes: RefCell::default(),
+            open: Cell::new(0),
+            all_closed: Notify::new(),
+            is_draining: Cell::new(false),
+            shared,
+        }
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared.config.limits
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.get()
+    }
+
+    /// Whether one more request would be too many, the one that asks counted.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        self.counters.in_flight() > self.max_in_flight
+    }
+
+    /// A new request id: 128 random bits, in hexadecimal.
+    pub(crate) fn new_id(&self) -> [u8; 32] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let bytes: [u8; 16] = self.rng.borrow_mut().random();
+        std::array::from_fn(|at| {
+            let byte = bytes[at / 2];
+            DIGITS[usize::from(if at % 2 == 0 { byte >> 4 } else { byte & 0xf })]
+        })
+    }
+
+    pub(crate) fn lane(self: &Rc<Self>) -> Lane {
+        let spare = self.lanes.borrow_mut().pop();
+        spare.unwrap_or_else(|| Lane::new(Rc::clone(self)))
+    }
+
+    pub(crate) fn put_back(&self, lane: Lane) {
+        let mut lanes = self.lanes.borrow_mut();
+        if lanes.len() < MAX_SPARE_LANES {
+            lanes.push(lane);
+        }
+    }
+
+    pub(crate) fn opened(&self) {
+        self.open.set(self.open.get() + 1);
+        self.counters.connections.set(self.open.get());
+    }
+
+    pub(crate) fn closed(&self) {
+        self.open.set(self.open.get() - 1);
+        self.counters.connections.set(self.open.get());
+        if self.open.get() == 0 {
+            self.all_closed.notify_one();
+        }
+    }
+}
+
+/// Serves until `stop` says so and what is in flight then is answered. Runs on a `LocalSet`.
+pub(crate) async fn run(
+    shared: Shared,
+    counters: Arc<Counters>,
+    threads: usize,
+    listeners: Listeners,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let thread = Rc::new(Thread::new(shared, counters, threads));
+    let plain = TcpListener::from_std(listeners.plain)?;
+    let tls = listeners.tls.map(TcpListener::from_std).transpose()?;
+    let stopped = async {
+        // An error means that nobody is left who could say it.
+        drop(stop.wait_for(|stop| *stop).await);
+    };
+    tokio::select! {
+        () = stopped => {}
+        () = accept_all(&thread, &plain, Protocol::Plain) => {}
+        () = accept_tls(&thread, tls.as_ref()) => {}
+        () = keep_time(&thread) => {}
+    }
+    // Whoever waits in the queues would be reset when they are closed.
+    accept_waiting(&thread, &plain, Protocol::Plain).await;
+    if let Some(tls) = &tls {
+        accept_waiting(&thread, tls, Protocol::Tls).await;
+    }
+    drop((plain, tls));
+    drain(&thread).await;
+    // A connection that is left refers to the thread through its lane.
+    thread.lanes.borrow_mut().clear();
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Protocol {
+    Plain,
+    Tls,
+}
+
+async fn accept_tls(thread: &Rc<Thread>, listener: Option<&TcpListener>) {
+    match listener {
+        Some(listener) => accept_all(thread, listener, Protocol::Tls).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn accept_all(thread: &Rc<Thread>, listener: &TcpListener, protocol: Protocol) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => admit(thread, stream, peer.ip(), protocol),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn accept_waiting(thread: &Rc<Thread>, listener: &TcpListener, protocol: Protocol) {
+    loop {
+        let accepted = poll_fn(|cx| match listener.poll_accept(cx) {
+            Poll::Ready(Ok(accepted)) => Poll::Ready(Some(accepted)),
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(None),
+        });
+        let Some((stream, peer)) = accepted.await else { return };
+        admit(thread, stream, peer.ip(), protocol);
+    }
+}
+
+fn admit(thread: &Rc<Thread>, stream: TcpStream, peer: std::net::IpAddr, protocol: Protocol) {
+    if thread.open.get() >= thread.max_open && !thread.deadlines.evict_idle() {
+        thread.counters.shed.add();
+        let mut out = Vec::new();
+        Refusal::Overloaded.write(Method::Get, Version::Http11, &thread.new_id(), false, &mut out);
+        if matches!(protocol, Protocol::Plain) {
+            // One attempt: a fresh socket has room, and nobody waits here.
+            drop(stream.try_write(&out));
+        }
+        return;
+    }
+    let connection = match (protocol, thread.shared.certificate.current()) {
+        (Protocol::Plain, _) => Connection::plain(Rc::clone(thread), stream, peer),
+        (Protocol::Tls, Some(config)) => Connection::tls(Rc::clone(thread), stream, peer, config),
+        (Protocol::Tls, None) => return,
+    };
+    thread.opened();
+    tokio::task::spawn_local(connection);
+}
+
+/// Ends what has waited too long.
+async fn keep_time(thread: &Rc<Thread>) {
+    let mut sweeps = interval(SWEEP);
+    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut until_pools = SWEEPS_PER_POOL_SWEEP;
+    loop {
+        sweeps.tick().await;
+        thread.deadlines.sweep();
+        until_pools -= 1;
+        if until_pools == 0 {
+            until_pools = SWEEPS_PER_POOL_SWEEP;
+            let max_age_ms = u64::try_from(thread.limits().idle_worker.as_millis()).unwrap_or(u64::MAX);
+            poll_fn(|cx| {
+                let table = thread.shared.fleet.table();
+                let workers = table.workers.iter().map(|worker| &**worker);
+                thread.pools.borrow_mut().sweep(&workers, thread.deadlines.now_ms(), max_age_ms, cx);
+                Poll::Ready(())
+            })
+            .await;
+        }
+    }
+}
+
+/// Waits for the requests in flight; idle connections end at once.
+async fn drain(thread: &Rc<Thread>) {
+    thread.is_draining.set(true);
+    thread.deadlines.wake_all();
+    let patience = thread.limits().drain;
+    let all_closed = async {
+        while thread.open.get() > 0 {
+            thread.all_closed.notified().await;
+        }
+    };
+    let waited = tokio::select! {
+        waited = timeout(patience, all_closed) => waited,
+        () = keep_time(thread) => return,
+    };
+    if waited.is_err() {
+        tracing::warn!(connections = thread.open.get(), "connections are cut at the end of the drain");
+    }
+}

@@ -1,0 +1,118 @@
+//! TLS beside the plain port, and a certificate that is replaced while it is served.
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ec2_lb::{CertificateFiles, Limits};
+use support::{FakeWorker, Lb, eventually, ok, read_until, short, with};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// Writes a new self-signed certificate; whoever trusts it is given.
+fn issue(dir: &Path) -> (CertificateFiles, ClientConfig) {
+    let issued = rcgen::generate_simple_self_signed(["lb.test".to_owned()]).expect("a certificate");
+    let files = CertificateFiles { certificate: dir.join("cert.pem"), key: dir.join("key.pem") };
+    std::fs::write(&files.certificate, issued.cert.pem()).expect("written");
+    std::fs::write(&files.key, issued.signing_key.serialize_pem()).expect("written");
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(issued.cert.der().to_vec())).expect("a root");
+    let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    (files, client)
+}
+
+async fn connect(lb: &Lb, client: &ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(lb.tls.expect("TLS is spoken")).await?;
+    let name = ServerName::try_from("lb.test").expect("a name");
+    TlsConnector::from(Arc::new(client.clone())).connect(name, stream).await
+}
+
+async fn exchange(stream: &mut TlsStream<TcpStream>, request: &[u8]) -> String {
+    stream.write_all(request).await.expect("it reads");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("it ends with a word");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn serves_tls_beside_plain_text() {
+    let worker = FakeWorker::start(61, |seen| async move {
+        let proto = seen.headers["x-forwarded-proto"].to_str().unwrap_or_default().to_owned();
+        ok(&format!("{} {proto}", seen.body.len()))
+    })
+    .await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (files, client) = issue(dir.path());
+    let lb = Lb::with_config(with(Limits::default()), Some(files), &[&worker]).await;
+    let mut stream = connect(&lb, &client).await.expect("a handshake");
+    let large =
+        [&b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n"[..], &[b'x'; 300_000]].concat();
+    let request = [&large[..], b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"].concat();
+    let answer = exchange(&mut stream, &request).await;
+    assert!(answer.contains("300000 https") && answer.contains("0 https"), "{answer}");
+    assert_eq!(lb.get("/").await.text(), "0 http");
+}
+
+#[tokio::test]
+async fn a_large_response_passes_a_client_that_reads_slowly() {
+    const SIZE: usize = 3_000_000;
+    let worker = FakeWorker::start(62, |_| async { ok(&"x".repeat(SIZE)) }).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (files, client) = issue(dir.path());
+    let lb = Lb::with_config(with(Limits::default()), Some(files), &[&worker]).await;
+    let mut stream = connect(&lb, &client).await.expect("a handshake");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.expect("it reads");
+    let (mut buffer, mut received) = (vec![0; 100_000], 0);
+    while let count @ 1.. = stream.read(&mut buffer).await.expect("it ends with a word") {
+        received += buffer[..count].iter().filter(|byte| **byte == b'x').count();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The head has an `x` or two as well.
+    assert!((SIZE..SIZE + 20).contains(&received), "{received}");
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
+    let worker = FakeWorker::healthy(63).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (files, old) = issue(dir.path());
+    let limits = short(|limits| limits.certificate_every = Duration::from_millis(50));
+    let lb = Lb::with_config(with(limits), Some(files.clone()), &[&worker]).await;
+    let mut open = connect(&lb, &old).await.expect("a handshake");
+
+    std::fs::write(&files.key, "not a key").expect("written");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    connect(&lb, &old).await.expect("the old certificate is still in force");
+
+    let (_, new) = issue(dir.path());
+    let is_new = async || connect(&lb, &new).await.is_ok();
+    eventually("the new certificate is served", is_new, |is_new| *is_new).await;
+    assert!(connect(&lb, &old).await.is_err(), "the old certificate is gone");
+    let answer = exchange(&mut open, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.ends_with("i-63\r\n0\r\n\r\n"), "open connections go on: {answer}");
+}
+
+#[tokio::test]
+async fn a_handshake_that_never_ends_is_cut_and_plain_text_is_not_answered() {
+    let worker = FakeWorker::healthy(64).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (files, _) = issue(dir.path());
+    let limits = short(|limits| limits.head = Duration::from_millis(100));
+    let lb = Lb::with_config(with(limits), Some(files), &[&worker]).await;
+    let addr = lb.tls.expect("TLS is spoken");
+    let mut silent = TcpStream::connect(addr).await.expect("it listens");
+    assert_eq!(support::read_to_end(&mut silent).await, "");
+    let mut plain = TcpStream::connect(addr).await.expect("it listens");
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("it reads");
+    let answer = support::read_to_end(&mut plain).await;
+    assert!(!answer.contains("HTTP/1.1"), "{answer}");
+    let mut plain = TcpStream::connect(lb.addr).await.expect("it listens");
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("it reads");
+    read_until(&mut plain, "i-64").await;
+}
