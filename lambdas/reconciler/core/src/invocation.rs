@@ -475,7 +475,7 @@ impl Work {
         is_tick: bool,
         is_urgent: bool,
     ) -> Self {
-        let Plan { memory, launches, terminations, association, registry, news } = plan;
+        let Plan { memory, launches, terminations, association, last_launch, registry, news } = plan;
         let rows = observation.instances.iter().flatten();
         let balancers = rows.filter(|row| row.role == Role::LoadBalancer && row.state == State::Running);
         // Replacements first: they take longest.
@@ -494,7 +494,7 @@ impl Work {
             seen,
             queue,
             in_flight: 0,
-            outcomes: Outcomes::default(),
+            outcomes: Outcomes { last_launch, ..Outcomes::default() },
             news,
         }
     }

@@ -72,6 +72,8 @@ pub struct Plan {
     pub launches: Vec<Launch>,
     pub terminations: Vec<WorkerId>,
     pub association: Option<Association>,
+    /// When workers were launched last before this plan.
+    pub last_launch: Option<Timestamp>,
     /// The registry to publish; `None` when readers have the right one.
     pub registry: Option<Registry>,
     /// How many of the newest events in `memory` are of this plan.
@@ -109,8 +111,15 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
                     memory.held.push(format!("everything: {why}"));
                 }
                 news += follow::take_good_news(observation, &mut memory, now);
-                let (launches, terminations) = Default::default();
-                return Plan { memory, launches, terminations, association: None, registry: None, news };
+                return Plan {
+                    last_launch: memory.last_launch,
+                    memory,
+                    launches: Vec::new(),
+                    terminations: Vec::new(),
+                    association: None,
+                    registry: None,
+                    news,
+                };
             }
         };
     // What a blind tick could have learned, the next one learns: it is as young.
@@ -177,6 +186,8 @@ struct Tick<'a> {
     launches: Vec<Launch>,
     terminations: Vec<WorkerId>,
     association: Option<Association>,
+    /// Before this tick.
+    last_launch: Option<Timestamp>,
     news: usize,
 }
 
@@ -194,6 +205,7 @@ impl<'a> Tick<'a> {
             observation,
             release,
             published,
+            last_launch: memory.last_launch,
             memory,
             now,
             workers: of(Role::Worker).collect(),
@@ -310,6 +322,7 @@ impl<'a> Tick<'a> {
             launches,
             terminations: self.terminations,
             association: self.association,
+            last_launch: self.last_launch,
             registry,
             news: self.news,
         }

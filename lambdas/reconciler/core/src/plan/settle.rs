@@ -15,6 +15,8 @@ const AVOID: SignedDuration = SignedDuration::from_mins(3);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Outcomes {
     pub launched: Vec<(Launch, Result<WorkerId, Failure>)>,
+    /// When workers were launched last before these.
+    pub last_launch: Option<Timestamp>,
     pub not_terminated: Vec<(WorkerId, String)>,
     pub not_associated: Vec<(WorkerId, String)>,
 }
@@ -28,6 +30,7 @@ impl Outcomes {
 /// Gives the number of events.
 pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize {
     let mut news = 0;
+    let intended = intended_now(memory);
     for (launch, result) in &outcomes.launched {
         let place = match launch.role {
             Role::Worker => format!("slot {}", launch.slot),
@@ -86,6 +89,10 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize
         memory.record(now, text);
         news += 1;
     }
+    // What took place nowhere begins no pause.
+    if !intended.is_empty() && !intended.iter().any(|launch| is_intended(memory, launch)) {
+        memory.last_launch = outcomes.last_launch;
+    }
     for (id, why) in &outcomes.not_terminated {
         memory.held.push(format!("the termination of {id}: {why}"));
     }
@@ -93,6 +100,17 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize
         memory.held.push(format!("the address for {id}: {why}"));
     }
     news
+}
+
+/// Slots that the tick has opened, and their attempts.
+fn intended_now(memory: &Memory) -> Vec<(u32, u32)> {
+    let is_new = |slot: &Slot| slot.phase == Phase::Launching && Some(slot.since) == memory.last_launch;
+    let slots = memory.slots.iter().filter(|(_, slot)| is_new(slot));
+    slots.map(|(number, slot)| (*number, slot.attempt)).collect()
+}
+
+fn is_intended(memory: &Memory, (number, attempt): &(u32, u32)) -> bool {
+    memory.slots.get(number).is_some_and(|slot| slot.attempt == *attempt)
 }
 
 fn launched(slot: &mut Slot, id: &WorkerId, now: Timestamp) {

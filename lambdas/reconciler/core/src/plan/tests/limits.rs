@@ -66,6 +66,28 @@ fn never_more_than_twice_the_desired_number_and_two() {
 }
 
 #[test]
+fn a_launch_that_ec2_refuses_begins_no_pause() {
+    let mut world = World::serving(1);
+    for _ in 0..60 {
+        all_ill(&mut world, Health::Silent);
+        world.tick();
+    }
+    while world.tick().launches.is_empty() {
+        assert!(world.holds("there are twice as many instances as desired already"));
+    }
+    all_ill(&mut world, Health::Silent);
+    let launched = world.memory.last_launch.expect("one a moment ago");
+    while world.now.duration_since(launched) < SignedDuration::from_mins(30) {
+        assert_eq!(world.tick().launches, []);
+    }
+    // Attempts of a memory that was lost: EC2 knows their tokens, and shows nothing of them any more.
+    world.launch_faults.extend([LaunchFault::Refused(AwsErrorKind::TokenMismatch); 3]);
+    assert_eq!(launches(&mut world, 5), [1, 1, 1, 1, 0], "three are refused, the fourth comes to life");
+    world.settle_down();
+    assert_eq!((world.memory.healthy(), world.live().len()), (1, 1));
+}
+
+#[test]
 fn a_fleet_whose_hosts_and_first_replacements_all_died_is_healed() {
     for desired in [1, 3] {
         let mut world = World::serving(desired);

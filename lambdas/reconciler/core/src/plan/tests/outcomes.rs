@@ -62,6 +62,23 @@ fn a_token_that_cannot_be_used_empties_the_slot() {
 }
 
 #[test]
+fn what_took_place_nowhere_is_not_the_last_launch() {
+    let (world, memory, launch) = intended();
+    let before = Some(world.now - SignedDuration::from_mins(31));
+    for (result, last_launch) in [
+        (Err(AwsErrorKind::NoCapacity), before),
+        (Err(AwsErrorKind::TokenSpent), before),
+        (Err(AwsErrorKind::Throttled), Some(world.now)),
+        (Err(AwsErrorKind::Other), Some(world.now)),
+        (Ok("i-1"), Some(world.now)),
+    ] {
+        let mut memory = memory.clone();
+        settle(&mut memory, &Outcomes { last_launch: before, ..outcome(&launch, result) }, world.now);
+        assert_eq!(memory.last_launch, last_launch, "{result:?}");
+    }
+}
+
+#[test]
 fn any_other_error_leaves_the_intent_as_it_is() {
     for kind in [
         AwsErrorKind::NotFound,

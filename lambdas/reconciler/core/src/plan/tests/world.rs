@@ -137,7 +137,7 @@ impl World {
         if let Some(registry) = planned.registry.clone().filter(|_| self.can_publish) {
             self.registry = Some(registry);
         }
-        let mut outcomes = Outcomes::default();
+        let mut outcomes = Outcomes { last_launch: planned.last_launch, ..Outcomes::default() };
         for launch in &planned.launches {
             let result = self.launch(launch);
             outcomes.launched.push((launch.clone(), result));
