@@ -91,6 +91,39 @@ impl Lane {
     }
 }
 
+/// Lanes that wait for a connection.
+///
+/// As many as were used at once come back at once, and most of them are not needed again soon. So
+/// what lay idle since the last look is halved at each.
+#[derive(Debug, Default)]
+pub(crate) struct Spare {
+    lanes: Vec<Lane>,
+    /// The fewest since the last look: so many were not needed.
+    least: usize,
+}
+
+impl Spare {
+    pub(crate) fn take(&mut self) -> Option<Lane> {
+        let lane = self.lanes.pop();
+        self.least = self.least.min(self.lanes.len());
+        lane
+    }
+
+    pub(crate) fn put(&mut self, lane: Lane) {
+        self.lanes.push(lane);
+    }
+
+    pub(crate) fn trim(&mut self) {
+        self.lanes.drain(..self.least.div_ceil(2).min(self.lanes.len()));
+        self.least = self.lanes.len();
+        self.lanes.shrink_to(2 * self.least);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.lanes.clear();
+    }
+}
+
 /// The lane's life.
 async fn serve(thread: Rc<Thread>, slot: Rc<Slot>) -> Infallible {
     let mut buffers = Buffers::default();

@@ -22,7 +22,7 @@ use crate::Config;
 use crate::connection::Connection;
 use crate::deadline::{Deadlines, SWEEP};
 use crate::http::request::{Method, Version};
-use crate::lane::Lane;
+use crate::lane::{Lane, Spare};
 use crate::limits::{Limits, READ_BUFFER};
 use crate::metrics::Counters;
 use crate::refusal::Refusal;
@@ -34,11 +34,8 @@ use crate::upstream::Pools;
 /// After a failed accept, usually for want of descriptors: somebody has to hang up first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Lanes kept for later; each is a few KiB, and more than this at once is a rare burst.
-const MAX_SPARE_LANES: usize = 256;
-
-/// Idle connections to workers are looked through once in so many sweeps: once a second.
-const SWEEPS_PER_POOL_SWEEP: u32 = 20;
+/// What is kept for later is looked through once in so many sweeps: once a second.
+const SWEEPS_PER_TIDYING: u32 = 20;
 
 /// What all threads have in common.
 #[derive(Clone, Debug)]
@@ -68,7 +65,7 @@ pub(crate) struct Thread {
     pub(crate) scratch: RefCell<Box<[u8]>>,
     pub(crate) rng: RefCell<SmallRng>,
     pub(crate) budget: RefCell<Budget>,
-    lanes: RefCell<Vec<Lane>>,
+    lanes: RefCell<Spare>,
     open: Cell<usize>,
     all_closed: Notify,
     max_open: usize,
@@ -120,15 +117,12 @@ impl Thread {
     }
 
     pub(crate) fn lane(self: &Rc<Self>) -> Lane {
-        let spare = self.lanes.borrow_mut().pop();
+        let spare = self.lanes.borrow_mut().take();
         spare.unwrap_or_else(|| Lane::new(Rc::clone(self)))
     }
 
     pub(crate) fn put_back(&self, lane: Lane) {
-        let mut lanes = self.lanes.borrow_mut();
-        if lanes.len() < MAX_SPARE_LANES {
-            lanes.push(lane);
-        }
+        self.lanes.borrow_mut().put(lane);
     }
 
     pub(crate) fn opened(&self) {
@@ -238,23 +232,28 @@ fn admit(thread: &Rc<Thread>, stream: TcpStream, peer: std::net::IpAddr, protoco
 async fn keep_time(thread: &Rc<Thread>) {
     let mut sweeps = interval(SWEEP);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut until_pools = SWEEPS_PER_POOL_SWEEP;
+    let mut until_tidying = SWEEPS_PER_TIDYING;
     loop {
         sweeps.tick().await;
         thread.deadlines.sweep();
-        until_pools -= 1;
-        if until_pools == 0 {
-            until_pools = SWEEPS_PER_POOL_SWEEP;
-            let max_age_ms = u64::try_from(thread.limits().idle_worker.as_millis()).unwrap_or(u64::MAX);
-            poll_fn(|cx| {
-                let table = thread.shared.fleet.table();
-                let workers = table.workers.iter().map(|worker| &**worker);
-                thread.pools.borrow_mut().sweep(&workers, thread.deadlines.now_ms(), max_age_ms, cx);
-                Poll::Ready(())
-            })
-            .await;
+        until_tidying -= 1;
+        if until_tidying == 0 {
+            until_tidying = SWEEPS_PER_TIDYING;
+            thread.lanes.borrow_mut().trim();
+            tidy_pools(thread).await;
         }
     }
+}
+
+async fn tidy_pools(thread: &Thread) {
+    let max_age_ms = u64::try_from(thread.limits().idle_worker.as_millis()).unwrap_or(u64::MAX);
+    poll_fn(|cx| {
+        let table = thread.shared.fleet.table();
+        let workers = table.workers.iter().map(|worker| &**worker);
+        thread.pools.borrow_mut().sweep(&workers, thread.deadlines.now_ms(), max_age_ms, cx);
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// Waits for the requests in flight; idle connections end at once.
