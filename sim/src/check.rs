@@ -108,30 +108,59 @@ impl Checks {
     }
 
     pub fn begin_calm(&mut self, now: Millis, s3: &S3, ec2: &Ec2) {
-        let desired =
-            s3.memory().and_then(|memory| memory.desired).map_or(0, |desired| desired.get() as usize);
-        let is_paused = s3.memory().is_none_or(|memory| {
+        let desired = s3.desired.as_ref().map_or(0, |desired| desired.get() as usize);
+        let is_excused = s3.memory().is_none_or(|memory| {
+            let rest = Rest { memory, now, ec2 };
             memory.boots.values().any(|boots| boots.failures >= 2)
-                || memory.losses.len() + losses_to_come(memory, now, ec2) >= 3 * desired + 10
+                || memory.losses.len() + rest.losses_to_come() >= 3 * desired + 10
                 || !memory.dark_zones.is_empty()
+                || rest.boots()
+                || rest.is_at_cap(desired)
         });
-        // A boot that will fail, or was begun just now and may, takes its three minutes first.
-        let boots =
-            ec2.live(Role::Worker).any(|(_, machine)| !machine.can_boot() || machine.serves_from() > now);
-        self.calm = Some(Calm { since: now, restored: None, is_excused: is_paused || boots });
+        self.calm = Some(Calm { since: now, restored: None, is_excused });
     }
 }
 
-/// Workers that memory is going to count as lost: those that are, and it was too blind to notice, and
-/// those that a round under way may hear for the second time not at all.
-fn losses_to_come(memory: &Memory, now: Millis, ec2: &Ec2) -> usize {
-    let is_up = |slot: &Slot| {
-        let index = slot.worker.as_ref().and_then(|id| ec2.find(id));
-        index.is_some_and(|index| ec2.machines[index].is_up(now))
-    };
-    let is_counted = |slot: &Slot| slot.phase == Phase::Dead;
-    let is_at_risk = |slot: &Slot| slot.phase == Phase::Suspect || !is_up(slot);
-    memory.slots.values().filter(|slot| !is_counted(slot) && is_at_risk(slot)).count()
+/// What a storm has left, and what memory knows of it.
+struct Rest<'a> {
+    memory: &'a Memory,
+    now: Millis,
+    ec2: &'a Ec2,
+}
+
+impl Rest<'_> {
+    fn is_up(&self, slot: &Slot) -> bool {
+        let index = slot.worker.as_ref().and_then(|id| self.ec2.find(id));
+        index.is_some_and(|index| self.ec2.machines[index].is_up(self.now))
+    }
+
+    /// Workers that memory is going to count as lost: those that are, and it was too blind to notice,
+    /// and those that a round under way may hear for the second time not at all.
+    fn losses_to_come(&self) -> usize {
+        let is_at_risk = |slot: &&Slot| slot.phase == Phase::Suspect || !self.is_up(slot);
+        let slots = self.memory.slots.values();
+        slots.filter(|slot| slot.phase != Phase::Dead).filter(is_at_risk).count()
+    }
+
+    /// Whether a boot goes on that will fail, or was begun just now and may: it takes its three minutes
+    /// first. An instance that does not answer is a boot to each memory that does not know that it
+    /// served.
+    fn boots(&self) -> bool {
+        let has_served = |id: &WorkerId| {
+            let is_its = |slot: &Slot| slot.served && slot.worker.as_ref() == Some(id);
+            self.memory.leaving.contains_key(id) || self.memory.slots.values().any(is_its)
+        };
+        let mut silent = self.ec2.live(Role::Worker).filter(|(_, machine)| !machine.is_up(self.now));
+        silent.any(|(_, machine)| !has_served(&machine.row.id))
+    }
+
+    /// Where none of so many answers, one more is launched each half hour.
+    fn is_at_cap(&self, desired: usize) -> bool {
+        let is_live =
+            |id: &&WorkerId| self.ec2.find(id).is_some_and(|index| self.ec2.machines[index].is_live());
+        let number = self.memory.slots.len() + self.memory.leaving.keys().filter(is_live).count();
+        number >= 2 * desired + 2 && !self.memory.slots.values().any(|slot| self.is_up(slot))
+    }
 }
 
 impl World {

@@ -176,11 +176,6 @@ impl Machine {
         self.knock(now) == Probe::Answered
     }
 
-    /// Whether it will ever serve.
-    pub fn can_boot(&self) -> bool {
-        self.serves_from != NEVER
-    }
-
     pub fn serves_from(&self) -> Millis {
         self.serves_from
     }
