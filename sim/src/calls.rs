@@ -126,6 +126,7 @@ impl World {
         self.check_commit(before, memory);
         if let Some(running) = self.invocations[number].as_mut() {
             running.committed = Some(memory.clone());
+            running.committed_at = self.now;
         }
     }
 

@@ -455,27 +455,28 @@ impl World {
     }
 
     /// One that arrives after its time-out may meet a slot that was given to another: then it is an
-    /// orphan, and S14 says that it goes.
+    /// orphan, and S14 says that it goes. The same is true of one that a lost memory intended.
     pub fn check_launched(&mut self, index: usize, launch: &Launch) {
-        let key = (launch.role, launch.slot, launch.attempt, launch.release.clone());
-        let id = self.ec2.machines[index].row.id.clone();
         let last_loss = self.checks.lost.last().copied().unwrap_or(-1);
-        if let Some(before) = self.checks.lives.insert(key, index) {
-            let before = &self.ec2.machines[before];
-            let was_forgotten = before.launched <= last_loss || before.is_orphan;
-            if was_forgotten {
-                return;
+        let machine = &mut self.ec2.machines[index];
+        machine.intended = self.intended;
+        machine.is_orphan = self.is_late;
+        let id = machine.row.id.clone();
+        let is_forgotten = self.intended <= last_loss;
+        if !is_forgotten {
+            let key = (launch.role, launch.slot, launch.attempt, launch.release.clone());
+            let before = self.checks.lives.insert(key, index).map(|before| &self.ec2.machines[before]);
+            let is_known = |before: &&Machine| before.intended > last_loss && !before.is_orphan;
+            if let Some(before) = before.filter(is_known).map(|before| before.row.id.clone()) {
+                let (slot, attempt) = (launch.slot, launch.attempt);
+                return self.violate("S2", format!("slot {slot} attempt {attempt} is {before} and {id}"));
             }
-            let before = before.row.id.clone();
-            return self.violate(
-                "S2",
-                format!("slot {} attempt {} is {before} and {id}", launch.slot, launch.attempt),
-            );
-        }
-        if self.is_late {
-            self.ec2.machines[index].is_orphan = true;
         }
         if launch.role == Role::LoadBalancer || self.is_late {
+            return;
+        }
+        self.check_budget();
+        if is_forgotten {
             return;
         }
         let memory = self.s3.memory().cloned();
@@ -487,14 +488,13 @@ impl World {
                 && !machine.record.was_leaving
                 && !machine.record.was_given_up
                 && machine.row.slot == Some(launch.slot)
-                && machine.launched > last_loss
+                && machine.intended > last_loss
                 && !is_leaving(&machine.row.id)
         });
         if let Some((_, twin)) = twin {
             let twin = twin.row.id.clone();
-            return self.violate("S2", format!("slot {} has {twin} and now {id}", launch.slot));
+            self.violate("S2", format!("slot {} has {twin} and now {id}", launch.slot));
         }
-        self.check_budget();
     }
 
     fn check_budget(&mut self) {

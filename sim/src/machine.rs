@@ -34,6 +34,8 @@ pub struct Machine {
     /// Whether the stack's tags are on it, and it came about without us.
     pub is_orphan: bool,
     pub launched: Millis,
+    /// When the memory was written that intends its launch.
+    pub intended: Millis,
     /// EC2's listing leaves it out until then.
     pub visible_from: Millis,
     runs_from: Millis,
@@ -99,6 +101,7 @@ impl Machine {
             token,
             is_orphan: false,
             launched,
+            intended: launched,
             visible_from: launched,
             runs_from: launched + boot.pending,
             net_from: launched + boot.pending + boot.network,

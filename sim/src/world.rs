@@ -50,6 +50,8 @@ pub struct World {
     pub course: Course,
     /// The effect that arrives now was given up by its sender.
     pub is_late: bool,
+    /// When the memory was written that intends it.
+    pub intended: Millis,
 }
 
 /// Conditions that last for a while.
@@ -98,6 +100,7 @@ pub struct Running {
     pub read: Option<Arc<Memory>>,
     /// What it wrote last, as the bucket has it.
     pub committed: Option<Arc<Memory>>,
+    pub committed_at: Millis,
 }
 
 #[derive(Default)]
@@ -134,6 +137,7 @@ enum Happening {
 pub struct Parcel {
     effect: Option<Effect>,
     event: Option<Event>,
+    intended: Millis,
 }
 
 impl PartialEq for Parcel {
@@ -201,6 +205,7 @@ impl World {
             deployments: 1,
             course: Course::default(),
             is_late: false,
+            intended: 0,
             scenario,
         };
         world.at(0, Happening::Minute);
@@ -243,11 +248,13 @@ impl World {
             Happening::Invoke(scheduled) => self.invoke(scheduled),
             Happening::Arrive(number, parcel) => {
                 if let Some(effect) = parcel.effect {
+                    self.intended = parcel.intended;
                     self.arrive(number, effect);
                 }
             }
             Happening::ArriveLate(number, parcel) => {
                 if let Some(effect) = parcel.effect {
+                    self.intended = parcel.intended;
                     self.is_late = true;
                     self.arrive(number, effect);
                     self.is_late = false;
@@ -362,6 +369,7 @@ impl World {
             shown_dead: Vec::new(),
             read: None,
             committed: None,
+            committed_at: 0,
         }));
         self.tell(|| format!("invocation {number} begins (skew {skew} ms, slowness {slowness})"));
         self.at(self.now + CUT, Happening::Cut(number));
@@ -377,6 +385,7 @@ impl World {
                 return;
             }
             let Some(running) = self.invocations[number].as_ref() else { return };
+            let intended = running.committed_at;
             if let Effect::Sleep { until } = effect {
                 let until = until.as_millisecond() - timestamp(0).as_millisecond() - running.skew;
                 self.answer_at(number, until.max(self.now + 1), Event::Woke);
@@ -394,7 +403,7 @@ impl World {
             if self.checks.violation.is_some() {
                 return;
             }
-            let parcel = Parcel { effect: Some(effect), event: None };
+            let parcel = Parcel { effect: Some(effect), event: None, intended };
             self.at(self.now + way, Happening::Arrive(number, Box::new(parcel)));
         }
     }
@@ -422,7 +431,7 @@ impl World {
         if self.is_late {
             return;
         }
-        let parcel = Parcel { effect: None, event: Some(event) };
+        let parcel = Parcel { effect: None, event: Some(event), intended: self.intended };
         self.at(at, Happening::Answer(number, Box::new(parcel)));
     }
 
@@ -433,7 +442,7 @@ impl World {
     }
 
     pub fn arrive_late(&mut self, number: usize, at: Millis, effect: Effect) {
-        let parcel = Parcel { effect: Some(effect), event: None };
+        let parcel = Parcel { effect: Some(effect), event: None, intended: self.intended };
         self.at(at, Happening::ArriveLate(number, Box::new(parcel)));
     }
 

@@ -57,6 +57,9 @@ fn what_was_found_once_does_not_come_back() {
         (1_043_059, "an old worker of a lost memory is taken for the launch of a new release"),
         (1_049_326, "workers that died during an outage of S3 bring the pause for losses after it"),
         (1_053_403, "an instance that EC2 shows late is given up, and lives"),
+        (1_082_439, "a launch that EC2 refuses uses up the half hour of the one that is allowed"),
+        (1_095_956, "a launch is repeated with a lost memory and gives an instance that died meanwhile"),
+        (1_107_450, "a launch of a lost memory arrives late"),
     ];
     for (seed, story) in found {
         let outcome = run_seed(Scenario::stormy(seed, 6 * HOUR), BTreeSet::new(), false);
