@@ -65,7 +65,7 @@ mod tests {
             admin_listen: None,
             policy: crate::Policy::P2c,
             threads: None,
-            certificate: None,
+            tls: None,
             tls_listen: None,
             non_idempotent: crate::NonIdempotent::Never,
             logs_access: false,

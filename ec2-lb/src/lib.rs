@@ -70,7 +70,7 @@ pub use limits::Limits;
 pub use retry::NonIdempotent;
 pub use settings::Settings;
 pub use source::{Look, LookError, RegistrySource, S3Source, Version};
-pub use tls::{Certificate, CertificateFiles};
+pub use tls::{CertificateSource, CertificateWatch};
 
 /// What a running load balancer is told, apart from its sockets and its source of workers.
 #[derive(Clone, Debug)]
@@ -91,18 +91,9 @@ impl Config {
 #[derive(Debug)]
 pub struct Sockets {
     pub plain: Vec<std::net::TcpListener>,
-    /// As many as of `plain`, and a certificate for them.
-    pub tls: Option<(Vec<std::net::TcpListener>, Secure)>,
+    /// As many as of `plain`, and what TLS is spoken with.
+    pub tls: Option<(Vec<std::net::TcpListener>, CertificateWatch)>,
     pub admin: TcpListener,
-}
-
-/// What TLS is spoken with.
-#[derive(Debug)]
-pub struct Secure {
-    pub certificate: Certificate,
-    pub files: CertificateFiles,
-    /// What was loaded, see [`Certificate::load`].
-    pub held: Option<Vec<u8>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -127,8 +118,8 @@ pub async fn run(
     let metrics = Arc::new(metrics::Metrics::new(plain.len()));
     let fleet = Arc::new(table::Fleet::new(Arc::clone(&metrics)));
     let (refresh, refreshes) = mpsc::channel(admin::MAX_WAITING_REFRESHES);
-    let (tls, secure) = tls.unzip();
-    let certificate = secure.as_ref().map(|secure| secure.certificate.clone()).unwrap_or_default();
+    let (tls, watch_certificate) = tls.unzip();
+    let certificate = watch_certificate.as_ref().map(|watch| watch.certificate.clone()).unwrap_or_default();
 
     let mut background = JoinSet::new();
     background.spawn({
@@ -152,14 +143,13 @@ pub async fn run(
             "the admin port"
         }
     });
-    background.spawn({
-        let (certificate, every) = (certificate.clone(), config.limits.certificate_every);
-        async move {
-            let (files, held) = secure.map(|secure| (secure.files, secure.held)).unzip();
-            tls::follow(&certificate, files, held.flatten(), every).await;
+    if let Some(watch) = watch_certificate {
+        let every = config.limits.certificate_every;
+        background.spawn(async move {
+            watch.follow(every).await;
             "the certificate's watch"
-        }
-    });
+        });
+    }
 
     let shared = thread::Shared {
         waiting: Arc::new(Semaphore::new(config.limits.held)),

@@ -59,7 +59,8 @@ pub struct Limits {
     pub connections: usize,
     /// Between two active checks of a worker.
     pub check_every: Duration,
-    /// Between two looks at the certificate's files. Certificates change every few weeks.
+    /// Between two looks at the certificate. It changes every few weeks, and each look at S3 costs as
+    /// much as one at the registry.
     pub certificate_every: Duration,
     /// For one active check; `/healthcheck` touches nothing outside the process.
     pub check_timeout: Duration,
@@ -86,7 +87,7 @@ impl Default for Limits {
             idle_worker: Duration::from_secs(20),
             idle_per_worker: 256,
             connections: 20_000,
-            certificate_every: Duration::from_secs(5),
+            certificate_every: Duration::from_secs(20),
             check_every: Duration::from_secs(1),
             check_timeout: Duration::from_secs(1),
         }

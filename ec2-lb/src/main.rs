@@ -8,7 +8,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use ec2_lb::identity::Addresses;
-use ec2_lb::{Certificate, Config, S3Source, Secure, Settings, Sockets, aws, identity, listen};
+use ec2_lb::settings::TlsFrom;
+use ec2_lb::{
+    CertificateSource, CertificateWatch, Config, S3Source, Settings, Sockets, aws, identity, listen,
+};
 use fleet::settings::{EX_USAGE, Env};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -45,21 +48,24 @@ async fn start(settings: Settings) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let Addresses { listen, admin, tls } = identity::addresses(&settings).await?;
     let threads = settings.threads.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-    let secure = settings.certificate.map(|files| -> anyhow::Result<_> {
-        let (certificate, mut held) = (Certificate::default(), None);
-        certificate.load(&files, &mut held)?;
-        Ok((bind(tls, threads)?, Secure { certificate, files, held }))
-    });
+    let client = aws::s3_client(&aws::sdk_config().await);
+    let secure = match settings.tls {
+        None => None,
+        Some(from) => {
+            let source = certificate_source(from, &client, &settings.control_bucket);
+            Some((bind(tls, threads)?, watch(source).await?))
+        }
+    };
     let sockets = Sockets {
         plain: bind(listen, threads)?,
-        tls: secure.transpose()?,
+        tls: secure,
         admin: TcpListener::bind(admin)
             .await
             .with_context(|| format!("cannot listen on {admin}, the admin address"))?,
     };
     let tls = sockets.tls.is_some().then_some(tls).map(tracing::field::display);
     tracing::info!(stack = %settings.stack, %listen, tls, %admin, threads, policy = %settings.policy, "the load balancer serves");
-    let source = S3Source::new(aws::s3_client(&aws::sdk_config().await), settings.control_bucket);
+    let source = S3Source::new(client, settings.control_bucket);
     let config = Config {
         non_idempotent: settings.non_idempotent,
         logs_access: settings.logs_access,
@@ -67,6 +73,24 @@ async fn start(settings: Settings) -> anyhow::Result<()> {
     };
     ec2_lb::run(config, sockets, source, shutdown).await?;
     Ok(())
+}
+
+fn certificate_source(from: TlsFrom, client: &aws_sdk_s3::Client, bucket: &str) -> CertificateSource {
+    match from {
+        TlsFrom::Files { certificate, key } => CertificateSource::Files { certificate, key },
+        TlsFrom::Bucket => CertificateSource::Bucket { client: client.clone(), bucket: bucket.to_owned() },
+    }
+}
+
+/// Files that a person has named must be right from the start. The object in S3 is looked for again:
+/// plain text is served meanwhile.
+async fn watch(source: CertificateSource) -> anyhow::Result<CertificateWatch> {
+    let must_be_there = matches!(source, CertificateSource::Files { .. });
+    let mut watch = CertificateWatch::new(source);
+    match watch.look().await {
+        Err(error) if must_be_there => Err(error.into()),
+        Ok(_) | Err(_) => Ok(watch),
+    }
 }
 
 fn bind(addr: SocketAddr, threads: usize) -> anyhow::Result<Vec<std::net::TcpListener>> {

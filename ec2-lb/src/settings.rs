@@ -13,7 +13,6 @@ use fleet::settings::{Reader, SettingsError, Vars};
 
 use crate::balance::Policy;
 use crate::retry::NonIdempotent;
-use crate::tls::CertificateFiles;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -29,8 +28,9 @@ pub struct Settings {
     pub policy: Policy,
     /// `VIGIA_THREADS`; as many as this process may use cores when not set.
     pub threads: Option<NonZeroUsize>,
-    /// `VIGIA_TLS_CERT` and `VIGIA_TLS_KEY`: files in PEM; TLS is spoken when they are given.
-    pub certificate: Option<CertificateFiles>,
+    /// `VIGIA_TLS_CERT` and `VIGIA_TLS_KEY`, files in PEM; or `VIGIA_TLS`: `1` for the certificate in
+    /// the control bucket.
+    pub tls: Option<TlsFrom>,
     /// `VIGIA_TLS_LISTEN`; the address of `listen` and the TLS port when not set.
     pub tls_listen: Option<SocketAddr>,
     /// `VIGIA_RETRY_NON_IDEMPOTENT`: `1` to repeat a POST that may have arrived at a worker that died.
@@ -56,6 +56,7 @@ impl Settings {
         if certificate.is_some() != key.is_some() {
             reader.problem("VIGIA_TLS_CERT and VIGIA_TLS_KEY belong together; set both or none");
         }
+        let from_bucket = reader.or("VIGIA_TLS", Switch(false), "1");
         let tls_listen = reader.optional("VIGIA_TLS_LISTEN", "10.0.0.10:5443");
         let repeats = reader.or("VIGIA_RETRY_NON_IDEMPOTENT", Switch(false), "1");
         let logs_access = reader.or("VIGIA_ACCESS_LOG", Switch(false), "1");
@@ -68,9 +69,11 @@ impl Settings {
                 admin_listen,
                 policy: policy?,
                 threads,
-                certificate: certificate
-                    .zip(key)
-                    .map(|(certificate, key)| CertificateFiles { certificate, key }),
+                tls: match (certificate.zip(key), from_bucket?) {
+                    (Some((certificate, key)), _) => Some(TlsFrom::Files { certificate, key }),
+                    (None, Switch(true)) => Some(TlsFrom::Bucket),
+                    (None, Switch(false)) => None,
+                },
                 tls_listen,
                 non_idempotent: if repeats?.0 { NonIdempotent::Repeat } else { NonIdempotent::Never },
                 logs_access: logs_access?.0,
@@ -78,6 +81,13 @@ impl Settings {
             })
         })
     }
+}
+
+/// Where the certificate is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsFrom {
+    Files { certificate: PathBuf, key: PathBuf },
+    Bucket,
 }
 
 /// `1` or `0`.

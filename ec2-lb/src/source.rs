@@ -33,11 +33,11 @@ pub enum Look {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LookError {
-    #[error("S3 did not give the registry")]
+    #[error("S3 did not give the object")]
     Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("S3 did not give the registry within {OPERATION_TIMEOUT:?}")]
+    #[error("S3 did not give the object within {OPERATION_TIMEOUT:?}")]
     TimedOut,
-    #[error("the registry is larger than {} bytes", Registry::MAX_BYTES)]
+    #[error("the object is larger than it can be")]
     TooLarge,
     #[error("the registry is not what this version understands")]
     NotARegistry(#[source] serde_json::Error),
@@ -106,6 +106,23 @@ impl RegistrySource for S3Source {
     async fn look(&mut self, held: Option<&Version>) -> Result<Look, LookError> {
         tokio::time::timeout(OPERATION_TIMEOUT, self.get(held)).await.unwrap_or(Err(LookError::TimedOut))
     }
+}
+
+/// Reads a small object; `None` if there is none.
+pub(crate) async fn read_object(
+    client: &aws_sdk_s3::Client,
+    bucket: &str,
+    key: &str,
+    max: usize,
+) -> Result<Option<Vec<u8>>, LookError> {
+    let read = async {
+        match client.get_object().bucket(bucket).key(key).send().await {
+            Ok(object) => read_at_most(object.body, max).await.map(Some),
+            Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => Ok(None),
+            Err(error) => Err(LookError::Unreadable(error.into())),
+        }
+    };
+    tokio::time::timeout(OPERATION_TIMEOUT, read).await.unwrap_or(Err(LookError::TimedOut))
 }
 
 async fn read_at_most(mut body: ByteStream, max: usize) -> Result<Vec<u8>, LookError> {

@@ -1,83 +1,157 @@
 //! The certificate for the TLS port, read again when it changes.
 //!
 //! A certificate is replaced long before it expires, usually by a program; nobody should have to
-//! restart a load balancer for it. New connections get the new one. A file that cannot be used
-//! leaves the old one in force, with a line in the log.
+//! restart a load balancer for it. New connections get the new one. One that cannot be used leaves
+//! the old one in force, with a line in the log.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use fleet::telemetry::error_chain;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig, crypto::aws_lc_rs};
 
-/// Where the certificate and its key are, both in PEM; the chain follows the certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateFiles {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
+use crate::source;
+
+/// A chain of a dozen certificates and a large key are 30 KiB.
+const MAX_BYTES: usize = 256 * 1024;
+
+/// Where the certificate, its chain and its key are, all in PEM.
+pub enum CertificateSource {
+    Files {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
+    /// One object in the control bucket, see `fleet::keys::CERTIFICATE`.
+    Bucket {
+        client: aws_sdk_s3::Client,
+        bucket: String,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    #[error("{path} cannot be read; it must hold a {what} in PEM", path = path.display())]
-    Unreadable {
+    #[error("{} cannot be read", .path.display())]
+    File {
         path: PathBuf,
-        what: &'static str,
         #[source]
-        source: pem::Error,
+        source: std::io::Error,
     },
-    #[error("{} holds no certificate", .0.display())]
-    Empty(PathBuf),
+    #[error("S3 did not give the certificate")]
+    Bucket(#[source] source::LookError),
+    #[error("no certificate is stored")]
+    Missing,
+    #[error("the certificate is not PEM")]
+    NotCertificates(#[source] pem::Error),
+    #[error("there is no private key in PEM")]
+    NoKey(#[source] pem::Error),
     #[error("certificate and key cannot be used together")]
     Unusable(#[source] rustls::Error),
 }
 
-/// The certificate in force.
+impl fmt::Debug for CertificateSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Files { certificate, .. } => write!(f, "Files({})", certificate.display()),
+            Self::Bucket { bucket, .. } => write!(f, "Bucket({bucket})"),
+        }
+    }
+}
+
+impl CertificateSource {
+    async fn read(&self) -> Result<Vec<u8>, CertificateError> {
+        match self {
+            Self::Files { certificate, key } => {
+                let mut bundle = read_file(certificate).await?;
+                bundle.push(b'\n');
+                bundle.extend_from_slice(&read_file(key).await?);
+                Ok(bundle)
+            }
+            Self::Bucket { client, bucket } => {
+                source::read_object(client, bucket, fleet::keys::CERTIFICATE, MAX_BYTES)
+                    .await
+                    .map_err(CertificateError::Bucket)?
+                    .ok_or(CertificateError::Missing)
+            }
+        }
+    }
+}
+
+async fn read_file(path: &PathBuf) -> Result<Vec<u8>, CertificateError> {
+    tokio::fs::read(path).await.map_err(|source| CertificateError::File { path: path.clone(), source })
+}
+
+/// The certificate in force, if there is one yet.
 #[derive(Clone, Debug, Default)]
-pub struct Certificate(Arc<ArcSwapOption<ServerConfig>>);
+pub(crate) struct Certificate(Arc<ArcSwapOption<ServerConfig>>);
 
 impl Certificate {
     pub(crate) fn current(&self) -> Option<Arc<ServerConfig>> {
         self.0.load_full()
     }
+}
 
-    /// Reads the files, and says whether they hold something else than before.
-    pub fn load(
-        &self,
-        files: &CertificateFiles,
-        held: &mut Option<Vec<u8>>,
-    ) -> Result<bool, CertificateError> {
-        let key = PrivateKeyDer::from_pem_file(&files.key)
-            .map_err(|source| unreadable(&files.key, "private key", source))?;
-        let chain = CertificateDer::pem_file_iter(&files.certificate)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|source| unreadable(&files.certificate, "certificate", source))?;
-        let mut content = key.secret_der().to_vec();
-        chain.iter().for_each(|certificate| content.extend_from_slice(certificate));
-        if held.as_ref() == Some(&content) {
+/// Keeps the certificate in force equal to what a source has.
+#[derive(Debug)]
+pub struct CertificateWatch {
+    pub(crate) certificate: Certificate,
+    source: CertificateSource,
+    /// What is in force, as it was read.
+    held: Vec<u8>,
+}
+
+impl CertificateWatch {
+    pub fn new(source: CertificateSource) -> Self {
+        Self { certificate: Certificate::default(), source, held: Vec::new() }
+    }
+
+    /// Looks once, and says whether the certificate is another one than before.
+    pub async fn look(&mut self) -> Result<bool, CertificateError> {
+        let bundle = self.source.read().await?;
+        if bundle == self.held {
             return Ok(false);
         }
-        if chain.is_empty() {
-            return Err(CertificateError::Empty(files.certificate.clone()));
-        }
-        self.0.store(Some(Arc::new(config(chain, key)?)));
-        *held = Some(content);
+        self.certificate.0.store(Some(Arc::new(config(&bundle)?)));
+        self.held = bundle;
         Ok(true)
+    }
+
+    /// Looks every so often, for as long as it is polled.
+    pub(crate) async fn follow(mut self, every: Duration) {
+        let mut trouble = None;
+        loop {
+            match self.look().await {
+                Ok(is_new) => {
+                    trouble = None;
+                    if is_new {
+                        tracing::info!("there is a new certificate; new connections get it");
+                    }
+                }
+                Err(error) => {
+                    let text = error_chain(&error);
+                    if trouble.as_ref() != Some(&text) {
+                        tracing::warn!(
+                            error = text,
+                            "the certificate cannot be used; the last one stays in force"
+                        );
+                    }
+                    trouble = Some(text);
+                }
+            }
+            tokio::time::sleep(every).await;
+        }
     }
 }
 
-fn unreadable(path: &std::path::Path, what: &'static str, source: pem::Error) -> CertificateError {
-    CertificateError::Unreadable { path: path.to_owned(), what, source }
-}
-
-fn config(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<ServerConfig, CertificateError> {
+fn config(bundle: &[u8]) -> Result<ServerConfig, CertificateError> {
+    let chain = CertificateDer::pem_slice_iter(bundle)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(CertificateError::NotCertificates)?;
+    let key = PrivateKeyDer::from_pem_slice(bundle).map_err(CertificateError::NoKey)?;
     let build = || {
         let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
@@ -90,36 +164,4 @@ fn config(
         Ok::<_, rustls::Error>(config)
     };
     build().map_err(CertificateError::Unusable)
-}
-
-/// Looks at the files for as long as it is polled. `held` is what [`Certificate::load`] has left.
-pub(crate) async fn follow(
-    certificate: &Certificate,
-    files: Option<CertificateFiles>,
-    mut held: Option<Vec<u8>>,
-    every: Duration,
-) {
-    let Some(files) = files else { return std::future::pending().await };
-    let mut trouble = None;
-    loop {
-        tokio::time::sleep(every).await;
-        match certificate.load(&files, &mut held) {
-            Ok(is_new) => {
-                trouble = None;
-                if is_new {
-                    tracing::info!("the certificate has changed; new connections get the new one");
-                }
-            }
-            Err(error) => {
-                let text = error_chain(&error);
-                if trouble.as_ref() != Some(&text) {
-                    tracing::warn!(
-                        error = text,
-                        "the certificate cannot be used; the old one stays in force"
-                    );
-                }
-                trouble = Some(text);
-            }
-        }
-    }
 }

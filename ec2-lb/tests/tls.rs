@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ec2_lb::{CertificateFiles, Limits};
+use ec2_lb::{CertificateSource, Limits};
 use support::{FakeWorker, Lb, eventually, ok, read_until, short, with};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -16,15 +16,22 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Writes a new self-signed certificate; whoever trusts it is given.
-fn issue(dir: &Path) -> (CertificateFiles, ClientConfig) {
+fn issue(dir: &Path) -> (CertificateSource, ClientConfig) {
     let issued = rcgen::generate_simple_self_signed(["lb.test".to_owned()]).expect("a certificate");
-    let files = CertificateFiles { certificate: dir.join("cert.pem"), key: dir.join("key.pem") };
-    std::fs::write(&files.certificate, issued.cert.pem()).expect("written");
-    std::fs::write(&files.key, issued.signing_key.serialize_pem()).expect("written");
+    let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+    std::fs::write(&certificate, issued.cert.pem()).expect("written");
+    std::fs::write(&key, issued.signing_key.serialize_pem()).expect("written");
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(issued.cert.der().to_vec())).expect("a root");
     let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    (files, client)
+    (CertificateSource::Files { certificate, key }, client)
+}
+
+/// Handshakes as soon as the load balancer has read the certificate.
+async fn connect_in_time(lb: &Lb, client: &ClientConfig) -> TlsStream<TcpStream> {
+    eventually("there is a certificate", async || connect(lb, client).await, Result::is_ok)
+        .await
+        .expect("a handshake")
 }
 
 async fn connect(lb: &Lb, client: &ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
@@ -50,7 +57,7 @@ async fn serves_tls_beside_plain_text() {
     let dir = tempfile::tempdir().expect("a directory");
     let (files, client) = issue(dir.path());
     let lb = Lb::with_config(with(Limits::default()), Some(files), &[&worker]).await;
-    let mut stream = connect(&lb, &client).await.expect("a handshake");
+    let mut stream = connect_in_time(&lb, &client).await;
     let large =
         [&b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n"[..], &[b'x'; 300_000]].concat();
     let request = [&large[..], b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"].concat();
@@ -66,7 +73,7 @@ async fn a_large_response_passes_a_client_that_reads_slowly() {
     let dir = tempfile::tempdir().expect("a directory");
     let (files, client) = issue(dir.path());
     let lb = Lb::with_config(with(Limits::default()), Some(files), &[&worker]).await;
-    let mut stream = connect(&lb, &client).await.expect("a handshake");
+    let mut stream = connect_in_time(&lb, &client).await;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.expect("it reads");
     let (mut buffer, mut received) = (vec![0; 100_000], 0);
     while let count @ 1.. = stream.read(&mut buffer).await.expect("it ends with a word") {
@@ -83,10 +90,10 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
     let dir = tempfile::tempdir().expect("a directory");
     let (files, old) = issue(dir.path());
     let limits = short(|limits| limits.certificate_every = Duration::from_millis(50));
-    let lb = Lb::with_config(with(limits), Some(files.clone()), &[&worker]).await;
-    let mut open = connect(&lb, &old).await.expect("a handshake");
+    let lb = Lb::with_config(with(limits), Some(files), &[&worker]).await;
+    let mut open = connect_in_time(&lb, &old).await;
 
-    std::fs::write(&files.key, "not a key").expect("written");
+    std::fs::write(dir.path().join("key.pem"), "not a key").expect("written");
     tokio::time::sleep(Duration::from_millis(300)).await;
     connect(&lb, &old).await.expect("the old certificate is still in force");
 

@@ -12,6 +12,9 @@ pub const REGISTRY: &str = "fleet/registry.json";
 pub const ADMIN_TOKEN_HASH: &str = "secrets/admin-token.sha256";
 /// Control bucket: the keys that seal session cookies.
 pub const SESSION_KEYS: &str = "secrets/session-keys.json";
+/// Control bucket: the load balancer's certificate, its chain and its private key, all in PEM and in
+/// one object, so that they change together. Readable by the load balancer's role only.
+pub const CERTIFICATE: &str = "tls/certificate.pem";
 /// Data bucket: prefix of the user objects.
 pub const USERS_PREFIX: &str = "users/";
 /// Data bucket: which profile wrote the users.

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ec2_lb::{
-    Certificate, CertificateFiles, Config, Limits, Look, LookError, Policy, RegistrySource, RunError, Secure,
+    CertificateSource, CertificateWatch, Config, Limits, Look, LookError, Policy, RegistrySource, RunError,
     Sockets, Version, listen,
 };
 use fleet::Registry;
@@ -136,7 +136,11 @@ impl Lb {
         Self::launch(with(limits), source, watch::Sender::new(None), None).await
     }
 
-    pub async fn with_config(config: Config, tls: Option<CertificateFiles>, workers: &[&FakeWorker]) -> Self {
+    pub async fn with_config(
+        config: Config,
+        tls: Option<CertificateSource>,
+        workers: &[&FakeWorker],
+    ) -> Self {
         let listed: Vec<_> = workers.iter().map(|worker| (worker.id.as_str(), worker.addr)).collect();
         let (source, seen) = watch::channel(Some(registry(1, &listed)));
         let lb = Self::launch(config, Channel(seen), source, tls).await;
@@ -148,18 +152,16 @@ impl Lb {
         config: Config,
         from: impl RegistrySource,
         source: watch::Sender<Option<Registry>>,
-        tls: Option<CertificateFiles>,
+        tls: Option<CertificateSource>,
     ) -> Self {
         let plain = listen::bind("127.0.0.1:0".parse().expect("valid"), 2).expect("a free port");
         let admin = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let (addr, admin_addr) = (plain[0].local_addr().expect("bound"), admin.local_addr().expect("bound"));
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async move { drop(stopped.await) };
-        let tls = tls.map(|files| {
-            let (certificate, mut held) = (Certificate::default(), None);
-            certificate.load(&files, &mut held).expect("a certificate");
+        let tls = tls.map(|source| {
             let listeners = listen::bind("127.0.0.1:0".parse().expect("valid"), 2).expect("a free port");
-            (listeners, Secure { certificate, files, held })
+            (listeners, CertificateWatch::new(source))
         });
         let tls_addr = tls.as_ref().map(|(listeners, _)| listeners[0].local_addr().expect("bound"));
         let sockets = Sockets { plain, tls, admin };
