@@ -69,6 +69,7 @@ async fn view(State(admin): State<Admin>) -> Json<Value> {
                 "addr": worker.addr,
                 "in_flight": worker.in_flight(),
                 "ejected": worker.is_out(now),
+                "draining": worker.is_draining(),
                 "requests": worker.requests(),
                 "failures": worker.failures(),
             });

@@ -203,7 +203,8 @@ async fn accept_waiting(thread: &Rc<Thread>, listener: &TcpListener, protocol: P
             Poll::Ready(Ok(accepted)) => Poll::Ready(Some(accepted)),
             Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(None),
         });
-        let Some((stream, peer)) = accepted.await else { return };
+        // Otherwise a task that has done much is told that nothing is there.
+        let Some((stream, peer)) = tokio::task::unconstrained(accepted).await else { return };
         admit(thread, stream, peer.ip(), protocol);
     }
 }
