@@ -60,6 +60,7 @@ fn what_was_found_once_does_not_come_back() {
         (1_082_439, "a launch that EC2 refuses uses up the half hour of the one that is allowed"),
         (1_095_956, "a launch is repeated with a lost memory and gives an instance that died meanwhile"),
         (1_107_450, "a launch of a lost memory arrives late"),
+        (1_147_016, "a launch whose slot was given to another arrives late, with a token of a lost memory"),
     ];
     for (seed, story) in found {
         let outcome = run_seed(Scenario::stormy(seed, 6 * HOUR), BTreeSet::new(), false);
