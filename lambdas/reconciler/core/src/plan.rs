@@ -263,6 +263,11 @@ impl<'a> Tick<'a> {
         self.memory.slots.values().filter(|slot| self.probe_of(slot) == Some(Probe::Answered)).count()
     }
 
+    /// Is asked for each instance on its way out, and the first answer will do.
+    fn somebody_answers(&self) -> bool {
+        self.memory.slots.values().any(|slot| self.probe_of(slot) == Some(Probe::Answered))
+    }
+
     /// Whether workers were asked in this tick and none was heard: the fault may be ours. Even a
     /// refusal has come all the way back.
     fn is_deaf(&self) -> bool {

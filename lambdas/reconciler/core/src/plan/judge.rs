@@ -27,6 +27,8 @@ struct Bench {
     replaced: usize,
     is_many: bool,
     is_panic: bool,
+    /// Terminations of before, so few seconds ago that this tick adds to them.
+    just_now: usize,
     retired: usize,
 }
 
@@ -60,6 +62,8 @@ impl Tick<'_> {
             replaced: (answering + dead).saturating_sub(desired),
             is_many,
             is_panic: dead >= 2 && dead * 2 > served,
+            // A tick that a look asked for may follow another at once.
+            just_now: self.memory.terminations.iter().filter(|at| self.age(**at) < SECOND_LOOK).count(),
             retired: 0,
         }
     }
@@ -68,8 +72,6 @@ impl Tick<'_> {
         let slot = self.memory.slots.get(&number)?;
         let is_seen = slot.worker.as_ref().is_some_and(|id| self.workers.contains_key(id));
         let last = self.memory.terminations.last();
-        // A tick that a look asked for may follow another at once.
-        let just_now = self.memory.terminations.iter().filter(|at| self.age(**at) < SECOND_LOOK).count();
         let most = (bench.served / 10).max(1) + usize::from(planted::is(Bug::VelocityOffByOne));
         let is_often = self.memory.terminations.len() >= (bench.served / 3).max(2)
             && !planted::is(Bug::TerminationsForgotten);
@@ -90,7 +92,7 @@ impl Tick<'_> {
             "many fail; a replacement has to answer first"
         } else if is_panic && (was_just_now || bench.retired > 0 || planted::is(Bug::LostPanicValve)) {
             "most workers fail at once; one a minute is terminated"
-        } else if just_now >= most && !planted::is(Bug::NoVelocity) {
+        } else if bench.just_now + bench.retired >= most && !planted::is(Bug::NoVelocity) {
             "enough were terminated just now"
         } else {
             return None;

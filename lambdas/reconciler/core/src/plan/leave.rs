@@ -88,7 +88,7 @@ impl Tick<'_> {
             LeavingStage::Terminating if planted::is(Bug::BlindReplay) => self.end_again(id),
             LeavingStage::Terminating if leaving.judged && leaving.served => {
                 // Where nobody is desired it is no verdict any more, but the operator's wish.
-                if self.desired() == Some(0) || (self.answering() > 0 && self.probe(id).is_some()) {
+                if self.desired() == Some(0) || (self.somebody_answers() && self.probe(id).is_some()) {
                     self.end_again(id);
                 } else {
                     self.hold(format!("the termination of {id}: no other worker answers"));
@@ -148,7 +148,7 @@ impl Tick<'_> {
             }
         }
         // Of two instances of one slot, the one that answers is kept, else the later attempt.
-        rows.sort_by_key(|row| Reverse((self.probe(&row.id) == Some(Probe::Answered), row.attempt)));
+        rows.sort_by_cached_key(|row| Reverse((self.probe(&row.id) == Some(Probe::Answered), row.attempt)));
         let mut drained = 0;
         for row in rows {
             let age = row.launched.map_or(SignedDuration::ZERO, |launched| self.age(launched));
@@ -179,9 +179,10 @@ impl Tick<'_> {
     }
 
     fn adopt(&mut self, row: &Instance, number: u32, attempt: u32, age: SignedDuration) {
+        let probe = self.probe(&row.id);
         // One that may have served is judged as one that did, with all brakes.
         let served = (self.is_published(&row.id) || age > BOOT_GRACE) && !planted::is(Bug::AdoptedAsNew);
-        let (phase, since) = if served && self.probe(&row.id).is_some() {
+        let (phase, since) = if served && probe.is_some() {
             (Phase::Suspect, self.now)
         } else if served {
             // It was not asked, so it has not been silent either.
@@ -205,7 +206,7 @@ impl Tick<'_> {
         };
         self.memory.slots.insert(number, slot);
         self.record(format!("Adopted {} into slot {number}.", row.id));
-        if self.probe(&row.id) == Some(Probe::Answered) {
+        if probe == Some(Probe::Answered) {
             self.becomes_healthy(number);
         }
     }

@@ -223,14 +223,14 @@ impl Tick<'_> {
         let is_here = |id: &WorkerId| self.workers.get(id).is_some_and(|row| row.state.is_live());
         let leaving = self.memory.leaving.keys().filter(|id| is_here(id)).count();
         let number = slots.len() + leaving;
-        let is_stuck = self.answering() == 0 && number >= 2 * desired + 2 && number < 3 * desired + 6;
+        let is_stuck = !self.somebody_answers() && number >= 2 * desired + 2 && number < 3 * desired + 6;
         let is_pausing = self.memory.last_launch.is_some_and(|last| self.age(last) < LONGEST_PAUSE);
         let valve = usize::from(is_stuck && !is_pausing && !planted::is(Bug::LostCapValve));
         let cap = (2 * desired + 2).saturating_sub(number).max(valve);
         let cap = if planted::is(Bug::NoCap) { usize::MAX } else { cap };
         let booting = slots.values().filter(|slot| is_awaited(slot.phase)).count();
         let is_deaf =
-            self.answering() == 0 && slots.values().any(|slot| slot.served && slot.phase == Phase::Dead);
+            !self.somebody_answers() && slots.values().any(|slot| slot.served && slot.phase == Phase::Dead);
         let is_deaf = is_deaf && !planted::is(Bug::DeafLaunches);
         let deaf = desired.div_ceil(5).max(2).saturating_sub(booting);
         let is_dear = self.memory.losses.len() >= 3 * desired + 10 && !planted::is(Bug::NoLaunchBudget);
