@@ -7,5 +7,7 @@ pub mod reconciler;
 pub mod wire;
 pub mod backend;
 pub mod load;
+pub mod attack;
+pub mod balancer;
 pub mod process;
 pub mod table;

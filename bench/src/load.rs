@@ -9,6 +9,7 @@
 pub mod plan;
 pub mod request;
 pub mod pace;
+pub mod window;
 pub mod transport;
 pub mod connection;
 pub mod generator;

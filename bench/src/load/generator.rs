@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::report::{Failure, Latencies, Report};
 use super::request::{Method, Requests};
 use super::transport::Door;
-use crate::process;
+use super::window::Window;
 
 const CLOCK: Token = Token(usize::MAX);
 /// Between two looks at requests that take too long, and at the time.
@@ -58,19 +58,11 @@ struct Generator<'a> {
     paused: VecDeque<(Instant, usize)>,
     /// Requests under way.
     busy: usize,
-    start: Instant,
-    stage: Stage,
+    window: Window,
     last_sweep: Instant,
     latencies: Latencies,
     report: Report,
     buffer: Vec<u8>,
-}
-
-/// How far the run has come.
-enum Stage {
-    WarmUp,
-    Measuring { since: Instant, cpu: Option<Duration> },
-    Draining { since: Instant },
 }
 
 impl<'a> Generator<'a> {
@@ -88,8 +80,7 @@ impl<'a> Generator<'a> {
             waiting: VecDeque::with_capacity(plan.connections),
             paused: VecDeque::new(),
             busy: 0,
-            start,
-            stage: Stage::WarmUp,
+            window: Window::new(plan, start),
             last_sweep: start,
             latencies: Latencies::new(),
             report: Report::default(),
@@ -108,7 +99,7 @@ impl<'a> Generator<'a> {
     }
 
     fn is_over(&self) -> bool {
-        let Stage::Draining { since } = self.stage else { return false };
+        let Some(since) = self.window.drains_since() else { return false };
         let nothing_is_left = self.busy == 0 && self.pace.as_ref().is_none_or(|pace| pace.left() == 0);
         nothing_is_left || since.elapsed() > self.plan.patience() * 2
     }
@@ -116,20 +107,10 @@ impl<'a> Generator<'a> {
     /// What time brings: the next stage, requests that are due, those that take too long.
     fn go_on(&mut self, poll: &Poll) -> anyhow::Result<()> {
         let now = Instant::now();
-        self.stage = match self.stage {
-            Stage::WarmUp if now >= self.start + self.plan.warm_up() => {
-                Stage::Measuring { since: now, cpu: self.cpu()? }
-            }
-            Stage::Measuring { since, cpu } if now >= since + self.plan.measured() => {
-                self.report.cpu_seconds =
-                    self.cpu()?.zip(cpu).map(|(after, before)| after.saturating_sub(before).as_secs_f64());
-                self.report.seconds = (now - since).as_secs_f64();
-                Stage::Draining { since: now }
-            }
-            Stage::WarmUp => Stage::WarmUp,
-            Stage::Measuring { since, cpu } => Stage::Measuring { since, cpu },
-            Stage::Draining { since } => Stage::Draining { since },
-        };
+        if let Some(measured) = self.window.advance(now)? {
+            self.report.seconds = measured.time.as_secs_f64();
+            self.report.cpu_seconds = measured.cpu.map(|cpu| cpu.as_secs_f64());
+        }
         while !self.waiting.is_empty()
             && let Some(due) = self.pace.as_mut().and_then(|pace| pace.take(now))
         {
@@ -153,10 +134,6 @@ impl<'a> Generator<'a> {
         }
         self.report.latency = self.latencies.summary();
         self.report
-    }
-
-    fn cpu(&self) -> anyhow::Result<Option<Duration>> {
-        self.plan.cpu_of.map(process::family_cpu).transpose()
     }
 
     /// Sends a request on the connection that has waited longest.
@@ -202,11 +179,9 @@ impl<'a> Generator<'a> {
     }
 
     fn count(&mut self, method: Method, due: Instant) {
-        let is_counted = match self.stage {
-            Stage::WarmUp => false,
-            Stage::Measuring { since, .. } => self.pace.is_none() || due >= since,
-            // What was due in time counts, however late it comes.
-            Stage::Draining { .. } => self.pace.is_some(),
+        let is_counted = match self.pace {
+            None => self.window.is_measuring(),
+            Some(_) => self.window.has_begun_by(due),
         };
         if is_counted {
             self.report.answered.count(method);
@@ -245,7 +220,7 @@ impl<'a> Generator<'a> {
         let now = Instant::now();
         let due = match &mut self.pace {
             Some(pace) => pace.take(now),
-            None => (!matches!(self.stage, Stage::Draining { .. })).then_some(now),
+            None => self.window.drains_since().is_none().then_some(now),
         };
         if let Some(due) = due {
             self.ask_next(due, poll);
@@ -258,12 +233,10 @@ impl<'a> Generator<'a> {
         if let Some(slot) = self.connections.get_mut(index) {
             *slot = None;
         }
-        match (&self.pace, &self.stage) {
+        match (&self.pace, self.window.drains_since()) {
             (Some(_), _) => self.waiting.push_back(index),
-            (None, Stage::WarmUp | Stage::Measuring { .. }) => {
-                self.paused.push_back((Instant::now() + PAUSE, index));
-            }
-            (None, Stage::Draining { .. }) => {}
+            (None, None) => self.paused.push_back((Instant::now() + PAUSE, index)),
+            (None, Some(_)) => {}
         }
     }
 

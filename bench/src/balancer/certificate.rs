@@ -1,0 +1,28 @@
+//! A certificate for `localhost` that signs itself, in the forms that proxies want.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub struct Certificate {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Both in one file, for HAProxy.
+    pub both: PathBuf,
+}
+
+impl Certificate {
+    /// With a new key on P-256, into this directory.
+    pub fn generate(dir: &Path) -> anyhow::Result<Self> {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let file = |name: &str, text: &str| {
+            let path = dir.join(name);
+            fs::write(&path, text).map(|()| path)
+        };
+        Ok(Self {
+            both: file("both.pem", &format!("{certificate}{key}"))?,
+            certificate: file("certificate.pem", &certificate)?,
+            key: file("key.pem", &key)?,
+        })
+    }
+}

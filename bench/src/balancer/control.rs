@@ -1,0 +1,69 @@
+//! The bucket with the registry, as much of S3 as the load balancer reads: one object, its ETag, and
+//! 304 to a reader that has it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use fleet::registry::RegisteredWorker;
+use fleet::{DesiredCount, Registry, WorkerAddr, WorkerId, keys};
+use jiff::Timestamp;
+use tokio::runtime::Runtime;
+
+pub const BUCKET: &str = "control";
+
+/// Serves in a thread of its own until it is dropped.
+pub struct Control {
+    pub addr: SocketAddr,
+    registry: Arc<Mutex<Registry>>,
+    _runtime: Runtime,
+}
+
+impl Control {
+    pub fn start(addr: SocketAddr) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let registry = Arc::new(Mutex::new(Registry {
+            revision: 0,
+            written_at: Timestamp::now(),
+            desired: DesiredCount::try_from(1).context("one may be desired")?,
+            notice: None,
+            workers: BTreeMap::new(),
+        }));
+        let path = format!("/{BUCKET}/{}", keys::REGISTRY);
+        let router = Router::new().route(&path, get(answer)).with_state(Arc::clone(&registry));
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(addr))?;
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        Ok(Self { addr, registry, _runtime: runtime })
+    }
+
+    /// The next revision, with these workers.
+    pub fn publish(&self, workers: &[SocketAddr]) -> anyhow::Result<()> {
+        let listed = workers.iter().map(|addr| {
+            let id: WorkerId = format!("i-{:x}", addr.port()).parse()?;
+            Ok((id, RegisteredWorker { addr: WorkerAddr(*addr), zone: "us-east-1a".to_owned() }))
+        });
+        let listed: anyhow::Result<BTreeMap<_, _>> = listed.collect();
+        let mut registry = self.registry.lock().expect("nobody panics with it");
+        registry.workers = listed?;
+        registry.revision += 1;
+        registry.written_at = Timestamp::now();
+        Ok(())
+    }
+}
+
+async fn answer(State(registry): State<Arc<Mutex<Registry>>>, headers: HeaderMap) -> Response {
+    let registry = registry.lock().expect("nobody panics with it").clone();
+    let etag = format!("\"{}\"", registry.revision);
+    if headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
+        return (StatusCode::NOT_MODIFIED, [(ETAG, etag)]).into_response();
+    }
+    let body = serde_json::to_vec(&registry).expect("a registry is plain data");
+    ([(ETAG, etag)], body).into_response()
+}

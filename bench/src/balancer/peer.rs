@@ -1,0 +1,123 @@
+//! Who is compared, and where their programs are.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+pub enum Peer {
+    Ours,
+    Nginx,
+    Haproxy,
+    Pingora,
+    Caddy,
+}
+
+impl Peer {
+    pub const ALL: [Self; 5] = [Self::Ours, Self::Nginx, Self::Haproxy, Self::Pingora, Self::Caddy];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ec2-lb",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "HAProxy",
+            Self::Pingora => "Pingora",
+            Self::Caddy => "Caddy",
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Which programs take part.
+#[derive(Args, Clone, Debug)]
+pub struct Entrants {
+    /// Our load balancer.
+    #[arg(long)]
+    pub ours: PathBuf,
+    /// The Pingora peer, which `make bench-pingora` builds.
+    #[arg(long)]
+    pub pingora: Option<PathBuf>,
+    /// Peers, by commas. Without it, all that are there.
+    #[arg(long, value_delimiter = ',')]
+    pub peers: Option<Vec<Peer>>,
+}
+
+/// Somebody who takes part.
+#[derive(Clone, Debug)]
+pub struct Entrant {
+    pub peer: Peer,
+    pub program: PathBuf,
+    /// As it says itself.
+    pub version: String,
+}
+
+impl Entrants {
+    /// Those who are there, ours first, and a sentence for each who is not.
+    pub fn find(&self) -> (Vec<Entrant>, Vec<String>) {
+        let is_wanted =
+            |peer: &Peer| *peer == Peer::Ours || self.peers.as_ref().is_none_or(|peers| peers.contains(peer));
+        let mut found = Vec::new();
+        let mut missing = Vec::new();
+        for peer in Peer::ALL.into_iter().filter(is_wanted) {
+            match self.look(peer) {
+                Ok(entrant) => found.push(entrant),
+                Err(why) => missing.push(format!("{peer} is left out: {why}")),
+            }
+        }
+        (found, missing)
+    }
+
+    fn look(&self, peer: Peer) -> Result<Entrant, String> {
+        let (program, version) = match peer {
+            Peer::Ours => (self.ours.clone(), built(&self.ours)?),
+            Peer::Pingora => {
+                let path = self.pingora.as_deref().ok_or("it is not built (make bench-pingora)")?;
+                (path.to_owned(), built(path).map_err(|why| format!("{why} (make bench-pingora)"))?)
+            }
+            Peer::Nginx => ("nginx".into(), version("nginx", "-v")?),
+            Peer::Haproxy => ("haproxy".into(), version("haproxy", "-v")?),
+            Peer::Caddy => ("caddy".into(), version("caddy", "version")?),
+        };
+        Ok(Entrant { peer, program, version })
+    }
+}
+
+fn built(program: &Path) -> Result<String, String> {
+    if program.is_file() { Ok("built here".to_owned()) } else { Err("it is not built".to_owned()) }
+}
+
+fn version(program: &str, flag: &str) -> Result<String, String> {
+    let output = Command::new(program).arg(flag).output();
+    let output = output.map_err(|error| format!("{program} cannot be run here: {error}"))?;
+    let said = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&said);
+    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_missing_is_said() {
+        let entrants =
+            Entrants { ours: "/nowhere/ec2-lb".into(), pingora: None, peers: Some(vec![Peer::Pingora]) };
+        let (found, missing) = entrants.find();
+        assert!(found.is_empty());
+        assert_eq!(
+            missing,
+            [
+                "ec2-lb is left out: it is not built",
+                "Pingora is left out: it is not built (make bench-pingora)",
+            ]
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! Everything that stands around a proxy: workers before, the registry beside, a load behind it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tempfile::TempDir;
+
+use super::certificate::Certificate;
+use super::config::{Posts, Settings};
+use super::control::Control;
+use super::cores::Cores;
+use super::peer::{Entrant, Peer};
+use super::ports::Ports;
+use super::proxy::{Ground, Proxy};
+use super::workers::Worker;
+use crate::load::{Plan, Report};
+
+/// Peers prepare memory for as many connections as they may have: this is what the most crowded
+/// ordinary scenario needs, with room.
+pub const CONNECTIONS: usize = 8192;
+
+/// A proxy with ten thousand clients has up to two for each, and a peer asks for room as well.
+const DESCRIPTORS: u64 = 65_536;
+
+pub struct Rig {
+    pub dir: TempDir,
+    pub cores: Cores,
+    pub control: Control,
+    pub workers: Vec<Worker>,
+    certificate: Certificate,
+    ports: Ports,
+    /// Where the programs of this package are.
+    programs: PathBuf,
+}
+
+/// How a proxy is to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    pub tls: bool,
+    pub posts: Posts,
+    pub connections: usize,
+}
+
+impl Way {
+    /// As the peers' operators would have it.
+    pub fn usual(peer: Peer) -> Self {
+        // Without exceptions by method HAProxy has one rule less to look at.
+        let posts = if peer == Peer::Haproxy { Posts::Retried } else { Posts::Once };
+        Self { tls: false, posts, connections: CONNECTIONS }
+    }
+}
+
+impl Rig {
+    /// With so many workers, each of which waits before it answers.
+    pub fn new(workers: usize, pause: Duration) -> anyhow::Result<Self> {
+        let cores = Cores::split()?;
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        // More than the hard limit is root's to ask for.
+        let wanted = most.max(DESCRIPTORS);
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted)
+            .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, most, most))?;
+        let dir = tempfile::Builder::new().prefix("vigia-bench-").tempdir()?;
+        let program = std::env::current_exe()?;
+        let programs = program.parent().context("a program is in a directory")?.to_owned();
+        let mut ports = Ports::new();
+        let control = Control::start(ports.take()?)?;
+        let certificate = Certificate::generate(dir.path())?;
+        let mut rig = Self { dir, cores, control, workers: Vec::new(), certificate, ports, programs };
+        let backend = rig.program("bench-backend")?;
+        for _ in 0..workers {
+            let mut worker = Worker::new(&backend, rig.dir.path(), rig.ports.take()?, pause);
+            worker.start()?;
+            rig.workers.push(worker);
+        }
+        rig.control.publish(&rig.addresses())?;
+        Ok(rig)
+    }
+
+    pub fn program(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let path = self.programs.join(name);
+        ensure!(path.is_file(), "{name} is not built");
+        Ok(path)
+    }
+
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.workers.iter().map(|worker| worker.addr).collect()
+    }
+
+    /// Starts the dead ones.
+    pub fn revive(&mut self) -> anyhow::Result<()> {
+        self.workers.iter_mut().filter(|worker| !worker.is_running()).try_for_each(Worker::start)
+    }
+
+    pub fn start(&mut self, entrant: &Entrant, way: Way) -> anyhow::Result<Proxy> {
+        let workers = self.addresses();
+        let listen = self.ports.take()?;
+        let tls = self.ports.take()?;
+        let settings = Settings {
+            listen,
+            tls: way.tls.then_some((tls, &self.certificate)),
+            workers: &workers,
+            posts: way.posts,
+            connections: way.connections,
+        };
+        let admin = self.ports.take()?;
+        let ground = Ground { dir: self.dir.path(), cores: self.cores, control: &self.control, admin };
+        Proxy::start(entrant, &settings, &ground)
+    }
+
+    /// What a TLS client trusts.
+    pub fn certificate(&self) -> &Path {
+        &self.certificate.certificate
+    }
+
+    /// Runs a load beside this program.
+    pub fn begin(&self, plan: &Plan) -> anyhow::Result<Load> {
+        let mut command = Command::new(self.program("bench-load")?);
+        command.args(plan.flags()).stdin(Stdio::null()).stdout(Stdio::piped());
+        Ok(Load(command.spawn().context("cannot start the load")?))
+    }
+
+    pub fn load(&self, plan: &Plan) -> anyhow::Result<Report> {
+        self.begin(plan)?.report()
+    }
+}
+
+/// A load that runs.
+pub struct Load(Child);
+
+impl Load {
+    /// Waits for its end.
+    pub fn report(self) -> anyhow::Result<Report> {
+        let output = self.0.wait_with_output()?;
+        ensure!(output.status.success(), "the load ended with {}", output.status);
+        serde_json::from_slice(&output.stdout).context("the load's report cannot be read")
+    }
+}

@@ -1,0 +1,188 @@
+//! `make bench-slow`: what well-behaved clients notice of ten thousand others, half of them slow.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use clap::Args;
+
+use super::child::Program;
+use super::goals::Goal;
+use super::peer::{Entrant, Entrants};
+use super::proxy::Proxy;
+use super::rig::{Rig, Way};
+use super::statistics::Spread;
+use crate::load::{Plan, Report};
+use crate::table::{line, print, progress, thousands};
+
+#[derive(Args, Debug)]
+pub struct Slow {
+    #[command(flatten)]
+    pub entrants: Entrants,
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+    /// How long is measured, without the attack and with it.
+    #[arg(long, default_value_t = 10.0)]
+    pub seconds: f64,
+    /// Of the attack: half are idle, a quarter sends heads slowly, a fifth bodies, the rest is deaf.
+    #[arg(long, default_value_t = 10_000)]
+    pub connections: usize,
+}
+
+/// What the well-behaved ask: little enough that a proxy is never full.
+const RATE: u32 = 2000;
+/// From the issue.
+const MOST_TIMES: f64 = 2.0;
+/// Until the crowd is in: it connects 2,000 a second.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Slots of a peer: the crowd, whom it keeps busy, and the others.
+const SPARE: usize = 8192;
+
+struct Run {
+    quiet: Report,
+    attacked: Report,
+    /// KiB of PSS: before, at most meanwhile, and after.
+    before_kib: usize,
+    peak_kib: usize,
+    after_kib: usize,
+    /// What the crowd said last.
+    crowd: String,
+}
+
+/// Whether ours meets the goal.
+pub fn run(slow: &Slow) -> anyhow::Result<bool> {
+    let (entrants, missing) = slow.entrants.find();
+    missing.iter().for_each(|sentence| line(sentence));
+    ensure!(!entrants.is_empty(), "there is no proxy");
+    let mut rig = Rig::new(2, Duration::ZERO)?;
+    let mut goals = Vec::new();
+    for entrant in &entrants {
+        let mut runs = Vec::new();
+        for round in 1..=slow.rounds {
+            progress(&format!("round {round} of {}: {}", slow.rounds, entrant.peer));
+            runs.push(one(&mut rig, entrant, slow)?);
+        }
+        line(&format!(
+            "\n{}: {RATE} requests per second beside a crowd of {}",
+            entrant.peer,
+            thousands(slow.connections)
+        ));
+        print(&table(&runs));
+        goals.push(judge(entrant, &runs));
+    }
+    line("");
+    goals.iter().for_each(|goal| line(&format!("bench-slow: {}", goal.line())));
+    // Ours is the first; of the others nothing is asked.
+    Ok(goals.first().is_some_and(Goal::is_met))
+}
+
+fn one(rig: &mut Rig, entrant: &Entrant, slow: &Slow) -> anyhow::Result<Run> {
+    let way = Way { connections: slow.connections * 2 + SPARE, ..Way::usual(entrant.peer) };
+    let mut proxy = rig.start(entrant, way)?;
+    let plan =
+        Plan { rate: Some(RATE), seconds: slow.seconds, warm_up_seconds: 1.0, ..Plan::new(proxy.addr) };
+    let quiet = rig.load(&plan)?;
+    let before_kib = proxy.pss_kib()?;
+    let mut crowd = attack(rig, &proxy, slow.connections)?;
+    let mut peak_kib = before_kib;
+    wait(&proxy, &mut crowd, slow, &mut peak_kib)?;
+    let load = rig.begin(&plan)?;
+    let end = Instant::now() + plan.warm_up() + plan.measured();
+    while Instant::now() < end {
+        peak_kib = peak_kib.max(proxy.pss_kib()?);
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    let attacked = load.report()?;
+    let word = crowd.last_words();
+    crowd.close()?;
+    std::thread::sleep(Duration::from_secs(2));
+    proxy.check()?;
+    Ok(Run { quiet, attacked, before_kib, peak_kib, after_kib: proxy.pss_kib()?, crowd: word })
+}
+
+fn attack(rig: &Rig, proxy: &Proxy, connections: usize) -> anyhow::Result<Program> {
+    let parts = [("idle", 2, 1), ("slow-heads", 4, 1), ("slow-bodies", 5, 1), ("deaf", 20, 1)];
+    let mut command = Command::new(rig.program("bench-attack")?);
+    command.arg(format!("--target={}", proxy.addr));
+    command.args(parts.map(|(kind, of, part)| format!("--{kind}={}", connections * part / of)));
+    Program::start(&mut command, &rig.dir.path().join("attack.log"))
+}
+
+/// Waits until the crowd is in.
+fn wait(proxy: &Proxy, crowd: &mut Program, slow: &Slow, peak_kib: &mut usize) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    // Some are always just being turned away.
+    while open(&crowd.last_words()) < slow.connections * 9 / 10 {
+        let ended = crowd.ended()?;
+        let is_in_time = Instant::now() < deadline && ended.is_none();
+        ensure!(is_in_time, "the crowd does not get in: {}", crowd.last_words());
+        std::thread::sleep(Duration::from_millis(250));
+        *peak_kib = (*peak_kib).max(proxy.pss_kib()?);
+    }
+    Ok(())
+}
+
+/// The number at the start of a crowd's word.
+fn open(word: &str) -> usize {
+    word.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+fn table(runs: &[Run]) -> Vec<Vec<String>> {
+    let heads = [
+        "round",
+        "p50 ms quiet",
+        "attacked",
+        "p99 ms quiet",
+        "attacked",
+        "failures",
+        "MiB before",
+        "at most",
+        "after",
+        "the crowd",
+    ];
+    let mut table = vec![heads.map(str::to_owned).to_vec()];
+    let mib = |kib: usize| (kib / 1024).to_string();
+    table.extend(runs.iter().enumerate().map(|(index, run)| {
+        vec![
+            (index + 1).to_string(),
+            format!("{:.2}", run.quiet.latency.p50),
+            format!("{:.2}", run.attacked.latency.p50),
+            format!("{:.2}", run.quiet.latency.p99),
+            format!("{:.2}", run.attacked.latency.p99),
+            (run.quiet.failed().all() + run.attacked.failed().all()).to_string(),
+            mib(run.before_kib),
+            mib(run.peak_kib),
+            mib(run.after_kib),
+            run.crowd.clone(),
+        ]
+    }));
+    table
+}
+
+fn judge(entrant: &Entrant, runs: &[Run]) -> Goal {
+    let median =
+        |tail: fn(&Run) -> f64| Spread::of(runs.iter().map(tail)).map_or(f64::NAN, |spread| spread.median);
+    let quiet = median(|run| run.quiet.latency.p99);
+    let attacked = median(|run| run.attacked.latency.p99);
+    let times = attacked / quiet;
+    let failed: u64 = runs.iter().map(|run| run.quiet.failed().all() + run.attacked.failed().all()).sum();
+    let peak = runs.iter().map(|run| run.peak_kib).max().unwrap_or(0) / 1024;
+    let is_met = times <= MOST_TIMES && failed == 0;
+    let text = format!(
+        "{}: p99 {quiet:.2} ms quiet, {attacked:.2} ms under attack: {times:.2} times (goal: at most {MOST_TIMES}); \
+         {failed} failures (goal: 0); at most {peak} MiB",
+        entrant.peer
+    );
+    Goal::of(text, is_met)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_crowd_says_how_many_are_in() {
+        assert_eq!(open("9876 open, 12 turned away"), 9876);
+        assert_eq!(open("nothing"), 0);
+    }
+}

@@ -1,0 +1,103 @@
+//! Which part of a run is measured, and what a process used of a core meanwhile.
+//!
+//! ```text
+//! warm-up ──> measuring ──> draining
+//! ```
+//!
+//! Nothing new is begun while it drains, but for requests that were due before.
+
+use std::time::{Duration, Instant};
+
+use super::plan::Plan;
+use crate::process;
+
+pub struct Window {
+    begins: Instant,
+    lasts: Duration,
+    cpu_of: Option<u32>,
+    stage: Stage,
+}
+
+enum Stage {
+    WarmUp,
+    Measuring { since: Instant, cpu: Option<Duration> },
+    Draining { since: Instant },
+}
+
+/// What the measured part was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measured {
+    pub time: Duration,
+    pub cpu: Option<Duration>,
+}
+
+impl Window {
+    pub fn new(plan: &Plan, start: Instant) -> Self {
+        let (begins, lasts) = (start + plan.warm_up(), plan.measured());
+        Self { begins, lasts, cpu_of: plan.cpu_of, stage: Stage::WarmUp }
+    }
+
+    /// Goes to the next stage if it is time; what was measured, at the moment it is over.
+    pub fn advance(&mut self, now: Instant) -> anyhow::Result<Option<Measured>> {
+        match self.stage {
+            Stage::WarmUp if now >= self.begins => {
+                self.stage = Stage::Measuring { since: now, cpu: self.cpu()? };
+                Ok(None)
+            }
+            Stage::Measuring { since, cpu } if now >= since + self.lasts => {
+                self.stage = Stage::Draining { since: now };
+                let used = self.cpu()?.zip(cpu).map(|(after, before)| after.saturating_sub(before));
+                Ok(Some(Measured { time: now - since, cpu: used }))
+            }
+            Stage::WarmUp | Stage::Measuring { .. } | Stage::Draining { .. } => Ok(None),
+        }
+    }
+
+    fn cpu(&self) -> anyhow::Result<Option<Duration>> {
+        self.cpu_of.map(process::family_cpu).transpose()
+    }
+
+    /// Whether an answer that has come counts that nobody had set a time for.
+    pub fn is_measuring(&self) -> bool {
+        matches!(self.stage, Stage::Measuring { .. })
+    }
+
+    /// Whether an answer counts that was due then: however late it comes.
+    pub fn has_begun_by(&self, due: Instant) -> bool {
+        match self.stage {
+            Stage::WarmUp => false,
+            Stage::Measuring { since, .. } => due >= since,
+            Stage::Draining { .. } => due >= self.begins,
+        }
+    }
+
+    /// Since when it drains.
+    pub fn drains_since(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::WarmUp | Stage::Measuring { .. } => None,
+            Stage::Draining { since } => Some(since),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_count_from_the_end_of_the_warm_up() {
+        let target = "127.0.0.1:1".parse().expect("valid");
+        let plan = Plan { warm_up_seconds: 1.0, seconds: 2.0, ..Plan::new(target) };
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut window = Window::new(&plan, start);
+        assert_eq!(window.advance(start).expect("no process"), None);
+        assert!(!window.is_measuring() && !window.has_begun_by(at(1)));
+        assert_eq!(window.advance(at(1)).expect("no process"), None);
+        assert!(window.is_measuring() && window.has_begun_by(at(1)) && !window.has_begun_by(start));
+        let measured = Measured { time: Duration::from_secs(3), cpu: None };
+        assert_eq!(window.advance(at(4)).expect("no process"), Some(measured));
+        assert!(!window.is_measuring() && window.has_begun_by(at(2)));
+        assert_eq!(window.drains_since(), Some(at(4)));
+    }
+}
