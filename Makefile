@@ -135,6 +135,42 @@ bench-reconciler: build ## Measure the reconciler: plans, ticks, package [FUNCTI
 	@cargo build --profile sim --package bench --quiet
 	@ulimit -n hard; $(CARGO_TARGET)/sim/bench-reconciler --function "$(FUNCTION)"
 
+# The load balancer against its peers, each alone on a core; see bench/src/balancer. PEERS is a list of
+# nginx, haproxy, pingora, caddy, by commas; empty: all that are there. LB is a built load balancer;
+# empty: this tree's. ROUNDS, SECONDS and MINUTES empty: the programs' own.
+.PHONY: bench-lb bench-kill bench-slow bench-soak bench-pingora bench-programs
+PEERS ?=
+LB ?=
+ROUNDS ?=
+MINUTES ?=
+BENCH_OUT ?= target/bench
+BENCH_BALANCER = PATH="$$PATH:/usr/sbin" $(CARGO_TARGET)/release/bench-balancer
+BENCH_FLAGS = --ours "$(or $(LB),$(CARGO_TARGET)/release/ec2-lb)" \
+  --pingora "$(CARGO_TARGET)/pingora/release/pingora-peer" $(if $(PEERS),--peers $(PEERS))
+BENCH_ROUNDS = $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-lb: bench-programs ## Measure the load balancer and its peers [ROUNDS= SECONDS= PEERS= LB= BENCH_OUT=]
+	@$(BENCH_BALANCER) compare $(BENCH_FLAGS) $(BENCH_ROUNDS) $(if $(SECONDS),--seconds $(SECONDS)) --out "$(BENCH_OUT)"
+
+bench-kill: bench-programs ## Kill a worker under load: what clients see [ROUNDS= PEERS= LB=]
+	@$(BENCH_BALANCER) kill $(BENCH_FLAGS) $(BENCH_ROUNDS)
+
+bench-slow: PEERS := $(or $(PEERS),ours)
+bench-slow: bench-programs ## 10,000 connections, half of them slow: what others see [ROUNDS= SECONDS= PEERS= LB=]
+	@$(BENCH_BALANCER) slow $(BENCH_FLAGS) $(BENCH_ROUNDS) $(if $(SECONDS),--seconds $(SECONDS))
+
+bench-soak: bench-programs ## Ten minutes of trouble: nothing may fail [MINUTES= LB=]
+	@$(BENCH_BALANCER) soak $(BENCH_FLAGS) $(if $(MINUTES),--minutes $(MINUTES))
+
+bench-pingora: ## Build Pingora as a peer for the benchmarks (once, some minutes; needs cmake)
+	@bench/install-peers.sh cmake
+	@cargo build --release --quiet --locked --manifest-path bench/pingora/Cargo.toml --target-dir "$(CARGO_TARGET)/pingora"
+
+bench-programs:
+	@bench/install-peers.sh nginx haproxy
+	@$(if $(LB),,cargo build --release --quiet --package ec2-lb)
+	@cargo build --release --quiet --package bench
+
 fmt: ## Format the code
 	@cargo fmt --all
 
