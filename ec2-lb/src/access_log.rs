@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::http::request::Method;
+use crate::http::request::Request;
 
 /// A route of the service, as DESIGN and the OpenAPI document write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +40,12 @@ impl Route {
     }
 }
 
-pub(crate) fn write(method: Option<Method>, route: Option<Route>, status: u16, took: Duration) {
+/// `request` is `None` when its head could not be read.
+pub(crate) fn write(request: Option<&Request>, route: Option<Route>, status: u16, took: Duration) {
     tracing::info!(
         target: "access",
-        method = method.map(Method::as_str),
+        request_id = request.and_then(|request| std::str::from_utf8(request.id.as_bytes()).ok()),
+        method = request.map(|request| request.method.as_str()),
         route = route.map(|route| route.0),
         status,
         took_ms = took.as_secs_f64() * 1000.0,

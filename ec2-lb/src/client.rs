@@ -3,7 +3,9 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -22,6 +24,17 @@ impl Client {
             Self::Plain(_) => Scheme::Http,
             Self::Tls(_) => Scheme::Https,
         }
+    }
+
+    /// Makes the end of the connection look like a failure. Where only the end says that a body is
+    /// whole, nothing else tells the client that it is not.
+    pub(crate) fn abort(&self) {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        // If it fails, the client sees what it would have seen anyway.
+        drop(SockRef::from(stream).set_linger(Some(Duration::ZERO)));
     }
 
     /// Reads into `buffer`; 0 is the end.

@@ -154,8 +154,7 @@ impl Exchange<'_> {
         let took = began.elapsed();
         thread.counters.answered(status, took);
         if thread.shared.config.logs_access {
-            let method = request.as_ref().map(|request| request.method);
-            access_log::write(method, route, status, took);
+            access_log::write(request.as_ref(), route, status, took);
         }
         fate
     }
@@ -214,8 +213,11 @@ impl Exchange<'_> {
             if decoder.is_done() {
                 return Ok(self.whole(body, &decoder));
             }
+            let length = received.len() as u64;
+            if length.saturating_add(decoder.announced()) > MAX_REQUEST_BODY {
+                return Err(UploadFault::TooLarge);
+            }
             if received.len() > MAX_REPLAY_BODY {
-                let length = received.len() as u64;
                 return Ok(Payload::streamed(body, decoder, length));
             }
             if self.is_past(began_ms, self.thread.limits().upload) {

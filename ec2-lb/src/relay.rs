@@ -72,6 +72,9 @@ pub(crate) async fn run(
         Err(Broken::Client) => return Fate::Close,
         Err(Broken::Worker) => {
             in_flight.0.answered_badly();
+            if relay == Relay::Plain && !response.has_length() {
+                exchange.client.abort();
+            }
             return Fate::Close;
         }
     }

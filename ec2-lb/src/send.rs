@@ -252,7 +252,7 @@ fn poll_more(
     }
     let piece = decoder.decode(&mut buffers.inbound).map_err(|_| UploadFault::Broken)?;
     payload.received += piece.data as u64;
-    if payload.received > MAX_REQUEST_BODY {
+    if payload.received.saturating_add(decoder.announced()) > MAX_REQUEST_BODY {
         return Poll::Ready(Err(UploadFault::TooLarge));
     }
     let data = &buffers.inbound[..piece.data];

@@ -11,6 +11,7 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::Value;
 use support::{FakeWorker, Lb, Stream, eventually, ok, registry, short};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -288,4 +289,23 @@ async fn a_response_that_breaks_off_is_seen_to_be_truncated() {
     write.send(Err(io::Error::other("dies"))).await.expect("the worker streams");
     assert!(body.frame().await.is_some_and(|frame| frame.is_err()), "the client would take half for all");
     assert_eq!(other.arrivals(), 0);
+}
+
+#[tokio::test]
+async fn an_old_client_sees_that_a_response_is_truncated() {
+    let (write, stream) = Stream::new();
+    let stream = std::sync::Mutex::new(Some(stream));
+    let worker = FakeWorker::start(23, move |_| {
+        let stream = stream.lock().expect("not poisoned").take().expect("asked once");
+        async { Ok(Response::new(stream)) }
+    })
+    .await;
+    let lb = Lb::start(Limits::default(), &[&worker]).await;
+    let mut client = tokio::net::TcpStream::connect(lb.addr).await.expect("it listens");
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("it reads");
+    write.send(Ok(Bytes::from_static(b"half"))).await.expect("room");
+    support::read_until(&mut client, "half").await;
+    write.send(Err(io::Error::other("dies"))).await.expect("the worker streams");
+    let end = tokio::time::timeout(support::PATIENCE, client.read(&mut [0; 9])).await.expect("it ends");
+    assert!(end.is_err(), "an orderly end would say that this was all: {end:?}");
 }

@@ -84,6 +84,7 @@ async fn runs_from_metadata_and_s3_and_stops_on_sigterm_without_a_word_about_pas
         .env("VIGIA_STACK", "vigia")
         .env("VIGIA_CONTROL_BUCKET", "control")
         .env("VIGIA_LOG", "trace")
+        .env("VIGIA_ACCESS_LOG", "1")
         .env("AWS_ENDPOINT_URL", s3.await)
         .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.await)
         .env("AWS_REGION", "us-east-1")
@@ -115,5 +116,9 @@ async fn runs_from_metadata_and_s3_and_stops_on_sigterm_without_a_word_about_pas
     let log = log.await.expect("it is read");
     assert!(log.contains("a worker joined the table"), "{log}");
     assert!(log.contains("asked to stop by SIGTERM"), "{log}");
+    assert!(
+        log.contains("\"route\":\"/signin/{login}/{password}\""),
+        "the access log names the route: {log}"
+    );
     assert!(!log.contains("Tr0ub4dor"), "the log has a password in it");
 }

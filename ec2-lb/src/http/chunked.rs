@@ -88,6 +88,11 @@ impl Chunked {
         self.state == State::Done
     }
 
+    /// What is left of the current chunk.
+    pub fn announced(&self) -> u64 {
+        if self.state == State::Data { self.size } else { 0 }
+    }
+
     pub fn trailers(&self) -> &[u8] {
         &self.trailers
     }

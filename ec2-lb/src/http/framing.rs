@@ -129,6 +129,16 @@ impl Decoder {
         }
     }
 
+    /// Bytes of the body that are announced and have not come; a chunked body announces one chunk at a
+    /// time.
+    pub fn announced(&self) -> u64 {
+        match self {
+            Self::Length(left) => *left,
+            Self::Chunked(chunked) => chunked.announced(),
+            Self::UntilClose => 0,
+        }
+    }
+
     /// The trailer lines that came, each with its CR LF; empty unless the body was chunked.
     pub fn trailers(&self) -> &[u8] {
         match self {

@@ -36,9 +36,13 @@ pub fn scan(bytes: &[u8], seen: usize) -> Scan {
     end.map_or(Scan::Incomplete, Scan::Complete)
 }
 
-/// Empty lines before a request line, which some old clients send after a body (RFC 9112, 2.2).
+/// Empty lines that are skipped; more is no head.
+const MAX_EMPTY_LINES: usize = 4;
+
+/// The length of the empty lines before a request line, which some old clients send after a body
+/// (RFC 9112, 2.2).
 pub fn empty_lines(bytes: &[u8]) -> usize {
-    bytes.chunks_exact(2).take_while(|pair| pair == b"\r\n").count() * 2
+    bytes.chunks_exact(2).take(MAX_EMPTY_LINES).take_while(|pair| pair == b"\r\n").count() * 2
 }
 
 #[cfg(test)]
@@ -69,5 +73,6 @@ mod tests {
         assert_eq!(empty_lines(b"\r\n\r\nGET"), 4);
         assert_eq!(empty_lines(b"\r"), 0);
         assert_eq!(empty_lines(b"GET\r\n"), 0);
+        assert_eq!(empty_lines(&b"\r\n".repeat(100)), 8);
     }
 }

@@ -30,11 +30,15 @@ pub fn parse(target: &str) -> Option<Target<'_>> {
 
 fn is_path_and_query(text: &str) -> bool {
     let (path, query) = text.split_at(text.find('?').unwrap_or(text.len()));
-    path.bytes().all(is_path_byte) && query.bytes().all(|byte| is_path_byte(byte) || byte == b'\\') && {
-        let bytes = text.as_bytes();
-        memchr::memchr_iter(b'%', bytes)
-            .all(|at| bytes.get(at + 1..at + 3).is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit)))
-    }
+    path.bytes().all(is_path_byte)
+        && query.bytes().all(|byte| is_path_byte(byte) || byte == b'\\')
+        && has_whole_escapes(text.as_bytes())
+}
+
+/// Whether each `%` is followed by two hexadecimal digits.
+fn has_whole_escapes(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'%', bytes)
+        .all(|at| bytes.get(at + 1..at + 3).is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit)))
 }
 
 fn is_path_byte(byte: u8) -> bool {
@@ -65,7 +69,7 @@ pub fn is_host(text: &[u8]) -> bool {
             || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&')
             || matches!(byte, b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
     };
-    is_port && !host.is_empty() && host.iter().all(is_name_byte)
+    is_port && !host.is_empty() && host.iter().all(is_name_byte) && has_whole_escapes(host)
 }
 
 #[cfg(test)]
@@ -113,9 +117,10 @@ mod tests {
         for host in ["a", "a.example:5000", "127.0.0.1", "[::1]", "[2001:db8::1]:80", "a:", "xn--a_b"] {
             assert!(is_host(host.as_bytes()), "{host}");
         }
-        for host in
-            ["", ":80", "a b", "u@a", "a/b", "a:x", "a:1:2", "a:123456", "[::1", "[x]", "[::1]x", "a\u{e9}"]
-        {
+        for host in [
+            "", ":80", "a b", "u@a", "a/b", "a:x", "a:1:2", "a:123456", "a%zz", "[::1", "[x]", "[::1]x",
+            "a\u{e9}",
+        ] {
             assert!(!is_host(host.as_bytes()), "{host}");
         }
     }
