@@ -76,7 +76,18 @@ impl Drop for Program {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+
+    /// Longer than anything takes on a busy machine.
+    fn eventually(what: &str, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "waited in vain until {what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 
     #[test]
     fn a_program_dies_with_its_children() {
@@ -84,13 +95,13 @@ mod tests {
         let mut shell = Command::new("sh");
         shell.args(["-c", "sleep 100 & echo $!; wait"]);
         let program = Program::start(&mut shell, &dir.path().join("log")).expect("sh is everywhere");
-        while program.output().is_empty() {}
+        eventually("it says its child", || program.output().ends_with('\n'));
         let child = program.output().trim().to_owned();
-        assert!(Path::new("/proc").join(&child).exists());
+        let stat = || fs::read_to_string(format!("/proc/{child}/stat"));
+        assert!(stat().is_ok());
         drop(program);
-        let is_gone =
-            || fs::read_to_string(format!("/proc/{child}/stat")).map_or(true, |stat| stat.contains(" Z "));
-        while !is_gone() {}
+        // Somebody else's zombie, until that one looks.
+        eventually("the child is dead", || stat().map_or(true, |stat| stat.contains(") Z ")));
     }
 
     #[test]

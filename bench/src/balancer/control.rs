@@ -67,3 +67,37 @@ async fn answer(State(registry): State<Arc<Mutex<Registry>>>, headers: HeaderMap
     let body = serde_json::to_vec(&registry).expect("a registry is plain data");
     ([(ETAG, etag)], body).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+
+    use super::super::ports::Ports;
+    use super::*;
+
+    fn ask(control: &Control, known: &str) -> String {
+        let mut stream = TcpStream::connect(control.addr).expect("it listens");
+        let request = format!(
+            "GET /{BUCKET}/{} HTTP/1.1\r\nHost: a\r\nIf-None-Match: {known}\r\nConnection: close\r\n\r\n",
+            keys::REGISTRY
+        );
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer
+    }
+
+    #[test]
+    fn a_reader_gets_what_it_does_not_have() {
+        let addr = Ports::new().take().expect("some are free");
+        let control = Control::start(addr).expect("it can be started");
+        control.publish(&["127.0.0.1:8080".parse().expect("valid")]).expect("an address");
+        let answer = ask(&control, "\"0\"");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains("etag: \"1\""), "{head}");
+        let registry: Registry = serde_json::from_str(body).expect("a registry");
+        assert_eq!((registry.revision, registry.workers.len()), (1, 1));
+        assert!(ask(&control, "\"1\"").starts_with("HTTP/1.1 304"));
+    }
+}

