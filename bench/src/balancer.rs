@@ -7,6 +7,7 @@
 pub mod cores;
 pub mod ports;
 pub mod child;
+pub mod interrupt;
 pub mod certificate;
 pub mod control;
 pub mod workers;

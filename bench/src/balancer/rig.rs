@@ -13,6 +13,7 @@ use super::certificate::Certificate;
 use super::config::{Posts, Settings};
 use super::control::Control;
 use super::cores::Cores;
+use super::interrupt;
 use super::peer::{Entrant, Peer};
 use super::ports::Ports;
 use super::proxy::{Ground, Proxy};
@@ -64,6 +65,7 @@ impl Rig {
         setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted)
             .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, most, most))?;
         let dir = tempfile::Builder::new().prefix("vigia-bench-").tempdir()?;
+        interrupt::watch(dir.path().to_owned())?;
         let program = std::env::current_exe()?;
         let programs = program.parent().context("a program is in a directory")?.to_owned();
         let mut ports = Ports::new();

@@ -68,6 +68,11 @@ pub fn run(slow: &Slow) -> anyhow::Result<bool> {
             thousands(slow.connections)
         ));
         print(&table(&runs));
+        for failures in runs.iter().flat_map(|run| [&run.quiet.failures, &run.attacked.failures]) {
+            if !failures.is_empty() {
+                line(&format!("  failed: {failures:?}"));
+            }
+        }
         goals.push(judge(entrant, &runs));
     }
     line("");
