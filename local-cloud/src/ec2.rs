@@ -106,9 +106,9 @@ impl Ec2 {
             "AllocateAddress" => self.allocate_address(call).await,
             "DeleteVpcEndpoints" => self.delete_vpc_endpoints(call).await,
             "AssociateAddress" => self.associate_address(call).await,
+            "AuthorizeSecurityGroupIngress" => self.authorize_ingress(call).await,
             "DisassociateAddress"
             | "ReleaseAddress"
-            | "AuthorizeSecurityGroupIngress"
             | "RevokeSecurityGroupIngress"
             | "ModifyInstanceAttribute" => self.then_forward_traffic(call).await,
             _ => self.to_moto(&call).await.map(Reply::into_response),
@@ -375,6 +375,24 @@ impl Ec2 {
             let association = Element::parse(&reply.body)?.text_of("associationId").unwrap_or("").to_owned();
             self.ask(&call.parts, &[("Action", "DisassociateAddress"), ("AssociationId", &association)])
                 .await?;
+            self.forward_traffic_or_warn().await;
+            return Err(error);
+        }
+        Ok(reply.into_response())
+    }
+
+    /// Refused when an address that leads somewhere already would have to lead there from a port that
+    /// is taken. What was amiss before is not this call's affair.
+    async fn authorize_ingress(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
+        let was_fine = self.forward_traffic().await.is_ok();
+        let reply = self.to_moto(&call).await?;
+        if reply.ok
+            && let Err(error) = self.forward_traffic().await
+            && was_fine
+        {
+            call.take("Action");
+            call.form.push(("Action".to_owned(), "RevokeSecurityGroupIngress".to_owned()));
+            self.to_moto(&call).await?;
             self.forward_traffic_or_warn().await;
             return Err(error);
         }

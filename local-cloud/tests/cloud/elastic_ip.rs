@@ -162,6 +162,35 @@ async fn a_taken_port_is_named_and_nothing_is_associated() {
 }
 
 #[tokio::test]
+async fn a_port_that_is_taken_is_not_opened_and_the_others_go_on() {
+    let _pool = POOL.lock().await;
+    let aws = Aws::new();
+    let network = aws.network().await;
+    let (instance, group) = server_open_at(&aws, &network, &[PORT]).await;
+    let public = ElasticIp::allocate(&aws).await;
+    public.associate(&instance).await;
+    let other_program = TcpListener::bind(public.at(PORT + 1)).await.expect("the port is free");
+    let open = || {
+        let request = aws.ec2.authorize_security_group_ingress().group_id(&group).ip_protocol("tcp");
+        let port = i32::from(PORT + 1);
+        request.from_port(port).to_port(port).cidr_ip("0.0.0.0/0").send()
+    };
+    let error = open().await.expect_err("refused");
+    let says = format!("port {} of {} is taken by another program", PORT + 1, public.address);
+    assert!(format!("{error:?}").contains(&says), "{error:?}");
+    let described = aws.ec2.describe_security_groups().group_ids(&group).send().await.expect("described");
+    assert_eq!(described.security_groups()[0].ip_permissions().len(), 1, "who tries again must not find it");
+    assert_eq!(who(public.at(PORT)).await, Ok(instance.address));
+    drop(other_program);
+    open().await.expect("opened");
+    let leads_to: SocketAddr = (instance.address, PORT + 1).into();
+    let status = local_cloud::daemon::status(&cloud().endpoint).await.expect("it answers");
+    assert!(status.public.contains(&(public.at(PORT + 1), leads_to)), "{:?}", status.public);
+    assert_eq!(who(public.at(PORT)).await, Ok(instance.address));
+    public.release().await;
+}
+
+#[tokio::test]
 async fn the_pool_is_finite_and_each_address_is_given_once() {
     let _pool = POOL.lock().await;
     let aws = Aws::new();
