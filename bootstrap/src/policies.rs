@@ -5,6 +5,7 @@
 //! | worker | read and write `users/`, `meta/`, `throttle/`, `revoked/` of the data bucket | it serves logins |
 //! | worker | read the registry, the secrets, `desired-count`; write `desired-count` | `/checkamount`, `/setamount`, sessions |
 //! | lb | read the registry | it routes |
+//! | lb | read `tls/`, where nobody else may | it speaks TLS |
 //! | worker, lb | read `artifacts/` | the instance installs its program |
 //! | reconciler | read and write `fleet/`, read `desired-count` | it remembers and publishes |
 //! | reconciler | describe; run with the stack's tag; terminate with the stack's tag | it heals, and only its own |
@@ -55,7 +56,8 @@ pub fn load_balancer(names: &Names) -> Value {
     policy(&[
         json!({
             "Sid": "ReadFleet", "Effect": "Allow", "Action": "s3:GetObject",
-            "Resource": [format!("{control}/fleet/registry.json"), format!("{control}/artifacts/*")]
+            "Resource": [format!("{control}/fleet/registry.json"), format!("{control}/tls/*"),
+                         format!("{control}/artifacts/*")]
         }),
         json!({"Sid": "List", "Effect": "Allow", "Action": "s3:ListBucket", "Resource": control}),
     ])
@@ -191,6 +193,34 @@ mod tests {
             assert!(text.contains("vigia-a-control-123456789012-eu-west-1"));
             assert!(!text.contains(":::*"), "{text}");
         }
+    }
+
+    /// Whether a policy lets anybody get this object of the control bucket.
+    fn may_get(policy: &Value, key: &str) -> bool {
+        let arn = format!("arn:aws:s3:::{}/{key}", names("a").control_bucket());
+        let covers = |pattern: &str| match pattern.strip_suffix('*') {
+            Some(prefix) => arn.starts_with(prefix),
+            None => arn == pattern,
+        };
+        let all = |value: &Value| match value {
+            Value::Array(several) => {
+                several.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
+            }
+            one => one.as_str().map(str::to_owned).into_iter().collect(),
+        };
+        policy["Statement"].as_array().expect("statements").iter().any(|statement| {
+            let gets = all(&statement["Action"]).iter().any(|action| action == "s3:GetObject");
+            gets && all(&statement["Resource"]).iter().any(|pattern| covers(pattern))
+        })
+    }
+
+    #[test]
+    fn the_certificates_key_is_for_the_load_balancer_alone() {
+        let names = names("a");
+        let may = [worker(&names), load_balancer(&names), reconciler(&names)]
+            .map(|policy| may_get(&policy, fleet::keys::CERTIFICATE));
+        assert_eq!(may, [false, true, false]);
+        assert!(may_get(&worker(&names), fleet::keys::SESSION_KEYS), "the test sees what is allowed");
     }
 
     #[test]
