@@ -53,7 +53,11 @@ pub enum Command {
         rotate: bool,
     },
     /// Print the URL of the load balancer.
-    Url,
+    Url {
+        /// The one with TLS.
+        #[arg(long)]
+        https: bool,
+    },
     /// Remove the stack and everything in it.
     Destroy {
         /// Do not ask.
@@ -86,12 +90,34 @@ pub struct Deploy {
     /// IPv4 block that may reach the load balancer.
     #[arg(long, default_value = "0.0.0.0/0")]
     pub allow_cidr: String,
+    #[command(flatten)]
+    pub tls: TlsOptions,
     /// Check the arguments and do nothing else.
     #[arg(long, hide = true)]
     pub check: bool,
     /// The cargo-lambda program, which uploads the function.
     #[arg(long, default_value = "cargo-lambda", env = "VIGIA_CARGO_LAMBDA")]
     pub cargo_lambda: PathBuf,
+}
+
+/// Without any of them a stack keeps what it has.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TlsOptions {
+    /// `self-signed` makes a certificate and serves TLS on port 5443 with it; `off` ends that.
+    #[arg(long, value_enum)]
+    pub tls: Option<TlsMode>,
+    /// Serve TLS with this certificate, in PEM, its chain after it.
+    #[arg(long, value_name = "FILE", requires = "tls_key", conflicts_with = "tls")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TlsMode {
+    SelfSigned,
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -139,6 +165,20 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_certificate_comes_with_its_key_and_instead_of_a_self_signed_one() {
+        for (arguments, says) in [
+            (&["--tls-cert", "a"][..], "--tls-key"),
+            (&["--tls-key", "a"], "--tls-cert"),
+            (&["--tls", "off", "--tls-cert", "a", "--tls-key", "b"], "cannot be used with"),
+            (&["--tls", "on"], "self-signed"),
+        ] {
+            let all = [&["bootstrap", "deploy"], arguments].concat();
+            let error = Cli::try_parse_from(all).err().expect(says).to_string();
+            assert!(error.contains(says), "{arguments:?}: {error}");
+        }
     }
 
     #[test]

@@ -5,20 +5,31 @@ use std::path::Path;
 
 use fleet::Profile;
 use fleet::release::{BalancerSpec, InstanceSpec, Release};
+use jiff::Timestamp;
 
 use crate::aws::Aws;
+use crate::certificate::{Certificate, Origin};
 use crate::cli::{Deploy, Target};
 use crate::error::Result;
+use crate::names::Names;
 use crate::output::{self, Progress};
 use crate::resources::artifact::{self, Artifact};
 use crate::resources::bucket::{self, Contents};
-use crate::resources::network::Network;
+use crate::resources::network::{Access, Network, TlsPort};
 use crate::resources::role::{self, Role};
-use crate::resources::{documents, function, image, load_balancer, network, schedule};
+use crate::resources::{certificate, documents, function, image, load_balancer, network, schedule};
+use crate::tls::{self, Wanted};
 use crate::user_data::{Program, cloud_config};
 use crate::{healthy, token};
 
+/// What can be said of the arguments without asking anybody.
+pub fn check(options: &Deploy) -> Result<()> {
+    Wanted::read(&options.tls, Timestamp::now()).map(drop)
+}
+
 pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
+    let now = Timestamp::now();
+    let wanted_tls = Wanted::read(&options.tls, now)?;
     let lb = Artifact::load(&options.artifacts, "ec2-lb")?;
     let worker = Artifact::load(&options.artifacts, "ec2-worker")?;
     let reconciler = Artifact::load(&options.artifacts, "reconciler")?;
@@ -46,13 +57,22 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
     progress.end(&[roles.0, roles.1, roles.2]);
 
     progress.begin("network");
-    let (network, changes) = network::ensure(&aws, &options.allow_cidr).await?;
+    let (address, allocated) = load_balancer::ensure_address(&aws).await?;
+    let (stored, certificate_object) = certificate::find(&aws).await?.unzip();
+    let decision = tls::decide(wanted_tls, stored, address.ip, now).map_err(tls::stays_as_it_is)?;
+    let tls = if decision.is_on() { TlsPort::Open } else { TlsPort::Closed };
+    let (network, mut changes) = network::ensure(&aws, Access { from: &options.allow_cidr, tls }).await?;
+    changes.push(allocated);
     progress.end(&changes);
 
     progress.begin("secrets");
     let keys = documents::ensure_session_keys(&aws).await?;
     let token = documents::ensure_token(&aws, &token_file).await?;
-    progress.end(&[keys, token]);
+    let (certificate, certified) =
+        certificate::apply(&aws, decision, certificate_object.as_ref(), address.ip, now).await?;
+    let certificate_file = certificate::file(&token_file);
+    certificate::keep_file(&certificate_file, certificate.as_ref())?;
+    progress.end(&[keys, token, certified]);
 
     progress.begin("programs");
     let uploads = tokio::try_join!(artifact::ensure(&aws, &lb), artifact::ensure(&aws, &worker))?;
@@ -60,8 +80,7 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
 
     progress.begin("release and desired count");
     let ami = image::newest(&aws, options.arch).await?;
-    let (allocation, allocated) = load_balancer::ensure_address(&aws).await?;
-    let lb_spec = BalancerSpec::new(allocation, lb_spec(&aws, options, &network, &lb, &ami));
+    let lb_spec = BalancerSpec::new(address.allocation, lb_spec(&aws, options, &network, &lb, &ami, tls));
     let mut release = release(&aws, options, profile, &network, &worker, &ami);
     let before = documents::release(&aws).await?;
     let is_new_release = before.as_ref().is_some_and(|before| before.id != release.id);
@@ -70,7 +89,7 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
     release.balancer = Some(serving.unwrap_or_else(|| lb_spec.clone()));
     let released = documents::ensure_release(&aws, &release).await?;
     let (counted, desired) = documents::ensure_desired(&aws, options.workers).await?;
-    progress.end(&[released, counted, allocated]);
+    progress.end(&[released, counted]);
     if is_new_release {
         progress.line("The reconciler replaces the workers by those of the new release, a few at a time.");
     }
@@ -93,18 +112,62 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
     }
     progress.begin(format!("{desired} healthy workers"));
     let most = if is_new_release { u32::MAX } else { desired.get() };
-    let healthy = healthy::wait(&balancer.url(), desired.get(), most, &progress).await;
+    let healthy = async {
+        healthy::wait(&balancer.url(), desired.get(), most, &progress).await?;
+        match &certificate {
+            Some(certificate) => healthy::wait_for_certificate(address.ip, certificate, &progress).await,
+            None => Ok(()),
+        }
+    };
+    let healthy = healthy.await;
     balancer.settle(&aws, healthy.is_ok()).await?;
     healthy?;
     release.balancer = Some(lb_spec);
     documents::ensure_release(&aws, &release).await?;
     progress.end_with("answering");
     progress.finish();
-    report(target, &progress, &balancer.url(), &token_file);
+    if let Some(certificate) = certificate.as_ref().filter(|certificate| tls::ends_soon(certificate, now)) {
+        progress.line(&format!(
+            "The certificate ends on {}: give the next one.",
+            certificate.until.strftime("%F")
+        ));
+    }
+    let https =
+        certificate.map(|certificate| https_report(&balancer.address, &certificate, &certificate_file));
+    report(target, &progress, &balancer.url(), &token_file, &https.unwrap_or_default());
     Ok(())
 }
 
-fn report(target: &Target, progress: &Progress, url: &str, token_file: &Path) {
+/// Lines for the report; a self-signed certificate has to be trusted by name.
+#[derive(Default)]
+struct HttpsReport {
+    lines: String,
+    next: String,
+}
+
+fn https_report(address: &str, certificate: &Certificate, file: &Path) -> HttpsReport {
+    let url = load_balancer::https_url(address);
+    let (until, fingerprint) = (certificate.until.strftime("%F"), certificate.fingerprint());
+    match certificate.origin {
+        Origin::SelfSigned => HttpsReport {
+            lines: format!(
+                "HTTPS        {url}\n\
+                 Certificate  {}, self-signed, until {until}\n\
+                 SHA-256      {fingerprint}\n",
+                file.display()
+            ),
+            next: format!("\n  curl --cacert {} {url}/healthcheck", file.display()),
+        },
+        Origin::Given => HttpsReport {
+            lines: format!(
+                "HTTPS        {url}\nCertificate  the one that was given, until {until}\nSHA-256      {fingerprint}\n"
+            ),
+            next: String::new(),
+        },
+    }
+}
+
+fn report(target: &Target, progress: &Progress, url: &str, token_file: &Path, https: &HttpsReport) {
     let stack = &target.stack;
     match progress.changes {
         0 => progress.line(&format!("Stack {stack} is as it should be: nothing changed.")),
@@ -113,14 +176,17 @@ fn report(target: &Target, progress: &Progress, url: &str, token_file: &Path) {
     }
     output::result(&format!(
         "\nURL          {url}\n\
-         Admin token  {}\n\n\
+         Admin token  {}\n\
+         {}\n\
          Next:\n  \
          curl {url}/healthcheck\n  \
          curl -X POST {url}/signup/ana/correct-horse-battery\n  \
          curl -i {url}/signin/ana/correct-horse-battery\n  \
-         curl -H \"Authorization: Bearer $(cat {})\" {url}/list",
+         curl -H \"Authorization: Bearer $(cat {})\" {url}/list{}",
         token_file.display(),
+        https.lines,
         token_file.display(),
+        https.next,
     ));
 }
 
@@ -154,16 +220,16 @@ fn release(
     Release::new(aws.names.stack.clone(), profile, env!("CARGO_PKG_VERSION").to_owned(), spec)
 }
 
-fn lb_spec(aws: &Aws, options: &Deploy, network: &Network, lb: &Artifact, ami: &str) -> InstanceSpec {
-    let user_data = cloud_config(&Program {
-        name: lb.name,
-        sha256: &lb.sha256,
-        settings: vec![
-            ("AWS_REGION", aws.names.region.clone()),
-            ("VIGIA_STACK", aws.names.stack.to_string()),
-            ("VIGIA_CONTROL_BUCKET", aws.names.control_bucket()),
-        ],
-    });
+fn lb_spec(
+    aws: &Aws,
+    options: &Deploy,
+    network: &Network,
+    lb: &Artifact,
+    ami: &str,
+    tls: TlsPort,
+) -> InstanceSpec {
+    let settings = lb_settings(&aws.names, tls);
+    let user_data = cloud_config(&Program { name: lb.name, sha256: &lb.sha256, settings });
     InstanceSpec {
         ami: ami.to_owned(),
         instance_type: instance_type(options),
@@ -174,6 +240,41 @@ fn lb_spec(aws: &Aws, options: &Deploy, network: &Network, lb: &Artifact, ami: &
     }
 }
 
+/// The certificate itself is not among them: it changes without a new load balancer.
+fn lb_settings(names: &Names, tls: TlsPort) -> Vec<(&'static str, String)> {
+    let mut settings = vec![
+        ("AWS_REGION", names.region.clone()),
+        ("VIGIA_STACK", names.stack.to_string()),
+        ("VIGIA_CONTROL_BUCKET", names.control_bucket()),
+    ];
+    match tls {
+        TlsPort::Open => settings.push(("VIGIA_TLS", "1".to_owned())),
+        TlsPort::Closed => {}
+    }
+    settings
+}
+
 fn instance_type(options: &Deploy) -> String {
     options.instance_type.clone().unwrap_or_else(|| options.arch.default_instance_type().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_with_tls_is_a_load_balancer_told_of_it() {
+        let names = Names {
+            stack: "a".parse().expect("valid"),
+            account: "123456789012".to_owned(),
+            region: "eu-west-1".to_owned(),
+            partition: "aws".to_owned(),
+        };
+        let user_data = |tls| {
+            cloud_config(&Program { name: "ec2-lb", sha256: "abc", settings: lb_settings(&names, tls) })
+        };
+        let (on, off) = (user_data(TlsPort::Open), user_data(TlsPort::Closed));
+        assert_eq!(on.replace("    VIGIA_TLS=1\n", ""), off);
+        assert_ne!(on, off);
+    }
 }

@@ -13,7 +13,7 @@ use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::output::{Change, Progress};
 use crate::resources::bucket::{self, Contents};
 use crate::resources::role::{self, Role};
-use crate::resources::{function, instance, load_balancer, network, schedule};
+use crate::resources::{certificate, function, instance, load_balancer, network, schedule};
 use crate::token;
 
 /// Lambda takes up to 20 minutes, sometimes longer, to give the function's network interfaces back.
@@ -61,7 +61,9 @@ pub async fn run(target: &Target, yes: bool, keep_data: bool) -> Result<()> {
     }
     progress.end(&changes);
     // The file's token opens nothing any more.
-    std::fs::remove_file(token::file(target, &aws)).ok();
+    let token_file = token::file(target, &aws);
+    std::fs::remove_file(&token_file).ok();
+    certificate::keep_file(&certificate::file(&token_file), None)?;
     progress.finish();
     let stack = &target.stack;
     if progress.changes == 0 {

@@ -1,15 +1,22 @@
 //! Waits until the service does what it was deployed for, asked through its public address.
 
+mod handshake;
+
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
+use crate::certificate::Certificate;
 use crate::error::{DeployError, Exit, Result};
 use crate::output::Progress;
 
 /// A boot takes 40 to 70 s on EC2; a first tick may start a minute late.
 const DEADLINE: Duration = Duration::from_secs(300);
+
+/// The load balancer looks at its certificate every 20 s; three looks.
+const CERTIFICATE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What `/checkamount` says.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -52,6 +59,39 @@ pub async fn ask(client: &reqwest::Client, url: &str) -> std::result::Result<Amo
         return Err(format!("it answers {status}"));
     }
     response.json().await.map_err(|_| "it answers something else than JSON".to_owned())
+}
+
+/// Waits until TLS is spoken with this certificate and no other.
+pub async fn wait_for_certificate(
+    address: Ipv4Addr,
+    certificate: &Certificate,
+    progress: &Progress,
+) -> Result<()> {
+    let deadline = Instant::now() + CERTIFICATE_DEADLINE;
+    loop {
+        let Err(seen) = ask_for_certificate(address, certificate).await else { return Ok(()) };
+        progress.waiting(&format!("waiting for the certificate: {seen}"));
+        if Instant::now() > deadline {
+            let what = format!(
+                "port {} of {address} does not serve the certificate after {} s: {seen}",
+                fleet::TLS_PORT,
+                CERTIFICATE_DEADLINE.as_secs()
+            );
+            return Err(DeployError::new(Exit::NotHealthy, what).mend(
+                "Something between here and there may close that port; the load balancer's log says \
+                 whether it has the certificate. `--tls off` (make: TLS=off) ends TLS.",
+            ));
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// One handshake; the error is a sentence for people.
+pub async fn ask_for_certificate(
+    address: Ipv4Addr,
+    certificate: &Certificate,
+) -> std::result::Result<(), String> {
+    handshake::with((address, fleet::TLS_PORT).into(), certificate.first()).await
 }
 
 pub fn client() -> Result<reqwest::Client> {

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod aws;
 pub mod names;
 pub mod deploy;
+pub mod tls;
 pub mod certificate;
 pub mod resources;
 pub mod policies;

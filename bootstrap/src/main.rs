@@ -25,12 +25,13 @@ fn main() -> ExitCode {
 async fn run(cli: &Cli) -> bootstrap::error::Result<()> {
     let target = &cli.target;
     match &cli.command {
-        Command::Deploy(options) if options.check => Ok(()),
+        Command::Deploy(options) if options.check => deploy::check(options),
         Command::Deploy(options) => deploy::run(target, options).await,
         Command::Status { json } => status::run(target, *json).await,
         Command::Scale { count } => scale::run(target, *count).await,
         Command::Token { rotate } => token::run(target, *rotate).await,
-        Command::Url => scale::url(target).await,
+        Command::Url { https: false } => scale::url(target).await,
+        Command::Url { https: true } => scale::https_url(target).await,
         Command::Destroy { yes, keep_data } => destroy::run(target, *yes, *keep_data).await,
     }
 }

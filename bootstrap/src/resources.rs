@@ -3,6 +3,7 @@
 
 pub mod artifact;
 pub mod bucket;
+pub mod certificate;
 pub mod documents;
 pub mod function;
 pub mod image;

@@ -6,7 +6,7 @@ use crate::aws::Aws;
 use crate::cli::Target;
 use crate::error::{DeployError, Exit, Result};
 use crate::output::{self, Change};
-use crate::resources::{documents, load_balancer};
+use crate::resources::{certificate, documents, load_balancer};
 
 pub async fn run(target: &Target, count: DesiredCount) -> Result<()> {
     let aws = Aws::connect(target).await?;
@@ -23,14 +23,26 @@ pub async fn run(target: &Target, count: DesiredCount) -> Result<()> {
 /// Prints the URL alone, for scripts.
 pub async fn url(target: &Target) -> Result<()> {
     let aws = Aws::connect(target).await?;
-    let address = load_balancer::find_address(&aws).await?;
-    match address.as_ref().and_then(|address| address.public_ip()) {
-        Some(address) => {
-            output::result(&load_balancer::url(address));
-            Ok(())
-        }
-        None => Err(no_stack(&aws)),
+    output::result(&load_balancer::url(&address(&aws).await?));
+    Ok(())
+}
+
+/// Prints the URL with TLS alone, if the stack speaks it.
+pub async fn https_url(target: &Target) -> Result<()> {
+    let aws = Aws::connect(target).await?;
+    let address = address(&aws).await?;
+    if certificate::find(&aws).await?.is_none() {
+        let what = format!("stack {} does not speak TLS", aws.names.stack);
+        return Err(DeployError::new(Exit::Failed, what)
+            .mend("Deploy it with `--tls self-signed`, or with --tls-cert and --tls-key (make: TLS=…)."));
     }
+    output::result(&load_balancer::https_url(&address));
+    Ok(())
+}
+
+async fn address(aws: &Aws) -> Result<String> {
+    let address = load_balancer::find_address(aws).await?;
+    address.and_then(|address| address.public_ip).ok_or_else(|| no_stack(aws))
 }
 
 async fn no_stack_is_an_error(aws: &Aws) -> Result<()> {

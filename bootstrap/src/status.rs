@@ -1,18 +1,22 @@
 //! `status`: what should be, what is, and what the reconciler did about it.
 
+use std::net::Ipv4Addr;
+
 use fleet::memory::{Balancer, LeavingStage, Memory, Phase, Slot};
 use fleet::release::Release;
+use fleet::telemetry::error_chain;
 use fleet::{DesiredCount, Registry, keys};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::aws::Aws;
+use crate::certificate::Origin;
 use crate::cli::Target;
 use crate::error::{DeployError, Exit, Result};
 use crate::healthy;
 use crate::output;
-use crate::resources::{documents, load_balancer};
+use crate::resources::{certificate, documents, load_balancer};
 use crate::scale::no_stack;
 
 /// How many of the newest events are shown.
@@ -28,6 +32,8 @@ struct Status {
     url: Option<String>,
     /// Whether the URL answers, and with what.
     answers: String,
+    /// If the stack speaks TLS.
+    https: Option<Https>,
     desired: Option<u32>,
     healthy: usize,
     /// Why the desired count object is not acted on.
@@ -40,6 +46,16 @@ struct Status {
     /// What the last tick did not do, and why.
     held: Vec<String>,
     events: Vec<fleet::memory::Event>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Https {
+    url: String,
+    self_signed: Option<bool>,
+    until: Option<Timestamp>,
+    sha256: Option<String>,
+    /// Whether this certificate is served, and if not, what happens instead.
+    answers: String,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -74,7 +90,9 @@ pub async fn run(target: &Target, json: bool) -> Result<()> {
     let memory: Memory = read(&aws, keys::STATE).await?.unwrap_or_default();
     let registry: Option<Registry> = read(&aws, keys::REGISTRY).await?;
     let address = load_balancer::find_address(&aws).await?;
-    let url = address.as_ref().and_then(|address| address.public_ip()).map(load_balancer::url);
+    let public = address.as_ref().and_then(|address| address.public_ip());
+    let https = https(&aws, public).await?;
+    let url = public.map(load_balancer::url);
     let answers = match &url {
         None => "it has no address".to_owned(),
         Some(url) => match healthy::ask(&healthy::client()?, url).await {
@@ -94,6 +112,7 @@ pub async fn run(target: &Target, json: bool) -> Result<()> {
         load_balancer: balancer(&memory.balancer, address.as_ref().and_then(|address| address.instance_id())),
         url,
         answers,
+        https,
         problem: problem(written.as_ref(), memory.desired).or_else(|| memory.notice.clone()),
         // What is written counts as soon as it is valid; the reconciler follows within a tick.
         desired: written.and_then(std::result::Result::ok).or(memory.desired).map(DesiredCount::get),
@@ -109,6 +128,28 @@ pub async fn run(target: &Target, json: bool) -> Result<()> {
         output::result(&table(&status, Timestamp::now()));
     }
     Ok(())
+}
+
+async fn https(aws: &Aws, address: Option<&str>) -> Result<Option<Https>> {
+    let Some((stored, _)) = certificate::find(aws).await? else { return Ok(None) };
+    let Some(ip) = address.and_then(|address| address.parse::<Ipv4Addr>().ok()) else { return Ok(None) };
+    let url = load_balancer::https_url(&ip.to_string());
+    Ok(Some(match stored {
+        Ok(certificate) => Https {
+            url,
+            self_signed: Some(certificate.origin == Origin::SelfSigned),
+            until: Some(certificate.until),
+            sha256: Some(certificate.fingerprint()),
+            answers: match healthy::ask_for_certificate(ip, &certificate).await {
+                Ok(()) => "yes".to_owned(),
+                Err(why) => format!("no: {why}"),
+            },
+        },
+        Err(unusable) => {
+            let answers = format!("no: what is stored cannot be used: {}", error_chain(&unusable));
+            Https { url, self_signed: None, until: None, sha256: None, answers }
+        }
+    }))
 }
 
 fn problem(
@@ -185,6 +226,12 @@ fn rollout(memory: &Memory, release: &str) -> Option<Rollout> {
     (!old.is_empty()).then(|| Rollout { release: release.to_owned(), updated, left: old.len() })
 }
 
+fn https_line(https: &Https) -> String {
+    let until = https.until.map_or(String::new(), |until| format!(", until {}", until.strftime("%F")));
+    let kind = if https.self_signed == Some(true) { ", self-signed" } else { "" };
+    format!("HTTPS      {} (answers: {}{kind}{until})", https.url, https.answers)
+}
+
 fn table(status: &Status, now: Timestamp) -> String {
     let desired = status.desired.map_or("?".to_owned(), |desired| desired.to_string());
     let mut lines = vec![
@@ -195,6 +242,7 @@ fn table(status: &Status, now: Timestamp) -> String {
         format!("URL        {}", status.url.as_deref().unwrap_or("none")),
         format!("Answers    {}", status.answers),
     ];
+    lines.extend(status.https.as_ref().map(https_line));
     let balancer = &status.load_balancer;
     lines.push(format!(
         "Balancer   {}: {}{}",

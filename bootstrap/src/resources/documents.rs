@@ -40,7 +40,7 @@ async fn read_from(aws: &Aws, bucket: &str, key: &str) -> Result<Option<Object>>
 }
 
 /// Writes over what was read: `etag` is that of the object seen, `None` if there was none.
-async fn write(aws: &Aws, key: &str, bytes: Vec<u8>, etag: Option<&str>) -> Result<()> {
+pub async fn write(aws: &Aws, key: &str, bytes: Vec<u8>, etag: Option<&str>) -> Result<()> {
     let put = aws.s3.put_object().bucket(aws.names.control_bucket()).key(key).body(ByteStream::from(bytes));
     let put = match etag {
         Some(etag) => put.if_match(etag),

@@ -18,6 +18,8 @@
 //! What a run that was cut leaves behind is found by the next one, or by the reconciler, which
 //! removes load balancers without the address after ten minutes.
 
+use std::net::Ipv4Addr;
+
 use aws_sdk_ec2::types::{Address, DomainType, Instance, InstanceStateName, ResourceType};
 use fleet::aws_code::AwsErrorKind;
 use fleet::release::{BalancerSpec, short_hash};
@@ -31,6 +33,13 @@ use crate::resources::network::{id, stack_filter, tagged};
 
 /// Tokens tried for one launch; each that is spent belongs to an instance of the last days.
 const MOST_TOKENS: usize = 20;
+
+/// The stack's Elastic IP.
+#[derive(Clone, Debug)]
+pub struct PublicAddress {
+    pub allocation: String,
+    pub ip: Ipv4Addr,
+}
 
 pub struct LoadBalancer {
     pub address: String,
@@ -169,6 +178,10 @@ pub fn url(address: &str) -> String {
     format!("http://{address}:{}", fleet::PUBLIC_PORT)
 }
 
+pub fn https_url(address: &str) -> String {
+    format!("https://{address}:{}", fleet::TLS_PORT)
+}
+
 async fn associate(aws: &Aws, allocation: &str, instance: &str) -> Result<()> {
     aws.ec2
         .associate_address()
@@ -181,10 +194,10 @@ async fn associate(aws: &Aws, allocation: &str, instance: &str) -> Result<()> {
     Ok(())
 }
 
-/// Gives the address's allocation id, and allocates one if the stack has none.
-pub async fn ensure_address(aws: &Aws) -> Result<(String, Change)> {
+/// Allocates an address if the stack has none.
+pub async fn ensure_address(aws: &Aws) -> Result<(PublicAddress, Change)> {
     if let Some(address) = find_address(aws).await? {
-        return Ok((id(address.allocation_id(), "address")?, Change::Unchanged));
+        return Ok((public(address.allocation_id(), address.public_ip())?, Change::Unchanged));
     }
     let allocated = aws
         .ec2
@@ -194,7 +207,14 @@ pub async fn ensure_address(aws: &Aws) -> Result<(String, Change)> {
         .send()
         .await
         .step(|| "allocate an Elastic IP".to_owned())?;
-    Ok((id(allocated.allocation_id(), "address")?, Change::Created))
+    Ok((public(allocated.allocation_id(), allocated.public_ip())?, Change::Created))
+}
+
+fn public(allocation: Option<&str>, ip: Option<&str>) -> Result<PublicAddress> {
+    let ip = ip.and_then(|ip| ip.parse().ok()).ok_or_else(|| {
+        DeployError::new(Exit::Failed, "AWS answered with an Elastic IP that is no IPv4 address")
+    })?;
+    Ok(PublicAddress { allocation: id(allocation, "address")?, ip })
 }
 
 async fn address_and_holder(aws: &Aws) -> Result<(Address, Option<String>)> {

@@ -2,7 +2,7 @@
 //! the function.
 //!
 //! ```text
-//!             world :5000
+//!             world :5000, and :5443 with TLS
 //!                 |
 //!   public-0  [ load balancer ] ----:8080----> private-0, private-1 [ workers ]
 //!                 ^  :9000                              ^ :8080
@@ -19,7 +19,7 @@ use aws_sdk_ec2::types::{
 use fleet::aws_code::AwsErrorKind;
 use fleet::release::SubnetSpec;
 use fleet::stack::TAG_STACK;
-use fleet::{LB_ADMIN_PORT, PUBLIC_PORT, WORKER_PORT};
+use fleet::{LB_ADMIN_PORT, PUBLIC_PORT, TLS_PORT, WORKER_PORT};
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
@@ -61,7 +61,21 @@ struct Builder<'a> {
     changes: Vec<Change>,
 }
 
-pub async fn ensure(aws: &Aws, allow_cidr: &str) -> Result<(Network, Vec<Change>)> {
+/// Who may reach the load balancer, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Access<'a> {
+    /// An IPv4 block.
+    pub from: &'a str,
+    pub tls: TlsPort,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsPort {
+    Open,
+    Closed,
+}
+
+pub async fn ensure(aws: &Aws, access: Access<'_>) -> Result<(Network, Vec<Change>)> {
     let mut builder = Builder { aws, changes: Vec::new() };
     let vpc = builder.vpc().await?;
     let (first, ipv6) = blocks(aws, &vpc).await?;
@@ -85,7 +99,11 @@ pub async fn ensure(aws: &Aws, allow_cidr: &str) -> Result<(Network, Vec<Change>
     let lb_group = builder.group(&vpc, "lb", "Load balancers of Vigia").await?;
     let worker_group = builder.group(&vpc, "worker", "Workers of Vigia").await?;
     let reconciler_group = builder.group(&vpc, "reconciler", "The reconciler of Vigia").await?;
-    builder.open_to_world(&lb_group, PUBLIC_PORT, allow_cidr).await?;
+    builder.open_to_world(&lb_group, PUBLIC_PORT, access.from).await?;
+    match access.tls {
+        TlsPort::Open => builder.open_to_world(&lb_group, TLS_PORT, access.from).await?,
+        TlsPort::Closed => builder.close(&lb_group, TLS_PORT).await?,
+    }
     builder.open_to_group(&lb_group, LB_ADMIN_PORT, &reconciler_group).await?;
     builder.open_to_group(&worker_group, WORKER_PORT, &lb_group).await?;
     builder.open_to_group(&worker_group, WORKER_PORT, &reconciler_group).await?;
@@ -415,20 +433,7 @@ impl Builder<'_> {
         rule: IpPermission,
         is_there: impl Fn(&IpPermission) -> bool,
     ) -> Result<()> {
-        let described = self
-            .aws
-            .ec2
-            .describe_security_groups()
-            .group_ids(group)
-            .send()
-            .await
-            .step(|| format!("read the rules of {group}"))?;
-        let exists = described
-            .security_groups()
-            .iter()
-            .flat_map(|group| group.ip_permissions())
-            .any(|permission| permission.from_port() == Some(i32::from(port)) && is_there(permission));
-        if exists {
+        if self.rules(group, port).await?.iter().any(is_there) {
             self.note(Change::Unchanged);
             return Ok(());
         }
@@ -437,6 +442,29 @@ impl Builder<'_> {
         exists_is_fine(opened.map(drop).step(|| format!("open port {port} of {group}")))?;
         self.note(Change::Created);
         Ok(())
+    }
+
+    /// Closes the port to everybody it was ever opened to.
+    async fn close(&mut self, group: &str, port: u16) -> Result<()> {
+        let rules = self.rules(group, port).await?;
+        if rules.is_empty() {
+            self.note(Change::Unchanged);
+            return Ok(());
+        }
+        let revoke = self.aws.ec2.revoke_security_group_ingress().group_id(group);
+        let closed = revoke.set_ip_permissions(Some(rules)).send().await;
+        found(closed.step(|| format!("close port {port} of {group}")))?;
+        self.note(Change::Removed);
+        Ok(())
+    }
+
+    /// The rules of a group for exactly this port.
+    async fn rules(&self, group: &str, port: u16) -> Result<Vec<IpPermission>> {
+        let described = self.aws.ec2.describe_security_groups().group_ids(group).send().await;
+        let described = described.step(|| format!("read the rules of {group}"))?;
+        let all = described.security_groups().iter().flat_map(|group| group.ip_permissions());
+        let port = Some(i32::from(port));
+        Ok(all.filter(|rule| rule.from_port() == port && rule.to_port() == port).cloned().collect())
     }
 }
 

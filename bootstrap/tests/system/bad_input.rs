@@ -60,6 +60,40 @@ fn programs_that_are_not_built_are_named() {
 }
 
 #[test]
+fn a_certificate_that_cannot_be_served_is_refused_before_anything_happens() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+    let issued = rcgen::generate_simple_self_signed(["lb.test".to_owned()]).expect("a certificate");
+    let other = rcgen::KeyPair::generate().expect("a key");
+    for (name, content) in [
+        ("certificate", issued.cert.pem()),
+        ("key", issued.signing_key.serialize_pem()),
+        ("other-key", other.serialize_pem()),
+        ("large", "-".repeat(65 * 1024)),
+    ] {
+        std::fs::write(path(name), content).expect("writable");
+    }
+    for (certificate, key, says) in [
+        ("certificate", "other-key", "cannot be used together"),
+        ("key", "key", "no certificate in PEM"),
+        ("certificate", "certificate", "no private key in PEM"),
+        ("certificate", "none", "none cannot be read: No such file"),
+        ("large", "key", "more than 65536 bytes"),
+    ] {
+        let pair = ["--tls-cert", &path(certificate), "--tls-key", &path(key)];
+        // `--check` is what `make local` runs before it starts anything.
+        for check in [&[][..], &["--check"]] {
+            let (code, said) = run(&[&["deploy"], &pair[..], check].concat());
+            assert_eq!(code, Some(2), "{said}");
+            assert!(said.contains(says) && said.contains("Nothing was changed"), "{said}");
+        }
+    }
+    let (code, said) =
+        run(&["deploy", "--tls-cert", &path("certificate"), "--tls-key", &path("key"), "--check"]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
 fn an_endpoint_without_a_scheme_is_explained() {
     let output = bootstrap("127.0.0.1:4566", ("test", "test"), "vigia", Path::new("none"), &["status"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));

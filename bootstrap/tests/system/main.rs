@@ -3,4 +3,5 @@
 mod bad_input;
 mod healing;
 mod support;
+mod tls;
 mod whole_system;

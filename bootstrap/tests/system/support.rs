@@ -234,6 +234,11 @@ impl Cloud {
         self.dir.path().join("cloud")
     }
 
+    /// What `curl --cacert` takes.
+    pub(crate) fn certificate_file(&self, stack: &str) -> PathBuf {
+        self.dir.path().join(format!("{stack}.certificate.pem"))
+    }
+
     fn token_file(&self, stack: &str) -> PathBuf {
         self.dir.path().join(format!("{stack}.token"))
     }

@@ -1,0 +1,94 @@
+//! The certificate's object in the control bucket, and the file beside the token that trusts it.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use fleet::keys;
+use jiff::Timestamp;
+
+use crate::aws::Aws;
+use crate::certificate::{Certificate, ISSUED_HERE, Origin};
+use crate::error::{DeployError, Exit, Result, Step as _, found};
+use crate::output::Change;
+use crate::resources::documents::{self, Object};
+use crate::tls::{Decision, Stored};
+
+/// What is stored, and the object that holds it.
+pub async fn find(aws: &Aws) -> Result<Option<(Stored, Object)>> {
+    let object = documents::read(aws, keys::CERTIFICATE).await?;
+    Ok(object.map(|object| (Certificate::from_object(&object.bytes), object)))
+}
+
+/// Carries a decision about `seen` out, and gives the certificate that is now in force.
+pub async fn apply(
+    aws: &Aws,
+    decision: Decision,
+    seen: Option<&Object>,
+    address: Ipv4Addr,
+    now: Timestamp,
+) -> Result<(Option<Certificate>, Change)> {
+    let new = match decision {
+        Decision::StayOff => return Ok((None, Change::Unchanged)),
+        Decision::Keep(certificate) => return Ok((Some(certificate), Change::Unchanged)),
+        Decision::Remove => {
+            let bucket = aws.names.control_bucket();
+            let deleted = aws.s3.delete_object().bucket(bucket).key(keys::CERTIFICATE).send().await;
+            found(deleted.step(|| "delete the certificate".to_owned()))?;
+            return Ok((None, Change::Removed));
+        }
+        Decision::Issue => Certificate::self_signed(address, now),
+        Decision::Store(given) => given,
+    };
+    let etag = seen.map(|object| object.etag.as_str());
+    documents::write(aws, keys::CERTIFICATE, new.to_object(), etag).await?;
+    Ok((Some(new), if etag.is_some() { Change::Updated } else { Change::Created }))
+}
+
+/// Where this machine keeps what `curl --cacert` needs.
+pub fn file(token_file: &Path) -> PathBuf {
+    token_file.with_extension("certificate.pem")
+}
+
+/// Puts a self-signed certificate, without its key, into the file, and takes it away when it is in
+/// force no more. A file of that name that we did not write is not removed.
+pub fn keep_file(file: &Path, certificate: Option<&Certificate>) -> Result<()> {
+    let ours = certificate.filter(|certificate| certificate.origin == Origin::SelfSigned);
+    let present = std::fs::read_to_string(file).ok();
+    let is_of_us = present.as_ref().is_some_and(|text| text.starts_with(ISSUED_HERE));
+    let done = match ours {
+        Some(ours) if present.as_ref() == Some(&ours.public_pem()) => Ok(()),
+        Some(ours) => {
+            let parent = file.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(parent).and_then(|()| std::fs::write(file, ours.public_pem()))
+        }
+        None if is_of_us => std::fs::remove_file(file),
+        None => Ok(()),
+    };
+    done.map_err(|error| {
+        DeployError::new(Exit::Prerequisite, format!("cannot write {}", file.display())).caused_by(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::testing::{ADDRESS, given, now, pair};
+
+    #[test]
+    fn the_file_is_there_while_the_certificate_is_self_signed_and_holds_no_key() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("a/certificate.pem");
+        let ours = Certificate::self_signed(ADDRESS, now());
+        for _ in 0..2 {
+            keep_file(&file, Some(&ours)).expect("writable");
+            let text = std::fs::read_to_string(&file).expect("readable");
+            assert_eq!(text.matches("-----BEGIN ").count(), 1, "{text}");
+            assert!(text.contains("-----BEGIN CERTIFICATE-----"), "{text}");
+        }
+        keep_file(&file, Some(&given(&pair()))).expect("removable");
+        assert!(!file.exists());
+        std::fs::write(&file, "somebody's own").expect("writable");
+        keep_file(&file, None).expect("left alone");
+        assert!(file.exists());
+    }
+}
