@@ -17,6 +17,11 @@ PROFILE ?=
 REGION ?=
 ARCH ?=
 YES ?=
+# self-signed: TLS on port 5443 as well, with a certificate made here; off. Empty: as it is.
+TLS ?=
+# Or with this certificate and its private key, two files in PEM.
+TLS_CERT ?=
+TLS_KEY ?=
 # An AWS endpoint other than AWS, for example http://127.0.0.1:4566 for the local cloud.
 ENDPOINT ?=
 
@@ -24,6 +29,10 @@ LOCAL_LISTEN ?= 127.0.0.1:4566
 LOCAL_ENDPOINT := http://$(LOCAL_LISTEN)
 LOCAL_DIR ?= .local
 PUBLIC ?= 127.0.0.1:5000
+PUBLIC_TLS ?= 127.0.0.1:5443
+# Addresses that must be free before anything is started.
+RESERVED = $(PUBLIC)$(if $(filter-out off,$(TLS))$(TLS_CERT),$(COMMA)$(PUBLIC_TLS))
+COMMA := ,
 
 # The simulator's seeds: how many, and which is the first. Empty: its own numbers.
 SEEDS ?=
@@ -56,12 +65,13 @@ BUILT := build release-artifacts
 endif
 
 SEED_FLAGS = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST_SEED),--first-seed $(FIRST_SEED))
-DEPLOY_FLAGS = $(if $(N),--workers="$(N)") $(if $(PROFILE),--profile "$(PROFILE)") $(if $(ARCH),--arch "$(ARCH)")
+DEPLOY_FLAGS = $(if $(N),--workers="$(N)") $(if $(PROFILE),--profile "$(PROFILE)") $(if $(ARCH),--arch "$(ARCH)") \
+  $(if $(TLS),--tls "$(TLS)") $(if $(TLS_CERT),--tls-cert "$(TLS_CERT)") $(if $(TLS_KEY),--tls-key "$(TLS_KEY)")
 
 # --- The system on this machine -------------------------------------------------------------------
-local: venv build ## Run the whole system on this machine: make local N=3 [PROFILE=classic]
+local: venv build ## Run the whole system on this machine: make local N=3 [PROFILE=classic TLS=self-signed]
 	@$(LOCAL_BOOTSTRAP) deploy $(DEPLOY_FLAGS) --check
-	@$(TARGET_DIR)/local-cloud up --listen $(LOCAL_LISTEN) --dir $(LOCAL_DIR)/cloud --venv $(VENV) --reserve $(PUBLIC)
+	@$(TARGET_DIR)/local-cloud up --listen $(LOCAL_LISTEN) --dir $(LOCAL_DIR)/cloud --venv $(VENV) --reserve $(RESERVED)
 	@$(LOCAL_BOOTSTRAP) deploy $(DEPLOY_FLAGS) --artifacts $(TARGET_DIR)
 
 local-url: build ## Print the URL of the local stack
@@ -83,7 +93,7 @@ local-reset: local-down ## Stop the local cloud and forget everything, users inc
 	@rm -rf $(LOCAL_DIR)
 
 # --- The system on AWS (or on ENDPOINT) -----------------------------------------------------------
-deploy: venv $(BUILT) ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= ENDPOINT=]
+deploy: venv $(BUILT) ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= TLS= ENDPOINT=]
 	@$(BOOTSTRAP) deploy $(DEPLOY_FLAGS) --artifacts $(ARTIFACTS)
 
 status: build ## Show the stack: workers, last tick, what is held back and why
