@@ -188,7 +188,8 @@ struct Tick<'a> {
     association: Option<Association>,
     /// Before this tick.
     last_launch: Option<Timestamp>,
-    news: usize,
+    /// What was decided, oldest first.
+    news: Vec<String>,
 }
 
 impl<'a> Tick<'a> {
@@ -218,13 +219,12 @@ impl<'a> Tick<'a> {
             launches: Vec::new(),
             terminations: Vec::new(),
             association: None,
-            news: 0,
+            news: Vec::new(),
         }
     }
 
     fn record(&mut self, text: impl Into<String>) {
-        self.news += 1;
-        self.memory.record(self.now, text);
+        self.news.push(text.into());
     }
 
     fn hold(&mut self, text: String) {
@@ -320,6 +320,11 @@ impl<'a> Tick<'a> {
 
     fn finish(mut self) -> Plan {
         let registry = self.next_registry();
+        let news = self.news.len();
+        // Memory keeps the newest of them; to let it forget the others one by one takes long.
+        for text in self.news.into_iter().skip(news.saturating_sub(Memory::MAX_EVENTS)) {
+            self.memory.record(self.now, text);
+        }
         let mut launches = self.replays;
         launches.append(&mut self.launches);
         Plan {
@@ -329,7 +334,7 @@ impl<'a> Tick<'a> {
             association: self.association,
             last_launch: self.last_launch,
             registry,
-            news: self.news,
+            news,
         }
     }
 }

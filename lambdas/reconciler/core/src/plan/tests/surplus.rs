@@ -105,8 +105,8 @@ proptest! {
 
         let mut at_once = tick(&world, &seen, memory(&world, slots));
         at_once.shrink();
-        let texts = at_once.memory.events.iter().map(|event| event.text.as_str());
-        let removed: Vec<&str> = texts.map(|text| text.split_inclusive(':').next().unwrap_or(text)).collect();
+        let subject = |text: &str| text.split_inclusive(':').next().unwrap_or(text).to_owned();
+        let removed: Vec<String> = at_once.news.iter().map(|text| subject(text)).collect();
         prop_assert_eq!(removed, expected);
     }
 }
