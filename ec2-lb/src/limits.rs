@@ -104,5 +104,6 @@ pub const MAX_REQUEST_BODY: u64 = 1024 * 1024;
 /// smaller; ten times more, on every connection, would be more memory than the machine has.
 pub const MAX_REPLAY_BODY: usize = 64 * 1024;
 
-/// Read at once from any socket. Large bodies need few reads, and it fits into the second cache.
-pub const READ_BUFFER: usize = 128 * 1024;
+/// Read at once from any socket. Large bodies need few reads, and it fits into the second cache. Twice
+/// as much would be held for each client that stops reading.
+pub const READ_BUFFER: usize = 64 * 1024;
