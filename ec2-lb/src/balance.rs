@@ -35,20 +35,23 @@ pub(crate) fn choose(
     standing: impl Fn(usize) -> Standing,
     rng: &mut impl Rng,
 ) -> Option<usize> {
-    let is_fine = |standing: &Standing| !standing.is_out && !standing.is_tried;
-    if len > 1 {
-        let (first, second) = two_of(len, rng);
-        let pair = (standing(first), standing(second));
-        match policy {
-            Policy::Random if is_fine(&pair.0) => return Some(first),
-            Policy::P2c if is_fine(&pair.0) && is_fine(&pair.1) => {
-                return Some(if pair.1.load < pair.0.load { second } else { first });
-            }
-            Policy::Random | Policy::P2c => {}
+    let pair = (len > 1).then(|| two_of(len, rng));
+    if let Some((first, second)) = pair {
+        let is_fine = |index| !standing(index).is_out && !standing(index).is_tried;
+        if is_fine(first) && (policy == Policy::Random || is_fine(second)) {
+            return Some(better(policy, first, second, &standing));
         }
     }
     let out = (0..len).filter(|index| standing(*index).is_out).count();
     let is_panic = 2 * out > len;
+    // When ejections do not count, the two are as good as any.
+    if let Some((first, second)) = pair
+        && is_panic
+        && !standing(first).is_tried
+        && !standing(second).is_tried
+    {
+        return Some(better(policy, first, second, &standing));
+    }
     let untried = || (0..len).filter(|index| !standing(*index).is_tried);
     let candidates = || untried().filter(|index| is_panic || !standing(*index).is_out);
     match candidates().count() {
@@ -65,15 +68,21 @@ fn among(
     rng: &mut impl Rng,
 ) -> Option<usize> {
     let at = |place: usize| candidates.clone().nth(place);
-    match (policy, count) {
-        (_, 0) => None,
-        (_, 1) => at(0),
-        (Policy::Random, count) => at(rng.random_range(0..count)),
-        (Policy::P2c, count) => {
+    match count {
+        0 => None,
+        1 => at(0),
+        count => {
             let (first, second) = two_of(count, rng);
-            let (first, second) = (at(first)?, at(second)?);
-            Some(if standing(second).load < standing(first).load { second } else { first })
+            Some(better(policy, at(first)?, at(second)?, standing))
         }
+    }
+}
+
+/// The one of two that are both fine; the first of them is random by itself.
+fn better(policy: Policy, first: usize, second: usize, standing: impl Fn(usize) -> Standing) -> usize {
+    match policy {
+        Policy::P2c if standing(second).load < standing(first).load => second,
+        Policy::P2c | Policy::Random => first,
     }
 }
 
