@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help local local-url local-token local-status local-kill local-down local-reset \
         deploy status scale url token destroy release-artifacts test check fmt build venv \
-        sim sim-latency sim-mutants bench-reconciler
+        bench sim sim-latency sim-mutants bench-reconciler
 
 # --- Parameters -----------------------------------------------------------------------------------
 # Number of workers. Empty: 3 for a new stack, as it is for an existing one.
@@ -137,6 +137,11 @@ check: ## Formatting, lints, documentation, dependencies
 	  cargo install --quiet --locked --version $(CARGO_DENY) --root $(TOOLS) cargo-deny; \
 	fi
 	@$(TOOLS)/bin/cargo-deny --locked --log-level error check bans licenses sources
+
+bench: ## All benchmarks, one after the other; about 20 minutes
+	@missed=0; for bench in bench-lb bench-kill bench-slow bench-reconciler; do \
+	  $(MAKE) -s $$bench || missed=1; \
+	done; exit $$missed
 
 # Without FUNCTION, ticks and package are those of the dev profile, whose AWS SDK is not optimised. A
 # release build of it takes a quarter of an hour and 8 GB: cargo build --release -p reconciler.
