@@ -363,9 +363,8 @@ impl Exchange<'_> {
 
     async fn take_idle(&self, worker: &Worker) -> Option<TcpStream> {
         let thread = self.thread;
-        let max_age_ms = u64::try_from(thread.limits().idle_worker.as_millis()).unwrap_or(u64::MAX);
         poll_fn(|cx| {
-            let now_ms = thread.deadlines.now_ms();
+            let (now_ms, max_age_ms) = (thread.deadlines.now_ms(), thread.max_idle_ms());
             Poll::Ready(thread.pools.borrow_mut().take(worker, now_ms, max_age_ms, cx))
         })
         .await
@@ -427,9 +426,7 @@ impl Exchange<'_> {
         let (thread, key) = (self.thread, self.key);
         let written = poll_fn(|cx| {
             let before = at;
-            let polled = poll_write_all(client, cx, reply, &mut at);
-            match polled {
-                Poll::Ready(Ok(())) => Pin::new(&mut *client).poll_flush(cx),
+            match poll_write_all(client, cx, reply, &mut at) {
                 Poll::Pending if wait.is_over(thread, key, at > before, || patience) => {
                     Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()))
                 }
@@ -543,7 +540,8 @@ impl Wait {
     }
 }
 
-/// Writes `bytes` from `at` on.
+/// Writes `bytes` from `at` on; ready when nothing waits in the stream itself either, as it does while
+/// a client that is spoken to by TLS does not read.
 pub(crate) fn poll_write_all(
     stream: &mut (impl AsyncWrite + Unpin),
     cx: &mut Context<'_>,
@@ -556,5 +554,5 @@ pub(crate) fn poll_write_all(
             count => *at += count,
         }
     }
-    Poll::Ready(Ok(()))
+    Pin::new(stream).poll_flush(cx)
 }

@@ -114,9 +114,7 @@ impl Body {
             has_progressed |= self.at > before;
             let patience = match written {
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Client)),
-                Poll::Ready(Ok(())) if self.is_whole => {
-                    return Pin::new(&mut *exchange.client).poll_flush(cx).map_err(|_| Broken::Client);
-                }
+                Poll::Ready(Ok(())) if self.is_whole => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) => match self.poll_piece(exchange, worker, cx) {
                     Poll::Ready(Ok(())) => {
                         has_progressed = true;
@@ -145,10 +143,6 @@ impl Body {
     ) -> Poll<Result<(), Broken>> {
         exchange.buffers.reply.clear();
         self.at = 0;
-        // What an encrypting client has buffered must leave before we wait for the worker.
-        if ready!(Pin::new(&mut *exchange.client).poll_flush(cx)).is_err() {
-            return Poll::Ready(Err(Broken::Client));
-        }
         let scratch = &mut **exchange.thread.scratch.borrow_mut();
         let count = match ready!(poll_receive(worker, cx, scratch)) {
             Ok(0) => return Poll::Ready(self.end(&mut exchange.buffers.reply)),

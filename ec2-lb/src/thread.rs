@@ -97,6 +97,11 @@ impl Thread {
         &self.shared.config.limits
     }
 
+    /// How old an idle connection to a worker may become.
+    pub(crate) fn max_idle_ms(&self) -> u64 {
+        u64::try_from(self.limits().idle_worker.as_millis()).unwrap_or(u64::MAX)
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.get()
     }
@@ -247,11 +252,11 @@ async fn keep_time(thread: &Rc<Thread>) {
 }
 
 async fn tidy_pools(thread: &Thread) {
-    let max_age_ms = u64::try_from(thread.limits().idle_worker.as_millis()).unwrap_or(u64::MAX);
     poll_fn(|cx| {
         let table = thread.shared.fleet.table();
         let workers = table.workers.iter().map(|worker| &**worker);
-        thread.pools.borrow_mut().sweep(&workers, thread.deadlines.now_ms(), max_age_ms, cx);
+        let (now_ms, max_age_ms) = (thread.deadlines.now_ms(), thread.max_idle_ms());
+        thread.pools.borrow_mut().sweep(&workers, now_ms, max_age_ms, cx);
         Poll::Ready(())
     })
     .await;

@@ -42,7 +42,6 @@ impl Pipe {
             let written = poll_write_all(writer, cx, &self.buffer, &mut self.at);
             *passed += self.at - before;
             ready!(written)?;
-            ready!(Pin::new(&mut *writer).poll_flush(cx))?;
             if self.is_ending {
                 ready!(Pin::new(&mut *writer).poll_shutdown(cx))?;
                 self.has_ended = true;

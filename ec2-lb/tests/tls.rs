@@ -85,6 +85,25 @@ async fn a_large_response_passes_a_client_that_reads_slowly() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_read_is_cut_and_its_worker_not_blamed() {
+    // More than all buffers on the way hold.
+    let worker = FakeWorker::start(65, |_| async { ok(&"x".repeat(30_000_000)) }).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (files, client) = issue(dir.path());
+    let limits = short(|limits| {
+        limits.client_pause = Duration::from_millis(200);
+        limits.reply_pause = Duration::from_millis(200);
+    });
+    let lb = Lb::with_config(with(limits), Some(files), &[&worker]).await;
+    let mut deaf = connect_in_time(&lb, &client).await;
+    deaf.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("it reads");
+    eventually("the worker is asked", async || worker.arrivals(), |arrivals| *arrivals == 1).await;
+    let is_over = |view: &serde_json::Value| view["workers"]["i-65"]["in_flight"] == 0;
+    let view = eventually("the request is over", async || lb.view().await, is_over).await;
+    assert_eq!(view["workers"]["i-65"]["failures"], 0);
+}
+
+#[tokio::test]
 async fn a_new_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
     let worker = FakeWorker::healthy(63).await;
     let dir = tempfile::tempdir().expect("a directory");
