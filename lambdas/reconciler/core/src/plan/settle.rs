@@ -11,6 +11,8 @@ use crate::planted::{self, Bug};
 
 /// A zone without capacity is left alone this long, Karpenter's value.
 const AVOID: SignedDuration = SignedDuration::from_mins(3);
+/// The most attempts that are passed over at once.
+const STRIDE: u32 = 1_000;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Outcomes {
@@ -47,7 +49,7 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize
             Ok(id) if slot.worker.as_ref() == Some(id) => continue,
             // An attempt of a memory that was lost.
             Ok(id) if is_holder => {
-                empty(memory, launch);
+                pass(memory, launch);
                 format!("Attempt {attempt} of {place} is used up: it is {id}, which has the address.")
             }
             Ok(id) => {
@@ -69,7 +71,7 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize
             Err(Failure { kind: AwsErrorKind::TokenSpent | AwsErrorKind::TokenMismatch, why })
                 if !planted::is(Bug::SpentTokenKept) =>
             {
-                empty(memory, launch);
+                pass(memory, launch);
                 format!("Attempt {attempt} of {place} is used up: {why}.")
             }
             // EC2 says that it did nothing, and will for a while: the same launch is sent again.
@@ -129,4 +131,16 @@ fn empty(memory: &mut Memory, launch: &Launch) {
         Role::Worker => drop(memory.slots.remove(&launch.slot)),
         Role::LoadBalancer => memory.balancer.successor = None,
     }
+}
+
+/// Empties the slot of an attempt that is used up. Where a lost memory used up many, EC2 may show none
+/// of them any more, and each one tried costs a tick: the next one has twice the number.
+fn pass(memory: &mut Memory, launch: &Launch) {
+    empty(memory, launch);
+    let used = match launch.role {
+        Role::Worker => memory.attempts.entry(launch.slot).or_default(),
+        Role::LoadBalancer => &mut memory.balancer.attempt,
+    };
+    let passed = launch.attempt.saturating_sub(1).min(STRIDE);
+    *used = (*used).max(launch.attempt.saturating_add(passed));
 }

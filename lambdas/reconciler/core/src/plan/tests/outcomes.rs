@@ -1,18 +1,20 @@
 //! What `settle` makes of each outcome of a launch or a termination.
 
+use std::mem;
+
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::{Memory, Phase};
 use jiff::SignedDuration;
 
-use super::world::World;
+use super::world::{TICK, World};
 use crate::effect::{Failure, Launch};
+use crate::observation::{Role, Scope};
 use crate::plan::{Outcomes, plan, settle};
 
 /// A memory that intends a launch in slot 0, and that launch.
 fn intended() -> (World, Memory, Launch) {
     let world = World::empty(1);
-    let planned =
-        plan(&world.observe(crate::observation::Scope::Fleet), Memory::default(), Some(world.now), world.now);
+    let planned = plan(&world.observe(Scope::Fleet), Memory::default(), Some(world.now), world.now);
     (world, planned.memory, planned.launches[0].clone())
 }
 
@@ -58,6 +60,40 @@ fn a_token_that_cannot_be_used_empties_the_slot() {
         assert!(memory.slots.is_empty(), "{kind:?}");
         assert_eq!(memory.attempts[&0], 1, "{kind:?}");
         assert!(memory.avoid.is_empty(), "{kind:?}");
+    }
+}
+
+/// Ticks until a launch of this role is one that EC2 did not see before. Gives the attempts.
+fn attempts_until(last_used: u32, role: Role) -> Vec<u32> {
+    let mut world = World::empty(1);
+    if role == Role::LoadBalancer {
+        world.add_balancer();
+        world.machines.clear();
+    }
+    let mut attempts = Vec::new();
+    for _ in 0..100 {
+        let seen = world.observe(Scope::Fleet);
+        let planned = plan(&seen, mem::take(&mut world.memory), Some(world.now), world.now);
+        world.memory = planned.memory;
+        if let Some(launch) = planned.launches.into_iter().find(|launch| launch.role == role) {
+            attempts.push(launch.attempt);
+            if launch.attempt > last_used {
+                break;
+            }
+            settle(&mut world.memory, &outcome(&launch, Err(AwsErrorKind::TokenSpent)), world.now);
+        }
+        world.now += TICK;
+    }
+    attempts
+}
+
+#[test]
+fn attempts_that_a_lost_memory_used_up_are_passed_in_a_few_ticks() {
+    for role in [Role::Worker, Role::LoadBalancer] {
+        assert_eq!(attempts_until(1, role), [1, 2], "{role:?}");
+        assert_eq!(attempts_until(15, role), [1, 2, 4, 8, 16], "{role:?}");
+        let many = attempts_until(10_000, role);
+        assert!(many.len() <= 20, "{role:?}: {many:?}");
     }
 }
 
