@@ -33,6 +33,9 @@ use crate::planted::{self, Bug};
 const LOOK_EVERY: SignedDuration = SignedDuration::from_secs(2);
 /// What was seen longer ago is not acted on any more: the next tick looks again.
 const STALE: SignedDuration = SignedDuration::from_secs(15);
+/// A worker whose termination was written longer ago may have been heard again, and taken back, by
+/// another invocation: the next tick looks again.
+const TAKEN_BACK: SignedDuration = SignedDuration::from_secs(3);
 /// RunInstances has a bucket of five, refilled at two a second: more at once are only throttled.
 const AT_ONCE: usize = 4;
 /// Ages are compared across invocations; drains are 15 s. S3 gives whole seconds.
@@ -120,6 +123,8 @@ struct Work {
     balancers: Vec<std::net::IpAddr>,
     /// When looking around began.
     seen: Timestamp,
+    /// When its intents were written.
+    committed: Timestamp,
     queue: VecDeque<Effect>,
     in_flight: usize,
     outcomes: Outcomes,
@@ -161,12 +166,7 @@ impl Invocation {
             (Stage::ReadingBack(work, why), Event::MemoryRead { object, .. }) => {
                 self.read_back(work, why, object, now)
             }
-            (Stage::Publishing(work), Event::Published(written)) => {
-                if let Written::Unknown(why) = written {
-                    self.note("the registry is not published", &why);
-                }
-                self.act(work, now)
-            }
+            (Stage::Publishing(work), Event::Published(written)) => self.published(work, written, now),
             (Stage::Acting(work), event) => self.acted(work, event, now),
             (Stage::Settling, Event::MemoryWritten(_)) => self.next(now),
             // An event that nobody waits for: the stage stays as it is.
@@ -377,6 +377,7 @@ impl Invocation {
     }
 
     fn committed(&mut self, mut work: Box<Work>, now: Timestamp) -> Vec<Effect> {
+        work.committed = now;
         self.report.ticks += u32::from(work.is_tick);
         self.boots = has_boots(&work.memory);
         log(&work.memory, work.news);
@@ -392,8 +393,39 @@ impl Invocation {
         vec![Effect::Publish { registry, if_match }]
     }
 
+    /// Another invocation that published meanwhile has a newer sight, and a registry that was not
+    /// written still shows whoever is to be ended.
+    fn published(&mut self, mut work: Box<Work>, written: Written, now: Timestamp) -> Vec<Effect> {
+        let why = match written {
+            Written::Done { .. } => None,
+            Written::Conflict => Some("another registry was published"),
+            Written::Unknown(why) => {
+                self.note("the registry is not published", &why);
+                Some("the registry is not published")
+            }
+        };
+        if let Some(why) = why {
+            self.keep_judged(&mut work, why);
+        }
+        self.act(work, now)
+    }
+
+    /// Ends nobody for its health in this tick; launches take place.
+    fn keep_judged(&mut self, work: &mut Work, why: &str) {
+        let leaving = &work.memory.leaving;
+        let is_judged = |id: &WorkerId| leaving.get(id).is_some_and(|leaving| leaving.judged);
+        let before = work.queue.len();
+        work.queue.retain(|effect| !matches!(effect, Effect::Terminate(id) if is_judged(id)));
+        if work.queue.len() < before {
+            self.note("not terminated", why);
+        }
+    }
+
     fn act(&mut self, mut work: Box<Work>, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
+        if now.duration_since(work.committed) > TAKEN_BACK {
+            self.keep_judged(&mut work, "they were judged too long ago");
+        }
         if !work.queue.is_empty() && now.duration_since(work.seen) > STALE && !planted::is(Bug::StalePlans) {
             self.note("not carried out", "what was planned is too old by now");
             work.queue.clear();
@@ -492,6 +524,7 @@ impl Work {
             registry: registry.map(|registry| (Arc::new(registry), observation.registry_etag.clone())),
             balancers: balancers.filter_map(|row| row.address).collect(),
             seen,
+            committed: seen,
             queue,
             in_flight: 0,
             outcomes: Outcomes { last_launch, ..Outcomes::default() },

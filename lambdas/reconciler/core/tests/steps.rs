@@ -195,16 +195,7 @@ fn nothing_is_launched_before_the_commit_is_answered() {
 
 #[test]
 fn the_registry_is_published_before_anybody_is_launched_or_terminated() {
-    let (rows, memory, registry) = serving(3);
-    let mut hand = Hand::start();
-    hand.reads(found(memory, "etag-1"));
-    hand.sees(observation(3, rows, Some(registry)));
-    let Effect::Probe { targets, .. } = hand.only() else { panic!("nobody is asked") };
-    let said = |name: &WorkerId| if *name == id("i-1") { Probe::Refused } else { Probe::Answered };
-    hand.step(Event::Probed(
-        targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect(),
-    ));
-    hand.writes(done("etag-2"));
+    let mut hand = condemning();
     let registry = hand.publishes(done("registry-2"));
     assert!(!registry.workers.contains_key(&id("i-1")));
     let kinds: Vec<_> = hand.asked.iter().map(|effect| matches!(effect, Effect::Launch(_))).collect();
@@ -520,6 +511,43 @@ fn a_registry_that_could_not_be_published_does_not_hold_up_what_was_planned() {
         hand.publishes(written);
         assert_eq!(hand.launches().len(), 1);
         assert_eq!(hand.invocation.report().failures.len(), failures);
+    }
+}
+
+/// A tick that has written the end of i-1, which refuses, and its replacement; the registry is next.
+fn condemning() -> Hand {
+    let (rows, memory, registry) = serving(3);
+    let mut hand = Hand::start();
+    hand.reads(found(memory, "etag-1"));
+    hand.sees(observation(3, rows, Some(registry)));
+    let Effect::Probe { targets, .. } = hand.only() else { panic!("nobody is asked") };
+    let said = |name: &WorkerId| if *name == id("i-1") { Probe::Refused } else { Probe::Answered };
+    hand.step(Event::Probed(
+        targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect(),
+    ));
+    hand.writes(done("etag-2"));
+    hand
+}
+
+#[test]
+fn nobody_is_terminated_for_its_health_whose_registry_was_not_written() {
+    for written in [Written::Conflict, unknown()] {
+        let mut hand = condemning();
+        hand.publishes(written.clone());
+        assert_eq!((hand.asked.len(), hand.launches().len()), (1, 1), "{written:?}: {:#?}", hand.asked);
+        let report = hand.invocation.report();
+        assert!(report.failures.iter().any(|text| text.contains("not terminated")), "{report:?}");
+    }
+}
+
+#[test]
+fn nobody_is_terminated_who_may_have_been_taken_back_meanwhile() {
+    for (seconds, is_terminated) in [(3, true), (4, false)] {
+        let mut hand = condemning();
+        hand.wait(seconds);
+        hand.publishes(done("registry-2"));
+        assert_eq!(hand.launches().len(), 1);
+        assert_eq!(hand.asked.contains(&Effect::Terminate(id("i-1"))), is_terminated, "{seconds} s");
     }
 }
 
