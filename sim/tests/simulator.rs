@@ -61,6 +61,8 @@ fn what_was_found_once_does_not_come_back() {
         (1_095_956, "a launch is repeated with a lost memory and gives an instance that died meanwhile"),
         (1_107_450, "a launch of a lost memory arrives late"),
         (1_147_016, "a launch whose slot was given to another arrives late, with a token of a lost memory"),
+        (2_001_260, "attempts of a lost memory that EC2 does not show any more cost a tick each"),
+        (2_007_407, "a worker is terminated that an overlapping invocation has taken back meanwhile"),
     ];
     for (seed, story) in found {
         let outcome = run_seed(Scenario::stormy(seed, 6 * HOUR), BTreeSet::new(), false);
