@@ -10,12 +10,12 @@ use jiff::Timestamp;
 use subtle::ConstantTimeEq as _;
 
 use crate::extract::Credentials;
-use crate::login::{Login, object_key};
-use crate::password::Password;
+use crate::hash_pool::Verdict;
 use crate::session::Session;
 use crate::store::{Expect, NewObject, Write};
-use crate::user::{self, Stored, User};
+use crate::user::{self, User};
 use crate::{ApiError, Worker};
+use users::{Login, Password, Record, object_key};
 
 /// S3 answers 409 while another write to the same key is under way, which is over within
 /// milliseconds. Two tries would meet a third writer; ten would hold a request for seconds.
@@ -25,14 +25,17 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Registers the login, or says why not.
 pub async fn sign_up(worker: &Worker, given: &Credentials) -> Result<Login, ApiError> {
     let login = Login::parse(worker.profile, &given.login)?;
-    let password = Password::chosen(worker.profile, &login, &given.password)?;
+    let password = Password::chosen(worker.profile, worker.min_password, &login, &given.password)?;
     let key = object_key(worker.profile, &login);
     // Cheaper than a hash, and the usual answer; the conditional write below decides.
     if worker.data.exists(&key).await? {
         return Err(ApiError::Taken);
     }
     let object = match worker.profile {
-        Profile::Secure => user::secure_object(&login, worker.hashes.hash(password).await?, Timestamp::now()),
+        Profile::Secure => {
+            let phc = worker.hashes.hash(password).await?;
+            user::secure_object(&Record::new(&login, phc, Timestamp::now()))
+        }
         Profile::Classic => user::classic_object(password.as_bytes()),
     };
     create(worker, &key, &object).await?;
@@ -51,7 +54,7 @@ pub async fn sign_in(worker: &Worker, given: &Credentials) -> Result<Session, Ap
     match find(worker, &login).await? {
         None => refuse(worker, Some(password)).await,
         Some(user) if matches(worker, &user, password).await? => {
-            Ok(Session::begin(login.as_str(), &user.uid, user.epoch, worker.profile, Timestamp::now()))
+            Ok(Session::begin(login.as_str(), user.uid(), user.epoch(), worker.profile, Timestamp::now()))
         }
         Some(_) => Err(ApiError::WrongCredentials),
     }
@@ -63,7 +66,7 @@ pub async fn is_alive(worker: &Worker, session: &Session) -> Result<bool, ApiErr
         return Ok(false);
     };
     let user = find(worker, &login).await?;
-    Ok(user.is_some_and(|user| user.uid == session.uid && user.epoch == session.epoch))
+    Ok(user.is_some_and(|user| user.uid() == session.uid && user.epoch() == session.epoch))
 }
 
 async fn find(worker: &Worker, login: &Login) -> Result<Option<User>, ApiError> {
@@ -72,9 +75,9 @@ async fn find(worker: &Worker, login: &Login) -> Result<Option<User>, ApiError> 
 }
 
 async fn matches(worker: &Worker, user: &User, password: Password) -> Result<bool, ApiError> {
-    match &user.stored {
-        Stored::Phc(phc) => Ok(worker.hashes.verify(password, phc).await?),
-        Stored::Plain(stored) => Ok(stored.ct_eq(password.as_bytes()).into()),
+    match user {
+        User::Secure(record) => Ok(worker.hashes.verify(password, &record.phc).await? != Verdict::Wrong),
+        User::Classic { password: stored, .. } => Ok(stored.ct_eq(password.as_bytes()).into()),
     }
 }
 

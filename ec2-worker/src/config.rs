@@ -5,6 +5,8 @@
 //! | `VIGIA_STACK` | the stack this worker belongs to | required |
 //! | `VIGIA_DATA_BUCKET`, `VIGIA_CONTROL_BUCKET` | its two buckets | required |
 //! | `VIGIA_PROFILE` | `secure` or `classic` | `secure` |
+//! | `VIGIA_MIN_PASSWORD` | characters that a chosen password must have, 8 to 64 | 8 |
+//! | `VIGIA_ARGON2` | cost of new password records, in the form of the default | `m=19456,t=2,p=1` |
 //! | `VIGIA_LISTEN` | address and port to listen on | own private IPv4, port 8080 |
 //! | `VIGIA_INSTANCE_ID` | who we are | from the instance metadata |
 //! | `VIGIA_LOG` | log filter, `RUST_LOG` syntax | `info` |
@@ -18,6 +20,8 @@ use std::str::FromStr;
 
 use fleet::settings::{Reader, SettingsError, Vars};
 use fleet::{Profile, StackName, WorkerId};
+use users::Cost;
+use users::password::MinChars;
 
 /// What `VIGIA_LOG` may not switch on: the finer events of the libraries that handle requests. In
 /// classic a request to S3 holds a password, and what a library shows of it is not ours to decide.
@@ -31,6 +35,8 @@ pub struct Config {
     pub data_bucket: String,
     pub control_bucket: String,
     pub profile: Profile,
+    pub min_password: MinChars,
+    pub cost: Cost,
     pub listen: Option<SocketAddr>,
     pub instance_id: Option<WorkerId>,
     pub exposure: Exposure,
@@ -62,6 +68,8 @@ impl Config {
         let control_bucket =
             reader.required("VIGIA_CONTROL_BUCKET", "vigia-vigia-control-123456789012-eu-west-1");
         let profile = reader.or("VIGIA_PROFILE", Profile::Secure, "secure");
+        let min_password = reader.or("VIGIA_MIN_PASSWORD", MinChars::default(), "15");
+        let cost = reader.or("VIGIA_ARGON2", Cost::default(), "m=19456,t=2,p=1");
         let listen = reader.optional::<SocketAddr>("VIGIA_LISTEN", "10.77.0.10:8080");
         let instance_id = reader.optional("VIGIA_INSTANCE_ID", "i-0123456789abcdef0");
         let exposure = reader.or("VIGIA_CLASSIC_ACCEPT_RISK", Exposure::PrivateOnly, "yes");
@@ -81,6 +89,8 @@ impl Config {
                 data_bucket: data_bucket?,
                 control_bucket: control_bucket?,
                 profile: profile?,
+                min_password: min_password?,
+                cost: cost?,
                 listen,
                 instance_id,
                 exposure: exposure?,

@@ -14,10 +14,9 @@ use fleet::{DesiredCountError, telemetry};
 use serde::Serialize;
 
 use crate::hash_pool::HashError;
-use crate::login::LoginError;
-use crate::password::PasswordError;
 use crate::store::StoreError;
 use crate::user::RecordError;
+use users::{LoginError, PasswordError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -118,7 +117,7 @@ impl From<HashError> for ApiError {
     fn from(error: HashError) -> Self {
         match error {
             HashError::Busy => Self::Busy,
-            HashError::Unreadable => Self::Record(RecordError::Unreadable),
+            HashError::Unreadable(_) => Self::Record(RecordError::Unreadable),
         }
     }
 }

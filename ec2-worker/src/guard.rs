@@ -20,8 +20,8 @@ use futures::FutureExt as _;
 
 use crate::error::Shown;
 use crate::extract::prefers_html;
-use crate::user::random_id;
 use crate::{ApiError, Worker, pages};
+use users::random_id;
 
 /// From the whole head to the start of the answer. A sign-up makes up to three calls to S3 and
 /// waits up to 1.5 s for its hash; half would cut one that is about to succeed after a retry,

@@ -9,22 +9,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
-use argon2::{Algorithm, Argon2, Block, Params, Version};
-use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
+use users::Password;
+use users::phc::{self, Arena, Cost, Phc, Unreadable};
 
-use crate::password::Password;
-
-/// OWASP's second set of equal strength (19 MiB, 2 passes, 1 lane), also the least that ASVS 5.0
-/// accepts at 2 passes. Half would fall below both; double would halve the sign-ins per core.
-fn parameters() -> Params {
-    Params::new(19 * 1024, 2, 1, Some(OUTPUT_BYTES)).expect("the parameters are within argon2's bounds")
-}
-
-const OUTPUT_BYTES: usize = 32;
-
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct HashLimits {
     /// Evaluations at the same time.
     pub permits: usize,
@@ -32,14 +21,16 @@ pub struct HashLimits {
     pub waiters: usize,
     /// How long each waits.
     pub wait: Duration,
+    /// Of new records.
+    pub cost: Cost,
 }
 
 impl HashLimits {
     /// Eight waiters for a permit are about 0.4 s of work at full speed. 1.5 s lets a burstable
     /// instance that is down to a third of its speed still serve its whole queue; with half of it
     /// such a machine turns users away, with double the load balancer's patience ends first.
-    pub fn for_cores(cores: usize) -> Self {
-        Self { permits: cores, waiters: 8 * cores, wait: Duration::from_millis(1500) }
+    pub fn for_cores(cores: usize, cost: Cost) -> Self {
+        Self { permits: cores, waiters: 8 * cores, wait: Duration::from_millis(1500), cost }
     }
 }
 
@@ -47,8 +38,18 @@ impl HashLimits {
 pub enum HashError {
     #[error("too many sign-ins at once; try again in a moment")]
     Busy,
-    #[error("the stored password record cannot be read")]
-    Unreadable,
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+}
+
+/// Whether a password is the one of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Wrong,
+    Right {
+        /// The record was made at another cost and should be made anew.
+        is_dated: bool,
+    },
 }
 
 pub struct HashPool {
@@ -57,44 +58,46 @@ pub struct HashPool {
     waiting: AtomicUsize,
     limits: HashLimits,
     evaluations: AtomicU64,
-    dummy: String,
+    dummy: Phc,
 }
-
-type Arena = Vec<Block>;
 
 impl HashPool {
     pub fn new(limits: HashLimits) -> Self {
-        let mut arenas: Vec<Arena> = (0..limits.permits).map(|_| new_arena()).collect();
-        let mut first = arenas.pop().unwrap_or_else(new_arena);
+        let mut arenas: Vec<Arena> = (0..limits.permits).map(|_| Arena::new(&limits.cost)).collect();
+        let mut first = arenas.pop().unwrap_or_else(|| Arena::new(&limits.cost));
         // With the current parameters: a record that cost less to check would give unknown logins away.
-        let dummy = hash_in(&mut first, &rand::random::<[u8; 16]>());
+        let dummy = phc::hash(&mut first, &limits.cost, &rand::random::<[u8; 16]>());
         arenas.push(first);
         Self {
             permits: Arc::new(Semaphore::new(limits.permits)),
             arenas: Arc::new(Mutex::new(arenas)),
             waiting: AtomicUsize::new(0),
-            limits,
             evaluations: AtomicU64::new(0),
-            dummy,
+            dummy: Phc::parse(&dummy, &limits.cost).expect("our own record"),
+            limits,
         }
     }
 
     /// The PHC string of a new password.
     pub async fn hash(&self, password: Password) -> Result<String, HashError> {
-        self.evaluate(move |arena| hash_in(arena, password.as_bytes())).await
+        let cost = self.limits.cost.clone();
+        self.evaluate(move |arena| phc::hash(arena, &cost, password.as_bytes())).await
     }
 
     /// Whether the password is the one of the record, a PHC string.
-    pub async fn verify(&self, password: Password, phc: &str) -> Result<bool, HashError> {
-        let record = Record::parse(phc)?;
-        self.evaluate(move |arena| verify_in(arena, password.as_bytes(), &record)).await
+    pub async fn verify(&self, password: Password, record: &str) -> Result<Verdict, HashError> {
+        let record = Phc::parse(record, &self.limits.cost)?;
+        let is_dated = !record.has(&self.limits.cost);
+        let is_right = self.evaluate(move |arena| record.verify(arena, password.as_bytes())).await?;
+        Ok(if is_right { Verdict::Right { is_dated } } else { Verdict::Wrong })
     }
 
     /// Costs what [`HashPool::verify`] costs and is never true: for logins that do not exist.
     pub async fn verify_nothing(&self, password: Option<Password>) -> Result<(), HashError> {
-        let record = Record::parse(&self.dummy)?;
-        let bytes = password.map(|p| zeroize::Zeroizing::new(p.as_bytes().to_vec())).unwrap_or_default();
-        let _never = self.evaluate(move |arena| verify_in(arena, &bytes, &record)).await?;
+        let dummy = self.dummy.clone();
+        let work =
+            move |arena: &mut Arena| dummy.verify(arena, password.as_ref().map_or(b"", Password::as_bytes));
+        let _never = self.evaluate(work).await?;
         Ok(())
     }
 
@@ -112,8 +115,9 @@ impl HashPool {
         let permit = self.permit().await?;
         self.evaluations.fetch_add(1, Ordering::Relaxed);
         let arenas = Arc::clone(&self.arenas);
+        let cost = self.limits.cost.clone();
         let worked = tokio::task::spawn_blocking(move || {
-            let mut arena = take(&arenas).unwrap_or_else(new_arena);
+            let mut arena = take(&arenas).unwrap_or_else(|| Arena::new(&cost));
             let result = work(&mut arena);
             arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
             drop(permit);
@@ -151,67 +155,8 @@ impl Drop for Place<'_> {
     }
 }
 
-struct Record {
-    params: Params,
-    version: Version,
-    salt: Salt,
-    output: Output,
-}
-
-impl Record {
-    /// Records with lower parameters than today's are read; higher ones do not fit the arena.
-    fn parse(phc: &str) -> Result<Self, HashError> {
-        let hash = PasswordHash::new(phc).map_err(|_| HashError::Unreadable)?;
-        let params = Params::try_from(&hash).map_err(|_| HashError::Unreadable)?;
-        let version = hash.version.map_or(Ok(Version::V0x13), Version::try_from);
-        let fits = params.block_count() <= parameters().block_count() && params.t_cost() <= MAX_T_COST;
-        if hash.algorithm != Algorithm::Argon2id.ident() || !fits {
-            return Err(HashError::Unreadable);
-        }
-        Ok(Self {
-            params,
-            version: version.map_err(|_| HashError::Unreadable)?,
-            salt: hash.salt.ok_or(HashError::Unreadable)?,
-            output: hash.hash.ok_or(HashError::Unreadable)?,
-        })
-    }
-}
-
-/// A record is data from outside this process; it must not buy hours of a core.
-const MAX_T_COST: u32 = 16;
-
-fn new_arena() -> Arena {
-    vec![Block::new(); parameters().block_count()]
-}
-
 fn take(arenas: &Mutex<Vec<Arena>>) -> Option<Arena> {
     arenas.lock().unwrap_or_else(PoisonError::into_inner).pop()
-}
-
-fn hash_in(arena: &mut Arena, password: &[u8]) -> String {
-    let params = parameters();
-    let salt = Salt::new(&rand::random::<[u8; 16]>()).expect("16 bytes are a salt");
-    let text = ParamsString::try_from(&params).expect("the parameters have a text form");
-    let mut output = [0; OUTPUT_BYTES];
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into_with_memory(password, salt.as_ref(), &mut output, arena.as_mut_slice())
-        .expect("a password of bounded length can be hashed");
-    PasswordHash {
-        algorithm: Algorithm::Argon2id.ident(),
-        version: Some(Version::V0x13.into()),
-        params: text,
-        salt: Some(salt),
-        hash: Some(Output::new(&output).expect("32 bytes are an output")),
-    }
-    .to_string()
-}
-
-fn verify_in(arena: &mut Arena, password: &[u8], record: &Record) -> bool {
-    let mut output = vec![0; record.output.len()];
-    let blocks = record.params.block_count();
-    let hashed = Argon2::new(Algorithm::Argon2id, record.version, record.params.clone())
-        .hash_password_into_with_memory(password, record.salt.as_ref(), &mut output, &mut arena[..blocks]);
-    hashed.is_ok() && output.ct_eq(record.output.as_bytes()).into()
 }
 
 #[cfg(test)]
@@ -225,38 +170,34 @@ mod tests {
     }
 
     fn pool(permits: usize, waiters: usize, wait: Duration) -> HashPool {
-        HashPool::new(HashLimits { permits, waiters, wait })
+        HashPool::new(HashLimits { permits, waiters, wait, cost: Cost::default() })
+    }
+
+    fn patient() -> HashPool {
+        pool(1, 8, Duration::from_secs(60))
     }
 
     #[tokio::test]
-    async fn verifies_its_own_records_and_lighter_ones() {
-        let pool = pool(1, 8, Duration::from_secs(60));
-        let phc = pool.hash(password("zzyzx road")).await.expect("free");
-        assert!(phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{phc}");
-        assert!(pool.verify(password("zzyzx road"), &phc).await.expect("free"));
-        assert!(!pool.verify(password("zzyzx roae"), &phc).await.expect("free"));
+    async fn verifies_its_own_records_and_those_of_another_cost() {
+        let pool = patient();
+        let record = pool.hash(password("zzyzx road")).await.expect("free");
+        let right = Verdict::Right { is_dated: false };
+        assert_eq!(pool.verify(password("zzyzx road"), &record).await.expect("free"), right);
+        assert_eq!(pool.verify(password("zzyzx roae"), &record).await.expect("free"), Verdict::Wrong);
         assert_eq!(pool.evaluations(), 3);
-
-        let lighter = {
-            use argon2::password_hash::PasswordHasher as _;
-            let small = Argon2::new(
-                Algorithm::Argon2id,
-                Version::V0x13,
-                Params::new(256, 1, 1, None).expect("small parameters"),
-            );
-            small.hash_password(b"zzyzx road").expect("hashes").to_string()
-        };
-        assert!(pool.verify(password("zzyzx road"), &lighter).await.expect("free"));
+        let other: Cost = "m=7168,t=5,p=1".parse().expect("a cost");
+        let dated = phc::hash(&mut Arena::new(&other), &other, b"zzyzx road");
+        let right = Verdict::Right { is_dated: true };
+        assert_eq!(pool.verify(password("zzyzx road"), &dated).await.expect("free"), right);
     }
 
     #[tokio::test]
-    async fn the_dummy_costs_one_evaluation() {
-        let pool = pool(1, 8, Duration::from_secs(60));
+    async fn the_dummy_costs_one_evaluation_at_the_current_cost() {
+        let pool = patient();
         pool.verify_nothing(Some(password("zzyzx road"))).await.expect("free");
         pool.verify_nothing(None).await.expect("free");
         assert_eq!(pool.evaluations(), 2);
-        let dummy = Record::parse(&pool.dummy).expect("the dummy is a record");
-        assert_eq!((dummy.params.m_cost(), dummy.params.t_cost()), (19456, 2));
+        assert!(pool.dummy.has(&Cost::default()));
     }
 
     #[tokio::test]
@@ -278,19 +219,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn records_that_are_not_ours_are_unreadable() {
-        let pool = pool(1, 8, Duration::from_secs(60));
-        for phc in [
-            "",
-            "hunter2",
-            "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0",
-            "$argon2i$v=19$m=256,t=2,p=1$c2FsdHNhbHRzYWx0$AAAAAAAAAAAAAAAAAAAAAA",
-            "$argon2id$v=19$m=1048576,t=2,p=1$c2FsdHNhbHRzYWx0$AAAAAAAAAAAAAAAAAAAAAA",
-            "$argon2id$v=19$m=256,t=4000000,p=1$c2FsdHNhbHRzYWx0$AAAAAAAAAAAAAAAAAAAAAA",
-        ] {
-            let outcome = pool.verify(password("zzyzx road"), phc).await;
-            assert!(matches!(outcome, Err(HashError::Unreadable)), "{phc}");
-        }
+    async fn a_record_that_is_not_ours_costs_nothing() {
+        let pool = patient();
+        let outcome = pool.verify(password("zzyzx road"), "hunter2").await;
+        assert!(matches!(outcome, Err(HashError::Unreadable(_))));
         assert_eq!(pool.evaluations(), 0);
     }
 }

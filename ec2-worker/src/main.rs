@@ -51,7 +51,9 @@ async fn begin(config: &Config) -> Result<(ec2_worker::Worker, TcpListener), Sta
     let data = Bucket::new(s3.clone(), &config.data_bucket);
     let control = Bucket::new(s3, &config.control_bucket);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let worker = start::prepare(config, &identity, data, control, HashLimits::for_cores(cores)).await?;
+    let worker =
+        start::prepare(config, &identity, data, control, HashLimits::for_cores(cores, config.cost.clone()))
+            .await?;
     let addr = identity.listen;
     let listener = TcpListener::bind(addr).await.map_err(|source| StartError::Listen { addr, source })?;
     tracing::info!(

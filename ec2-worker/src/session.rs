@@ -22,7 +22,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::user::random_id;
+use users::random_id;
 
 pub const COOKIE: &str = "vigia_session";
 

@@ -92,7 +92,7 @@ pub async fn prepare(
         tracing::warn!("the classic profile stores plain passwords and lists them to everybody");
     }
     let hashes = HashPool::new(hashing);
-    Ok(Worker::new(identity.id.clone(), config.profile, data, control, hashes, secrets))
+    Ok(Worker::new(identity.id.clone(), config.profile, data, control, hashes, config.min_password, secrets))
 }
 
 /// The first worker writes its profile into the bucket; all others compare. Otherwise a classic

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fleet::{Profile, WorkerId};
 use tokio::sync::watch;
+use users::password::MinChars;
 
 use crate::hash_pool::HashPool;
 use crate::secrets::Secrets;
@@ -19,6 +20,7 @@ pub struct Shared {
     pub data: Bucket,
     pub control: Bucket,
     pub hashes: HashPool,
+    pub min_password: MinChars,
     secrets: watch::Sender<Arc<Secrets>>,
     draining: watch::Sender<bool>,
 }
@@ -30,6 +32,7 @@ impl Worker {
         data: Bucket,
         control: Bucket,
         hashes: HashPool,
+        min_password: MinChars,
         secrets: Secrets,
     ) -> Self {
         Self(Arc::new(Shared {
@@ -38,6 +41,7 @@ impl Worker {
             data,
             control,
             hashes,
+            min_password,
             secrets: watch::Sender::new(Arc::new(secrets)),
             draining: watch::Sender::new(false),
         }))

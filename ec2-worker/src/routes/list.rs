@@ -13,9 +13,9 @@ use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
 use crate::extract::form_fields;
-use crate::login::{Login, login_of, object_key};
 use crate::user::{self, User};
 use crate::{ApiError, Worker, admin};
+use users::{Login, login_of, object_key};
 
 /// Reads of user objects at the same time, for one list. At 20 ms each, 16 give 800 users a second;
 /// a few lists at once still leave S3's connection pool to the users.

@@ -27,6 +27,7 @@ use http_body_util::BodyExt as _;
 use local_cloud::emulators::Emulator;
 use sha2::{Digest as _, Sha256};
 use tower::ServiceExt as _;
+use users::Cost;
 
 pub(crate) const ADMIN_TOKEN: &str = "test-admin-token";
 pub(crate) const PASSWORD: &str = "correct horse";
@@ -139,7 +140,8 @@ impl Stack {
         let data = Bucket::new(s3.clone(), &self.data);
         let control = Bucket::new(s3.clone(), &self.control);
         // As many waiters as a test likes: a busy machine must not fail it.
-        let hashing = HashLimits { permits: 2, waiters: 10_000, wait: Duration::from_secs(600) };
+        let hashing =
+            HashLimits { permits: 2, waiters: 10_000, wait: Duration::from_secs(600), cost: Cost::default() };
         start::prepare(&config, &identity, data, control, hashing).await
     }
 
