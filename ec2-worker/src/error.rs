@@ -40,6 +40,8 @@ pub enum ApiError {
     AdminNotConfigured,
     #[error("another site led here, or a prefetch; open this address yourself")]
     CrossSite,
+    #[error("this is a worker; send the request to the load balancer")]
+    DirectTraffic,
     #[error("somebody else changed the desired count at the same moment; look at it and try again")]
     LostRace,
     #[error("there is nothing here; a `/` inside a login or a password must be written `%2F`")]
@@ -90,6 +92,7 @@ impl ApiError {
             Self::AdminOnly => (S::UNAUTHORIZED, "admin_only"),
             Self::AdminNotConfigured => (S::FORBIDDEN, "admin_not_configured"),
             Self::CrossSite => (S::FORBIDDEN, "cross_site"),
+            Self::DirectTraffic => (S::FORBIDDEN, "direct_traffic"),
             Self::LostRace => (S::CONFLICT, "lost_race"),
             Self::NotFound => (S::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),

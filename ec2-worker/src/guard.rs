@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use fleet::Profile;
 use futures::FutureExt as _;
 
+use crate::client::Peer;
 use crate::error::Shown;
 use crate::extract::prefers_html;
 use crate::{ApiError, Worker, pages};
@@ -27,6 +28,9 @@ use users::random_id;
 /// waits up to 1.5 s for its hash; half would cut one that is about to succeed after a retry,
 /// double would outlast the client.
 const REQUEST_LIMIT: Duration = Duration::from_secs(15);
+
+/// What the reconciler asks, which is not a load balancer.
+const HEALTH_CHECK: &str = "/healthcheck";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROFILE: HeaderName = HeaderName::from_static("x-profile");
@@ -45,12 +49,20 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
     ),
 ];
 
-pub async fn envelope(State(worker): State<Worker>, request: Request, next: Next) -> Response {
+pub async fn envelope(State(worker): State<Worker>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let wants_page = prefers_html(request.headers());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = bounded(next.run(request)).await;
+    let peer = request.extensions().get::<Peer>().copied();
+    let is_health_check = request.uri().path() == HEALTH_CHECK;
+    let mut response = match worker.proxies.client(peer, request.headers()) {
+        None if !is_health_check => ApiError::DirectTraffic.into_response(),
+        client => {
+            client.map(|client| request.extensions_mut().insert(client));
+            bounded(next.run(request)).await
+        }
+    };
     if wants_page && let Some(shown) = response.extensions_mut().remove::<Shown>() {
         response = as_page(&shown, response);
     }

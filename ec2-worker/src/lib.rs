@@ -11,7 +11,9 @@
 pub mod accounts;
 pub mod admin;
 pub mod amount;
+pub mod client;
 pub mod config;
+pub mod cookies;
 pub mod error;
 pub mod extract;
 pub mod guard;

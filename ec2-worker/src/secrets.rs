@@ -11,7 +11,7 @@ use fleet::{Profile, keys, telemetry};
 use tokio::sync::watch;
 
 use crate::admin::{AdminTokenHash, AdminTokenHashError};
-use crate::session::{KeyRing, KeyRingError};
+use crate::cookies::{KeyRing, KeyRingError};
 use crate::store::{Bucket, StoreError};
 
 /// A minute is how long a rotation has to wait for the slowest worker; it costs two reads a minute.

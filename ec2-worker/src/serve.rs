@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::client::Peer;
 use crate::{Config, Worker, app, secrets};
 
 /// The longest request takes 15 s. Half would cut one; systemd kills at 90 s.
@@ -83,8 +84,9 @@ async fn accept_until(
         tokio::select! {
             biased;
             () = &mut shutdown => return,
-            (stream, place) = accept(&listener, &places) => {
-                connections.spawn(serve(stream, app.clone(), worker.draining(), place));
+            (stream, peer, place) = accept(&listener, &places) => {
+                let app = app.clone().layer(Extension(peer));
+                connections.spawn(serve(stream, app, worker.draining(), place));
             }
             Some(ended) = connections.join_next() => {
                 if ended.is_err_and(|error| error.is_panic()) {
@@ -95,14 +97,14 @@ async fn accept_until(
     }
 }
 
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Peer, OwnedSemaphorePermit) {
     let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
-            Ok((stream, _peer)) => {
+            Ok((stream, peer)) => {
                 // Answers are small; waiting to fill a packet would delay each.
                 drop(stream.set_nodelay(true));
-                return (stream, place);
+                return (stream, Peer(peer), place);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");

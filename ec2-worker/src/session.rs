@@ -1,8 +1,7 @@
 //! Sessions: a sealed cookie, no table.
 //!
-//! The cookie is an AES-256-GCM box bound to the cookie's name, so its content is neither readable
-//! nor changeable outside. The box knows no expiry and no user: age is checked here, and that the
-//! user still is the one who signed in is checked by whoever opens the session.
+//! The cookie says who signed in, when, and when it was issued last. Its age is checked here; that
+//! the user still is the one who signed in, and did not end the session, is checked by [`accounts`].
 //!
 //! | limit | value | why |
 //! |---|---|---|
@@ -10,31 +9,23 @@
 //! | idle | 30 min since the cookie was issued | an unattended browser |
 //! | re-issue | when older than 5 min | bounds how early an active user can be idled out |
 //!
-//! Ending one session on all workers before its time needs a shared list, which is not here yet:
-//! signing out makes this browser forget the cookie.
+//! [`accounts`]: crate::accounts
 
 use axum::http::HeaderMap;
-use axum_extra::extract::cookie::{Cookie, CookieJar, Key, PrivateCookieJar, SameSite};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use axum_extra::extract::cookie::PrivateCookieJar;
 use fleet::Profile;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
-
 use users::random_id;
 
-pub const COOKIE: &str = "vigia_session";
+use crate::client::Transport;
+use crate::cookies::{KeyRing, Kind};
 
 const ABSOLUTE: SignedDuration = SignedDuration::from_hours(12);
 const IDLE: SignedDuration = SignedDuration::from_mins(30);
 const REISSUE: SignedDuration = SignedDuration::from_mins(5);
 /// How far another worker's clock may be ahead of ours. EC2 clocks agree within milliseconds.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
-
-/// A rotation needs two keys for the length of a session; more than a few are a mistake, and each
-/// costs a try per request.
-const MAX_KEYS: usize = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
@@ -80,106 +71,23 @@ impl Session {
     }
 }
 
-/// The keys that seal sessions: the active one seals, any of them opens.
-#[derive(Clone)]
-pub struct KeyRing {
-    active: Key,
-    all: Vec<Key>,
-}
-
-/// Says nothing of the document's content, which is secret.
-#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum KeyRingError {
-    #[error(
-        "is not JSON of the form {{\"active\":\"k1\",\"keys\":[{{\"kid\":\"k1\",\"key\":\"<base64>\"}}]}}"
-    )]
-    Form,
-    #[error("has no key, or more than {MAX_KEYS}")]
-    Count,
-    #[error("has a key that is not the base64 of 64 bytes")]
-    Key,
-    #[error("names an active key that is not among its keys")]
-    Active,
-}
-
-#[derive(Deserialize)]
-struct Document {
-    active: String,
-    keys: Vec<DocumentKey>,
-}
-
-#[derive(Deserialize)]
-struct DocumentKey {
-    kid: String,
-    key: Secret,
-}
-
-/// Base64 text that is wiped when dropped.
-#[derive(Deserialize)]
-#[serde(from = "String")]
-struct Secret(Zeroizing<String>);
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-}
-
-impl KeyRing {
-    pub fn from_json(bytes: &[u8]) -> Result<Self, KeyRingError> {
-        let document: Document = serde_json::from_slice(bytes).map_err(|_| KeyRingError::Form)?;
-        if document.keys.is_empty() || document.keys.len() > MAX_KEYS {
-            return Err(KeyRingError::Count);
-        }
-        let mut active = None;
-        let mut all = Vec::with_capacity(document.keys.len());
-        for entry in document.keys {
-            let key = read_key(&entry.key.0)?;
-            if entry.kid == document.active {
-                active = Some(key.clone());
-            }
-            all.push(key);
-        }
-        Ok(Self { active: active.ok_or(KeyRingError::Active)?, all })
-    }
-
-    /// The `Set-Cookie` of a session.
-    pub fn seal(&self, session: &Session) -> PrivateCookieJar {
-        let value = serde_json::to_string(session).expect("a session is plain data");
-        PrivateCookieJar::new(self.active.clone()).add(with_attributes(value))
-    }
-
+impl Session {
     /// The session in a request's cookies, when it is sealed by us, ours and in time.
-    pub fn open(&self, headers: &HeaderMap, profile: Profile, now: Timestamp) -> Option<Session> {
-        let value = self
-            .all
-            .iter()
-            .find_map(|key| PrivateCookieJar::<Key>::from_headers(headers, key.clone()).get(COOKIE))?;
-        let session: Session = serde_json::from_str(value.value()).ok()?;
+    pub fn open(
+        ring: &KeyRing,
+        headers: &HeaderMap,
+        transport: Transport,
+        profile: Profile,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let session: Self = ring.open(Kind::Session, transport, headers)?;
         (session.profile == profile && session.is_current(now)).then_some(session)
     }
-}
 
-/// The `Set-Cookie` that makes a browser forget its session.
-pub fn forget() -> CookieJar {
-    let mut cookie = with_attributes(String::new());
-    cookie.make_removal();
-    CookieJar::new().add(cookie)
-}
-
-/// `Strict` works with the redirect after signing in, because the navigation begins on our own page
-/// or in the address bar. No `Secure` and no `__Host-` yet: the load balancer speaks plain HTTP. No
-/// `Max-Age`: the browser forgets it when it closes, and we check the age ourselves.
-fn with_attributes(value: String) -> Cookie<'static> {
-    Cookie::build((COOKIE, value)).path("/").http_only(true).same_site(SameSite::Strict).build()
-}
-
-fn read_key(base64: &str) -> Result<Key, KeyRingError> {
-    let bytes = Zeroizing::new(STANDARD.decode(base64).map_err(|_| KeyRingError::Key)?);
-    if bytes.len() != 64 {
-        return Err(KeyRingError::Key);
+    /// The `Set-Cookie` of the session.
+    pub fn seal(&self, ring: &KeyRing, transport: Transport) -> PrivateCookieJar {
+        ring.seal(Kind::Session, transport, self)
     }
-    Key::try_from(bytes.as_slice()).map_err(|_| KeyRingError::Key)
 }
 
 #[cfg(test)]
@@ -189,7 +97,13 @@ mod tests {
     use axum::response::IntoResponse as _;
     use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
+    use crate::cookies::forget;
+
+    const NAME: &str = Kind::Session.name(Transport::Plain);
 
     const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
@@ -207,7 +121,7 @@ mod tests {
 
     /// `name=value` as a browser would send it back.
     fn sealed(ring: &KeyRing, session: &Session) -> String {
-        let response = ring.seal(session).into_response();
+        let response = session.seal(ring, Transport::Plain).into_response();
         let set = response.headers()[SET_COOKIE].to_str().expect("ASCII");
         set.split(';').next().expect("name=value").to_owned()
     }
@@ -217,7 +131,7 @@ mod tests {
     }
 
     fn open(ring: &KeyRing, cookie: &str, now: Timestamp) -> Option<Session> {
-        ring.open(&cookies(cookie), Profile::Secure, now)
+        Session::open(ring, &cookies(cookie), Transport::Plain, Profile::Secure, now)
     }
 
     #[test]
@@ -226,18 +140,22 @@ mod tests {
         let cookie = sealed(&ring, &session());
         assert_eq!(open(&ring, &cookie, NOW).map(|s| s.login).as_deref(), Some("ana"));
         assert!(!cookie.contains("ana"));
-        assert_eq!(ring.open(&cookies(&cookie), Profile::Classic, NOW), None, "the profiles do not mix");
+        assert_eq!(
+            Session::open(&ring, &cookies(&cookie), Transport::Plain, Profile::Classic, NOW),
+            None,
+            "the profiles do not mix"
+        );
     }
 
     #[test]
     fn the_cookie_is_for_this_site_and_not_for_scripts() {
-        let response = ring("k1", &["k1"]).seal(&session()).into_response();
+        let response = session().seal(&ring("k1", &["k1"]), Transport::Plain).into_response();
         let set = response.headers()[SET_COOKIE].to_str().expect("ASCII");
         for attribute in ["; HttpOnly", "; SameSite=Strict", "; Path=/"] {
             assert!(set.contains(attribute), "{set}");
         }
         assert!(!set.contains("Domain") && !set.contains("Max-Age"), "{set}");
-        let response = forget().into_response();
+        let response = forget(Kind::Session, Transport::Plain).into_response();
         let set = response.headers()[SET_COOKIE].to_str().expect("ASCII");
         assert!(
             set.starts_with("vigia_session=;") && set.contains("Max-Age=0") && set.contains("Path=/"),
@@ -285,8 +203,8 @@ mod tests {
         let ring = ring("k1", &["k1"]);
         let cookie = sealed(&ring, &session());
         // Of the value itself: `%2B` and `%2b` are one value in two spellings.
-        let value = percent_decode_str(&cookie[COOKIE.len() + 1..]).collect::<Vec<u8>>();
-        let respelt = |value: &[u8]| format!("{COOKIE}={}", percent_encode(value, NON_ALPHANUMERIC));
+        let value = percent_decode_str(&cookie[NAME.len() + 1..]).collect::<Vec<u8>>();
+        let respelt = |value: &[u8]| format!("{NAME}={}", percent_encode(value, NON_ALPHANUMERIC));
         assert!(open(&ring, &respelt(&value), NOW).is_some());
         for at in 0..value.len() {
             for bit in 0..8 {
@@ -297,24 +215,5 @@ mod tests {
         }
         let renamed = cookie.replacen("vigia_session", "vigia_sessiom", 1);
         assert!(open(&ring, &renamed, NOW).is_none());
-    }
-
-    #[test]
-    fn bad_key_rings_are_refused_without_showing_them() {
-        let good = STANDARD.encode([7; 64]);
-        let short = STANDARD.encode([7; 32]);
-        let table = [
-            ("sentinel".to_owned(), KeyRingError::Form),
-            (r#"{"active":"k1","keys":"sentinel"}"#.to_owned(), KeyRingError::Form),
-            (r#"{"active":"k1","keys":[]}"#.to_owned(), KeyRingError::Count),
-            (format!(r#"{{"active":"k1","keys":[{{"kid":"k1","key":"{short}"}}]}}"#), KeyRingError::Key),
-            (r#"{"active":"k1","keys":[{"kid":"k1","key":"sentinel!"}]}"#.to_owned(), KeyRingError::Key),
-            (format!(r#"{{"active":"k2","keys":[{{"kid":"k1","key":"{good}"}}]}}"#), KeyRingError::Active),
-        ];
-        for (text, expected) in table {
-            let error = KeyRing::from_json(text.as_bytes()).err().expect("refused");
-            assert_eq!(error, expected, "{text}");
-            assert!(!error.to_string().contains("sentinel"));
-        }
     }
 }

@@ -92,7 +92,16 @@ pub async fn prepare(
         tracing::warn!("the classic profile stores plain passwords and lists them to everybody");
     }
     let hashes = HashPool::new(hashing);
-    Ok(Worker::new(identity.id.clone(), config.profile, data, control, hashes, config.min_password, secrets))
+    Ok(Worker::new(
+        identity.id.clone(),
+        config.profile,
+        data,
+        control,
+        hashes,
+        config.min_password,
+        config.proxies.clone(),
+        secrets,
+    ))
 }
 
 /// The first worker writes its profile into the bucket; all others compare. Otherwise a classic

@@ -6,6 +6,7 @@ use fleet::{Profile, WorkerId};
 use tokio::sync::watch;
 use users::password::MinChars;
 
+use crate::client::TrustedProxies;
 use crate::hash_pool::HashPool;
 use crate::secrets::Secrets;
 use crate::store::Bucket;
@@ -21,6 +22,7 @@ pub struct Shared {
     pub control: Bucket,
     pub hashes: HashPool,
     pub min_password: MinChars,
+    pub proxies: TrustedProxies,
     secrets: watch::Sender<Arc<Secrets>>,
     draining: watch::Sender<bool>,
 }
@@ -33,6 +35,7 @@ impl Worker {
         control: Bucket,
         hashes: HashPool,
         min_password: MinChars,
+        proxies: TrustedProxies,
         secrets: Secrets,
     ) -> Self {
         Self(Arc::new(Shared {
@@ -42,6 +45,7 @@ impl Worker {
             control,
             hashes,
             min_password,
+            proxies,
             secrets: watch::Sender::new(Arc::new(secrets)),
             draining: watch::Sender::new(false),
         }))

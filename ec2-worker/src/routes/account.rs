@@ -7,8 +7,11 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::client::Client;
+use crate::cookies::{self, Kind};
 use crate::extract::{Credentials, FromBody, FromPath, prefers_html};
-use crate::{ApiError, Worker, accounts, pages, session};
+use crate::session::Session;
+use crate::{ApiError, Worker, accounts, pages};
 
 /// `GET /`
 pub(super) async fn home() -> pages::Page {
@@ -36,30 +39,35 @@ pub(super) async fn sign_up(
 /// `GET /signin/<login>/<password>`
 pub(super) async fn sign_in_by_path(
     State(worker): State<Worker>,
+    client: Client,
     FromPath(given): FromPath,
 ) -> Result<Response, ApiError> {
-    begin_session(&worker, &given).await
+    begin_session(&worker, &client, &given).await
 }
 
 /// `POST /signin`
 pub(super) async fn sign_in(
     State(worker): State<Worker>,
+    client: Client,
     FromBody(given): FromBody,
 ) -> Result<Response, ApiError> {
-    begin_session(&worker, &given).await
+    begin_session(&worker, &client, &given).await
 }
 
 /// `GET /protected`
 pub(super) async fn protected(
     State(worker): State<Worker>,
     headers: HeaderMap,
+    client: Client,
 ) -> Result<Response, ApiError> {
     let wants_page = prefers_html(&headers);
     let now = Timestamp::now();
     let secrets = worker.secrets();
-    let session = match secrets.ring.open(&headers, worker.profile, now) {
+    let session = match Session::open(&secrets.ring, &headers, client.transport, worker.profile, now) {
         Some(session) if accounts::is_alive(&worker, &session).await? => session,
-        _ if wants_page => return Ok((session::forget(), Redirect::to("/")).into_response()),
+        _ if wants_page => {
+            return Ok((cookies::forget(Kind::Session, client.transport), Redirect::to("/")).into_response());
+        }
         _ => return Err(ApiError::SignedOut),
     };
     let answer = if wants_page {
@@ -73,19 +81,19 @@ pub(super) async fn protected(
         .into_response()
     };
     Ok(match session.renewed(now) {
-        Some(renewed) => (secrets.ring.seal(&renewed), answer).into_response(),
+        Some(renewed) => (renewed.seal(&secrets.ring, client.transport), answer).into_response(),
         None => answer,
     })
 }
 
 /// `POST /signout`: this browser forgets the session. A copy of the cookie stays good until it is
 /// idle for too long; ending it on all workers at once comes with the list of ended sessions.
-pub(super) async fn sign_out(headers: HeaderMap) -> Response {
+pub(super) async fn sign_out(headers: HeaderMap, client: Client) -> Response {
     if prefers_html(&headers) {
         // A browser would stay on the protected page after a 204.
-        (session::forget(), Redirect::to("/")).into_response()
+        (cookies::forget(Kind::Session, client.transport), Redirect::to("/")).into_response()
     } else {
-        (session::forget(), StatusCode::NO_CONTENT).into_response()
+        (cookies::forget(Kind::Session, client.transport), StatusCode::NO_CONTENT).into_response()
     }
 }
 
@@ -99,8 +107,8 @@ async fn register(worker: &Worker, headers: &HeaderMap, given: &Credentials) -> 
     Ok((StatusCode::CREATED, answer).into_response())
 }
 
-async fn begin_session(worker: &Worker, given: &Credentials) -> Result<Response, ApiError> {
+async fn begin_session(worker: &Worker, client: &Client, given: &Credentials) -> Result<Response, ApiError> {
     let session = accounts::sign_in(worker, given).await?;
-    let cookie = worker.secrets().ring.seal(&session);
+    let cookie = session.seal(&worker.secrets().ring, client.transport);
     Ok((cookie, Redirect::to("/protected")).into_response())
 }
