@@ -14,22 +14,26 @@
 
 use fleet::{DesiredCount, DesiredCountError, Registry, keys};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::ApiError;
 use crate::store::{Bucket, ETag, Expect, NewObject, Object, Write};
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Amount {
+    #[schema(value_type = u32)]
     pub desired: DesiredCount,
     pub healthy: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Change {
+    #[schema(value_type = u32)]
     pub desired: DesiredCount,
     /// `None` when the object was missing or held nonsense.
+    #[schema(value_type = Option<u32>, required)]
     pub previous: Option<DesiredCount>,
 }
 

@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap};
+use axum::http::{Extensions, HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 use crate::ApiError;
@@ -30,11 +30,13 @@ pub enum Transport {
     Tls,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Client {
     /// None in tests without a socket.
     pub address: Option<IpAddr>,
     pub transport: Transport,
+    /// What the answer will carry as `X-Request-Id`.
+    pub request: Option<HeaderValue>,
 }
 
 /// Networks of the load balancers. Empty: there is none in front.
@@ -61,7 +63,7 @@ impl TrustedProxies {
     pub fn client(&self, peer: Option<Peer>, headers: &HeaderMap) -> Option<Client> {
         let address = peer.map(|Peer(addr)| addr.ip().to_canonical());
         if self.0.is_empty() {
-            return Some(Client { address, transport: Transport::Plain });
+            return Some(Client { address, ..Client::default() });
         }
         let is_trusted = |address: &IpAddr| self.0.iter().any(|network| network.contains(address));
         address.filter(is_trusted)?;
@@ -69,7 +71,7 @@ impl TrustedProxies {
         let address = last.rsplit(',').next()?.trim().parse::<IpAddr>().ok()?.to_canonical();
         let is_tls = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
         let transport = if is_tls { Transport::Tls } else { Transport::Plain };
-        Some(Client { address: Some(address), transport })
+        Some(Client { address: Some(address), transport, request: None })
     }
 }
 
@@ -82,9 +84,13 @@ impl Client {
         })
     }
 
+    pub fn request(&self) -> &str {
+        self.request.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default()
+    }
+
     /// As `guard` has found it.
     pub fn of(extensions: &Extensions) -> Self {
-        extensions.get().copied().unwrap_or(Self { address: None, transport: Transport::Plain })
+        extensions.get().cloned().unwrap_or_default()
     }
 }
 
@@ -98,7 +104,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Client {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderName, HeaderValue};
+    use axum::http::HeaderName;
 
     use super::*;
 
@@ -160,7 +166,7 @@ mod tests {
     #[test]
     fn a_subscriber_is_one_client() {
         let block = |text: &str| {
-            let client = Client { address: text.parse().ok(), transport: Transport::Plain };
+            let client = Client { address: text.parse().ok(), ..Client::default() };
             client.block().map(|block| block.to_string())
         };
         assert_eq!(block("192.0.2.7").as_deref(), Some("192.0.2.7"));

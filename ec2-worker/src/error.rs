@@ -5,13 +5,15 @@
 //! can echo a password.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use fleet::{DesiredCountError, telemetry};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::hash_pool::HashError;
 use crate::store::StoreError;
@@ -32,6 +34,16 @@ pub enum ApiError {
     Taken,
     #[error("the login or the password is wrong")]
     WrongCredentials,
+    #[error("the current password is wrong")]
+    WrongPassword,
+    #[error("this session is older than a few minutes; give the current password as well")]
+    PasswordNeeded,
+    #[error("the classic profile has sign-up and sign-in only, as the original service had")]
+    SecureOnly,
+    #[error("too many failed attempts at this login; try again in {} s", .0.as_secs())]
+    TooManyAttempts(Duration),
+    #[error("too many requests of this kind from your address; try again in {} s", .0.as_secs())]
+    TooManyRequests(Duration),
     #[error("there is no session, or it has ended; sign in")]
     SignedOut,
     #[error("this needs the admin token; send it as `Authorization: Bearer <token>`")]
@@ -66,8 +78,9 @@ pub enum ApiError {
     Panicked,
 }
 
-/// What `guard` needs to show an error as a page.
-#[derive(Clone, Debug, Serialize)]
+/// A refusal, as it is written; `guard` makes a page of it for a browser.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
 pub struct Shown {
     pub error: &'static str,
     pub message: String,
@@ -76,6 +89,19 @@ pub struct Shown {
 impl ApiError {
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::BadRequest(message.into())
+    }
+
+    /// Whole seconds, so that whoever waits as long as we say has waited long enough.
+    pub fn too_many_attempts(wait: Duration) -> Self {
+        Self::TooManyAttempts(Duration::from_secs(
+            wait.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
+        ))
+    }
+
+    pub fn too_many_requests(wait: Duration) -> Self {
+        Self::TooManyRequests(Duration::from_secs(
+            wait.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
+        ))
     }
 
     fn status_and_code(&self) -> (StatusCode, &'static str) {
@@ -88,6 +114,11 @@ impl ApiError {
             Self::Password(_) => (S::UNPROCESSABLE_ENTITY, "password_refused"),
             Self::Taken => (S::CONFLICT, "taken"),
             Self::WrongCredentials => (S::UNAUTHORIZED, "wrong_credentials"),
+            Self::WrongPassword => (S::FORBIDDEN, "wrong_password"),
+            Self::PasswordNeeded => (S::FORBIDDEN, "password_needed"),
+            Self::SecureOnly => (S::FORBIDDEN, "secure_only"),
+            Self::TooManyAttempts(_) => (S::TOO_MANY_REQUESTS, "too_many_attempts"),
+            Self::TooManyRequests(_) => (S::TOO_MANY_REQUESTS, "too_many_requests"),
             Self::SignedOut => (S::UNAUTHORIZED, "signed_out"),
             Self::AdminOnly => (S::UNAUTHORIZED, "admin_only"),
             Self::AdminNotConfigured => (S::FORBIDDEN, "admin_not_configured"),
@@ -107,11 +138,18 @@ impl ApiError {
         }
     }
 
-    fn header(&self, status: StatusCode) -> Option<(axum::http::HeaderName, &'static str)> {
+    fn header(&self, status: StatusCode) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            Self::AdminOnly => Some((WWW_AUTHENTICATE, "Bearer")),
-            Self::MethodNotAllowed { allow } => allow.map(|methods| (ALLOW, methods)),
-            _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some((RETRY_AFTER, "1")),
+            Self::AdminOnly => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Self::MethodNotAllowed { allow } => {
+                allow.map(|methods| (ALLOW, HeaderValue::from_static(methods)))
+            }
+            Self::TooManyAttempts(wait) | Self::TooManyRequests(wait) => {
+                Some((RETRY_AFTER, HeaderValue::from(wait.as_secs())))
+            }
+            // Not all at the same moment again.
+            _ => (status == StatusCode::SERVICE_UNAVAILABLE)
+                .then(|| (RETRY_AFTER, HeaderValue::from(rand::random_range(1_u32..=3)))),
         }
     }
 }
@@ -134,7 +172,7 @@ impl IntoResponse for ApiError {
         let shown = Shown { error: code, message: self.to_string() };
         let mut response = (status, Json(&shown)).into_response();
         if let Some((name, value)) = self.header(status) {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
+            response.headers_mut().insert(name, value);
         }
         response.extensions_mut().insert(shown);
         response

@@ -3,21 +3,38 @@
 //! axum's own `Json`, `Form` and `Path` rejections are not used: they quote the input, in the answer
 //! and in trace events.
 
-use axum::body::Bytes;
+use std::collections::HashMap;
+use std::fmt;
+
+use axum::body::{Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use percent_encoding::percent_decode_str;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use zeroize::Zeroizing;
 
 use crate::ApiError;
 
-/// A login and a password as they came. Has no `Debug`.
+/// A login and a password as they came.
 pub struct Credentials {
     pub login: String,
-    pub password: Zeroizing<String>,
+    password: SecretString,
+}
+
+impl Credentials {
+    pub fn password(&self) -> &str {
+        self.password.expose_secret()
+    }
+}
+
+/// The fields `current` and `new`.
+pub struct PasswordChange {
+    pub current: SecretString,
+    pub new: SecretString,
 }
 
 /// [`Credentials`] from `/<login>/<password>` at the end of the path.
@@ -41,7 +58,7 @@ impl<S: Send + Sync> FromRequestParts<S> for FromPath {
                     "the login or the password is not UTF-8; write other bytes percent-encoded",
                 )
             })?;
-        Ok(Self(Credentials { login, password: Zeroizing::new(password) }))
+        Ok(Self(Credentials { login, password: password.into() }))
     }
 }
 
@@ -49,40 +66,86 @@ impl<S: Send + Sync> FromRequest<S> for FromBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let format = BodyFormat::of(request.headers()).ok_or(ApiError::UnsupportedMediaType)?;
-        let body = Bytes::from_request(request, state).await.map_err(|rejection| {
-            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                ApiError::BodyTooLarge
-            } else {
-                ApiError::bad_request("the body ended early; send it whole")
-            }
-        })?;
-        let credentials = match format {
-            BodyFormat::Json => from_json(&body).ok_or_else(|| {
-                ApiError::bad_request(r#"send a JSON object of the form {"login":"…","password":"…"}"#)
-            }),
-            BodyFormat::Form => from_form(&body).ok_or_else(|| {
-                ApiError::bad_request("send the form fields `login` and `password`, once each")
-            }),
+        let [login, password] = fields(request, state, ["login", "password"]).await?;
+        let (Some(login), Some(password)) = (login, password) else {
+            return Err(ApiError::bad_request(
+                "send the fields `login` and `password`, once each, as text in a JSON object or a form",
+            ));
         };
-        credentials.map(Self)
+        Ok(Self(Credentials { login: login.expose_secret().to_owned(), password }))
     }
+}
+
+impl<S: Send + Sync> FromRequest<S> for PasswordChange {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let [current, new] = fields(request, state, ["current", "new"]).await?;
+        let (Some(current), Some(new)) = (current, new) else {
+            return Err(ApiError::bad_request(
+                "send the fields `current` and `new`, once each, as text in a JSON object or a form",
+            ));
+        };
+        Ok(Self { current, new })
+    }
+}
+
+/// The field `password`, if there is a body at all.
+pub struct Proof(pub Option<SecretString>);
+
+impl<S: Send + Sync> FromRequest<S> for Proof {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if request.body().is_end_stream() {
+            return Ok(Self(None));
+        }
+        let [password] = fields(request, state, ["password"]).await?;
+        Ok(Self(password))
+    }
+}
+
+/// The named fields of a JSON object or a form; others are ignored. All are secrets until somebody
+/// says otherwise.
+async fn fields<S: Send + Sync, const N: usize>(
+    request: Request,
+    state: &S,
+    names: [&str; N],
+) -> Result<[Option<SecretString>; N], ApiError> {
+    let format = BodyFormat::of(request.headers()).ok_or(ApiError::UnsupportedMediaType)?;
+    let body = Bytes::from_request(request, state).await.map_err(|rejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            ApiError::BodyTooLarge
+        } else {
+            ApiError::bad_request("the body ended early; send it whole")
+        }
+    })?;
+    let read = match format {
+        BodyFormat::Json => from_json(&body, names),
+        BodyFormat::Form => from_form(&body, names),
+    };
+    read.ok_or_else(|| {
+        ApiError::bad_request("the body is not what its content type says, or names a field twice")
+    })
 }
 
 /// Whether the client would rather have a page: `Accept` names `text/html`, and no JSON before it.
 pub fn prefers_html(headers: &HeaderMap) -> bool {
+    let prefers = prefers(headers, &["text/html", "application/xhtml+xml", "application/json"]);
+    prefers.is_some_and(|media_type| media_type != "application/json")
+}
+
+/// Which of these media types `Accept` names first.
+pub fn prefers<'a>(headers: &HeaderMap, media_types: &[&'a str]) -> Option<&'a str> {
     headers
         .get_all(ACCEPT)
         .into_iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(|range| range.split(';').next().unwrap_or_default().trim())
-        .find_map(|range| match range {
-            "text/html" | "application/xhtml+xml" => Some(true),
-            "application/json" => Some(false),
-            _ => None,
+        .find_map(|range| {
+            media_types.iter().copied().find(|media_type| range.eq_ignore_ascii_case(media_type))
         })
-        .unwrap_or(false)
 }
 
 enum BodyFormat {
@@ -102,20 +165,63 @@ impl BodyFormat {
     }
 }
 
-fn from_json(body: &[u8]) -> Option<Credentials> {
-    #[derive(Deserialize)]
-    struct Document {
-        login: String,
-        password: String,
-    }
-    let Document { login, password } = serde_json::from_slice(body).ok()?;
-    Some(Credentials { login, password: Zeroizing::new(password) })
+/// A field that is no text counts as missing.
+fn from_json<const N: usize>(body: &[u8], names: [&str; N]) -> Option<[Option<SecretString>; N]> {
+    let mut document: Fields = serde_json::from_slice(body).ok()?;
+    Some(names.map(|name| document.0.remove(name).flatten()))
 }
 
-fn from_form(body: &[u8]) -> Option<Credentials> {
+/// The text fields of a JSON object. A name that is there twice would be read differently by others.
+struct Fields(HashMap<String, Option<SecretString>>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = HashMap::new();
+                while let Some((name, value)) = map.next_entry::<String, Text>()? {
+                    if fields.insert(name, value.0).is_some() {
+                        return Err(serde::de::Error::custom("a name is there twice"));
+                    }
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// A text, or anything else, which is not kept.
+#[derive(Deserialize)]
+#[serde(from = "TextOrNot")]
+struct Text(Option<SecretString>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TextOrNot {
+    Text(String),
+    Other(serde::de::IgnoredAny),
+}
+
+impl From<TextOrNot> for Text {
+    fn from(value: TextOrNot) -> Self {
+        match value {
+            TextOrNot::Text(text) => Self(Some(text.into())),
+            TextOrNot::Other(_) => Self(None),
+        }
+    }
+}
+
+fn from_form<const N: usize>(body: &[u8], names: [&str; N]) -> Option<[Option<SecretString>; N]> {
     let body = std::str::from_utf8(body).ok()?;
-    let [login, password] = form_fields(body, ["login", "password"])?;
-    Some(Credentials { login: login?, password: Zeroizing::new(password?) })
+    Some(form_fields(body, names)?.map(|value| value.map(SecretString::from)))
 }
 
 /// The named fields of a form or a query; `None` when one is there twice or is not UTF-8. Other
@@ -148,7 +254,9 @@ mod tests {
     use super::*;
 
     fn form(text: &str) -> Option<(String, String)> {
-        from_form(text.as_bytes()).map(|c| (c.login, c.password.to_string()))
+        let [login, password] = from_form(text.as_bytes(), ["login", "password"])?;
+        let text = |secret: SecretString| secret.expose_secret().to_owned();
+        Some((text(login?), text(password?)))
     }
 
     #[test]
@@ -158,6 +266,23 @@ mod tests {
         assert_eq!(form("password=p&x=1&login="), read("", "p"));
         for bad in ["", "login=ana", "login=a&login=b&password=p", "login=a&password=%FF"] {
             assert_eq!(form(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn json_is_read_strictly() {
+        let read = |text: &str| {
+            let [login, password] = from_json(text.as_bytes(), ["login", "password"])?;
+            let shown = |secret: Option<SecretString>| secret.map(|secret| secret.expose_secret().to_owned());
+            Some((shown(login), shown(password)))
+        };
+        let both = Some((Some("ana".to_owned()), Some("p".to_owned())));
+        assert_eq!(read(r#"{"login":"ana","password":"p"}"#), both);
+        assert_eq!(read(r#"{"x":{"login":"b"},"password":"p","y":[1],"login":"ana"}"#), both);
+        assert_eq!(read(r#"{"login":"ana","password":1}"#), Some((Some("ana".to_owned()), None)));
+        for bad in ["", "[]", r#"{"login":"a","login":"b","password":"p"}"#, r#"{"login":"a"} x"#, "\"ana\""]
+        {
+            assert_eq!(read(bad), None, "{bad}");
         }
     }
 

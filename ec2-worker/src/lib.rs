@@ -11,6 +11,7 @@
 pub mod accounts;
 pub mod admin;
 pub mod amount;
+pub mod audit;
 pub mod client;
 pub mod config;
 pub mod cookies;
@@ -19,6 +20,8 @@ pub mod extract;
 pub mod guard;
 pub mod hash_pool;
 pub mod identity;
+pub mod limits;
+pub mod openapi;
 pub mod pages;
 pub mod routes;
 pub mod secrets;
@@ -27,6 +30,7 @@ pub mod session;
 pub mod start;
 pub mod state;
 pub mod store;
+pub mod throttle;
 pub mod user;
 
 pub use config::Config;

@@ -2,28 +2,30 @@
 //!
 //! | route | who | changes something |
 //! |---|---|---|
-//! | `GET /` | everybody | |
+//! | `GET /`, `GET /openapi.json` | everybody | |
 //! | `GET /healthcheck`, `GET /checkamount` | everybody | |
 //! | `GET /setamount/<n>`, `GET /setamount?amount=<n>` | admin | yes |
 //! | `GET /list` | admin | |
 //! | `POST /signup/<login>/<password>`, `POST /signup` | everybody | yes |
 //! | `GET /signin/<login>/<password>`, `POST /signin` | everybody | yes |
-//! | `GET /protected`, `POST /signout` | the session's owner | sign-out |
+//! | `GET /protected` | the session's owner | |
+//! | `POST /signout`, `POST /signout/everywhere` | the session's owner | yes |
+//! | `POST /password`, `DELETE /account`, `POST /account/delete` | the session's owner | yes |
 //!
 //! axum runs a GET handler for HEAD as well. Where GET changes something, HEAD is refused: a link
 //! checker must not sign in or scale.
 
-mod account;
-mod fleet;
-mod list;
+pub(crate) mod account;
+pub(crate) mod fleet;
+pub(crate) mod list;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
+use axum::{Json, Router};
 
-use crate::{ApiError, Worker, guard};
+use crate::{ApiError, Worker, guard, openapi};
 
 /// A login and a password of the greatest length, percent-encoded, with room to spare.
 pub const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -35,6 +37,10 @@ pub fn app(worker: Worker) -> Router {
         .route("/signin/{login}/{password}", get_only(account::sign_in_by_path))
         .route("/signin", post(account::sign_in))
         .route("/signout", post(account::sign_out))
+        .route("/signout/everywhere", post(account::sign_out_everywhere))
+        .route("/password", post(account::change_password))
+        .route("/account", delete(account::delete_account))
+        .route("/account/delete", post(account::delete_account))
         .route("/setamount", get_only(fleet::set_amount_by_query))
         .route("/setamount/{amount}", get_only(fleet::set_amount_by_path))
         .route_layer(from_fn(guard::own_site_only));
@@ -44,6 +50,7 @@ pub fn app(worker: Worker) -> Router {
         .route("/healthcheck", get(fleet::health_check))
         .route("/checkamount", get(fleet::check_amount))
         .route("/list", get(list::list))
+        .route("/openapi.json", get(async || Json(openapi::document())))
         .merge(changing)
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed { allow: None })

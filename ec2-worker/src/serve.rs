@@ -66,6 +66,7 @@ pub async fn run(
     accept_until(shutdown, &worker, listener, &mut connections).await;
     worker.begin_draining();
     let stopped = drain(&mut connections).await;
+    worker.attempts_are_over(DRAIN_LIMIT / 4).await;
     connections.shutdown().await;
     refresher.shutdown().await;
     stopped

@@ -21,9 +21,12 @@ use users::random_id;
 use crate::client::Transport;
 use crate::cookies::{KeyRing, Kind};
 
-const ABSOLUTE: SignedDuration = SignedDuration::from_hours(12);
+pub const ABSOLUTE: SignedDuration = SignedDuration::from_hours(12);
 const IDLE: SignedDuration = SignedDuration::from_mins(30);
 const REISSUE: SignedDuration = SignedDuration::from_mins(5);
+/// A sign-in this young need not be repeated to delete the account. Long enough to find the button,
+/// shorter than most absences.
+const FRESH: SignedDuration = SignedDuration::from_mins(5);
 /// How far another worker's clock may be ahead of ours. EC2 clocks agree within milliseconds.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
 
@@ -61,6 +64,16 @@ impl Session {
     /// The session with a fresh idle time, when it is time to issue it again.
     pub fn renewed(&self, now: Timestamp) -> Option<Self> {
         (now.duration_since(self.seen) >= REISSUE).then(|| Self { seen: now, ..self.clone() })
+    }
+
+    /// Whether the user has proved who it is a moment ago.
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        self.age(now) < FRESH
+    }
+
+    /// How long it can last at the most, if nobody ends it.
+    pub fn left(&self, now: Timestamp) -> SignedDuration {
+        ABSOLUTE - self.age(now)
     }
 
     fn is_current(&self, now: Timestamp) -> bool {

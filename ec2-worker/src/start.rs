@@ -16,7 +16,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::hash_pool::{HashLimits, HashPool};
 use crate::identity::{Identity, IdentityError};
+use crate::limits::Limits;
 use crate::secrets::{self, SecretsError};
+use crate::state::Parts;
 use crate::store::{Bucket, Expect, NewObject, StoreError, Write};
 use crate::{Config, Worker};
 
@@ -92,16 +94,17 @@ pub async fn prepare(
         tracing::warn!("the classic profile stores plain passwords and lists them to everybody");
     }
     let hashes = HashPool::new(hashing);
-    Ok(Worker::new(
-        identity.id.clone(),
-        config.profile,
+    Ok(Worker::new(Parts {
+        id: identity.id.clone(),
+        profile: config.profile,
         data,
         control,
         hashes,
-        config.min_password,
-        config.proxies.clone(),
+        min_password: config.min_password,
+        proxies: config.proxies.clone(),
+        limits: Limits::default(),
         secrets,
-    ))
+    }))
 }
 
 /// The first worker writes its profile into the bucket; all others compare. Otherwise a classic

@@ -1,19 +1,41 @@
 //! `Worker`: what the handlers of one process share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleet::{Profile, WorkerId};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use users::password::MinChars;
 
+use crate::ApiError;
+use crate::accounts::Sessions;
 use crate::client::TrustedProxies;
 use crate::hash_pool::HashPool;
+use crate::limits::Limits;
 use crate::secrets::Secrets;
 use crate::store::Bucket;
+use crate::throttle::{Gates, Throttle};
+
+/// Attempts that go on although nobody waits for them any more are counted as well. Far more than the
+/// pool of hashes can keep waiting; each costs some kilobytes.
+const MAX_ATTEMPTS: u32 = 1024;
 
 /// Cheap to clone; all clones are one worker.
 #[derive(Clone)]
 pub struct Worker(Arc<Shared>);
+
+/// What a worker is made of.
+pub struct Parts {
+    pub id: WorkerId,
+    pub profile: Profile,
+    pub data: Bucket,
+    pub control: Bucket,
+    pub hashes: HashPool,
+    pub min_password: MinChars,
+    pub proxies: TrustedProxies,
+    pub limits: Limits,
+    pub secrets: Secrets,
+}
 
 pub struct Shared {
     pub id: WorkerId,
@@ -23,22 +45,23 @@ pub struct Shared {
     pub hashes: HashPool,
     pub min_password: MinChars,
     pub proxies: TrustedProxies,
+    pub limits: Limits,
+    pub throttle: Throttle,
+    /// Who registers which login at this moment.
+    pub sign_ups: Gates,
+    /// Who changes which user at this moment.
+    pub changes: Gates,
+    pub sessions: Sessions,
+    attempts: Arc<Semaphore>,
     secrets: watch::Sender<Arc<Secrets>>,
     draining: watch::Sender<bool>,
 }
 
 impl Worker {
-    pub fn new(
-        id: WorkerId,
-        profile: Profile,
-        data: Bucket,
-        control: Bucket,
-        hashes: HashPool,
-        min_password: MinChars,
-        proxies: TrustedProxies,
-        secrets: Secrets,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { id, profile, data, control, hashes, min_password, proxies, limits, secrets } = parts;
         Self(Arc::new(Shared {
+            throttle: Throttle::new(data.clone()),
             id,
             profile,
             data,
@@ -46,9 +69,34 @@ impl Worker {
             hashes,
             min_password,
             proxies,
+            limits,
+            sign_ups: Gates::default(),
+            changes: Gates::default(),
+            sessions: Sessions::default(),
+            attempts: Arc::new(Semaphore::new(MAX_ATTEMPTS as usize)),
             secrets: watch::Sender::new(Arc::new(secrets)),
             draining: watch::Sender::new(false),
         }))
+    }
+
+    /// Carries out an attempt to its end, also if the client does not wait for it: one who hangs up
+    /// before the answer must not have guessed for nothing.
+    pub async fn to_the_end<T: Send + 'static>(
+        &self,
+        attempt: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let place = Arc::clone(&self.attempts).try_acquire_owned().map_err(|_| ApiError::Busy)?;
+        let attempt = tokio::spawn(async move {
+            let outcome = attempt.await;
+            drop(place);
+            outcome
+        });
+        attempt.await.unwrap_or(Err(ApiError::Panicked))
+    }
+
+    /// Waits for attempts that go on without a client.
+    pub async fn attempts_are_over(&self, limit: Duration) {
+        drop(tokio::time::timeout(limit, self.attempts.acquire_many(MAX_ATTEMPTS)).await);
     }
 
     /// The secrets in force now; a request takes them once.

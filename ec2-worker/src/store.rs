@@ -144,6 +144,20 @@ impl Bucket {
         }
     }
 
+    /// Deletes this version of the object. [`Write::Done`] also if it is gone already.
+    pub async fn delete(&self, key: &str, ETag(etag): &ETag) -> Result<Write, StoreError> {
+        let request = self.client.delete_object().bucket(&self.name).key(key).if_match(etag);
+        match request.send().await {
+            Ok(_) => Ok(Write::Done),
+            Err(error) if status(&error) == Some(404) && error.code() != Some("NoSuchBucket") => {
+                Ok(Write::Done)
+            }
+            Err(error) if status(&error) == Some(412) => Ok(Write::Refused),
+            Err(error) if status(&error) == Some(409) => Ok(Write::Raced),
+            Err(error) => Err(self.failure("DeleteObject", error)),
+        }
+    }
+
     /// Keys below `prefix` in byte order, at most 1000, beginning after the key `after`.
     pub async fn list(&self, prefix: &str, after: Option<&str>) -> Result<KeyPage, StoreError> {
         let reply = self

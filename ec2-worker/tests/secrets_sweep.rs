@@ -8,7 +8,7 @@ mod support;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use axum::http::Method;
+use axum::http::{Method, Request};
 use fleet::Profile;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -78,6 +78,15 @@ async fn everything(stack: &Stack, profile: Profile) -> String {
     let cookie = signed_in.cookie();
     assert_eq!(http.post_body("/signin", "application/json", json).await.status, 303);
     assert_eq!(http.with_cookie("/protected", &cookie).await.status, 200);
+    let change = serde_json::json!({"current": SENTINEL, "new": format!("{SENTINEL} too")}).to_string();
+    let changed = Request::post("/password").header("cookie", &cookie);
+    let changed = changed.header("content-type", "application/json").body(change.into()).expect("a request");
+    let expected = if profile == Profile::Secure { 204 } else { 403 };
+    assert_eq!(http.send(changed).await.status, expected);
+    for _ in 0..6 {
+        http.get(&format!("/signin/{password}/{password}")).await;
+        http.get(&format!("/signin/ana/{password}x")).await;
+    }
     assert_eq!(http.as_admin("/list").await.status, 200);
     assert_eq!(http.as_admin("/setamount/3").await.status, 200);
     // What is refused must not be repeated either.

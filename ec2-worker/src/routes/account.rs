@@ -1,17 +1,67 @@
-//! Signing up, in and out, and the page behind the session.
+//! Signing up, in and out, the page behind the session, and what its owner may change.
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use jiff::Timestamp;
-use serde_json::json;
+use secrecy::ExposeSecret as _;
+use serde::Serialize;
+use utoipa::ToSchema;
 
+use crate::accounts::{self, SignedIn};
 use crate::client::Client;
 use crate::cookies::{self, Kind};
-use crate::extract::{Credentials, FromBody, FromPath, prefers_html};
+use crate::error::Shown;
+use crate::extract::{Credentials, FromBody, FromPath, PasswordChange, Proof, prefers_html};
 use crate::session::Session;
-use crate::{ApiError, Worker, accounts, pages};
+use crate::{ApiError, Worker, pages};
+
+/// Of the forms that have the password in the path (RFC 9745): since this service is not the original.
+const DEPRECATED: [(HeaderName, HeaderValue); 1] =
+    [(HeaderName::from_static("deprecation"), HeaderValue::from_static("@1767225600"))];
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Registered {
+    /// In the form in which it is compared: `Ana` is `ana`.
+    login: String,
+}
+
+/// Whose session it is.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Me {
+    login: String,
+    /// The worker that answers.
+    worker: String,
+    session_age_seconds: i64,
+}
+
+/// As `extract` reads it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the contract only")]
+pub(crate) struct CredentialsBody {
+    #[schema(min_length = 1, max_length = 64, example = "ana")]
+    login: String,
+    #[schema(min_length = 8, max_length = 256, example = "zzyzx road", format = Password)]
+    password: String,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the contract only")]
+pub(crate) struct PasswordBody {
+    #[schema(format = Password)]
+    current: String,
+    #[schema(min_length = 8, max_length = 256, format = Password)]
+    new: String,
+}
+
+/// Needed when the session is older than five minutes.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the contract only")]
+pub(crate) struct ProofBody {
+    #[schema(format = Password)]
+    password: Option<String>,
+}
 
 /// `GET /`
 pub(super) async fn home() -> pages::Page {
@@ -19,96 +69,355 @@ pub(super) async fn home() -> pages::Page {
 }
 
 /// `POST /signup/<login>/<password>`
-pub(super) async fn sign_up_by_path(
+#[utoipa::path(
+    post,
+    path = "/signup/{login}/{password}",
+    operation_id = "signUpByPath",
+    tag = "accounts",
+    params(("login" = String, Path, description = "Percent-encoded"), ("password" = String, Path, description = "Percent-encoded")),
+    responses(
+        (status = 201, description = "Registered", body = Registered),
+        (status = 400, description = "What was sent cannot be understood", body = Shown),
+        (status = 403, description = "Another site led here", body = Shown),
+        (status = 409, description = "The login is taken", body = Shown),
+        (status = 422, description = "The login or the password breaks a rule, which the message names", body = Shown),
+        (status = 429, description = "Too many attempts; `Retry-After` says how long to wait", body = Shown),
+        (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
+    ),
+)]
+pub(crate) async fn sign_up_by_path(
     State(worker): State<Worker>,
+    client: Client,
     headers: HeaderMap,
     FromPath(given): FromPath,
 ) -> Result<Response, ApiError> {
-    register(&worker, &headers, &given).await
+    Ok((DEPRECATED, register(worker, client, &headers, given).await?).into_response())
 }
 
 /// `POST /signup`
-pub(super) async fn sign_up(
+#[utoipa::path(
+    post,
+    path = "/signup",
+    tag = "accounts",
+    request_body(content((CredentialsBody = "application/json"), (CredentialsBody = "application/x-www-form-urlencoded"))),
+    responses(
+        (status = 201, description = "Registered", body = Registered),
+        (status = 400, description = "What was sent cannot be understood", body = Shown),
+        (status = 403, description = "Another site led here", body = Shown),
+        (status = 409, description = "The login is taken", body = Shown),
+        (status = 413, description = "The body is too large", body = Shown),
+        (status = 415, description = "The body is neither JSON nor a form", body = Shown),
+        (status = 422, description = "The login or the password breaks a rule, which the message names", body = Shown),
+        (status = 429, description = "Too many attempts; `Retry-After` says how long to wait", body = Shown),
+        (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
+    ),
+)]
+pub(crate) async fn sign_up(
     State(worker): State<Worker>,
+    client: Client,
     headers: HeaderMap,
     FromBody(given): FromBody,
 ) -> Result<Response, ApiError> {
-    register(&worker, &headers, &given).await
+    register(worker, client, &headers, given).await
 }
 
 /// `GET /signin/<login>/<password>`
-pub(super) async fn sign_in_by_path(
+#[utoipa::path(
+    get,
+    path = "/signin/{login}/{password}",
+    operation_id = "signInByPath",
+    tag = "accounts",
+    params(("login" = String, Path, description = "Percent-encoded"), ("password" = String, Path, description = "Percent-encoded")),
+    responses(
+        (status = 303, description = "Signed in; the session is in a cookie", headers(("Location" = String, description = "`/protected`"), ("Set-Cookie" = String))),
+        (status = 400, description = "What was sent cannot be understood", body = Shown),
+        (status = 401, description = "The login or the password is wrong; one answer for both", body = Shown),
+        (status = 403, description = "Another site led here", body = Shown),
+        (status = 429, description = "Too many attempts; `Retry-After` says how long to wait", body = Shown),
+        (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
+    ),
+)]
+pub(crate) async fn sign_in_by_path(
     State(worker): State<Worker>,
     client: Client,
+    headers: HeaderMap,
     FromPath(given): FromPath,
 ) -> Result<Response, ApiError> {
-    begin_session(&worker, &client, &given).await
+    Ok((DEPRECATED, begin_session(worker, client, &headers, given).await?).into_response())
 }
 
 /// `POST /signin`
-pub(super) async fn sign_in(
+#[utoipa::path(
+    post,
+    path = "/signin",
+    tag = "accounts",
+    request_body(content((CredentialsBody = "application/json"), (CredentialsBody = "application/x-www-form-urlencoded"))),
+    responses(
+        (status = 303, description = "Signed in; the session is in a cookie", headers(("Location" = String, description = "`/protected`"), ("Set-Cookie" = String))),
+        (status = 400, description = "What was sent cannot be understood", body = Shown),
+        (status = 401, description = "The login or the password is wrong; one answer for both", body = Shown),
+        (status = 403, description = "Another site led here", body = Shown),
+        (status = 413, description = "The body is too large", body = Shown),
+        (status = 415, description = "The body is neither JSON nor a form", body = Shown),
+        (status = 429, description = "Too many attempts; `Retry-After` says how long to wait", body = Shown),
+        (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
+    ),
+)]
+pub(crate) async fn sign_in(
     State(worker): State<Worker>,
     client: Client,
+    headers: HeaderMap,
     FromBody(given): FromBody,
 ) -> Result<Response, ApiError> {
-    begin_session(&worker, &client, &given).await
+    begin_session(worker, client, &headers, given).await
 }
 
 /// `GET /protected`
-pub(super) async fn protected(
+#[utoipa::path(
+    get,
+    path = "/protected",
+    tag = "accounts",
+    security(("session" = [])),
+    responses(
+        (status = 200, description = "Whose session it is, and which worker answers", body = Me),
+        (status = 401, description = "There is no session, or it has ended", body = Shown),
+        (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
+    ),
+)]
+pub(crate) async fn protected(
     State(worker): State<Worker>,
-    headers: HeaderMap,
     client: Client,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let wants_page = prefers_html(&headers);
     let now = Timestamp::now();
-    let secrets = worker.secrets();
-    let session = match Session::open(&secrets.ring, &headers, client.transport, worker.profile, now) {
-        Some(session) if accounts::is_alive(&worker, &session).await? => session,
-        _ if wants_page => {
-            return Ok((cookies::forget(Kind::Session, client.transport), Redirect::to("/")).into_response());
+    let session = match session(&worker, &client, &headers).await {
+        Ok(session) => session,
+        Err(ApiError::SignedOut) if wants_page => {
+            let forget = cookies::forget(Kind::Session, client.transport);
+            return Ok((forget, Redirect::to("/")).into_response());
         }
-        _ => return Err(ApiError::SignedOut),
+        Err(error) => return Err(error),
     };
     let answer = if wants_page {
         pages::protected(&session.login, &worker.id, session.age(now)).into_response()
     } else {
-        Json(json!({
-            "login": session.login,
-            "worker": worker.id,
-            "session_age_seconds": session.age(now).as_secs(),
-        }))
+        Json(Me {
+            session_age_seconds: session.age(now).as_secs(),
+            login: session.login.clone(),
+            worker: worker.id.to_string(),
+        })
         .into_response()
     };
     Ok(match session.renewed(now) {
-        Some(renewed) => (renewed.seal(&secrets.ring, client.transport), answer).into_response(),
+        Some(renewed) => (renewed.seal(&worker.secrets().ring, client.transport), answer).into_response(),
         None => answer,
     })
 }
 
-/// `POST /signout`: this browser forgets the session. A copy of the cookie stays good until it is
-/// idle for too long; ending it on all workers at once comes with the list of ended sessions.
-pub(super) async fn sign_out(headers: HeaderMap, client: Client) -> Response {
-    if prefers_html(&headers) {
-        // A browser would stay on the protected page after a 204.
-        (cookies::forget(Kind::Session, client.transport), Redirect::to("/")).into_response()
+/// `POST /signout`: the session ends on all workers.
+#[utoipa::path(
+    post,
+    path = "/signout",
+    tag = "accounts",
+    security(("session" = [])),
+    responses(
+        (status = 204, description = "The session has ended, on all workers within 15 s"),
+        (status = 401, description = "There is no session, or it has ended", body = Shown),
+        (status = 403, description = "Another site led here", body = Shown),
+        (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
+    ),
+)]
+pub(crate) async fn sign_out(
+    State(worker): State<Worker>,
+    client: Client,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let ended = match session(&worker, &client, &headers).await {
+        Ok(session) => accounts::end_session(&worker, &client, &session).await,
+        Err(error) => Err(error),
+    };
+    signed_out(&client, &headers, ended)
+}
+
+/// `POST /signout/everywhere`: all sessions of the user end.
+#[utoipa::path(
+    post,
+    path = "/signout/everywhere",
+    tag = "accounts",
+    security(("session" = [])),
+    responses(
+        (status = 204, description = "All sessions of the user have ended, on all workers within 15 s"),
+        (status = 401, description = "There is no session, or it has ended", body = Shown),
+        (status = 403, description = "Another site led here", body = Shown),
+        (status = 409, description = "Somebody else changed the user at the same moment", body = Shown),
+        (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
+    ),
+)]
+pub(crate) async fn sign_out_everywhere(
+    State(worker): State<Worker>,
+    client: Client,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let ended = match session(&worker, &client, &headers).await {
+        Ok(session) => accounts::end_all_sessions(&worker, &client, &session).await,
+        Err(error) => Err(error),
+    };
+    signed_out(&client, &headers, ended)
+}
+
+/// `POST /password`: the other sessions of the user end, this one goes on.
+#[utoipa::path(
+    post,
+    path = "/password",
+    tag = "accounts",
+    request_body(content((PasswordBody = "application/json"), (PasswordBody = "application/x-www-form-urlencoded"))),
+    security(("session" = [])),
+    responses(
+        (status = 204, description = "The password is changed; other sessions of the user have ended"),
+        (status = 400, description = "What was sent cannot be understood", body = Shown),
+        (status = 401, description = "There is no session, or it has ended", body = Shown),
+        (status = 403, description = "The current password is wrong, or another site led here", body = Shown),
+        (status = 409, description = "Somebody else changed the user at the same moment", body = Shown),
+        (status = 413, description = "The body is too large", body = Shown),
+        (status = 415, description = "The body is neither JSON nor a form", body = Shown),
+        (status = 422, description = "The new password breaks a rule, which the message names", body = Shown),
+        (status = 429, description = "Too many attempts; `Retry-After` says how long to wait", body = Shown),
+        (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
+    ),
+)]
+pub(crate) async fn change_password(
+    State(worker): State<Worker>,
+    client: Client,
+    headers: HeaderMap,
+    given: PasswordChange,
+) -> Result<Response, ApiError> {
+    let session = session(&worker, &client, &headers).await?;
+    let transport = client.transport;
+    let session = {
+        let worker = worker.clone();
+        worker
+            .clone()
+            .to_the_end(async move { accounts::change_password(&worker, &client, &session, &given).await })
+            .await?
+    };
+    let cookie = session.seal(&worker.secrets().ring, transport);
+    Ok(if prefers_html(&headers) {
+        (cookie, Redirect::to("/protected")).into_response()
     } else {
-        (cookies::forget(Kind::Session, client.transport), StatusCode::NO_CONTENT).into_response()
+        (cookie, StatusCode::NO_CONTENT).into_response()
+    })
+}
+
+/// `DELETE /account`, and `POST /account/delete` for forms.
+#[utoipa::path(
+    delete,
+    path = "/account",
+    tag = "accounts",
+    request_body(content((Option<ProofBody> = "application/json"), (Option<ProofBody> = "application/x-www-form-urlencoded"))),
+    security(("session" = [])),
+    responses(
+        (status = 204, description = "The user and all its sessions are gone"),
+        (status = 400, description = "What was sent cannot be understood", body = Shown),
+        (status = 401, description = "There is no session, or it has ended", body = Shown),
+        (status = 403, description = "The password is wrong, or is needed because the session is older than five minutes", body = Shown),
+        (status = 409, description = "Somebody else changed the user at the same moment", body = Shown),
+        (status = 413, description = "The body is too large", body = Shown),
+        (status = 415, description = "The body is neither JSON nor a form", body = Shown),
+        (status = 429, description = "Too many attempts; `Retry-After` says how long to wait", body = Shown),
+        (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
+    ),
+)]
+pub(crate) async fn delete_account(
+    State(worker): State<Worker>,
+    client: Client,
+    headers: HeaderMap,
+    Proof(password): Proof,
+) -> Result<Response, ApiError> {
+    let session = session(&worker, &client, &headers).await?;
+    let transport = client.transport;
+    let attempt = {
+        let worker = worker.clone();
+        async move {
+            let password = password.as_ref().map(|password| password.expose_secret());
+            accounts::delete(&worker, &client, &session, password).await
+        }
+    };
+    worker.to_the_end(attempt).await?;
+    let forget = cookies::forget(Kind::Session, transport);
+    Ok(if prefers_html(&headers) {
+        (forget, Redirect::to("/")).into_response()
+    } else {
+        (forget, StatusCode::NO_CONTENT).into_response()
+    })
+}
+
+/// Whose request it is. [`ApiError::SignedOut`] if nobody's.
+async fn session(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<Session, ApiError> {
+    let ring = &worker.secrets().ring;
+    let session = Session::open(ring, headers, client.transport, worker.profile, Timestamp::now());
+    match session {
+        Some(session) if accounts::is_alive(worker, &session).await? => Ok(session),
+        _ => Err(ApiError::SignedOut),
     }
 }
 
-async fn register(worker: &Worker, headers: &HeaderMap, given: &Credentials) -> Result<Response, ApiError> {
-    let login = accounts::sign_up(worker, given).await?;
+/// A browser forgets the cookie of a session that has ended, whoever ended it; not that of one that
+/// could not be ended.
+fn signed_out(
+    client: &Client,
+    headers: &HeaderMap,
+    ended: Result<(), ApiError>,
+) -> Result<Response, ApiError> {
+    let forget = cookies::forget(Kind::Session, client.transport);
+    match ended {
+        // A browser would stay on the protected page after a 204.
+        Ok(()) | Err(ApiError::SignedOut) if prefers_html(headers) => {
+            Ok((forget, Redirect::to("/")).into_response())
+        }
+        Ok(()) => Ok((forget, StatusCode::NO_CONTENT).into_response()),
+        Err(ApiError::SignedOut) => Ok((forget, ApiError::SignedOut).into_response()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn register(
+    worker: Worker,
+    client: Client,
+    headers: &HeaderMap,
+    given: Credentials,
+) -> Result<Response, ApiError> {
+    let attempt = {
+        let worker = worker.clone();
+        async move { accounts::sign_up(&worker, &client, &given).await }
+    };
+    let login = worker.to_the_end(attempt).await?;
     let answer = if prefers_html(headers) {
         pages::signed_up(login.as_str()).into_response()
     } else {
-        Json(json!({"login": login.as_str()})).into_response()
+        Json(Registered { login: login.as_str().to_owned() }).into_response()
     };
     Ok((StatusCode::CREATED, answer).into_response())
 }
 
-async fn begin_session(worker: &Worker, client: &Client, given: &Credentials) -> Result<Response, ApiError> {
-    let session = accounts::sign_in(worker, given).await?;
-    let cookie = session.seal(&worker.secrets().ring, client.transport);
-    Ok((cookie, Redirect::to("/protected")).into_response())
+async fn begin_session(
+    worker: Worker,
+    client: Client,
+    headers: &HeaderMap,
+    given: Credentials,
+) -> Result<Response, ApiError> {
+    let transport = client.transport;
+    let device = worker.secrets().ring.open(Kind::Device, transport, headers);
+    let attempt = {
+        let worker = worker.clone();
+        async move { accounts::sign_in(&worker, &client, device, &given).await }
+    };
+    let SignedIn { session, device } = worker.to_the_end(attempt).await?;
+    let ring = &worker.secrets().ring;
+    let session = session.seal(ring, transport);
+    let answer = Redirect::to("/protected");
+    Ok(match device {
+        Some(device) => (session, ring.seal(Kind::Device, transport, &device), answer).into_response(),
+        None => (session, answer).into_response(),
+    })
 }

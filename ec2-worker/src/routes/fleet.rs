@@ -6,31 +6,68 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use fleet::{DesiredCount, WorkerId};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::amount::{self, Amount, Change};
+use crate::error::Shown;
 use crate::extract::form_fields;
 use crate::{ApiError, Worker, admin};
 
-#[derive(Serialize)]
-pub(super) struct Health {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Health {
     status: &'static str,
+    #[schema(value_type = String)]
     worker: WorkerId,
     version: &'static str,
 }
 
 /// `GET /healthcheck`: that this process answers. It does not ask S3: an outage there would have the
 /// whole fleet replaced, which heals nothing.
-pub(super) async fn health_check(State(worker): State<Worker>) -> Json<Health> {
+#[utoipa::path(
+    get,
+    path = "/healthcheck",
+    tag = "fleet",
+    responses(
+        (status = 200, description = "This worker answers; it asks nobody else", body = Health),
+
+    ),
+)]
+pub(crate) async fn health_check(State(worker): State<Worker>) -> Json<Health> {
     Json(Health { status: "ok", worker: worker.id.clone(), version: env!("CARGO_PKG_VERSION") })
 }
 
 /// `GET /checkamount`
-pub(super) async fn check_amount(State(worker): State<Worker>) -> Result<Json<Amount>, ApiError> {
+#[utoipa::path(
+    get,
+    path = "/checkamount",
+    tag = "fleet",
+    responses(
+        (status = 200, description = "How many there should be, and are", body = Amount),
+        (status = 503, description = "The number cannot be read", body = Shown),
+    ),
+)]
+pub(crate) async fn check_amount(State(worker): State<Worker>) -> Result<Json<Amount>, ApiError> {
     amount::fetch(&worker.control).await.map(Json)
 }
 
 /// `GET /setamount/<n>`
-pub(super) async fn set_amount_by_path(
+#[utoipa::path(
+    get,
+    path = "/setamount/{amount}",
+    tag = "fleet",
+    params(("amount" = u32, Path, minimum = 1, maximum = 100)),
+    security(("admin" = [])),
+    responses(
+        (status = 200, description = "Set", body = Change),
+        (status = 400, description = "Not a number", body = Shown),
+        (status = 401, description = "The admin token is missing or wrong", body = Shown),
+        (status = 403, description = "Another site led here", body = Shown),
+        (status = 409, description = "Somebody else changed the number at the same moment", body = Shown),
+        (status = 422, description = "The number is out of bounds", body = Shown),
+        (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
+    ),
+)]
+pub(crate) async fn set_amount_by_path(
     State(worker): State<Worker>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
@@ -45,7 +82,23 @@ pub(super) async fn set_amount_by_path(
 }
 
 /// `GET /setamount?amount=<n>`
-pub(super) async fn set_amount_by_query(
+#[utoipa::path(
+    get,
+    path = "/setamount",
+    tag = "fleet",
+    params(("amount" = u32, Query, minimum = 1, maximum = 100)),
+    security(("admin" = [])),
+    responses(
+        (status = 200, description = "Set", body = Change),
+        (status = 400, description = "Not a number", body = Shown),
+        (status = 401, description = "The admin token is missing or wrong", body = Shown),
+        (status = 403, description = "Another site led here", body = Shown),
+        (status = 409, description = "Somebody else changed the number at the same moment", body = Shown),
+        (status = 422, description = "The number is out of bounds", body = Shown),
+        (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
+    ),
+)]
+pub(crate) async fn set_amount_by_query(
     State(worker): State<Worker>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,

@@ -3,6 +3,8 @@
 //! A guess to avoid: a failure in the middle does not end the array. It breaks the transfer, so that
 //! a client cannot take half of the users for all of them.
 
+use std::iter;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
@@ -11,8 +13,10 @@ use axum::response::{IntoResponse as _, Response};
 use fleet::keys::USERS_PREFIX;
 use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::extract::form_fields;
+use crate::error::Shown;
+use crate::extract::{form_fields, prefers};
 use crate::user::{self, User};
 use crate::{ApiError, Worker, admin};
 use users::{Login, login_of, object_key};
@@ -37,20 +41,116 @@ enum Fields {
     LoginAndPassword,
 }
 
-#[derive(Serialize)]
-struct Row<'a> {
-    login: &'a str,
+/// A user in a list.
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+pub(crate) struct Row {
+    login: String,
+    /// The stored record: a PHC string (classic: the password).
     #[serde(skip_serializing_if = "Option::is_none")]
     password: Option<String>,
 }
 
-pub(super) async fn list(
+/// How the list is written.
+///
+/// | `Accept` | form |
+/// |---|---|
+/// | `text/csv` | a line with the names of the columns, then one for each user |
+/// | `application/x-ndjson` | a JSON object on each line |
+/// | anything else | a JSON array |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Json,
+    Lines,
+    Csv(Fields),
+}
+
+impl Format {
+    fn of(headers: &HeaderMap, fields: Fields) -> Self {
+        match prefers(headers, &["application/json", "application/x-ndjson", "text/csv"]) {
+            Some("text/csv") => Self::Csv(fields),
+            Some("application/x-ndjson") => Self::Lines,
+            _ => Self::Json,
+        }
+    }
+
+    const fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Lines => "application/x-ndjson",
+            Self::Csv(_) => "text/csv; charset=utf-8; header=present",
+        }
+    }
+
+    /// What comes before the first row, or instead of it.
+    const fn begin(self) -> &'static str {
+        match self {
+            Self::Json => "[",
+            Self::Lines => "",
+            Self::Csv(Fields::Login) => "login\r\n",
+            Self::Csv(Fields::LoginAndPassword) => "login,password\r\n",
+        }
+    }
+
+    const fn between(self) -> &'static str {
+        match self {
+            Self::Json => ",\n",
+            Self::Lines | Self::Csv(_) => "",
+        }
+    }
+
+    const fn end(self) -> &'static str {
+        match self {
+            Self::Json => "]\n",
+            Self::Lines | Self::Csv(_) => "",
+        }
+    }
+
+    fn row(self, row: &Row) -> String {
+        match self {
+            Self::Json => json(row),
+            Self::Lines => format!("{}\n", json(row)),
+            Self::Csv(_) => {
+                let columns: Vec<_> =
+                    iter::once(&row.login).chain(&row.password).map(|text| cell(text)).collect();
+                format!("{}\r\n", columns.join(","))
+            }
+        }
+    }
+}
+
+fn json(row: &Row) -> String {
+    serde_json::to_string(row).expect("two texts are plain data")
+}
+
+/// A cell that a spreadsheet shows and does not calculate.
+fn cell(text: &str) -> String {
+    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let apostrophe = if is_formula { "'" } else { "" };
+    format!("\"{apostrophe}{}\"", text.replace('"', "\"\""))
+}
+
+#[utoipa::path(
+    get,
+    path = "/list",
+    tag = "accounts",
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 10000), ("after" = Option<String>, Query, description = "The last login of the page before"), ("fields" = Option<String>, Query, description = "`login`: without the records, which needs no read for each user", pattern = "^login$")),
+    security(("admin" = [])),
+    responses(
+        (status = 200, description = "The users in the order of their keys, streamed", content((Vec<Row> = "application/json"), (String = "text/csv"), (String = "application/x-ndjson"))),
+        (status = 400, description = "A parameter is wrong", body = Shown),
+        (status = 401, description = "The admin token is missing or wrong", body = Shown),
+        (status = 403, description = "There is no admin token in this stack", body = Shown),
+        (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
+    ),
+)]
+pub(crate) async fn list(
     State(worker): State<Worker>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     admin::require(worker.profile, worker.secrets().admin.as_ref(), &headers)?;
     let query = Query::parse(&worker, query.as_deref().unwrap_or_default())?;
+    let format = Format::of(&headers, query.fields);
     let mut rows = Box::pin(rows(worker, query).peekable());
     // Nothing is sent yet: an outage is still a proper answer.
     if let Some(Err(_)) = rows.as_mut().peek().await
@@ -58,7 +158,7 @@ pub(super) async fn list(
     {
         return Err(error);
     }
-    Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(as_array(rows))).into_response())
+    Ok(([(CONTENT_TYPE, format.content_type())], Body::from_stream(written(format, rows))).into_response())
 }
 
 impl Query {
@@ -85,8 +185,7 @@ impl Query {
     }
 }
 
-/// One JSON text for each user.
-fn rows(worker: Worker, query: Query) -> impl Stream<Item = Result<String, ApiError>> + Send {
+fn rows(worker: Worker, query: Query) -> impl Stream<Item = Result<Row, ApiError>> + Send {
     let after = query.after.map(|login| object_key(worker.profile, &login));
     let reader = worker.clone();
     logins(worker, after)
@@ -121,7 +220,7 @@ fn logins(worker: Worker, after: Option<String>) -> impl Stream<Item = Result<Lo
 }
 
 /// `None` for a user that was deleted since the keys were read, and for a record that is damaged.
-async fn row(worker: &Worker, login: Login, fields: Fields) -> Result<Option<String>, ApiError> {
+async fn row(worker: &Worker, login: Login, fields: Fields) -> Result<Option<Row>, ApiError> {
     let password = match fields {
         Fields::Login => None,
         Fields::LoginAndPassword => {
@@ -136,27 +235,28 @@ async fn row(worker: &Worker, login: Login, fields: Fields) -> Result<Option<Str
             }
         }
     };
-    let row = Row { login: login.as_str(), password };
-    Ok(Some(serde_json::to_string(&row).expect("two texts are plain data")))
+    Ok(Some(Row { login: login.as_str().to_owned(), password }))
 }
 
-fn as_array(
-    rows: impl Stream<Item = Result<String, ApiError>> + Send,
+fn written(
+    format: Format,
+    rows: impl Stream<Item = Result<Row, ApiError>> + Send,
 ) -> impl Stream<Item = Result<Bytes, ApiError>> + Send {
-    let separated = rows.enumerate().map(|(at, row)| {
-        row.map(|row| Bytes::from(format!("{}{row}", if at == 0 { "[" } else { ",\n" }))).inspect_err(
-            |error| tracing::warn!(error = fleet::telemetry::error_chain(error), "a list is broken off"),
-        )
+    let rows = rows.enumerate().map(move |(at, row)| {
+        let before = if at == 0 { format.begin() } else { format.between() };
+        row.map(|row| Bytes::from(format!("{before}{}", format.row(&row)))).inspect_err(|error| {
+            tracing::warn!(error = fleet::telemetry::error_chain(error), "a list is broken off");
+        })
     });
-    // Ends the array, and begins it when there was no user.
-    let end = |empty: bool| Bytes::from_static(if empty { b"[]\n" } else { b"]\n" });
-    stream::unfold((Box::pin(separated), Progress::Empty), move |(mut rows, progress)| async move {
+    stream::unfold((Box::pin(rows), Progress::Empty), move |(mut rows, progress)| async move {
         match (rows.next().await, progress) {
             (_, Progress::Ended) => None,
             (Some(Ok(bytes)), _) => Some((Ok(bytes), (rows, Progress::Begun))),
             (Some(Err(error)), _) => Some((Err(error), (rows, Progress::Ended))),
-            (None, Progress::Empty) => Some((Ok(end(true)), (rows, Progress::Ended))),
-            (None, Progress::Begun) => Some((Ok(end(false)), (rows, Progress::Ended))),
+            (None, progress) => {
+                let begin = if let Progress::Empty = progress { format.begin() } else { "" };
+                Some((Ok(Bytes::from(format!("{begin}{}", format.end()))), (rows, Progress::Ended)))
+            }
         }
     })
 }
@@ -171,24 +271,48 @@ enum Progress {
 mod tests {
     use super::*;
 
-    async fn text(rows: Vec<Result<&str, ApiError>>) -> Result<String, ApiError> {
-        let rows = stream::iter(rows.into_iter().map(|row| row.map(str::to_owned)).collect::<Vec<_>>());
-        let parts: Vec<Bytes> = as_array(rows).try_collect().await?;
-        Ok(String::from_utf8(parts.concat()).expect("UTF-8"))
+    fn row(login: &str, password: Option<&str>) -> Row {
+        Row { login: login.to_owned(), password: password.map(str::to_owned) }
+    }
+
+    async fn text(format: Format, rows: Vec<Row>) -> String {
+        let rows = stream::iter(rows.into_iter().map(Ok));
+        let parts: Vec<Bytes> = written(format, rows).try_collect().await.expect("no error");
+        String::from_utf8(parts.concat()).expect("UTF-8")
     }
 
     #[tokio::test]
-    async fn rows_become_an_array() {
-        assert_eq!(text(vec![]).await.expect("no error"), "[]\n");
-        assert_eq!(text(vec![Ok("1")]).await.expect("no error"), "[1]\n");
-        assert_eq!(text(vec![Ok("1"), Ok("2")]).await.expect("no error"), "[1,\n2]\n");
+    async fn rows_are_written_as_the_client_likes() {
+        const CSV: Format = Format::Csv(Fields::LoginAndPassword);
+        let table = [
+            (Format::Json, "[]\n", "[{\"login\":\"a\",\"password\":\"p\"},\n{\"login\":\"b\"}]\n"),
+            (Format::Lines, "", "{\"login\":\"a\",\"password\":\"p\"}\n{\"login\":\"b\"}\n"),
+            (CSV, "login,password\r\n", "login,password\r\n\"a\",\"p\"\r\n\"b\"\r\n"),
+        ];
+        for (format, empty, two) in table {
+            assert_eq!(text(format, vec![]).await, empty, "{format:?}");
+            assert_eq!(text(format, vec![row("a", Some("p")), row("b", None)]).await, two, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn a_cell_is_no_formula_and_ends_where_it_ends() {
+        for (text, expected) in [
+            ("ana", "\"ana\""),
+            ("-ana", "\"'-ana\""),
+            ("=1+1", "\"'=1+1\""),
+            ("@x", "\"'@x\""),
+            ("a\"b", "\"a\"\"b\""),
+        ] {
+            assert_eq!(cell(text), expected);
+        }
     }
 
     #[tokio::test]
     async fn an_error_ends_the_stream_without_ending_the_array() {
-        let rows = stream::iter([Ok("1".to_owned()), Err(ApiError::Busy), Ok("2".to_owned())]);
-        let parts: Vec<_> = as_array(rows).collect().await;
+        let rows = stream::iter([Ok(row("a", None)), Err(ApiError::Busy), Ok(row("b", None))]);
+        let parts: Vec<_> = written(Format::Json, rows).collect().await;
         assert_eq!(parts.len(), 2);
-        assert!(parts[0].as_ref().is_ok_and(|bytes| bytes == "[1") && parts[1].is_err());
+        assert!(parts[0].as_ref().is_ok_and(|bytes| bytes == "[{\"login\":\"a\"}") && parts[1].is_err());
     }
 }

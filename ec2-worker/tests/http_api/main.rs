@@ -5,6 +5,9 @@ mod support;
 
 mod accounts;
 mod amounts;
+mod changes;
+mod contract;
 mod edges;
 mod lists;
 mod sessions;
+mod throttling;

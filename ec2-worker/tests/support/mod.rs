@@ -18,6 +18,7 @@ use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use base64::Engine as _;
+use ec2_worker::client::TrustedProxies;
 use ec2_worker::hash_pool::HashLimits;
 use ec2_worker::identity::Identity;
 use ec2_worker::store::Bucket;
@@ -118,8 +119,12 @@ impl Stack {
     }
 
     pub(crate) async fn user_keys(&self) -> Vec<String> {
-        let page =
-            self.s3.list_objects_v2().bucket(&self.data).prefix("users/").send().await.expect("a list");
+        self.keys("users/").await
+    }
+
+    /// Of the data bucket.
+    pub(crate) async fn keys(&self, prefix: &str) -> Vec<String> {
+        let page = self.s3.list_objects_v2().bucket(&self.data).prefix(prefix).send().await.expect("a list");
         page.contents().iter().filter_map(|object| object.key().map(str::to_owned)).collect()
     }
 
@@ -134,7 +139,16 @@ impl Stack {
 
     /// A worker that reaches S3 through another client.
     pub(crate) async fn worker_through(&self, s3: &Client, profile: Profile) -> Result<Worker, StartError> {
-        let config = self.config(profile);
+        self.start(s3, self.config(profile)).await
+    }
+
+    /// A worker that takes requests from load balancers only.
+    pub(crate) async fn worker_behind(&self, proxies: TrustedProxies) -> Worker {
+        let config = Config { proxies, ..self.config(Profile::Secure) };
+        self.start(&self.s3, config).await.expect("the worker starts")
+    }
+
+    async fn start(&self, s3: &Client, config: Config) -> Result<Worker, StartError> {
         let listen: SocketAddr = config.listen.expect("set below");
         let identity = Identity { id: WORKER.parse().expect("an id"), listen };
         let data = Bucket::new(s3.clone(), &self.data);
@@ -221,8 +235,14 @@ impl Reply {
 
     /// `name=value` of the session cookie, as a browser sends it back.
     pub(crate) fn cookie(&self) -> String {
-        let set = self.header(SET_COOKIE.as_str());
-        set.split(';').next().expect("there is a first part").to_owned()
+        self.cookie_named("vigia_session")
+    }
+
+    pub(crate) fn cookie_named(&self, name: &str) -> String {
+        let all = self.headers.get_all(SET_COOKIE).into_iter().filter_map(|set| set.to_str().ok());
+        let mut pairs = all.filter_map(|set| set.split(';').next());
+        let pair = pairs.find(|pair| pair.split('=').next() == Some(name));
+        pair.unwrap_or_else(|| panic!("no cookie {name}: {self:?}")).to_owned()
     }
 
     /// The status, after checking that a refusal has the shape every refusal has.

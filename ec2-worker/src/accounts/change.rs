@@ -1,0 +1,168 @@
+//! Changing the password, ending all sessions, deleting the account: writes to a user that exists.
+//!
+//! Each reads the object and writes over exactly what it read, and only while it is of the epoch of
+//! the session. So no change is lost, and of many who change one password at once one succeeds: for
+//! the others the session has ended.
+
+use fleet::Profile;
+use jiff::Timestamp;
+use secrecy::ExposeSecret as _;
+use users::{Login, Password, Record, object_key, random_id};
+
+use super::sign_in::{enter, throttle_name, verify};
+use super::{Found, MAX_TRIES, find, pause, understand};
+use crate::client::Client;
+use crate::extract::PasswordChange;
+use crate::hash_pool::Verdict;
+use crate::session::Session;
+use crate::store::{Expect, Write};
+use crate::user::{self, User};
+use crate::{ApiError, Worker, audit};
+
+/// Gives the session of this browser, which goes on; all others of the user end.
+pub async fn change_password(
+    worker: &Worker,
+    client: &Client,
+    session: &Session,
+    given: &PasswordChange,
+) -> Result<Session, ApiError> {
+    let login = owner(worker, session)?;
+    let chosen = Password::chosen(worker.profile, worker.min_password, &login, given.new.expose_secret())?;
+    let current = Password::given(worker.profile, given.current.expose_secret()).ok();
+    // One at a time on this worker: with the password that the first one sets, others are wrong.
+    let _alone = worker.changes.enter_alone(login.as_str()).await.ok_or(ApiError::Busy)?;
+    prove(worker, client, session, &login, current).await?;
+    let phc = worker.hashes.hash(chosen).await?;
+    // Whoever was faster has begun another epoch, which `update` does not take for ours: what was proved
+    // above still holds.
+    let changed = update(worker, session, &login, |record| {
+        record.phc.clone_from(&phc);
+        record.epoch += 1;
+        record.changed = Timestamp::now();
+    })
+    .await?;
+    worker.sessions.end_before(&changed.uid, changed.epoch);
+    audit::password_changed(client, &login);
+    Ok(Session { epoch: changed.epoch, ..session.clone() })
+}
+
+/// On all workers, within the time that `sessions` promises.
+pub async fn end_all_sessions(worker: &Worker, client: &Client, session: &Session) -> Result<(), ApiError> {
+    let login = owner(worker, session)?;
+    let changed = update(worker, session, &login, |record| record.epoch += 1).await?;
+    worker.sessions.end_before(&changed.uid, changed.epoch);
+    audit::signed_out_everywhere(client, &login);
+    Ok(())
+}
+
+/// With the password, or in a session that has just begun.
+pub async fn delete(
+    worker: &Worker,
+    client: &Client,
+    session: &Session,
+    password: Option<&str>,
+) -> Result<(), ApiError> {
+    let login = owner(worker, session)?;
+    match password {
+        Some(text) => {
+            let given = Password::given(worker.profile, text).ok();
+            prove(worker, client, session, &login, given).await?;
+        }
+        None if session.is_fresh(Timestamp::now()) => {}
+        None => return Err(ApiError::PasswordNeeded),
+    }
+    let key = object_key(worker.profile, &login);
+    for _ in 0..MAX_TRIES {
+        let Some(found) = find(worker, &login).await? else { return done(worker, client, session, &login) };
+        // Deleted, and registered again by somebody else.
+        if found.user.uid() != session.uid {
+            return done(worker, client, session, &login);
+        }
+        if found.user.epoch() != session.epoch {
+            return Err(ApiError::SignedOut);
+        }
+        match worker.data.delete(&key, &found.etag).await? {
+            Write::Done => return done(worker, client, session, &login),
+            Write::Refused | Write::Raced => pause().await,
+        }
+    }
+    Err(ApiError::LostRace)
+}
+
+fn done(worker: &Worker, client: &Client, session: &Session, login: &Login) -> Result<(), ApiError> {
+    worker.sessions.end_before(&session.uid, u64::MAX);
+    audit::account_deleted(client, login);
+    Ok(())
+}
+
+fn owner(worker: &Worker, session: &Session) -> Result<Login, ApiError> {
+    match worker.profile {
+        Profile::Classic => Err(ApiError::SecureOnly),
+        Profile::Secure => Login::parse(worker.profile, &session.login).map_err(|_| ApiError::SignedOut),
+    }
+}
+
+/// Whether the session's user knows the password. Counted as attempts to sign in are, with a count of
+/// its own: a stolen cookie must not be a way to guess, and a stranger's guesses must not be in the way.
+async fn prove(
+    worker: &Worker,
+    client: &Client,
+    session: &Session,
+    login: &Login,
+    password: Option<Password>,
+) -> Result<(), ApiError> {
+    let name = throttle_name(worker, login, Some(&format!("session of {}", session.uid)));
+    let (attempt, object) = enter(worker, client, name, login).await?;
+    let found = understand(worker, object)?.ok_or(ApiError::SignedOut)?;
+    if found.user.uid() != session.uid || found.user.epoch() != session.epoch {
+        return Err(ApiError::SignedOut);
+    }
+    match verify(worker, &found.user, password).await? {
+        Some(Verdict::Right { .. }) => {
+            attempt.succeeded().await;
+            Ok(())
+        }
+        Some(Verdict::Wrong) | None => {
+            attempt.failed(Timestamp::now()).await;
+            audit::proof_failed(client, login);
+            Err(ApiError::WrongPassword)
+        }
+    }
+}
+
+/// Writes what `change` makes of the session's user. Gives what was written.
+async fn update(
+    worker: &Worker,
+    session: &Session,
+    login: &Login,
+    change: impl Fn(&mut Record) + Send,
+) -> Result<Record, ApiError> {
+    let key = object_key(worker.profile, login);
+    for _ in 0..MAX_TRIES {
+        let Some(Found { user: User::Secure(record), etag }) = find(worker, login).await? else {
+            return Err(ApiError::SignedOut);
+        };
+        if record.uid != session.uid || record.epoch != session.epoch {
+            return Err(ApiError::SignedOut);
+        }
+        let mut changed = *record;
+        change(&mut changed);
+        changed.nonce = random_id();
+        let object = user::secure_object(&changed);
+        let written = worker.data.put(&key, &object, &Expect::Unchanged(etag)).await;
+        if let Ok(Write::Done) = written {
+            return Ok(changed);
+        }
+        // It may have happened all the same: the reply was lost, and the repeated write met the first.
+        let now = find(worker, login).await;
+        if let Ok(Some(Found { user: User::Secure(now), .. })) = &now
+            && now.nonce == changed.nonce
+        {
+            return Ok(changed);
+        }
+        written?;
+        now?;
+        pause().await;
+    }
+    Err(ApiError::LostRace)
+}

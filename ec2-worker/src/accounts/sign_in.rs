@@ -1,0 +1,213 @@
+//! Signing in: one answer for all failures, and one price.
+//!
+//! In the secure profile every attempt that is not refused before costs exactly one evaluation of
+//! argon2 and the same calls to S3, whether the login exists or not, so that the time tells no more
+//! than the answer. User objects are not cached here: a cached user would be a faster one.
+
+use fleet::Profile;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
+use users::{Login, Password, Record, SignIn, object_key, random_id};
+
+use super::{Found, fetch, understand, verify_nothing};
+use crate::client::Client;
+use crate::extract::Credentials;
+use crate::hash_pool::Verdict;
+use crate::session::Session;
+use crate::store::{Expect, Write};
+use crate::throttle::{Attempt, Throttle, ThrottleError};
+use crate::user::{self, User};
+use crate::{ApiError, Worker, audit};
+
+/// Of sign-ins that follow each other more closely only the first is kept: a program that signs in
+/// for every request would otherwise write as often.
+const KEPT_EVERY: SignedDuration = SignedDuration::from_mins(1);
+
+/// A browser in which this user has signed in before.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Device {
+    login: String,
+    id: String,
+}
+
+pub struct SignedIn {
+    pub session: Session,
+    /// For the browser to keep.
+    pub device: Option<Device>,
+}
+
+/// Begins a session, or says no in one way only.
+pub async fn sign_in(
+    worker: &Worker,
+    client: &Client,
+    device: Option<Device>,
+    given: &Credentials,
+) -> Result<SignedIn, ApiError> {
+    let login = Login::parse(worker.profile, &given.login).ok();
+    let password = Password::given(worker.profile, given.password()).ok();
+    match worker.profile {
+        Profile::Classic => classic(worker, client, login, password).await,
+        Profile::Secure => {
+            let outcome = secure(worker, client, device, given, login, password).await;
+            if let Err(ApiError::WrongCredentials) = &outcome {
+                worker.limits.failed_sign_ins.charge(client);
+            }
+            outcome
+        }
+    }
+}
+
+async fn classic(
+    worker: &Worker,
+    client: &Client,
+    login: Option<Login>,
+    password: Option<Password>,
+) -> Result<SignedIn, ApiError> {
+    let (Some(login), Some(password)) = (login, password) else { return Err(ApiError::WrongCredentials) };
+    let found = understand(worker, fetch(worker, &login).await?)?;
+    let Some(Found { user, .. }) = found else { return Err(ApiError::WrongCredentials) };
+    let is_right = match &user {
+        User::Classic { password: stored, .. } => bool::from(stored.ct_eq(password.as_bytes())),
+        User::Secure(_) => false,
+    };
+    if !is_right {
+        return Err(ApiError::WrongCredentials);
+    }
+    audit::signed_in(client, &login);
+    Ok(SignedIn { session: begin(worker, &login, &user), device: None })
+}
+
+async fn secure(
+    worker: &Worker,
+    client: &Client,
+    device: Option<Device>,
+    given: &Credentials,
+    login: Option<Login>,
+    password: Option<Password>,
+) -> Result<SignedIn, ApiError> {
+    worker.limits.failed_sign_ins.check(client).map_err(|wait| {
+        audit::refused(client, "too many failures from this address");
+        ApiError::too_many_requests(wait)
+    })?;
+    let Some(login) = login else {
+        // No user can have it, so there is nothing to count; it costs the same.
+        verify_nothing(worker, password).await?;
+        audit::sign_in_failed(worker, client, &given.login, None);
+        return Err(ApiError::WrongCredentials);
+    };
+    let device = device.filter(|device| device.login == login.as_str());
+    let name = throttle_name(worker, &login, device.as_ref().map(|device| &*device.id));
+    let (attempt, object) = enter(worker, client, name, &login).await?;
+    let Some(found) = understand(worker, object)? else {
+        verify_nothing(worker, password).await?;
+        return Err(fail(worker, client, attempt, &login).await);
+    };
+    let Some(verdict) = verify(worker, &found.user, password.clone()).await? else {
+        return Err(ApiError::WrongCredentials);
+    };
+    let Verdict::Right { is_dated } = verdict else {
+        return Err(fail(worker, client, attempt, &login).await);
+    };
+    attempt.succeeded().await;
+    if let (User::Secure(record), Some(password)) = (&found.user, password) {
+        let dated = is_dated.then_some(password);
+        remember(worker, client, &login, record, &found, dated).await;
+    }
+    audit::signed_in(client, &login);
+    let device = device.unwrap_or_else(|| Device { login: login.as_str().to_owned(), id: random_id() });
+    Ok(SignedIn { session: begin(worker, &login, &found.user), device: Some(device) })
+}
+
+fn begin(worker: &Worker, login: &Login, user: &User) -> Session {
+    Session::begin(login.as_str(), user.uid(), user.epoch(), worker.profile, Timestamp::now())
+}
+
+/// The count that an attempt is for.
+pub(super) fn throttle_name(worker: &Worker, login: &Login, device: Option<&str>) -> String {
+    let ring = &worker.secrets().ring;
+    match device {
+        None => ring.pseudonym("throttle", login.as_str()),
+        Some(device) => ring.pseudonym("throttle of a device", &format!("{device}/{}", login.as_str())),
+    }
+}
+
+/// A place for an attempt, and the user's object as it is then.
+pub(super) async fn enter<'a>(
+    worker: &'a Worker,
+    client: &Client,
+    name: String,
+    login: &Login,
+) -> Result<(Attempt<'a>, Option<crate::store::Object>), ApiError> {
+    let throttle: &Throttle = &worker.throttle;
+    throttle.enter(name, || fetch(worker, login), Timestamp::now).await.map_err(|error| match error {
+        ThrottleError::Busy => ApiError::Busy,
+        ThrottleError::Store(error) => error.into(),
+        ThrottleError::Wait(wait) => {
+            audit::throttled(worker, client, login.as_str());
+            ApiError::too_many_attempts(wait.unsigned_abs())
+        }
+    })
+}
+
+pub(super) async fn fail(worker: &Worker, client: &Client, attempt: Attempt<'_>, login: &Login) -> ApiError {
+    let failures = attempt.failed(Timestamp::now()).await;
+    audit::sign_in_failed(worker, client, login.as_str(), Some(failures));
+    ApiError::WrongCredentials
+}
+
+/// One evaluation, also of a password that none can be. `None` for a user of the other profile.
+pub(super) async fn verify(
+    worker: &Worker,
+    user: &User,
+    password: Option<Password>,
+) -> Result<Option<Verdict>, ApiError> {
+    match (user, password) {
+        (User::Classic { .. }, _) => Ok(None),
+        (User::Secure(record), Some(password)) => {
+            Ok(Some(worker.hashes.verify(password, &record.phc).await?))
+        }
+        (User::Secure(_), None) => {
+            verify_nothing(worker, None).await?;
+            Ok(Some(Verdict::Wrong))
+        }
+    }
+}
+
+/// Keeps the sign-in for the user to see, and hashes the password anew if it was at another cost. A
+/// write that meets another one is left out: the next sign-in brings it up again.
+async fn remember(
+    worker: &Worker,
+    client: &Client,
+    login: &Login,
+    record: &Record,
+    found: &Found,
+    dated: Option<Password>,
+) {
+    let now = Timestamp::now();
+    let is_kept = record.sign_ins.last().is_none_or(|last| now.duration_since(last.at) >= KEPT_EVERY);
+    let phc = match dated {
+        Some(password) => worker.hashes.hash(password).await.ok(),
+        None => None,
+    };
+    if !is_kept && phc.is_none() {
+        return;
+    }
+    let mut changed = record.clone();
+    changed.nonce = random_id();
+    if is_kept {
+        changed.signed_in(SignIn { at: now, from: client.address.map(|address| address.to_string()) });
+    }
+    if let Some(phc) = phc {
+        changed.phc = phc;
+    }
+    let key = object_key(worker.profile, login);
+    let written =
+        worker.data.put(&key, &user::secure_object(&changed), &Expect::Unchanged(found.etag.clone())).await;
+    match written {
+        Ok(Write::Done | Write::Refused | Write::Raced) => {}
+        Err(error) => {
+            tracing::warn!(error = fleet::telemetry::error_chain(&error), "a sign-in is not kept");
+        }
+    }
+}

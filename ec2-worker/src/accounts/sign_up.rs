@@ -1,0 +1,75 @@
+//! Registering a login.
+
+use fleet::Profile;
+use jiff::Timestamp;
+use users::{Login, Password, Record, object_key};
+
+use super::{MAX_TRIES, pause};
+use crate::client::Client;
+use crate::extract::Credentials;
+use crate::store::{Expect, NewObject, Write};
+use crate::user;
+use crate::{ApiError, Worker, audit};
+
+/// Registers the login, or says why not.
+pub async fn sign_up(worker: &Worker, client: &Client, given: &Credentials) -> Result<Login, ApiError> {
+    let login = Login::parse(worker.profile, &given.login)?;
+    let password = Password::chosen(worker.profile, worker.min_password, &login, given.password())?;
+    let key = object_key(worker.profile, &login);
+    // Cheaper than a hash, and the usual answer; the conditional write below decides.
+    if worker.data.exists(&key).await? {
+        return Err(ApiError::Taken);
+    }
+    match worker.profile {
+        Profile::Classic => create(worker, &key, &user::classic_object(password.as_bytes())).await?,
+        Profile::Secure => {
+            worker.limits.sign_ups.take(client).map_err(ApiError::too_many_requests)?;
+            // Of many who want the same login at once, all but the first find it taken without a hash.
+            let _alone = worker.sign_ups.enter_alone(&key).await.ok_or(ApiError::Busy)?;
+            if worker.data.exists(&key).await? {
+                return Err(ApiError::Taken);
+            }
+            let phc = worker.hashes.hash(password).await?;
+            let record = Record::new(&login, phc, Timestamp::now());
+            create(worker, &key, &user::secure_object(&record)).await?;
+        }
+    }
+    audit::signed_up(client, &login);
+    Ok(login)
+}
+
+/// Writes a user that must not exist yet. A success is durable: it says that the object is ours.
+async fn create(worker: &Worker, key: &str, object: &NewObject) -> Result<(), ApiError> {
+    for _ in 0..MAX_TRIES {
+        match worker.data.put(key, object, &Expect::Absent).await {
+            Ok(Write::Done) => return Ok(()),
+            Ok(Write::Refused) => match owner(worker, key, object).await? {
+                Owner::Us => return Ok(()),
+                Owner::SomebodyElse => return Err(ApiError::Taken),
+                // Deleted in between.
+                Owner::Nobody => {}
+            },
+            Ok(Write::Raced) => pause().await,
+            // The write may have happened all the same.
+            Err(error) => match owner(worker, key, object).await {
+                Ok(Owner::Us) => return Ok(()),
+                Ok(Owner::Nobody | Owner::SomebodyElse) | Err(_) => return Err(error.into()),
+            },
+        }
+    }
+    Err(ApiError::Busy)
+}
+
+enum Owner {
+    Us,
+    SomebodyElse,
+    Nobody,
+}
+
+async fn owner(worker: &Worker, key: &str, ours: &NewObject) -> Result<Owner, ApiError> {
+    Ok(match worker.data.get(key, user::MAX_BYTES).await? {
+        None => Owner::Nobody,
+        Some(stored) if stored.nonce.is_some() && stored.nonce == ours.nonce => Owner::Us,
+        Some(_) => Owner::SomebodyElse,
+    })
+}

@@ -1,0 +1,79 @@
+//! `GET /openapi.json`: the contract, made from the handlers' own annotations.
+//!
+//! Pages and forms of the dashboard are not in it: they are for browsers and may change with any
+//! release. A test compares the paths here with the table in `routes`.
+
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Deprecated, OpenApi as Document};
+use utoipa::{Modify, OpenApi};
+
+use crate::routes::{account, fleet, list};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Vigia",
+        description = "A login service on a fleet of workers that heals and scales itself.\n\n\
+            Refusals are `{\"error\": \"<code>\", \"message\": \"<what to do>\"}`; a browser that asks for `text/html` \
+            gets a page. Every answer carries `X-Request-Id`. A 503 carries `Retry-After`, and so does a 429.\n\n\
+            The forms of sign-up and sign-in that have the password in the path are those of the original \
+            service. They are deprecated: addresses end up in histories and logs."
+    ),
+    paths(
+        account::sign_up,
+        account::sign_up_by_path,
+        account::sign_in,
+        account::sign_in_by_path,
+        account::protected,
+        account::sign_out,
+        account::sign_out_everywhere,
+        account::change_password,
+        account::delete_account,
+        fleet::health_check,
+        fleet::check_amount,
+        fleet::set_amount_by_path,
+        fleet::set_amount_by_query,
+        list::list,
+    ),
+    modifiers(&Schemes, &PasswordsInPaths),
+    tags(
+        (name = "accounts", description = "Signing up and in, and what the owner of a session may do."),
+        (name = "fleet", description = "How many workers there are, and how many there should be."),
+    )
+)]
+struct Api;
+
+struct Schemes;
+
+impl Modify for Schemes {
+    fn modify(&self, document: &mut Document) {
+        let session = ApiKeyValue::with_description(
+            "vigia_session",
+            "Set by a sign-in. Over TLS its name is `__Host-vigia_session`.",
+        );
+        let token =
+            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("The admin token.")).build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(session)));
+        components.add_security_scheme("admin", SecurityScheme::Http(token));
+    }
+}
+
+struct PasswordsInPaths;
+
+impl Modify for PasswordsInPaths {
+    fn modify(&self, document: &mut Document) {
+        for (path, item) in &mut document.paths.paths {
+            if path.contains("{password}") {
+                for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+                    operation.deprecated = Some(Deprecated::True);
+                }
+            }
+        }
+    }
+}
+
+/// The document.
+pub fn document() -> Document {
+    Api::openapi()
+}
