@@ -109,6 +109,8 @@ mod tests {
     use axum::http::header::{COOKIE as COOKIE_HEADER, SET_COOKIE};
     use axum::response::IntoResponse as _;
     use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+    use rand::rngs::StdRng;
+    use rand::{Rng as _, SeedableRng as _};
 
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
@@ -209,6 +211,54 @@ mod tests {
         let cookie = sealed(&ring("k1", &["k1"]), &session());
         assert!(open(&ring("k2", &["k2", "k1"]), &cookie, NOW).is_some());
         assert!(open(&ring("k2", &["k2"]), &cookie, NOW).is_none());
+    }
+
+    /// Bytes, bits, cuts, additions and swaps of halves, by a generator whose seed is printed.
+    #[test]
+    fn a_million_forgeries_are_refused() {
+        let ring = ring("k1", &["k1"]);
+        let originals: Vec<String> =
+            (0..8).map(|_| sealed(&ring, &session())[NAME.len() + 1..].to_owned()).collect();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| forge(&ring, &originals, rand::random(), 500_000));
+            }
+        });
+    }
+
+    fn forge(ring: &KeyRing, originals: &[String], seed: u64, rounds: u32) {
+        const CHARS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=%";
+        let names = [NAME, Kind::Device.name(Transport::Plain), Kind::Admin.name(Transport::Plain)];
+        let mut rng = StdRng::seed_from_u64(seed);
+        for round in 0..rounds {
+            let original = originals[rng.random_range(0..originals.len())].as_bytes();
+            let mut forged = original.to_vec();
+            match rng.random_range(0..10) {
+                0 => forged.truncate(rng.random_range(0..original.len())),
+                1 => forged.push(CHARS[rng.random_range(0..CHARS.len())]),
+                2 => {
+                    let other = originals[rng.random_range(0..originals.len())].as_bytes();
+                    let at = rng.random_range(1..original.len());
+                    forged.truncate(at);
+                    forged.extend_from_slice(&other[at.min(other.len())..]);
+                }
+                _ => {
+                    let at = rng.random_range(0..original.len());
+                    forged[at] = CHARS[rng.random_range(0..CHARS.len())];
+                }
+            }
+            let name = names[if rng.random_range(0..20) == 0 { rng.random_range(1..3) } else { 0 }];
+            let text = String::from_utf8(forged).expect("ASCII");
+            let cookie = format!("{name}={text}");
+            let opened = open(ring, &cookie, NOW);
+            // The same bytes in another spelling are no forgery.
+            let bytes = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
+            let is_original = || originals.iter().any(|original| bytes(original) == bytes(&text));
+            assert!(
+                opened.is_none() || name == NAME && is_original(),
+                "seed {seed}, round {round}: {cookie}"
+            );
+        }
     }
 
     #[test]

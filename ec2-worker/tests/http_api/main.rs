@@ -6,6 +6,7 @@ mod support;
 mod accounts;
 mod amounts;
 mod changes;
+mod classic;
 mod contract;
 mod edges;
 mod lists;
