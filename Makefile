@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help local local-url local-token local-status local-kill local-down local-reset \
-        deploy status scale url token destroy release-artifacts test check fmt build venv \
+        deploy status scale url token destroy release-artifacts test contract check fmt build venv \
         bench sim sim-latency sim-mutants bench-reconciler
 
 # --- Parameters -----------------------------------------------------------------------------------
@@ -37,6 +37,8 @@ COMMA := ,
 # The simulator's seeds: how many, and which is the first. Empty: its own numbers.
 SEEDS ?=
 FIRST_SEED ?=
+SEED ?=
+CASES ?=
 
 CARGO_TARGET := $(or $(CARGO_TARGET_DIR),target)
 TARGET_DIR := $(CARGO_TARGET)/debug
@@ -114,6 +116,19 @@ destroy: build ## Remove the stack with all its users: make destroy [YES=1]
 # --- Development ----------------------------------------------------------------------------------
 test: venv build ## Run all tests; no AWS account needed
 	@cargo test --workspace
+
+# The tool is not among the emulators' packages: it is large, and nothing else needs it.
+CONTRACT := $(TOOLS)/contract
+contract: $(CONTRACT)/.installed ## The running local stack against its /openapi.json, by generated requests [SEED= CASES=]
+	@cd ec2-worker/tests/contract && VIGIA_URL="$$($(MAKE) -s -C "$(CURDIR)" local-url)" VIGIA_TOKEN="$$($(MAKE) -s -C "$(CURDIR)" local-token)" \
+	  SCHEMATHESIS_HOOKS=hooks PYTHONDONTWRITEBYTECODE=1 "$(abspath $(CONTRACT))/bin/schemathesis" --config-file schemathesis.toml \
+	  run "$$($(MAKE) -s -C "$(CURDIR)" local-url)/openapi.json" --workers 1 --max-examples "$(or $(CASES),50)" $(if $(SEED),--seed "$(SEED)")
+
+$(CONTRACT)/.installed: ec2-worker/tests/contract/requirements.txt
+	@echo "installing schemathesis into $(CONTRACT) (once, about a minute)" >&2
+	@python3 -m venv --clear $(CONTRACT)
+	@$(CONTRACT)/bin/pip install --quiet --disable-pip-version-check -r $< >&2
+	@touch $@
 
 sim: ## Simulate the reconciler under faults: make sim [SEEDS=10000 FIRST_SEED=1]
 	@cargo build --profile sim -p sim --quiet

@@ -18,7 +18,7 @@ use crate::{ApiError, Worker};
 
 pub use change::{change_password, delete, end_all_sessions};
 pub use sessions::{Sessions, end_session, is_alive};
-pub use sign_in::{SignedIn, sign_in};
+pub use sign_in::{Device, SignedIn, count_of, sign_in};
 pub use sign_up::sign_up;
 
 /// S3 answers 409 while another write to the same key is under way, which is over within

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `event` | what happened, one of a fixed set of words |
 //! | `login` | of an event that proved to be the user's; never of a failure |
-//! | `login_hash` | of a failure: a keyed hash, equal for equal logins. A login that does not exist is often a password in the wrong field |
+//! | `login_hash` | of a failure: a keyed hash, equal for equal logins, and the name of the login's object below `throttle/`. A login that does not exist is often a password in the wrong field |
 //! | `from` | address of the client, as the load balancer saw it |
 //! | `request` | the id that the answer carried as `X-Request-Id` |
 //!
@@ -52,6 +52,14 @@ pub fn throttled(worker: &Worker, client: &Client, login: &str) {
     );
 }
 
+pub fn sign_up_refused(client: &Client) {
+    event!(warn, client, "sign_up_refused", "too many sign-ups from this address");
+}
+
+pub fn users_listed(client: &Client) {
+    event!(info, client, "users_listed", "the operator has read the list of users");
+}
+
 pub fn refused(client: &Client, why: &str) {
     event!(warn, client, "refused", why, "a request was refused");
 }
@@ -86,5 +94,5 @@ pub fn amount_set(client: &Client, desired: u32, previous: Option<u32>) {
 }
 
 fn hash(worker: &Worker, login: &str) -> String {
-    worker.secrets().ring.pseudonym("audit", login)
+    crate::accounts::count_of(worker, login)
 }

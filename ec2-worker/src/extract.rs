@@ -101,7 +101,9 @@ impl<S: Send + Sync> FromRequest<S> for Proof {
             return Ok(Self(None));
         }
         let [password] = fields(request, state, ["password"]).await?;
-        Ok(Self(password))
+        let password = password
+            .ok_or_else(|| ApiError::bad_request("send the field `password`, as text, or no body"))?;
+        Ok(Self(Some(password)))
     }
 }
 

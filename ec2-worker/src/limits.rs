@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | failed sign-ins | 100 | 10 s | an office behind one address mistypes a few dozen an hour; a list of stolen passwords has millions |
 //! | sign-ups | 30 | 20 s | a class that registers together; each account costs a hash and an object for ever |
+//! | tries to sign up | 300 | 2 s | each tells whether a login is taken |
 //!
 //! Guessing at *one* login is limited by `throttle`, for the fleet as a whole. These here are for one
 //! worker, so with N of them a client has up to N times as much: they bound the cost of a flood, and
@@ -29,6 +30,7 @@ const MAX_ADDRESSES: u64 = 100_000;
 pub struct Limits {
     pub failed_sign_ins: Limit,
     pub sign_ups: Limit,
+    pub tries_to_sign_up: Limit,
 }
 
 impl Default for Limits {
@@ -36,6 +38,7 @@ impl Default for Limits {
         Self {
             failed_sign_ins: Limit::new(100, Duration::from_secs(10)),
             sign_ups: Limit::new(30, Duration::from_secs(20)),
+            tries_to_sign_up: Limit::new(300, Duration::from_secs(2)),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! release. A test compares the paths here with the table in `routes`.
 
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Deprecated, OpenApi as Document};
+use utoipa::openapi::{Deprecated, OpenApi as Document, RefOr, Required};
 use utoipa::{Modify, OpenApi};
 
 use crate::routes::{account, fleet, list};
@@ -35,7 +35,7 @@ use crate::routes::{account, fleet, list};
         fleet::set_amount_by_query,
         list::list,
     ),
-    modifiers(&Schemes, &PasswordsInPaths),
+    modifiers(&Schemes, &PasswordsInPaths, &Proof),
     tags(
         (name = "accounts", description = "Signing up and in, and what the owner of a session may do."),
         (name = "fleet", description = "How many workers there are, and how many there should be."),
@@ -69,6 +69,18 @@ impl Modify for PasswordsInPaths {
                     operation.deprecated = Some(Deprecated::True);
                 }
             }
+        }
+    }
+}
+
+/// Whoever has just signed in sends no body.
+struct Proof;
+
+impl Modify for Proof {
+    fn modify(&self, document: &mut Document) {
+        let operation = document.paths.paths.get_mut("/account").and_then(|item| item.delete.as_mut());
+        if let Some(RefOr::T(body)) = operation.and_then(|operation| operation.request_body.as_mut()) {
+            body.required = Some(Required::False);
         }
     }
 }

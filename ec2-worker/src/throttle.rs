@@ -11,7 +11,8 @@
 //! | 100 | a day after the last one, or when the operator deletes the object |
 //!
 //! An attempt that comes too early is refused before anything is hashed, and does not count. Logins
-//! that do not exist are counted like others, so the answer tells nothing. A success begins anew.
+//! that do not exist are counted like others, so the answer tells nothing. A success begins anew, and so
+//! does another active key of the ring, which makes other pseudonyms.
 //!
 //! A browser in which the user has signed in before has a cookie that says so, and a count of its
 //! own: a stranger who fails on purpose does not lock it out.
@@ -102,7 +103,7 @@ struct Document {
 pub struct Throttle {
     data: Bucket,
     gates: Gates,
-    /// What this worker counted itself. S3 may fail between a failure and its count.
+    /// What this worker counted and could not write.
     remembered: Cache<String, Failures>,
 }
 
@@ -182,11 +183,12 @@ impl Throttle {
             let object = NewObject { content_type: "application/json", bytes, nonce: Some(nonce.clone()) };
             let expect = seen.etag.take().map_or(Expect::Absent, Expect::Unchanged);
             let written = self.data.put(&key(name), &object, &expect).await;
-            self.remembered.insert(name.to_owned(), failures);
             match written {
-                Ok(Write::Done) => return,
+                // What S3 has counts from now on, for this worker too.
+                Ok(Write::Done) => return self.remembered.invalidate(name),
                 Ok(Write::Refused | Write::Raced) => {}
                 Err(error) => {
+                    self.remembered.insert(name.to_owned(), failures);
                     tracing::warn!(
                         error = fleet::telemetry::error_chain(&error),
                         "a failed attempt is counted by this worker only"
@@ -195,14 +197,17 @@ impl Throttle {
                 }
             }
             tokio::time::sleep(RETRY_PAUSE.mul_f64(rand::random_range(0.5..1.5))).await;
-            let Ok(object) = self.data.get(&key(name), MAX_BYTES).await else { return };
+            let Ok(object) = self.data.get(&key(name), MAX_BYTES).await else {
+                return self.remembered.insert(name.to_owned(), failures);
+            };
             // A write that was repeated meets its own first try.
             if object.as_ref().is_some_and(|object| object.nonce.as_deref() == Some(&*nonce)) {
-                return;
+                return self.remembered.invalidate(name);
             }
             let etag = object.as_ref().map(|object| object.etag.clone());
             seen = Seen { failures: read(object.as_ref()), etag };
         }
+        self.remembered.insert(name.to_owned(), to(seen.failures));
         tracing::warn!(
             "a failed attempt is counted by this worker only: others change the count all the time"
         );

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use users::{Login, Password, Record, object_key, random_id};
 
-use super::sign_in::{enter, throttle_name, verify};
+use super::sign_in::{enter, own_count_of, verify};
 use super::{Found, MAX_TRIES, find, pause, understand};
 use crate::client::Client;
 use crate::extract::PasswordChange;
@@ -111,7 +111,7 @@ async fn prove(
     login: &Login,
     password: Option<Password>,
 ) -> Result<(), ApiError> {
-    let name = throttle_name(worker, login, Some(&format!("session of {}", session.uid)));
+    let name = own_count_of(worker, login, &format!("session of {}", session.uid));
     let (attempt, object) = enter(worker, client, name, login).await?;
     let found = understand(worker, object)?.ok_or(ApiError::SignedOut)?;
     if found.user.uid() != session.uid || found.user.epoch() != session.epoch {

@@ -24,11 +24,43 @@ use crate::{ApiError, Worker, audit};
 /// for every request would otherwise write as often.
 const KEPT_EVERY: SignedDuration = SignedDuration::from_mins(1);
 
-/// A browser in which this user has signed in before.
+/// A browser in which this user has signed in before, with the password of now.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Device {
     login: String,
+    uid: String,
+    epoch: u64,
     id: String,
+    since: Timestamp,
+}
+
+/// Whoever comes back after that long is a stranger, for as long as one sign-in takes.
+const KNOWN_FOR: SignedDuration = SignedDuration::from_hours(90 * 24);
+
+impl Device {
+    fn new(login: &Login, user: &User) -> Self {
+        Self {
+            login: login.as_str().to_owned(),
+            uid: user.uid().to_owned(),
+            epoch: user.epoch(),
+            id: random_id(),
+            since: Timestamp::now(),
+        }
+    }
+
+    /// The browser in which the password was changed goes on being known.
+    pub fn after_change(&self, session: &Session) -> Option<Self> {
+        let is_theirs = self.uid == session.uid;
+        is_theirs.then(|| Self { epoch: session.epoch, ..self.clone() })
+    }
+
+    fn is_current(&self, now: Timestamp) -> bool {
+        now.duration_since(self.since) < KNOWN_FOR
+    }
+
+    fn knows(&self, user: &User) -> bool {
+        self.uid == user.uid() && self.epoch == user.epoch()
+    }
 }
 
 pub struct SignedIn {
@@ -96,10 +128,24 @@ async fn secure(
         audit::sign_in_failed(worker, client, &given.login, None);
         return Err(ApiError::WrongCredentials);
     };
-    let device = device.filter(|device| device.login == login.as_str());
-    let name = throttle_name(worker, &login, device.as_ref().map(|device| &*device.id));
-    let (attempt, object) = enter(worker, client, name, &login).await?;
-    let Some(found) = understand(worker, object)? else {
+    let now = Timestamp::now();
+    let mut device = device.filter(|device| device.login == login.as_str() && device.is_current(now));
+    let (attempt, found) = loop {
+        let count = match &device {
+            Some(device) => own_count_of(worker, &login, &device.id),
+            None => count_of(worker, login.as_str()),
+        };
+        let (attempt, object) = enter(worker, client, count, &login).await?;
+        let found = understand(worker, object)?;
+        // It knew an earlier password, or another user of this name.
+        let is_stranger = |device: &Device| !found.as_ref().is_some_and(|found| device.knows(&found.user));
+        if device.as_ref().is_some_and(is_stranger) {
+            device = None;
+            continue;
+        }
+        break (attempt, found);
+    };
+    let Some(found) = found else {
         verify_nothing(worker, password).await?;
         return Err(fail(worker, client, attempt, &login).await);
     };
@@ -115,7 +161,7 @@ async fn secure(
         remember(worker, client, &login, record, &found, dated).await;
     }
     audit::signed_in(client, &login);
-    let device = device.unwrap_or_else(|| Device { login: login.as_str().to_owned(), id: random_id() });
+    let device = device.unwrap_or_else(|| Device::new(&login, &found.user));
     Ok(SignedIn { session: begin(worker, &login, &found.user), device: Some(device) })
 }
 
@@ -123,13 +169,14 @@ fn begin(worker: &Worker, login: &Login, user: &User) -> Session {
     Session::begin(login.as_str(), user.uid(), user.epoch(), worker.profile, Timestamp::now())
 }
 
-/// The count that an attempt is for.
-pub(super) fn throttle_name(worker: &Worker, login: &Login, device: Option<&str>) -> String {
-    let ring = &worker.secrets().ring;
-    match device {
-        None => ring.pseudonym("throttle", login.as_str()),
-        Some(device) => ring.pseudonym("throttle of a device", &format!("{device}/{}", login.as_str())),
-    }
+/// The count of a login, for whoever is not known.
+pub fn count_of(worker: &Worker, login: &str) -> String {
+    worker.secrets().ring.pseudonym("throttle", login)
+}
+
+/// The count of a login for somebody who has proved to be its owner before.
+pub(super) fn own_count_of(worker: &Worker, login: &Login, who: &str) -> String {
+    worker.secrets().ring.pseudonym("throttle of its owner", &format!("{who}/{}", login.as_str()))
 }
 
 /// A place for an attempt, and the user's object as it is then.

@@ -7,6 +7,7 @@ use users::{Login, Password, Record, object_key};
 use super::{MAX_TRIES, pause};
 use crate::client::Client;
 use crate::extract::Credentials;
+use crate::limits::Limit;
 use crate::store::{Expect, NewObject, Write};
 use crate::user;
 use crate::{ApiError, Worker, audit};
@@ -16,6 +17,9 @@ pub async fn sign_up(worker: &Worker, client: &Client, given: &Credentials) -> R
     let login = Login::parse(worker.profile, &given.login)?;
     let password = Password::chosen(worker.profile, worker.min_password, &login, given.password())?;
     let key = object_key(worker.profile, &login);
+    if worker.profile == Profile::Secure {
+        allowed(client, &worker.limits.tries_to_sign_up)?;
+    }
     // Cheaper than a hash, and the usual answer; the conditional write below decides.
     if worker.data.exists(&key).await? {
         return Err(ApiError::Taken);
@@ -23,7 +27,7 @@ pub async fn sign_up(worker: &Worker, client: &Client, given: &Credentials) -> R
     match worker.profile {
         Profile::Classic => create(worker, &key, &user::classic_object(password.as_bytes())).await?,
         Profile::Secure => {
-            worker.limits.sign_ups.take(client).map_err(ApiError::too_many_requests)?;
+            allowed(client, &worker.limits.sign_ups)?;
             // Of many who want the same login at once, all but the first find it taken without a hash.
             let _alone = worker.sign_ups.enter_alone(&key).await.ok_or(ApiError::Busy)?;
             if worker.data.exists(&key).await? {
@@ -36,6 +40,13 @@ pub async fn sign_up(worker: &Worker, client: &Client, given: &Credentials) -> R
     }
     audit::signed_up(client, &login);
     Ok(login)
+}
+
+fn allowed(client: &Client, limit: &Limit) -> Result<(), ApiError> {
+    limit.take(client).map_err(|wait| {
+        audit::sign_up_refused(client);
+        ApiError::too_many_requests(wait)
+    })
 }
 
 /// Writes a user that must not exist yet. A success is durable: it says that the object is ours.

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::accounts::{self, SignedIn};
+use crate::accounts::{self, Device, SignedIn};
 use crate::client::Client;
 use crate::cookies::{self, Kind};
 use crate::error::Shown;
@@ -20,6 +20,11 @@ use crate::{ApiError, Worker, pages};
 /// Of the forms that have the password in the path (RFC 9745): since this service is not the original.
 const DEPRECATED: [(HeaderName, HeaderValue); 1] =
     [(HeaderName::from_static("deprecation"), HeaderValue::from_static("@1767225600"))];
+
+/// Whoever uses the browser next finds nothing of this user. Not cookies: by one of them the browser stays
+/// known.
+const CLEAR: [(HeaderName, HeaderValue); 1] =
+    [(HeaderName::from_static("clear-site-data"), HeaderValue::from_static("\"cache\", \"storage\""))];
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Registered {
@@ -60,7 +65,7 @@ pub(crate) struct PasswordBody {
 #[expect(dead_code, reason = "for the contract only")]
 pub(crate) struct ProofBody {
     #[schema(format = Password)]
-    password: Option<String>,
+    password: String,
 }
 
 /// `GET /`
@@ -301,7 +306,11 @@ pub(crate) async fn change_password(
             .to_the_end(async move { accounts::change_password(&worker, &client, &session, &given).await })
             .await?
     };
-    let cookie = session.seal(&worker.secrets().ring, transport);
+    let ring = &worker.secrets().ring;
+    let device: Option<Device> = ring.open(Kind::Device, transport, &headers);
+    let device = device.and_then(|device| device.after_change(&session));
+    let device = device.map(|device| ring.seal(Kind::Device, transport, &device));
+    let cookie = (session.seal(ring, transport), device);
     Ok(if prefers_html(&headers) {
         (cookie, Redirect::to("/protected")).into_response()
     } else {
@@ -314,7 +323,7 @@ pub(crate) async fn change_password(
     delete,
     path = "/account",
     tag = "accounts",
-    request_body(content((Option<ProofBody> = "application/json"), (Option<ProofBody> = "application/x-www-form-urlencoded"))),
+    request_body(content((ProofBody = "application/json"), (ProofBody = "application/x-www-form-urlencoded"))),
     security(("session" = [])),
     responses(
         (status = 204, description = "The user and all its sessions are gone"),
@@ -344,7 +353,7 @@ pub(crate) async fn delete_account(
         }
     };
     worker.to_the_end(attempt).await?;
-    let forget = cookies::forget(Kind::Session, transport);
+    let forget = (CLEAR, cookies::forget(Kind::Session, transport));
     Ok(if prefers_html(&headers) {
         (forget, Redirect::to("/")).into_response()
     } else {
@@ -369,7 +378,7 @@ fn signed_out(
     headers: &HeaderMap,
     ended: Result<(), ApiError>,
 ) -> Result<Response, ApiError> {
-    let forget = cookies::forget(Kind::Session, client.transport);
+    let forget = (CLEAR, cookies::forget(Kind::Session, client.transport));
     match ended {
         // A browser would stay on the protected page after a 204.
         Ok(()) | Err(ApiError::SignedOut) if prefers_html(headers) => {
@@ -408,9 +417,18 @@ async fn begin_session(
 ) -> Result<Response, ApiError> {
     let transport = client.transport;
     let device = worker.secrets().ring.open(Kind::Device, transport, headers);
+    let before = session(&worker, &client, headers).await.ok();
     let attempt = {
         let worker = worker.clone();
-        async move { accounts::sign_in(&worker, &client, device, &given).await }
+        async move {
+            let signed_in = accounts::sign_in(&worker, &client, device, &given).await?;
+            // The browser forgets its cookie; nobody else may have a use for it. If S3 fails now, it ends
+            // by its age.
+            if let Some(before) = before {
+                drop(accounts::end_session(&worker, &client, &before).await);
+            }
+            Ok(signed_in)
+        }
     };
     let SignedIn { session, device } = worker.to_the_end(attempt).await?;
     let ring = &worker.secrets().ring;

@@ -140,6 +140,7 @@ fn cell(text: &str) -> String {
         (status = 400, description = "A parameter is wrong", body = Shown),
         (status = 401, description = "The admin token is missing or wrong", body = Shown),
         (status = 403, description = "There is no admin token in this stack", body = Shown),
+        (status = 422, description = "`after` is not a login", body = Shown),
         (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
     ),
 )]
@@ -173,9 +174,9 @@ impl Query {
                 })?
             }
         };
-        let after = after.map(|text| Login::parse(worker.profile, &text)).transpose().map_err(|_| {
-            ApiError::bad_request("`after` is not a login; give the last one of the page before")
-        })?;
+        // Empty is how a form says nothing.
+        let after = after.filter(|text| !text.is_empty());
+        let after = after.map(|text| Login::parse(worker.profile, &text)).transpose()?;
         let fields = match fields.as_deref() {
             None => Fields::LoginAndPassword,
             Some("login") => Fields::Login,

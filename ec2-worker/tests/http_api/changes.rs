@@ -105,6 +105,7 @@ async fn signing_out_ends_the_session_on_every_worker() {
         let reply = send(&http, Method::POST, "/signout", &cookie, serde_json::Value::Null).await;
         assert_eq!(reply.status, 204);
         assert!(reply.header("set-cookie").contains("Max-Age=0"));
+        assert_eq!(reply.header("clear-site-data"), "\"cache\", \"storage\"");
         assert_eq!(page(&http, &cookie).await, 401);
         assert_eq!(page(&stack.client(profile).await, &cookie).await, 401);
         assert_eq!(page(&http, &other).await, 200, "another session of the user goes on");
@@ -131,6 +132,19 @@ async fn a_worker_that_knew_the_session_learns_of_its_end_within_fifteen_seconds
         assert!(tokio::time::Instant::now() < deadline, "{pages:?} after 15 s");
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
+}
+
+#[tokio::test]
+async fn signing_in_again_ends_the_session_before() {
+    let stack = Stack::new().await;
+    let http = stack.client(Profile::Secure).await;
+    http.sign_up("ana").await;
+    let before = http.sign_in("ana").await;
+    let again = format!("/signin/ana/{}", escape(PASSWORD));
+    let wrong = http.with_cookie("/signin/ana/wrong%20horse", &before).await;
+    assert_eq!((wrong.status.as_u16(), page(&http, &before).await), (401, 200), "a failure ends nothing");
+    let reply = http.with_cookie(&again, &before).await;
+    assert_eq!((page(&http, &before).await, page(&http, &reply.cookie()).await), (401, 200));
 }
 
 #[tokio::test]
