@@ -14,6 +14,8 @@ N ?=
 STACK ?= vigia
 # secure or classic. Empty: secure for a new stack, as it is for an existing one.
 PROFILE ?=
+# Characters that a new password must have, 8 to 64. Empty: 8 for a new stack, as it is for an existing one.
+MIN_PASSWORD ?=
 REGION ?=
 ARCH ?=
 YES ?=
@@ -66,6 +68,7 @@ endif
 
 SEED_FLAGS = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST_SEED),--first-seed $(FIRST_SEED))
 DEPLOY_FLAGS = $(if $(N),--workers="$(N)") $(if $(PROFILE),--profile "$(PROFILE)") $(if $(ARCH),--arch "$(ARCH)") \
+  $(if $(MIN_PASSWORD),--min-password "$(MIN_PASSWORD)") \
   $(if $(TLS),--tls "$(TLS)") $(if $(TLS_CERT),--tls-cert "$(TLS_CERT)") $(if $(TLS_KEY),--tls-key "$(TLS_KEY)")
 
 # --- The system on this machine -------------------------------------------------------------------
@@ -93,7 +96,7 @@ local-reset: local-down ## Stop the local cloud and forget everything, users inc
 	@rm -rf $(LOCAL_DIR)
 
 # --- The system on AWS (or on ENDPOINT) -----------------------------------------------------------
-deploy: venv $(BUILT) ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= TLS= ENDPOINT=]
+deploy: venv $(BUILT) ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= MIN_PASSWORD= TLS= ENDPOINT=]
 	@$(BOOTSTRAP) deploy $(DEPLOY_FLAGS) --artifacts $(ARTIFACTS)
 
 status: build ## Show the stack: workers, last tick, what is held back and why

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fleet::{DesiredCount, Profile, StackName};
+use users::password::MinChars;
 
 /// Deploys and looks after a Vigia stack.
 #[derive(Parser)]
@@ -81,6 +82,10 @@ pub struct Deploy {
     /// existing one keeps its profile for ever.
     #[arg(long)]
     pub profile: Option<Profile>,
+    /// Characters that a new password must have at least, 8 to 64; NIST wants 15 where a password is all
+    /// there is. A new stack has 8, an existing one keeps its number. Older passwords stay valid.
+    #[arg(long, value_name = "N")]
+    pub min_password: Option<MinChars>,
     /// Processor of the instances and the function; that of this machine by default.
     #[arg(long, value_enum, default_value_t = Arch::host())]
     pub arch: Arch,
@@ -178,6 +183,14 @@ mod tests {
             let all = [&["bootstrap", "deploy"], arguments].concat();
             let error = Cli::try_parse_from(all).err().expect(says).to_string();
             assert!(error.contains(says), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_least_length_of_passwords_is_refused_with_the_bounds() {
+        for n in ["7", "65", "many"] {
+            let error = Cli::try_parse_from(["bootstrap", "deploy", "--min-password", n]).err().expect(n);
+            assert!(error.to_string().contains("from 8 to 64"), "{n}: {error}");
         }
     }
 
