@@ -111,6 +111,12 @@ url: build ## Print the URL of the stack
 token: build ## Print the admin token of the stack
 	@$(BOOTSTRAP) token
 
+.PHONY: migrate-profile
+SKIP_UNUSABLE ?=
+DRY_RUN ?=
+migrate-profile: build ## Turn a classic stack into a secure one, after scale N=0 [DRY_RUN=1 SKIP_UNUSABLE=1]
+	@$(BOOTSTRAP) migrate-profile $(if $(SKIP_UNUSABLE),--skip-unusable) $(if $(DRY_RUN),--dry-run)
+
 destroy: build ## Remove the stack with all its users: make destroy [YES=1]
 	@$(BOOTSTRAP) destroy $(if $(YES),--yes)
 

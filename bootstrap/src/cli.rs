@@ -59,6 +59,22 @@ pub enum Command {
         #[arg(long)]
         https: bool,
     },
+    /// Turn a classic stack into a secure one: hashes every password, deletes all plain text.
+    ///
+    /// No worker may serve meanwhile, so `scale 0` comes first. All users are read before anything is
+    /// changed, and those that cannot be secure are listed: their login is refused there or would be
+    /// somebody else's, or their password is empty, too long or no text. Cut at any point, the next run
+    /// goes on. There is no way back. Then deploy with `--profile secure`.
+    MigrateProfile {
+        /// Go on although some users cannot be converted. They stay where they are, in plain text, and
+        /// cannot sign in any more; of several spellings of a login the one in lower case is converted.
+        /// Objects that a secure worker would take for its own are never left: mend or delete them.
+        #[arg(long)]
+        skip_unusable: bool,
+        /// Read and judge all users, and change nothing; workers may serve meanwhile.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Remove the stack and everything in it.
     Destroy {
         /// Do not ask.
@@ -79,7 +95,7 @@ pub struct Deploy {
     #[arg(long, default_value = "target/debug")]
     pub artifacts: PathBuf,
     /// `secure`, or `classic` for the original's plain-text passwords. A new stack is secure, an
-    /// existing one keeps its profile for ever.
+    /// existing one keeps its profile; `migrate-profile` turns a classic one into a secure one.
     #[arg(long)]
     pub profile: Option<Profile>,
     /// Characters that a new password must have at least, 8 to 64; NIST wants 15 where a password is all

@@ -254,29 +254,32 @@ pub async fn delete(aws: &Aws, contents: Contents) -> Result<Change> {
         if objects.is_empty() {
             break;
         }
-        let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build().map_err(|error| {
-            DeployError::new(Exit::Failed, format!("cannot empty {bucket}")).caused_by(error)
-        })?;
-        let deleted = aws
-            .s3
-            .delete_objects()
-            .bucket(&bucket)
-            .delete(delete)
-            .send()
-            .await
-            .step(|| format!("empty {bucket}"))?;
-        if let Some(failed) = deleted.errors().first() {
-            let what = format!(
-                "could not delete {} of {bucket}: {}",
-                failed.key().unwrap_or("an object"),
-                failed.message().unwrap_or("no reason given")
-            );
-            return Err(DeployError::new(Exit::Failed, what));
-        }
+        delete_versions(aws, &bucket, objects).await?;
     }
     let deleted = aws.s3.delete_bucket().bucket(&bucket).send().await;
     found(deleted.step(|| format!("delete the bucket {bucket}")))?;
     Ok(Change::Removed)
+}
+
+/// Deletes at most 1000 versions of objects for good.
+pub async fn delete_versions(aws: &Aws, bucket: &str, objects: Vec<ObjectIdentifier>) -> Result<()> {
+    let delete =
+        Delete::builder().set_objects(Some(objects)).quiet(true).build().map_err(|error| {
+            DeployError::new(Exit::Failed, format!("cannot empty {bucket}")).caused_by(error)
+        })?;
+    let deleted = aws.s3.delete_objects().bucket(bucket).delete(delete).send().await;
+    let deleted = deleted.step(|| format!("empty {bucket}"))?;
+    match deleted.errors().first() {
+        None => Ok(()),
+        Some(failed) => Err(DeployError::new(
+            Exit::Failed,
+            format!(
+                "could not delete {} of {bucket}: {}",
+                failed.key().unwrap_or("an object"),
+                failed.message().unwrap_or("no reason given")
+            ),
+        )),
+    }
 }
 
 #[cfg(test)]
