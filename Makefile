@@ -111,6 +111,11 @@ url: build ## Print the URL of the stack
 token: build ## Print the admin token of the stack
 	@$(BOOTSTRAP) token
 
+.PHONY: rotate-session-keys
+NOW ?=
+rotate-session-keys: build ## Replace the key that seals sessions [NOW=1: one has leaked, end all sessions]
+	@$(BOOTSTRAP) rotate-session-keys $(if $(NOW),--now)
+
 .PHONY: migrate-profile
 SKIP_UNUSABLE ?=
 DRY_RUN ?=

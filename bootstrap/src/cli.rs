@@ -59,6 +59,15 @@ pub enum Command {
         #[arg(long)]
         https: bool,
     },
+    /// Replace the key that seals sessions; nobody is signed out. Takes a little over two minutes.
+    ///
+    /// The new key is active once every worker has read it. The one before opens sessions for 13 hours
+    /// more, and a later rotation drops it. Cut at any point, the next run goes on.
+    RotateSessionKeys {
+        /// Do not wait and drop every other key, because one has leaked: all sessions end.
+        #[arg(long)]
+        now: bool,
+    },
     /// Turn a classic stack into a secure one: hashes every password, deletes all plain text.
     ///
     /// No worker may serve meanwhile, so `scale 0` comes first. All users are read before anything is
