@@ -171,6 +171,19 @@ async fn cut_after_any_call_the_next_run_completes_it() {
     assert!(cuts > 30, "only {cuts} calls were cut");
 }
 
+/// S3 lists 1000 versions at a time, and deletes as many.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_past_of_more_than_one_page_is_forgotten() {
+    let users = [user("bob", "plain-text-of-bob")];
+    let stack = classic(&[]).await;
+    for n in 0..1100 {
+        stack.write_user("users/bob", format!("plain-text-{n}").as_bytes()).await;
+    }
+    stack.write_user("users/bob", b"plain-text-of-bob").await;
+    run(&stack.aws, Options::default()).await.expect("all can be secure");
+    all_are_secure(&stack, &users).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_again_and_again_it_comes_to_its_end() {
     let users = few();
