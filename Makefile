@@ -14,6 +14,8 @@ N ?=
 STACK ?= vigia
 # secure or classic. Empty: secure for a new stack, as it is for an existing one.
 PROFILE ?=
+# Characters that a new password must have, 8 to 64. Empty: 8 for a new stack, as it is for an existing one.
+MIN_PASSWORD ?=
 REGION ?=
 ARCH ?=
 YES ?=
@@ -68,6 +70,7 @@ endif
 
 SEED_FLAGS = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST_SEED),--first-seed $(FIRST_SEED))
 DEPLOY_FLAGS = $(if $(N),--workers="$(N)") $(if $(PROFILE),--profile "$(PROFILE)") $(if $(ARCH),--arch "$(ARCH)") \
+  $(if $(MIN_PASSWORD),--min-password "$(MIN_PASSWORD)") \
   $(if $(TLS),--tls "$(TLS)") $(if $(TLS_CERT),--tls-cert "$(TLS_CERT)") $(if $(TLS_KEY),--tls-key "$(TLS_KEY)")
 
 # --- The system on this machine -------------------------------------------------------------------
@@ -95,7 +98,7 @@ local-reset: local-down ## Stop the local cloud and forget everything, users inc
 	@rm -rf $(LOCAL_DIR)
 
 # --- The system on AWS (or on ENDPOINT) -----------------------------------------------------------
-deploy: venv $(BUILT) ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= TLS= ENDPOINT=]
+deploy: venv $(BUILT) ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= MIN_PASSWORD= TLS= ENDPOINT=]
 	@$(BOOTSTRAP) deploy $(DEPLOY_FLAGS) --artifacts $(ARTIFACTS)
 
 status: build ## Show the stack: workers, last tick, what is held back and why
@@ -109,6 +112,17 @@ url: build ## Print the URL of the stack
 
 token: build ## Print the admin token of the stack
 	@$(BOOTSTRAP) token
+
+.PHONY: rotate-session-keys
+NOW ?=
+rotate-session-keys: build ## Replace the key that seals sessions [NOW=1: one has leaked, end all sessions]
+	@$(BOOTSTRAP) rotate-session-keys $(if $(NOW),--now)
+
+.PHONY: migrate-profile
+SKIP_UNUSABLE ?=
+DRY_RUN ?=
+migrate-profile: build ## Turn a classic stack into a secure one, after scale N=0 [DRY_RUN=1 SKIP_UNUSABLE=1]
+	@$(BOOTSTRAP) migrate-profile $(if $(SKIP_UNUSABLE),--skip-unusable) $(if $(DRY_RUN),--dry-run)
 
 destroy: build ## Remove the stack with all its users: make destroy [YES=1]
 	@$(BOOTSTRAP) destroy $(if $(YES),--yes)

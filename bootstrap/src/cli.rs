@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fleet::{DesiredCount, Profile, StackName};
+use users::password::MinChars;
 
 /// Deploys and looks after a Vigia stack.
 #[derive(Parser)]
@@ -58,6 +59,31 @@ pub enum Command {
         #[arg(long)]
         https: bool,
     },
+    /// Replace the key that seals sessions; nobody is signed out. Takes a little over two minutes.
+    ///
+    /// The new key is active once every worker has read it. The one before opens sessions for 13 hours
+    /// more, and a later rotation drops it. Cut at any point, the next run goes on.
+    RotateSessionKeys {
+        /// Do not wait and drop every other key, because one has leaked: all sessions end.
+        #[arg(long)]
+        now: bool,
+    },
+    /// Turn a classic stack into a secure one: hashes every password, deletes all plain text.
+    ///
+    /// No worker may serve meanwhile, so `scale 0` comes first. All users are read before anything is
+    /// changed, and those that cannot be secure are listed: their login is refused there or would be
+    /// somebody else's, or their password is empty, too long or no text. Cut at any point, the next run
+    /// goes on. There is no way back. Then deploy with `--profile secure`.
+    MigrateProfile {
+        /// Go on although some users cannot be converted. They stay where they are, in plain text, and
+        /// cannot sign in any more; of several spellings of a login the one in lower case is converted.
+        /// Objects that a secure worker would take for its own are never left: mend or delete them.
+        #[arg(long)]
+        skip_unusable: bool,
+        /// Read and judge all users, and change nothing; workers may serve meanwhile.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Remove the stack and everything in it.
     Destroy {
         /// Do not ask.
@@ -78,9 +104,13 @@ pub struct Deploy {
     #[arg(long, default_value = "target/debug")]
     pub artifacts: PathBuf,
     /// `secure`, or `classic` for the original's plain-text passwords. A new stack is secure, an
-    /// existing one keeps its profile for ever.
+    /// existing one keeps its profile; `migrate-profile` turns a classic one into a secure one.
     #[arg(long)]
     pub profile: Option<Profile>,
+    /// Characters that a new password must have at least, 8 to 64; NIST wants 15 where a password is all
+    /// there is. A new stack has 8, an existing one keeps its number. Older passwords stay valid.
+    #[arg(long, value_name = "N")]
+    pub min_password: Option<MinChars>,
     /// Processor of the instances and the function; that of this machine by default.
     #[arg(long, value_enum, default_value_t = Arch::host())]
     pub arch: Arch,
@@ -178,6 +208,14 @@ mod tests {
             let all = [&["bootstrap", "deploy"], arguments].concat();
             let error = Cli::try_parse_from(all).err().expect(says).to_string();
             assert!(error.contains(says), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_least_length_of_passwords_is_refused_with_the_bounds() {
+        for n in ["7", "65", "many"] {
+            let error = Cli::try_parse_from(["bootstrap", "deploy", "--min-password", n]).err().expect(n);
+            assert!(error.to_string().contains("from 8 to 64"), "{n}: {error}");
         }
     }
 

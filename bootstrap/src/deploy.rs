@@ -6,11 +6,12 @@ use std::path::Path;
 use fleet::Profile;
 use fleet::release::{BalancerSpec, InstanceSpec, Release};
 use jiff::Timestamp;
+use users::password::MinChars;
 
 use crate::aws::Aws;
 use crate::certificate::{Certificate, Origin};
 use crate::cli::{Deploy, Target};
-use crate::error::Result;
+use crate::error::{DeployError, Exit, Result};
 use crate::names::Names;
 use crate::output::{self, Progress};
 use crate::resources::artifact::{self, Artifact};
@@ -19,8 +20,11 @@ use crate::resources::network::{Access, Network, TlsPort};
 use crate::resources::role::{self, Role};
 use crate::resources::{certificate, documents, function, image, load_balancer, network, schedule};
 use crate::tls::{self, Wanted};
-use crate::user_data::{Program, cloud_config};
+use crate::user_data::{Program, cloud_config, setting};
 use crate::{healthy, token};
+
+/// The worker's setting that a later deployment keeps.
+const MIN_PASSWORD: &str = "VIGIA_MIN_PASSWORD";
 
 /// What can be said of the arguments without asking anybody.
 pub fn check(options: &Deploy) -> Result<()> {
@@ -81,8 +85,9 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
     progress.begin("release and desired count");
     let ami = image::newest(&aws, options.arch).await?;
     let lb_spec = BalancerSpec::new(address.allocation, lb_spec(&aws, options, &network, &lb, &ami, tls));
-    let mut release = release(&aws, options, profile, &network, &worker, &ami);
     let before = documents::release(&aws).await?;
+    let min_password = min_password(options, profile, before.as_ref())?;
+    let mut release = release(&aws, options, profile, min_password, &network, &worker, &ami);
     let is_new_release = before.as_ref().is_some_and(|before| before.id != release.id);
     // Until the new load balancer serves, a dead one is replaced by what served before.
     let serving = before.and_then(|it| it.balancer).filter(|it| it.allocation == lb_spec.allocation);
@@ -194,21 +199,13 @@ fn release(
     aws: &Aws,
     options: &Deploy,
     profile: Profile,
+    min_password: Option<MinChars>,
     network: &Network,
     worker: &Artifact,
     ami: &str,
 ) -> Release {
-    let user_data = cloud_config(&Program {
-        name: worker.name,
-        sha256: &worker.sha256,
-        settings: vec![
-            ("AWS_REGION", aws.names.region.clone()),
-            ("VIGIA_STACK", aws.names.stack.to_string()),
-            ("VIGIA_DATA_BUCKET", aws.names.data_bucket()),
-            ("VIGIA_CONTROL_BUCKET", aws.names.control_bucket()),
-            ("VIGIA_PROFILE", profile.to_string()),
-        ],
-    });
+    let settings = worker_settings(&aws.names, profile, min_password, &network.public_blocks);
+    let user_data = cloud_config(&Program { name: worker.name, sha256: &worker.sha256, settings });
     let spec = InstanceSpec {
         ami: ami.to_owned(),
         instance_type: instance_type(options),
@@ -218,6 +215,40 @@ fn release(
         user_data,
     };
     Release::new(aws.names.stack.clone(), profile, env!("CARGO_PKG_VERSION").to_owned(), spec)
+}
+
+fn worker_settings(
+    names: &Names,
+    profile: Profile,
+    min_password: Option<MinChars>,
+    load_balancers: &[String],
+) -> Vec<(&'static str, String)> {
+    let mut settings = vec![
+        ("AWS_REGION", names.region.clone()),
+        ("VIGIA_STACK", names.stack.to_string()),
+        ("VIGIA_DATA_BUCKET", names.data_bucket()),
+        ("VIGIA_CONTROL_BUCKET", names.control_bucket()),
+        ("VIGIA_PROFILE", profile.to_string()),
+        ("VIGIA_TRUSTED_PROXIES", load_balancers.join(",")),
+    ];
+    settings.extend(min_password.map(|min| (MIN_PASSWORD, min.to_string())));
+    settings
+}
+
+/// What is asked for, else what the workers have; the release is where it is remembered.
+fn min_password(options: &Deploy, profile: Profile, before: Option<&Release>) -> Result<Option<MinChars>> {
+    match (options.min_password, profile) {
+        (Some(_), Profile::Classic) => {
+            Err(DeployError::new(Exit::Usage, "the profile classic has no rule for passwords")
+                .mend("Leave --min-password out (make: MIN_PASSWORD=)."))
+        }
+        (Some(min), Profile::Secure) => Ok(Some(min)),
+        (None, Profile::Classic) => Ok(None),
+        (None, Profile::Secure) => {
+            let before = before.and_then(|release| setting(&release.worker.user_data, MIN_PASSWORD));
+            Ok(before.and_then(|text| text.parse().ok()))
+        }
+    }
 }
 
 fn lb_spec(
@@ -262,14 +293,66 @@ fn instance_type(options: &Deploy) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_with_tls_is_a_load_balancer_told_of_it() {
-        let names = Names {
+    fn names() -> Names {
+        Names {
             stack: "a".parse().expect("valid"),
             account: "123456789012".to_owned(),
             region: "eu-west-1".to_owned(),
             partition: "aws".to_owned(),
+        }
+    }
+
+    fn deploy(arguments: &[&str]) -> Deploy {
+        use clap::Parser as _;
+        let cli = crate::cli::Cli::try_parse_from([&["bootstrap", "deploy"], arguments].concat());
+        match cli.expect("arguments").command {
+            crate::cli::Command::Deploy(options) => options,
+            _ => unreachable!("that is the command"),
+        }
+    }
+
+    fn released(min_password: Option<MinChars>) -> Release {
+        let settings = worker_settings(&names(), Profile::Secure, min_password, &["10.77.0.0/20".to_owned()]);
+        let spec = InstanceSpec {
+            ami: "ami-1".to_owned(),
+            instance_type: "t4g.micro".to_owned(),
+            subnets: Vec::new(),
+            security_group: "sg-1".to_owned(),
+            instance_profile: "p".to_owned(),
+            user_data: cloud_config(&Program { name: "ec2-worker", sha256: "abc", settings }),
         };
+        Release::new(names().stack, Profile::Secure, "1".to_owned(), spec)
+    }
+
+    #[test]
+    fn the_least_length_of_a_password_stays_until_another_is_given() {
+        let min = |text: &str| text.parse::<MinChars>().expect("within bounds");
+        let asked = |arguments: &[&str], before: Option<&Release>| {
+            min_password(&deploy(arguments), Profile::Secure, before).expect("secure has the rule")
+        };
+        let (none, fifteen) = (released(None), released(Some(min("15"))));
+        assert_eq!(asked(&[], None), None);
+        assert_eq!(asked(&[], Some(&none)), None);
+        assert_eq!(asked(&[], Some(&fifteen)), Some(min("15")));
+        assert_eq!(asked(&["--min-password", "12"], Some(&fifteen)), Some(min("12")));
+        assert_eq!(asked(&["--min-password", "12"], None), Some(min("12")));
+        assert_eq!(
+            min_password(&deploy(&[]), Profile::Classic, Some(&fifteen)).expect("nothing asked"),
+            None
+        );
+        let refused = min_password(&deploy(&["--min-password", "12"]), Profile::Classic, None);
+        assert_eq!(refused.expect_err("classic has no rule").exit, Exit::Usage);
+    }
+
+    #[test]
+    fn workers_are_told_where_load_balancers_are() {
+        let text = released(None).worker.user_data;
+        assert_eq!(setting(&text, "VIGIA_TRUSTED_PROXIES"), Some("10.77.0.0/20"));
+    }
+
+    #[test]
+    fn only_with_tls_is_a_load_balancer_told_of_it() {
+        let names = names();
         let user_data = |tls| {
             cloud_config(&Program { name: "ec2-lb", sha256: "abc", settings: lb_settings(&names, tls) })
         };

@@ -16,6 +16,8 @@ pub mod healthy;
 pub mod status;
 pub mod scale;
 pub mod token;
+pub mod session_keys;
+pub mod migrate_profile;
 pub mod destroy;
 pub mod output;
 pub mod error;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use bootstrap::cli::{Cli, Command};
 use bootstrap::error::{DeployError, Exit};
-use bootstrap::{deploy, destroy, scale, status, token};
+use bootstrap::migrate_profile::{Mode, OnUnusable, Options};
+use bootstrap::{deploy, destroy, migrate_profile, scale, session_keys, status, token};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
@@ -32,6 +33,15 @@ async fn run(cli: &Cli) -> bootstrap::error::Result<()> {
         Command::Token { rotate } => token::run(target, *rotate).await,
         Command::Url { https: false } => scale::url(target).await,
         Command::Url { https: true } => scale::https_url(target).await,
+        Command::RotateSessionKeys { now } => {
+            let gradual = session_keys::Mode::Gradual { wait: session_keys::WAIT };
+            session_keys::run(target, if *now { session_keys::Mode::Now } else { gradual }).await
+        }
+        Command::MigrateProfile { skip_unusable, dry_run } => {
+            let unusable = if *skip_unusable { OnUnusable::Leave } else { OnUnusable::Refuse };
+            let mode = if *dry_run { Mode::DryRun } else { Mode::Migrate };
+            migrate_profile::run(target, Options { unusable, mode }).await
+        }
         Command::Destroy { yes, keep_data } => destroy::run(target, *yes, *keep_data).await,
     }
 }

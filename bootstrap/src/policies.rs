@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | worker | read and write `users/`, `meta/`, `throttle/`, `revoked/` of the data bucket | it serves logins |
 //! | worker | read the registry, the secrets, `desired-count`; write `desired-count` | `/checkamount`, `/setamount`, sessions |
+//! | worker | read `fleet/state.json` | the operator's page shows what the reconciler did and why |
 //! | lb | read the registry | it routes |
 //! | lb | read `tls/`, where nobody else may | it speaks TLS |
 //! | worker, lb | read `artifacts/` | the instance installs its program |
@@ -41,7 +42,7 @@ pub fn worker(names: &Names) -> Value {
         json!({
             "Sid": "ReadFleet", "Effect": "Allow", "Action": "s3:GetObject",
             "Resource": [format!("{control}/desired-count"), format!("{control}/fleet/registry.json"),
-                         format!("{control}/secrets/*"), format!("{control}/artifacts/*")]
+                         format!("{control}/fleet/state.json"), format!("{control}/secrets/*"), format!("{control}/artifacts/*")]
         }),
         json!({
             "Sid": "SetAmount", "Effect": "Allow", "Action": "s3:PutObject",
@@ -221,6 +222,16 @@ mod tests {
             .map(|policy| may_get(&policy, fleet::keys::CERTIFICATE));
         assert_eq!(may, [false, true, false]);
         assert!(may_get(&worker(&names), fleet::keys::SESSION_KEYS), "the test sees what is allowed");
+    }
+
+    #[test]
+    fn a_worker_sees_what_the_reconciler_did_and_changes_none_of_it() {
+        let policy = worker(&names("a"));
+        assert!(may_get(&policy, fleet::keys::STATE) && may_get(&policy, fleet::keys::REGISTRY));
+        assert!(!may_get(&policy, fleet::keys::RELEASE));
+        let statements = policy["Statement"].as_array().expect("statements");
+        let writing = statements.iter().filter(|s| s["Action"].to_string().contains("s3:PutObject"));
+        assert!(writing.into_iter().all(|s| !s["Resource"].to_string().contains("fleet/")));
     }
 
     #[test]

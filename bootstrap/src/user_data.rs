@@ -101,6 +101,11 @@ pub fn cloud_config(program: &Program<'_>) -> String {
     yaml
 }
 
+/// A setting of the program, as the user data has it.
+pub fn setting<'a>(user_data: &'a str, name: &str) -> Option<&'a str> {
+    user_data.lines().find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix('='))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +120,7 @@ mod tests {
         assert!(text.starts_with("#cloud-config\n"));
         assert!(text.len() < 16 * 1024);
         assert!(text.contains(&format!("    VIGIA_SHA256={}\n", "a".repeat(64))));
+        assert_eq!(setting(&text, "VIGIA_STACK"), Some("vigia"));
+        assert_eq!(setting(&text, "VIGIA_STAC"), None);
     }
 }

@@ -57,7 +57,7 @@ async fn check(worker: Arc<Worker>, limits: Limits) {
 }
 
 async fn probe(worker: &Worker) -> Verdict {
-    let stream = match upstream::dial(worker.addr).await {
+    let stream = match upstream::dial(worker.addr, None).await {
         Ok(stream) => stream,
         Err(DialError::Refused(_)) => return Verdict::Refused,
         Err(DialError::TimedOut) => return Verdict::Missed,

@@ -371,7 +371,8 @@ impl Exchange<'_> {
     }
 
     async fn dial(&self, worker: &Worker) -> Result<TcpStream, DialError> {
-        let dialing = upstream::dial(worker.addr);
+        let source = upstream::source(self.thread.address, worker.addr.0.ip());
+        let dialing = upstream::dial(worker.addr, source);
         tokio::pin!(dialing);
         self.thread.deadlines.set(self.key, self.thread.limits().connect);
         poll_fn(|cx| match dialing.as_mut().poll(cx) {

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -58,6 +59,8 @@ pub(crate) struct Listeners {
 #[derive(Debug)]
 pub(crate) struct Thread {
     pub(crate) shared: Shared,
+    /// Where it listens.
+    pub(crate) address: IpAddr,
     pub(crate) counters: Arc<Counters>,
     pub(crate) deadlines: Deadlines,
     pub(crate) pools: RefCell<Pools>,
@@ -74,7 +77,7 @@ pub(crate) struct Thread {
 }
 
 impl Thread {
-    fn new(shared: Shared, counters: Arc<Counters>, threads: usize) -> Self {
+    fn new(shared: Shared, address: IpAddr, counters: Arc<Counters>, threads: usize) -> Self {
         let limits = &shared.config.limits;
         Self {
             deadlines: Deadlines::new(shared.fleet.epoch()),
@@ -89,6 +92,7 @@ impl Thread {
             open: Cell::new(0),
             all_closed: Notify::new(),
             is_draining: Cell::new(false),
+            address,
             shared,
         }
     }
@@ -152,8 +156,8 @@ pub(crate) async fn run(
     listeners: Listeners,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let thread = Rc::new(Thread::new(shared, counters, threads));
     let plain = TcpListener::from_std(listeners.plain)?;
+    let thread = Rc::new(Thread::new(shared, plain.local_addr()?.ip(), counters, threads));
     let tls = listeners.tls.map(TcpListener::from_std).transpose()?;
     let stopped = async {
         // An error means that nobody is left who could say it.
@@ -214,7 +218,7 @@ async fn accept_waiting(thread: &Rc<Thread>, listener: &TcpListener, protocol: P
     }
 }
 
-fn admit(thread: &Rc<Thread>, stream: TcpStream, peer: std::net::IpAddr, protocol: Protocol) {
+fn admit(thread: &Rc<Thread>, stream: TcpStream, peer: IpAddr, protocol: Protocol) {
     if thread.open.get() >= thread.max_open && !thread.deadlines.evict_idle() {
         thread.counters.shed.add();
         let mut out = Vec::new();

@@ -5,10 +5,13 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 
 use fleet::WorkerAddr;
-use tokio::net::TcpStream;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::client::poll_receive;
 use crate::worker::Worker;
@@ -24,12 +27,37 @@ pub(crate) enum DialError {
     Ours(#[source] io::Error),
 }
 
-/// Opens a connection. The caller bounds the wait.
-pub(crate) async fn dial(addr: WorkerAddr) -> Result<TcpStream, DialError> {
-    let stream = TcpStream::connect(addr.0).await.map_err(classify)?;
+/// Opens a connection, from `source` if one is given. The caller bounds the wait.
+pub(crate) async fn dial(addr: WorkerAddr, source: Option<IpAddr>) -> Result<TcpStream, DialError> {
+    let connected = match source {
+        Some(source) => connect_from(source, addr.0).await,
+        None => TcpStream::connect(addr.0).await,
+    };
+    let stream = connected.map_err(classify)?;
     // A failure only costs latency.
     drop(stream.set_nodelay(true));
     Ok(stream)
+}
+
+async fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // The port is then chosen when the other end is known, and each worker has all of them. A kernel
+    // that refuses it gives a port to this connection alone: 28,000 at a time for all workers together.
+    setsockopt(&socket, IpBindAddressNoPort, &true).ok();
+    socket.bind(SocketAddr::new(source, 0))?;
+    socket.connect(to).await
+}
+
+/// The address that connections to a worker come from, so that the worker can tell them from those of
+/// others: the one that this load balancer listens on. `None` leaves the choice to the kernel, which takes
+/// the address of the interface that leads there: on an instance, the only one.
+///
+/// From a loopback address nobody but this machine can be reached.
+pub(crate) fn source(listen: IpAddr, worker: IpAddr) -> Option<IpAddr> {
+    let is_usable = !listen.is_unspecified()
+        && listen.is_ipv4() == worker.is_ipv4()
+        && (!listen.is_loopback() || worker.is_loopback());
+    is_usable.then_some(listen)
 }
 
 fn classify(error: io::Error) -> DialError {
@@ -105,5 +133,48 @@ impl Pools {
             }
             true
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn workers_are_reached_from_where_the_load_balancer_listens() {
+        for (listen, worker, expected) in [
+            ("10.77.0.9", "10.77.128.4", Some("10.77.0.9")),
+            ("127.77.0.9", "127.77.128.4", Some("127.77.0.9")),
+            ("10.77.0.9", "127.0.0.1", Some("10.77.0.9")),
+            ("127.0.0.1", "10.77.128.4", None),
+            ("0.0.0.0", "10.77.128.4", None),
+            ("::", "fd00::1", None),
+            ("10.77.0.9", "fd00::1", None),
+        ] {
+            let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+            assert_eq!(source(address(listen), address(worker)), expected.map(address), "{listen} {worker}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_from_a_given_address_takes_no_port_from_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let worker = WorkerAddr(listener.local_addr().expect("bound"));
+        let source = "127.0.0.7".parse().expect("an address");
+        let stream = dial(worker, Some(source)).await.expect("it listens");
+        assert_eq!(stream.local_addr().expect("connected").ip(), source);
+        assert_eq!(getsockopt(&stream, IpBindAddressNoPort), Ok(true));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_this_machine_has_lost_is_not_the_workers_fault() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let worker = WorkerAddr(listener.local_addr().expect("bound"));
+        let gone = "192.0.2.7".parse().expect("an address for documentation");
+        let error = dial(worker, Some(gone)).await.expect_err("nobody here has it");
+        assert!(matches!(error, DialError::Ours(_)), "{error:?}");
     }
 }

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::net::SocketAddr;
+
 use ec2_lb::Limits;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
@@ -53,6 +55,27 @@ async fn relays_a_request_and_its_response() {
     for gone in ["x-mine", "upgrade", "connection"] {
         assert!(!seen.headers.contains_key(gone), "{gone}: {:?}", seen.headers);
     }
+}
+
+/// Workers refuse who comes from elsewhere.
+#[tokio::test]
+async fn a_worker_sees_the_address_that_the_load_balancer_listens_on() {
+    let worker = FakeWorker::healthy(11).await;
+    for listen in ["127.0.0.7:0", "127.0.0.1:0"] {
+        let listen: SocketAddr = listen.parse().expect("an address");
+        let lb = Lb::start_at(listen, &[&worker]).await;
+        assert_eq!(lb.get("/x").await.status, StatusCode::OK);
+        let seen = worker.seen();
+        assert_eq!(seen.last().expect("a request").from.ip(), listen.ip());
+    }
+}
+
+#[tokio::test]
+async fn whoever_listens_everywhere_still_reaches_workers() {
+    let worker = FakeWorker::healthy(11).await;
+    let lb = Lb::start_at("0.0.0.0:0".parse().expect("an address"), &[&worker]).await;
+    assert_eq!(lb.get("/x").await.status, StatusCode::OK);
+    assert_eq!(worker.seen()[0].from.ip().to_string(), "127.0.0.1", "the kernel's choice");
 }
 
 #[tokio::test]

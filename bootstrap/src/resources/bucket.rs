@@ -42,7 +42,7 @@ pub async fn ensure(aws: &Aws, contents: Contents) -> Result<Change> {
     if found(head.step(|| format!("look at the bucket {bucket}")))?.is_some()
         && is_complete(aws, &bucket).await?
     {
-        return Ok(Change::Unchanged);
+        return ensure_lifecycle(aws, &bucket, contents).await;
     }
     create(aws, &bucket).await?;
     configure(aws, &bucket, contents).await?;
@@ -82,10 +82,7 @@ async fn create(aws: &Aws, bucket: &str) -> Result<()> {
 
 async fn configure(aws: &Aws, bucket: &str, contents: Contents) -> Result<()> {
     let s3 = &aws.s3;
-    let invalid = |error: aws_sdk_s3::error::BuildError| {
-        DeployError::new(Exit::Failed, format!("a setting of the bucket {bucket} is incomplete"))
-            .caused_by(error)
-    };
+    let invalid = |error| incomplete(bucket, error);
     let block = PublicAccessBlockConfiguration::builder()
         .block_public_acls(true)
         .ignore_public_acls(true)
@@ -130,15 +127,7 @@ async fn configure(aws: &Aws, bucket: &str, contents: Contents) -> Result<()> {
             .await
             .step(|| format!("version {bucket}"))?;
     }
-    let rules = BucketLifecycleConfiguration::builder()
-        .set_rules(Some(lifecycle(contents).map_err(invalid)?))
-        .build();
-    s3.put_bucket_lifecycle_configuration()
-        .bucket(bucket)
-        .lifecycle_configuration(rules.map_err(invalid)?)
-        .send()
-        .await
-        .step(|| format!("set the lifecycle of {bucket}"))?;
+    put_lifecycle(aws, bucket, lifecycle(contents).map_err(invalid)?).await?;
     let is_plain_http = aws.endpoint_url.as_deref().is_some_and(|url| url.starts_with("http://"));
     if !is_plain_http {
         s3.put_bucket_policy()
@@ -161,6 +150,53 @@ async fn configure(aws: &Aws, bucket: &str, contents: Contents) -> Result<()> {
     Ok(())
 }
 
+/// The one setting of a bucket that has changed since the first stacks were made.
+async fn ensure_lifecycle(aws: &Aws, bucket: &str, contents: Contents) -> Result<Change> {
+    let wanted = lifecycle(contents).map_err(|error| incomplete(bucket, error))?;
+    let got = aws.s3.get_bucket_lifecycle_configuration().bucket(bucket).send().await;
+    let there = match got.step(|| format!("read the lifecycle of {bucket}")) {
+        Ok(there) => terms(there.rules()),
+        Err(error) if error.message().contains("NoSuchLifecycleConfiguration") => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    if there == terms(&wanted) {
+        return Ok(Change::Unchanged);
+    }
+    put_lifecycle(aws, bucket, wanted).await?;
+    Ok(Change::Updated)
+}
+
+async fn put_lifecycle(aws: &Aws, bucket: &str, rules: Vec<LifecycleRule>) -> Result<()> {
+    let rules = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build();
+    aws.s3
+        .put_bucket_lifecycle_configuration()
+        .bucket(bucket)
+        .lifecycle_configuration(rules.map_err(|error| incomplete(bucket, error))?)
+        .send()
+        .await
+        .step(|| format!("set the lifecycle of {bucket}"))?;
+    Ok(())
+}
+
+fn incomplete(bucket: &str, error: aws_sdk_s3::error::BuildError) -> DeployError {
+    DeployError::new(Exit::Failed, format!("a setting of the bucket {bucket} is incomplete")).caused_by(error)
+}
+
+/// What a rule says of time: its prefix, and the days of an object and of a version of the past.
+type Terms = (String, Option<i32>, Option<i32>);
+
+fn terms(rules: &[LifecycleRule]) -> Vec<Terms> {
+    let of = |rule: &LifecycleRule| {
+        let prefix = rule.filter().and_then(|filter| filter.prefix()).unwrap_or_default().to_owned();
+        let days = rule.expiration().and_then(|expiration| expiration.days());
+        let past = rule.noncurrent_version_expiration().and_then(|past| past.noncurrent_days());
+        (prefix, days, past)
+    };
+    let mut terms: Vec<Terms> = rules.iter().map(of).collect();
+    terms.sort();
+    terms
+}
+
 fn lifecycle(contents: Contents) -> std::result::Result<Vec<LifecycleRule>, aws_sdk_s3::error::BuildError> {
     let rule = |id: &str, prefix: &str| {
         LifecycleRule::builder()
@@ -179,12 +215,17 @@ fn lifecycle(contents: Contents) -> std::result::Result<Vec<LifecycleRule>, aws_
                 .expiration(marker)
                 .abort_incomplete_multipart_upload(unfinished)
                 .build()?;
-            let day = || LifecycleExpiration::builder().days(1).build();
-            Ok(vec![
-                kept,
-                rule("throttle", "throttle/").expiration(day()).build()?,
-                rule("revoked", "revoked/").expiration(day()).build()?,
-            ])
+            // Of the rules that fit an object the shorter one counts. An object that expires becomes a
+            // version of the past, so it is gone after two days.
+            let passing = |id: &str, prefix: &str| {
+                rule(id, prefix)
+                    .expiration(LifecycleExpiration::builder().days(1).build())
+                    .noncurrent_version_expiration(
+                        NoncurrentVersionExpiration::builder().noncurrent_days(1).build(),
+                    )
+                    .build()
+            };
+            Ok(vec![kept, passing("throttle", "throttle/")?, passing("revoked", "revoked/")?])
         }
         Contents::Control => {
             Ok(vec![rule("unfinished", "").abort_incomplete_multipart_upload(unfinished).build()?])
@@ -213,27 +254,51 @@ pub async fn delete(aws: &Aws, contents: Contents) -> Result<Change> {
         if objects.is_empty() {
             break;
         }
-        let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build().map_err(|error| {
-            DeployError::new(Exit::Failed, format!("cannot empty {bucket}")).caused_by(error)
-        })?;
-        let deleted = aws
-            .s3
-            .delete_objects()
-            .bucket(&bucket)
-            .delete(delete)
-            .send()
-            .await
-            .step(|| format!("empty {bucket}"))?;
-        if let Some(failed) = deleted.errors().first() {
-            let what = format!(
-                "could not delete {} of {bucket}: {}",
-                failed.key().unwrap_or("an object"),
-                failed.message().unwrap_or("no reason given")
-            );
-            return Err(DeployError::new(Exit::Failed, what));
-        }
+        delete_versions(aws, &bucket, objects).await?;
     }
     let deleted = aws.s3.delete_bucket().bucket(&bucket).send().await;
     found(deleted.step(|| format!("delete the bucket {bucket}")))?;
     Ok(Change::Removed)
+}
+
+/// Deletes at most 1000 versions of objects for good.
+pub async fn delete_versions(aws: &Aws, bucket: &str, objects: Vec<ObjectIdentifier>) -> Result<()> {
+    let delete =
+        Delete::builder().set_objects(Some(objects)).quiet(true).build().map_err(|error| {
+            DeployError::new(Exit::Failed, format!("cannot empty {bucket}")).caused_by(error)
+        })?;
+    let deleted = aws.s3.delete_objects().bucket(bucket).delete(delete).send().await;
+    let deleted = deleted.step(|| format!("empty {bucket}"))?;
+    match deleted.errors().first() {
+        None => Ok(()),
+        Some(failed) => Err(DeployError::new(
+            Exit::Failed,
+            format!(
+                "could not delete {} of {bucket}: {}",
+                failed.key().unwrap_or("an object"),
+                failed.message().unwrap_or("no reason given")
+            ),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Days until no version of an object of this key is left, if it is replaced or deleted on day 0;
+    /// and until it is, if nobody does.
+    fn days(key: &str) -> (Option<i32>, Option<i32>) {
+        let rules = terms(&lifecycle(Contents::Users).expect("complete"));
+        let fitting = || rules.iter().filter(|(prefix, ..)| key.starts_with(prefix.as_str()));
+        (fitting().filter_map(|rule| rule.2).min(), fitting().filter_map(|rule| rule.1).min())
+    }
+
+    #[test]
+    fn what_passes_is_gone_with_all_its_versions_and_users_are_kept() {
+        assert_eq!(days("throttle/x"), (Some(1), Some(1)));
+        assert_eq!(days("revoked/x"), (Some(1), Some(1)));
+        assert_eq!(days("users/ana"), (Some(30), None));
+        assert_eq!(days("meta/profile"), (Some(30), None));
+    }
 }

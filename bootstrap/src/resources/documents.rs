@@ -50,23 +50,77 @@ pub async fn write(aws: &Aws, key: &str, bytes: Vec<u8>, etag: Option<&str>) -> 
     Ok(())
 }
 
+/// What the marker says in the middle of `migrate-profile`. It is no profile, so no worker starts.
+pub const MIGRATING: &str = "migrating-to-secure";
+
+/// Whose users a data bucket holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marker {
+    /// No worker has started on it yet.
+    Missing,
+    Profile(Profile),
+    Migrating,
+    Unknown,
+}
+
+/// The marker and its tag.
+pub async fn marker(aws: &Aws) -> Result<(Marker, String)> {
+    let seen = read_from(aws, &aws.names.data_bucket(), keys::PROFILE_MARKER).await?;
+    let Some(object) = seen else { return Ok((Marker::Missing, String::new())) };
+    let text = String::from_utf8_lossy(&object.bytes);
+    let marker = match text.trim() {
+        MIGRATING => Marker::Migrating,
+        text => text.parse().map_or(Marker::Unknown, Marker::Profile),
+    };
+    Ok((marker, object.etag))
+}
+
+/// Changes the marker that was seen with this tag.
+pub async fn write_marker(aws: &Aws, text: &str, seen: &str) -> Result<()> {
+    let put = aws
+        .s3
+        .put_object()
+        .bucket(aws.names.data_bucket())
+        .key(keys::PROFILE_MARKER)
+        .content_type("text/plain")
+        .if_match(seen)
+        .body(ByteStream::from(text.as_bytes().to_vec()));
+    match put.send().await.step(|| format!("write {}", keys::PROFILE_MARKER)) {
+        Ok(_) => Ok(()),
+        // The SDK repeats a write whose reply was lost.
+        Err(error) if error.kind == AwsErrorKind::Conflict => {
+            let now = read_from(aws, &aws.names.data_bucket(), keys::PROFILE_MARKER).await?;
+            if now.is_some_and(|object| object.bytes == text.as_bytes()) { Ok(()) } else { Err(error) }
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// The profile to deploy. A data bucket that holds users has one already, and no worker of another
 /// would start on it; better to say so here than after minutes of waiting for it.
 pub async fn profile(aws: &Aws, wanted: Option<Profile>) -> Result<Profile> {
-    let bucket = aws.names.data_bucket();
-    let marker = read_from(aws, &bucket, keys::PROFILE_MARKER).await?;
-    let marked =
-        marker.and_then(|marker| String::from_utf8_lossy(&marker.bytes).trim().parse::<Profile>().ok());
-    match (wanted, marked) {
-        (Some(wanted), Some(marked)) if wanted != marked => {
-            let stack = &aws.names.stack;
+    let stack = &aws.names.stack;
+    match (wanted, marker(aws).await?.0) {
+        (_, Marker::Migrating) => Err(DeployError::new(
+            Exit::Failed,
+            format!("the users of stack {stack} are in the middle of becoming secure"),
+        )
+        .mend("Run `make migrate-profile` to its end first.")),
+        (Some(wanted), Marker::Profile(marked)) if wanted != marked => {
             let what = format!("the users of stack {stack} belong to the profile {marked}, not {wanted}");
-            Err(DeployError::new(Exit::Usage, what).mend(
-                "A bucket of users keeps its profile. Choose another stack (make: STACK=…), or remove this \
-                 one with its users first: `make destroy`, on the local cloud `make local-reset`.",
-            ))
+            let mend = match wanted {
+                Profile::Secure => {
+                    "`make migrate-profile` turns them into secure ones; it needs `make scale N=0` first."
+                }
+                Profile::Classic => {
+                    "Secure users cannot become classic ones. Choose another stack (make: STACK=…), or remove \
+                     this one with its users first: `make destroy`, on the local cloud `make local-reset`."
+                }
+            };
+            Err(DeployError::new(Exit::Usage, what).mend(mend))
         }
-        (wanted, marked) => Ok(marked.or(wanted).unwrap_or(Profile::Secure)),
+        (_, Marker::Profile(marked)) => Ok(marked),
+        (wanted, Marker::Missing | Marker::Unknown) => Ok(wanted.unwrap_or(Profile::Secure)),
     }
 }
 

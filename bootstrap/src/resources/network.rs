@@ -35,6 +35,8 @@ pub struct Network {
     pub vpc: String,
     pub public: Vec<SubnetSpec>,
     pub private: Vec<SubnetSpec>,
+    /// IPv4 blocks of the public subnets, sorted: whatever comes from there is a load balancer.
+    pub public_blocks: Vec<String>,
     pub lb_group: String,
     pub worker_group: String,
     pub reconciler_group: String,
@@ -82,12 +84,16 @@ pub async fn ensure(aws: &Aws, access: Access<'_>) -> Result<(Network, Vec<Chang
     let zones = zones(aws).await?;
     let mut public = Vec::new();
     let mut private = Vec::new();
+    let mut public_blocks = Vec::new();
     for (index, zone) in zones.iter().enumerate() {
         let wanted =
             |side| SubnetWanted { side, index, zone, vpc: &vpc, first: &first, ipv6: ipv6.as_deref() };
-        public.push(builder.subnet(&wanted(Side::Public)).await?);
-        private.push(builder.subnet(&wanted(Side::Private)).await?);
+        let (subnet, block) = builder.subnet(&wanted(Side::Public)).await?;
+        public.push(subnet);
+        public_blocks.push(block);
+        private.push(builder.subnet(&wanted(Side::Private)).await?.0);
     }
+    public_blocks.sort();
     let internet = builder.internet_gateway(&vpc).await?;
     let egress = builder.egress_only_gateway(&vpc).await?;
     let public_table = builder.route_table(&vpc, Side::Public, &public).await?;
@@ -107,7 +113,7 @@ pub async fn ensure(aws: &Aws, access: Access<'_>) -> Result<(Network, Vec<Chang
     builder.open_to_group(&lb_group, LB_ADMIN_PORT, &reconciler_group).await?;
     builder.open_to_group(&worker_group, WORKER_PORT, &lb_group).await?;
     builder.open_to_group(&worker_group, WORKER_PORT, &reconciler_group).await?;
-    let network = Network { vpc, public, private, lb_group, worker_group, reconciler_group };
+    let network = Network { vpc, public, private, public_blocks, lb_group, worker_group, reconciler_group };
     Ok((network, builder.changes))
 }
 
@@ -181,7 +187,8 @@ impl Builder<'_> {
         Ok(vpc)
     }
 
-    async fn subnet(&mut self, wanted: &SubnetWanted<'_>) -> Result<SubnetSpec> {
+    /// The subnet, and the IPv4 block that it has.
+    async fn subnet(&mut self, wanted: &SubnetWanted<'_>) -> Result<(SubnetSpec, String)> {
         let what = wanted.what();
         let found = self
             .aws
@@ -194,7 +201,8 @@ impl Builder<'_> {
         if let Some(subnet) = found.subnets().first() {
             self.note(Change::Unchanged);
             let zone = subnet.availability_zone().unwrap_or(wanted.zone).to_owned();
-            return Ok(SubnetSpec { id: id(subnet.subnet_id(), "subnet")?, zone });
+            let block = subnet.cidr_block().map_or_else(|| wanted.block(), str::to_owned);
+            return Ok((SubnetSpec { id: id(subnet.subnet_id(), "subnet")?, zone }, block));
         }
         let created = self
             .aws
@@ -210,7 +218,7 @@ impl Builder<'_> {
             .step(|| format!("create the subnet {what}"))?;
         self.note(Change::Created);
         let id = id(created.subnet().and_then(|subnet| subnet.subnet_id()), "subnet")?;
-        Ok(SubnetSpec { id, zone: wanted.zone.to_owned() })
+        Ok((SubnetSpec { id, zone: wanted.zone.to_owned() }, wanted.block()))
     }
 
     async fn internet_gateway(&mut self, vpc: &str) -> Result<String> {

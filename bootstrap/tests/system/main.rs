@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod healing;
+mod profile;
 mod support;
 mod tls;
 mod whole_system;

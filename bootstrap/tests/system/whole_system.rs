@@ -26,6 +26,7 @@ fn a_fleet_serves_heals_scales_survives_a_restart_and_goes_without_a_trace() {
     let beta = Api::new(&cloud, BETA);
 
     people_sign_up_and_in(&alpha);
+    workers_answer_only_the_load_balancer(&cloud, &alpha);
     signups_are_spread_over_workers(&cloud, &alpha);
     classic_is_the_original(&cloud, &beta);
     wrong_credentials_are_named(&cloud);
@@ -65,6 +66,22 @@ fn people_sign_up_and_in(api: &Api) {
     let stored = list[0]["password"].as_str().expect("the stored record");
     assert!(stored.starts_with("$argon2id$"), "{stored}");
     assert_eq!(api.get("/setamount/3").status(), 401);
+}
+
+/// But for the question whether they are well, which the reconciler asks.
+fn workers_answer_only_the_load_balancer(cloud: &Cloud, api: &Api) {
+    let addresses = cloud.instances_of(ALPHA, "worker", "running", "PrivateIpAddress");
+    assert_eq!(addresses.len(), 3, "{addresses:?}");
+    for address in addresses {
+        let ask =
+            |path: &str| api.client.get(format!("http://{address}:8080{path}")).send().expect("an answer");
+        assert_eq!(ask("/healthcheck").status(), 200);
+        let refused = ask("/checkamount");
+        assert_eq!(refused.status(), 403);
+        let body: Value = refused.json().expect("JSON");
+        assert_eq!(body["error"], "direct_traffic", "{body}");
+    }
+    assert_eq!(api.get("/checkamount").status(), 200);
 }
 
 fn signups_are_spread_over_workers(cloud: &Cloud, api: &Api) {

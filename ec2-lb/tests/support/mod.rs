@@ -132,6 +132,15 @@ impl Lb {
         Self::launch(with(limits), Channel(seen), source, None).await
     }
 
+    /// A load balancer with an address of its own.
+    pub async fn start_at(listen: SocketAddr, workers: &[&FakeWorker]) -> Self {
+        let listed: Vec<_> = workers.iter().map(|worker| (worker.id.as_str(), worker.addr)).collect();
+        let (source, seen) = watch::channel(Some(registry(1, &listed)));
+        let lb = Self::launch_at(listen, with(Limits::default()), Channel(seen), source, None).await;
+        lb.knows(1).await;
+        lb
+    }
+
     pub async fn with_source(limits: Limits, source: impl RegistrySource) -> Self {
         Self::launch(with(limits), source, watch::Sender::new(None), None).await
     }
@@ -154,7 +163,18 @@ impl Lb {
         source: watch::Sender<Option<Registry>>,
         tls: Option<CertificateSource>,
     ) -> Self {
-        let plain = listen::bind("127.0.0.1:0".parse().expect("valid"), 2).expect("a free port");
+        let listen = "127.0.0.1:0".parse().expect("valid");
+        Self::launch_at(listen, config, from, source, tls).await
+    }
+
+    async fn launch_at(
+        listen: SocketAddr,
+        config: Config,
+        from: impl RegistrySource,
+        source: watch::Sender<Option<Registry>>,
+        tls: Option<CertificateSource>,
+    ) -> Self {
+        let plain = listen::bind(listen, 2).expect("a free port");
         let admin = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let (addr, admin_addr) = (plain[0].local_addr().expect("bound"), admin.local_addr().expect("bound"));
         let (stop, stopped) = oneshot::channel::<()>();
@@ -262,6 +282,8 @@ pub async fn collect(response: Response<Incoming>) -> Answer {
 /// A request as a worker saw it.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    /// The other end of the connection.
+    pub from: SocketAddr,
     pub method: Method,
     pub path: String,
     pub headers: HeaderMap,
@@ -397,7 +419,7 @@ where
     H: Fn(Seen) -> F + Send + Sync + 'static,
 {
     let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
+    while let Ok((stream, from)) = listener.accept().await {
         let (shared, handle) = (Arc::clone(&shared), Arc::clone(&handle));
         connections.spawn(async move {
             let is_counted = AtomicUsize::new(0);
@@ -408,7 +430,7 @@ where
                     return ok("ok");
                 }
                 let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-                let seen = Seen { method: parts.method, path, headers: parts.headers, body };
+                let seen = Seen { from, method: parts.method, path, headers: parts.headers, body };
                 shared.seen.lock().expect("not poisoned").push(seen.clone());
                 if is_counted.fetch_add(1, Ordering::Relaxed) == 0 {
                     shared.connections.fetch_add(1, Ordering::Relaxed);

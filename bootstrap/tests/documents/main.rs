@@ -1,0 +1,5 @@
+//! Commands that change what a stack keeps in S3, against a real S3 API, cut after every single call.
+
+mod migrate_profile;
+mod session_keys;
+mod support;
