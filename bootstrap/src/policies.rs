@@ -41,6 +41,7 @@ pub fn worker(names: &Names) -> Value {
         json!({
             "Sid": "ReadFleet", "Effect": "Allow", "Action": "s3:GetObject",
             "Resource": [format!("{control}/desired-count"), format!("{control}/fleet/registry.json"),
+                         format!("{control}/fleet/state.json"),
                          format!("{control}/secrets/*"), format!("{control}/artifacts/*")]
         }),
         json!({
