@@ -50,13 +50,19 @@
 
   // --- The parts of the picture ------------------------------------------------------------------
 
+  // Being healthy needs no reason.
+  function explained(row) {
+    const why = row.reason ?? (row.state.tone === "ok" ? null : row.state.meaning);
+    return why === null ? [] : [element("small", {}, why)];
+  }
+
   function drawWorkers(picture, now) {
     const rows = picture.workers.map((row) => {
       const release = element("td", {}, row.release === null ? "–" : element("code", {}, row.release));
       if (row.version !== null) release.append(element("small", {}, "version " + row.version));
       return element("tr", {},
         element("td", {}, row.id === null ? element("span", { class: "muted" }, "no id yet") : element("code", {}, row.id)),
-        element("td", {}, state(row.state), element("small", {}, row.reason ?? row.state.meaning)),
+        element("td", {}, state(row.state), ...explained(row)),
         element("td", {}, spoken(now - new Date(row.since))),
         element("td", {}, row.is_registered ? "yes" : "no"),
         element("td", {}, row.zone ?? "–"),
@@ -102,12 +108,29 @@
 
   // --- The chart ----------------------------------------------------------------------------------
 
-  const samples = [];
+  // Kept for as long as the tab is: setting the amount loads the page again.
+  const KEPT = "vigia-samples";
+  const samples = kept();
+
+  function kept() {
+    const isCount = (number) => Number.isInteger(number) && number >= 0;
+    const isSample = (s) => isCount(s.at) && isCount(s.desired) && isCount(s.healthy) && s.at <= Date.now();
+    try {
+      return JSON.parse(sessionStorage.getItem(KEPT) ?? "[]").filter(isSample);
+    } catch {
+      return [];
+    }
+  }
 
   function sample(picture, at) {
     if (picture.desired === null || picture.healthy === null) return;
     samples.push({ at, desired: picture.desired, healthy: picture.healthy });
     while (samples[0].at < at - CHART_SPAN) samples.shift();
+    try {
+      sessionStorage.setItem(KEPT, JSON.stringify(samples));
+    } catch {
+      // A browser that keeps nothing: the chart begins anew with each page.
+    }
   }
 
   function shape(name, attributes, text) {
@@ -119,9 +142,11 @@
 
   function drawChart() {
     if (samples.length === 0) return;
-    const section = find("chart");
-    section.hidden = false;
-    const svg = section.querySelector("svg");
+    const svg = find("chart").querySelector("svg");
+    if (svg.hasAttribute("hidden")) {
+      svg.removeAttribute("hidden");
+      svg.previousElementSibling.remove();
+    }
     const [width, height] = [Math.max(240, svg.clientWidth), svg.clientHeight || 240];
     const box = { left: 34, right: width - 10, top: 12, bottom: height - 26 };
     const last = samples[samples.length - 1];

@@ -57,7 +57,7 @@ pub fn error(status: StatusCode, message: &str, area: Area) -> Page {
             section.card.narrow {
                 p.muted { "Error " (status.as_u16()) }
                 h1 { (reason) }
-                p { (capitalised(message)) "." }
+                p { (with_code(&capitalised(message))) "." }
                 p { a.button.quiet href=(href) { (back) } }
             }
         },
@@ -109,6 +109,15 @@ fn spoken(age: SignedDuration) -> String {
     let unit = if age.as_hours() > 0 { Unit::Minute } else { Unit::Second };
     let whole = age.max(SignedDuration::ZERO).round(unit).unwrap_or(age);
     format!("{whole:#}")
+}
+
+/// What stands between backticks, as in our messages, is code.
+fn with_code(text: &str) -> Markup {
+    html! {
+        @for (n, part) in text.split('`').enumerate() {
+            @if n % 2 == 1 { code { (part) } } @else { (part) }
+        }
+    }
 }
 
 fn capitalised(text: &str) -> String {

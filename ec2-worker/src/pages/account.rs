@@ -52,12 +52,9 @@ pub fn signed_up(login: &str) -> Page {
     page(
         "Signed up",
         &html! {
-            div {
+            section.card.narrow {
                 h1 { "Signed up" }
-                p.lead { "The account " strong { (login) } " is ready." }
-            }
-            section.card.narrow aria-labelledby="signin" {
-                h2 #signin { "Sign in" }
+                p { "The account " strong { (login) } " is ready. Sign in with it:" }
                 form.fields method="post" action="/signin" {
                     (login_field("signin-login", Some(login)))
                     (password_field("signin-password", "password", "Password", "current-password", None))

@@ -51,14 +51,16 @@ pub fn dashboard(picture: &Picture, directory: &Directory, access: &Access) -> P
                 h1 { "Dashboard" }
                 p.lead #live-status role="status" { "As of " (time(picture.at)) " UTC." }
             }
-            div #live-problems { (problems(&picture.fleet.problems)) }
+            div.notes #live-problems { (problems(&picture.fleet.problems)) }
             (figures(picture))
-            (chart())
-            (workers(picture))
-            div.cards {
-                (held(&picture.fleet.held))
-                (amount(picture))
+            div.beside {
+                (chart())
+                div.stack {
+                    (amount(picture))
+                    (held(&picture.fleet.held))
+                }
             }
+            (workers(picture))
             (events(picture))
             (users(directory))
         },
@@ -77,11 +79,11 @@ fn figures(picture: &Picture) -> Markup {
     let rates = &picture.rates;
     html! {
         div.figures {
-            (figure("desired", "Desired workers", &shown(desired), "", None))
-            (figure("healthy", "Healthy workers", &shown(healthy), "get requests", Some(if is_complete { Tone::Ok } else { Tone::Warn })))
-            (figure("requests", "Requests a second", &format!("{:.1}", rates.requests_per_second), "", None))
-            (figure("signins", "Sign-ins a minute", &rates.sign_ins_per_minute.to_string(), "", None))
-            (figure("refused", "Refused a minute", &rates.refused_per_minute.to_string(), "", None))
+            (figure("desired", "Desired", &shown(desired), None))
+            (figure("healthy", "Healthy", &shown(healthy), Some(if is_complete { Tone::Ok } else { Tone::Warn })))
+            (figure("requests", "Requests / s", &format!("{:.1}", rates.requests_per_second), None))
+            (figure("signins", "Sign-ins / min", &rates.sign_ins_per_minute.to_string(), None))
+            (figure("refused", "Refused / min", &rates.refused_per_minute.to_string(), None))
         }
         p.muted #live-rates {
             small { "Requests and sign-ins are those of the worker that answered, " code { (picture.worker) } ", within the last minute." }
@@ -89,12 +91,11 @@ fn figures(picture: &Picture) -> Markup {
     }
 }
 
-fn figure(id: &str, name: &str, value: &str, hint: &str, tone: Option<Tone>) -> Markup {
+fn figure(id: &str, name: &str, value: &str, tone: Option<Tone>) -> Markup {
     html! {
         div.figure.(tone.map_or("", class)) id={ "live-" (id) } {
             span.name { (name) }
             span.value { (value) }
-            @if !hint.is_empty() { small { (hint) } }
         }
     }
 }
@@ -105,12 +106,13 @@ fn shown<T: ToString>(number: Option<T>) -> String {
 
 fn chart() -> Markup {
     html! {
-        section.card #live-chart hidden aria-labelledby="chart" {
+        section.card #live-chart aria-labelledby="chart" {
             header {
                 h2 #chart { "Desired and healthy" }
                 p.legend { span.healthy { "healthy" } span.desired { "desired" } }
             }
-            svg.chart role="img" aria-label="The number of workers since this page was opened" {}
+            p.muted { "The chart needs JavaScript; all the rest of this page does not." }
+            svg.chart hidden role="img" aria-label="The number of workers since this page was opened" {}
         }
     }
 }
@@ -150,7 +152,7 @@ fn worker(row: &Row, now: Timestamp) -> Markup {
             td { @match &row.id { Some(id) => code { (id) }, None => span.muted { "no id yet" } } }
             td {
                 (state(row.state))
-                small { (row.reason.as_deref().unwrap_or(row.state.meaning)) }
+                @if let Some(why) = explained(row) { small { (why) } }
             }
             td { (spoken(now.duration_since(row.since))) }
             td { (if row.is_registered { "yes" } else { "no" }) }
@@ -162,6 +164,11 @@ fn worker(row: &Row, now: Timestamp) -> Markup {
             }
         }
     }
+}
+
+/// Why a row is as it is; being healthy needs no reason.
+fn explained(row: &Row) -> Option<&str> {
+    row.reason.as_deref().or((row.state.tone != Tone::Ok).then_some(row.state.meaning))
 }
 
 fn state(state: State) -> Markup {
@@ -215,7 +222,7 @@ fn amount(picture: &Picture) -> Markup {
                 }
                 button { "Set" }
             }
-            small #amount-hint { "From 1 to " (DesiredCount::MAX) ". The fleet follows within half a minute; surplus workers end their requests first." }
+            small #amount-hint { "From 1 to " (DesiredCount::MAX) ". The fleet follows within half a minute." }
         }
     }
 }
@@ -227,12 +234,14 @@ fn events(picture: &Picture) -> Markup {
                 h2 #events { "What the reconciler did" }
                 p.muted { "newest first, UTC" }
             }
-            ol.list.events #live-events tabindex="0" role="region" aria-labelledby="events" {
-                @if picture.fleet.events.is_empty() { li.muted { "Nothing yet." } }
-                @for event in &picture.fleet.events {
-                    li {
-                        time datetime=(event.at) title=(event.at) { (event.at.strftime("%H:%M:%S")) }
-                        span { (event.text) }
+            div.events tabindex="0" role="region" aria-labelledby="events" {
+                ol.list #live-events {
+                    @if picture.fleet.events.is_empty() { li.muted { "Nothing yet." } }
+                    @for event in &picture.fleet.events {
+                        li {
+                            time datetime=(event.at) title=(event.at) { (event.at.strftime("%H:%M:%S")) }
+                            span { (event.text) }
+                        }
                     }
                 }
             }
