@@ -225,6 +225,13 @@ mod tests {
     }
 
     #[test]
+    fn workers_may_read_what_the_dashboard_shows() {
+        for key in [fleet::keys::STATE, fleet::keys::REGISTRY, fleet::keys::DESIRED_COUNT] {
+            assert!(may_get(&worker(&names("a")), key), "{key}");
+        }
+    }
+
+    #[test]
     fn the_load_balancer_reads_no_secret() {
         assert!(!load_balancer(&names("a")).to_string().contains("secrets"));
     }

@@ -2,12 +2,16 @@
 
 use axum::body::Body;
 use axum::http::{Method, Request};
+use axum::response::IntoResponse as _;
+use ec2_worker::client::Transport;
+use ec2_worker::cookies::{KeyRing, Kind};
 use ec2_worker::{app, secrets};
 use fleet::{Profile, keys};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{ADMIN_TOKEN, Http, PASSWORD, Reply, Stack, WORKER, escape, registry};
+use crate::support::{ADMIN_TOKEN, Http, PASSWORD, Reply, Stack, WORKER, escape, key_ring, registry};
 
 const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
@@ -123,6 +127,37 @@ async fn another_site_cannot_use_the_cookie() {
     for site in ["same-origin", "none"] {
         let headers = [("cookie", &*cookie), ("sec-fetch-site", site)];
         assert_eq!(http.with(Method::GET, "/admin/fleet", &headers).await.status, 200, "{site}");
+    }
+}
+
+#[tokio::test]
+async fn the_session_ends_by_age_and_by_idleness_and_is_renewed_in_between() {
+    let stack = Stack::new().await;
+    let http = stack.client(Profile::Secure).await;
+    let ring = KeyRing::from_json(key_ring("k1", &["k1"]).as_bytes()).expect("the stack's ring");
+    let mut token = data_encoding::HEXLOWER.encode(&Sha256::digest(Sha256::digest(ADMIN_TOKEN)));
+    token.truncate(16);
+    let ago = |minutes| Timestamp::now() - SignedDuration::from_mins(minutes);
+    for (age, idle, status, is_renewed) in [
+        (0, 0, 200, false),
+        (30, 2, 200, true),
+        (59, 14, 200, true),
+        (30, 15, 401, false),
+        (60, 0, 401, false),
+    ] {
+        let content = json!({"token": token, "iat": ago(age), "seen": ago(idle)});
+        let sealed = ring.seal(Kind::Admin, Transport::Plain, &content).into_response();
+        let set = sealed.headers()["set-cookie"].to_str().expect("ASCII");
+        let cookie = set.split(';').next().expect("name=value").to_owned();
+        for path in ["/admin", "/admin/fleet"] {
+            let reply = page(&http, path, &cookie).await;
+            assert_eq!(reply.status, status, "{path}: {age} min old, idle for {idle}");
+            assert_eq!(reply.headers.contains_key("set-cookie"), is_renewed, "{path}: {age}, {idle}");
+            if is_renewed {
+                assert!(reply.header("set-cookie").contains("; HttpOnly; SameSite=Strict"), "{reply:?}");
+                assert_eq!(http.with_cookie("/admin/fleet", &reply.cookie()).await.status, 200);
+            }
+        }
     }
 }
 
