@@ -51,9 +51,9 @@ def listen(page: Page) -> list[str]:
     page.on("pageerror", lambda error: found.append(f"script: {error}"))
 
     def said(message) -> None:
-        # A refusal that is part of the story: a page with status 401 or 404.
-        is_status = message.text.startswith("Failed to load resource: the server responded with a status of 40")
-        if message.type in ("error", "warning") and not is_status:
+        # Refusals that are part of the story.
+        is_told = any(f"with a status of {status}" in message.text for status in (401, 404, 503))
+        if message.type in ("error", "warning") and not is_told:
             found.append(f"console: {message.text}")
 
     page.on("console", said)
@@ -147,6 +147,7 @@ def the_operator_sets_the_amount_and_watches(page: Page) -> None:
     page.get_by_role("button", name="Search").click()
     expect(page.locator("#users .names li")).to_have_text([LOGIN])
     without_javascript(page)
+    the_dashboard_says_what_is_wrong(page)
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("Admin token")).to_be_visible()
 
@@ -190,6 +191,38 @@ def without_javascript(page: Page) -> None:
     expect(view.locator("#live-workers .state")).to_have_text(["healthy"] * 4)
     expect(view.get_by_text("The chart needs JavaScript")).to_be_visible()
     plain.close()
+
+
+def the_dashboard_says_what_is_wrong(page: Page) -> None:
+    polls, status = "**/admin/fleet", page.locator("#live-status")
+    page.route(polls, lambda route: route.fulfill(status=503, json={}))
+    expect(status).to_contain_text("No answer since")
+    page.unroute(polls)
+    expect(status).to_contain_text("Live.")
+
+    evil = "<img src=x onerror='document.title = 1'>"
+
+    def spoil(route) -> None:
+        answer = route.fetch()
+        picture = answer.json()
+        picture["events"].insert(0, {"at": picture["at"], "text": evil})
+        picture["held"] = picture["problems"] = [evil]
+        picture["workers"][0] |= {"release": evil, "version": evil, "zone": evil, "reason": evil}
+        route.fulfill(response=answer, json=picture)
+
+    page.route(polls, spoil)
+    for part in ("events", "held", "problems", "workers"):
+        expect(page.locator(f"#live-{part}")).to_contain_text(evil)
+    assert page.locator("main img").count() == 0, "what comes from the fleet became markup"
+    page.unroute(polls)
+    expect(page.locator("#live-events")).not_to_contain_text(evil)
+
+    kept = page.context.cookies()
+    page.context.clear_cookies(name="vigia_admin")
+    expect(status).to_contain_text("The session has ended.")
+    page.context.add_cookies(kept)
+    status.get_by_role("link", name="Sign in again").click()
+    expect(status).to_contain_text("Live.")
 
 
 def pages_fit_a_phone(page: Page) -> None:
