@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help local local-url local-token local-status local-kill local-down local-reset \
-        deploy status scale url token destroy release-artifacts test contract check fmt build venv \
+        deploy status scale url token destroy release-artifacts test contract check fmt build venv browser \
         bench sim sim-latency sim-mutants bench-reconciler
 
 # --- Parameters -----------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ destroy: build ## Remove the stack with all its users: make destroy [YES=1]
 	@$(BOOTSTRAP) destroy $(if $(YES),--yes)
 
 # --- Development ----------------------------------------------------------------------------------
-test: venv build ## Run all tests; no AWS account needed
+test: venv browser build ## Run all tests; no AWS account needed
 	@cargo test --workspace
 
 # The tool is not among the emulators' packages: it is large, and nothing else needs it.
@@ -258,6 +258,25 @@ $(VENV)/.installed: local-cloud/requirements.txt
 	  fi; \
 	fi
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r local-cloud/requirements.txt >&2
+	@touch $@
+
+# The pages are tried in a browser: Debian's, driven by Playwright. Where it cannot be installed, that
+# one test says that it was not run.
+browser: $(VENV)/.browser ## Install what the test of the pages in a browser needs
+	@if ! command -v chromium >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing chromium (once, about a minute)" >&2; \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	      apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } >&2 \
+	      || echo "warning: chromium cannot be installed; the pages are not tried in a browser" >&2; \
+	  else \
+	    echo "warning: chromium is missing; the pages are not tried in a browser" >&2; \
+	    echo "  Install it (Debian: apt-get install chromium) and try again." >&2; \
+	  fi; \
+	fi
+
+$(VENV)/.browser: $(VENV)/.installed bootstrap/tests/browser/requirements.txt
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r bootstrap/tests/browser/requirements.txt >&2
 	@touch $@
 
 help: ## List the targets

@@ -42,7 +42,8 @@ pub fn worker(names: &Names) -> Value {
         json!({
             "Sid": "ReadFleet", "Effect": "Allow", "Action": "s3:GetObject",
             "Resource": [format!("{control}/desired-count"), format!("{control}/fleet/registry.json"),
-                         format!("{control}/fleet/state.json"), format!("{control}/secrets/*"), format!("{control}/artifacts/*")]
+                         format!("{control}/fleet/state.json"), format!("{control}/secrets/*"),
+                         format!("{control}/artifacts/*")]
         }),
         json!({
             "Sid": "SetAmount", "Effect": "Allow", "Action": "s3:PutObject",

@@ -1,15 +1,36 @@
-//! Who may see the users and set the desired count.
+//! Who may see the users and the fleet, and set the desired count.
 //!
 //! Secure: whoever has the admin token, of which only the SHA-256 is stored. A fast hash is right
 //! here: the token is 256 random bits, which nobody guesses. Classic: everybody, as in the original.
+//!
+//! A program sends the token with each request. A browser sends it once and gets a sealed cookie,
+//! which is bound to the token: when the token changes, the cookies of the old one open nothing.
+//!
+//! | limit of the cookie | value | why |
+//! |---|---|---|
+//! | absolute | 1 h from signing in | an open dashboard asks all the time and is never idle |
+//! | idle | 15 min since it was issued | an unattended browser whose page is closed |
+//! | re-issue | when older than 1 min | bounds how early an active operator can be idled out |
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum_extra::extract::cookie::PrivateCookieJar;
 use fleet::Profile;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::ApiError;
+use crate::client::{Client, Transport};
+use crate::cookies::{KeyRing, Kind};
+use crate::secrets::Secrets;
+use crate::{ApiError, Worker, audit};
+
+const ABSOLUTE: SignedDuration = SignedDuration::from_hours(1);
+const IDLE: SignedDuration = SignedDuration::from_mins(15);
+const REISSUE: SignedDuration = SignedDuration::from_mins(1);
+/// How far another worker's clock may be ahead of ours.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdminTokenHash([u8; 32]);
@@ -18,9 +39,40 @@ pub struct AdminTokenHash([u8; 32]);
 #[error("is not the hexadecimal SHA-256 of a token")]
 pub struct AdminTokenHashError;
 
+/// The content of the admin cookie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminSession {
+    /// Names the token that it was made with.
+    token: String,
+    /// When the operator signed in.
+    iat: Timestamp,
+    /// When the cookie was last issued.
+    seen: Timestamp,
+}
+
+/// What lets a request in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Classic.
+    Open,
+    Token,
+    Session(AdminSession),
+}
+
 impl AdminTokenHash {
     pub fn of(token: &str) -> Self {
         Self(Sha256::digest(token.as_bytes()).into())
+    }
+
+    fn is_of(&self, token: &str) -> bool {
+        Self::of(token).0.ct_eq(&self.0).into()
+    }
+
+    /// A name for the token: a hash of the hash, so that the cookie holds nothing to try tokens on.
+    fn name(&self) -> String {
+        let mut name = data_encoding::HEXLOWER.encode(&Sha256::digest(self.0));
+        name.truncate(16);
+        name
     }
 
     /// Reads the object, forgiving white space around it.
@@ -32,20 +84,76 @@ impl AdminTokenHash {
 }
 
 /// Passes the administrator on, and everybody in classic.
-pub fn require(
-    profile: Profile,
-    configured: Option<&AdminTokenHash>,
-    headers: &HeaderMap,
-) -> Result<(), ApiError> {
-    match profile {
-        Profile::Classic => Ok(()),
-        Profile::Secure => {
-            let expected = configured.ok_or(ApiError::AdminNotConfigured)?;
-            let token = bearer_token(headers).ok_or(ApiError::AdminOnly)?;
-            let is_admin = bool::from(AdminTokenHash::of(token).0.ct_eq(&expected.0));
-            if is_admin { Ok(()) } else { Err(ApiError::AdminOnly) }
-        }
+pub fn require(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<Access, ApiError> {
+    let access = judge(worker.profile, &worker.secrets(), client.transport, headers, Timestamp::now());
+    // Whoever brings nothing has only found the door.
+    if matches!(access, Err(ApiError::AdminOnly)) && headers.contains_key(AUTHORIZATION) {
+        audit::admin_refused(client);
     }
+    access
+}
+
+/// A session for whoever gives the token.
+pub fn sign_in(worker: &Worker, token: &str) -> Result<AdminSession, ApiError> {
+    let secrets = worker.secrets();
+    let expected = secrets.admin.as_ref().ok_or(ApiError::AdminNotConfigured)?;
+    if expected.is_of(token) {
+        Ok(AdminSession::begin(expected, Timestamp::now()))
+    } else {
+        Err(ApiError::AdminOnly)
+    }
+}
+
+impl AdminSession {
+    fn begin(token: &AdminTokenHash, now: Timestamp) -> Self {
+        Self { token: token.name(), iat: now, seen: now }
+    }
+
+    /// The session with a fresh idle time, when it is time to issue it again.
+    pub fn renewed(&self, now: Timestamp) -> Option<Self> {
+        (now.duration_since(self.seen) >= REISSUE).then(|| Self { seen: now, ..self.clone() })
+    }
+
+    /// The `Set-Cookie` of the session.
+    pub fn seal(&self, ring: &KeyRing, transport: Transport) -> PrivateCookieJar {
+        ring.seal(Kind::Admin, transport, self)
+    }
+
+    fn is_current(&self, now: Timestamp) -> bool {
+        let since_sign_in = now.duration_since(self.iat);
+        let since_seen = now.duration_since(self.seen);
+        let from_the_future = since_sign_in < -CLOCK_SKEW || since_seen < -CLOCK_SKEW;
+        !from_the_future && since_sign_in < ABSOLUTE && since_seen < IDLE
+    }
+}
+
+fn judge(
+    profile: Profile,
+    secrets: &Secrets,
+    transport: Transport,
+    headers: &HeaderMap,
+    now: Timestamp,
+) -> Result<Access, ApiError> {
+    if profile == Profile::Classic {
+        return Ok(Access::Open);
+    }
+    let expected = secrets.admin.as_ref().ok_or(ApiError::AdminNotConfigured)?;
+    if headers.contains_key(AUTHORIZATION) {
+        let is_admin = bearer_token(headers).is_some_and(|token| expected.is_of(token));
+        return if is_admin { Ok(Access::Token) } else { Err(ApiError::AdminOnly) };
+    }
+    let session: AdminSession =
+        secrets.ring.open(Kind::Admin, transport, headers).ok_or(ApiError::AdminOnly)?;
+    if session.token != expected.name() || !session.is_current(now) {
+        return Err(ApiError::AdminOnly);
+    }
+    // No other site can add a token to a request. A cookie is added by the browser itself.
+    if is_of_own_site(headers) { Ok(Access::Session(session)) } else { Err(ApiError::CrossSite) }
+}
+
+/// Whether the browser says that our own page or the address bar led here; programs say nothing.
+fn is_of_own_site(headers: &HeaderMap) -> bool {
+    headers.get_all("sec-fetch-site").into_iter().all(|site| site == "same-origin" || site == "none")
 }
 
 fn bearer_token(headers: &HeaderMap) -> Option<&str> {
@@ -55,33 +163,104 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use axum::http::header::SET_COOKIE;
+    use axum::http::{HeaderName, HeaderValue};
+    use axum::response::IntoResponse as _;
+    use base64::Engine as _;
 
     use super::*;
 
-    fn ask(authorization: Option<&str>, configured: Option<&AdminTokenHash>) -> Result<(), ApiError> {
-        let value = authorization.map(|text| HeaderValue::from_str(text).expect("a header value"));
-        let headers = value.map(|value| (AUTHORIZATION, value)).into_iter().collect();
-        require(Profile::Secure, configured, &headers)
+    const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
+
+    fn secrets(token: Option<&str>) -> Secrets {
+        let key = base64::engine::general_purpose::STANDARD.encode([7; 64]);
+        let ring = format!(r#"{{"active":"k1","keys":[{{"kid":"k1","key":"{key}"}}]}}"#);
+        Secrets {
+            ring: KeyRing::from_json(ring.as_bytes()).expect("a ring"),
+            admin: token.map(AdminTokenHash::of),
+        }
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header value"))
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    fn ask(secrets: &Secrets, pairs: &[(&'static str, &str)]) -> Result<Access, ApiError> {
+        judge(Profile::Secure, secrets, Transport::Plain, &headers(pairs), NOW)
+    }
+
+    fn cookie(session: &AdminSession) -> String {
+        let response = session.seal(&secrets(None).ring, Transport::Plain).into_response();
+        let set = response.headers()[SET_COOKIE].to_str().expect("ASCII");
+        set.split(';').next().expect("name=value").to_owned()
+    }
+
+    fn session() -> AdminSession {
+        AdminSession::begin(&AdminTokenHash::of("t0ken"), NOW)
     }
 
     #[test]
     fn only_the_token_opens() {
-        let hash = AdminTokenHash::of("t0ken");
+        let secrets = secrets(Some("t0ken"));
         for good in ["Bearer t0ken", "bearer t0ken", "BEARER  t0ken"] {
-            assert!(ask(Some(good), Some(&hash)).is_ok(), "{good}");
+            assert_eq!(ask(&secrets, &[("authorization", good)]).ok(), Some(Access::Token), "{good}");
         }
-        for bad in
-            [None, Some("t0ken"), Some("Basic t0ken"), Some("Bearer"), Some("Bearer t0kem"), Some("Bearer ")]
-        {
-            assert!(matches!(ask(bad, Some(&hash)), Err(ApiError::AdminOnly)), "{bad:?}");
+        for bad in ["t0ken", "Basic t0ken", "Bearer", "Bearer t0kem", "Bearer "] {
+            let answer = ask(&secrets, &[("authorization", bad)]);
+            assert!(matches!(answer, Err(ApiError::AdminOnly)), "{bad}");
         }
+        assert!(matches!(ask(&secrets, &[]), Err(ApiError::AdminOnly)));
     }
 
     #[test]
     fn no_token_is_configured_means_nobody() {
-        assert!(matches!(ask(Some("Bearer t0ken"), None), Err(ApiError::AdminNotConfigured)));
-        assert!(require(Profile::Classic, None, &HeaderMap::new()).is_ok(), "classic is open");
+        let (none, cookie) = (secrets(None), cookie(&session()));
+        for pair in [("authorization", "Bearer t0ken"), ("cookie", &*cookie)] {
+            assert!(matches!(ask(&none, &[pair]), Err(ApiError::AdminNotConfigured)));
+        }
+        let classic = judge(Profile::Classic, &none, Transport::Plain, &HeaderMap::new(), NOW);
+        assert_eq!(classic.ok(), Some(Access::Open), "classic is open");
+    }
+
+    #[test]
+    fn a_session_is_for_the_token_it_was_made_with() {
+        let cookie = cookie(&session());
+        let with = |token| ask(&secrets(Some(token)), &[("cookie", &cookie)]);
+        assert_eq!(with("t0ken").ok(), Some(Access::Session(session())));
+        assert!(matches!(with("another"), Err(ApiError::AdminOnly)));
+        let both = [("cookie", cookie.as_str()), ("authorization", "Bearer wrong")];
+        assert!(ask(&secrets(Some("t0ken")), &both).is_err(), "a wrong token is not made good by a cookie");
+    }
+
+    #[test]
+    fn a_session_counts_on_our_own_pages_only() {
+        let (secrets, cookie) = (secrets(Some("t0ken")), cookie(&session()));
+        for (site, is_let_in) in
+            [("same-origin", true), ("none", true), ("same-site", false), ("cross-site", false), ("", false)]
+        {
+            let answer = ask(&secrets, &[("cookie", &cookie), ("sec-fetch-site", site)]);
+            assert_eq!(answer.is_ok(), is_let_in, "{site}");
+            let answer = ask(&secrets, &[("authorization", "Bearer t0ken"), ("sec-fetch-site", site)]);
+            assert!(answer.is_ok(), "no other site can send a token: {site}");
+        }
+    }
+
+    #[test]
+    fn sessions_end_by_age_and_by_idleness() {
+        let minutes = SignedDuration::from_mins;
+        for (age, idle, is_current) in
+            [(0, 0, true), (14, 14, true), (15, 15, false), (59, 1, true), (60, 0, false), (-2, -2, false)]
+        {
+            let session = AdminSession { iat: NOW - minutes(age), seen: NOW - minutes(idle), ..session() };
+            let answer = ask(&secrets(Some("t0ken")), &[("cookie", &cookie(&session))]);
+            assert_eq!(answer.is_ok(), is_current, "{age} min old, idle for {idle}");
+        }
+        assert_eq!(session().renewed(NOW + SignedDuration::from_secs(59)), None);
+        let renewed = session().renewed(NOW + minutes(1)).expect("a minute old");
+        assert_eq!((renewed.iat, renewed.seen), (NOW, NOW + minutes(1)));
     }
 
     #[test]

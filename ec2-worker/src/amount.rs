@@ -42,7 +42,12 @@ pub async fn fetch(control: &Bucket) -> Result<Amount, ApiError> {
         control.get(keys::DESIRED_COUNT, DesiredCount::MAX_OBJECT_BYTES),
         control.get(keys::REGISTRY, Registry::MAX_BYTES),
     )?;
-    in_force(desired.as_ref().map(read), registry.as_ref().map(read_registry).transpose()?)
+    judge(desired.as_ref(), registry.as_ref().map(read_registry).transpose()?)
+}
+
+/// What these two objects put in force.
+pub fn judge(desired: Option<&Object>, registry: Option<Registry>) -> Result<Amount, ApiError> {
+    in_force(desired.map(read), registry)
 }
 
 /// Sets the count if nobody else does so at the same moment.
@@ -79,7 +84,7 @@ fn read(object: &Object) -> Read {
     DesiredCount::from_object(&object.bytes)
 }
 
-fn read_registry(object: &Object) -> Result<Registry, ApiError> {
+pub fn read_registry(object: &Object) -> Result<Registry, ApiError> {
     serde_json::from_slice(&object.bytes).map_err(|_| {
         ApiError::NoAmount(
             format!("{} cannot be understood; the reconciler writes it anew", keys::REGISTRY).into(),

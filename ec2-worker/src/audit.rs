@@ -85,6 +85,10 @@ pub fn account_deleted(client: &Client, login: &Login) {
     event!(info, client, "account_deleted", login = login.as_str(), "a user has deleted the account");
 }
 
+pub fn admin_signed_in(client: &Client) {
+    event!(info, client, "admin_signed_in", "the operator has opened the dashboard");
+}
+
 pub fn admin_refused(client: &Client) {
     event!(warn, client, "admin_refused", "somebody without the token asked for what is the operator's");
 }

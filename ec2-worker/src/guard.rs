@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
+    STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use fleet::Profile;
 use futures::FutureExt as _;
 
-use crate::client::{Client, Peer};
+use crate::client::{Client, Peer, Transport};
 use crate::error::Shown;
 use crate::extract::prefers_html;
 use crate::{ApiError, Worker, pages};
@@ -36,18 +36,26 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROFILE: HeaderName = HeaderName::from_static("x-profile");
 
 /// `no-referrer`, because an address may contain a password.
-const HEADERS: [(HeaderName, HeaderValue); 4] = [
-    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+const HEADERS: [(HeaderName, HeaderValue); 5] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (
         CONTENT_SECURITY_POLICY,
         HeaderValue::from_static(
-            "default-src 'none'; style-src 'self' 'unsafe-inline'; form-action 'self'; \
-             frame-ancestors 'none'; base-uri 'none'",
+            "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+             img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
         ),
     ),
+    (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
+
+/// What is personal is kept nowhere; only an asset says otherwise.
+const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-store");
+
+/// Said over TLS only: over plain HTTP browsers must not listen to it. Without `includeSubDomains`,
+/// since the domain's other hosts are not ours to decide for.
+const TLS_FROM_NOW_ON: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 pub async fn envelope(State(worker): State<Worker>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
@@ -56,7 +64,13 @@ pub async fn envelope(State(worker): State<Worker>, mut request: Request, next: 
     let route = request.extensions().get::<MatchedPath>().cloned();
     let peer = request.extensions().get::<Peer>().copied();
     let is_health_check = request.uri().path() == HEALTH_CHECK;
-    let mut response = match worker.proxies.client(peer, request.headers()) {
+    let area = pages::Area::of(request.uri().path());
+    let client = worker.proxies.client(peer, request.headers());
+    let transport = client.as_ref().map_or(Transport::Plain, |client| client.transport);
+    if !is_health_check {
+        worker.stats.count_request();
+    }
+    let mut response = match client {
         None if !is_health_check => ApiError::DirectTraffic.into_response(),
         client => {
             let client = Client { request: Some(id.clone()), ..client.unwrap_or_default() };
@@ -65,10 +79,10 @@ pub async fn envelope(State(worker): State<Worker>, mut request: Request, next: 
         }
     };
     if wants_page && let Some(shown) = response.extensions_mut().remove::<Shown>() {
-        response = as_page(&shown, response);
+        response = as_page(&shown, response, area);
     }
     log(&id, &method, route.as_ref(), &response);
-    add_headers(response.headers_mut(), id, &worker);
+    add_headers(response.headers_mut(), id, &worker, transport);
     response
 }
 
@@ -113,9 +127,9 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         .unwrap_or_else(|| HeaderValue::try_from(random_id()).expect("hexadecimal digits are a header value"))
 }
 
-fn as_page(shown: &Shown, json: Response) -> Response {
+fn as_page(shown: &Shown, json: Response, area: pages::Area) -> Response {
     let (mut parts, _) = json.into_parts();
-    let page = pages::error(parts.status, &shown.message).into_response();
+    let page = pages::error(parts.status, &shown.message, area).into_response();
     parts.headers.remove(CONTENT_LENGTH);
     for (name, value) in page.headers() {
         parts.headers.insert(name, value.clone());
@@ -123,8 +137,12 @@ fn as_page(shown: &Shown, json: Response) -> Response {
     Response::from_parts(parts, page.into_body())
 }
 
-fn add_headers(headers: &mut HeaderMap, id: HeaderValue, worker: &Worker) {
+fn add_headers(headers: &mut HeaderMap, id: HeaderValue, worker: &Worker, transport: Transport) {
     headers.insert(REQUEST_ID, id);
+    headers.entry(CACHE_CONTROL).or_insert(NOT_KEPT);
+    if transport == Transport::Tls {
+        headers.insert(STRICT_TRANSPORT_SECURITY, TLS_FROM_NOW_ON);
+    }
     for (name, value) in HEADERS {
         headers.insert(name, value);
     }

@@ -11,11 +11,17 @@
 //! | `GET /protected` | the session's owner | |
 //! | `POST /signout`, `POST /signout/everywhere` | the session's owner | yes |
 //! | `POST /password`, `DELETE /account`, `POST /account/delete` | the session's owner | yes |
+//! | `GET /admin`, `GET /admin/fleet` | admin | |
+//! | `POST /admin/signin`, `POST /admin/signout` | everybody | yes |
+//! | `POST /admin/amount` | admin | yes |
+//! | `GET /assets/<name>` | everybody | |
 //!
 //! axum runs a GET handler for HEAD as well. Where GET changes something, HEAD is refused: a link
 //! checker must not sign in or scale.
 
 pub(crate) mod account;
+mod admin;
+mod assets;
 pub(crate) mod fleet;
 pub(crate) mod list;
 
@@ -43,6 +49,9 @@ pub fn app(worker: Worker) -> Router {
         .route("/account/delete", post(account::delete_account))
         .route("/setamount", get_only(fleet::set_amount_by_query))
         .route("/setamount/{amount}", get_only(fleet::set_amount_by_path))
+        .route("/admin/signin", post(admin::sign_in))
+        .route("/admin/signout", post(admin::sign_out))
+        .route("/admin/amount", post(admin::set_amount))
         .route_layer(from_fn(guard::own_site_only));
     Router::new()
         .route("/", get(account::home))
@@ -50,6 +59,9 @@ pub fn app(worker: Worker) -> Router {
         .route("/healthcheck", get(fleet::health_check))
         .route("/checkamount", get(fleet::check_amount))
         .route("/list", get(list::list))
+        .route("/admin", get(admin::page))
+        .route("/admin/fleet", get(admin::fleet))
+        .route("/assets/{name}", get(assets::asset))
         .route("/openapi.json", get(async || Json(openapi::document())))
         .merge(changing)
         .fallback(async || ApiError::NotFound)

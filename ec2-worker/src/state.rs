@@ -13,6 +13,7 @@ use crate::client::TrustedProxies;
 use crate::hash_pool::HashPool;
 use crate::limits::Limits;
 use crate::secrets::Secrets;
+use crate::stats::Stats;
 use crate::store::Bucket;
 use crate::throttle::{Gates, Throttle};
 
@@ -52,6 +53,7 @@ pub struct Shared {
     /// Who changes which user at this moment.
     pub changes: Gates,
     pub sessions: Sessions,
+    pub stats: Stats,
     attempts: Arc<Semaphore>,
     secrets: watch::Sender<Arc<Secrets>>,
     draining: watch::Sender<bool>,
@@ -73,6 +75,7 @@ impl Worker {
             sign_ups: Gates::default(),
             changes: Gates::default(),
             sessions: Sessions::default(),
+            stats: Stats::default(),
             attempts: Arc::new(Semaphore::new(MAX_ATTEMPTS as usize)),
             secrets: watch::Sender::new(Arc::new(secrets)),
             draining: watch::Sender::new(false),

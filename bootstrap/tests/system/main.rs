@@ -1,6 +1,7 @@
 //! Tests of the deployer as a program: what it refuses, and the whole system that it deploys.
 
 mod bad_input;
+mod browser;
 mod healing;
 mod profile;
 mod support;

@@ -289,7 +289,7 @@ pub(crate) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
 }
 
-fn venv() -> PathBuf {
+pub(crate) fn venv() -> PathBuf {
     workspace().join(".venv")
 }
 

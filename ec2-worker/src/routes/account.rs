@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use fleet::Profile;
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
@@ -15,6 +16,7 @@ use crate::cookies::{self, Kind};
 use crate::error::Shown;
 use crate::extract::{Credentials, FromBody, FromPath, PasswordChange, Proof, prefers_html};
 use crate::session::Session;
+use crate::stats::SignInOutcome;
 use crate::{ApiError, Worker, pages};
 
 /// Of the forms that have the password in the path (RFC 9745): since this service is not the original.
@@ -69,8 +71,8 @@ pub(crate) struct ProofBody {
 }
 
 /// `GET /`
-pub(super) async fn home() -> pages::Page {
-    pages::home()
+pub(super) async fn home(State(worker): State<Worker>) -> pages::Page {
+    pages::home(worker.profile, worker.min_password)
 }
 
 /// `POST /signup/<login>/<password>`
@@ -205,7 +207,16 @@ pub(crate) async fn protected(
         Err(error) => return Err(error),
     };
     let answer = if wants_page {
-        pages::protected(&session.login, &worker.id, session.age(now)).into_response()
+        pages::protected(&pages::Account {
+            login: &session.login,
+            worker: &worker.id,
+            age: session.age(now),
+            expires_in: session.left(now),
+            sign_ins: &[],
+            created: None,
+            can_change: worker.profile == Profile::Secure,
+        })
+        .into_response()
     } else {
         Json(Me {
             session_age_seconds: session.age(now).as_secs(),
@@ -430,7 +441,15 @@ async fn begin_session(
             Ok(signed_in)
         }
     };
-    let SignedIn { session, device } = worker.to_the_end(attempt).await?;
+    let outcome = worker.to_the_end(attempt).await;
+    match &outcome {
+        Ok(_) => worker.stats.count_sign_in(SignInOutcome::Successful),
+        Err(ApiError::WrongCredentials | ApiError::TooManyAttempts(_) | ApiError::TooManyRequests(_)) => {
+            worker.stats.count_sign_in(SignInOutcome::Refused);
+        }
+        Err(_) => {}
+    }
+    let SignedIn { session, device } = outcome?;
     let ring = &worker.secrets().ring;
     let session = session.seal(ring, transport);
     let answer = Redirect::to("/protected");

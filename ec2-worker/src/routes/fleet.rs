@@ -9,9 +9,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::amount::{self, Amount, Change};
+use crate::client::Client;
 use crate::error::Shown;
 use crate::extract::form_fields;
-use crate::{ApiError, Worker, admin};
+use crate::{ApiError, Worker, admin, audit};
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Health {
@@ -69,16 +70,17 @@ pub(crate) async fn check_amount(State(worker): State<Worker>) -> Result<Json<Am
 )]
 pub(crate) async fn set_amount_by_path(
     State(worker): State<Worker>,
+    client: Client,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Change>, ApiError> {
     if query.is_some() {
-        require_admin(&worker, &headers)?;
+        admin::require(&worker, &client, &headers)?;
         return Err(ApiError::bad_request("give the number in the path or in the query, not in both"));
     }
     let given = path.ok().map(|Path(text)| text);
-    set(&worker, &headers, given.as_deref()).await
+    set(&worker, &client, &headers, given.as_deref()).await
 }
 
 /// `GET /setamount?amount=<n>`
@@ -100,15 +102,21 @@ pub(crate) async fn set_amount_by_path(
 )]
 pub(crate) async fn set_amount_by_query(
     State(worker): State<Worker>,
+    client: Client,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Change>, ApiError> {
     let given = form_fields(query.as_deref().unwrap_or_default(), ["amount"]).and_then(|[amount]| amount);
-    set(&worker, &headers, given.as_deref()).await
+    set(&worker, &client, &headers, given.as_deref()).await
 }
 
-async fn set(worker: &Worker, headers: &HeaderMap, given: Option<&str>) -> Result<Json<Change>, ApiError> {
-    require_admin(worker, headers)?;
+async fn set(
+    worker: &Worker,
+    client: &Client,
+    headers: &HeaderMap,
+    given: Option<&str>,
+) -> Result<Json<Change>, ApiError> {
+    admin::require(worker, client, headers)?;
     let given = given.ok_or_else(|| {
         ApiError::bad_request(format!(
             "say how many workers there should be, from 1 to {}: /setamount/3 or /setamount?amount=3",
@@ -117,14 +125,6 @@ async fn set(worker: &Worker, headers: &HeaderMap, given: Option<&str>) -> Resul
     })?;
     let desired = DesiredCount::at_least_one(given).map_err(ApiError::Amount)?;
     let change = amount::set(&worker.control, desired).await?;
-    tracing::info!(
-        desired = change.desired.get(),
-        previous = change.previous.map(DesiredCount::get),
-        "the desired count is set"
-    );
+    audit::amount_set(client, change.desired.get(), change.previous.map(DesiredCount::get));
     Ok(Json(change))
-}
-
-fn require_admin(worker: &Worker, headers: &HeaderMap) -> Result<(), ApiError> {
-    admin::require(worker.profile, worker.secrets().admin.as_ref(), headers)
 }

@@ -15,6 +15,7 @@ use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::client::Client;
 use crate::error::Shown;
 use crate::extract::{form_fields, prefers};
 use crate::user::{self, User};
@@ -146,10 +147,11 @@ fn cell(text: &str) -> String {
 )]
 pub(crate) async fn list(
     State(worker): State<Worker>,
+    client: Client,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    admin::require(worker.profile, worker.secrets().admin.as_ref(), &headers)?;
+    admin::require(&worker, &client, &headers)?;
     let query = Query::parse(&worker, query.as_deref().unwrap_or_default())?;
     let format = Format::of(&headers, query.fields);
     let mut rows = Box::pin(rows(worker, query).peekable());

@@ -63,6 +63,8 @@ async fn a_method_that_is_not_declared_is_405_with_the_ones_that_are() {
         (Method::GET, "/signout", "POST"),
         (Method::POST, "/protected", "GET,HEAD"),
         (Method::POST, "/", "GET,HEAD"),
+        (Method::GET, "/admin/amount", "POST"),
+        (Method::POST, "/admin/fleet", "GET,HEAD"),
         (Method::OPTIONS, "/setamount/5", "GET"),
         (Method::TRACE, "/signup/ana/password", "POST"),
     ];
@@ -78,7 +80,7 @@ async fn a_method_that_is_not_declared_is_405_with_the_ones_that_are() {
 async fn unknown_addresses_are_404() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
-    for path in ["/nothing", "/signin/a/b/c", "/signup/a", "/healthcheck/", "/admin"] {
+    for path in ["/nothing", "/signin/a/b/c", "/signup/a", "/healthcheck/", "/admin/x", "/assets/x"] {
         assert_eq!(http.get(path).await.code(), (404, "not_found".to_owned()), "{path}");
     }
 }
@@ -174,8 +176,11 @@ async fn every_answer_has_the_same_protective_headers() {
                 ("referrer-policy", "no-referrer"),
                 (
                     "content-security-policy",
-                    "default-src 'none'; style-src 'self' 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+                    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
                 ),
+                ("cross-origin-opener-policy", "same-origin"),
+                ("cross-origin-resource-policy", "same-origin"),
+                ("strict-transport-security", ""),
                 ("server", ""),
                 ("connection", ""),
                 ("x-profile", if profile == Profile::Classic { "classic" } else { "" }),
