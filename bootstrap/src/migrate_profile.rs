@@ -116,7 +116,7 @@ pub async fn migrate(
     }
     if marker != Marker::Migrating {
         accept(&judged(&users, progress).await?, options.unusable)?;
-        documents::write_marker(aws, documents::MIGRATING, &etag).await?;
+        documents::write_marker(aws, keys::MIGRATING, &etag).await?;
         progress
             .line("No worker of either profile starts from now on, until this command has run to its end.");
         // One that started just before has found its own profile.

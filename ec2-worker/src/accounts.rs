@@ -17,7 +17,7 @@ use crate::user::{self, User};
 use crate::{ApiError, Worker};
 
 pub use change::{change_password, delete, end_all_sessions};
-pub use sessions::{Sessions, end_session, is_alive};
+pub use sessions::{About, Sessions, end_session, has_ended, put_mark, user_of};
 pub use sign_in::{Device, SignedIn, count_of, sign_in};
 pub use sign_up::sign_up;
 

@@ -3,14 +3,17 @@
 //! Secure: whoever has the admin token, of which only the SHA-256 is stored. A fast hash is right
 //! here: the token is 256 random bits, which nobody guesses. Classic: everybody, as in the original.
 //!
-//! A program sends the token with each request. A browser sends it once and gets a sealed cookie,
-//! which is bound to the token: when the token changes, the cookies of the old one open nothing.
+//! A program sends the token with each request. A browser sends it once and gets it back in a sealed
+//! cookie: when the token changes, the cookies of the old one open nothing, and whoever knows the keys of
+//! the ring still needs the token to make one.
 //!
 //! | limit of the cookie | value | why |
 //! |---|---|---|
 //! | absolute | 1 h from signing in | an open dashboard asks all the time and is never idle |
 //! | idle | 15 min since it was issued | an unattended browser whose page is closed |
 //! | re-issue | when older than 1 min | bounds how early an active operator can be idled out |
+
+use std::fmt;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -20,11 +23,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+use users::random_id;
 
 use crate::client::{Client, Transport};
 use crate::cookies::{KeyRing, Kind};
 use crate::secrets::Secrets;
-use crate::{ApiError, Worker, audit};
+use crate::{ApiError, Worker, accounts, audit};
 
 const ABSOLUTE: SignedDuration = SignedDuration::from_hours(1);
 const IDLE: SignedDuration = SignedDuration::from_mins(15);
@@ -40,10 +44,11 @@ pub struct AdminTokenHash([u8; 32]);
 pub struct AdminTokenHashError;
 
 /// The content of the admin cookie.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdminSession {
-    /// Names the token that it was made with.
     token: String,
+    /// Names this session, so that a list of ended sessions can.
+    sid: String,
     /// When the operator signed in.
     iat: Timestamp,
     /// When the cookie was last issued.
@@ -68,13 +73,6 @@ impl AdminTokenHash {
         Self::of(token).0.ct_eq(&self.0).into()
     }
 
-    /// A name for the token: a hash of the hash, so that the cookie holds nothing to try tokens on.
-    fn name(&self) -> String {
-        let mut name = data_encoding::HEXLOWER.encode(&Sha256::digest(self.0));
-        name.truncate(16);
-        name
-    }
-
     /// Reads the object, forgiving white space around it.
     pub fn from_object(bytes: &[u8]) -> Result<Self, AdminTokenHashError> {
         let digits = bytes.trim_ascii();
@@ -84,8 +82,13 @@ impl AdminTokenHash {
 }
 
 /// Passes the administrator on, and everybody in classic.
-pub fn require(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<Access, ApiError> {
+pub async fn require(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<Access, ApiError> {
     let access = judge(worker.profile, &worker.secrets(), client.transport, headers, Timestamp::now());
+    if let Ok(Access::Session(session)) = &access
+        && accounts::has_ended(worker, &session.sid).await?
+    {
+        return Err(ApiError::AdminOnly);
+    }
     // Whoever brings nothing has only found the door.
     if matches!(access, Err(ApiError::AdminOnly)) && headers.contains_key(AUTHORIZATION) {
         audit::admin_refused(client);
@@ -93,20 +96,43 @@ pub fn require(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<
     access
 }
 
+/// [`require`], for a GET that changes something: a link in somebody's mail must not work by the cookie.
+pub async fn require_change(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<(), ApiError> {
+    match require(worker, client, headers).await? {
+        Access::Session(_) if says_other_than(headers, &["same-origin"]) => Err(ApiError::CrossSite),
+        Access::Session(_) | Access::Token | Access::Open => Ok(()),
+    }
+}
+
+/// Ends the session on all workers. One that is over already is not an error.
+pub async fn sign_out(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<(), ApiError> {
+    let session = worker.secrets().ring.open(Kind::Admin, client.transport, headers);
+    match session {
+        Some(AdminSession { sid, .. }) => accounts::put_mark(worker, &sid).await,
+        None => Ok(()),
+    }
+}
+
 /// A session for whoever gives the token.
 pub fn sign_in(worker: &Worker, token: &str) -> Result<AdminSession, ApiError> {
     let secrets = worker.secrets();
     let expected = secrets.admin.as_ref().ok_or(ApiError::AdminNotConfigured)?;
     if expected.is_of(token) {
-        Ok(AdminSession::begin(expected, Timestamp::now()))
+        Ok(AdminSession::begin(token, Timestamp::now()))
     } else {
         Err(ApiError::AdminOnly)
     }
 }
 
+impl fmt::Debug for AdminSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminSession").field("sid", &self.sid).finish_non_exhaustive()
+    }
+}
+
 impl AdminSession {
-    fn begin(token: &AdminTokenHash, now: Timestamp) -> Self {
-        Self { token: token.name(), iat: now, seen: now }
+    fn begin(token: &str, now: Timestamp) -> Self {
+        Self { token: token.to_owned(), sid: random_id(), iat: now, seen: now }
     }
 
     /// The session with a fresh idle time, when it is time to issue it again.
@@ -144,16 +170,19 @@ fn judge(
     }
     let session: AdminSession =
         secrets.ring.open(Kind::Admin, transport, headers).ok_or(ApiError::AdminOnly)?;
-    if session.token != expected.name() || !session.is_current(now) {
+    if !expected.is_of(&session.token) || !session.is_current(now) {
         return Err(ApiError::AdminOnly);
     }
     // No other site can add a token to a request. A cookie is added by the browser itself.
-    if is_of_own_site(headers) { Ok(Access::Session(session)) } else { Err(ApiError::CrossSite) }
+    if says_other_than(headers, &["same-origin", "none"]) {
+        return Err(ApiError::CrossSite);
+    }
+    Ok(Access::Session(session))
 }
 
-/// Whether the browser says that our own page or the address bar led here; programs say nothing.
-fn is_of_own_site(headers: &HeaderMap) -> bool {
-    headers.get_all("sec-fetch-site").into_iter().all(|site| site == "same-origin" || site == "none")
+/// Whether the browser says that something else led here: `none` is the address bar. Programs say nothing.
+fn says_other_than(headers: &HeaderMap, sites: &[&str]) -> bool {
+    headers.get_all("sec-fetch-site").into_iter().any(|site| !sites.iter().any(|own| site == own))
 }
 
 fn bearer_token(headers: &HeaderMap) -> Option<&str> {
@@ -199,7 +228,7 @@ mod tests {
     }
 
     fn session() -> AdminSession {
-        AdminSession::begin(&AdminTokenHash::of("t0ken"), NOW)
+        AdminSession { sid: "s1".to_owned(), ..AdminSession::begin("t0ken", NOW) }
     }
 
     #[test]

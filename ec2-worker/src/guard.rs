@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, REFERRER_POLICY,
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HOST, ORIGIN, REFERRER_POLICY,
     STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -35,10 +35,8 @@ const HEALTH_CHECK: &str = "/healthcheck";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROFILE: HeaderName = HeaderName::from_static("x-profile");
 
-/// `no-referrer`, because an address may contain a password.
-const HEADERS: [(HeaderName, HeaderValue); 5] = [
+const HEADERS: [(HeaderName, HeaderValue); 4] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (
         CONTENT_SECURITY_POLICY,
         HeaderValue::from_static(
@@ -49,6 +47,11 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
     (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
+
+/// Where the address may contain a password, and on addresses that are none of ours.
+const NO_REFERRER: HeaderValue = HeaderValue::from_static("no-referrer");
+/// Elsewhere. Without a referrer browsers send `Origin: null` with our own forms.
+const OWN_REFERRER: HeaderValue = HeaderValue::from_static("same-origin");
 
 /// What is personal is kept nowhere; only an asset says otherwise.
 const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-store");
@@ -82,12 +85,16 @@ pub async fn envelope(State(worker): State<Worker>, mut request: Request, next: 
         response = as_page(&shown, response, area);
     }
     log(&id, &method, route.as_ref(), &response);
+    let is_secret = route.is_none_or(|route| route.as_str().contains("{password}"));
+    let referrer = if is_secret { NO_REFERRER } else { OWN_REFERRER };
+    response.headers_mut().insert(REFERRER_POLICY, referrer);
     add_headers(response.headers_mut(), id, &worker, transport);
     response
 }
 
 /// Refuses what another site, or the browser by itself, makes a visitor send. Browsers say so only
-/// on HTTPS and on localhost; over plain HTTP the cookie's `SameSite=Strict` is what is left.
+/// on HTTPS and on localhost; over plain HTTP there is `Origin`, with forms, and the cookie's
+/// `SameSite=Strict`.
 pub async fn own_site_only(request: Request, next: Next) -> Response {
     if is_foreign(request.headers()) { ApiError::CrossSite.into_response() } else { next.run(request).await }
 }
@@ -102,7 +109,20 @@ fn is_foreign(headers: &HeaderMap) -> bool {
             })
         })
     };
-    says("sec-fetch-site", &["cross-site", "same-site"]) || says("sec-purpose", &["prefetch"])
+    says("sec-fetch-site", &["cross-site", "same-site"])
+        || says("sec-purpose", &["prefetch"])
+        || (!headers.contains_key("sec-fetch-site") && has_other_origin(headers))
+}
+
+/// Programs send no origin.
+fn has_other_origin(headers: &HeaderMap) -> bool {
+    let own = headers.get(HOST);
+    headers.get_all(ORIGIN).into_iter().any(|origin| {
+        let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        !origin.is_some_and(|(_, host)| {
+            own.is_some_and(|own| own.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
+        })
+    })
 }
 
 async fn bounded(answer: impl Future<Output = Response>) -> Response {
@@ -200,6 +220,22 @@ mod tests {
             assert_eq!(is_foreign(&headers(name, value)), expected, "{name}: {value}");
         }
         assert!(!is_foreign(&HeaderMap::new()), "programs send no such header");
+        let with_origin = |origin: &str, more: &[(&'static str, &str)]| {
+            let mut all = headers("origin", origin);
+            all.extend(headers("host", "10.0.0.1:5000"));
+            more.iter().for_each(|(name, value)| all.extend(headers(name, value)));
+            is_foreign(&all)
+        };
+        for (origin, expected) in [
+            ("http://10.0.0.1:5000", false),
+            ("http://10.0.0.1:8000", true),
+            ("http://10.0.0.1", true),
+            ("https://evil.example", true),
+            ("null", true),
+        ] {
+            assert_eq!(with_origin(origin, &[]), expected, "{origin}");
+        }
+        assert!(!with_origin("null", &[("sec-fetch-site", "same-origin")]), "that says more");
     }
 
     #[tokio::test]

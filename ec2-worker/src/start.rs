@@ -3,7 +3,7 @@
 //! | code | meaning | a restart helps |
 //! |---|---|---|
 //! | 64 | the settings are wrong | no |
-//! | 65 | the data bucket belongs to the other profile | no |
+//! | 65 | the data bucket belongs to the other profile, or is being migrated | no |
 //! | 69 | S3, the metadata service or the listen address is not available | yes |
 //! | 78 | the secrets are missing or wrong | after a deployment |
 
@@ -39,6 +39,8 @@ pub enum StartError {
          deploy this stack with VIGIA_PROFILE={found}, or make another stack"
     )]
     OtherProfile { found: String, ours: Profile },
+    #[error("the users of the data bucket are being migrated; run `make migrate-profile` again to finish it")]
+    Migrating,
     #[error("another worker is claiming the data bucket at this moment")]
     MarkerRace,
     #[error("S3 does not answer at start")]
@@ -56,7 +58,7 @@ pub enum StartError {
 impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::OtherProfile { .. } => 65,
+            Self::OtherProfile { .. } | Self::Migrating => 65,
             Self::Identity(IdentityError::TooExposed(_)) => fleet::settings::EX_USAGE,
             Self::Identity(_) | Self::Store(_) | Self::MarkerRace | Self::Listen { .. } => 69,
             Self::Secrets(_) => 78,
@@ -122,7 +124,11 @@ pub async fn claim_bucket(data: &Bucket, profile: Profile) -> Result<(), StartEr
     }
     let found = data.get(keys::PROFILE_MARKER, MAX_MARKER_BYTES).await?.ok_or(StartError::MarkerRace)?;
     let found = String::from_utf8_lossy(&found.bytes).trim().to_owned();
-    if found == profile.as_str() { Ok(()) } else { Err(StartError::OtherProfile { found, ours: profile }) }
+    match found.as_str() {
+        found if found == profile.as_str() => Ok(()),
+        keys::MIGRATING => Err(StartError::Migrating),
+        _ => Err(StartError::OtherProfile { found, ours: profile }),
+    }
 }
 
 async fn with_patience<T, F>(deadline: Instant, mut attempt: impl FnMut() -> F) -> Result<T, StartError>

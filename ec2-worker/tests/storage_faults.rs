@@ -301,6 +301,17 @@ async fn the_profiles_never_share_a_bucket() {
 }
 
 #[tokio::test]
+async fn nobody_starts_in_the_middle_of_a_migration() {
+    for profile in PROFILES {
+        let stack = Stack::new().await;
+        stack.write_user(keys::PROFILE_MARKER, keys::MIGRATING).await;
+        let error = stack.worker_through(&stack.s3, profile).await.err().expect("it does not start");
+        assert!(matches!(error, StartError::Migrating), "{error}");
+        assert_eq!(error.exit_code(), 65);
+    }
+}
+
+#[tokio::test]
 async fn starting_survives_a_passing_outage() {
     let stack = Stack::new().await;
     let proxy = Proxy::before(s3_endpoint()).await;

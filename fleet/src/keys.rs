@@ -20,6 +20,9 @@ pub const USERS_PREFIX: &str = "users/";
 /// Data bucket: which profile wrote the users.
 pub const PROFILE_MARKER: &str = "meta/profile";
 
+/// What the marker holds while classic users become secure ones: no worker of either profile starts.
+pub const MIGRATING: &str = "migrating-to-secure";
+
 /// Control bucket: a binary, named by its content, so that old and new fleets coexist.
 pub fn artifact(sha256: &str, name: &str) -> String {
     format!("artifacts/{sha256}/{name}")

@@ -50,9 +50,6 @@ pub async fn write(aws: &Aws, key: &str, bytes: Vec<u8>, etag: Option<&str>) -> 
     Ok(())
 }
 
-/// What the marker says in the middle of `migrate-profile`. It is no profile, so no worker starts.
-pub const MIGRATING: &str = "migrating-to-secure";
-
 /// Whose users a data bucket holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Marker {
@@ -69,7 +66,7 @@ pub async fn marker(aws: &Aws) -> Result<(Marker, String)> {
     let Some(object) = seen else { return Ok((Marker::Missing, String::new())) };
     let text = String::from_utf8_lossy(&object.bytes);
     let marker = match text.trim() {
-        MIGRATING => Marker::Migrating,
+        keys::MIGRATING => Marker::Migrating,
         text => text.parse().map_or(Marker::Unknown, Marker::Profile),
     };
     Ok((marker, object.etag))

@@ -1,5 +1,7 @@
 //! Signing up, in and out, the page behind the session, and what its owner may change.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -10,7 +12,7 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::accounts::{self, Device, SignedIn};
+use crate::accounts::{self, About, Device, SignedIn};
 use crate::client::Client;
 use crate::cookies::{self, Kind};
 use crate::error::Shown;
@@ -198,8 +200,8 @@ pub(crate) async fn protected(
 ) -> Result<Response, ApiError> {
     let wants_page = prefers_html(&headers);
     let now = Timestamp::now();
-    let session = match session(&worker, &client, &headers).await {
-        Ok(session) => session,
+    let (session, about) = match session(&worker, &client, &headers).await {
+        Ok(found) => found,
         Err(ApiError::SignedOut) if wants_page => {
             let forget = cookies::forget(Kind::Session, client.transport);
             return Ok((forget, Redirect::to("/")).into_response());
@@ -212,8 +214,8 @@ pub(crate) async fn protected(
             worker: &worker.id,
             age: session.age(now),
             expires_in: session.left(now),
-            sign_ins: &[],
-            created: None,
+            sign_ins: &about.sign_ins,
+            created: about.created,
             can_change: worker.profile == Profile::Secure,
         })
         .into_response()
@@ -250,7 +252,7 @@ pub(crate) async fn sign_out(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let ended = match session(&worker, &client, &headers).await {
-        Ok(session) => accounts::end_session(&worker, &client, &session).await,
+        Ok((session, _)) => accounts::end_session(&worker, &client, &session).await,
         Err(error) => Err(error),
     };
     signed_out(&client, &headers, ended)
@@ -276,7 +278,7 @@ pub(crate) async fn sign_out_everywhere(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let ended = match session(&worker, &client, &headers).await {
-        Ok(session) => accounts::end_all_sessions(&worker, &client, &session).await,
+        Ok((session, _)) => accounts::end_all_sessions(&worker, &client, &session).await,
         Err(error) => Err(error),
     };
     signed_out(&client, &headers, ended)
@@ -308,7 +310,7 @@ pub(crate) async fn change_password(
     headers: HeaderMap,
     given: PasswordChange,
 ) -> Result<Response, ApiError> {
-    let session = session(&worker, &client, &headers).await?;
+    let (session, _) = session(&worker, &client, &headers).await?;
     let transport = client.transport;
     let session = {
         let worker = worker.clone();
@@ -354,7 +356,7 @@ pub(crate) async fn delete_account(
     headers: HeaderMap,
     Proof(password): Proof,
 ) -> Result<Response, ApiError> {
-    let session = session(&worker, &client, &headers).await?;
+    let (session, _) = session(&worker, &client, &headers).await?;
     let transport = client.transport;
     let attempt = {
         let worker = worker.clone();
@@ -366,20 +368,24 @@ pub(crate) async fn delete_account(
     worker.to_the_end(attempt).await?;
     let forget = (CLEAR, cookies::forget(Kind::Session, transport));
     Ok(if prefers_html(&headers) {
-        (forget, Redirect::to("/")).into_response()
+        let text = "The account and all its sessions are gone. Its login is free again.";
+        (forget, pages::notice("Account deleted", text, "To the start", "/")).into_response()
     } else {
         (forget, StatusCode::NO_CONTENT).into_response()
     })
 }
 
 /// Whose request it is. [`ApiError::SignedOut`] if nobody's.
-async fn session(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<Session, ApiError> {
+async fn session(
+    worker: &Worker,
+    client: &Client,
+    headers: &HeaderMap,
+) -> Result<(Session, Arc<About>), ApiError> {
     let ring = &worker.secrets().ring;
     let session = Session::open(ring, headers, client.transport, worker.profile, Timestamp::now());
-    match session {
-        Some(session) if accounts::is_alive(worker, &session).await? => Ok(session),
-        _ => Err(ApiError::SignedOut),
-    }
+    let session = session.ok_or(ApiError::SignedOut)?;
+    let about = accounts::user_of(worker, &session).await?.ok_or(ApiError::SignedOut)?;
+    Ok((session, about))
 }
 
 /// A browser forgets the cookie of a session that has ended, whoever ended it; not that of one that
@@ -435,7 +441,7 @@ async fn begin_session(
             let signed_in = accounts::sign_in(&worker, &client, device, &given).await?;
             // The browser forgets its cookie; nobody else may have a use for it. If S3 fails now, it ends
             // by its age.
-            if let Some(before) = before {
+            if let Some((before, _)) = before {
                 drop(accounts::end_session(&worker, &client, &before).await);
             }
             Ok(signed_in)

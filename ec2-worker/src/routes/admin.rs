@@ -29,7 +29,7 @@ pub(super) async fn page(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let access = match admin::require(&worker, &client, &headers) {
+    let access = match admin::require(&worker, &client, &headers).await {
         Err(ApiError::AdminOnly) if prefers_html(&headers) => {
             return Ok((StatusCode::UNAUTHORIZED, pages::token_form(None)).into_response());
         }
@@ -48,7 +48,7 @@ pub(super) async fn fleet(
     client: Client,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let access = admin::require(&worker, &client, &headers)?;
+    let access = admin::require(&worker, &client, &headers).await?;
     Ok(renewing(&worker, &client, &access, Json(dashboard::take(&worker).await)))
 }
 
@@ -80,8 +80,13 @@ pub(super) async fn sign_in(
 }
 
 /// `POST /admin/signout`
-pub(super) async fn sign_out(client: Client) -> Response {
-    (cookies::forget(Kind::Admin, client.transport), Redirect::to(HOME)).into_response()
+pub(super) async fn sign_out(
+    State(worker): State<Worker>,
+    client: Client,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    admin::sign_out(&worker, &client, &headers).await?;
+    Ok((cookies::forget(Kind::Admin, client.transport), Redirect::to(HOME)).into_response())
 }
 
 /// `POST /admin/amount`
@@ -91,7 +96,7 @@ pub(super) async fn set_amount(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Redirect, ApiError> {
-    admin::require(&worker, &client, &headers)?;
+    admin::require(&worker, &client, &headers).await?;
     let given = field(&headers, body, "amount")?;
     let desired = DesiredCount::at_least_one(&given).map_err(ApiError::Amount)?;
     let change = amount::set(&worker.control, desired).await?;

@@ -76,7 +76,7 @@ pub(crate) async fn set_amount_by_path(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Change>, ApiError> {
     if query.is_some() {
-        admin::require(&worker, &client, &headers)?;
+        admin::require_change(&worker, &client, &headers).await?;
         return Err(ApiError::bad_request("give the number in the path or in the query, not in both"));
     }
     let given = path.ok().map(|Path(text)| text);
@@ -116,7 +116,7 @@ async fn set(
     headers: &HeaderMap,
     given: Option<&str>,
 ) -> Result<Json<Change>, ApiError> {
-    admin::require(worker, client, headers)?;
+    admin::require_change(worker, client, headers).await?;
     let given = given.ok_or_else(|| {
         ApiError::bad_request(format!(
             "say how many workers there should be, from 1 to {}: /setamount/3 or /setamount?amount=3",

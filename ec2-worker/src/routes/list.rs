@@ -19,7 +19,7 @@ use crate::client::Client;
 use crate::error::Shown;
 use crate::extract::{form_fields, prefers};
 use crate::user::{self, User};
-use crate::{ApiError, Worker, admin};
+use crate::{ApiError, Worker, admin, audit};
 use users::{Login, login_of, object_key};
 
 /// Reads of user objects at the same time, for one list. At 20 ms each, 16 give 800 users a second;
@@ -151,7 +151,8 @@ pub(crate) async fn list(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    admin::require(&worker, &client, &headers)?;
+    admin::require(&worker, &client, &headers).await?;
+    audit::users_listed(&client);
     let query = Query::parse(&worker, query.as_deref().unwrap_or_default())?;
     let format = Format::of(&headers, query.fields);
     let mut rows = Box::pin(rows(worker, query).peekable());

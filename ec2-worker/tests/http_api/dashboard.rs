@@ -27,7 +27,7 @@ async fn post(http: &Http, path: &str, body: &str, headers: &[(&str, &str)]) -> 
 async fn sign_in(http: &Http) -> String {
     let reply = post(http, "/admin/signin", &format!("token={ADMIN_TOKEN}"), &[HTML]).await;
     assert_eq!((reply.status.as_u16(), reply.header("location")), (303, "/admin"), "{reply:?}");
-    reply.cookie()
+    reply.cookie_named("vigia_admin")
 }
 
 async fn page(http: &Http, path: &str, cookie: &str) -> Reply {
@@ -135,8 +135,6 @@ async fn the_session_ends_by_age_and_by_idleness_and_is_renewed_in_between() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     let ring = KeyRing::from_json(key_ring("k1", &["k1"]).as_bytes()).expect("the stack's ring");
-    let mut token = data_encoding::HEXLOWER.encode(&Sha256::digest(Sha256::digest(ADMIN_TOKEN)));
-    token.truncate(16);
     let ago = |minutes| Timestamp::now() - SignedDuration::from_mins(minutes);
     for (age, idle, status, is_renewed) in [
         (0, 0, 200, false),
@@ -145,7 +143,7 @@ async fn the_session_ends_by_age_and_by_idleness_and_is_renewed_in_between() {
         (30, 15, 401, false),
         (60, 0, 401, false),
     ] {
-        let content = json!({"token": token, "iat": ago(age), "seen": ago(idle)});
+        let content = json!({"token": ADMIN_TOKEN, "sid": "s1", "iat": ago(age), "seen": ago(idle)});
         let sealed = ring.seal(Kind::Admin, Transport::Plain, &content).into_response();
         let set = sealed.headers()["set-cookie"].to_str().expect("ASCII");
         let cookie = set.split(';').next().expect("name=value").to_owned();
@@ -155,10 +153,40 @@ async fn the_session_ends_by_age_and_by_idleness_and_is_renewed_in_between() {
             assert_eq!(reply.headers.contains_key("set-cookie"), is_renewed, "{path}: {age}, {idle}");
             if is_renewed {
                 assert!(reply.header("set-cookie").contains("; HttpOnly; SameSite=Strict"), "{reply:?}");
-                assert_eq!(http.with_cookie("/admin/fleet", &reply.cookie()).await.status, 200);
+                assert_eq!(
+                    http.with_cookie("/admin/fleet", &reply.cookie_named("vigia_admin")).await.status,
+                    200
+                );
             }
         }
     }
+}
+
+#[tokio::test]
+async fn signing_out_ends_the_session_on_every_worker() {
+    let stack = Stack::new().await;
+    let http = stack.client(Profile::Secure).await;
+    let cookie = sign_in(&http).await;
+    assert_eq!(http.with_cookie("/admin/fleet", &cookie).await.status, 200);
+    let reply = http.with(Method::POST, "/admin/signout", &[("cookie", &cookie)]).await;
+    assert_eq!((reply.status.as_u16(), reply.header("location")), (303, "/admin"));
+    for http in [http, stack.client(Profile::Secure).await] {
+        assert_eq!(http.with_cookie("/admin/fleet", &cookie).await.code(), (401, "admin_only".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_link_from_elsewhere_does_not_set_the_amount_by_the_cookie() {
+    let stack = Stack::new().await;
+    stack.write(keys::DESIRED_COUNT, "3").await;
+    let http = stack.client(Profile::Secure).await;
+    let cookie = sign_in(&http).await;
+    for (site, status) in [("none", 403), ("cross-site", 403), ("same-origin", 200)] {
+        let headers = [("cookie", &*cookie), ("sec-fetch-site", site)];
+        assert_eq!(http.with(Method::GET, "/setamount/4", &headers).await.status, status, "{site}");
+    }
+    let headers = [("authorization", &*format!("Bearer {ADMIN_TOKEN}")), ("sec-fetch-site", "none")];
+    assert_eq!(http.with(Method::GET, "/setamount/5", &headers).await.status, 200);
 }
 
 #[tokio::test]
