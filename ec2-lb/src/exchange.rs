@@ -467,13 +467,17 @@ impl Exchange<'_> {
         Duration::from_millis(waited) > patience
     }
 
-    /// TLS has a word for the end, and a client that misses it must suspect a cut.
+    /// TLS has a word for the end, and a client that misses it must suspect a cut. It goes behind all
+    /// that the socket still holds for a client that reads slowly.
     async fn say_goodbye(&mut self) {
         if matches!(self.client, Client::Tls(_)) {
+            let patience = self.thread.limits().client_pause;
+            let mut wait = Wait::default();
+            let (thread, key) = (self.thread, self.key);
             let client = &mut *self.client;
-            poll_fn(|cx| {
-                drop(Pin::new(&mut *client).poll_shutdown(cx));
-                Poll::Ready(())
+            poll_fn(|cx| match Pin::new(&mut *client).poll_shutdown(cx) {
+                Poll::Pending if !wait.is_over(thread, key, false, || patience) => Poll::Pending,
+                Poll::Pending | Poll::Ready(_) => Poll::Ready(()),
             })
             .await;
         }
