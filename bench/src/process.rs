@@ -1,6 +1,7 @@
 //! What a process has used, as the kernel counts it, and a share of a core for it to run on.
 
 use std::fs;
+use std::iter::Sum;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -48,6 +49,13 @@ pub fn family(pid: u32) -> anyhow::Result<Vec<u32>> {
     Ok(members)
 }
 
+/// The sum over a family. A descendant may end meanwhile.
+fn of_family<T: Sum>(pid: u32, of: impl Fn(u32) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let has_ended = |member: u32| member != pid && !Path::new("/proc").join(member.to_string()).exists();
+    let parts = family(pid)?.into_iter().map(|member| (member, of(member)));
+    parts.filter(|(member, part)| part.is_ok() || !has_ended(*member)).map(|(_, part)| part).sum()
+}
+
 /// The fields begin behind the name, which may hold anything, parentheses too.
 fn parent(stat: &str) -> Option<u32> {
     stat.get(stat.rfind(')')? + 1..)?.split_whitespace().nth(1)?.parse().ok()
@@ -55,12 +63,12 @@ fn parent(stat: &str) -> Option<u32> {
 
 /// `cpu` of a whole family.
 pub fn family_cpu(pid: u32) -> anyhow::Result<Duration> {
-    family(pid)?.into_iter().map(cpu).sum()
+    of_family(pid, cpu)
 }
 
 /// Memory of a whole family in KiB, what it shares with others divided among them.
 pub fn family_pss_kib(pid: u32) -> anyhow::Result<usize> {
-    family(pid)?.into_iter().map(pss_kib).sum()
+    of_family(pid, pss_kib)
 }
 
 fn pss_kib(pid: u32) -> anyhow::Result<usize> {

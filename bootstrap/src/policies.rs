@@ -2,7 +2,7 @@
 //!
 //! | role | may | so that |
 //! |---|---|---|
-//! | worker | read and write `users/`, `meta/`, `throttle/`, `revoked/` of the data bucket | it serves logins |
+//! | worker | read, write and delete `users/`, read and write `meta/`, `throttle/`, `revoked/` of the data bucket | it serves logins |
 //! | worker | read the registry, the secrets, `desired-count`; write `desired-count` | `/checkamount`, `/setamount`, sessions |
 //! | worker | read `fleet/state.json` | the operator's page shows what the reconciler did and why |
 //! | lb | read the registry | it routes |
@@ -36,8 +36,12 @@ pub fn worker(names: &Names) -> Value {
         json!({
             "Sid": "Users", "Effect": "Allow",
             "Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"],
-            "Resource": [format!("{data}/users/*"), format!("{data}/meta/*"),
-                         format!("{data}/throttle/*"), format!("{data}/revoked/*")]
+            "Resource": format!("{data}/users/*")
+        }),
+        // Neither an ended session nor a count of failures is ever taken back by deleting it.
+        json!({
+            "Sid": "Marks", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"],
+            "Resource": [format!("{data}/meta/*"), format!("{data}/throttle/*"), format!("{data}/revoked/*")]
         }),
         json!({
             "Sid": "ReadFleet", "Effect": "Allow", "Action": "s3:GetObject",

@@ -53,6 +53,16 @@ async fn no_secret_reaches_the_log() {
     assert!(text.contains("answered a request") && text.contains("/signin/{login}/{password}"), "it listens");
     assert_clean(&text, &cookie);
 
+    // Nor in anything that is stored.
+    for bucket in [&stack.data, &stack.control] {
+        let page = stack.s3.list_objects_v2().bucket(bucket).send().await.expect("a list");
+        assert!(!page.contents().is_empty(), "{bucket}");
+        for key in page.contents().iter().filter_map(|object| object.key()) {
+            let text = stack.read(bucket, key).await;
+            assert_clean(&format!("{key}\n{text}"), &cookie);
+        }
+    }
+
     // In classic the password is what is stored, so the libraries stay quiet whatever is asked for.
     let config = ec2_worker::Config { log: Some("trace".to_owned()), ..stack.config(Profile::Classic) };
     reload.reload(EnvFilter::new(config.log_filter())).expect("the subscriber is there");
