@@ -155,7 +155,9 @@ impl Refusal {
         write_number(u64::from(status), out);
         out.push(b' ');
         out.extend_from_slice(reason.as_bytes());
-        out.extend_from_slice(b"\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n");
+        out.extend_from_slice(
+            b"\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n",
+        );
         line("X-Request-Id", id, out);
         if status == 503 {
             line("Retry-After", RETRY_AFTER_SECONDS, out);
@@ -203,6 +205,7 @@ mod tests {
             refusal.write(Method::Get, Version::Http11, b"id", false, &mut out);
             let text = String::from_utf8(out).expect("text");
             assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
+            assert!(text.contains("X-Content-Type-Options: nosniff\r\n"), "{text}");
             assert_eq!(text.contains("Retry-After: 2\r\n"), status == 503, "{text}");
             assert!(
                 text.contains("X-Request-Id: id\r\n") && text.contains("Connection: close\r\n"),
