@@ -18,7 +18,7 @@ impl Findings {
     }
 
     pub fn row<const COLUMNS: usize>(&mut self, cells: [String; COLUMNS]) {
-        self.rows.push(cells.to_vec());
+        self.rows.push(cells.into());
     }
 
     pub fn goal(&mut self, text: String, is_met: bool) {

@@ -72,7 +72,7 @@ impl Ground {
     /// A stack without users.
     pub fn clear(&self) {
         self.s3.clear();
-        let halves = ["0", "1"].map(|half| Sha256::digest(half));
+        let halves = ["0", "1"].map(Sha256::digest);
         let key = BASE64.encode(&halves.concat());
         let ring = serde_json::json!({"active": "k1", "keys": [{"kid": "k1", "key": key}]});
         self.s3.put(&format!("{CONTROL}/{}", keys::SESSION_KEYS), ring.to_string());

@@ -121,7 +121,7 @@ mod tests {
         ];
         for (stored, condition, expected) in table {
             let mut objects = Objects::default();
-            for text in stored {
+            if let Some(text) = stored {
                 objects.put("b/k", object(text), &Condition::Absent).expect("empty");
             }
             let written = objects.put("b/k", object("3"), &condition);
@@ -131,7 +131,7 @@ mod tests {
             assert_eq!(now, if expected.is_ok() { Some(object("3")) } else { before.clone() });
 
             let mut objects = Objects::default();
-            for text in stored {
+            if let Some(text) = stored {
                 objects.put("b/k", object(text), &Condition::Absent).expect("empty");
             }
             assert_eq!(objects.delete("b/k", &condition), expected);

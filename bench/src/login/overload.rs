@@ -1,14 +1,19 @@
 //! Ten times as many sign-ins as one core can do, whether or not it answers.
 //!
+//! A second flood asks for logins that none can have. They are hashed as others are, but nothing is
+//! read from S3 before, nor written after: what it shows is what turning away would cost if it came first.
+//!
 //! Memory is bounded by the base, an arena of 19 MiB for each permit, and a fifth. The pool writes to
 //! its arenas when it is made, so they are resident from the start: the base is what is resident after
 //! the start, less the arenas. That they are, the kernel's list of mappings must show.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use axum::http::header::RETRY_AFTER;
+use tokio::sync::oneshot::Receiver;
 use tokio::task::JoinSet;
 use users::Cost;
 
@@ -50,6 +55,32 @@ struct Seen {
     unhealthy: usize,
     resident_kib: usize,
     cores_used: f64,
+    descriptors: usize,
+}
+
+/// What is asked for in a flood.
+#[derive(Clone, Copy)]
+enum Kind {
+    SignIn,
+    /// Its login breaks a rule.
+    Impossible,
+}
+
+impl Kind {
+    fn ask(self, login: &str) -> Ask {
+        match self {
+            Self::SignIn => Ask::sign_in(login, PASSWORD),
+            Self::Impossible => Ask::sign_in(&format!("{login} / {login}"), PASSWORD),
+        }
+    }
+
+    /// When it was hashed.
+    fn served(self) -> u16 {
+        match self {
+            Self::SignIn => 303,
+            Self::Impossible => 401,
+        }
+    }
 }
 
 pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Findings> {
@@ -69,14 +100,16 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
     let before = bare::measure(ground.core, &cost, BARE).await?;
     let rate = before.per_second * TIMES;
     progress(&format!("{rate:.0} sign-ins/s for {} s", lasts.as_secs()));
-    let (seen, window) = flood(&worker, crowd, rate, lasts).await?;
+    let (seen, window) = flood(&worker, &crowd, Kind::SignIn, rate, lasts).await?;
     let after = bare::measure(ground.core, &cost, BARE).await?;
+    // Before the second flood: what the first one took is not given back.
+    progress("the same for logins that none can have");
+    let (without, without_window) = flood(&worker, &crowd, Kind::Impossible, rate, lasts).await?;
     let bare = f64::midpoint(before.per_second, after.per_second);
     let bare_cpu = f64::midpoint(before.cpu_ms, after.cpu_ms);
 
     let served: Vec<&Outcome> = seen.outcomes.iter().filter(|outcome| outcome.status == 303).collect();
-    let times: Vec<Instant> =
-        served.iter().map(|outcome| outcome.at).filter(|at| window.contains(at)).collect();
+    let times = seen.served(Kind::SignIn, &window);
     let served_rate = per_second(&times).context("nobody was served")?;
     let others: Vec<&Outcome> = seen.outcomes.iter().filter(|outcome| outcome.status != 303).collect();
     let is_proper = |outcome: &Outcome| matches!(outcome.status, 429 | 503) && outcome.says_when;
@@ -115,6 +148,14 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
         seen.cores_used,
         hashing_ms / window_ms,
         (seen.cores_used * window_ms - hashing_ms) / float(answered)
+    ));
+    found.notes.push(format!("It had at most {} descriptors open.", seen.descriptors));
+    let hashed: Vec<Instant> = without.served(Kind::Impossible, &without_window);
+    let hashed_rate = per_second(&hashed).context("nobody was served")?;
+    found.notes.push(format!(
+        "The same for logins that none can have, for which S3 is not asked: {hashed_rate:.1} hashed per second, {:.3} of the core, \
+         health p99 {:.1} ms.",
+        without.cores_used, without.health.p99
     ));
     found.notes.push(format!(
         "Hashes alone: {:.1}/s before, {:.1}/s after, {bare_cpu:.1} CPU ms each.",
@@ -167,6 +208,12 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
 }
 
 impl Seen {
+    /// When those were hashed who were, as far as the window has them.
+    fn served(&self, kind: Kind, window: &std::ops::Range<Instant>) -> Vec<Instant> {
+        let served = self.outcomes.iter().filter(|outcome| outcome.status == kind.served());
+        served.map(|outcome| outcome.at).filter(|at| window.contains(at)).collect()
+    }
+
     fn health_checks(&self, lasts: Duration) -> usize {
         usize::try_from(lasts.as_millis() / HEALTH_EVERY.as_millis()).unwrap_or(usize::MAX)
     }
@@ -175,13 +222,14 @@ impl Seen {
 /// Gives what was seen, and the time in which the worker was as busy as it gets.
 async fn flood(
     worker: &Worker,
-    crowd: Crowd,
+    crowd: &Crowd,
+    kind: Kind,
     rate: f64,
     lasts: Duration,
 ) -> anyhow::Result<(Seen, std::ops::Range<Instant>)> {
     let begins = Instant::now() + Duration::from_millis(100);
     let window = begins + WARM_UP..begins + lasts;
-    let mut health = tokio::spawn(check_health(Connection::open(worker.addr).await?, begins, lasts));
+    let health = check_health(worker.addr, begins, lasts);
     let asking = async {
         let pool = Arc::new(Pool::open(worker.addr, 0).await?);
         let mut asked = JoinSet::new();
@@ -192,28 +240,30 @@ async fn flood(
                 break;
             }
             tokio::time::sleep_until(due.into()).await;
-            let (pool, ask) = (Arc::clone(&pool), Ask::sign_in(crowd.login(turn as usize), PASSWORD));
+            let (pool, ask) = (Arc::clone(&pool), kind.ask(crowd.login(turn as usize)));
             asked.spawn(async move { outcome(pool.send(&ask).await, due) });
             turn += 1;
         }
         Ok::<_, anyhow::Error>(asked.join_all().await)
     };
     let looking = async {
-        let mut most_kib = 0;
+        let (mut most_kib, mut most_descriptors) = (0, 0);
         tokio::time::sleep_until(window.start.into()).await;
         let cpu = worker.cpu()?;
         while Instant::now() < window.end {
             most_kib = most_kib.max(worker.resident_kib()?);
+            most_descriptors = most_descriptors.max(worker.descriptors()?);
             tokio::time::sleep(LOOK_EVERY).await;
         }
         let used = worker.cpu()?.saturating_sub(cpu);
-        Ok::<_, anyhow::Error>((most_kib, used.as_secs_f64() / window.start.elapsed().as_secs_f64()))
+        let cores_used = used.as_secs_f64() / window.start.elapsed().as_secs_f64();
+        Ok::<_, anyhow::Error>((most_kib, most_descriptors, cores_used))
     };
-    let (outcomes, (resident_kib, cores_used)) = tokio::try_join!(asking, looking)?;
-    let (health, unhealthy) = (&mut health).await?;
+    let (outcomes, (resident_kib, descriptors, cores_used)) = tokio::try_join!(asking, looking)?;
+    let (health, unhealthy) = health.await.context("the health checks panicked")??;
     // The start's own peak is no part of this.
     let resident_kib = resident_kib.max(worker.resident_kib()?);
-    Ok((Seen { outcomes, health, unhealthy, resident_kib, cores_used }, window))
+    Ok((Seen { outcomes, health, unhealthy, resident_kib, cores_used, descriptors }, window))
 }
 
 fn outcome(answer: anyhow::Result<super::client::Answer>, due: Instant) -> Outcome {
@@ -222,8 +272,25 @@ fn outcome(answer: anyhow::Result<super::client::Answer>, due: Instant) -> Outco
     Outcome { status, says_when, took: due.elapsed(), at: Instant::now() }
 }
 
-/// Latencies since each check was due, and how many had no good answer.
-async fn check_health(mut connection: Connection, begins: Instant, lasts: Duration) -> (Latency, usize) {
+/// Latencies since each check was due, and how many had no good answer. In a thread of its own, so that
+/// no other answer is in the way of this one.
+fn check_health(
+    addr: SocketAddr,
+    begins: Instant,
+    lasts: Duration,
+) -> Receiver<anyhow::Result<(Latency, usize)>> {
+    let (send, receive) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let checks =
+            runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(checks(addr, begins, lasts)));
+        send.send(checks).ok();
+    });
+    receive
+}
+
+async fn checks(addr: SocketAddr, begins: Instant, lasts: Duration) -> anyhow::Result<(Latency, usize)> {
+    let mut connection = Connection::open(addr).await?;
     let (mut latencies, mut failed) = (Latencies::new(), 0);
     let ask = Ask::get("/healthcheck");
     let mut due = begins;
@@ -236,7 +303,7 @@ async fn check_health(mut connection: Connection, begins: Instant, lasts: Durati
         }
         due += HEALTH_EVERY;
     }
-    (latencies.summary(), failed)
+    Ok((latencies.summary(), failed))
 }
 
 fn statuses(outcomes: &[Outcome]) -> String {

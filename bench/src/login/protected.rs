@@ -29,7 +29,7 @@ const ROUNDS: usize = 3;
 pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
     let mut found = Findings::new(
         "GET /protected of one worker on one core, keep-alive: medians",
-        ["answer", "sessions", "answers/s", "CPU ms/1,000", "p50 ms", "p99 ms"],
+        ["answer", "sessions", "answers/s", "answers/CPU s", "CPU ms/1,000", "p50 ms", "p99 ms"],
     );
     // For the sign-ins, which are not what is measured here.
     let cost: Cost = "m=7168,t=5,p=1".parse()?;
@@ -56,18 +56,20 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
                 p99.push(latency.p99);
             }
             let of = |values: Vec<f64>| Spread::of(values).context("there was no round");
-            let rate = of(rates)?;
+            let (rate, cost) = (of(rates)?, of(costs)?);
+            let per_core = 1e6 / cost.median;
             found.row([
                 answer.to_owned(),
                 thousands(number),
                 rate.text(0),
-                of(costs)?.text(1),
+                format!("{per_core:.0}"),
+                cost.text(1),
                 of(p50)?.text(2),
                 of(p99)?.text(2),
             ]);
             found.goal(
                 format!(
-                    "GET /protected, {answer}, {} sessions: {:.0}/s on a core (goal: {GOAL_PER_SECOND})",
+                    "GET /protected, {answer}, {} session(s): {:.0}/s on a core (goal: {GOAL_PER_SECOND})",
                     thousands(number),
                     rate.median
                 ),
@@ -76,7 +78,8 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
         }
     }
     found.notes.push(format!(
-        "{ROUNDS} rounds of {} s (least..most); {CONNECTIONS} connections. Clients and S3 share the other core.",
+        "{ROUNDS} rounds of {} s (least..most); {CONNECTIONS} connections. Clients and S3 share the other core, which \
+         limits answers/s; a second of the worker's core is good for answers/CPU s.",
         MEASURED.as_secs()
     ));
     Ok(found)

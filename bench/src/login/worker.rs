@@ -5,6 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 use users::Cost;
 
 use super::client::{Ask, Connection};
@@ -84,8 +86,14 @@ impl Worker {
         Ok(std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5")?)
     }
 
-    /// Time on its core so far.
+    /// Time on its core so far, of threads that have ended too: those that hash end when they are idle.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
-        process::cpu(self.pid())
+        let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(self.pid())?))?;
+        Ok(clock_gettime(clock)?.into())
+    }
+
+    /// Sockets and files that it has open.
+    pub fn descriptors(&self) -> anyhow::Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
     }
 }
