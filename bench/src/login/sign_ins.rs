@@ -1,6 +1,7 @@
 //! Sign-ins, against the hashes that one thread makes on the same core and does nothing else.
 //!
-//! The two alternate, so that what else the machine does meets both. A sign-in here is a good one: two
+//! The two alternate, so that what else the machine does meets both; and both are given as a rate and as
+//! time on the core, for the rate alone is wrong when somebody else has a part of the core. A sign-in here is a good one: two
 //! reads of S3, one evaluation, and one write that keeps it for the user to see.
 
 use std::sync::Arc;
@@ -84,10 +85,13 @@ pub async fn measure(ground: &mut Ground, rounds: usize) -> anyhow::Result<Findi
             format!("{:.0}", median(latencies.iter().map(|latency| latency.p50).collect())),
             format!("{:.0}", median(latencies.iter().map(|latency| latency.p99).collect())),
         ]);
-        let ratio = served.median / bare.median;
+        // On a core that is shared, one of the two may have had more of it; on one that is not, both ratios
+        // are the same.
+        let ratio = (served.median / bare.median).min(bare_cpu.median / served_cpu.median);
         found.goal(
             format!(
-                "sign-ins at {cost}: {:.1}/s, {ratio:.3} of the {:.1} hashes/s that the core makes alone (goal: at least {GOAL})",
+                "sign-ins at {cost}: {:.1}/s where the core makes {:.1} hashes/s alone; the lower ratio, of rates or of \
+                 time on the core, is {ratio:.3} (goal: at least {GOAL})",
                 served.median, bare.median
             ),
             ratio >= GOAL,
