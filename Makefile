@@ -167,8 +167,8 @@ check: ## Formatting, lints, documentation, dependencies
 	fi
 	@$(TOOLS)/bin/cargo-deny --locked --log-level error check bans licenses sources
 
-bench: ## All benchmarks, one after the other; about 20 minutes
-	@missed=0; for bench in bench-lb bench-kill bench-slow bench-reconciler; do \
+bench: ## All benchmarks, one after the other; about half an hour
+	@missed=0; for bench in bench-lb bench-kill bench-slow bench-reconciler bench-login; do \
 	  $(MAKE) -s $$bench || missed=1; \
 	done; exit $$missed
 
@@ -178,6 +178,18 @@ FUNCTION ?= $(TARGET_DIR)/reconciler
 bench-reconciler: build ## Measure the reconciler: plans, ticks, package [FUNCTION=release build of it]
 	@cargo build --profile sim --package bench --quiet
 	@ulimit -n hard; $(CARGO_TARGET)/sim/bench-reconciler --function "$(FUNCTION)"
+
+# The login service; see bench/src/login. WORKER is a built worker; empty: this tree's. PARTS is a list,
+# by commas, of sign-ins, protected, overload, timing, guessing, race, list, start; empty: all. ROUNDS of
+# sign-ins and hashes, SECONDS of the flood.
+.PHONY: bench-login
+WORKER ?=
+PARTS ?=
+bench-login: ## Measure the login service: about 12 minutes [WORKER=release build PARTS= ROUNDS= SECONDS=]
+	@$(if $(WORKER),,cargo build --release --quiet --package ec2-worker)
+	@cargo build --release --quiet --package bench
+	@$(CARGO_TARGET)/release/bench-login --worker "$(or $(WORKER),$(CARGO_TARGET)/release/ec2-worker)" \
+	  $(if $(PARTS),--parts $(PARTS)) $(BENCH_ROUNDS) $(if $(SECONDS),--seconds $(SECONDS))
 
 # The load balancer against its peers, each alone on a core; see bench/src/balancer. PEERS is a list of
 # nginx, haproxy, pingora, caddy, by commas; empty: all that are there. LB is a built load balancer;

@@ -1,0 +1,48 @@
+//! What hashing alone allows: one thread, one arena, nothing else to do.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use users::Cost;
+use users::phc::{self, Arena, Phc};
+
+use super::client::{Pace, float, milliseconds};
+use super::ground::PASSWORD;
+
+/// Evaluations on this core for so long.
+pub async fn measure(core: usize, cost: &Cost, lasts: Duration) -> anyhow::Result<Pace> {
+    let cost = cost.clone();
+    let (send, receive) = tokio::sync::oneshot::channel();
+    // A thread of its own, because it is moved to another core.
+    let thread = std::thread::spawn(move || send.send(evaluate(core, &cost, lasts)).ok());
+    let pace = receive.await.context("hashing panicked")?;
+    thread.join().ok();
+    pace
+}
+
+fn evaluate(core: usize, cost: &Cost, lasts: Duration) -> anyhow::Result<Pace> {
+    let mut cores = CpuSet::new();
+    cores.set(core)?;
+    sched_setaffinity(Pid::from_raw(0), &cores)?;
+    let mut arena = Arena::new(cost);
+    // The first one touches the arena.
+    let text = phc::hash(&mut arena, cost, PASSWORD.as_bytes());
+    let record = Phc::parse(&text, cost)?;
+    let (since, cpu) = (Instant::now(), own_cpu()?);
+    let mut evaluations = 0_usize;
+    while since.elapsed() < lasts {
+        ensure!(record.verify(&mut arena, PASSWORD.as_bytes()), "its own record");
+        evaluations += 1;
+    }
+    let (wall, cpu) = (since.elapsed(), own_cpu()?.saturating_sub(cpu));
+    let evaluations = float(evaluations);
+    Ok(Pace { per_second: evaluations / wall.as_secs_f64(), cpu_ms: milliseconds(cpu) / evaluations })
+}
+
+/// Of this thread.
+fn own_cpu() -> anyhow::Result<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    Ok(Duration::from_nanos(text.split(' ').next().context("schedstat is empty")?.parse()?))
+}
