@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use users::{Login, Password, object_key};
 
+use crate::hash_pool::Ticket;
 use crate::store::{ETag, Object, StoreError};
 use crate::user::{self, User};
 use crate::{ApiError, Worker};
@@ -52,6 +53,6 @@ async fn pause() {
 }
 
 /// The cost of an evaluation without its result: for logins that do not exist.
-async fn verify_nothing(worker: &Worker, password: Option<Password>) -> Result<(), ApiError> {
-    Ok(worker.hashes.verify_nothing(password).await?)
+async fn verify_nothing(worker: &Worker, ticket: Ticket, password: Option<Password>) -> Result<(), ApiError> {
+    Ok(worker.hashes.verify_nothing(ticket, password).await?)
 }

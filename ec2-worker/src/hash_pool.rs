@@ -5,11 +5,11 @@
 //! long is told to come back. So a flood of sign-ins costs a fixed amount of memory, and health
 //! checks, which never come here, stay fast.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use users::Password;
 use users::phc::{self, Arena, Cost, Phc, Unreadable};
 
@@ -17,9 +17,9 @@ use users::phc::{self, Arena, Cost, Phc, Unreadable};
 pub struct HashLimits {
     /// Evaluations at the same time.
     pub permits: usize,
-    /// Requests that wait for a permit.
+    /// Requests that have a place and no permit yet.
     pub waiters: usize,
-    /// How long each waits.
+    /// How long each waits for a permit.
     pub wait: Duration,
     /// Of new records.
     pub cost: Cost,
@@ -54,11 +54,18 @@ pub enum Verdict {
 
 pub struct HashPool {
     permits: Arc<Semaphore>,
+    /// For those who hash and those who wait to.
+    places: Arc<Semaphore>,
     arenas: Arc<Mutex<Vec<Arena>>>,
-    waiting: AtomicUsize,
     limits: HashLimits,
     evaluations: AtomicU64,
     dummy: Phc,
+}
+
+/// A place in the queue. Whoever is to be turned away because the queue is full should learn it before
+/// anything else is done for the request: in a flood that costs more than the hashes.
+pub struct Ticket {
+    _place: OwnedSemaphorePermit,
 }
 
 impl HashPool {
@@ -70,34 +77,47 @@ impl HashPool {
         arenas.push(first);
         Self {
             permits: Arc::new(Semaphore::new(limits.permits)),
+            places: Arc::new(Semaphore::new(limits.permits + limits.waiters)),
             arenas: Arc::new(Mutex::new(arenas)),
-            waiting: AtomicUsize::new(0),
             evaluations: AtomicU64::new(0),
             dummy: Phc::parse(&dummy, &limits.cost).expect("our own record"),
             limits,
         }
     }
 
+    pub fn ticket(&self) -> Result<Ticket, HashError> {
+        Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map(|_place| Ticket { _place })
+            .map_err(|_| HashError::Busy)
+    }
+
     /// The PHC string of a new password.
-    pub async fn hash(&self, password: Password) -> Result<String, HashError> {
+    pub async fn hash(&self, ticket: Ticket, password: Password) -> Result<String, HashError> {
         let cost = self.limits.cost.clone();
-        self.evaluate(move |arena| phc::hash(arena, &cost, password.as_bytes())).await
+        self.evaluate(ticket, move |arena| phc::hash(arena, &cost, password.as_bytes())).await
     }
 
     /// Whether the password is the one of the record, a PHC string.
-    pub async fn verify(&self, password: Password, record: &str) -> Result<Verdict, HashError> {
+    pub async fn verify(
+        &self,
+        ticket: Ticket,
+        password: Password,
+        record: &str,
+    ) -> Result<Verdict, HashError> {
         let record = Phc::parse(record, &self.limits.cost)?;
         let is_dated = !record.has(&self.limits.cost);
-        let is_right = self.evaluate(move |arena| record.verify(arena, password.as_bytes())).await?;
+        let work = move |arena: &mut Arena| record.verify(arena, password.as_bytes());
+        let is_right = self.evaluate(ticket, work).await?;
         Ok(if is_right { Verdict::Right { is_dated } } else { Verdict::Wrong })
     }
 
     /// Costs what [`HashPool::verify`] costs and is never true: for logins that do not exist.
-    pub async fn verify_nothing(&self, password: Option<Password>) -> Result<(), HashError> {
+    pub async fn verify_nothing(&self, ticket: Ticket, password: Option<Password>) -> Result<(), HashError> {
         let dummy = self.dummy.clone();
         let work =
             move |arena: &mut Arena| dummy.verify(arena, password.as_ref().map_or(b"", Password::as_bytes));
-        let _never = self.evaluate(work).await?;
+        let _never = self.evaluate(ticket, work).await?;
         Ok(())
     }
 
@@ -106,13 +126,16 @@ impl HashPool {
         self.evaluations.load(Ordering::Relaxed)
     }
 
-    /// The permit goes with the work: when the request is given up, the thread is still busy.
-    async fn evaluate<T, F>(&self, work: F) -> Result<T, HashError>
+    /// Permit and place go with the work: when the request is given up, the thread is still busy.
+    async fn evaluate<T, F>(&self, ticket: Ticket, work: F) -> Result<T, HashError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Arena) -> T + Send + 'static,
     {
-        let permit = self.permit().await?;
+        let permit = tokio::time::timeout(self.limits.wait, Arc::clone(&self.permits).acquire_owned())
+            .await
+            .map_err(|_| HashError::Busy)?
+            .expect("the semaphore is never closed");
         self.evaluations.fetch_add(1, Ordering::Relaxed);
         let arenas = Arc::clone(&self.arenas);
         let cost = self.limits.cost.clone();
@@ -120,38 +143,10 @@ impl HashPool {
             let mut arena = take(&arenas).unwrap_or_else(|| Arena::new(&cost));
             let result = work(&mut arena);
             arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
-            drop(permit);
+            drop((permit, ticket));
             result
         });
         Ok(worked.await.expect("hashing does not panic and the runtime outlives its requests"))
-    }
-
-    async fn permit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, HashError> {
-        let semaphore = Arc::clone(&self.permits);
-        if let Ok(permit) = Arc::clone(&semaphore).try_acquire_owned() {
-            return Ok(permit);
-        }
-        let _place = Place::take(&self.waiting, self.limits.waiters).ok_or(HashError::Busy)?;
-        tokio::time::timeout(self.limits.wait, semaphore.acquire_owned())
-            .await
-            .map_err(|_| HashError::Busy)
-            .map(|permit| permit.expect("the semaphore is never closed"))
-    }
-}
-
-/// A place in the queue, given back when the request gets its permit or is given up.
-struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicUsize, limit: usize) -> Option<Self> {
-        let place = Self(waiting);
-        (waiting.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -177,51 +172,53 @@ mod tests {
         pool(1, 8, Duration::from_secs(60))
     }
 
+    impl HashPool {
+        fn hand_out(&self) -> Ticket {
+            self.ticket().expect("a place is free")
+        }
+    }
+
     #[tokio::test]
     async fn verifies_its_own_records_and_those_of_another_cost() {
         let pool = patient();
-        let record = pool.hash(password("zzyzx road")).await.expect("free");
-        let right = Verdict::Right { is_dated: false };
-        assert_eq!(pool.verify(password("zzyzx road"), &record).await.expect("free"), right);
-        assert_eq!(pool.verify(password("zzyzx roae"), &record).await.expect("free"), Verdict::Wrong);
+        let verify = async |text: &str, record: &str| {
+            pool.verify(pool.hand_out(), password(text), record).await.expect("free")
+        };
+        let record = pool.hash(pool.hand_out(), password("zzyzx road")).await.expect("free");
+        assert_eq!(verify("zzyzx road", &record).await, Verdict::Right { is_dated: false });
+        assert_eq!(verify("zzyzx roae", &record).await, Verdict::Wrong);
         assert_eq!(pool.evaluations(), 3);
         let other: Cost = "m=7168,t=5,p=1".parse().expect("a cost");
         let dated = phc::hash(&mut Arena::new(&other), &other, b"zzyzx road");
-        let right = Verdict::Right { is_dated: true };
-        assert_eq!(pool.verify(password("zzyzx road"), &dated).await.expect("free"), right);
+        assert_eq!(verify("zzyzx road", &dated).await, Verdict::Right { is_dated: true });
     }
 
     #[tokio::test]
     async fn the_dummy_costs_one_evaluation_at_the_current_cost() {
         let pool = patient();
-        pool.verify_nothing(Some(password("zzyzx road"))).await.expect("free");
-        pool.verify_nothing(None).await.expect("free");
+        pool.verify_nothing(pool.hand_out(), Some(password("zzyzx road"))).await.expect("free");
+        pool.verify_nothing(pool.hand_out(), None).await.expect("free");
         assert_eq!(pool.evaluations(), 2);
         assert!(pool.dummy.has(&Cost::default()));
     }
 
     #[tokio::test]
     async fn a_full_queue_and_a_long_wait_are_busy() {
-        let pool = pool(1, 0, Duration::from_secs(60));
-        let held = pool.permit().await.expect("free");
-        assert!(matches!(pool.hash(password("zzyzx road")).await, Err(HashError::Busy)), "no place to wait");
+        let pool = pool(1, 1, Duration::from_millis(1));
+        let (first, second) = (pool.hand_out(), pool.hand_out());
+        assert!(matches!(pool.ticket(), Err(HashError::Busy)), "one hashes, one waits");
+        let held = Arc::clone(&pool.permits).acquire_owned().await.expect("free");
+        let outcome = pool.hash(first, password("zzyzx road")).await;
+        assert!(matches!(outcome, Err(HashError::Busy)), "the wait is bounded");
         drop(held);
-        assert!(pool.hash(password("zzyzx road")).await.is_ok());
-
-        let pool = self::pool(1, 1, Duration::from_millis(1));
-        let held = pool.permit().await.expect("free");
-        assert!(
-            matches!(pool.hash(password("zzyzx road")).await, Err(HashError::Busy)),
-            "the wait is bounded"
-        );
-        assert_eq!(pool.waiting.load(Ordering::Relaxed), 0, "the place is given back");
-        drop(held);
+        assert!(pool.hash(second, password("zzyzx road")).await.is_ok());
+        assert_eq!(pool.places.available_permits(), 2, "places are given back");
     }
 
     #[tokio::test]
     async fn a_record_that_is_not_ours_costs_nothing() {
         let pool = patient();
-        let outcome = pool.verify(password("zzyzx road"), "hunter2").await;
+        let outcome = pool.verify(pool.hand_out(), password("zzyzx road"), "hunter2").await;
         assert!(matches!(outcome, Err(HashError::Unreadable(_))));
         assert_eq!(pool.evaluations(), 0);
     }

@@ -10,6 +10,11 @@ use fleet::settings::{EX_USAGE, Env};
 use fleet::{shutdown, telemetry};
 use tokio::net::TcpListener;
 
+/// Thousands of small pieces for each request to S3, made on one thread and dropped on another: the
+/// system's allocator takes longer for them and keeps arenas that a flood has filled.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let config = match Config::from_vars(&Env) {

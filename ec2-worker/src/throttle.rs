@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use users::random_id;
 
+use crate::hash_pool::{HashPool, Ticket};
 use crate::store::{Bucket, ETag, Expect, NewObject, Object, StoreError, Write};
 
 const PREFIX: &str = "throttle/";
@@ -138,17 +139,20 @@ impl Throttle {
         Self { data, gates: Gates::default(), remembered }
     }
 
-    /// Takes a place for an attempt at `name`, a pseudonym. `others` is done meanwhile: reading the user
-    /// takes no longer for that.
+    /// Takes a place for an attempt at `name`, a pseudonym, and then a ticket, before anything is read: one
+    /// who waits for the place must not keep others from hashing, and one who will not hash must not cost
+    /// reads. `others` is done at the same time as reading the count.
     pub async fn enter<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         name: String,
+        hashes: &HashPool,
         others: impl Fn() -> F,
         now: impl Fn() -> Timestamp,
-    ) -> Result<(Attempt<'_>, T), ThrottleError> {
+    ) -> Result<(Attempt<'_>, Ticket, T), ThrottleError> {
         let mut places = if self.recall(&name).count == 0 { 1 } else { PLACES };
         loop {
             let place = self.gates.enter(&name, places).await.ok_or(ThrottleError::Busy)?;
+            let ticket = hashes.ticket().map_err(|_| ThrottleError::Busy)?;
             let (seen, other) = tokio::try_join!(self.look(&name), others())?;
             if let Some(wait) = seen.failures.wait(now()) {
                 return Err(ThrottleError::Wait(wait));
@@ -158,7 +162,7 @@ impl Throttle {
                 places = PLACES;
                 continue;
             }
-            return Ok((Attempt { throttle: self, name, seen, _place: place }, other));
+            return Ok((Attempt { throttle: self, name, seen, _place: place }, ticket, other));
         }
     }
 

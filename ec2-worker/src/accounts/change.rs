@@ -32,7 +32,7 @@ pub async fn change_password(
     // One at a time on this worker: with the password that the first one sets, others are wrong.
     let _alone = worker.changes.enter_alone(login.as_str()).await.ok_or(ApiError::Busy)?;
     prove(worker, client, session, &login, current).await?;
-    let phc = worker.hashes.hash(chosen).await?;
+    let phc = worker.hashes.hash(worker.hashes.ticket()?, chosen).await?;
     // Whoever was faster has begun another epoch, which `update` does not take for ours: what was proved
     // above still holds.
     let changed = update(worker, session, &login, |record| {
@@ -112,12 +112,12 @@ async fn prove(
     password: Option<Password>,
 ) -> Result<(), ApiError> {
     let name = own_count_of(worker, login, &format!("session of {}", session.uid));
-    let (attempt, object) = enter(worker, client, name, login).await?;
+    let (attempt, ticket, object) = enter(worker, client, name, login).await?;
     let found = understand(worker, object)?.ok_or(ApiError::SignedOut)?;
     if found.user.uid() != session.uid || found.user.epoch() != session.epoch {
         return Err(ApiError::SignedOut);
     }
-    match verify(worker, &found.user, password).await? {
+    match verify(worker, ticket, &found.user, password).await? {
         Some(Verdict::Right { .. }) => {
             attempt.succeeded().await;
             Ok(())

@@ -13,9 +13,9 @@ use users::{Login, Password, Record, SignIn, object_key, random_id};
 use super::{Found, fetch, understand, verify_nothing};
 use crate::client::Client;
 use crate::extract::Credentials;
-use crate::hash_pool::Verdict;
+use crate::hash_pool::{HashError, Ticket, Verdict};
 use crate::session::Session;
-use crate::store::{Expect, Write};
+use crate::store::{Expect, Object, Write};
 use crate::throttle::{Attempt, Throttle, ThrottleError};
 use crate::user::{self, User};
 use crate::{ApiError, Worker, audit};
@@ -124,18 +124,18 @@ async fn secure(
     })?;
     let Some(login) = login else {
         // No user can have it, so there is nothing to count; it costs the same.
-        verify_nothing(worker, password).await?;
+        verify_nothing(worker, worker.hashes.ticket()?, password).await?;
         audit::sign_in_failed(worker, client, &given.login, None);
         return Err(ApiError::WrongCredentials);
     };
     let now = Timestamp::now();
     let mut device = device.filter(|device| device.login == login.as_str() && device.is_current(now));
-    let (attempt, found) = loop {
+    let (attempt, ticket, found) = loop {
         let count = match &device {
             Some(device) => own_count_of(worker, &login, &device.id),
             None => count_of(worker, login.as_str()),
         };
-        let (attempt, object) = enter(worker, client, count, &login).await?;
+        let (attempt, ticket, object) = enter(worker, client, count, &login).await?;
         let found = understand(worker, object)?;
         // It knew an earlier password, or another user of this name.
         let is_stranger = |device: &Device| !found.as_ref().is_some_and(|found| device.knows(&found.user));
@@ -143,13 +143,13 @@ async fn secure(
             device = None;
             continue;
         }
-        break (attempt, found);
+        break (attempt, ticket, found);
     };
     let Some(found) = found else {
-        verify_nothing(worker, password).await?;
+        verify_nothing(worker, ticket, password).await?;
         return Err(fail(worker, client, attempt, &login).await);
     };
-    let Some(verdict) = verify(worker, &found.user, password.clone()).await? else {
+    let Some(verdict) = verify(worker, ticket, &found.user, password.clone()).await? else {
         return Err(ApiError::WrongCredentials);
     };
     let Verdict::Right { is_dated } = verdict else {
@@ -185,14 +185,16 @@ pub(super) async fn enter<'a>(
     client: &Client,
     name: String,
     login: &Login,
-) -> Result<(Attempt<'a>, Option<crate::store::Object>), ApiError> {
+) -> Result<(Attempt<'a>, Ticket, Option<Object>), ApiError> {
     let throttle: &Throttle = &worker.throttle;
-    throttle.enter(name, || fetch(worker, login), Timestamp::now).await.map_err(|error| match error {
-        ThrottleError::Busy => ApiError::Busy,
-        ThrottleError::Store(error) => error.into(),
-        ThrottleError::Wait(wait) => {
-            audit::throttled(worker, client, login.as_str());
-            ApiError::too_many_attempts(wait.unsigned_abs())
+    throttle.enter(name, &worker.hashes, || fetch(worker, login), Timestamp::now).await.map_err(|error| {
+        match error {
+            ThrottleError::Busy => ApiError::Busy,
+            ThrottleError::Store(error) => error.into(),
+            ThrottleError::Wait(wait) => {
+                audit::throttled(worker, client, login.as_str());
+                ApiError::too_many_attempts(wait.unsigned_abs())
+            }
         }
     })
 }
@@ -206,16 +208,17 @@ pub(super) async fn fail(worker: &Worker, client: &Client, attempt: Attempt<'_>,
 /// One evaluation, also of a password that none can be. `None` for a user of the other profile.
 pub(super) async fn verify(
     worker: &Worker,
+    ticket: Ticket,
     user: &User,
     password: Option<Password>,
 ) -> Result<Option<Verdict>, ApiError> {
     match (user, password) {
         (User::Classic { .. }, _) => Ok(None),
         (User::Secure(record), Some(password)) => {
-            Ok(Some(worker.hashes.verify(password, &record.phc).await?))
+            Ok(Some(worker.hashes.verify(ticket, password, &record.phc).await?))
         }
         (User::Secure(_), None) => {
-            verify_nothing(worker, None).await?;
+            verify_nothing(worker, ticket, None).await?;
             Ok(Some(Verdict::Wrong))
         }
     }
@@ -234,7 +237,7 @@ async fn remember(
     let now = Timestamp::now();
     let is_kept = record.sign_ins.last().is_none_or(|last| now.duration_since(last.at) >= KEPT_EVERY);
     let phc = match dated {
-        Some(password) => worker.hashes.hash(password).await.ok(),
+        Some(password) => rehash(worker, password).await.ok(),
         None => None,
     };
     if !is_kept && phc.is_none() {
@@ -257,4 +260,8 @@ async fn remember(
             tracing::warn!(error = fleet::telemetry::error_chain(&error), "a sign-in is not kept");
         }
     }
+}
+
+async fn rehash(worker: &Worker, password: Password) -> Result<String, HashError> {
+    worker.hashes.hash(worker.hashes.ticket()?, password).await
 }

@@ -336,7 +336,7 @@ pub(crate) async fn change_password(
     delete,
     path = "/account",
     tag = "accounts",
-    request_body(content((ProofBody = "application/json"), (ProofBody = "application/x-www-form-urlencoded"))),
+    request_body(content((ProofBody = "application/json"))),
     security(("session" = [])),
     responses(
         (status = 204, description = "The user and all its sessions are gone"),
