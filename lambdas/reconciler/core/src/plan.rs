@@ -17,7 +17,7 @@
 //! | zone | two or more and 55 % of a zone silent, others well: nobody there is terminated for 15 min, replacements go elsewhere | `judge` |
 //! | verdict | a termination is sent again only if the worker fails again; one that answers is taken back | `leave` |
 //! | drain | a surplus worker leaves the registry first and is terminated 15 s later at the earliest | `leave` |
-//! | unknown | an instance of ours that is not remembered is adopted if its slot is free, as one that served if it may have; else it is drained when 90 s old | `leave` |
+//! | unknown | an instance of ours that is not remembered is adopted if its slot is free, as one that served if it may have; into an unused slot if it answers and too few others do; else it is drained when 90 s old | `leave` |
 //! | surplus | who goes first: not yet serving, suspect, of an older release, from the fullest zone, the highest slot; three or a quarter per tick | `resize` |
 //! | zones | a new worker goes where there are fewest | `resize` |
 //! | cap | never more than twice the desired number and two, whatever state they are in; if none of them answers, one more each 30 min up to three times and six | `resize` |
