@@ -86,7 +86,7 @@ pub struct Slot {
     pub since: Timestamp,
     pub worker: Option<WorkerId>,
     pub addr: Option<WorkerAddr>,
-    /// Since when EC2 has not shown the instance, although it should.
+    /// Since when EC2 has not shown the instance, although it should, and its launch is not repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_since: Option<Timestamp>,
     /// It was found, not launched by this memory: its launch cannot be repeated.

@@ -63,6 +63,9 @@ fn what_was_found_once_does_not_come_back() {
         (1_147_016, "a launch whose slot was given to another arrives late, with a token of a lost memory"),
         (2_001_260, "attempts of a lost memory that EC2 does not show any more cost a tick each"),
         (2_007_407, "a worker is terminated that an overlapping invocation has taken back meanwhile"),
+        (3_004_315, "a worker whose slot was given to another is taken back, and the registry is emptied"),
+        (3_011_167, "the same, where not a kill but a refused write kept the worker in the registry"),
+        (3_086_678, "a launch is given up five minutes after it was missed first, and was repeated since"),
     ];
     for (seed, story) in found {
         let outcome = run_seed(Scenario::stormy(seed, 6 * HOUR), BTreeSet::new(), false);

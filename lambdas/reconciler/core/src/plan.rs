@@ -7,7 +7,7 @@
 //! | young | for 50 s after memory was lost nobody is launched, terminated or drained; workers of the registry that EC2 does not show stay in it for 5 min | `is_young`, `registry` |
 //! | desired | a count that is missing or wrong is not acted on; the last good one stays in force, if need be the registry's; one that is less than half of it must be read in two ticks, 15 s apart | `resize` |
 //! | unseen | an instance that EC2 does not show is not gone: its launch is repeated with the same token, which returns it if it lives; it is never terminated | `follow` |
-//! | unresolved | a launch of which nothing is known for 180 s keeps its slot and its token, and another slot takes its place; one that is not wanted any more keeps them for 5 min and is not repeated | `follow` |
+//! | unresolved | a launch of which nothing is known for 180 s keeps its slot and its token, and another slot takes its place; one that is not wanted any more is not repeated, and keeps them for 5 min from then on | `follow` |
 //! | dead | refuses every probe of one tick, or is silent in two ticks in a row | `follow` |
 //! | boot | an instance that does not answer within 180 s is given up if any worker, itself included, was heard in the tick; a refusal is heard | `follow` |
 //! | control | a worker that served is terminated for its health only if another one answered in the same tick | `judge` |
@@ -17,7 +17,7 @@
 //! | zone | two or more and 55 % of a zone silent, others well: nobody there is terminated for 15 min, replacements go elsewhere | `judge` |
 //! | verdict | a termination is sent again only if the worker fails again; one that answers is taken back | `leave` |
 //! | drain | a surplus worker leaves the registry first and is terminated 15 s later at the earliest | `leave` |
-//! | unknown | an instance of ours that is not remembered is adopted if its slot is free, as one that served if it may have; else it is drained when 90 s old | `leave` |
+//! | unknown | an instance of ours that is not remembered is adopted if its slot is free, as one that served if it may have; into an unused slot if it answers and too few others do; else it is drained when 90 s old | `leave` |
 //! | surplus | who goes first: not yet serving, suspect, of an older release, from the fullest zone, the highest slot; three or a quarter per tick | `resize` |
 //! | zones | a new worker goes where there are fewest | `resize` |
 //! | cap | never more than twice the desired number and two, whatever state they are in; if none of them answers, one more each 30 min up to three times and six | `resize` |

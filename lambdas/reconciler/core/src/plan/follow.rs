@@ -117,8 +117,10 @@ impl Tick<'_> {
             self.memory.slots.remove(&number);
             return;
         }
+        // A launch that is repeated may take place each time, the last time as well.
+        let is_repeated = launch.is_some() && !slot.is_unwanted;
         if let Some(slot) = self.memory.slots.get_mut(&number) {
-            slot.missing_since = Some(missing_since);
+            slot.missing_since = (!is_repeated).then_some(missing_since);
         }
         match launch {
             Some(_) if slot.is_unwanted => {}

@@ -19,6 +19,9 @@ const FORGET: SignedDuration = SignedDuration::from_hours(1);
 /// An instance without a place in memory may be a launch whose intent is being written.
 /// Two ticks later, drained, it is gone: within 140 s of its launch.
 const ORPHAN_AGE: SignedDuration = SignedDuration::from_secs(90);
+/// The attempt of a worker in another slot than the one it was launched for: those of launches begin
+/// with 1.
+const NOT_LAUNCHED: u32 = 0;
 
 impl Tick<'_> {
     pub(super) fn follow_leaving(&mut self) {
@@ -159,10 +162,12 @@ impl Tick<'_> {
                 {
                     self.adopt(row, number, attempt, age);
                 }
+                // It serves until there are enough, so it has a place like any other.
                 _ if self.probe(&row.id) == Some(Probe::Answered)
-                    && self.desired().is_some_and(|desired| self.answering() < desired) =>
+                    && self.desired().is_some_and(|desired| self.answering() < desired)
+                    && !self.is_young() =>
                 {
-                    self.hold(format!("the removal of {}: it answers, and too few others do", row.id));
+                    self.adopt(row, self.unused_slot(), NOT_LAUNCHED, age);
                 }
                 _ if planted::is(Bug::OrphansStay) => {}
                 _ if age > ORPHAN_AGE && !self.is_young() && drained < most => {
@@ -172,6 +177,14 @@ impl Tick<'_> {
                 _ => self.hold(format!("what to do with {}: it is new and belongs to no slot", row.id)),
             }
         }
+    }
+
+    /// The first slot that no launch ever had: whoever appears later with a tag of it finds it free.
+    fn unused_slot(&self) -> u32 {
+        let is_used = |number: &u32| {
+            self.memory.slots.contains_key(number) || self.memory.attempts.contains_key(number)
+        };
+        (0..).find(|number| !is_used(number)).expect("there are fewer slots than numbers")
     }
 
     fn is_known(&self, row: &Instance) -> bool {

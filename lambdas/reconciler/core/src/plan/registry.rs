@@ -52,7 +52,8 @@ impl Tick<'_> {
     }
 
     /// Workers that readers know and memory, begun anew, does not: as long as EC2 does not show them,
-    /// or shows them as live and nobody judged them yet, they may serve.
+    /// or shows them as live and nobody judged them yet, they may serve. One that a look takes back
+    /// has no slot until the next tick if another has its own.
     fn published_unknown(&self) -> Vec<(WorkerId, RegisteredWorker)> {
         let may_serve = |id: &WorkerId| {
             let row = self.workers.get(id).copied();
@@ -64,7 +65,8 @@ impl Tick<'_> {
         let is_known_enough =
             !self.memory.follows_loss || self.memory.began.is_some_and(|began| self.age(began) > MISSING);
         published
-            .filter(|(id, _)| !is_known_enough && may_serve(id) && !planted::is(Bug::RegistryForgets))
+            .filter(|(id, _)| may_serve(id) && (self.is_look || !is_known_enough))
+            .filter(|_| !planted::is(Bug::RegistryForgets))
             .map(|(id, worker)| (id.clone(), worker.clone()))
             .collect()
     }

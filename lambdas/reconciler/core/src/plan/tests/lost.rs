@@ -119,6 +119,8 @@ fn an_instance_of_a_lost_memory_is_not_taken_for_the_launch_that_uses_its_attemp
         let mut world = World::empty(1);
         let earlier = world.add(Some((0, 1)), subnet);
         world.machine(&earlier).row.release = release(ami, &SUBNETS).id;
+        // If it answered before the launched one does, it would have a slot of its own.
+        world.machine(&earlier).health = Health::Refuses;
         world.hide(&earlier, 1);
         world.launch_faults.push_back(LaunchFault::Refused(AwsErrorKind::Other));
         let first = world.tick().launches;
@@ -128,6 +130,42 @@ fn an_instance_of_a_lost_memory_is_not_taken_for_the_launch_that_uses_its_attemp
         world.settle_down();
         assert_eq!((world.id(0), world.live()), (launched.clone(), vec![launched]), "{subnet}, {ami}");
     }
+}
+
+#[test]
+fn an_orphan_that_answers_while_too_few_do_gets_an_unused_slot() {
+    let mut world = World::serving(2);
+    let id = world.add(Some((0, 7)), "subnet-b");
+    world.now += SignedDuration::from_mins(3);
+    let other = world.id(1);
+    world.terminate(&other);
+    let planned = world.tick();
+    assert_eq!((world.id(2), world.phase(2)), (id.clone(), Phase::Healthy));
+    assert_eq!(planned.launches, [], "two are desired");
+    assert!(world.published().contains(&id));
+    // From now on it is judged like any other.
+    world.machine(&id).health = Health::Silent;
+    assert_eq!(world.tick().terminations, []);
+    assert_eq!(world.phase(2), Phase::Suspect);
+    assert_eq!(world.tick().terminations, [id]);
+    world.settle_down();
+    assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
+}
+
+#[test]
+fn a_young_memory_gives_an_orphan_no_slot() {
+    let mut world = World::serving(2);
+    let (first, second) = (world.id(0), world.id(1));
+    world.machine(&second).row.slot = Some(0);
+    world.forget_everything();
+    for seconds in [0, 20, 40] {
+        world.tick();
+        assert_eq!(world.memory.slots.len(), 1, "{seconds} s: EC2 may show the worker of a slot later");
+        assert_eq!(world.published(), [first.clone(), second.clone()], "{seconds} s");
+    }
+    world.tick();
+    assert_eq!((world.memory.healthy(), world.published()), (2, vec![first, second]), "60 s");
+    world.expect_rest();
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Who gets traffic.
 
+use std::slice::from_ref;
+
 use fleet::Registry;
+use jiff::SignedDuration;
 
 use super::world::{Health, World, count};
 
@@ -78,4 +81,47 @@ fn who_boots_is_not_published_even_if_nobody_serves() {
     assert_eq!(world.published(), []);
     world.settle_down();
     assert_eq!(world.published().len(), 2);
+}
+
+#[test]
+fn one_that_is_taken_back_is_published_though_another_has_its_slot() {
+    for verdict_was_published in [false, true] {
+        let mut world = World::serving(2);
+        let id = world.set(0, Health::Refuses);
+        world.can_publish = verdict_was_published;
+        world.can_terminate = false;
+        world.tick();
+        world.can_publish = true;
+        world.can_terminate = true;
+        let other = world.id(1);
+        world.terminate(&other);
+        world.machine(&id).health = Health::Well;
+        world.tick();
+        assert_eq!(world.published(), from_ref(&id), "nobody else serves");
+        world.hide(&id, 1);
+        world.tick();
+        assert!(world.published().contains(&id), "it is remembered");
+        world.settle_down();
+        assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
+    }
+}
+
+#[test]
+fn one_that_a_look_takes_back_keeps_its_traffic_though_another_has_its_slot() {
+    let mut world = World::serving(2);
+    let id = world.set(0, Health::Refuses);
+    world.can_publish = false;
+    world.can_terminate = false;
+    world.tick();
+    world.can_publish = true;
+    world.can_terminate = true;
+    world.machine(&id).health = Health::Well;
+    world.now -= SignedDuration::from_secs(10);
+    world.watch().expect("it answers");
+    assert!(world.published().contains(&id));
+    world.now += SignedDuration::from_secs(10);
+    world.tick();
+    assert!(world.published().contains(&id));
+    world.settle_down();
+    assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
 }

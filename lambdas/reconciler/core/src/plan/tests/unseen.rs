@@ -1,5 +1,6 @@
 //! Instances that EC2 does not show.
 
+use fleet::WorkerId;
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::Phase;
 
@@ -157,4 +158,42 @@ fn a_launch_that_is_not_wanted_any_more_is_not_repeated() {
     assert_eq!(world.tick().launches, []);
     world.settle_down();
     assert_eq!(world.live(), [], "it is found later, and removed");
+}
+
+/// The launch in slot 1 is refused for a minute, and takes place the last time that it is sent; EC2
+/// shows the instance five minutes later.
+fn launched_by_the_last_repetition() -> (World, WorkerId) {
+    let mut world = World::serving(1);
+    world.desire(2);
+    world.launch_faults.extend([LaunchFault::Refused(AwsErrorKind::Other); 3]);
+    world.launch_faults.push_back(LaunchFault::ReplyLost);
+    world.ticks(4);
+    let id = world.live()[1].clone();
+    world.hide(&id, 15);
+    (world, id)
+}
+
+#[test]
+fn a_launch_that_is_not_wanted_any_more_is_missed_from_its_last_repetition_on() {
+    let (mut world, id) = launched_by_the_last_repetition();
+    world.desire(1);
+    world.ticks(15);
+    assert!(world.memory.slots.contains_key(&1), "EC2 had five minutes to show it");
+    world.tick();
+    assert!(world.recorded(&format!("Found {id} in slot 1")));
+    world.settle_down();
+    assert_eq!((world.memory.healthy(), world.live().len()), (1, 1));
+}
+
+#[test]
+fn a_launch_that_cannot_be_repeated_any_more_is_missed_from_its_last_repetition_on() {
+    let (mut world, id) = launched_by_the_last_repetition();
+    world.memory.slots.get_mut(&1).expect("it was launched").release = "unknown".to_owned();
+    world.machine(&id).row.release = "unknown".to_owned();
+    world.ticks(15);
+    assert!(world.memory.slots.contains_key(&1), "EC2 had five minutes to show it");
+    world.tick();
+    assert!(world.recorded(&format!("Found {id} in slot 1")));
+    world.settle_down();
+    assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
 }
