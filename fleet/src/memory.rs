@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::release::Release;
+use crate::release::{BalancerSpec, Release};
 use crate::{DesiredCount, WorkerAddr, WorkerId};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -164,7 +164,16 @@ pub struct Balancer {
     pub successor: Option<Slot>,
     /// Instances that had the address before, to be terminated once the holder answers.
     pub former: Vec<WorkerId>,
+    /// The definition that `boots` is about: another one has a record of its own.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub boots_of: String,
     pub boots: Boots,
+    /// The last definition of which a load balancer with the address has answered: what a dead one is
+    /// replaced by until a newer one has served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proven: Option<BalancerSpec>,
+    /// Boots of it, while it is not the released one.
+    pub proven_boots: Boots,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -180,6 +189,9 @@ pub struct Holder {
     /// Since when EC2 has not shown it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_since: Option<Timestamp>,
+    /// The definition that it was launched from, once EC2 has shown it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use crate::clock::{MINUTE, Millis, NEVER, SECOND};
 use crate::fault::Kind;
 use crate::machine::{Ailment, Boot};
 use crate::s3::StateObject;
-use crate::world::{World, release};
+use crate::world::{BALANCER, World, balancer, release};
 
 /// Shorter ones matter most, and a few last.
 fn a_while(rng: &mut Rng) -> Millis {
@@ -160,10 +160,17 @@ impl World {
 
     fn deploy(&mut self, is_good: bool) {
         self.deployments += 1;
-        let next = release(self.deployments, self.ec2.zones());
-        self.tell(|| format!("      {} ({})", next.id, if is_good { "good" } else { "bad" }));
+        let before = balancer(&self.s3.release);
+        // Every second deployment changes the load balancer as well, and one that is broken is mended.
+        let is_renewal = self.deployments.is_multiple_of(2) || self.bad_releases.contains(&before);
+        let number = before.strip_prefix(BALANCER).and_then(|number| number.parse().ok());
+        let number = if is_renewal { self.deployments } else { number.expect("a number of ours") };
+        let next = release(self.deployments, number, self.ec2.zones());
+        let (worker, lb) = (next.id.clone(), balancer(&next));
+        self.tell(|| format!("      {worker}, {lb} ({})", if is_good { "good" } else { "bad" }));
         if !is_good {
-            self.bad_releases.push(next.id.clone());
+            self.bad_releases.push(worker);
+            self.bad_releases.extend(is_renewal.then_some(lb));
         }
         self.s3.release = Arc::new(next);
         self.checks.deployed(self.now);
@@ -192,7 +199,8 @@ impl World {
                 self.s3.desired = Ok(DesiredCount::try_from(workers).expect("within bounds"));
             }
         }
-        if self.bad_releases.contains(&self.s3.release.id) {
+        let released = [self.s3.release.id.clone(), balancer(&self.s3.release)];
+        if released.iter().any(|id| self.bad_releases.contains(id)) {
             self.deploy(true);
         }
     }

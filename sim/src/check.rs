@@ -12,7 +12,7 @@
 //! | S8 | a boot has its 180 s | `check_terminate` |
 //! | S9 | the registry's revision only grows; it names nobody whom EC2 showed as terminated; it is not emptied while somebody serves | `check_publish` |
 //! | S10 | a rollout leaves as many healthy as are desired | `check_commit` |
-//! | S11 | the address never leaves a load balancer that answers, goes only to one that answers, and its holder is not ended | `check_issue` |
+//! | S11 | the address never leaves a load balancer that answers but for one of a newer definition, goes only to one that answers, and its holder is not ended | `check_issue` |
 //! | S12 | launches in an hour: what was asked for, the budget of losses, and one in three minutes | `check_launched` |
 //! | S13 | at rest nothing happens any more | `check_rest` |
 //! | S14 | at rest there is nobody too many, and nobody unknown | `check_rest` |
@@ -34,7 +34,7 @@ use crate::ec2::Ec2;
 use crate::fault::Kind;
 use crate::machine::Machine;
 use crate::s3::S3;
-use crate::world::World;
+use crate::world::{BALANCER, World, balancer};
 
 const DRAIN: Millis = 15 * SECOND;
 const BOOT_GRACE: Millis = 180 * SECOND;
@@ -359,6 +359,13 @@ impl World {
         let record = &self.ec2.machines[holder].record;
         let is_second = record.failures.iter().any(|(at, _)| self.now - at >= SECOND_LOOK - self.skew());
         let is_dead = !self.ec2.machines[holder].is_live() || heard == Some(Probe::Refused) || is_second;
+        let number = |index: usize| {
+            let release = &self.ec2.machines[index].row.release;
+            release.strip_prefix(BALANCER).and_then(|number| number.parse::<u32>().ok())
+        };
+        if number(index) > number(holder) {
+            return;
+        }
         if heard == Some(Probe::Answered) || !is_dead {
             let holder = self.ec2.machines[holder].row.id.clone();
             self.violate("S11", format!("the address leaves {holder}, which was heard: {heard:?}"));
@@ -612,6 +619,13 @@ impl World {
         if !is_well || balancers.len() != 1 {
             let holder = self.ec2.holder;
             return self.violate("L1", format!("at rest the address is with {holder:?}, of {balancers:?}"));
+        }
+        let released = balancer(&self.s3.release);
+        let outdated = balancers.iter().find(|index| self.ec2.machines[**index].row.release != released);
+        if let Some(index) = outdated {
+            let row = &self.ec2.machines[*index].row;
+            let what = format!("at rest {} is of {}, not {released}", row.id, row.release);
+            return self.violate("L1", what);
         }
         let Some(memory) = self.s3.memory().cloned() else {
             return self.violate("L1", "at rest there is no memory".to_owned());

@@ -180,7 +180,7 @@ impl Trace {
 impl World {
     pub fn new(scenario: Scenario, faults: Faults, is_told: bool) -> Self {
         let mut rng = Rng::with_seed(scenario.seed);
-        let release = Arc::new(release(1, scenario.zones));
+        let release = Arc::new(release(1, 1, scenario.zones));
         let mut ec2 = Ec2::new(scenario.zones);
         let holder = balancer(&release);
         let tags = (None, Some(1), holder.as_str());
@@ -578,8 +578,8 @@ fn running_mut(invocations: &mut [Option<Running>], number: usize, change: impl 
     }
 }
 
-/// The n-th release that was deployed.
-pub fn release(number: u32, zones: usize) -> Release {
+/// The n-th release that was deployed, with a definition of the load balancer that may be older.
+pub fn release(number: u32, balancer: u32, zones: usize) -> Release {
     let subnets: Vec<SubnetSpec> = (0..zones)
         .map(|zone| SubnetSpec { id: subnet_name(zone).to_owned(), zone: zone_name(zone).to_owned() })
         .collect();
@@ -594,15 +594,18 @@ pub fn release(number: u32, zones: usize) -> Release {
     let stack = "sim".parse().expect("a name");
     let mut release =
         Release::new(stack, Profile::Secure, number.to_string(), spec(&format!("worker-{number}")));
-    let instance = spec("lb");
+    let instance = spec(&format!("lb-{balancer}"));
     release.balancer = Some(BalancerSpec {
-        id: "balancer-1".to_owned(),
+        id: format!("{BALANCER}{balancer}"),
         allocation: crate::ec2::ALLOCATION.to_owned(),
         instance,
     });
     release
 }
 
-fn balancer(release: &Release) -> String {
+/// How the ids of definitions of the load balancer begin; the number follows.
+pub const BALANCER: &str = "balancer-";
+
+pub fn balancer(release: &Release) -> String {
     release.balancer.as_ref().expect("there is one").id.clone()
 }

@@ -113,6 +113,7 @@ impl Stack {
             answered: true,
             silent_since: None,
             missing_since: None,
+            release: None,
         }
     }
 

@@ -96,6 +96,7 @@ bugs! {
     AddressTaken "address taken" "the address moves away from a load balancer that answers",
     OneSilentHolder "one silence of the holder" "the load balancer is dead when it was silent once",
     AddressToSilent "address to the silent" "the address moves to a load balancer that does not answer",
+    NotRenewed "never renewed" "a load balancer of another definition than the released one stays",
     HolderEnded "holder terminated" "the load balancer that has the address is terminated",
 }
 

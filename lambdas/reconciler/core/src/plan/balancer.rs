@@ -1,18 +1,22 @@
 //! Guards the public address: whoever has it is the load balancer.
 //!
 //! ```text
-//! holder answers ----------------------------> a successor goes, former holders go
-//! holder dead or gone --> successor launched --> it answers --> the address moves to it
-//!                              \--> no answer in 180 s --> given up, the next one launched
+//! holder answers, is as released ------------> a successor goes, former holders go
+//! holder answers, of another definition -\
+//! holder dead or gone --------------------+-> successor launched --> it answers --> the address moves
+//!                                                  \--> no answer in 180 s --> given up, the next one
 //! ```
 //!
 //! The address is the fence: a load balancer without it gets no traffic, whatever it believes. So
 //! the successor may take it over although the old holder may only be cut off from us.
+//!
+//! A load balancer that serves is renewed from the released definition only. A dead one is replaced by
+//! what served last, unless that fails more often: a definition that was just released may be broken.
 
 use std::sync::Arc;
 
 use fleet::WorkerId;
-use fleet::memory::{Holder, Phase, Slot};
+use fleet::memory::{Boots, Holder, Phase, Slot};
 use fleet::release::BalancerSpec;
 use jiff::SignedDuration;
 
@@ -49,10 +53,15 @@ impl Tick<'_> {
         };
         let attempts = self.balancers.values().filter_map(|row| row.attempt);
         self.memory.balancer.attempt = attempts.fold(self.memory.balancer.attempt, u32::max);
+        if self.memory.balancer.boots_of != spec.id {
+            self.memory.balancer.boots = Boots::default();
+            self.memory.balancer.boots_of.clone_from(&spec.id);
+        }
         self.follow_holder(address.instance.as_ref());
         self.follow_successor(&spec);
         match self.judge_holder() {
-            Verdict::Answers => self.rest(),
+            Verdict::Answers if self.is_outdated(&spec) => self.renew(&spec),
+            Verdict::Answers => self.rest(&spec),
             Verdict::Open(why) => self.hold(format!("a verdict on the load balancer: {why}")),
             Verdict::Dead(why) => self.replace(&spec, why),
         }
@@ -60,9 +69,11 @@ impl Tick<'_> {
 
     /// In a look: whether the successor answers for the first time.
     pub(super) fn notice_successor(&mut self) -> bool {
-        let Some(spec) = self.release.balancer.clone() else { return false };
+        if self.release.balancer.is_none() {
+            return false;
+        }
         let was_booting = self.successor_boots();
-        self.notice_successor_instance(&spec);
+        self.notice_successor_instance();
         was_booting && !self.successor_boots() && self.memory.balancer.successor.is_some()
     }
 
@@ -95,10 +106,12 @@ impl Tick<'_> {
                     answered: false,
                     silent_since: None,
                     missing_since: None,
+                    release: None,
                 }
             }
         };
         let row = self.balancers.get(id);
+        holder.release = row.map(|row| row.release.clone()).or(holder.release);
         holder.addr = row.and_then(|row| row.address).map(admin_addr).or(holder.addr);
         // Where only known instances are listed, it may not be among them.
         let is_missing = row.is_none() && !self.observation.is_partial;
@@ -149,7 +162,7 @@ impl Tick<'_> {
     }
 
     fn follow_successor(&mut self, spec: &BalancerSpec) {
-        self.notice_successor_instance(spec);
+        self.notice_successor_instance();
         let Some(slot) = self.memory.balancer.successor.clone() else { return };
         let row = slot.worker.as_ref().and_then(|id| self.balancers.get(id)).copied();
         let who =
@@ -165,9 +178,32 @@ impl Tick<'_> {
             }
             self.record(format!("Gave up {who}: it did not answer for {} s.", BOOT_GRACE.as_secs()));
             self.successor_failed();
-        } else if row.is_none() && !answers && slot.release == spec.id && !slot.is_adopted {
-            self.replays.push(balancer_launch(self, spec, &slot));
+        } else if row.is_none() && !answers && !slot.is_adopted {
+            let definition = self.balancer_definition(spec, &slot.release);
+            let replay = definition.map(|definition| balancer_launch(self, definition, &slot));
+            self.replays.extend(replay);
         }
+    }
+
+    /// The definition with this id, if it is still known.
+    fn balancer_definition<'s>(&'s self, spec: &'s BalancerSpec, id: &str) -> Option<&'s BalancerSpec> {
+        if spec.id == id {
+            return Some(spec);
+        }
+        self.memory.balancer.proven.as_ref().filter(|proven| proven.id == id)
+    }
+
+    /// The record of a definition's boots.
+    fn boots_of_balancer(&mut self, id: &str) -> &mut Boots {
+        let balancer = &mut self.memory.balancer;
+        if balancer.boots_of == id { &mut balancer.boots } else { &mut balancer.proven_boots }
+    }
+
+    /// Whether the holder is known to be of another definition than the released one.
+    fn is_outdated(&self, spec: &BalancerSpec) -> bool {
+        let holder = self.memory.balancer.holder.as_ref();
+        let release = holder.and_then(|holder| holder.release.as_ref());
+        release.is_some_and(|release| *release != spec.id) && !planted::is(Bug::NotRenewed)
     }
 
     fn is_anybody_heard(&self) -> bool {
@@ -182,15 +218,17 @@ impl Tick<'_> {
 
     fn successor_failed(&mut self) {
         let Some(slot) = self.memory.balancer.successor.take() else { return };
-        self.memory.balancer.boots.failures += 1;
-        self.memory.balancer.boots.last_failure = Some(self.now);
+        let now = self.now;
+        let boots = self.boots_of_balancer(&slot.release);
+        boots.failures += 1;
+        boots.last_failure = Some(now);
         if let Some(id) = slot.worker {
             self.end_balancer(&id);
             self.memory.balancer.former.push(id);
         }
     }
 
-    fn notice_successor_instance(&mut self, spec: &BalancerSpec) {
+    fn notice_successor_instance(&mut self) {
         let Some(mut slot) = self.memory.balancer.successor.take() else { return };
         let row = match &slot.worker {
             Some(id) => self.balancers.get(id).copied(),
@@ -198,7 +236,9 @@ impl Tick<'_> {
                 .balancers
                 .values()
                 .find(|row| {
-                    row.attempt == Some(slot.attempt) && row.release == spec.id && !self.is_taken(&row.id)
+                    row.attempt == Some(slot.attempt)
+                        && row.release == slot.release
+                        && !self.is_taken(&row.id)
                 })
                 .copied(),
         };
@@ -219,32 +259,89 @@ impl Tick<'_> {
             // Its silence is counted from its last answer.
             slot.since = self.now;
             slot.served = true;
-            self.memory.balancer.boots = Default::default();
+            *self.boots_of_balancer(&slot.release) = Boots::default();
         }
         self.memory.balancer.successor = Some(slot);
     }
 
     /// All is well: whoever else there is goes.
-    fn rest(&mut self) {
+    fn rest(&mut self, spec: &BalancerSpec) {
         let Some(holder) = self.memory.balancer.holder.clone() else { return };
+        if holder.release.as_ref() == Some(&spec.id) && self.memory.balancer.proven.as_ref() != Some(spec) {
+            self.memory.balancer.proven = Some(spec.clone());
+            self.memory.balancer.proven_boots = Boots::default();
+        }
+        self.dismiss_successor("the load balancer answers again");
+        self.end_strangers(&holder);
+        self.end_former();
+    }
+
+    fn dismiss_successor(&mut self, why: &str) {
         self.replays.retain(|launch| launch.role != Role::LoadBalancer);
         if let Some(id) = self.memory.balancer.successor.take().and_then(|slot| slot.worker) {
-            self.record(format!("Removing {id}: the load balancer answers again."));
+            self.record(format!("Removing {id}: {why}."));
             self.memory.balancer.former.push(id);
         }
-        if self.age(holder.since) > NOT_OURS {
-            let is_old = |row: &&Instance| {
-                row.state.is_live() && row.launched.is_some_and(|launched| self.age(launched) > NOT_OURS)
-            };
-            let former = &self.memory.balancer.former;
-            let others = self.balancers.values().copied().filter(is_old).map(|row| row.id.clone());
-            let others: Vec<WorkerId> =
-                others.filter(|id| *id != holder.id && !former.contains(id)).collect();
-            for id in others {
-                self.record(format!("Removing {id}: it is a load balancer without the address."));
-                self.memory.balancer.former.push(id);
-            }
+    }
+
+    /// The holder serves, and is not as released: a successor is launched beside it.
+    fn renew(&mut self, spec: &BalancerSpec) {
+        let Some(holder) = self.memory.balancer.holder.clone() else { return };
+        if self.memory.balancer.successor.as_ref().is_some_and(|slot| slot.release != spec.id) {
+            self.dismiss_successor("it is not as released");
         }
+        self.end_strangers(&holder);
+        self.end_former();
+        let current =
+            |row: &&Instance| row.release == spec.id && !self.memory.balancer.former.contains(&row.id);
+        let answering = self.other_balancers().filter(current).find(|row| self.may_have_the_address(&row.id));
+        if let Some((id, slot)) = answering.map(|row| (row.id.clone(), self.slot_for(row))) {
+            // Who was the holder is ended by the memory of the successor that took over.
+            if self.memory.balancer.successor.as_ref().is_none_or(|known| known.worker.as_ref() != Some(&id))
+            {
+                self.dismiss_successor("another one answers already");
+                self.memory.balancer.successor = Some(slot);
+            }
+            self.record(format!("Moving the public address to {id}: it answers, and is as released."));
+            self.association = Some(Association { allocation: spec.allocation.clone(), instance: id });
+            return;
+        }
+        if self.memory.balancer.successor.is_some() {
+            return;
+        }
+        let young = self.other_balancers().filter(current).find_map(|row| self.adoptable(row));
+        if let Some(slot) = young {
+            return self.adopt_successor(slot);
+        }
+        self.launch_successor(spec, spec, "the one that serves is not as released");
+    }
+
+    fn other_balancers(&self) -> impl Iterator<Item = &Instance> {
+        let holder = self.memory.balancer.holder.as_ref().map(|holder| &holder.id);
+        self.balancers.values().copied().filter(move |row| row.state.is_live() && Some(&row.id) != holder)
+    }
+
+    fn may_have_the_address(&self, id: &WorkerId) -> bool {
+        self.probe(id) == Some(Probe::Answered) || planted::is(Bug::AddressToSilent)
+    }
+
+    /// Those that have been there for long without the address and are not to have it.
+    fn end_strangers(&mut self, holder: &Holder) {
+        if self.age(holder.since) <= NOT_OURS {
+            return;
+        }
+        let successor = self.memory.balancer.successor.as_ref().and_then(|slot| slot.worker.as_ref());
+        let former = &self.memory.balancer.former;
+        let is_old = |row: &&Instance| row.launched.is_some_and(|launched| self.age(launched) > NOT_OURS);
+        let is_stranger = |id: &WorkerId| !former.contains(id) && Some(id) != successor;
+        let strangers = self.other_balancers().filter(is_old).map(|row| row.id.clone());
+        for id in strangers.filter(is_stranger).collect::<Vec<_>>() {
+            self.record(format!("Removing {id}: it is a load balancer without the address."));
+            self.memory.balancer.former.push(id);
+        }
+    }
+
+    fn end_former(&mut self) {
         for id in std::mem::take(&mut self.memory.balancer.former) {
             // One that EC2 does not show is not forgotten before the list is full.
             match self.balancers.get(&id).map(|row| row.state.is_live()) {
@@ -271,17 +368,8 @@ impl Tick<'_> {
 
     /// The holder is dead: the address goes to one that answers, or one is launched.
     fn replace(&mut self, spec: &BalancerSpec, why: &str) {
-        let holder = self.memory.balancer.holder.as_ref().map(|holder| holder.id.clone());
-        let others = || {
-            self.balancers
-                .values()
-                .copied()
-                .filter(|row| row.state.is_live() && Some(&row.id) != holder.as_ref())
-        };
-        let answers = |id| self.probe(id) == Some(Probe::Answered) || planted::is(Bug::AddressToSilent);
-        let answering = others().find(|row| answers(&row.id));
-        if let Some(row) = answering {
-            let id = row.id.clone();
+        let answering = self.other_balancers().find(|row| self.may_have_the_address(&row.id));
+        if let Some(id) = answering.map(|row| row.id.clone()) {
             self.record(format!("Moving the public address to {id}: it answers, and of the holder: {why}."));
             self.association = Some(Association { allocation: spec.allocation.clone(), instance: id });
             return;
@@ -290,42 +378,74 @@ impl Tick<'_> {
             return self.hold(format!("the public address: {why}, and its successor does not answer yet"));
         }
         let former = &self.memory.balancer.former;
-        let young = others().find(|row| {
-            !former.contains(&row.id) && row.launched.is_none_or(|launched| self.age(launched) < BOOT_GRACE)
-        });
-        if let Some(row) = young {
-            let slot = Slot {
-                attempt: row.attempt.unwrap_or(0),
-                release: row.release.clone(),
-                subnet: row.subnet.clone(),
-                zone: row.zone.clone(),
-                phase: Phase::Booting,
-                since: row.launched.unwrap_or(self.now),
-                worker: Some(row.id.clone()),
-                addr: row.address.map(admin_addr),
-                missing_since: None,
-                is_adopted: true,
-                is_unwanted: false,
-                served: false,
-            };
-            self.record(format!("{} boots and is to be the load balancer.", row.id));
-            self.memory.balancer.successor = Some(slot);
-            return;
+        let mut others = self.other_balancers().filter(|row| !former.contains(&row.id));
+        let young = others.find_map(|row| self.adoptable(row));
+        drop(others);
+        if let Some(slot) = young {
+            return self.adopt_successor(slot);
         }
         self.end_failed();
+        let definition = self.trusted_definition(spec).clone();
+        self.launch_successor(spec, &definition, why);
+    }
+
+    /// What served last, unless it fails more often than what is released.
+    fn trusted_definition<'s>(&'s self, spec: &'s BalancerSpec) -> &'s BalancerSpec {
+        let balancer = &self.memory.balancer;
+        let is_trusted = balancer.proven_boots.failures <= balancer.boots.failures;
+        balancer.proven.as_ref().filter(|_| is_trusted).unwrap_or(spec)
+    }
+
+    /// One that somebody else launched a moment ago.
+    fn adoptable(&self, row: &Instance) -> Option<Slot> {
+        let is_young = row.launched.is_none_or(|launched| self.age(launched) < BOOT_GRACE);
+        is_young.then(|| self.slot_for(row))
+    }
+
+    /// The place of a successor that was not launched from this memory.
+    fn slot_for(&self, row: &Instance) -> Slot {
+        Slot {
+            attempt: row.attempt.unwrap_or(0),
+            release: row.release.clone(),
+            subnet: row.subnet.clone(),
+            zone: row.zone.clone(),
+            phase: Phase::Booting,
+            since: row.launched.unwrap_or(self.now),
+            worker: Some(row.id.clone()),
+            addr: row.address.map(admin_addr),
+            missing_since: None,
+            is_adopted: true,
+            is_unwanted: false,
+            served: false,
+        }
+    }
+
+    fn adopt_successor(&mut self, slot: Slot) {
+        if let Some(id) = &slot.worker {
+            self.record(format!("{id} boots and is to be the load balancer."));
+        }
+        self.memory.balancer.successor = Some(slot);
+    }
+
+    fn launch_successor(&mut self, spec: &BalancerSpec, definition: &BalancerSpec, why: &str) {
         let live = self.balancers.values().filter(|row| row.state.is_live()).count();
-        let boots = &self.memory.balancer.boots;
-        let is_early = boots.last_failure.is_some_and(|last| self.age(last) < pause(boots.failures));
-        if boots.failures >= BOOT_LOOP && is_early {
-            let pause = pause(boots.failures).as_mins();
+        let balancer = &self.memory.balancer;
+        // A renewal waits for its own failures only.
+        let is_renewal =
+            definition.id == spec.id && balancer.proven.as_ref().is_some_and(|it| it.id != spec.id);
+        let others = if is_renewal { Boots::default() } else { balancer.proven_boots.clone() };
+        let failures = balancer.boots.failures + others.failures;
+        let last = balancer.boots.last_failure.max(others.last_failure);
+        let is_early = last.is_some_and(|last| self.age(last) < pause(failures));
+        if failures >= BOOT_LOOP && is_early {
+            let pause = pause(failures).as_mins();
             self.hold(format!(
-                "a new load balancer: {} boots failed; one is tried every {pause} min",
-                boots.failures
+                "a new load balancer: {failures} boots failed; one is tried every {pause} min"
             ));
         } else if live >= MOST {
             self.hold(format!("a new load balancer: there are {live} instances already"));
         } else {
-            self.launch_balancer(spec, why);
+            self.launch_balancer(definition, why);
         }
     }
 

@@ -421,3 +421,138 @@ fn launches_that_ec2_refuses_for_now_are_repeated_as_they_were() {
     world.settle_down();
     assert_eq!(balancers(&world).len(), 1);
 }
+
+/// The definition of a live load balancer.
+fn definition(world: &mut World, id: &WorkerId) -> String {
+    world.machine(id).row.release.clone()
+}
+
+#[test]
+fn one_that_serves_keeps_the_address_until_one_of_the_new_definition_answers() {
+    let (mut world, holder) = world();
+    world.deploy_balancer("lb-2");
+    let first = world.tick();
+    assert_eq!((launched(&first), moves_to(&first)), (vec![(1, "subnet-b")], None));
+    assert_eq!((moves_to(&world.tick()), world.holder.clone()), (None, Some(holder.clone())), "it boots");
+    let third = world.tick();
+    let next = successor(&world).expect("a successor");
+    assert_eq!((moves_to(&third), third.terminations), (Some(next.clone()), vec![]));
+    assert_eq!(world.tick().terminations, [holder]);
+    world.settle_down();
+    assert_eq!((balancers(&world), world.holder.clone()), (vec![next.clone()], Some(next.clone())));
+    assert_eq!(definition(&mut world, &next), "lb-2");
+    assert_eq!(world.memory.balancer.proven.as_ref().map(|proven| proven.id.as_str()), Some("lb-2"));
+}
+
+#[test]
+fn a_definition_that_does_not_boot_never_gets_the_address_and_is_tried_further_and_further_apart() {
+    let (mut world, holder) = world();
+    world.broken.insert("lb-2".to_owned());
+    world.deploy_balancer("lb-2");
+    let mut launched_at = Vec::new();
+    for _ in 0..400 {
+        let now = world.now;
+        let planned = world.tick();
+        launched_at.extend(launched(&planned).iter().map(|_| now));
+        assert_eq!((moves_to(&planned), world.holder.as_ref()), (None, Some(&holder)));
+        assert!(balancers(&world).len() <= 2);
+    }
+    let given_up = SignedDuration::from_secs(200);
+    let minutes: Vec<_> =
+        launched_at.windows(2).map(|pair| (pair[1].duration_since(pair[0]) - given_up).as_mins()).collect();
+    assert_eq!(minutes[..7], [0, 0, 1, 2, 4, 8, 16]);
+    assert!(world.holds("one is tried every"));
+    // The next definition has a record of its own.
+    world.deploy_balancer("lb-3");
+    world.settle_down();
+    let holder = world.holder.clone().expect("somebody has the address");
+    assert_eq!((definition(&mut world, &holder), balancers(&world)), ("lb-3".to_owned(), vec![holder]));
+}
+
+#[test]
+fn a_dead_one_is_replaced_by_what_served_last_while_the_new_definition_does_not_boot() {
+    let (mut world, holder) = world();
+    world.broken.insert("lb-2".to_owned());
+    world.deploy_balancer("lb-2");
+    world.ticks(40);
+    world.terminate(&holder);
+    world.ticks(15);
+    let next = world.holder.clone().expect("somebody has the address");
+    assert_eq!(definition(&mut world, &next), "lb-1");
+    assert!(world.memory.balancer.boots.failures >= 3, "what is known of the new one is kept");
+}
+
+#[test]
+fn a_dead_one_is_replaced_by_the_new_definition_if_what_served_last_boots_no_more() {
+    let (mut world, holder) = world();
+    world.deploy_balancer("lb-2");
+    world.broken.insert("lb-1".to_owned());
+    world.terminate(&holder);
+    world.ticks(30);
+    let next = world.holder.clone().expect("somebody has the address");
+    assert_eq!(definition(&mut world, &next), "lb-2");
+    world.settle_down();
+    assert_eq!(balancers(&world), [next]);
+}
+
+#[test]
+fn a_holder_that_dies_during_its_renewal_is_followed_by_the_one_that_boots() {
+    let (mut world, holder) = world();
+    world.deploy_balancer("lb-2");
+    world.tick();
+    world.machine(&holder).health = Health::Refuses;
+    world.ticks(3);
+    let next = world.holder.clone().expect("somebody has the address");
+    assert_eq!((definition(&mut world, &next), next != holder), ("lb-2".to_owned(), true));
+    world.settle_down();
+    assert_eq!(balancers(&world), [next]);
+}
+
+#[test]
+fn a_successor_of_a_definition_that_was_replaced_meanwhile_goes() {
+    let (mut world, holder) = world();
+    world.deploy_balancer("lb-2");
+    world.ticks(2);
+    let second = successor(&world).expect("a successor");
+    world.deploy_balancer("lb-3");
+    let planned = world.tick();
+    assert_eq!((planned.terminations.clone(), moves_to(&planned)), (vec![second], None));
+    assert_eq!(world.holder.as_ref(), Some(&holder));
+    world.settle_down();
+    let next = world.holder.clone().expect("somebody has the address");
+    assert_eq!((definition(&mut world, &next), balancers(&world)), ("lb-3".to_owned(), vec![next]));
+}
+
+#[test]
+fn one_of_the_new_definition_that_somebody_launched_is_taken() {
+    let (mut world, _) = world();
+    world.deploy_balancer("lb-2");
+    let young = deployed(&mut world);
+    assert_eq!((launched(&world.tick()), successor(&world)), (vec![], Some(young.clone())));
+    world.settle_down();
+    assert_eq!((balancers(&world), world.holder.clone()), (vec![young.clone()], Some(young)));
+}
+
+#[test]
+fn a_launch_for_a_renewal_whose_reply_is_lost_is_repeated_with_its_token() {
+    let (mut world, _) = world();
+    world.deploy_balancer("lb-2");
+    world.launch_faults.push_back(LaunchFault::ReplyLost);
+    let first = world.tick();
+    let hidden = balancers(&world).pop().expect("it was launched");
+    world.hide(&hidden, 2);
+    assert_eq!(world.tick().launches, first.launches);
+    world.settle_down();
+    assert_eq!(balancers(&world), [hidden]);
+}
+
+#[test]
+fn a_renewal_outlives_a_lost_memory() {
+    let (mut world, _) = world();
+    world.deploy_balancer("lb-2");
+    world.ticks(2);
+    world.forget_everything();
+    world.settle_down();
+    let next = world.holder.clone().expect("somebody has the address");
+    assert_eq!((definition(&mut world, &next), balancers(&world)), ("lb-2".to_owned(), vec![next]));
+}

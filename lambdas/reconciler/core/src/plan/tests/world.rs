@@ -370,6 +370,7 @@ impl World {
         let launched = self.now - SignedDuration::from_hours(1);
         let machine = self.machine(&id);
         machine.row.role = Role::LoadBalancer;
+        "lb-1".clone_into(&mut machine.row.release);
         machine.row.launched = Some(launched);
         machine.serves_from = launched;
         self.holder = Some(id.clone());
@@ -380,6 +381,14 @@ impl World {
     pub(super) fn deploy(&mut self, ami: &str) {
         let balancer = self.release.balancer.take();
         self.release = Release { balancer, ..release(ami, &SUBNETS) };
+    }
+
+    /// A new definition of the load balancer; it keeps its address.
+    pub(super) fn deploy_balancer(&mut self, id: &str) {
+        let mut release = self.release.clone();
+        let balancer = release.balancer.as_mut().expect("there is one");
+        (balancer.id, balancer.instance.ami) = (id.to_owned(), format!("ami-{id}"));
+        self.release = release;
     }
 
     pub(super) fn forget_everything(&mut self) {
