@@ -47,10 +47,15 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
     }
 }
 
-async fn healthz(State(admin): State<Admin>) -> Json<Value> {
-    Json(
-        json!({"status": "ok", "revision": admin.fleet.revision(), "age_seconds": age_seconds(&admin.fleet)}),
-    )
+/// 503 until the registry was reached once: one that has no list could only refuse, and must not take the
+/// address over from one that serves. Afterwards the last list stays, whatever S3 does, and so does 200.
+async fn healthz(State(admin): State<Admin>) -> Response {
+    let (code, status) = match admin.fleet.is_ready() {
+        true => (StatusCode::OK, "ok"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the registry was not reached yet"),
+    };
+    let (revision, age) = (admin.fleet.revision(), age_seconds(&admin.fleet));
+    (code, Json(json!({"status": status, "revision": revision, "age_seconds": age}))).into_response()
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {

@@ -58,6 +58,9 @@ struct Follower<'a> {
 impl Follower<'_> {
     fn take(&mut self, seen: Result<Look, LookError>) {
         let held = self.fleet.revision();
+        if seen.is_ok() {
+            self.fleet.has_looked();
+        }
         let trouble = match (seen, held) {
             (Ok(Look::Unchanged), _) => None,
             (Ok(Look::Found { registry, .. }), Some(held)) if registry.revision < held => Some(format!(

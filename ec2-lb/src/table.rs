@@ -4,7 +4,7 @@
 //! same id at another address is another worker. One that leaves gets no new request, and what it
 //! is answering goes on: the requests hold it, not the table.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,8 @@ pub(crate) struct Fleet {
     table: ArcSwap<Table>,
     /// Only discovery changes it; the lock is for readers of its revision.
     registry: Mutex<Option<Registry>>,
+    /// Whether S3 has ever said what the registry is, or that there is none yet.
+    has_looked: AtomicBool,
     /// Milliseconds from `epoch` to the last look that found the table up to date; 0 is never.
     confirmed_ms: AtomicU64,
     epoch: Instant,
@@ -53,6 +55,7 @@ impl Fleet {
         Self {
             table: ArcSwap::default(),
             registry: Mutex::new(None),
+            has_looked: AtomicBool::new(false),
             confirmed_ms: AtomicU64::new(0),
             epoch: Instant::now(),
             changed: watch::Sender::new(()),
@@ -79,6 +82,15 @@ impl Fleet {
             0 => None,
             ms => Some(self.epoch.elapsed().saturating_sub(Duration::from_millis(ms))),
         }
+    }
+
+    /// Whether it can do its work: it has reached the registry once, and keeps what it has since.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.has_looked.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_looked(&self) {
+        self.has_looked.store(true, Ordering::Relaxed);
     }
 
     /// The table was just seen to be up to date.

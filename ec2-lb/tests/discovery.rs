@@ -104,6 +104,24 @@ async fn refresh(lb: &Lb) -> (StatusCode, Value) {
 }
 
 #[tokio::test]
+async fn is_not_healthy_before_the_registry_was_reached_and_stays_so_afterwards() {
+    let s3 = FakeS3::default();
+    s3.put("x", Some(Err(StatusCode::FORBIDDEN)));
+    let lb = Lb::with_source(Limits::default(), s3.start().await).await;
+    let status = async || lb.admin(Method::GET, "/healthz").await.status;
+    assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refresh(&lb).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
+    // A new stack has none yet; that S3 says so is enough.
+    s3.put("x", None);
+    refresh(&lb).await;
+    assert_eq!(status().await, StatusCode::OK);
+    s3.put("x", Some(Err(StatusCode::FORBIDDEN)));
+    refresh(&lb).await;
+    assert_eq!(status().await, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn follows_the_object_and_believes_only_what_it_may() {
     let (one, two) = (FakeWorker::healthy(41).await, FakeWorker::healthy(42).await);
     let s3 = FakeS3::default();
