@@ -4,29 +4,53 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// The machine has room for one local cloud at a time.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// Local clouds at a time. A test waits most of its time, for boots, ticks and drains; more than this, and
+/// what they do at once makes each of them late.
+const MOST_CLOUDS: usize = 3;
+
+/// A test's turn to have a local cloud.
+struct Turn;
+
+static TURNS: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+impl Turn {
+    fn wait() -> Self {
+        let (taken, freed) = &TURNS;
+        let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = freed.wait_while(taken, |taken| *taken >= MOST_CLOUDS);
+        *taken.unwrap_or_else(PoisonError::into_inner) += 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TURNS.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        TURNS.1.notify_one();
+    }
+}
 
 pub(crate) struct Cloud {
     pub(crate) endpoint: String,
     pub(crate) dir: tempfile::TempDir,
     listen: SocketAddr,
     addresses: Vec<Ipv4Addr>,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Cloud {
     pub(crate) fn start() -> Self {
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::wait();
         let listen = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
         // Public addresses that nobody else on this machine uses: the port is always 5000.
-        let third = u8::try_from(listen.port() % 250).expect("below 250");
-        let addresses = (1..=4).map(|last| Ipv4Addr::new(127, 111, third, last)).collect();
+        let [second, third] = [listen.port() / 250 % 100 + 111, listen.port() % 250]
+            .map(|n| u8::try_from(n).expect("below 250"));
+        let addresses = (1..=4).map(|last| Ipv4Addr::new(127, second, third, last)).collect();
         let dir = tempfile::tempdir().expect("a temporary directory");
         let cloud = Self { endpoint: format!("http://{listen}"), dir, listen, addresses, _turn: turn };
         cloud.up();
