@@ -26,7 +26,8 @@
 //! | money | three losses per desired worker and ten within an hour: one launch in three minutes | `resize` |
 //! | rollout | one (or a tenth) of a new release beyond the desired number; the first must serve for 55 s; then as many old ones leave; not while anybody is ill | `rollout` |
 //! | frozen | two boots of a new release failed: the old one is launched, unless it fails more often, and the new one is tried once in 30 min | `rollout` |
-//! | balancer | dead as a worker is; the address moves only to one that answers, and never from one that does | `balancer` |
+//! | balancer | dead as a worker is; the address moves only to one that answers, and from one that does only to one of the released definition | `balancer` |
+//! | renewal | a load balancer that is not as released gets a successor beside it; a dead one is replaced by what served last, unless that fails more often | `balancer` |
 //!
 //! Parts: `follow` moves what is remembered along with what is seen, `leave` ends lives, `judge` is
 //! the brakes on that, `rollout` and `resize` make release and number right, `balancer` guards the
