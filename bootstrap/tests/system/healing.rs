@@ -1,7 +1,7 @@
 //! What breaks is mended: each story breaks one thing and ends with exactly the desired number of
 //! workers and one load balancer, nothing launched twice and nothing left over.
 //!
-//! Four stacks at the same time, because most of the time is spent waiting for the next tick.
+//! Five stacks at the same time, because most of the time is spent waiting for the next tick.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
-use crate::support::{Cloud, Poller, eventually, program, say};
+use crate::support::{Cloud, Poller, eventually, program, say, text};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Two silent ticks, a schedule that was just missed, and a boot.
@@ -25,6 +25,7 @@ fn what_breaks_is_mended_and_nothing_is_launched_twice_or_left_over() {
             ("beta", the_load_balancer_and_then_a_zone_fail),
             ("gamma", the_desired_count_is_garbage_and_ec2_throttles),
             ("delta", a_new_release_replaces_workers_that_run),
+            ("epsilon", a_release_that_does_not_start_is_frozen),
         ] {
             let fleet = Fleet { cloud: &cloud, stack, client: client() };
             scope.spawn(move || {
@@ -140,9 +141,11 @@ fn a_new_load_balancer_takes_the_address(fleet: &Fleet<'_>) {
     let old = fleet.balancers();
     let artifacts = with_another("ec2-lb");
     let directory = artifacts.path().to_string_lossy().into_owned();
+    let poller = Poller::start(&fleet.url());
     let said = fleet.cloud.must(fleet.stack, &["deploy", "--artifacts", &directory]);
-    assert!(!said.contains("replaces the workers"), "the workers are the same: {said}");
+    assert!(said.contains("a new load balancer boots, the one before serves"), "{said}");
     fleet.is_whole_within(2, MINUTE, "a new load balancer has the address");
+    poller.must_have_lost_nothing("beta: a new load balancer");
     assert!(!fleet.balancers().contains(&old[0]), "{old:?} is still there");
     let again = fleet.cloud.must(fleet.stack, &["deploy", "--artifacts", &directory]);
     assert!(again.contains("nothing changed"), "{again}");
@@ -150,29 +153,51 @@ fn a_new_load_balancer_takes_the_address(fleet: &Fleet<'_>) {
 
 fn a_new_release_replaces_workers_that_run(fleet: &Fleet<'_>) {
     fleet.is_whole_within(2, MINUTE, "deployed");
-    let releases = || {
-        let tag = "Tags[?Key=='vigia:release'].Value | [0]";
-        let seen = fleet.cloud.instances_of(fleet.stack, "worker", "pending,running", tag);
-        seen.into_iter().collect::<BTreeSet<String>>()
-    };
-    let old = releases();
+    let poller = fleet.poller_with_sign_ins();
+    let old = fleet.releases();
     let artifacts = with_another("ec2-worker");
-    let poller = Poller::start(&fleet.url());
     let directory = artifacts.path().to_string_lossy().into_owned();
-    let said = fleet.cloud.must(fleet.stack, &["deploy", "--artifacts", &directory]);
+    let said = fleet.cloud.must(fleet.stack, &["deploy", "--until", "healthy", "--artifacts", &directory]);
     assert!(said.contains("replaces the workers"), "{said}");
     let left = eventually("delta: a rollout is under way", MINUTE, || {
         let status = fleet.cloud.status(fleet.stack);
         status["rollout"]["left"].as_u64().ok_or_else(|| status["rollout"].to_string())
     });
     assert!((1..=2).contains(&left), "{left}");
-    eventually("delta: every worker is of the new release", 4 * MINUTE, || {
-        let now = releases();
-        if now.is_disjoint(&old) && now.len() == 1 { Ok(()) } else { Err(format!("{now:?}")) }
-    });
+    let said = fleet.cloud.must(fleet.stack, &["deploy", "--artifacts", &directory]);
+    say(&format!("delta: {said}"));
+    let now = fleet.releases();
+    assert!(now.is_disjoint(&old) && now.len() == 1, "deploy has followed the rollout to its end: {now:?}");
     fleet.is_whole_within(2, PATIENCE, "a new release is rolled out");
     poller.must_have_lost_nothing("delta: a new release");
     assert_eq!(fleet.cloud.status(fleet.stack)["rollout"], Value::Null);
+}
+
+fn a_release_that_does_not_start_is_frozen(fleet: &Fleet<'_>) {
+    fleet.is_whole_within(2, MINUTE, "deployed");
+    let poller = fleet.poller_with_sign_ins();
+    let (old, workers) = (fleet.releases(), fleet.cloud.instances(fleet.stack, "running"));
+    let artifacts = with_another("ec2-worker");
+    std::fs::copy("/bin/false", artifacts.path().join("ec2-worker")).expect("a program that exits at once");
+    let directory = artifacts.path().to_string_lossy().into_owned();
+    let output = fleet.cloud.bootstrap(fleet.stack, &["deploy", "--artifacts", &directory]);
+    let said = text(&output);
+    say(&format!("epsilon: {said}"));
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(
+        said.contains("did not start") && said.contains("2 workers of the release before stay"),
+        "{said}"
+    );
+    let status = fleet.cloud.status(fleet.stack);
+    assert!(status["held"].to_string().contains("the workers of before stay"), "{status}");
+    assert_eq!(status["rollout"]["left"], 2, "{status}");
+    let running = fleet.cloud.instances(fleet.stack, "running");
+    assert!(workers.iter().all(|id| running.contains(id)), "{workers:?} stay, of {running:?}");
+    // What was there before is deployed again, and all is as it was.
+    let said = fleet.cloud.deploy(fleet.stack, &[]);
+    fleet.is_whole_within(2, PATIENCE, "what served is deployed again");
+    assert_eq!(fleet.releases(), old, "{said}");
+    poller.must_have_lost_nothing("epsilon: a release that does not start");
 }
 
 /// The programs as they are, but for one that differs in nothing that matters.
@@ -254,6 +279,20 @@ impl Fleet<'_> {
             self.client.get(format!("{}{path}", self.url())).send().map_err(|error| error.to_string())?;
         let status = answer.status();
         if status == 200 { answer.json().map_err(|error| error.to_string()) } else { Err(status.to_string()) }
+    }
+
+    /// Those of the workers that are there.
+    fn releases(&self) -> BTreeSet<String> {
+        let tag = "Tags[?Key=='vigia:release'].Value | [0]";
+        let seen = self.cloud.instances_of(self.stack, "worker", "pending,running", tag);
+        seen.into_iter().collect()
+    }
+
+    fn poller_with_sign_ins(&self) -> Poller {
+        let (login, password) = ("ana", "correct-horse-battery");
+        let signed_up = self.client.post(format!("{}/signup/{login}/{password}", self.url())).send();
+        assert_eq!(signed_up.expect("an answer").status(), 201);
+        Poller::with_sign_ins(&self.url(), login, password)
     }
 
     fn answers_no_more(&self) {

@@ -50,7 +50,7 @@ impl Cloud {
         // Public addresses that nobody else on this machine uses: the port is always 5000.
         let [second, third] = [listen.port() / 250 % 100 + 111, listen.port() % 250]
             .map(|n| u8::try_from(n).expect("below 250"));
-        let addresses = (1..=4).map(|last| Ipv4Addr::new(127, second, third, last)).collect();
+        let addresses = (1..=6).map(|last| Ipv4Addr::new(127, second, third, last)).collect();
         let dir = tempfile::tempdir().expect("a temporary directory");
         let cloud = Self { endpoint: format!("http://{listen}"), dir, listen, addresses, _turn: turn };
         cloud.up();
@@ -358,22 +358,41 @@ pub(crate) struct Poller {
 
 impl Poller {
     pub(crate) fn start(url: &str) -> Self {
+        Self::over(url, &[("/healthcheck", 200)])
+    }
+
+    /// One in five requests signs this user in, one reads the desired count.
+    pub(crate) fn with_sign_ins(url: &str, login: &str, password: &str) -> Self {
+        let sign_in = format!("/signin/{login}/{password}");
+        let healthcheck = ("/healthcheck", 200);
+        Self::over(url, &[healthcheck, (&sign_in, 303), healthcheck, ("/checkamount", 200), healthcheck])
+    }
+
+    /// Asks for these paths in turn; each has its status.
+    fn over(url: &str, paths: &[(&str, u16)]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (seen, url) = (stop.clone(), format!("{url}/healthcheck"));
+        let paths: Vec<(String, u16)> =
+            paths.iter().map(|(path, status)| (format!("{url}{path}"), *status)).collect();
+        let seen = stop.clone();
         let thread = std::thread::spawn(move || {
             let client = reqwest::blocking::Client::builder()
                 .pool_max_idle_per_host(0)
                 .timeout(Duration::from_secs(10))
                 .retry(reqwest::retry::never())
+                .redirect(reqwest::redirect::Policy::none())
                 .build()
                 .expect("a client");
             let (mut sent, mut failures) = (0, Vec::new());
-            while !seen.load(Ordering::Relaxed) {
+            for (number, (url, status)) in paths.iter().cycle().enumerate() {
+                if seen.load(Ordering::Relaxed) {
+                    break;
+                }
                 let next = Instant::now() + Duration::from_millis(50);
-                match client.get(&url).send() {
-                    Ok(response) if response.status() == 200 => {}
-                    Ok(response) => failures.push(response.status().to_string()),
-                    Err(error) => failures.push(format!("{error:?}")),
+                let path = number % paths.len();
+                match client.get(url).send() {
+                    Ok(response) if response.status() == *status => {}
+                    Ok(response) => failures.push(format!("request {path}: {}", response.status())),
+                    Err(error) => failures.push(format!("request {path}: {error:?}")),
                 }
                 sent += 1;
                 std::thread::sleep(next.saturating_duration_since(Instant::now()));
@@ -383,7 +402,7 @@ impl Poller {
         Self { stop, thread }
     }
 
-    /// Ends the polling; every request must have been answered with 200.
+    /// Ends the polling; every request must have been answered as it should be.
     pub(crate) fn must_have_lost_nothing(self, during: &str) {
         self.stop.store(true, Ordering::Relaxed);
         let (sent, failures) = self.thread.join().expect("the poller does not panic");

@@ -1,0 +1,207 @@
+//! Follows a release until every machine is of it, or until it is seen to fail.
+//!
+//! The reconciler brings a release to the fleet; this only looks, so cutting it off stops nothing.
+//!
+//! | what `fleet/state.json` and the address say | the rollout |
+//! |---|---|
+//! | every worker is of the release and answers, and so is the load balancer with the address | is done |
+//! | two boots of the release failed | has stopped: the workers of before stay |
+//! | a boot of the released load balancer failed | has stopped: the one of before keeps the address |
+//! | nothing changes for ten minutes | is stuck, and goes on by itself once what holds it back is over |
+
+use std::time::Duration;
+
+use fleet::keys;
+use fleet::memory::{Memory, Phase};
+use fleet::release::Release;
+use tokio::time::{Instant, sleep};
+
+use crate::aws::Aws;
+use crate::error::{DeployError, Exit, Result};
+use crate::output::Progress;
+use crate::resources::{documents, load_balancer};
+
+/// The reconciler gives a release up after as many; one failed boot may be bad luck.
+const FROZEN: u32 = 2;
+/// A boot is given up after 180 s, and a trial and a drain follow one that goes well: twice that.
+const STALL: Duration = Duration::from_secs(600);
+/// The reconciler writes its memory every two seconds while something boots.
+const EVERY: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    Done,
+    Under(Step),
+    /// It will not end by itself, and why.
+    Failed(String),
+}
+
+/// How far it is; when it changes, there was progress.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Step {
+    updated: usize,
+    left: usize,
+    failures: u32,
+    balancer: BalancerStep,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum BalancerStep {
+    #[default]
+    Current,
+    Waiting,
+    Booting,
+}
+
+pub async fn follow(aws: &Aws, release: &Release, progress: &Progress) -> Result<()> {
+    let mut last = (Step::default(), Instant::now());
+    loop {
+        let memory: Memory = documents::read_as(aws, keys::STATE).await?.unwrap_or_default();
+        let holder = load_balancer::holder_release(aws).await?;
+        let step = match judge(&memory, release, holder.as_deref()) {
+            Seen::Done => return Ok(()),
+            Seen::Failed(why) => {
+                return Err(DeployError::new(Exit::NotHealthy, why).mend(
+                    "The service goes on as before. `bootstrap logs` and `bootstrap status` (make logs, make status) \
+                     say more; then deploy what is mended, or what was there before.",
+                ));
+            }
+            Seen::Under(step) => step,
+        };
+        progress.waiting(&step.to_string());
+        if step != last.0 {
+            progress.line(&format!("  {step}"));
+            last = (step, Instant::now());
+        } else if last.1.elapsed() > STALL {
+            let what = format!(
+                "nothing of the rollout of release {} has changed for {} min: {}",
+                release.id,
+                STALL.as_secs() / 60,
+                if memory.held.is_empty() { last.0.to_string() } else { memory.held.join("; ") }
+            );
+            return Err(DeployError::new(Exit::NotHealthy, what)
+                .mend("It goes on by itself when this is over; `bootstrap status` (make status) shows it."));
+        }
+        sleep(EVERY).await;
+    }
+}
+
+/// `holder` is the definition of the load balancer that has the address.
+fn judge(memory: &Memory, release: &Release, holder: Option<&str>) -> Seen {
+    let failures = memory.boots.get(&release.id).map_or(0, |boots| boots.failures);
+    let left = memory.slots.values().filter(|slot| slot.release != release.id).count();
+    let updated = |slot: &&fleet::memory::Slot| slot.release == release.id && slot.phase == Phase::Healthy;
+    let updated = memory.slots.values().filter(updated).count();
+    if left > 0 && failures >= FROZEN {
+        return Seen::Failed(format!(
+            "{failures} workers of release {} did not start: the rollout has stopped, and {left} workers of the \
+             release before stay",
+            release.id
+        ));
+    }
+    let balancer = match &release.balancer {
+        Some(spec) if holder != Some(&spec.id) => {
+            let boots = &memory.balancer.boots;
+            if memory.balancer.boots_of == spec.id && boots.failures > 0 {
+                return Seen::Failed(format!(
+                    "the new load balancer {} did not answer within 180 s of its launch: the one before keeps the address",
+                    spec.id
+                ));
+            }
+            match memory.balancer.successor {
+                Some(_) => BalancerStep::Booting,
+                None => BalancerStep::Waiting,
+            }
+        }
+        Some(_) | None => BalancerStep::Current,
+    };
+    let desired = memory.desired.map_or(0, |desired| desired.get() as usize);
+    let is_done = left == 0 && updated >= desired.min(memory.slots.len()) && balancer == BalancerStep::Current;
+    if is_done { Seen::Done } else { Seen::Under(Step { updated, left, failures, balancer }) }
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} workers of the new release answer, {} of the one before are left", self.updated, self.left)?;
+        if self.failures > 0 {
+            write!(f, "; {} boot failed", self.failures)?;
+        }
+        match self.balancer {
+            BalancerStep::Current => Ok(()),
+            BalancerStep::Waiting => write!(f, "; a new load balancer is to be launched"),
+            BalancerStep::Booting => write!(f, "; a new load balancer boots, the one before serves"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet::Profile;
+    use fleet::release::{BalancerSpec, InstanceSpec};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn release() -> Release {
+        let spec: InstanceSpec = serde_json::from_value(json!({
+            "ami": "ami-1", "instance_type": "t4g.nano", "subnets": [], "security_group": "sg-1",
+            "instance_profile": "p", "user_data": "#cloud-config\n"
+        }))
+        .expect("a definition as it is in release.json");
+        let stack = "vigia".parse().expect("valid");
+        let mut release = Release::new(stack, Profile::Secure, "1".to_owned(), spec.clone());
+        release.balancer = Some(BalancerSpec::new("eipalloc-1".to_owned(), spec));
+        release
+    }
+
+    fn slot(release: &str, phase: &str) -> Value {
+        json!({
+            "attempt": 1, "release": release, "subnet": "s", "zone": "z", "phase": phase,
+            "since": "2026-01-01T00:00:00Z", "worker": null, "addr": null
+        })
+    }
+
+    fn seen(memory: Value, is_current: bool) -> Seen {
+        let release = release();
+        let memory: Memory = serde_json::from_value(memory).expect("a memory");
+        let balancer = release.balancer.as_ref().map(|spec| spec.id.as_str());
+        judge(&memory, &release, if is_current { balancer } else { Some("before") })
+    }
+
+    #[test]
+    fn it_is_done_when_every_machine_is_of_the_release_and_answers() {
+        let id = release().id;
+        let two = |one, other| json!({"desired": 2, "slots": {"0": one, "1": other}});
+        let (new, old) = (slot(&id, "healthy"), slot("before", "healthy"));
+        assert_eq!(seen(two(new.clone(), new.clone()), true), Seen::Done);
+        assert!(matches!(seen(two(new.clone(), old), true), Seen::Under(Step { updated: 1, left: 1, .. })));
+        assert!(matches!(seen(two(new.clone(), slot(&id, "booting")), true), Seen::Under(_)));
+        assert!(matches!(seen(two(new.clone(), new), false), Seen::Under(_)), "the load balancer is another");
+        assert_eq!(seen(json!({"desired": 0}), true), Seen::Done, "no workers are wanted");
+    }
+
+    #[test]
+    fn two_failed_boots_stop_it_while_workers_of_before_serve() {
+        let id = release().id;
+        let with = |failures| {
+            json!({
+                "desired": 1, "slots": {"0": slot("before", "healthy")},
+                "boots": {id.clone(): {"failures": failures, "last_failure": "2026-01-01T00:00:00Z"}}
+            })
+        };
+        assert!(matches!(seen(with(1), true), Seen::Under(Step { failures: 1, .. })));
+        let Seen::Failed(why) = seen(with(2), true) else { panic!("it has stopped") };
+        assert!(why.contains("2 workers") && why.contains("1 workers of the release before stay"), "{why}");
+    }
+
+    #[test]
+    fn a_load_balancer_that_does_not_boot_stops_it_and_one_of_before_does_not() {
+        let spec = release().balancer.expect("a definition").id;
+        let with = |of: &str| {
+            json!({"balancer": {"boots_of": of, "boots": {"failures": 1, "last_failure": "2026-01-01T00:00:00Z"}}})
+        };
+        assert!(matches!(seen(with(&spec), false), Seen::Failed(_)));
+        assert!(matches!(seen(with("another"), false), Seen::Under(_)));
+        assert_eq!(seen(with(&spec), true), Seen::Done);
+    }
+}
