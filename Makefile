@@ -44,6 +44,7 @@ CASES ?=
 
 CARGO_TARGET := $(or $(CARGO_TARGET_DIR),target)
 TARGET_DIR := $(CARGO_TARGET)/debug
+RELEASE_DIR := $(CARGO_TARGET)/release-artifacts
 VENV := .venv
 TOOLS := .tools
 
@@ -64,7 +65,7 @@ ARTIFACTS := $(TARGET_DIR)
 BUILT := build
 else
 BOOTSTRAP = $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" $(if $(REGION),--region "$(REGION)")
-ARTIFACTS := $(CARGO_TARGET)/release-artifacts
+ARTIFACTS := $(RELEASE_DIR)
 BUILT := build release-artifacts
 endif
 
@@ -126,6 +127,18 @@ migrate-profile: build ## Turn a classic stack into a secure one, after scale N=
 
 destroy: build ## Remove the stack with all its users: make destroy [YES=1]
 	@$(BOOTSTRAP) destroy $(if $(YES),--yes)
+
+# Its stack has a name of its own, unless STACK= is given.
+.PHONY: aws-acceptance
+KEEP ?=
+ONLY ?=
+ACCEPTANCE = AWS="$(VENV)/bin/aws" BOOTSTRAP="$(TARGET_DIR)/bootstrap" ARTIFACTS="$(ARTIFACTS)" \
+  STACK="$(if $(filter file,$(origin STACK)),vigia-acceptance,$(STACK))" N="$(or $(N),2)" ARCH="$(ARCH)" \
+  REGION="$(REGION)" ENDPOINT="$(ENDPOINT)" YES="$(YES)" KEEP="$(KEEP)" ONLY="$(ONLY)" $(WITH_TOOLS) bootstrap/acceptance/run.sh
+aws-acceptance: venv ## Prove on an AWS account what only one can: a stack is made, broken, removed [REGION= ARCH= N= YES=1 KEEP=1 ONLY=]
+	@$(ACCEPTANCE) ask
+	@$(MAKE) -s $(BUILT)
+	@ASKED=1 $(ACCEPTANCE)
 
 # --- Development ----------------------------------------------------------------------------------
 test: venv browser build ## Run all tests; no AWS account needed
@@ -258,14 +271,32 @@ build: ## Build all programs for this machine
 
 CARGO_DENY := 0.20.2
 
-# For AWS: release builds against the glibc of Amazon Linux 2023, the function by cargo-lambda.
+# For AWS: release builds against the glibc of Amazon Linux 2023, linked by zig, which comes with
+# cargo-lambda. The deployment checks processor and glibc once more, with or without objdump.
+GLIBC := 2.34
 TRIPLE = $(if $(filter arm64,$(or $(ARCH),$(shell uname -m | sed s/aarch64/arm64/))),aarch64,x86_64)-unknown-linux-gnu
-release-artifacts: venv
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo-lambda lambda build --release --locked --target $(TRIPLE).2.34 \
-	  --package ec2-lb --package ec2-worker --package reconciler
-	@mkdir -p $(ARTIFACTS)
-	@for program in ec2-lb ec2-worker reconciler; do \
-	  cp $(CARGO_TARGET)/lambda/$$program/bootstrap $(ARTIFACTS)/$$program; \
+PROGRAMS := ec2-lb ec2-worker reconciler
+release-artifacts: venv ## Build the programs for AWS [ARCH=arm64 or x86_64]; minutes, and 8 GB, the first time
+	@if [ ! -d "$$(rustc --print target-libdir --target $(TRIPLE))" ]; then \
+	  echo "error: this Rust cannot build for $(TRIPLE): its standard library is not installed." >&2; \
+	  echo "  Run \`rustup target add $(TRIPLE)\` and try again, or build for this machine's processor: ARCH=$$(uname -m | sed s/aarch64/arm64/)." >&2; \
+	  exit 8; \
+	fi
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo-lambda lambda build --release --locked --target $(TRIPLE).$(GLIBC) \
+	  $(addprefix --package ,$(PROGRAMS))
+	@mkdir -p $(RELEASE_DIR)
+	@for program in $(PROGRAMS); do \
+	  built=$(CARGO_TARGET)/lambda/$$program/bootstrap; \
+	  if command -v objdump >/dev/null; then \
+	    newest="$$( { LC_ALL=C objdump -T "$$built"; LC_ALL=C objdump -p "$$built"; } | grep -o 'GLIBC_[A-Z0-9_.]*' | sort -Vu | tail -n 1 || true)"; \
+	    if [ "$$(printf '%s\n' "$${newest:-GLIBC_0}" GLIBC_$(GLIBC) | sort -V | tail -n 1)" != GLIBC_$(GLIBC) ]; then \
+	      echo "error: $$built needs $$newest, and Amazon Linux 2023 has GLIBC_$(GLIBC)." >&2; \
+	      echo "  Something was linked past zig: look for RUSTFLAGS and for a linker in .cargo/config.toml." >&2; \
+	      exit 1; \
+	    fi; \
+	  fi; \
+	  cmp -s "$$built" $(RELEASE_DIR)/$$program || cp "$$built" $(RELEASE_DIR)/$$program; \
+	  echo "$(RELEASE_DIR)/$$program: $$(stat -c %s "$$built") bytes, $(TRIPLE), needs $${newest:-what objdump would tell}" >&2; \
 	done
 
 venv: $(VENV)/.installed

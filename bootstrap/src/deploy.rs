@@ -37,6 +37,12 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
     let lb = Artifact::load(&options.artifacts, "ec2-lb")?;
     let worker = Artifact::load(&options.artifacts, "ec2-worker")?;
     let reconciler = Artifact::load(&options.artifacts, "reconciler")?;
+    // Another endpoint runs the programs of this machine on this machine.
+    if target.endpoint_url.is_none() {
+        for program in [&lb, &worker, &reconciler] {
+            program.must_run_on(options.arch)?;
+        }
+    }
     let mut progress = Progress::default();
 
     progress.begin("credentials");

@@ -9,6 +9,7 @@ pub mod names;
 pub mod deploy;
 pub mod tls;
 pub mod certificate;
+pub mod executable;
 pub mod resources;
 pub mod policies;
 pub mod user_data;

@@ -1,18 +1,24 @@
 //! The programs, uploaded under their own hash: an upload never changes what runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use fleet::keys;
 use sha2::{Digest as _, Sha256};
 
 use crate::aws::Aws;
+use crate::cli::Arch;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
+use crate::executable::{self, Unfit};
 use crate::output::Change;
 
 pub struct Artifact {
     pub name: &'static str,
     pub sha256: String,
+    path: PathBuf,
     bytes: Vec<u8>,
 }
 
@@ -25,28 +31,59 @@ impl Artifact {
                 .caused_by(error)
         })?;
         let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(&bytes));
-        Ok(Self { name, sha256, bytes })
+        Ok(Self { name, sha256, path, bytes })
+    }
+
+    /// Refuses what would not start on an instance of AWS.
+    pub fn must_run_on(&self, arch: Arch) -> Result<()> {
+        executable::judge(&self.bytes, arch).map_err(|unfit| {
+            let mend = match &unfit {
+                Unfit::Processor { .. } => {
+                    "Give --arch the processor that the programs are for, or build them for the other one: \
+                     `make deploy ARCH=arm64` or `ARCH=x86_64` does both."
+                }
+                Unfit::Glibc { .. } | Unfit::NotAProgram(_) => {
+                    "`make release-artifacts` builds programs for Amazon Linux 2023 into \
+                     target/release-artifacts, which --artifacts then names; `make deploy` does both."
+                }
+            };
+            let what = format!("{} cannot run on AWS", self.path.display());
+            DeployError::new(Exit::Prerequisite, what).mend(mend).caused_by(unfit)
+        })
     }
 
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The hash as S3 writes it.
+    fn checksum(&self) -> String {
+        BASE64_STANDARD.encode(Sha256::digest(&self.bytes))
     }
 }
 
 pub async fn ensure(aws: &Aws, artifact: &Artifact) -> Result<Change> {
     let bucket = aws.names.control_bucket();
     let key = keys::artifact(&artifact.sha256, artifact.name);
-    let head = aws.s3.head_object().bucket(&bucket).key(&key).send().await;
+    let head =
+        aws.s3.head_object().bucket(&bucket).key(&key).checksum_mode(ChecksumMode::Enabled).send().await;
     let head = found(head.step(|| format!("look for {key}")))?;
-    // The key names the content, so the same length under it is the same content.
+    // The key names the content; what stands there must be whole as well.
     let len = i64::try_from(artifact.bytes.len()).unwrap_or(i64::MAX);
-    if head.is_some_and(|head| head.content_length() == Some(len)) {
+    let is_whole = head.is_some_and(|head| {
+        let sum = head.checksum_sha256();
+        head.content_length() == Some(len) && sum.is_none_or(|sum| sum == artifact.checksum())
+    });
+    if is_whole {
         return Ok(Change::Unchanged);
     }
+    // S3 refuses bytes that are not these. An instance checks the same hash before each start.
     aws.s3
         .put_object()
         .bucket(&bucket)
         .key(&key)
+        .checksum_algorithm(ChecksumAlgorithm::Sha256)
+        .checksum_sha256(artifact.checksum())
         .body(ByteStream::from(artifact.bytes.clone()))
         .send()
         .await

@@ -1,15 +1,28 @@
 //! The reconciler's function, uploaded by `cargo lambda deploy`, and what that leaves undone.
 //!
-//! `cargo lambda deploy` ignores a changed role on an existing function, never changes the
-//! architecture, and gives up at once when a new role is not known everywhere yet. So the call is
-//! repeated while the role propagates, and the configuration is read back and corrected.
+//! What it does not do, or does without a word, and what is done about it here:
+//!
+//! | `cargo lambda deploy` | here |
+//! |---|---|
+//! | gives up at once when a new role is not known everywhere yet | the call is repeated |
+//! | ignores a changed role on an existing function, if nothing else changed | read back, and set |
+//! | never changes architecture and runtime of an existing function | set before, with the code for it |
+//! | changes settings first and code last: cut in between, the old code has the new settings | the tag [`TAG_PROGRAM`] is put last, and says which package is whose |
+//! | waits 29 s for a function; one in a VPC takes longer | the call is repeated |
+//! | replaces all environment variables | all of them are ours |
+//! | publishes a version each time, which counts against the account's storage | older ones are deleted |
+//! | prints a line of progress before its JSON | only its exit code is looked at |
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::process::Output;
 use std::time::Duration;
 
-use aws_sdk_lambda::types::{Architecture, FunctionConfiguration, LastUpdateStatus, State};
+use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_lambda::types::{Architecture, FunctionConfiguration, LastUpdateStatus, Runtime, State};
 use fleet::aws_code::AwsErrorKind;
 use fleet::stack::TAG_STACK;
+use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
@@ -32,8 +45,8 @@ const LOG_DAYS: i32 = 14;
 const ROLE_DEADLINE: Duration = Duration::from_secs(120);
 /// A function in a VPC waits for its network interface for up to a minute or two.
 const READY_DEADLINE: Duration = Duration::from_secs(300);
-/// Says which program the function runs; Lambda's own hash is of the zip file.
-const PROGRAM: &str = "VIGIA_SHA256";
+/// Hash of the program, and Lambda's own hash of the package that was made of it.
+const TAG_PROGRAM: &str = "vigia:program";
 
 const EMPTY_PACKAGE: &str = "[package]\nname = \"upload\"\nversion = \"0.0.0\"\n[lib]\npath = \"lib.rs\"\n";
 
@@ -61,21 +74,37 @@ pub async fn ensure_log_group(aws: &Aws) -> Result<Change> {
 
 pub async fn ensure(aws: &Aws, options: &Deploy, program: &Artifact, network: &Network) -> Result<Change> {
     let wanted = Wanted::new(aws, options.arch, program, network);
-    let current = configuration(aws).await?;
+    let current = find(aws).await?;
     let mut change = match &current {
         None => Change::Created,
         Some(current) if wanted.is(current) => Change::Unchanged,
         Some(_) => Change::Updated,
     };
     if change != Change::Unchanged {
-        upload(aws, options, program, &wanted).await?;
+        let package = Package::new(program)?;
+        if current.is_some() {
+            let current = wait_until_idle(aws).await?;
+            set_processor(aws, options, &wanted, &current, &package).await?;
+        }
+        upload(aws, options, &wanted, &package).await?;
         let current = wait_until_ready(aws).await?;
-        correct(aws, &wanted, &current, program).await?;
+        // A new function is for the processor of the program.
+        set_processor(aws, options, &wanted, &current, &package).await?;
+        correct(aws, &wanted, &current).await?;
+        mark(aws, &wanted, &wait_until_ready(aws).await?).await?;
+        forget_versions(aws).await?;
     }
     if ensure_no_retries(aws).await? && change == Change::Unchanged {
         change = Change::Updated;
     }
     Ok(change)
+}
+
+/// A function as Lambda shows it.
+struct Current {
+    configuration: FunctionConfiguration,
+    /// The value of [`TAG_PROGRAM`].
+    program: Option<String>,
 }
 
 struct Wanted {
@@ -84,6 +113,8 @@ struct Wanted {
     architecture: Architecture,
     subnets: Vec<String>,
     group: String,
+    /// Hash of the program.
+    program: String,
 }
 
 impl Wanted {
@@ -91,7 +122,6 @@ impl Wanted {
         let mut environment = BTreeMap::from([
             ("VIGIA_STACK".to_owned(), aws.names.stack.to_string()),
             ("VIGIA_CONTROL_BUCKET".to_owned(), aws.names.control_bucket()),
-            (PROGRAM.to_owned(), program.sha256.clone()),
         ]);
         match &aws.endpoint_url {
             Some(url) => environment.insert("AWS_ENDPOINT_URL".to_owned(), url.clone()),
@@ -110,10 +140,11 @@ impl Wanted {
             },
             subnets: network.private.iter().map(|subnet| subnet.id.clone()).collect(),
             group: network.reconciler_group.clone(),
+            program: program.sha256.clone(),
         }
     }
 
-    fn is(&self, current: &FunctionConfiguration) -> bool {
+    fn is(&self, Current { configuration: current, program }: &Current) -> bool {
         let environment: BTreeMap<String, String> = current
             .environment()
             .and_then(|environment| environment.variables())
@@ -123,44 +154,116 @@ impl Wanted {
         let subnets = vpc.map(|vpc| vpc.subnet_ids().to_vec()).unwrap_or_default();
         environment == self.environment
             && current.role() == Some(&self.role)
-            && current.architectures() == [self.architecture.clone()]
+            && program.as_ref() == Some(&self.mark(current))
+            && self.is_processor(current)
             && current.memory_size() == Some(MEMORY_MB)
             && current.timeout() == Some(TIMEOUT_SECONDS)
             && vpc.is_some_and(|vpc| vpc.security_group_ids() == [self.group.clone()])
             && self.subnets.iter().all(|subnet| subnets.contains(subnet))
             && subnets.len() == self.subnets.len()
     }
+
+    fn is_processor(&self, current: &FunctionConfiguration) -> bool {
+        current.architectures() == [self.architecture.clone()]
+    }
+
+    /// What says that the function runs our program: both hashes, so that neither another program nor a
+    /// package that somebody else has uploaded passes for it.
+    fn mark(&self, current: &FunctionConfiguration) -> String {
+        format!("{} {}", self.program, current.code_sha256().unwrap_or_default())
+    }
 }
 
-async fn configuration(aws: &Aws) -> Result<Option<FunctionConfiguration>> {
-    let function = aws.names.stack.function();
-    let got = aws.lambda.get_function().function_name(&function).send().await;
-    Ok(found(got.step(|| format!("look at the function {function}")))?.and_then(|got| got.configuration))
+/// The program as `cargo lambda` wants it: under this name, in a package of its own.
+struct Package {
+    directory: TempDir,
+    binary: PathBuf,
 }
 
-/// Runs `cargo lambda deploy` until the role that the function gets can be assumed.
-async fn upload(aws: &Aws, options: &Deploy, program: &Artifact, wanted: &Wanted) -> Result<()> {
-    let failed =
-        |what: &str| DeployError::new(Exit::Failed, format!("could not upload the reconciler: {what}"));
-    let directory = tempfile::tempdir().map_err(|error| failed("no temporary directory").caused_by(error))?;
-    // In a Lambda package the program must have this name.
-    let binary = directory.path().join("bootstrap");
-    let written = std::fs::write(&binary, program.bytes())
-        .and_then(|()| std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)))
-        // It asks cargo about the package around it, even when it is given a program.
-        .and_then(|()| std::fs::write(directory.path().join("Cargo.toml"), EMPTY_PACKAGE))
-        .and_then(|()| std::fs::write(directory.path().join("lib.rs"), ""));
-    written.map_err(|error| failed("cannot copy the program").caused_by(error))?;
-    let environment: Vec<String> =
-        wanted.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let deadline = Instant::now() + ROLE_DEADLINE;
-    loop {
+impl Package {
+    fn new(program: &Artifact) -> Result<Self> {
+        let failed = |error: std::io::Error| failed("cannot copy the program").caused_by(error);
+        let directory = tempfile::tempdir().map_err(failed)?;
+        let binary = directory.path().join("bootstrap");
+        std::fs::write(&binary, program.bytes())
+            .and_then(|()| {
+                std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            })
+            // It asks cargo about the package around it, even when it is given a program.
+            .and_then(|()| std::fs::write(directory.path().join("Cargo.toml"), EMPTY_PACKAGE))
+            .and_then(|()| std::fs::write(directory.path().join("lib.rs"), ""))
+            .map_err(failed)?;
+        Ok(Self { directory, binary })
+    }
+
+    /// `cargo lambda deploy` of this package; the rest is up to the caller.
+    fn command(&self, aws: &Aws, options: &Deploy) -> Command {
         let mut command = Command::new(&options.cargo_lambda);
         command
             .args(["lambda", "deploy"])
             .arg(aws.names.stack.function())
             .arg("--binary-path")
-            .arg(&binary)
+            .arg(&self.binary)
+            .args(["--region", &aws.names.region])
+            .args(["--output-format", "json"])
+            .current_dir(self.directory.path())
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true);
+        if let Some(url) = &aws.endpoint_url {
+            command.args(["--endpoint-url", url]);
+        }
+        command
+    }
+
+    /// The zip file that a deployment would send.
+    async fn zip(&self, aws: &Aws, options: &Deploy) -> Result<Vec<u8>> {
+        let mut command = self.command(aws, options);
+        command.arg("--dry");
+        let output = run(command, options).await?;
+        let read = std::fs::read(self.binary.with_extension("zip"));
+        read.map_err(|error| failed(&says(&output)).caused_by(error))
+    }
+}
+
+fn failed(what: &str) -> DeployError {
+    DeployError::new(Exit::Failed, format!("could not upload the reconciler: {what}"))
+}
+
+fn says(output: &Output) -> String {
+    format!("`cargo lambda deploy` says: {}", String::from_utf8_lossy(&output.stderr).trim())
+}
+
+async fn run(mut command: Command, options: &Deploy) -> Result<Output> {
+    tokio::time::timeout(READY_DEADLINE, command.output())
+        .await
+        .map_err(|_| failed("`cargo lambda deploy` did not end within five minutes"))?
+        .map_err(|error| {
+            DeployError::new(Exit::Prerequisite, format!("cannot run {}", options.cargo_lambda.display()))
+                .mend(
+                    "Install it with `pip install cargo-lambda`; `make venv` does. --cargo-lambda names it.",
+                )
+                .caused_by(error)
+        })
+}
+
+async fn find(aws: &Aws) -> Result<Option<Current>> {
+    let function = aws.names.stack.function();
+    let got = aws.lambda.get_function().function_name(&function).send().await;
+    let got = found(got.step(|| format!("look at the function {function}")))?;
+    Ok(got.and_then(|got| {
+        let program = got.tags.and_then(|mut tags| tags.remove(TAG_PROGRAM));
+        got.configuration.map(|configuration| Current { configuration, program })
+    }))
+}
+
+/// Runs `cargo lambda deploy` until the role that the function gets can be assumed.
+async fn upload(aws: &Aws, options: &Deploy, wanted: &Wanted, package: &Package) -> Result<()> {
+    let environment: Vec<String> =
+        wanted.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let deadline = Instant::now() + ROLE_DEADLINE;
+    loop {
+        let mut command = package.command(aws, options);
+        command
             .args(["--iam-role", &wanted.role])
             .args(["--memory", &MEMORY_MB.to_string()])
             .args(["--timeout", &TIMEOUT_SECONDS.to_string()])
@@ -168,101 +271,160 @@ async fn upload(aws: &Aws, options: &Deploy, program: &Artifact, wanted: &Wanted
             .args(["--subnet-ids", &wanted.subnets.join(",")])
             .args(["--security-group-ids", &wanted.group])
             .arg("--ipv6-allowed-for-dual-stack")
-            .args(["--tag", &format!("{TAG_STACK}={}", aws.names.stack)])
-            .args(["--region", &aws.names.region])
-            .args(["--output-format", "json"])
-            .current_dir(directory.path())
-            .stdin(std::process::Stdio::null())
-            .kill_on_drop(true);
-        if let Some(url) = &aws.endpoint_url {
-            command.args(["--endpoint-url", url]);
-        }
-        let output = tokio::time::timeout(READY_DEADLINE, command.output())
-            .await
-            .map_err(|_| failed("`cargo lambda deploy` did not end within five minutes"))?
-            .map_err(|error| {
-                DeployError::new(Exit::Prerequisite, format!("cannot run {}", options.cargo_lambda.display()))
-                    .mend("Install it with `pip install cargo-lambda`; `make venv` does. --cargo-lambda names it.")
-                    .caused_by(error)
-            })?;
+            .args(["--tag", &format!("{TAG_STACK}={}", aws.names.stack)]);
+        let output = run(command, options).await?;
         if output.status.success() {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        let is_propagating = ["cannot be assumed", "CreateNetworkInterface", "KMS key is invalid"]
-            .iter()
-            .any(|sign| said.contains(sign));
-        // Another update is still in progress, for example that of a run that was cut.
-        let is_busy = said.contains("ResourceConflict");
-        if !(is_propagating || is_busy) || Instant::now() > deadline {
-            return Err(failed(&format!("`cargo lambda deploy` says: {said}")));
+        let said = says(&output);
+        match Refusal::of(&said) {
+            Refusal::RoleIsNew if Instant::now() < deadline => {}
+            // It bounds itself.
+            Refusal::Busy if Instant::now() < deadline => drop(wait_until_idle(aws).await?),
+            _ => return Err(failed(&said)),
         }
         sleep(Duration::from_secs(3)).await;
     }
 }
 
-async fn wait_until_ready(aws: &Aws) -> Result<FunctionConfiguration> {
-    let deadline = Instant::now() + READY_DEADLINE;
-    loop {
-        let current = configuration(aws).await?;
-        if let Some(current) = &current {
-            let is_active = current.state().is_none_or(|state| *state == State::Active);
-            let is_updated = match current.last_update_status() {
-                None | Some(LastUpdateStatus::Successful) => true,
-                Some(LastUpdateStatus::Failed) => {
-                    let why = current.last_update_status_reason().unwrap_or("no reason given");
-                    return Err(DeployError::new(
-                        Exit::Failed,
-                        format!("Lambda could not update the function: {why}"),
-                    ));
-                }
-                Some(_) => false,
-            };
-            if is_active && is_updated {
-                return Ok(current.clone());
-            }
+/// Why `cargo lambda deploy` failed, by what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// The role is not known everywhere yet.
+    RoleIsNew,
+    /// Another update is still in progress, that of a run that was cut or its own.
+    Busy,
+    Final,
+}
+
+impl Refusal {
+    fn of(said: &str) -> Self {
+        let has = |signs: &[&str]| signs.iter().any(|sign| said.contains(sign));
+        if has(&["cannot be assumed", "CreateNetworkInterface", "KMS key is invalid"]) {
+            Self::RoleIsNew
+        } else if has(&["ResourceConflict", "didn't finish in time"]) {
+            Self::Busy
+        } else {
+            Self::Final
         }
-        if Instant::now() > deadline {
-            return Err(DeployError::new(
-                Exit::Failed,
-                "the function did not become active within five minutes",
-            )
-            .mend("Run the deployment again; it goes on where this one stopped."));
-        }
-        sleep(Duration::from_secs(1)).await;
     }
 }
 
-/// What `cargo lambda deploy` leaves as it was on a function that existed.
-async fn correct(
+/// Waits until the last change has taken effect.
+async fn wait_until_ready(aws: &Aws) -> Result<FunctionConfiguration> {
+    let current = wait_until_idle(aws).await?;
+    match failure(&current) {
+        None => Ok(current),
+        Some(why) => {
+            Err(DeployError::new(Exit::Failed, format!("Lambda could not make the function: {why}")))
+        }
+    }
+}
+
+/// Waits until Lambda is done with the last change, whatever became of it.
+async fn wait_until_idle(aws: &Aws) -> Result<FunctionConfiguration> {
+    let deadline = Instant::now() + READY_DEADLINE;
+    loop {
+        match find(aws).await? {
+            Some(Current { configuration, .. }) if is_idle(&configuration) => return Ok(configuration),
+            _ if Instant::now() > deadline => {
+                let what = "the function did not become active within five minutes";
+                return Err(DeployError::new(Exit::Failed, what)
+                    .mend("Run the deployment again; it goes on where this one stopped."));
+            }
+            _ => sleep(Duration::from_secs(1)).await,
+        }
+    }
+}
+
+fn is_idle(current: &FunctionConfiguration) -> bool {
+    current.state() != Some(&State::Pending)
+        && current.last_update_status() != Some(&LastUpdateStatus::InProgress)
+}
+
+fn failure(current: &FunctionConfiguration) -> Option<&str> {
+    let no_reason = "it gives no reason";
+    if current.last_update_status() == Some(&LastUpdateStatus::Failed) {
+        Some(current.last_update_status_reason().unwrap_or(no_reason))
+    } else if current.state() == Some(&State::Failed) {
+        Some(current.state_reason().unwrap_or(no_reason))
+    } else {
+        None
+    }
+}
+
+/// Lambda changes the processor only together with the code for it.
+async fn set_processor(
     aws: &Aws,
+    options: &Deploy,
     wanted: &Wanted,
     current: &FunctionConfiguration,
-    program: &Artifact,
+    package: &Package,
 ) -> Result<()> {
+    if wanted.is_processor(current) {
+        return Ok(());
+    }
     let function = aws.names.stack.function();
-    if current.role() != Some(&wanted.role) {
+    let zip = package.zip(aws, options).await?;
+    let updated = aws
+        .lambda
+        .update_function_code()
+        .function_name(&function)
+        .architectures(wanted.architecture.clone())
+        .zip_file(Blob::new(zip))
+        .send()
+        .await;
+    updated.step(|| format!("move {function} to {}", wanted.architecture))?;
+    wait_until_ready(aws).await.map(drop)
+}
+
+/// What `cargo lambda deploy` leaves as it was on a function that existed.
+async fn correct(aws: &Aws, wanted: &Wanted, current: &FunctionConfiguration) -> Result<()> {
+    let function = aws.names.stack.function();
+    let is_runtime = current.runtime() == Some(&Runtime::Providedal2023);
+    if current.role() != Some(&wanted.role) || !is_runtime {
         let updated = aws
             .lambda
             .update_function_configuration()
             .function_name(&function)
             .role(&wanted.role)
+            .runtime(Runtime::Providedal2023)
             .send()
             .await;
         updated.step(|| format!("set the role of {function}"))?;
-        wait_until_ready(aws).await?;
     }
-    if current.architectures() != [wanted.architecture.clone()] {
-        let zip = current.code_sha256().unwrap_or_default();
-        let what = format!(
-            "{function} exists for another processor ({}, code {zip}), and Lambda cannot change that together \
-             with the code of {}",
-            current.architectures().first().map_or("unknown", Architecture::as_str),
-            program.name
-        );
-        return Err(DeployError::new(Exit::Failed, what).mend(
-            "Delete the function in the Lambda console and deploy again; the fleet keeps serving meanwhile.",
-        ));
+    Ok(())
+}
+
+/// Says that the function runs our program. Last: without this the next run uploads once more.
+async fn mark(aws: &Aws, wanted: &Wanted, current: &FunctionConfiguration) -> Result<()> {
+    let function = aws.names.stack.function();
+    let tagged = aws
+        .lambda
+        .tag_resource()
+        .resource(aws.names.function_arn())
+        .tags(TAG_PROGRAM, wanted.mark(current))
+        .send()
+        .await;
+    tagged.step(|| format!("tag {function}"))?;
+    Ok(())
+}
+
+/// Deletes the published versions; the schedule calls the function itself.
+async fn forget_versions(aws: &Aws) -> Result<()> {
+    let function = aws.names.stack.function();
+    let mut pages =
+        aws.lambda.list_versions_by_function().function_name(&function).into_paginator().items().send();
+    let mut versions = Vec::new();
+    while let Some(version) = pages.next().await {
+        let version = version.step(|| format!("list the versions of {function}"))?;
+        versions.extend(version.version().and_then(|version| version.parse::<u64>().ok()));
+    }
+    for version in versions {
+        // Without a qualifier this would delete the function.
+        let deleted =
+            aws.lambda.delete_function().function_name(&function).qualifier(version.to_string()).send().await;
+        found(deleted.step(|| format!("delete version {version} of {function}")))?;
     }
     Ok(())
 }
@@ -314,4 +476,52 @@ pub async fn delete_log_group(aws: &Aws) -> Result<Change> {
     let deleted = aws.logs.delete_log_group().log_group_name(&group).send().await;
     let deleted = found(deleted.step(|| format!("delete the log group {group}")))?;
     Ok(if deleted.is_some() { Change::Removed } else { Change::Unchanged })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_waited_for_and_what_does_not_is_final() {
+        for (said, expected) in [
+            (
+                "InvalidParameterValueException: The role defined for the function cannot be assumed by Lambda.",
+                Refusal::RoleIsNew,
+            ),
+            (
+                "The provided execution role does not have permissions to call CreateNetworkInterface on EC2",
+                Refusal::RoleIsNew,
+            ),
+            (
+                "ResourceConflictException: The operation cannot be performed at this time. An update is in progress",
+                Refusal::Busy,
+            ),
+            ("configuration update didn't finish in time, wait a few minutes and try again", Refusal::Busy),
+            ("AccessDeniedException: not authorized to perform: iam:PassRole", Refusal::Final),
+        ] {
+            assert_eq!(Refusal::of(said), expected, "{said}");
+        }
+    }
+
+    #[test]
+    fn lambda_is_waited_for_until_it_is_done_and_a_failure_is_told() {
+        let function = |state, status| {
+            FunctionConfiguration::builder().set_state(state).set_last_update_status(status).build()
+        };
+        let (active, done) = (Some(State::Active), Some(LastUpdateStatus::Successful));
+        for (state, status, idle, failed) in [
+            (active.clone(), done.clone(), true, false),
+            (active.clone(), None, true, false),
+            // Nobody has invoked it for long; the next invocation wakes it.
+            (Some(State::Inactive), done.clone(), true, false),
+            (Some(State::Pending), done.clone(), false, false),
+            (active.clone(), Some(LastUpdateStatus::InProgress), false, false),
+            (active, Some(LastUpdateStatus::Failed), true, true),
+            (Some(State::Failed), done, true, true),
+        ] {
+            let function = function(state, status);
+            assert_eq!((is_idle(&function), failure(&function).is_some()), (idle, failed), "{function:?}");
+        }
+    }
 }

@@ -153,3 +153,22 @@ fn without_python_make_says_what_to_install() {
         "{said}"
     );
 }
+
+/// Refused before AWS is asked anything: no endpoint is given here, so this is about AWS itself.
+#[test]
+fn a_program_that_would_not_start_on_aws_is_refused() {
+    let built = crate::support::program("ec2-lb").with_file_name("");
+    let (ours, other) = if cfg!(target_arch = "aarch64") { ("arm64", "x86_64") } else { ("x86_64", "arm64") };
+    let output = Command::new(crate::support::program("bootstrap"))
+        .args(["deploy", "--region", "us-east-1", "--arch", other, "--artifacts"])
+        .arg(built)
+        .env_remove("AWS_ENDPOINT_URL")
+        .env("AWS_ACCESS_KEY_ID", "nobody")
+        .env("AWS_SECRET_ACCESS_KEY", "nobody")
+        .output()
+        .expect("bootstrap runs");
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(8), "{said}");
+    assert!(said.contains(&format!("built for {ours}, and the instances are {other}")), "{said}");
+    assert!(said.contains("make deploy ARCH="), "{said}");
+}

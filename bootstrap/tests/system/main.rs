@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod browser;
+mod function;
 mod healing;
 mod profile;
 mod support;
