@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use aws_sdk_lambda::operation::get_function::GetFunctionOutput;
 use aws_sdk_lambda::types::{Architecture, FunctionConfiguration, LastUpdateStatus, State};
 use fleet::aws_code::AwsErrorKind;
 use fleet::stack::TAG_STACK;
@@ -34,6 +35,8 @@ const ROLE_DEADLINE: Duration = Duration::from_secs(120);
 const READY_DEADLINE: Duration = Duration::from_secs(300);
 /// Says which program the function runs; Lambda's own hash is of the zip file.
 const PROGRAM: &str = "VIGIA_SHA256";
+/// Tag with Lambda's hash of the package that the last deployment left.
+const TAG_CODE: &str = "vigia:code";
 
 const EMPTY_PACKAGE: &str = "[package]\nname = \"upload\"\nversion = \"0.0.0\"\n[lib]\npath = \"lib.rs\"\n";
 
@@ -61,16 +64,20 @@ pub async fn ensure_log_group(aws: &Aws) -> Result<Change> {
 
 pub async fn ensure(aws: &Aws, options: &Deploy, program: &Artifact, network: &Network) -> Result<Change> {
     let wanted = Wanted::new(aws, options.arch, program, network);
-    let current = configuration(aws).await?;
+    let current = look(aws).await?;
+    let is_right = |got: &GetFunctionOutput| {
+        is_as_uploaded(got) && got.configuration().is_some_and(|current| wanted.is(current))
+    };
     let mut change = match &current {
         None => Change::Created,
-        Some(current) if wanted.is(current) => Change::Unchanged,
+        Some(current) if is_right(current) => Change::Unchanged,
         Some(_) => Change::Updated,
     };
     if change != Change::Unchanged {
         upload(aws, options, program, &wanted).await?;
         let current = wait_until_ready(aws).await?;
         correct(aws, &wanted, &current, program).await?;
+        mark(aws, &current).await?;
     }
     if ensure_no_retries(aws).await? && change == Change::Unchanged {
         change = Change::Updated;
@@ -132,10 +139,29 @@ impl Wanted {
     }
 }
 
-async fn configuration(aws: &Aws) -> Result<Option<FunctionConfiguration>> {
+async fn look(aws: &Aws) -> Result<Option<GetFunctionOutput>> {
     let function = aws.names.stack.function();
     let got = aws.lambda.get_function().function_name(&function).send().await;
-    Ok(found(got.step(|| format!("look at the function {function}")))?.and_then(|got| got.configuration))
+    found(got.step(|| format!("look at the function {function}")))
+}
+
+async fn configuration(aws: &Aws) -> Result<Option<FunctionConfiguration>> {
+    Ok(look(aws).await?.and_then(|got| got.configuration))
+}
+
+/// Whether the package is still the one that a deployment left: somebody who uploads another one by hand
+/// changes neither the environment nor this tag. A run that was cut before it ended has not marked its own.
+pub fn is_as_uploaded(got: &GetFunctionOutput) -> bool {
+    let marked = got.tags().and_then(|tags| tags.get(TAG_CODE)).map(String::as_str);
+    marked.is_some() && marked == got.configuration().and_then(|current| current.code_sha256())
+}
+
+async fn mark(aws: &Aws, current: &FunctionConfiguration) -> Result<()> {
+    let code = current.code_sha256().unwrap_or_default();
+    let tagged =
+        aws.lambda.tag_resource().resource(aws.names.function_arn()).tags(TAG_CODE, code).send().await;
+    tagged.step(|| format!("tag the function {}", aws.names.stack.function()))?;
+    Ok(())
 }
 
 /// Runs `cargo lambda deploy` until the role that the function gets can be assumed.
