@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
 
+use aws_sdk_lambda::operation::get_function::GetFunctionOutput;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{Architecture, FunctionConfiguration, LastUpdateStatus, Runtime, State};
 use fleet::aws_code::AwsErrorKind;
@@ -254,6 +255,14 @@ async fn find(aws: &Aws) -> Result<Option<Current>> {
         let program = got.tags.and_then(|mut tags| tags.remove(TAG_PROGRAM));
         got.configuration.map(|configuration| Current { configuration, program })
     }))
+}
+
+/// Whether the package is still the one that a deployment left: somebody who uploads another one by hand
+/// does not change the tag, and a run that was cut before its end has not set it.
+pub fn is_as_uploaded(got: &GetFunctionOutput) -> bool {
+    let code = got.configuration().and_then(|current| current.code_sha256());
+    let marked = got.tags().and_then(|tags| tags.get(TAG_PROGRAM)).and_then(|mark| mark.split(' ').nth(1));
+    marked.is_some() && marked == code
 }
 
 /// Runs `cargo lambda deploy` until the role that the function gets can be assumed.
