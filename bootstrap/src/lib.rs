@@ -6,7 +6,13 @@
 pub mod cli;
 pub mod aws;
 pub mod names;
+pub mod cidr;
+pub mod blueprint;
+pub mod ec2_api;
+pub mod part;
 pub mod deploy;
+pub mod plan;
+pub mod cost;
 pub mod tls;
 pub mod certificate;
 pub mod resources;

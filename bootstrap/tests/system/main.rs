@@ -3,6 +3,7 @@
 mod bad_input;
 mod browser;
 mod healing;
+mod plan;
 mod profile;
 mod support;
 mod tls;
