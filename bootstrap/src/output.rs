@@ -18,7 +18,7 @@ pub struct Progress {
 }
 
 /// A step with more changes than this does not name each: they are in `--json`.
-const NAMED: usize = 4;
+const NAMED: usize = 8;
 
 impl Default for Progress {
     fn default() -> Self {

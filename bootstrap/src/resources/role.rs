@@ -15,6 +15,8 @@ use crate::policies;
 /// The inline policy's name; there is only one.
 const POLICY: &str = "vigia";
 const SPOT_ROLE: &str = "AWSServiceRoleForEC2Spot";
+/// Whose it is, and the one thing that nobody can choose.
+const SPOT_PATH: &str = "/aws-service-role/spot.amazonaws.com/";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -261,16 +263,18 @@ pub async fn delete(aws: &Aws, role: Role) -> Result<Vec<Part>> {
 /// The role with which EC2 launches spot instances: one in the account, of no stack, so `destroy` leaves
 /// it.
 pub async fn ensure_spot(aws: &Aws, doing: Doing) -> Result<Part> {
-    let got = aws.iam.get_role().role_name(SPOT_ROLE).send().await;
-    let exists = found(got.step(|| format!("look at the role {SPOT_ROLE}")))?.is_some();
+    let listed = aws.iam.list_roles().path_prefix(SPOT_PATH).send().await;
+    let exists = !listed.step(|| format!("look for the role {SPOT_ROLE}"))?.roles().is_empty();
     let part = Part::found(format!("service-linked role {SPOT_ROLE}"), exists);
     if doing.applies(&part) {
         let created =
             aws.iam.create_service_linked_role().aws_service_name("spot.amazonaws.com").send().await;
         match created.step(|| format!("create the role {SPOT_ROLE}")) {
             // Somebody else made it just now.
-            Err(error) if !error.message().contains("has been taken") => return Err(error),
-            _ => {}
+            Err(error)
+                if error.kind == AwsErrorKind::AlreadyExists
+                    || error.message().contains("has been taken") => {}
+            other => drop(other?),
         }
     }
     Ok(part)
