@@ -9,8 +9,8 @@ use bootstrap::error::{DeployError, Exit, Result};
 use bootstrap::interrupt::unless_told_to_stop;
 use bootstrap::migrate_profile::{Mode, OnUnusable, Options};
 use bootstrap::{
-    deploy, destroy, doctor, iam_policy, logs, manual, migrate_profile, output, scale, session_keys, status,
-    token,
+    deploy, destroy, doctor, iam_policy, logs, manual, migrate_profile, output, plan, scale, session_keys,
+    status, token,
 };
 use clap::Parser as _;
 
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Err(error) => Err(DeployError::new(Exit::Failed, "cannot start").caused_by(error)),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => {
             let mut message = error.message();
             if matches!(error.exit, Exit::Interrupted | Exit::Terminated) && cli.command.is_resumable() {
@@ -41,11 +41,16 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: &Cli) -> Result<()> {
+/// The code to end with, unless it failed.
+async fn run(cli: &Cli) -> Result<Exit> {
     let target = &cli.target;
     match &cli.command {
         Command::Deploy(options) if options.check => deploy::check(options),
         Command::Deploy(options) => deploy::run(target, options).await,
+        Command::Plan { deploy, detailed_exitcode } => {
+            let changes = plan::run(target, deploy).await?;
+            return Ok(if changes && *detailed_exitcode { Exit::Changes } else { Exit::Done });
+        }
         Command::Status(options) => status::run(target, options).await,
         Command::Scale { count } => scale::run(target, *count).await,
         Command::Logs(options) => logs::run(target, options).await,
@@ -70,5 +75,6 @@ async fn run(cli: &Cli) -> Result<()> {
         }
         Command::Completions { shell } => manual::completions(*shell),
         Command::Man => manual::page(),
-    }
+    }?;
+    Ok(Exit::Done)
 }

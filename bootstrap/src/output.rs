@@ -16,6 +16,8 @@ use fleet::settings::{Env, Vars as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use crate::part::{Change, Part};
+
 /// How this process speaks; said once, at its start, before anything is printed.
 static MODE: OnceLock<Mode> = OnceLock::new();
 
@@ -53,19 +55,14 @@ fn is_dumb() -> bool {
 /// Progress of a command: one line per step, with what happened and how long it took.
 pub struct Progress {
     spinner: Option<ProgressBar>,
+    is_silent: bool,
     step: Option<(String, Instant)>,
-    /// How many things were created, updated or removed.
-    pub changes: usize,
+    /// All that was looked at, in order.
+    pub parts: Vec<Part>,
 }
 
-/// What a step did to the world.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    Unchanged,
-    Created,
-    Updated,
-    Removed,
-}
+/// A step with more changes than this does not name each: they are in `--json`.
+const NAMED: usize = 8;
 
 impl Default for Progress {
     fn default() -> Self {
@@ -78,7 +75,7 @@ impl Default for Progress {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        Self { spinner, step: None, changes: 0 }
+        Self { spinner, is_silent: false, step: None, parts: Vec::new() }
     }
 }
 
@@ -90,6 +87,13 @@ impl Drop for Progress {
 }
 
 impl Progress {
+    /// Prints no lines: for a run whose steps do nothing.
+    pub fn silent() -> Self {
+        let mut progress = Self::default();
+        progress.is_silent = true;
+        progress
+    }
+
     /// Begins a step; the line appears when it ends, except on a terminal.
     pub fn begin(&mut self, what: impl Into<String>) {
         let what = what.into();
@@ -99,24 +103,29 @@ impl Progress {
         self.step = Some((what, Instant::now()));
     }
 
-    /// Ends the step with its most important change.
-    pub fn end(&mut self, changes: &[Change]) {
-        self.changes += changes.iter().filter(|change| **change != Change::Unchanged).count();
-        let word = if changes.contains(&Change::Created) {
-            "created"
-        } else if changes.contains(&Change::Updated) {
-            "updated"
-        } else if changes.contains(&Change::Removed) {
-            "removed"
-        } else {
-            "unchanged"
-        };
-        self.end_with(word);
+    /// Ends the step with its most important change, and names what changed.
+    pub fn end(&mut self, parts: Vec<Part>) {
+        self.end_with(Change::most_important(&parts).as_str());
+        let changed: Vec<&Part> = parts.iter().filter(|part| part.is_change()).collect();
+        if mode() == Mode::People && (1..=NAMED).contains(&changed.len()) {
+            for part in changed {
+                self.line(&format!("  {:<9} {part}", part.change.as_str()));
+            }
+        }
+        self.parts.extend(parts);
+    }
+
+    /// How many things were created, updated or removed.
+    pub fn changes(&self) -> usize {
+        self.parts.iter().filter(|part| part.is_change()).count()
     }
 
     pub fn end_with(&mut self, outcome: &str) {
         let Some((what, since)) = self.step.take() else { return };
         let seconds = since.elapsed().as_secs_f64();
+        if self.is_silent {
+            return;
+        }
         match mode() {
             Mode::Json => event(&step_event(&what, outcome, seconds)),
             Mode::People | Mode::Quiet => self.line(&format!("{what:<38} {outcome} ({seconds:.1} s)")),
@@ -125,6 +134,9 @@ impl Progress {
 
     /// A line of its own.
     pub fn line(&self, text: &str) {
+        if self.is_silent {
+            return;
+        }
         match (mode(), &self.spinner) {
             (Mode::Quiet, _) => {}
             (Mode::Json, _) => event(&json!({"event": "message", "text": text})),

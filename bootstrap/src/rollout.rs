@@ -9,11 +9,12 @@
 //! | a boot of the released load balancer failed | has stopped: the one of before keeps the address |
 //! | nothing changes for ten minutes | is stuck, and goes on by itself once what holds it back is over |
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleet::keys;
-use fleet::memory::{Memory, Phase};
-use fleet::release::Release;
+use fleet::memory::{Balancer, Memory, Phase, Slot};
+use fleet::release::{BalancerSpec, Release};
 use tokio::time::{Instant, sleep};
 
 use crate::aws::Aws;
@@ -57,8 +58,8 @@ pub async fn follow(aws: &Aws, release: &Release, progress: &Progress) -> Result
     let mut last = (Step::default(), Instant::now());
     loop {
         let memory: Memory = documents::read_as(aws, keys::STATE).await?.unwrap_or_default();
-        let holder = load_balancer::holder_release(aws).await?;
-        let step = match judge(&memory, release, holder.as_deref()) {
+        let holders = load_balancer::released(aws).await?;
+        let step = match judge(&memory, release, &holders) {
             Seen::Done => return Ok(()),
             Seen::Failed(why) => {
                 return Err(DeployError::new(Exit::NotHealthy, why).mend(
@@ -86,45 +87,53 @@ pub async fn follow(aws: &Aws, release: &Release, progress: &Progress) -> Result
     }
 }
 
-/// `holder` is the definition of the load balancer that has the address.
-fn judge(memory: &Memory, release: &Release, holder: Option<&str>) -> Seen {
+/// `holders` are the definitions of the load balancers that have an address, by their places.
+fn judge(memory: &Memory, release: &Release, holders: &BTreeMap<u32, Option<String>>) -> Seen {
     let failures = memory.boots.get(&release.id).map_or(0, |boots| boots.failures);
     let left = memory.slots.values().filter(|slot| slot.release != release.id).count();
-    let updated = |slot: &&fleet::memory::Slot| slot.release == release.id && slot.phase == Phase::Healthy;
-    let updated = memory.slots.values().filter(updated).count();
+    let is_updated = |slot: &&Slot| slot.release == release.id && slot.phase == Phase::Healthy;
+    let updated = memory.slots.values().filter(is_updated).count();
     if left > 0 && failures >= FROZEN {
         return Seen::Failed(format!(
-            "{failures} workers of release {} did not start: the rollout has stopped, and {left} workers of the \
-             release before stay",
-            release.id
+            "{failures} workers of release {} did not start: the rollout has stopped, and {} of the release before {}",
+            release.id,
+            counted(left),
+            if left == 1 { "stays" } else { "stay" }
         ));
     }
-    let balancer = match &release.balancer {
-        Some(spec) if holder != Some(&spec.id) => {
-            let boots = &memory.balancer.boots;
-            if memory.balancer.boots_of == spec.id && boots.failures > 0 {
-                return Seen::Failed(format!(
-                    "the new load balancer {} did not answer within 180 s of its launch: the one before keeps the address",
-                    spec.id
-                ));
-            }
-            match memory.balancer.successor {
-                Some(_) => BalancerStep::Booting,
-                None => BalancerStep::Waiting,
-            }
+    let mut balancer = BalancerStep::Current;
+    for (place, _) in release.balancer.iter().flat_map(BalancerSpec::places) {
+        let spec = release.balancer.as_ref().map(|spec| &spec.id);
+        if holders.get(&place).and_then(Option::as_ref) == spec {
+            continue;
         }
-        Some(_) | None => BalancerStep::Current,
-    };
+        let known = if place == 0 { Some(&memory.balancer) } else { memory.more_balancers.get(&place) };
+        let is_of_release = |known: &&Balancer| Some(&known.boots_of) == spec;
+        if known.filter(is_of_release).is_some_and(|known| known.boots.failures > 0) {
+            return Seen::Failed(format!(
+                "the load balancer of the new definition {} did not answer within 180 s of its launch: the one before \
+                 keeps the address",
+                spec.map_or("", String::as_str)
+            ));
+        }
+        let boots = known.is_some_and(|known| known.successor.is_some());
+        balancer = if boots { BalancerStep::Booting } else { BalancerStep::Waiting };
+    }
     let desired = memory.desired.map_or(0, |desired| desired.get() as usize);
-    let is_done = left == 0 && updated >= desired.min(memory.slots.len()) && balancer == BalancerStep::Current;
+    let is_done =
+        left == 0 && updated >= desired.min(memory.slots.len()) && balancer == BalancerStep::Current;
     if is_done { Seen::Done } else { Seen::Under(Step { updated, left, failures, balancer }) }
+}
+
+fn counted(workers: usize) -> String {
+    if workers == 1 { "1 worker".to_owned() } else { format!("{workers} workers") }
 }
 
 impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} workers of the new release answer, {} of the one before are left", self.updated, self.left)?;
+        write!(f, "{} of the release, {} of another one", counted(self.updated), self.left)?;
         if self.failures > 0 {
-            write!(f, "; {} boot failed", self.failures)?;
+            write!(f, "; boots that failed: {}", self.failures)?;
         }
         match self.balancer {
             BalancerStep::Current => Ok(()),
@@ -137,7 +146,7 @@ impl std::fmt::Display for Step {
 #[cfg(test)]
 mod tests {
     use fleet::Profile;
-    use fleet::release::{BalancerSpec, InstanceSpec};
+    use fleet::release::InstanceSpec;
     use serde_json::{Value, json};
 
     use super::*;
@@ -164,8 +173,9 @@ mod tests {
     fn seen(memory: Value, is_current: bool) -> Seen {
         let release = release();
         let memory: Memory = serde_json::from_value(memory).expect("a memory");
-        let balancer = release.balancer.as_ref().map(|spec| spec.id.as_str());
-        judge(&memory, &release, if is_current { balancer } else { Some("before") })
+        let spec = release.balancer.as_ref().expect("it has one").id.clone();
+        let holder = if is_current { spec } else { "before".to_owned() };
+        judge(&memory, &release, &BTreeMap::from([(0, Some(holder))]))
     }
 
     #[test]
@@ -191,15 +201,13 @@ mod tests {
         };
         assert!(matches!(seen(with(1), true), Seen::Under(Step { failures: 1, .. })));
         let Seen::Failed(why) = seen(with(2), true) else { panic!("it has stopped") };
-        assert!(why.contains("2 workers") && why.contains("1 workers of the release before stay"), "{why}");
+        assert!(why.contains("2 workers") && why.contains("1 worker of the release before stays"), "{why}");
     }
 
     #[test]
     fn a_load_balancer_that_does_not_boot_stops_it_and_one_of_before_does_not() {
         let spec = release().balancer.expect("a definition").id;
-        let with = |of: &str| {
-            json!({"balancer": {"boots_of": of, "boots": {"failures": 1, "last_failure": "2026-01-01T00:00:00Z"}}})
-        };
+        let with = |of: &str| json!({"balancer": {"boots_of": of, "boots": {"failures": 1, "last_failure": "2026-01-01T00:00:00Z"}}});
         assert!(matches!(seen(with(&spec), false), Seen::Failed(_)));
         assert!(matches!(seen(with("another"), false), Seen::Under(_)));
         assert_eq!(seen(with(&spec), true), Seen::Done);

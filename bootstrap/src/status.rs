@@ -13,12 +13,11 @@ use fleet::telemetry::error_chain;
 use fleet::{DesiredCount, Registry, keys};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::aws::Aws;
 use crate::certificate::Origin;
 use crate::cli;
-use crate::error::{DeployError, Exit, Result, Step as _, found};
+use crate::error::{Result, Step as _, found};
 use crate::healthy;
 use crate::output;
 use crate::resources::documents::Object;
@@ -53,6 +52,9 @@ pub(crate) struct Status {
     /// Why the desired count object is not acted on.
     pub(crate) problem: Option<String>,
     load_balancer: BalancerStatus,
+    /// Those with an address of their own beside the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    more_load_balancers: Vec<BalancerStatus>,
     workers: Vec<WorkerStatus>,
     /// While workers of an older release run.
     rollout: Option<Rollout>,
@@ -78,6 +80,7 @@ pub(crate) struct Https {
 
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct BalancerStatus {
+    url: Option<String>,
     /// Who has the public address.
     id: Option<String>,
     state: &'static str,
@@ -120,9 +123,9 @@ pub async fn run(target: &cli::Target, options: &cli::Status) -> Result<()> {
 
 pub(crate) async fn look(aws: &Aws) -> Result<Status> {
     let (release, memory, registry, written, seen, released, certificate) = tokio::join!(
-        read::<Release>(aws, keys::RELEASE),
-        read::<Memory>(aws, keys::STATE),
-        read::<Registry>(aws, keys::REGISTRY),
+        documents::read_as::<Release>(aws, keys::RELEASE),
+        documents::read_as::<Memory>(aws, keys::STATE),
+        documents::read_as::<Registry>(aws, keys::REGISTRY),
         documents::read(aws, keys::DESIRED_COUNT),
         Seen::look(aws),
         released(aws),
@@ -143,9 +146,10 @@ pub(crate) async fn look(aws: &Aws) -> Result<Status> {
         rollout: rollout(&memory, &release.id),
         drift: drift(&facts),
         released: released?,
-        load_balancer: balancer(&memory.balancer, seen.holder(), &seen),
         release: release.id,
         version: release.version,
+        load_balancer: balancer(&memory.balancer, 0, &seen),
+        more_load_balancers: more_balancers(&memory, &seen),
         url,
         answers: answers?,
         https,
@@ -252,9 +256,11 @@ fn state(phase: Phase) -> &'static str {
     }
 }
 
-/// What the reconciler thinks of the load balancer. `holder` is who has the address now, which it
-/// may not have seen yet.
-fn balancer(memory: &Balancer, holder: Option<&str>, seen: &Seen) -> BalancerStatus {
+/// What the reconciler thinks of a load balancer. Who has the address now it may not have seen yet.
+fn balancer(memory: &Balancer, place: u32, seen: &Seen) -> BalancerStatus {
+    let address = seen.address(place);
+    let url = address.map(|address| load_balancer::url(&address.ip));
+    let holder = address.and_then(|address| address.holder.as_deref());
     let known = memory.holder.as_ref().filter(|known| Some(known.id.as_str()) == holder);
     let state = match (holder, known) {
         (None, _) => "missing",
@@ -269,6 +275,7 @@ fn balancer(memory: &Balancer, holder: Option<&str>, seen: &Seen) -> BalancerSta
         format!("{id} ({})", self::state(slot.phase))
     };
     BalancerStatus {
+        url,
         id: holder.map(str::to_owned),
         state,
         launched: holder.and_then(|id| seen.instance(id)?.launched),
@@ -289,6 +296,26 @@ fn https_line(https: &Https) -> String {
     format!("HTTPS      {} (answers: {}{kind}{until})", https.url, https.answers)
 }
 
+fn balancer_line(balancer: &BalancerStatus, now: Timestamp) -> String {
+    format!(
+        "Balancer   {}: {}{}{}",
+        balancer.id.as_deref().unwrap_or("none"),
+        balancer.state,
+        balancer.successor.as_ref().map(|successor| format!(" by {successor}")).unwrap_or_default(),
+        launched(balancer.launched, now)
+    )
+}
+
+/// Those with an address of their own beside the first.
+fn more_balancers(memory: &Memory, seen: &Seen) -> Vec<BalancerStatus> {
+    let places = seen.addresses.iter().flat_map(|addresses| addresses.keys().copied());
+    let unknown = Balancer::default();
+    places
+        .filter(|place| *place > 0)
+        .map(|place| balancer(memory.more_balancers.get(&place).unwrap_or(&unknown), place, seen))
+        .collect()
+}
+
 fn table(status: &Status, now: Timestamp) -> String {
     let desired = status.desired.map_or("?".to_owned(), |desired| desired.to_string());
     let mut lines = vec![
@@ -306,14 +333,11 @@ fn table(status: &Status, now: Timestamp) -> String {
         format!("Answers    {}", status.answers),
     ];
     lines.extend(status.https.as_ref().map(https_line));
-    let balancer = &status.load_balancer;
-    lines.push(format!(
-        "Balancer   {}: {}{}{}",
-        balancer.id.as_deref().unwrap_or("none"),
-        balancer.state,
-        balancer.successor.as_ref().map(|successor| format!(" by {successor}")).unwrap_or_default(),
-        launched(balancer.launched, now)
-    ));
+    lines.push(balancer_line(&status.load_balancer, now));
+    for balancer in &status.more_load_balancers {
+        let url = balancer.url.as_deref().unwrap_or("no URL");
+        lines.push(format!("{}, {url}", balancer_line(balancer, now)));
+    }
     if let Some(problem) = &status.problem {
         lines.push(format!("Problem    {problem}"));
     }
@@ -371,19 +395,12 @@ fn age(since: Timestamp, now: Timestamp) -> String {
     }
 }
 
-async fn read<T: DeserializeOwned>(aws: &Aws, key: &str) -> Result<Option<T>> {
-    let Some(object) = documents::read(aws, key).await? else { return Ok(None) };
-    serde_json::from_slice(&object.bytes).map(Some).map_err(|error| {
-        DeployError::new(Exit::Failed, format!("{key} in {} cannot be read", aws.names.control_bucket()))
-            .caused_by(error)
-    })
-}
-
 #[cfg(test)]
 impl Status {
     /// A stack with nothing to say about it.
     pub(crate) fn healthy() -> Self {
-        let nothing = BalancerStatus { id: None, state: "healthy", launched: None, successor: None };
+        let nothing =
+            BalancerStatus { url: None, id: None, state: "healthy", launched: None, successor: None };
         Self {
             stack: "a".to_owned(),
             account: "123456789012".to_owned(),
@@ -399,6 +416,7 @@ impl Status {
             healthy: 3,
             problem: None,
             load_balancer: nothing,
+            more_load_balancers: Vec::new(),
             workers: Vec::new(),
             rollout: None,
             last_tick: Some(Timestamp::UNIX_EPOCH),
@@ -419,7 +437,7 @@ mod tests {
             instances: Ok(Vec::new()),
             schedule: Ok(seen::ScheduleSeen::Missing),
             function: Ok(seen::FunctionSeen::Missing),
-            address: Ok(None),
+            addresses: Ok(Default::default()),
             rules: Ok(Vec::new()),
         }
     }
@@ -446,8 +464,11 @@ mod tests {
     #[test]
     fn the_load_balancer_is_what_the_reconciler_saw_of_the_holder() {
         let mut memory = Balancer::default();
-        let seen = nothing();
-        let state = |memory: &Balancer, holder| balancer(memory, holder, &seen).state;
+        let state = |memory: &Balancer, holder: Option<&str>| {
+            let address = |id: &str| AddressSeen { ip: "192.0.2.1".to_owned(), holder: Some(id.to_owned()) };
+            let addresses = holder.map(|id| (0, address(id))).into_iter().collect();
+            balancer(memory, 0, &Seen { addresses: Ok(addresses), ..nothing() }).state
+        };
         assert_eq!(state(&memory, None), "missing");
         assert_eq!(state(&memory, Some("i-1")), "new");
         let holder = |answered| {

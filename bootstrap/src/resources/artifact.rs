@@ -13,7 +13,7 @@ use crate::aws::Aws;
 use crate::cli::Arch;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::executable::{self, Unfit};
-use crate::output::Change;
+use crate::part::{Doing, Part};
 
 pub struct Artifact {
     pub name: &'static str,
@@ -62,7 +62,7 @@ impl Artifact {
     }
 }
 
-pub async fn ensure(aws: &Aws, artifact: &Artifact) -> Result<Change> {
+pub async fn ensure(aws: &Aws, doing: Doing, artifact: &Artifact) -> Result<Part> {
     let bucket = aws.names.control_bucket();
     let key = keys::artifact(&artifact.sha256, artifact.name);
     let head =
@@ -74,19 +74,19 @@ pub async fn ensure(aws: &Aws, artifact: &Artifact) -> Result<Change> {
         let sum = head.checksum_sha256();
         head.content_length() == Some(len) && sum.is_none_or(|sum| sum == artifact.checksum())
     });
-    if is_whole {
-        return Ok(Change::Unchanged);
+    let part = Part::found(format!("program {} {:.12}", artifact.name, artifact.sha256), is_whole);
+    if doing.applies(&part) {
+        // S3 refuses bytes that are not these. An instance checks the same hash before each start.
+        aws.s3
+            .put_object()
+            .bucket(&bucket)
+            .key(&key)
+            .checksum_algorithm(ChecksumAlgorithm::Sha256)
+            .checksum_sha256(artifact.checksum())
+            .body(ByteStream::from(artifact.bytes.clone()))
+            .send()
+            .await
+            .step(|| format!("upload {}", artifact.name))?;
     }
-    // S3 refuses bytes that are not these. An instance checks the same hash before each start.
-    aws.s3
-        .put_object()
-        .bucket(&bucket)
-        .key(&key)
-        .checksum_algorithm(ChecksumAlgorithm::Sha256)
-        .checksum_sha256(artifact.checksum())
-        .body(ByteStream::from(artifact.bytes.clone()))
-        .send()
-        .await
-        .step(|| format!("upload {}", artifact.name))?;
-    Ok(Change::Created)
+    Ok(part)
 }

@@ -1,95 +1,113 @@
-//! The load balancer's instance and its Elastic IP.
+//! A load balancer's instance and its Elastic IP.
 //!
-//! The address is the fence: a load balancer without it gets no traffic, whatever it believes. A
-//! new definition is launched beside the old one, takes the address over, and is taken back if it
-//! does not serve.
+//! A stack has one or several addresses. Each is a *place* with a load balancer of its own; what follows
+//! is said of one place.
 //!
-//! The reconciler may do the same at the same moment, because the old one dies. So whoever has the
-//! address is looked at anew before each step, and these rules make both safe:
+//! The address is the fence: a load balancer without it gets no traffic, whatever it believes. Only the
+//! first one is launched here. The reconciler replaces one that is dead, and renews one of an older
+//! definition: it can ask a new one whether it serves before the address moves, and this machine cannot.
+//!
+//! Both may find an address without a load balancer at the same moment. So whoever has the address is
+//! looked at anew before each step, and these rules make both safe:
 //!
 //! | rule | because |
 //! |---|---|
-//! | a live one with the wanted release is not launched again; the holder of the address comes first | it may be the reconciler's |
-//! | the address is not taken from one with the wanted release | the reconciler was faster |
-//! | only instances of other releases that do not have the address are terminated | a booting one may be the reconciler's replacement |
-//! | a new one that lost the address to the one before is terminated, and the deployment fails | the reconciler gave it back, since the new one did not answer |
+//! | nothing is launched and no address moves while a live one has the address | it serves, or the reconciler looks after it |
+//! | a live one with the wanted release is not launched again | it may be the reconciler's, or that of a run that was cut |
 //! | nothing is launched with a token or an attempt that the reconciler may use | each must know its own launches |
 //!
 //! What a run that was cut leaves behind is found by the next one, or by the reconciler, which
 //! removes load balancers without the address after ten minutes.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use aws_sdk_ec2::types::{Address, DomainType, Instance, InstanceStateName, ResourceType};
 use fleet::aws_code::AwsErrorKind;
 use fleet::release::{BalancerSpec, short_hash};
-use fleet::stack::{ROLE_LB, TAG_RELEASE, TAG_ROLE};
+use fleet::stack::{ROLE_LB, TAG_RELEASE, TAG_ROLE, TAG_SLOT};
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::output::Change;
+use crate::part::{Doing, NEW, Part};
 use crate::resources::instance;
 use crate::resources::network::{id, stack_filter, tagged};
 
+/// More load balancers than `--lbs` takes.
+const MOST_PLACES: u32 = 8;
 /// Tokens tried for one launch; each that is spent belongs to an instance of the last days.
 const MOST_TOKENS: usize = 20;
 
-/// The stack's Elastic IP.
+/// An Elastic IP of the stack.
 #[derive(Clone, Debug)]
 pub struct PublicAddress {
+    pub place: u32,
     pub allocation: String,
     pub ip: Ipv4Addr,
 }
 
+/// What is there for places that the stack is to have no more.
+#[derive(Clone, Debug, Default)]
+pub struct Surplus {
+    addresses: Vec<Address>,
+    instances: Vec<String>,
+}
+
 pub struct LoadBalancer {
-    pub address: String,
-    pub instance: String,
-    /// Who had the address before this run took it.
-    moved_from: Option<String>,
-    release: String,
-    allocation: String,
+    pub address: Ipv4Addr,
 }
 
-pub async fn ensure(aws: &Aws, spec: &BalancerSpec) -> Result<(LoadBalancer, Vec<Change>)> {
-    let seen = all(aws).await?;
-    let (address, holder) = address_and_holder(aws).await?;
-    let current = current(&seen, &spec.id, holder.as_deref());
-    let (instance, launched) = match current.and_then(Instance::instance_id) {
-        Some(id) => (id.to_owned(), Change::Unchanged),
+/// The load balancer and the association of its address. A plan makes neither and says what would be.
+pub async fn ensure(
+    aws: &Aws,
+    doing: Doing,
+    address: &PublicAddress,
+    spec: &BalancerSpec,
+) -> Result<(LoadBalancer, Vec<Part>)> {
+    let place = address.place;
+    let seen = all(aws, place).await?;
+    let holder = holder(aws, doing, place).await?.and_then(|holder| live(&seen, &holder));
+    let current = current(&seen, &spec.id).and_then(Instance::instance_id);
+    let [launched, moved] = compare(place, &spec.id, current, holder);
+    let balancer = LoadBalancer { address: address.ip };
+    if !doing.applies(&moved) {
+        return Ok((balancer, vec![launched, moved]));
+    }
+    let instance = match current {
+        Some(id) => id.to_owned(),
         // One number more than all that are seen: a token is not used for two lives.
-        None => (launch(aws, spec, seen.len()).await?, Change::Created),
+        None => launch(aws, spec, place, seen.len()).await?,
     };
-    let mut balancer = LoadBalancer {
-        address: address.public_ip().unwrap_or_default().to_owned(),
-        instance,
-        moved_from: None,
-        release: spec.id.clone(),
-        allocation: spec.allocation.clone(),
-    };
-    if holder.as_ref() == Some(&balancer.instance) {
-        return Ok((balancer, vec![launched]));
+    instance::wait_until_running(aws, &instance).await?;
+    // The wait is long enough for the reconciler to have found somebody.
+    let holder = self::holder(aws, doing, place).await?;
+    let seen = all(aws, place).await?;
+    if holder.and_then(|holder| live(&seen, &holder)).is_some() {
+        return Ok((balancer, vec![launched, Part::unchanged(moved.what)]));
     }
-    instance::wait_until_running(aws, &balancer.instance).await?;
-    // The wait is long enough for the reconciler to have replaced the holder.
-    let (_, holder) = address_and_holder(aws).await?;
-    let seen = all(aws).await?;
-    match holder.as_deref().and_then(|holder| live(&seen, holder)) {
-        Some(holder) if instance::tag(holder, TAG_RELEASE) == Some(&spec.id) => {
-            balancer.instance = id(holder.instance_id(), "instance")?;
-            Ok((balancer, vec![launched]))
+    associate(aws, &address.allocation, &instance).await?;
+    Ok((balancer, vec![launched, moved]))
+}
+
+/// Whether a load balancer is launched or renewed, and whether the address is given to one.
+fn compare(place: u32, release: &str, current: Option<&str>, holder: Option<&Instance>) -> [Part; 2] {
+    let what = numbered("association of the Elastic IP", place);
+    match (holder, current) {
+        (Some(holder), _) => {
+            let is_current = instance::tag(holder, TAG_RELEASE) == Some(release);
+            let renewed = "is renewed by the reconciler, and serves until the new one does";
+            let differs = if is_current { Vec::new() } else { vec![renewed.to_owned()] };
+            let id = holder.instance_id().unwrap_or_default();
+            [Part::compared(format!("load balancer {id}"), differs), Part::unchanged(what)]
         }
-        before => {
-            balancer.moved_from = before.and_then(Instance::instance_id).map(str::to_owned);
-            associate(aws, &balancer.allocation, &balancer.instance).await?;
-            Ok((balancer, vec![launched, Change::Created]))
-        }
+        (None, Some(id)) => [Part::unchanged(format!("load balancer {id}")), Part::created(what)],
+        (None, None) => [Part::created(numbered("load balancer", place)), Part::created(what)],
     }
 }
 
-/// The live instance of this release: the one with the address, if it is one.
-fn current<'a>(seen: &'a [Instance], release: &str, holder: Option<&str>) -> Option<&'a Instance> {
-    let of_release = seen.iter().filter(|i| is_live(i) && instance::tag(i, TAG_RELEASE) == Some(release));
-    of_release.min_by_key(|i| i.instance_id() != holder)
+/// A live instance of this release.
+fn current<'a>(seen: &'a [Instance], release: &str) -> Option<&'a Instance> {
+    seen.iter().find(|i| is_live(i) && instance::tag(i, TAG_RELEASE) == Some(release))
 }
 
 fn live<'a>(seen: &'a [Instance], id: &str) -> Option<&'a Instance> {
@@ -101,23 +119,40 @@ fn is_live(instance: &Instance) -> bool {
     matches!(state, Some(InstanceStateName::Pending | InstanceStateName::Running))
 }
 
-/// Every load balancer that EC2 shows, terminated ones included.
-async fn all(aws: &Aws) -> Result<Vec<Instance>> {
+/// What there is once in a stack has no number.
+fn numbered(what: &str, place: u32) -> String {
+    if place == 0 { what.to_owned() } else { format!("{what} {}", place + 1) }
+}
+
+fn place_of(instance: &Instance) -> u32 {
+    instance::tag(instance, TAG_SLOT).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Every load balancer of a place that EC2 shows, terminated ones included.
+async fn all(aws: &Aws, place: u32) -> Result<Vec<Instance>> {
+    let mut seen = everywhere(aws).await?;
+    seen.retain(|i| place_of(i) == place);
+    Ok(seen)
+}
+
+async fn everywhere(aws: &Aws) -> Result<Vec<Instance>> {
     let states = [&instance::NOT_GONE[..], &[InstanceStateName::Terminated]].concat();
     let mut seen = instance::list(aws, &states).await?;
     seen.retain(|i| instance::tag(i, TAG_ROLE) == Some(ROLE_LB));
     Ok(seen)
 }
 
-/// Launches where there is capacity.
-async fn launch(aws: &Aws, spec: &BalancerSpec, number: usize) -> Result<String> {
+/// Launches where there is capacity, each place in another zone first.
+async fn launch(aws: &Aws, spec: &BalancerSpec, place: u32, number: usize) -> Result<String> {
     let mut refused = DeployError::new(Exit::Failed, "the network has no subnet");
-    for subnet in &spec.instance.subnets {
+    let subnets = &spec.instance.subnets;
+    for subnet in subnets.iter().cycle().skip(place as usize).take(subnets.len()) {
         for number in number..number + MOST_TOKENS {
             let group = &spec.instance.security_group;
-            let seed = format!("{group}/{ROLE_LB}/{}/{}/deploy/{number}", spec.id, subnet.id);
+            let role = numbered(ROLE_LB, place);
+            let seed = format!("{group}/{role}/{}/{}/deploy/{number}", spec.id, subnet.id);
             let token = short_hash(seed.as_bytes());
-            match instance::launch(aws, ROLE_LB, &spec.id, &spec.instance, subnet, &token).await {
+            match instance::launch(aws, ROLE_LB, &spec.id, &spec.instance, subnet, place, &token).await {
                 Ok(id) => return Ok(id),
                 Err(error) => refused = error,
             }
@@ -133,45 +168,18 @@ async fn launch(aws: &Aws, spec: &BalancerSpec, number: usize) -> Result<String>
 
 impl LoadBalancer {
     pub fn url(&self) -> String {
-        url(&self.address)
+        url(&self.address.to_string())
     }
+}
 
-    /// Ends a replacement: the old instances go if the new one serves, and the other way round.
-    pub async fn settle(&self, aws: &Aws, serves: bool) -> Result<()> {
-        let (_, holder) = address_and_holder(aws).await?;
-        let seen = all(aws).await?;
-        let is_ours = |i: &Instance| instance::tag(i, TAG_RELEASE) == Some(&self.release);
-        let was_given_back = holder.is_some() && holder == self.moved_from;
-        if was_given_back {
-            // The reconciler asked it for minutes; it is of no use.
-            instance::terminate(aws, &self.instance).await?;
-        }
-        if !serves {
-            return match &self.moved_from {
-                Some(old) if holder.as_ref() == Some(&self.instance) => {
-                    associate(aws, &self.allocation, old).await?;
-                    instance::terminate(aws, &self.instance).await
-                }
-                _ => Ok(()),
-            };
-        }
-        if !holder.as_deref().and_then(|holder| live(&seen, holder)).is_some_and(is_ours) {
-            let what = match &holder {
-                Some(holder) if was_given_back => format!(
-                    "the new load balancer did not answer, and the reconciler gave the address back to {holder}"
-                ),
-                Some(holder) => format!("{holder}, of another release, took the address meanwhile"),
-                None => "the load balancer has lost its address".to_owned(),
-            };
-            return Err(DeployError::new(Exit::NotHealthy, what).mend(
-                "The service answers. `make status` says what the reconciler did; then deploy again.",
-            ));
-        }
-        for old in seen.iter().filter(|i| is_live(i) && !is_ours(i)).filter_map(Instance::instance_id) {
-            instance::terminate(aws, old).await?;
-        }
-        Ok(())
-    }
+/// The definitions that the load balancers with an address were launched from, by their places.
+pub async fn released(aws: &Aws) -> Result<BTreeMap<u32, Option<String>>> {
+    let (addresses, seen) = tokio::try_join!(find_addresses(aws), everywhere(aws))?;
+    let release = |address: &Address| {
+        let holder = address.instance_id().and_then(|id| live(&seen, id))?;
+        instance::tag(holder, TAG_RELEASE).map(str::to_owned)
+    };
+    Ok(addresses.iter().map(|(place, address)| (*place, release(address))).collect())
 }
 
 pub fn url(address: &str) -> String {
@@ -194,61 +202,145 @@ async fn associate(aws: &Aws, allocation: &str, instance: &str) -> Result<()> {
     Ok(())
 }
 
-/// Allocates an address if the stack has none.
-pub async fn ensure_address(aws: &Aws) -> Result<(PublicAddress, Change)> {
-    if let Some(address) = find_address(aws).await? {
-        return Ok((public(address.allocation_id(), address.public_ip())?, Change::Unchanged));
+/// As many addresses as are asked for, else as many as there are, but one at least. What there is beyond
+/// them is not touched yet: until the release does without it, the reconciler looks after it.
+pub async fn ensure_addresses(
+    aws: &Aws,
+    doing: Doing,
+    wanted: Option<u32>,
+) -> Result<(Vec<PublicAddress>, Surplus, Vec<Part>)> {
+    let there = find_addresses(aws).await?;
+    let count = wanted.unwrap_or_else(|| there.keys().max().map_or(1, |place| place + 1));
+    let (mut addresses, mut parts) = (Vec::new(), Vec::new());
+    for place in 0..count {
+        let (address, part) = ensure_address(aws, doing, place, there.get(&place)).await?;
+        addresses.push(address);
+        parts.push(part);
+    }
+    let surplus = Surplus {
+        addresses: there.range(count..).map(|(_, address)| address.clone()).collect(),
+        instances: everywhere(aws)
+            .await?
+            .iter()
+            .filter(|i| is_live(i) && place_of(i) >= count)
+            .filter_map(|i| i.instance_id().map(str::to_owned))
+            .collect(),
+    };
+    parts.extend(surplus.parts());
+    Ok((addresses, surplus, parts))
+}
+
+impl Surplus {
+    fn parts(&self) -> Vec<Part> {
+        let addresses = self
+            .addresses
+            .iter()
+            .map(|address| Part::removed(format!("Elastic IP {}", address.public_ip().unwrap_or_default())));
+        let instances = self.instances.iter().map(|id| Part::removed(format!("load balancer {id}")));
+        addresses.chain(instances).collect()
+    }
+
+    /// Instances first: one that has lost its address would be replaced by a tick that began before.
+    pub async fn remove(&self, aws: &Aws) -> Result<()> {
+        for id in &self.instances {
+            instance::terminate(aws, id).await?;
+        }
+        for address in &self.addresses {
+            release_address(aws, address).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn ensure_address(
+    aws: &Aws,
+    doing: Doing,
+    place: u32,
+    there: Option<&Address>,
+) -> Result<(PublicAddress, Part)> {
+    if let Some(address) = there {
+        let address = public(place, address.allocation_id(), address.public_ip())?;
+        let part = Part::unchanged(format!("Elastic IP {}", address.ip));
+        return Ok((address, part));
+    }
+    let part = Part::created(numbered("Elastic IP", place));
+    if !doing.applies(&part) {
+        let address = PublicAddress { place, allocation: NEW.to_owned(), ip: Ipv4Addr::UNSPECIFIED };
+        return Ok((address, part));
     }
     let allocated = aws
         .ec2
         .allocate_address()
         .domain(DomainType::Vpc)
-        .tag_specifications(tagged(aws, ResourceType::ElasticIp, "lb"))
+        .tag_specifications(tagged(aws, ResourceType::ElasticIp, &name(place)))
         .send()
         .await
         .step(|| "allocate an Elastic IP".to_owned())?;
-    Ok((public(allocated.allocation_id(), allocated.public_ip())?, Change::Created))
+    Ok((public(place, allocated.allocation_id(), allocated.public_ip())?, part))
 }
 
-fn public(allocation: Option<&str>, ip: Option<&str>) -> Result<PublicAddress> {
+/// What an address is called within the stack.
+fn name(place: u32) -> String {
+    if place == 0 { ROLE_LB.to_owned() } else { format!("{ROLE_LB}-{}", place + 1) }
+}
+
+fn public(place: u32, allocation: Option<&str>, ip: Option<&str>) -> Result<PublicAddress> {
     let ip = ip.and_then(|ip| ip.parse().ok()).ok_or_else(|| {
         DeployError::new(Exit::Failed, "AWS answered with an Elastic IP that is no IPv4 address")
     })?;
-    Ok(PublicAddress { allocation: id(allocation, "address")?, ip })
+    Ok(PublicAddress { place, allocation: id(allocation, "address")?, ip })
 }
 
-async fn address_and_holder(aws: &Aws) -> Result<(Address, Option<String>)> {
-    let address = find_address(aws).await?.ok_or_else(|| {
-        DeployError::new(Exit::Failed, "the new Elastic IP is not visible yet")
-            .mend("Run the deployment again.")
-    })?;
-    let holder = address.instance_id().filter(|id| !id.is_empty()).map(str::to_owned);
-    Ok((address, holder))
+/// Who has the address of a place now.
+async fn holder(aws: &Aws, doing: Doing, place: u32) -> Result<Option<String>> {
+    match (find_addresses(aws).await?.get(&place), doing) {
+        (Some(address), _) => Ok(address.instance_id().filter(|id| !id.is_empty()).map(str::to_owned)),
+        (None, Doing::Plan) => Ok(None),
+        (None, Doing::Apply) => Err(DeployError::new(Exit::Failed, "the new Elastic IP is not visible yet")
+            .mend("Run the deployment again.")),
+    }
 }
 
-/// The stack's address, if it has one.
+/// The stack's first address, if it has one.
 pub async fn find_address(aws: &Aws) -> Result<Option<Address>> {
+    Ok(find_addresses(aws).await?.remove(&0))
+}
+
+/// The stack's addresses by their places. An address without a name of ours has the first.
+pub async fn find_addresses(aws: &Aws) -> Result<BTreeMap<u32, Address>> {
     let described = aws.ec2.describe_addresses().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the Elastic IP".to_owned())?;
-    Ok(described.addresses.unwrap_or_default().into_iter().next())
+    let mut addresses = BTreeMap::new();
+    for address in described.addresses.unwrap_or_default() {
+        let tags = address.tags().iter();
+        let called = tags.clone().find(|tag| tag.key() == Some("Name")).and_then(|tag| tag.value());
+        let is_called = |place: &u32| called == Some(aws.names.stack.resource(&name(*place)).as_str());
+        addresses.entry((0..MOST_PLACES).find(is_called).unwrap_or(0)).or_insert(address);
+    }
+    Ok(addresses)
 }
 
 /// Gives every address of the stack back: an address that is kept costs money for ever.
-pub async fn release_addresses(aws: &Aws) -> Result<Change> {
+pub async fn release_addresses(aws: &Aws) -> Result<Vec<Part>> {
     let described = aws.ec2.describe_addresses().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the Elastic IP".to_owned())?;
-    let mut change = Change::Unchanged;
+    let mut parts = Vec::new();
     for address in described.addresses() {
-        if let Some(association) = address.association_id() {
-            let done = aws.ec2.disassociate_address().association_id(association).send().await;
-            found(done.step(|| "take the Elastic IP away".to_owned()))?;
-        }
-        let allocation = id(address.allocation_id(), "address")?;
-        let released = aws.ec2.release_address().allocation_id(allocation).send().await;
-        found(released.step(|| "release the Elastic IP".to_owned()))?;
-        change = Change::Removed;
+        release_address(aws, address).await?;
+        parts.push(Part::removed(format!("Elastic IP {}", address.public_ip().unwrap_or_default())));
     }
-    Ok(change)
+    Ok(parts)
+}
+
+async fn release_address(aws: &Aws, address: &Address) -> Result<()> {
+    if let Some(association) = address.association_id().filter(|id| !id.is_empty()) {
+        let done = aws.ec2.disassociate_address().association_id(association).send().await;
+        found(done.step(|| "take the Elastic IP away".to_owned()))?;
+    }
+    let allocation = id(address.allocation_id(), "address")?;
+    let released = aws.ec2.release_address().allocation_id(allocation).send().await;
+    found(released.step(|| "release the Elastic IP".to_owned()))?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -256,6 +348,7 @@ mod tests {
     use aws_sdk_ec2::types::{InstanceState, Tag};
 
     use super::*;
+    use crate::part::Change;
 
     fn row(id: &str, release: &str, state: InstanceStateName) -> Instance {
         Instance::builder()
@@ -266,16 +359,21 @@ mod tests {
     }
 
     #[test]
-    fn the_holder_of_the_address_is_current_before_others_of_its_release() {
+    fn one_that_serves_is_left_to_the_reconciler_and_one_that_is_missing_is_launched() {
         let seen = [
-            row("i-1", "new", InstanceStateName::Running),
-            row("i-2", "new", InstanceStateName::Running),
-            row("i-3", "old", InstanceStateName::Running),
-            row("i-4", "gone", InstanceStateName::Terminated),
+            row("i-1", "old", InstanceStateName::Running),
+            row("i-2", "new", InstanceStateName::Pending),
+            row("i-3", "gone", InstanceStateName::Terminated),
         ];
-        let current = |release, holder| current(&seen, release, holder).and_then(Instance::instance_id);
-        assert_eq!(current("new", Some("i-2")), Some("i-2"));
-        assert_eq!(current("new", Some("i-3")), Some("i-1"), "one that a cut run launched");
-        assert_eq!(current("gone", Some("i-4")), None, "the dead are not current");
+        let parts = |release, holder: Option<&str>| {
+            let current = current(&seen, release).and_then(Instance::instance_id);
+            let holder = holder.and_then(|holder| live(&seen, holder));
+            compare(0, release, current, holder).map(|part| part.change)
+        };
+        use Change::{Created, Unchanged, Updated};
+        assert_eq!(parts("old", Some("i-1")), [Unchanged, Unchanged]);
+        assert_eq!(parts("new", Some("i-1")), [Updated, Unchanged], "it is renewed, and its address stays");
+        assert_eq!(parts("new", Some("i-3")), [Unchanged, Created], "one that a cut run launched");
+        assert_eq!(parts("gone", None), [Created, Created], "the dead are not current");
     }
 }

@@ -37,20 +37,23 @@ pub(super) struct Facts<'a> {
 
 pub(super) fn drift(facts: &Facts<'_>) -> Vec<String> {
     let mut drift = Vec::new();
-    let Seen { instances, schedule, function, address, rules } = facts.seen;
+    let Seen { instances, schedule, function, addresses, rules } = facts.seen;
     match instances {
         Ok(instances) => drift.extend(of_instances(facts, instances)),
         Err(why) => drift.push(format!("The instances are not known: {why}.")),
     }
-    match address {
-        Ok(Some(address)) if address.holder.is_none() => {
-            drift.push(format!(
-                "The address {} belongs to no instance. The reconciler gives it to a load balancer.",
-                address.ip
-            ));
+    match addresses {
+        Ok(addresses) if addresses.is_empty() => {
+            drift.push("The stack has no address. `make deploy` allocates one.".to_owned());
         }
-        Ok(Some(_)) => {}
-        Ok(None) => drift.push("The stack has no address. `make deploy` allocates one.".to_owned()),
+        Ok(addresses) => {
+            drift.extend(addresses.values().filter(|address| address.holder.is_none()).map(|address| {
+                let ip = &address.ip;
+                format!(
+                    "The address {ip} belongs to no instance. The reconciler gives it to a load balancer."
+                )
+            }))
+        }
         Err(why) => drift.push(format!("The address is not known: {why}.")),
     }
     match schedule {
@@ -119,15 +122,11 @@ fn of_instances(facts: &Facts<'_>, instances: &[InstanceSeen]) -> Vec<String> {
             list(&missing)
         ));
     }
-    let balancer = &memory.balancer;
-    let successor = balancer.successor.as_ref().and_then(|slot| slot.worker.as_ref());
-    let expected: BTreeSet<&str> = [balancer.holder.as_ref().map(|holder| &holder.id), successor]
-        .into_iter()
-        .flatten()
-        .chain(&balancer.former)
-        .map(|id| id.as_str())
-        .chain(facts.seen.holder())
-        .collect();
+    let known = memory.balancers().flat_map(|balancer| {
+        let successor = balancer.successor.as_ref().and_then(|slot| slot.worker.as_ref());
+        balancer.holder.as_ref().map(|holder| &holder.id).into_iter().chain(successor).chain(&balancer.former)
+    });
+    let expected: BTreeSet<&str> = known.map(|id| id.as_str()).chain(facts.seen.holders()).collect();
     let stray = ids(&|one| is_lb(one) && !expected.contains(one.id.as_str()) && is_settled(one));
     if !stray.is_empty() {
         drift.push(format!(
@@ -137,7 +136,7 @@ fn of_instances(facts: &Facts<'_>, instances: &[InstanceSeen]) -> Vec<String> {
         ));
     }
     let wanted = release.balancer.as_ref().map(|balancer| balancer.id.as_str());
-    let holders = ids(&|one| facts.seen.holder() == Some(&one.id) && one.release.as_deref() != wanted);
+    let holders = ids(&|one| facts.seen.holders().any(|id| id == one.id) && one.release.as_deref() != wanted);
     if let Some(holder) = holders.first() {
         drift.push(format!("The load balancer {holder} is not of the release. `make deploy` replaces it."));
     }
@@ -299,7 +298,10 @@ mod tests {
             ]),
             schedule: Ok(ScheduleSeen::Right),
             function: Ok(FunctionSeen::Right),
-            address: Ok(Some(AddressSeen { ip: "192.0.2.1".to_owned(), holder: Some("i-1b".to_owned()) })),
+            addresses: Ok(BTreeMap::from([(
+                0,
+                AddressSeen { ip: "192.0.2.1".to_owned(), holder: Some("i-1b".to_owned()) },
+            )])),
             rules: Ok(vec![
                 rule("lb", 5000, Source::Block("0.0.0.0/0".to_owned())),
                 rule("lb", 9000, from("reconciler")),
@@ -338,8 +340,8 @@ mod tests {
             (|seen| seen.schedule = Ok(ScheduleSeen::Every("rate(5 minutes)".to_owned())), "rate(5 minutes)"),
             (|seen| seen.function = Ok(FunctionSeen::Missing), "function is missing"),
             (|seen| seen.function = Ok(FunctionSeen::OtherProgram), "another program"),
-            (|seen| seen.address = Ok(None), "no address"),
-            (|seen| seen.address = Err("denied".to_owned()), "not known: denied"),
+            (|seen| seen.addresses = Ok(BTreeMap::new()), "no address"),
+            (|seen| seen.addresses = Err("denied".to_owned()), "not known: denied"),
             (
                 |seen| {
                     seen.rules.as_mut().expect("seen").push(rule(

@@ -1,5 +1,6 @@
 //! What AWS shows of a stack, in five calls: the facts that drift is judged from.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use aws_sdk_ec2::types::{Instance, InstanceStateName, IpPermission};
@@ -17,7 +18,8 @@ pub(super) struct Seen {
     pub instances: Look<Vec<InstanceSeen>>,
     pub schedule: Look<ScheduleSeen>,
     pub function: Look<FunctionSeen>,
-    pub address: Look<Option<AddressSeen>>,
+    /// By their places.
+    pub addresses: Look<BTreeMap<u32, AddressSeen>>,
     pub rules: Look<Vec<RuleSeen>>,
 }
 
@@ -101,13 +103,13 @@ impl fmt::Display for Source {
 
 impl Seen {
     pub(super) async fn look(aws: &Aws) -> Self {
-        let (instances, schedule, function, address, rules) =
-            tokio::join!(instances(aws), schedule(aws), function(aws), address(aws), rules(aws));
+        let (instances, schedule, function, addresses, rules) =
+            tokio::join!(instances(aws), schedule(aws), function(aws), addresses(aws), rules(aws));
         Self {
             instances: instances.map_err(|error| error.what),
             schedule: schedule.map_err(|error| error.what),
             function: function.map_err(|error| error.what),
-            address: address.map_err(|error| error.what),
+            addresses: addresses.map_err(|error| error.what),
             rules: rules.map_err(|error| error.what),
         }
     }
@@ -116,13 +118,19 @@ impl Seen {
         self.instances.as_ref().ok()?.iter().find(|one| one.id == id)
     }
 
-    /// Who has the address.
-    pub(super) fn holder(&self) -> Option<&str> {
-        self.address.as_ref().ok()?.as_ref()?.holder.as_deref()
+    pub(super) fn address(&self, place: u32) -> Option<&AddressSeen> {
+        self.addresses.as_ref().ok()?.get(&place)
     }
 
+    /// Who has an address of the stack.
+    pub(super) fn holders(&self) -> impl Iterator<Item = &str> {
+        let addresses = self.addresses.iter().flat_map(BTreeMap::values);
+        addresses.filter_map(|address| address.holder.as_deref())
+    }
+
+    /// The first address.
     pub(super) fn ip(&self) -> Option<&str> {
-        Some(self.address.as_ref().ok()?.as_ref()?.ip.as_str())
+        Some(self.address(0)?.ip.as_str())
     }
 }
 
@@ -141,12 +149,13 @@ async fn instances(aws: &Aws) -> Result<Vec<InstanceSeen>> {
     Ok(seen.iter().map(row).collect())
 }
 
-async fn address(aws: &Aws) -> Result<Option<AddressSeen>> {
-    let address = load_balancer::find_address(aws).await?;
-    Ok(address.and_then(|address| {
+async fn addresses(aws: &Aws) -> Result<BTreeMap<u32, AddressSeen>> {
+    let addresses = load_balancer::find_addresses(aws).await?;
+    let seen = addresses.into_iter().filter_map(|(place, address)| {
         let holder = address.instance_id().filter(|id| !id.is_empty()).map(str::to_owned);
-        Some(AddressSeen { ip: address.public_ip()?.to_owned(), holder })
-    }))
+        Some((place, AddressSeen { ip: address.public_ip()?.to_owned(), holder }))
+    });
+    Ok(seen.collect())
 }
 
 async fn schedule(aws: &Aws) -> Result<ScheduleSeen> {

@@ -4,6 +4,7 @@ mod bad_input;
 mod browser;
 mod function;
 mod healing;
+mod plan;
 mod profile;
 mod support;
 mod tls;
