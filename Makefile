@@ -117,8 +117,30 @@ deploy: venv $(BUILT) ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH=
 plan: venv $(BUILT) ## Say what deploy with the same variables would change, and the cost per month [JSON=1]
 	@$(BOOTSTRAP) plan $(DEPLOY_FLAGS) --artifacts $(ARTIFACTS) $(if $(JSON),--json)
 
-status: build ## Show the stack: workers, last tick, what is held back and why
-	@$(BOOTSTRAP) status
+.PHONY: logs doctor iam-policy completions man
+WATCH ?=
+status: build ## Show the stack: workers, last tick, what is held back and why, drift [WATCH=1]
+	@$(BOOTSTRAP) status $(if $(WATCH),--watch)
+
+# worker, lb or reconciler. Empty: the last lines of all three.
+OF ?=
+FOLLOW ?=
+SINCE ?=
+logs: build ## Show logs, without ssh: make logs [OF=worker|lb|reconciler FOLLOW=1 SINCE=10m]
+	@$(BOOTSTRAP) logs $(OF) $(if $(FOLLOW),--follow) $(if $(SINCE),--since "$(SINCE)")
+
+doctor: venv build ## Check credentials, clock, tools, quotas, leftovers, reachability [N= ARCH=]
+	@$(BOOTSTRAP) doctor $(if $(N),--workers="$(N)") $(if $(ARCH),--arch "$(ARCH)")
+
+ACCOUNT ?=
+iam-policy: build ## Print the IAM policy that the deployer of STACK needs [ACCOUNT=123456789012]
+	@$(BOOTSTRAP) iam-policy $(if $(ACCOUNT),--account "$(ACCOUNT)")
+
+completions: build ## Print completions of the deployer's program: make completions SHELL_NAME=bash|zsh|fish
+	@$(TARGET_DIR)/bootstrap completions "$(or $(SHELL_NAME),bash)"
+
+man: build ## Print the manual page of the deployer's program: make -s man | man -l -
+	@$(TARGET_DIR)/bootstrap man
 
 scale: build ## Set the number of workers: make scale N=5
 	@$(BOOTSTRAP) scale "$(N)"
@@ -126,8 +148,9 @@ scale: build ## Set the number of workers: make scale N=5
 url: build ## Print the URL of the stack
 	@$(BOOTSTRAP) url
 
-token: build ## Print the admin token of the stack
-	@$(BOOTSTRAP) token
+ROTATE ?=
+token: build ## Print the admin token of the stack [ROTATE=1: a new one]
+	@$(BOOTSTRAP) token $(if $(ROTATE),rotate)
 
 .PHONY: rotate-session-keys
 NOW ?=

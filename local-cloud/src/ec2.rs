@@ -128,7 +128,10 @@ impl Ec2 {
             ));
         }
         if call.get("DryRun") == Some("true") {
-            return Ok(self.to_moto(&call).await?.into_response());
+            return match self.take_role(&mut call).await? {
+                Ok(_) => Ok(self.to_moto(&call).await?.into_response()),
+                Err(unknown) => Ok(unknown),
+            };
         }
         let Some(subnet) = call.get("SubnetId").map(str::to_owned) else {
             let message = "The local cloud launches only in a subnet that the call itself names.";
@@ -149,20 +152,9 @@ impl Ec2 {
         let Ok(user_data) = String::from_utf8(user_data) else {
             return Ok(bad_request("UnsupportedOperation", "The local cloud takes user data as plain text."));
         };
-        let by_arn = call.take("IamInstanceProfile.Arn");
-        let by_arn = by_arn.and_then(|arn| arn.rsplit('/').next().map(str::to_owned));
-        let role = match call.take("IamInstanceProfile.Name").or(by_arn) {
-            None => None,
-            Some(profile) => match self.role_of(&profile, &call).await? {
-                Some(role) => Some(role),
-                None => {
-                    let message = format!(
-                        "Value ({profile}) for parameter iamInstanceProfile.name is invalid. \
-                         Invalid IAM Instance Profile name"
-                    );
-                    return Ok(bad_request("InvalidParameterValue", &message));
-                }
-            },
+        let role = match self.take_role(&mut call).await? {
+            Ok(role) => role,
+            Err(unknown) => return Ok(unknown),
         };
         let described =
             self.ask(&call.parts, &[("Action", "DescribeSubnets"), ("SubnetId.1", &subnet)]).await?;
@@ -455,6 +447,27 @@ impl Ec2 {
             }
         }
         Ok(ports)
+    }
+
+    /// Takes the instance profile out of a launch, since moto knows none, and gives its role; or the
+    /// refusal of a profile that does not exist.
+    async fn take_role(
+        &self,
+        call: &mut Call,
+    ) -> anyhow::Result<std::result::Result<Option<String>, Response<Body>>> {
+        let by_arn = call.take("IamInstanceProfile.Arn");
+        let by_arn = by_arn.and_then(|arn| arn.rsplit('/').next().map(str::to_owned));
+        let Some(profile) = call.take("IamInstanceProfile.Name").or(by_arn) else { return Ok(Ok(None)) };
+        Ok(match self.role_of(&profile, call).await? {
+            Some(role) => Ok(Some(role)),
+            None => {
+                let message = format!(
+                    "Value ({profile}) for parameter iamInstanceProfile.name is invalid. \
+                     Invalid IAM Instance Profile name"
+                );
+                Err(bad_request("InvalidParameterValue", &message))
+            }
+        })
     }
 
     /// The role in an instance profile, by asking ministack; `None` if there is no such profile.

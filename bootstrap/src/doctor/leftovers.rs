@@ -45,7 +45,7 @@ async fn without_a_stack(subject: &Subject<'_>) -> Result<Check> {
     let instances = instance::list(aws, &instance::LIVE).await?;
     all.extend(instances.iter().filter_map(Instance::instance_id).map(|id| format!("the instance {id}")));
     for role in Role::ALL {
-        let name = role.name(aws);
+        let name = role.name(&aws.names);
         let got = aws.iam.get_role().role_name(&name).send().await;
         if found(got.step(|| format!("look for the role {name}")))?.is_some() {
             all.push(format!("the role {name}"));

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod browser;
+mod commands;
 mod function;
 mod healing;
 mod plan;

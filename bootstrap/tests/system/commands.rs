@@ -1,0 +1,428 @@
+//! The operator's commands as processes: logs, doctor, status --watch, interruptions, and what prints
+//! without any AWS.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Cloud, bootstrap, eventually, program, say, text, venv};
+
+/// Nothing listens on the discard port of this address.
+const NOBODY: &str = "http://127.0.0.1:9";
+
+/// Passwords that nothing may ever show.
+const RIGHT: &str = "sentinel-right-5e1f";
+const WRONG: &str = "sentinel-wrong-5e1f";
+
+/// A command that goes on, with its outputs in files.
+struct Running {
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Running {
+    fn start(cloud: &Cloud, stack: &str, arguments: &[&str]) -> Self {
+        let file = |name: &str| {
+            let path = cloud.dir.path().join(format!("{}-{name}", arguments.join("-").replace('/', "")));
+            (std::fs::File::create(&path).expect("writable"), path)
+        };
+        let ((out, stdout), (err, stderr)) = (file("stdout"), file("stderr"));
+        let child = Command::new(program("bootstrap"))
+            .args([
+                "--endpoint-url",
+                &cloud.endpoint,
+                "--region",
+                "us-east-1",
+                "--stack",
+                stack,
+                "--token-file",
+            ])
+            .arg(cloud.dir.path().join(format!("{stack}.token")))
+            .args(arguments)
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env_remove("AWS_SESSION_TOKEN")
+            .env_remove("AWS_PROFILE")
+            .env("VIGIA_CARGO_LAMBDA", venv().join("bin/cargo-lambda"))
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .expect("bootstrap runs");
+        Self { child, stdout, stderr }
+    }
+
+    fn printed(&self) -> String {
+        std::fs::read_to_string(&self.stdout).expect("its output is text")
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.stderr).expect("its output is text")
+    }
+
+    /// Sends a signal, and gives the exit code.
+    fn stop(&mut self, signal: &str) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill runs");
+        assert!(sent.success());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "it goes on after {signal}: {}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn must_hold_no_secret(cloud: &Cloud, stack: &str, shown: &str, what: &str) {
+    for secret in [RIGHT, WRONG, &cloud.token(stack)] {
+        assert!(!shown.contains(secret), "{what} shows {secret}");
+    }
+}
+
+#[test]
+fn logs_doctor_and_status_of_a_stack() {
+    let cloud = Cloud::start();
+    let stack = "ops";
+    cloud.deploy(stack, &["--workers", "2"]);
+    let url = cloud.url(stack);
+    let client = reqwest::blocking::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .expect("a client");
+    let signed_up = client.post(format!("{url}/signup/zoe/{RIGHT}")).send().expect("an answer");
+    assert_eq!(signed_up.status(), 201);
+    let signed_in = client.get(format!("{url}/signin/zoe/{RIGHT}")).send().expect("an answer");
+    assert_eq!(signed_in.status(), 303);
+    let refused = client.get(format!("{url}/signin/zoe/{WRONG}")).send().expect("an answer");
+    assert_eq!(refused.status(), 401);
+
+    logs_of_each_kind(&cloud, stack);
+    following_shows_what_is_new_once(&cloud, stack);
+    watching_shows_the_stack_again_and_again(&cloud, stack);
+    doctor_is_content_and_names_what_is_left_over(&cloud, stack);
+    drift_is_named_and_mended_by_the_next_deployment(&cloud, stack);
+    both_spellings_rotate_the_token(&cloud, stack);
+}
+
+fn logs_of_each_kind(cloud: &Cloud, stack: &str) {
+    let workers = cloud.instances(stack, "running");
+    let balancer = cloud.instances_of(stack, "lb", "running", "InstanceId").remove(0);
+    let of_worker = cloud.must(stack, &["logs", "worker"]);
+    for id in &workers {
+        assert!(of_worker.contains(&format!("==> worker {id} (")), "{of_worker}");
+    }
+    assert!(of_worker.contains("vigia: fetching ec2-worker"), "the boot is shown: {of_worker}");
+    assert!(!of_worker.contains(&balancer), "{of_worker}");
+    let of_lb = cloud.must(stack, &["logs", "lb"]);
+    assert!(
+        of_lb.contains(&format!("==> lb {balancer} (")) && of_lb.contains("vigia: fetching ec2-lb"),
+        "{of_lb}"
+    );
+    let one = cloud.must(stack, &["logs", "--instance", &workers[0]]);
+    assert!(
+        one.contains(&workers[0]) && !one.contains(&workers[1]) && !one.contains("==> reconciler"),
+        "{one}"
+    );
+    let of_reconciler = eventually("the reconciler's log", Duration::from_secs(90), || {
+        let log = cloud.must(stack, &["logs", "reconciler"]);
+        if log.contains("ready for the first invocation") { Ok(log) } else { Err(log) }
+    });
+    assert!(of_reconciler.contains("==> reconciler <=="), "{of_reconciler}");
+    let all = cloud.must(stack, &["logs"]);
+    for title in
+        ["==> reconciler <==", &format!("==> lb {balancer} ("), &format!("==> worker {} (", workers[0])]
+    {
+        assert!(all.contains(title), "{title}: {all}");
+    }
+    let few = cloud.must(stack, &["logs", "worker", "--lines", "1", "--instance", &workers[0]]);
+    assert_eq!(few.lines().filter(|line| line.contains('{') || line.contains("vigia")).count(), 1, "{few}");
+    for shown in [&of_worker, &of_lb, &one, &of_reconciler, &all] {
+        must_hold_no_secret(cloud, stack, shown, "logs");
+    }
+    let unknown = cloud.bootstrap(stack, &["logs", "--instance", "i-00000000000000000"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(text(&unknown).contains("no such instance of stack ops"), "{}", text(&unknown));
+    let nonsense = cloud.bootstrap(stack, &["logs", "reconciler", "--instance", &workers[0]]);
+    assert_eq!(nonsense.status.code(), Some(2), "{}", text(&nonsense));
+}
+
+fn following_shows_what_is_new_once(cloud: &Cloud, stack: &str) {
+    let mut follow = Running::start(cloud, stack, &["logs", "worker", "-f"]);
+    let before = eventually("the first look", Duration::from_secs(20), || {
+        let printed = follow.printed();
+        if printed.contains("==> worker") { Ok(printed) } else { Err(follow.said()) }
+    });
+    // Somebody fails to sign in: the worker says so, without who and what.
+    let url = cloud.url(stack);
+    let grown = eventually("something new", Duration::from_secs(30), || {
+        reqwest::blocking::get(format!("{url}/signin/nobody/{WRONG}")).ok();
+        let printed = follow.printed();
+        if printed.len() > before.len() { Ok(printed) } else { Err("nothing new".to_owned()) }
+    });
+    assert!(grown.starts_with(&before), "what was printed stays");
+    let lines: Vec<&str> = grown.lines().filter(|line| line.contains("\"timestamp\"")).collect();
+    let distinct: BTreeSet<&&str> = lines.iter().collect();
+    assert!(!lines.is_empty() && lines.len() == distinct.len(), "a line is printed twice: {grown}");
+    assert_eq!(follow.stop("INT"), Some(130), "{}", follow.said());
+    assert!(follow.said().contains("interrupted"), "{}", follow.said());
+    must_hold_no_secret(cloud, stack, &follow.printed(), "logs -f");
+}
+
+fn watching_shows_the_stack_again_and_again(cloud: &Cloud, stack: &str) {
+    let mut watch = Running::start(cloud, stack, &["status", "--watch", "--json"]);
+    let printed = eventually("two looks", Duration::from_secs(30), || {
+        let printed = watch.printed();
+        if printed.lines().count() >= 2 { Ok(printed) } else { Err(format!("{printed}{}", watch.said())) }
+    });
+    for line in printed.lines().take(2) {
+        let status: Value = serde_json::from_str(line).expect("one object a line");
+        assert_eq!(status["healthy"], 2, "{status}");
+    }
+    assert_eq!(watch.stop("INT"), Some(130));
+    let mut plain = Running::start(cloud, stack, &["status", "--watch"]);
+    eventually("two blocks", Duration::from_secs(30), || {
+        let printed = plain.printed();
+        if printed.matches("Workers    2 healthy of 2 desired").count() >= 2 { Ok(()) } else { Err(printed) }
+    });
+    assert!(!plain.printed().contains('\u{1b}'), "a file is no screen");
+    assert_eq!(plain.stop("TERM"), Some(143));
+}
+
+/// Verdict and detail of a check.
+fn check<'a>(report: &'a Value, name: &str) -> (&'a str, &'a str) {
+    let checks = report["checks"].as_array().expect("checks");
+    let check =
+        checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{name}: {report}"));
+    (check["verdict"].as_str().expect("a word"), check["detail"].as_str().expect("a text"))
+}
+
+fn doctor(cloud: &Cloud, stack: &str) -> Value {
+    let output = cloud.bootstrap(stack, &["doctor", "--json"]);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no report: {}", text(&output)))
+}
+
+fn doctor_is_content_and_names_what_is_left_over(cloud: &Cloud, stack: &str) {
+    let shown = cloud.must(stack, &["doctor"]);
+    say(&shown);
+    assert!(shown.lines().any(|line| line.starts_with("ok ") && line.contains("reachability")), "{shown}");
+    must_hold_no_secret(cloud, stack, &shown, "doctor");
+    let report = doctor(cloud, stack);
+    assert_eq!(report["ok"], true, "{report}");
+    for name in
+        ["credentials", "clock", "cargo-lambda", "launch permission", "workers", "reconciler", "leftovers"]
+    {
+        assert_eq!(check(&report, name).0, "ok", "{name}: {report}");
+    }
+    // No emulator has quotas of vCPUs.
+    for name in ["vCPU quota", "VPC quota", "EC2 over IPv6"] {
+        assert_eq!(check(&report, name).0, "not-known-here", "{name}: {report}");
+    }
+
+    let vpc = cloud.aws(&[
+        "ec2",
+        "create-vpc",
+        "--cidr-block",
+        "10.9.0.0/16",
+        "--tag-specifications",
+        "ResourceType=vpc,Tags=[{Key=vigia:stack,Value=gone}]",
+        "--query",
+        "Vpc.VpcId",
+    ]);
+    let report = doctor(cloud, "gone");
+    let (verdict, detail) = check(&report, "leftovers");
+    assert!(verdict == "warning" && detail.contains(&vpc), "{report}");
+    assert_eq!(check(&report, "stack").0, "not-known-here");
+    cloud.aws(&["ec2", "delete-vpc", "--vpc-id", &vpc]);
+    let report = doctor(cloud, "gone");
+    assert_eq!(check(&report, "leftovers"), ("ok", "none"), "{report}");
+}
+
+fn drift_is_named_and_mended_by_the_next_deployment(cloud: &Cloud, stack: &str) {
+    let drift = || {
+        let status = cloud.status(stack);
+        let drift = status["drift"].as_array().expect("a list").iter();
+        drift.map(|one| one.as_str().expect("a sentence").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(drift(), Vec::<String>::new());
+    cloud.aws(&["events", "disable-rule", "--name", "vigia-ops-reconcile"]);
+    let group = cloud.aws(&[
+        "ec2",
+        "describe-security-groups",
+        "--filters",
+        "Name=group-name,Values=vigia-ops-worker",
+        "--query",
+        "SecurityGroups[0].GroupId",
+    ]);
+    let rule = ["--group-id", &group, "--protocol", "tcp", "--port", "22", "--cidr", "0.0.0.0/0"];
+    cloud.aws(&[&["ec2", "authorize-security-group-ingress"], &rule[..]].concat());
+    let zip = cloud.dir.path().join("other.zip");
+    std::fs::write(&zip, OTHER_PACKAGE).expect("writable");
+    let zip = format!("fileb://{}", zip.display());
+    cloud.aws(&[
+        "lambda",
+        "update-function-code",
+        "--function-name",
+        "vigia-ops-reconciler",
+        "--zip-file",
+        &zip,
+    ]);
+    let seen = drift();
+    for says in ["is disabled", "in on port 22", "another program"] {
+        assert!(seen.iter().any(|sentence| sentence.contains(says)), "{says}: {seen:?}");
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    cloud.aws(&[&["ec2", "revoke-security-group-ingress"], &rule[..]].concat());
+    cloud.deploy(stack, &[]);
+    assert_eq!(drift(), Vec::<String>::new());
+    assert!(cloud.deploy(stack, &[]).contains("nothing changed"), "the second time");
+}
+
+/// A zip file without a file in it.
+const OTHER_PACKAGE: &[u8] = b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
+fn both_spellings_rotate_the_token(cloud: &Cloud, stack: &str) {
+    let mut tokens = BTreeSet::from([cloud.token(stack)]);
+    for arguments in [&["token", "--rotate"][..], &["token", "rotate"]] {
+        let printed = cloud.must(stack, arguments);
+        assert!(printed.contains(&cloud.token(stack)));
+        tokens.insert(cloud.token(stack));
+    }
+    assert_eq!(tokens.len(), 3);
+    assert!(cloud.must(stack, &["token"]).contains(&cloud.token(stack)));
+}
+
+#[test]
+fn a_deployment_that_is_stopped_anywhere_is_completed_by_the_next() {
+    let cloud = Cloud::start();
+    let stack = "cut";
+    let artifacts = program("bootstrap").parent().expect("programs are in a directory").to_owned();
+    let artifacts = artifacts.to_string_lossy().into_owned();
+    let deploy = ["deploy", "--artifacts", &artifacts, "--workers", "1"];
+    type IsThere = fn(&Running, &Cloud) -> bool;
+    let cuts: [(&str, IsThere, &str, i32); 2] = [
+        ("the roles are made", |running, _| running.said().contains("\nroles "), "INT", 130),
+        ("cargo lambda runs", |_, cloud| !deployers_of(&cloud.endpoint).is_empty(), "TERM", 143),
+    ];
+    for (what, is_there, signal, code) in cuts {
+        let mut running = Running::start(&cloud, stack, &deploy);
+        eventually(what, Duration::from_secs(120), || {
+            if is_there(&running, &cloud) { Ok(()) } else { Err(running.said()) }
+        });
+        assert_eq!(running.stop(signal), Some(code), "{}", running.said());
+        let said = running.said();
+        assert!(said.contains("the next run goes on where this one stopped"), "{said}");
+        eventually("its children end", Duration::from_secs(10), || {
+            let left = deployers_of(&cloud.endpoint);
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+    }
+    cloud.deploy(stack, &["--workers", "1"]);
+    assert_eq!(cloud.instances_of(stack, "lb", "pending,running", "InstanceId").len(), 1);
+    assert_eq!(cloud.launches().len(), 2, "one load balancer and one worker: {:?}", cloud.launches());
+    let again = cloud.deploy(stack, &["--workers", "1"]);
+    assert!(again.contains("nothing changed"), "{again}");
+
+    let output = cloud.bootstrap(stack, &["deploy", "--artifacts", &artifacts, "--json"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let result: Value = serde_json::from_slice(&output.stdout).expect("one object");
+    assert_eq!(
+        (&result["changes"], result["url"].as_str()),
+        (&Value::from(0), Some(cloud.url(stack).as_str()))
+    );
+    assert!(Path::new(result["token_file"].as_str().expect("a path")).exists());
+    let events: Vec<Value> = String::from_utf8_lossy(&output.stderr)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .collect();
+    let steps: Vec<&Value> = events.iter().filter(|event| event["event"] == "step").collect();
+    assert!(steps.iter().any(|step| step["what"] == "buckets" && step["change"] == "unchanged"), "{steps:?}");
+    assert!(steps.iter().all(|step| step["seconds"].is_number()), "{steps:?}");
+    must_hold_no_secret(&cloud, stack, &text(&output), "deploy --json");
+
+    let quiet = cloud.bootstrap(stack, &["destroy", "--yes", "--quiet"]);
+    assert!(quiet.status.success() && quiet.stderr.is_empty(), "{}", text(&quiet));
+    let output = cloud.bootstrap(stack, &["destroy", "--yes", "--json"]);
+    let result: Value = serde_json::from_slice(&output.stdout).expect("one object");
+    assert_eq!(result, serde_json::json!({"stack": "cut", "changes": 0, "kept": null}));
+}
+
+/// Processes of `cargo lambda` that work for this endpoint.
+fn deployers_of(endpoint: &str) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").expect("Linux").flatten();
+    entries
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.contains("lambda deploy") && line.contains(endpoint))
+        .collect()
+}
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = bootstrap(NOBODY, ("test", "test"), "team-a", Path::new("/nonexistent/token"), arguments);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn the_policy_of_the_deployer_is_printed_without_asking_anybody() {
+    let (code, policy, said) = run(&["iam-policy", "--account", "123456789012"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(policy.chars().filter(|c| !c.is_whitespace()).count() <= 6144);
+    let policy: Value = serde_json::from_str(&policy).expect("JSON");
+    let statements = policy["Statement"].as_array().expect("statements");
+    assert!(statements.iter().all(|statement| statement["Sid"].is_string()));
+    assert!(policy.to_string().contains("vigia-team-a-control-123456789012-us-east-1"));
+    let (code, _, said) = run(&["iam-policy", "--account", "12345"]);
+    assert!(code == Some(2) && said.contains("12 digits"), "{said}");
+    let (code, _, said) = run(&["iam-policy"]);
+    assert!(code == Some(7) && said.contains("does not answer"), "{said}");
+}
+
+#[test]
+fn completions_and_the_manual_page_are_printed() {
+    for (shell, begins) in
+        [("bash", "_bootstrap() {"), ("zsh", "#compdef bootstrap"), ("fish", "# Print an optspec")]
+    {
+        let (code, script, said) = run(&["completions", shell]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(script.starts_with(begins) && script.contains("doctor"), "{shell}: {}", &script[..200]);
+    }
+    let (code, _, said) = run(&["completions", "tcsh"]);
+    assert!(code == Some(2) && said.contains("bash, zsh, fish"), "{said}");
+    let (code, page, said) = run(&["man"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(page.contains(".TH bootstrap") && page.contains(".SH DEPLOY"), "{page}");
+}
+
+#[test]
+fn an_error_is_one_object_where_objects_are_asked_for() {
+    let (code, printed, said) = run(&["deploy", "--json", "--artifacts", "/nonexistent"]);
+    assert_eq!((code, printed.as_str()), (Some(8), ""));
+    let event: Value = serde_json::from_str(said.trim()).expect("one object");
+    assert_eq!((&event["event"], &event["exit"]), (&Value::from("error"), &Value::from(8)));
+    assert!(event["text"].as_str().expect("a text").contains("/nonexistent/ec2-lb"));
+}
+
+#[test]
+fn without_an_endpoint_doctor_still_looks_at_this_machine() {
+    let (code, report, said) = run(&["doctor", "--json"]);
+    assert_eq!(code, Some(1), "{said}");
+    let report: Value = serde_json::from_str(&report).expect("one object");
+    assert_eq!(check(&report, "credentials").0, "failed");
+    assert_eq!(check(&report, "clock").0, "not-known-here");
+    assert_eq!(check(&report, "cargo-lambda").0, "ok");
+    assert_eq!(check(&report, "account and stack").0, "not-known-here");
+}
