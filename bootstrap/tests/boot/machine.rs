@@ -133,7 +133,10 @@ impl Drop for Machine {
             }
         }
         if !matches!(self.nspawn.try_wait(), Ok(Some(_))) {
-            // Its own child is set to die with it.
+            // Its process 1 first, and all of the machine with it: it would outlive systemd-nspawn.
+            for child in children_of(self.nspawn.id()) {
+                Command::new("sh").args(["-c", "kill -9 \"$1\"", "sh", &child.to_string()]).status().ok();
+            }
             self.nspawn.kill().ok();
             self.nspawn.wait().ok();
         }
@@ -146,13 +149,20 @@ fn bind(option: &str, from: &Path, to: &str) -> String {
 
 /// A child of a process, by the name of its program.
 fn child_of(parent: u32, name: &str) -> Option<u32> {
+    let is_it = |id: &u32| {
+        let comm = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+        comm.trim() == name
+    };
+    children_of(parent).into_iter().find(is_it)
+}
+
+fn children_of(parent: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").expect("Linux").flatten();
-    let mut ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    ids.find(|id| {
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let parent = format!("PPid:\t{parent}");
+    ids.filter(|id| {
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-        let field = |key: &str| {
-            status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim).unwrap_or_default()
-        };
-        field("PPid:") == parent.to_string() && field("Name:") == name
+        status.lines().any(|line| line == parent)
     })
+    .collect()
 }
