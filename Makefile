@@ -179,7 +179,7 @@ aws-acceptance: venv ## Prove on an AWS account what only one can: a stack is ma
 	@ASKED=1 $(ACCEPTANCE)
 
 # --- Development ----------------------------------------------------------------------------------
-test: venv browser build ## Run all tests; no AWS account needed
+test: venv browser boot-tools build ## Run all tests; no AWS account needed
 	@cargo test --workspace
 
 # The tool is not among the emulators' packages: it is large, and nothing else needs it.
@@ -376,6 +376,37 @@ browser: $(VENV)/.browser ## Install what the test of the pages in a browser nee
 $(VENV)/.browser: $(VENV)/.installed bootstrap/tests/browser/requirements.txt
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r bootstrap/tests/browser/requirements.txt >&2
 	@touch $@
+
+# What judges the user data without booting it. Debian's cloud-init would run at this machine's next boot,
+# and take a cloud server for a new one: it is switched off before it is installed.
+.PHONY: boot-tools boot-test
+boot-tools: ## Install what judges user data and units: cloud-init and systemd's tools
+	@missing=; \
+	command -v cloud-init >/dev/null || missing="cloud-init"; \
+	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing $$missing (once)" >&2; \
+	  case $$missing in cloud-init*) mkdir -p /etc/cloud && touch /etc/cloud/cloud-init.disabled;; esac; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends $$missing; } >&2 \
+	    || echo "NOT RUN: $$missing cannot be installed; the user data is not held against it" >&2; \
+	else \
+	  echo "NOT RUN: $$missing is missing; the user data is not held against it" >&2; \
+	  echo "  Install it (Debian: apt-get install $$missing) and try again." >&2; \
+	fi
+
+# The root is made once. It is no part of `make test`: it needs root, 700 MB and a kernel with overlayfs.
+BOOT_ROOT ?= $(CARGO_TARGET)/boot-root
+boot-test: venv build ## Boot the user data of a worker and of the load balancer (root, Linux) [BOOT_ROOT=]
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  ! { command -v systemd-nspawn && PATH="$$PATH:/usr/sbin" command -v debootstrap; } >/dev/null; then \
+	  echo "installing debootstrap and systemd-container (once)" >&2; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends debootstrap systemd-container; } >&2; \
+	fi
+	@bootstrap/tests/boot/make-root.sh "$(abspath $(BOOT_ROOT))" $(VENV)/bin/pip local-cloud/requirements.txt
+	@VIGIA_BOOT_ROOT="$(abspath $(BOOT_ROOT))" cargo test --workspace --quiet --test boot
 
 help: ## List the targets
 	@echo "Vigia: a login service that heals and scales itself. Start with: make local N=3"
