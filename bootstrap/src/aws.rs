@@ -6,7 +6,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 
-use crate::cli::Target;
+use crate::cli::{AccountId, Target};
 use crate::error::{DeployError, Exit, Result, Step as _};
 use crate::names::Names;
 
@@ -24,6 +24,7 @@ pub struct Aws {
     pub lambda: aws_sdk_lambda::Client,
     pub events: aws_sdk_eventbridge::Client,
     pub logs: aws_sdk_cloudwatchlogs::Client,
+    pub quotas: aws_sdk_servicequotas::Client,
 }
 
 impl Aws {
@@ -31,10 +32,7 @@ impl Aws {
     /// anything is made.
     pub async fn connect(target: &Target) -> Result<Self> {
         let config = load(target).await?;
-        let region = config.region().map(ToString::to_string).ok_or_else(|| {
-            DeployError::new(Exit::Usage, "no AWS region is set")
-                .mend("Add --region (make: REGION=…), or run `aws configure`.")
-        })?;
+        let region = region(&config)?;
         // Two tries: a person waits, and a wrong endpoint stays wrong.
         let asking = aws_sdk_sts::config::Builder::from(&config)
             .retry_config(RetryConfig::standard().with_max_attempts(2))
@@ -66,8 +64,32 @@ impl Aws {
             lambda: aws_sdk_lambda::Client::new(&config),
             events: aws_sdk_eventbridge::Client::new(&config),
             logs: aws_sdk_cloudwatchlogs::Client::new(&config),
+            quotas: aws_sdk_servicequotas::Client::new(&config),
         })
     }
+}
+
+/// The names of a stack in an account that is told; AWS is not asked.
+pub async fn names_of(target: &Target, account: &AccountId) -> Result<Names> {
+    let region = region(&load(target).await?)?;
+    let partition = partition(&region).to_owned();
+    Ok(Names { stack: target.stack.clone(), account: account.to_string(), region, partition })
+}
+
+/// The part of AWS that a region belongs to, which names begin with.
+fn partition(region: &str) -> &'static str {
+    match region {
+        _ if region.starts_with("cn-") => "aws-cn",
+        _ if region.starts_with("us-gov-") => "aws-us-gov",
+        _ => "aws",
+    }
+}
+
+fn region(config: &SdkConfig) -> Result<String> {
+    config.region().map(ToString::to_string).ok_or_else(|| {
+        DeployError::new(Exit::Usage, "no AWS region is set")
+            .mend("Add --region (make: REGION=…), or run `aws configure`.")
+    })
 }
 
 async fn load(target: &Target) -> Result<SdkConfig> {
@@ -90,4 +112,15 @@ async fn load(target: &Target) -> Result<SdkConfig> {
         loader = loader.endpoint_url(url);
     }
     Ok(loader.load().await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_tells_its_partition() {
+        let all = ["eu-west-1", "us-east-1", "cn-north-1", "us-gov-west-1"].map(partition);
+        assert_eq!(all, ["aws", "aws", "aws-cn", "aws-us-gov"]);
+    }
 }

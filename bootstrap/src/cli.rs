@@ -1,10 +1,18 @@
 //! The command line, parsed into types that cannot be wrong.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fleet::{DesiredCount, Profile, StackName};
 use users::password::MinChars;
+
+use crate::output::Mode;
+
+/// As long as the reconciler's log is kept.
+const MAX_AGE_SECONDS: u64 = 14 * 86_400;
 
 /// Deploys and looks after a Vigia stack.
 #[derive(Parser)]
@@ -12,8 +20,21 @@ use users::password::MinChars;
 pub struct Cli {
     #[command(flatten)]
     pub target: Target,
+    #[command(flatten)]
+    pub manners: Manners,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// How a command talks.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Manners {
+    /// Print the result and errors, and no progress.
+    #[arg(long, short = 'q', global = true)]
+    pub quiet: bool,
+    /// Ask nothing, even on a terminal: what needs an answer fails.
+    #[arg(long, global = true)]
+    pub no_input: bool,
 }
 
 /// Which stack, in which account.
@@ -37,11 +58,15 @@ pub struct Target {
 pub enum Command {
     /// Create the stack, or bring it up to date; prints its URL.
     Deploy(Deploy),
-    /// Show the stack: desired and healthy workers, what the reconciler did and why.
-    Status {
-        #[arg(long)]
-        json: bool,
-    },
+    /// Show the stack: desired and healthy workers, what the reconciler did and why, and what is not as
+    /// it was deployed.
+    Status(Status),
+    /// Show logs, without ssh: the reconciler's from CloudWatch, those of instances from their consoles.
+    Logs(Logs),
+    /// Check everything that a stack needs: credentials, clock, tools, quotas, leftovers, reachability.
+    ///
+    /// Ends with 1 if something failed. What an endpoint does not know is `not known here`, never `ok`.
+    Doctor(Doctor),
     /// Set the number of workers; 0 takes the API down.
     Scale {
         #[arg(value_parser = parse_count, allow_negative_numbers = true)]
@@ -52,6 +77,8 @@ pub enum Command {
         /// Replace it by a new one; the old one ends within a minute.
         #[arg(long)]
         rotate: bool,
+        #[command(subcommand)]
+        action: Option<TokenAction>,
     },
     /// Print the URL of the load balancer.
     Url {
@@ -84,6 +111,15 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Print the IAM policy that whoever deploys this stack needs, as a managed policy.
+    ///
+    /// It is at most 6,144 characters without white space, IAM's limit. Nothing is asked of AWS if
+    /// --account is given and a region is set.
+    IamPolicy {
+        /// The account, 12 digits; by default that of the credentials.
+        #[arg(long, value_name = "ID")]
+        account: Option<AccountId>,
+    },
     /// Remove the stack and everything in it.
     Destroy {
         /// Do not ask.
@@ -92,7 +128,118 @@ pub enum Command {
         /// Keep the bucket of users.
         #[arg(long)]
         keep_data: bool,
+        /// One JSON object for each step on standard error, and one for the result on standard output.
+        #[arg(long)]
+        json: bool,
     },
+    /// Print a completion script for a shell.
+    Completions {
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Print the manual page, for `man -l -`.
+    Man,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum TokenAction {
+    /// Replace it by a new one; the old one ends within a minute.
+    Rotate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Status {
+    /// As JSON; with --watch one object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Look again every two seconds, until Ctrl-C.
+    #[arg(long, short = 'w')]
+    pub watch: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Logs {
+    /// Whose; without it the last lines of all three.
+    #[arg(value_enum)]
+    pub of: Option<LogsOf>,
+    /// Go on with what is new, until Ctrl-C.
+    #[arg(long, short = 'f')]
+    pub follow: bool,
+    /// Nothing older, for example 90s, 10m, 2h or 1d. The reconciler's log begins 10 minutes ago if this
+    /// is left out; a console has its last 64 KiB.
+    #[arg(long, value_parser = parse_age)]
+    pub since: Option<Duration>,
+    /// Of this instance alone, which may be terminated already.
+    #[arg(long, value_name = "ID")]
+    pub instance: Option<String>,
+    /// At most so many lines of each; 20 if nothing is named.
+    #[arg(long, short = 'n', value_name = "N")]
+    pub lines: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogsOf {
+    Worker,
+    Lb,
+    Reconciler,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Doctor {
+    /// One JSON object with all checks.
+    #[arg(long)]
+    pub json: bool,
+    /// Number of workers that there are to be; by default the stack's, or 3.
+    #[arg(long, short = 'n', value_parser = parse_workers, allow_negative_numbers = true)]
+    pub workers: Option<DesiredCount>,
+    /// Processor of the instances and the function; that of this machine by default.
+    #[arg(long, value_enum, default_value_t = Arch::host())]
+    pub arch: Arch,
+    /// EC2 type of the workers and the load balancer.
+    #[arg(long)]
+    pub instance_type: Option<String>,
+    /// The cargo-lambda program.
+    #[arg(long, default_value = "cargo-lambda", env = "VIGIA_CARGO_LAMBDA")]
+    pub cargo_lambda: PathBuf,
+}
+
+impl Cli {
+    /// How the command is to print.
+    pub fn mode(&self) -> Mode {
+        match &self.command {
+            Command::Deploy(Deploy { json: true, .. }) | Command::Destroy { json: true, .. } => Mode::Json,
+            _ if self.manners.quiet => Mode::Quiet,
+            _ => Mode::People,
+        }
+    }
+}
+
+impl Command {
+    /// Whether there is anything to go on with after an interruption.
+    pub fn is_resumable(&self) -> bool {
+        match self {
+            Self::Deploy(_)
+            | Self::Scale { .. }
+            | Self::RotateSessionKeys { .. }
+            | Self::MigrateProfile { .. }
+            | Self::Destroy { .. } => true,
+            Self::Status(_)
+            | Self::Logs(_)
+            | Self::Doctor(_)
+            | Self::Token { .. }
+            | Self::Url { .. }
+            | Self::IamPolicy { .. }
+            | Self::Completions { .. }
+            | Self::Man => false,
+        }
+    }
 }
 
 #[derive(Args, Clone, Debug)]
@@ -122,6 +269,9 @@ pub struct Deploy {
     pub allow_cidr: String,
     #[command(flatten)]
     pub tls: TlsOptions,
+    /// One JSON object for each step on standard error, and one for the result on standard output.
+    #[arg(long)]
+    pub json: bool,
     /// Check the arguments and do nothing else.
     #[arg(long, hide = true)]
     pub check: bool,
@@ -179,6 +329,44 @@ impl Arch {
     }
 }
 
+/// An AWS account: 12 digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountId(String);
+
+impl FromStr for AccountId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_account = text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit());
+        is_account
+            .then(|| Self(text.to_owned()))
+            .ok_or_else(|| "an AWS account is 12 digits, for example 123456789012".to_owned())
+    }
+}
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `90s`, `10m`, `2h` or `1d`. CloudWatch keeps 14 days.
+fn parse_age(text: &str) -> Result<Duration, String> {
+    let split = text.len().saturating_sub(usize::from(text.ends_with(['s', 'm', 'h', 'd'])));
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => 86_400,
+    };
+    let age = number.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds));
+    match age {
+        Some(age @ 1..=MAX_AGE_SECONDS) => Ok(Duration::from_secs(age)),
+        _ => Err("write it as 90s, 10m, 2h or 1d, at most 14d".to_owned()),
+    }
+}
+
 fn parse_count(text: &str) -> Result<DesiredCount, String> {
     text.parse().map_err(|error: fleet::DesiredCountError| error.to_string())
 }
@@ -216,6 +404,35 @@ mod tests {
         for n in ["7", "65", "many"] {
             let error = Cli::try_parse_from(["bootstrap", "deploy", "--min-password", n]).err().expect(n);
             assert!(error.to_string().contains("from 8 to 64"), "{n}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_age_is_a_number_with_a_unit() {
+        let seconds = |text| parse_age(text).map(|age| age.as_secs());
+        assert_eq!(["90s", "90", "10m", "2h", "14d"].map(seconds), [90, 90, 600, 7200, 1_209_600].map(Ok));
+        for text in ["", "s", "0s", "15d", "10x", "-1m", "1.5h", "99999999999999999999d", "é"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_account_is_twelve_digits() {
+        assert!("123456789012".parse::<AccountId>().is_ok());
+        for text in ["", "12345678901", "1234567890123", "12345678901x"] {
+            assert!(text.parse::<AccountId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn both_spellings_rotate_the_token() {
+        for arguments in [&["token", "--rotate"][..], &["token", "rotate"]] {
+            let cli = Cli::try_parse_from([&["bootstrap"], arguments].concat()).expect("arguments");
+            assert!(matches!(
+                cli.command,
+                Command::Token { rotate: true, action: None }
+                    | Command::Token { rotate: false, action: Some(TokenAction::Rotate) }
+            ));
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use fleet::Profile;
 use fleet::release::{BalancerSpec, InstanceSpec, Release};
 use jiff::Timestamp;
+use serde_json::json;
 use users::password::MinChars;
 
 use crate::aws::Aws;
@@ -13,7 +14,7 @@ use crate::certificate::{Certificate, Origin};
 use crate::cli::{Deploy, Target};
 use crate::error::{DeployError, Exit, Result};
 use crate::names::Names;
-use crate::output::{self, Progress};
+use crate::output::{self, Mode, Progress};
 use crate::resources::artifact::{self, Artifact};
 use crate::resources::bucket::{self, Contents};
 use crate::resources::network::{Access, Network, TlsPort};
@@ -154,6 +155,8 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
 struct HttpsReport {
     lines: String,
     next: String,
+    url: Option<String>,
+    sha256: Option<String>,
 }
 
 fn https_report(address: &str, certificate: &Certificate, file: &Path) -> HttpsReport {
@@ -168,18 +171,28 @@ fn https_report(address: &str, certificate: &Certificate, file: &Path) -> HttpsR
                 file.display()
             ),
             next: format!("\n  curl --cacert {} {url}/healthcheck", file.display()),
+            url: Some(url),
+            sha256: Some(fingerprint),
         },
         Origin::Given => HttpsReport {
             lines: format!(
                 "HTTPS        {url}\nCertificate  the one that was given, until {until}\nSHA-256      {fingerprint}\n"
             ),
             next: String::new(),
+            url: Some(url),
+            sha256: Some(fingerprint),
         },
     }
 }
 
 fn report(target: &Target, progress: &Progress, url: &str, token_file: &Path, https: &HttpsReport) {
     let stack = &target.stack;
+    if output::mode() == Mode::Json {
+        let result = json!({"stack": stack, "url": url, "https": https.url, "certificate_sha256": https.sha256,
+                            "token_file": token_file, "changes": progress.changes});
+        output::result(&result.to_string());
+        return;
+    }
     match progress.changes {
         0 => progress.line(&format!("Stack {stack} is as it should be: nothing changed.")),
         1 => progress.line(&format!("Stack {stack} is up: 1 change.")),

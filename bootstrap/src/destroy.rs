@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use fleet::aws_code::AwsErrorKind;
 use fleet::keys;
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::aws::Aws;
-use crate::cli::Target;
+use crate::cli::{Manners, Target};
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::output::{Change, Progress};
+use crate::output::{self, Change, Mode, Progress};
 use crate::resources::bucket::{self, Contents};
 use crate::resources::role::{self, Role};
 use crate::resources::{certificate, function, instance, load_balancer, network, schedule};
@@ -19,14 +20,33 @@ use crate::token;
 /// Lambda takes up to 20 minutes, sometimes longer, to give the function's network interfaces back.
 const NETWORK_DEADLINE: Duration = Duration::from_secs(45 * 60);
 
-pub async fn run(target: &Target, yes: bool, keep_data: bool) -> Result<()> {
-    if !yes && !std::io::stdin().is_terminal() {
+/// Whether the operator has agreed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consent {
+    Given,
+    /// By typing the stack's name.
+    AskedFor,
+    NobodyToAsk,
+}
+
+impl Consent {
+    pub fn of(yes: bool, manners: Manners) -> Self {
+        match yes {
+            true => Self::Given,
+            false if manners.no_input || !std::io::stdin().is_terminal() => Self::NobodyToAsk,
+            false => Self::AskedFor,
+        }
+    }
+}
+
+pub async fn run(target: &Target, consent: Consent, keep_data: bool) -> Result<()> {
+    if consent == Consent::NobodyToAsk {
         return Err(DeployError::new(Exit::Usage, "destroy asks before it removes anything")
             .mend("Add --yes (make: YES=1) where nobody can answer."));
     }
     let aws = Aws::connect(target).await?;
-    if !yes {
-        confirm(&aws, keep_data)?;
+    if consent == Consent::AskedFor {
+        confirm(&aws, keep_data).await?;
     }
     let mut progress = Progress::default();
 
@@ -74,10 +94,14 @@ pub async fn run(target: &Target, yes: bool, keep_data: bool) -> Result<()> {
     } else {
         progress.line(&format!("Stack {stack} is removed."));
     }
+    if output::mode() == Mode::Json {
+        let users = keep_data.then(|| aws.names.data_bucket());
+        output::result(&json!({"stack": stack, "changes": progress.changes, "kept": users}).to_string());
+    }
     Ok(())
 }
 
-fn confirm(aws: &Aws, keep_data: bool) -> Result<()> {
+async fn confirm(aws: &Aws, keep_data: bool) -> Result<()> {
     let stack = &aws.names.stack;
     let users = if keep_data { "; its users are kept" } else { " with all its users" };
     let mut err = std::io::stderr();
@@ -88,8 +112,13 @@ fn confirm(aws: &Aws, keep_data: bool) -> Result<()> {
     )
     .ok();
     err.flush().ok();
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).ok();
+    // On a thread of its own, so that Ctrl-C is heard meanwhile.
+    let read = || {
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer).ok();
+        answer
+    };
+    let answer = tokio::task::spawn_blocking(read).await.unwrap_or_default();
     if answer.trim() == stack.as_str() {
         Ok(())
     } else {

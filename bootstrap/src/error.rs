@@ -22,6 +22,10 @@ pub enum Exit {
     Unreachable = 7,
     /// Something on this machine is missing or in the way.
     Prerequisite = 8,
+    /// Ctrl-C. As shells count: 128 and the signal's number.
+    Interrupted = 130,
+    /// SIGTERM.
+    Terminated = 143,
 }
 
 #[derive(Debug, thiserror::Error)]

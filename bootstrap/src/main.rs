@@ -1,36 +1,58 @@
 //! Parse, run, exit code.
 
-use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use bootstrap::cli::{Cli, Command};
-use bootstrap::error::{DeployError, Exit};
+use bootstrap::cli::{Cli, Command, TokenAction};
+use bootstrap::destroy::Consent;
+use bootstrap::error::{DeployError, Exit, Result};
+use bootstrap::interrupt::unless_told_to_stop;
 use bootstrap::migrate_profile::{Mode, OnUnusable, Options};
-use bootstrap::{deploy, destroy, migrate_profile, scale, session_keys, status, token};
+use bootstrap::{
+    deploy, destroy, doctor, iam_policy, logs, manual, migrate_profile, output, scale, session_keys, status,
+    token,
+};
 use clap::Parser as _;
+
+/// Somebody may be asked a question on a thread of its own, which cannot be called back.
+const LAST_THREADS: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = tokio::runtime::Runtime::new()
-        .map_err(|error| DeployError::new(Exit::Failed, "cannot start").caused_by(error))
-        .and_then(|runtime| runtime.block_on(run(&cli)));
+    output::choose(cli.mode());
+    let result = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => {
+            let result = runtime.block_on(unless_told_to_stop(run(&cli)));
+            runtime.shutdown_timeout(LAST_THREADS);
+            result
+        }
+        Err(error) => Err(DeployError::new(Exit::Failed, "cannot start").caused_by(error)),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            writeln!(std::io::stderr(), "error: {}", error.message()).ok();
+            let mut message = error.message();
+            if matches!(error.exit, Exit::Interrupted | Exit::Terminated) && cli.command.is_resumable() {
+                message.push_str("; the next run goes on where this one stopped");
+            }
+            output::failure(&message, error.exit as u8);
             ExitCode::from(error.exit as u8)
         }
     }
 }
 
-async fn run(cli: &Cli) -> bootstrap::error::Result<()> {
+async fn run(cli: &Cli) -> Result<()> {
     let target = &cli.target;
     match &cli.command {
         Command::Deploy(options) if options.check => deploy::check(options),
         Command::Deploy(options) => deploy::run(target, options).await,
-        Command::Status { json } => status::run(target, *json).await,
+        Command::Status(options) => status::run(target, options).await,
         Command::Scale { count } => scale::run(target, *count).await,
-        Command::Token { rotate } => token::run(target, *rotate).await,
+        Command::Logs(options) => logs::run(target, options).await,
+        Command::Doctor(options) => doctor::run(target, options).await,
+        Command::Token { rotate, action } => {
+            token::run(target, *rotate || matches!(action, Some(TokenAction::Rotate))).await
+        }
         Command::Url { https: false } => scale::url(target).await,
         Command::Url { https: true } => scale::https_url(target).await,
         Command::RotateSessionKeys { now } => {
@@ -42,6 +64,11 @@ async fn run(cli: &Cli) -> bootstrap::error::Result<()> {
             let mode = if *dry_run { Mode::DryRun } else { Mode::Migrate };
             migrate_profile::run(target, Options { unusable, mode }).await
         }
-        Command::Destroy { yes, keep_data } => destroy::run(target, *yes, *keep_data).await,
+        Command::IamPolicy { account } => iam_policy::run(target, account.as_ref()).await,
+        Command::Destroy { yes, keep_data, .. } => {
+            destroy::run(target, Consent::of(*yes, cli.manners), *keep_data).await
+        }
+        Command::Completions { shell } => manual::completions(*shell),
+        Command::Man => manual::page(),
     }
 }

@@ -1,10 +1,54 @@
 //! All printing. Results go to standard output, progress to standard error, so that a script can
 //! read the one and a person the other.
+//!
+//! | mode | standard error | standard output |
+//! |---|---|---|
+//! | for people, on a terminal | a spinner, and a line for each step | the result |
+//! | for people, elsewhere, or with `TERM=dumb` | a line for each step | the result |
+//! | `--quiet` | errors alone | the result |
+//! | `--json` | one JSON object a line: `step`, `message`, `error` | the result, one JSON object |
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use fleet::settings::{Env, Vars as _};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+/// How this process speaks; said once, at its start, before anything is printed.
+static MODE: OnceLock<Mode> = OnceLock::new();
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    #[default]
+    People,
+    Quiet,
+    Json,
+}
+
+/// Only the first call counts.
+pub fn choose(mode: Mode) {
+    MODE.set(mode).ok();
+}
+
+pub fn mode() -> Mode {
+    MODE.get().copied().unwrap_or_default()
+}
+
+/// Whether standard output is a screen that can be redrawn.
+pub fn is_screen() -> bool {
+    std::io::stdout().is_terminal() && !is_dumb()
+}
+
+/// Whether words may be coloured: on a screen, unless <https://no-color.org> is asked for.
+pub fn has_colour() -> bool {
+    is_screen() && Env.get("NO_COLOR").is_none_or(|text| text.is_empty())
+}
+
+fn is_dumb() -> bool {
+    Env.get("TERM").as_deref() == Some("dumb")
+}
 
 /// Progress of a command: one line per step, with what happened and how long it took.
 pub struct Progress {
@@ -25,7 +69,8 @@ pub enum Change {
 
 impl Default for Progress {
     fn default() -> Self {
-        let spinner = std::io::stderr().is_terminal().then(|| {
+        let is_animated = mode() == Mode::People && std::io::stderr().is_terminal() && !is_dumb();
+        let spinner = is_animated.then(|| {
             let bar = ProgressBar::new_spinner();
             bar.set_style(
                 ProgressStyle::with_template("{spinner} {msg}").expect("a constant template is valid"),
@@ -34,6 +79,13 @@ impl Default for Progress {
             bar
         });
         Self { spinner, step: None, changes: 0 }
+    }
+}
+
+/// A command that is interrupted leaves no half a line.
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 
@@ -63,16 +115,21 @@ impl Progress {
     }
 
     pub fn end_with(&mut self, outcome: &str) {
-        if let Some((what, since)) = self.step.take() {
-            self.line(&format!("{what:<38} {outcome} ({:.1} s)", since.elapsed().as_secs_f64()));
+        let Some((what, since)) = self.step.take() else { return };
+        let seconds = since.elapsed().as_secs_f64();
+        match mode() {
+            Mode::Json => event(&step_event(&what, outcome, seconds)),
+            Mode::People | Mode::Quiet => self.line(&format!("{what:<38} {outcome} ({seconds:.1} s)")),
         }
     }
 
     /// A line of its own.
     pub fn line(&self, text: &str) {
-        match &self.spinner {
-            Some(spinner) => spinner.println(text),
-            None => {
+        match (mode(), &self.spinner) {
+            (Mode::Quiet, _) => {}
+            (Mode::Json, _) => event(&json!({"event": "message", "text": text})),
+            (Mode::People, Some(spinner)) => spinner.println(text),
+            (Mode::People, None) => {
                 writeln!(std::io::stderr(), "{text}").ok();
             }
         }
@@ -92,7 +149,56 @@ impl Progress {
     }
 }
 
+fn step_event(what: &str, outcome: &str, seconds: f64) -> Value {
+    json!({"event": "step", "what": what, "change": outcome, "seconds": (seconds * 10.0).round() / 10.0})
+}
+
+fn event(value: &Value) {
+    writeln!(std::io::stderr(), "{value}").ok();
+}
+
+/// The last thing that a command which failed says.
+pub fn failure(message: &str, exit: u8) {
+    match mode() {
+        Mode::Json => event(&json!({"event": "error", "text": message, "exit": exit})),
+        Mode::People | Mode::Quiet => {
+            writeln!(std::io::stderr(), "error: {message}").ok();
+        }
+    }
+}
+
+/// Something beside the result that a person should know.
+pub fn note(text: &str) {
+    match mode() {
+        Mode::People => {
+            writeln!(std::io::stderr(), "{text}").ok();
+        }
+        Mode::Json => event(&json!({"event": "message", "text": text})),
+        Mode::Quiet => {}
+    }
+}
+
 /// A line of the result, on standard output. A reader that went away is not our error.
 pub fn result(text: &str) {
     writeln!(std::io::stdout(), "{text}").ok();
+}
+
+/// The same for commands that go on and on: whether there still is a reader.
+pub fn is_read(text: &str) -> bool {
+    let mut out = std::io::stdout();
+    writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_one_object_with_what_change_and_seconds() {
+        let event = step_event("buckets", "created", 1.2345);
+        assert_eq!(
+            event.to_string(),
+            r#"{"change":"created","event":"step","seconds":1.2,"what":"buckets"}"#
+        );
+    }
 }

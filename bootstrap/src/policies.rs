@@ -16,6 +16,8 @@
 //! Everybody may list the buckets they read: without that S3 answers 403 for a missing key, and
 //! "not there" could not be told from "not allowed".
 
+pub mod deployer;
+
 use fleet::stack::TAG_STACK;
 use serde_json::{Value, json};
 

@@ -1,4 +1,9 @@
-//! `status`: what should be, what is, and what the reconciler did about it.
+//! `status`: what should be, what is, what the reconciler did about it, and what is not as it was
+//! deployed.
+
+mod drift;
+mod seen;
+mod watch;
 
 use std::net::Ipv4Addr;
 
@@ -6,50 +11,63 @@ use fleet::memory::{Balancer, LeavingStage, Memory, Phase, Slot};
 use fleet::release::Release;
 use fleet::telemetry::error_chain;
 use fleet::{DesiredCount, Registry, keys};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::aws::Aws;
 use crate::certificate::Origin;
-use crate::cli::Target;
-use crate::error::{DeployError, Exit, Result};
+use crate::cli;
+use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::healthy;
 use crate::output;
+use crate::resources::documents::Object;
 use crate::resources::{certificate, documents, load_balancer};
 use crate::scale::no_stack;
+use crate::tls::Stored;
+use drift::{Facts, drift};
+use seen::Seen;
 
 /// How many of the newest events are shown.
 const EVENTS: usize = 10;
+/// A tick is due every 20 s, and an invocation that is lost is followed by the next within 60.
+const LATE: SignedDuration = SignedDuration::from_secs(90);
 
 #[derive(Serialize)]
-struct Status {
+pub(crate) struct Status {
     stack: String,
     account: String,
     region: String,
     profile: String,
     release: String,
-    url: Option<String>,
+    version: String,
+    /// When it was deployed.
+    released: Option<Timestamp>,
+    pub(crate) url: Option<String>,
     /// Whether the URL answers, and with what.
-    answers: String,
+    pub(crate) answers: String,
     /// If the stack speaks TLS.
     https: Option<Https>,
-    desired: Option<u32>,
-    healthy: usize,
+    pub(crate) desired: Option<u32>,
+    pub(crate) healthy: usize,
     /// Why the desired count object is not acted on.
-    problem: Option<String>,
+    pub(crate) problem: Option<String>,
     load_balancer: BalancerStatus,
     workers: Vec<WorkerStatus>,
     /// While workers of an older release run.
     rollout: Option<Rollout>,
-    last_tick: Option<Timestamp>,
+    pub(crate) last_tick: Option<Timestamp>,
+    /// Whether the next one is overdue.
+    pub(crate) is_late: bool,
     /// What the last tick did not do, and why.
     held: Vec<String>,
+    /// What is not as it was deployed, or could not be looked at.
+    pub(crate) drift: Vec<String>,
     events: Vec<fleet::memory::Event>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
-struct Https {
+pub(crate) struct Https {
     url: String,
     self_signed: Option<bool>,
     until: Option<Timestamp>,
@@ -59,16 +77,17 @@ struct Https {
 }
 
 #[derive(Debug, PartialEq, Serialize)]
-struct BalancerStatus {
+pub(crate) struct BalancerStatus {
     /// Who has the public address.
     id: Option<String>,
     state: &'static str,
+    launched: Option<Timestamp>,
     /// Who is to take the address over.
     successor: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
-struct Rollout {
+pub(crate) struct Rollout {
     release: String,
     /// Workers of the release that answer.
     updated: usize,
@@ -77,64 +96,95 @@ struct Rollout {
 }
 
 #[derive(Serialize)]
-struct WorkerStatus {
+pub(crate) struct WorkerStatus {
     id: String,
     state: &'static str,
     zone: String,
+    /// When it came into this state.
     since: Timestamp,
+    launched: Option<Timestamp>,
 }
 
-pub async fn run(target: &Target, json: bool) -> Result<()> {
+pub async fn run(target: &cli::Target, options: &cli::Status) -> Result<()> {
     let aws = Aws::connect(target).await?;
-    let release: Release = read(&aws, keys::RELEASE).await?.ok_or_else(|| no_stack(&aws))?;
-    let memory: Memory = read(&aws, keys::STATE).await?.unwrap_or_default();
-    let registry: Option<Registry> = read(&aws, keys::REGISTRY).await?;
-    let address = load_balancer::find_address(&aws).await?;
-    let public = address.as_ref().and_then(|address| address.public_ip());
-    let https = https(&aws, public).await?;
-    let url = public.map(load_balancer::url);
-    let answers = match &url {
-        None => "it has no address".to_owned(),
-        Some(url) => match healthy::ask(&healthy::client()?, url).await {
-            Ok(_) => "yes".to_owned(),
-            Err(why) => format!("no: {why}"),
-        },
-    };
-    let object = documents::read(&aws, keys::DESIRED_COUNT).await?;
-    let written = object.map(|object| DesiredCount::from_object(&object.bytes));
-    let status = Status {
+    if options.watch {
+        return watch::run(&aws, options.json).await;
+    }
+    let status = look(&aws).await?;
+    output::result(&match options.json {
+        true => serde_json::to_string_pretty(&status).expect("a status is plain data"),
+        false => table(&status, Timestamp::now()),
+    });
+    Ok(())
+}
+
+pub(crate) async fn look(aws: &Aws) -> Result<Status> {
+    let (release, memory, registry, written, seen, released, certificate) = tokio::join!(
+        read::<Release>(aws, keys::RELEASE),
+        read::<Memory>(aws, keys::STATE),
+        read::<Registry>(aws, keys::REGISTRY),
+        documents::read(aws, keys::DESIRED_COUNT),
+        Seen::look(aws),
+        released(aws),
+        certificate::find(aws),
+    );
+    let release = release?.ok_or_else(|| no_stack(aws))?;
+    let (memory, registry, certificate) = (memory?.unwrap_or_default(), registry?, certificate?);
+    let url = seen.ip().map(load_balancer::url);
+    let (answers, https) = tokio::join!(answers(url.as_deref()), https(certificate, seen.ip()));
+    let written = written?.map(|object| DesiredCount::from_object(&object.bytes));
+    let now = Timestamp::now();
+    let facts = Facts { seen: &seen, release: &release, memory: &memory, has_tls: https.is_some(), now };
+    Ok(Status {
         stack: aws.names.stack.to_string(),
         account: aws.names.account.clone(),
         region: aws.names.region.clone(),
         profile: release.profile.to_string(),
         rollout: rollout(&memory, &release.id),
+        drift: drift(&facts),
+        released: released?,
+        load_balancer: balancer(&memory.balancer, seen.holder(), &seen),
         release: release.id,
-        load_balancer: balancer(&memory.balancer, address.as_ref().and_then(|address| address.instance_id())),
+        version: release.version,
         url,
-        answers,
+        answers: answers?,
         https,
         problem: problem(written.as_ref(), memory.desired).or_else(|| memory.notice.clone()),
         // What is written counts as soon as it is valid; the reconciler follows within a tick.
         desired: written.and_then(std::result::Result::ok).or(memory.desired).map(DesiredCount::get),
         healthy: registry.map_or(0, |registry| registry.workers.len()),
-        workers: workers(&memory),
+        workers: workers(&memory, &seen),
         last_tick: memory.last_tick,
-        held: memory.held.clone(),
+        is_late: is_late(memory.last_tick, now),
+        held: memory.held,
         events: memory.events.iter().rev().take(EVENTS).rev().cloned().collect(),
-    };
-    if json {
-        output::result(&serde_json::to_string_pretty(&status).expect("a status is plain data"));
-    } else {
-        output::result(&table(&status, Timestamp::now()));
-    }
-    Ok(())
+    })
 }
 
-async fn https(aws: &Aws, address: Option<&str>) -> Result<Option<Https>> {
-    let Some((stored, _)) = certificate::find(aws).await? else { return Ok(None) };
-    let Some(ip) = address.and_then(|address| address.parse::<Ipv4Addr>().ok()) else { return Ok(None) };
+/// Whether the URL answers, in a word or a sentence.
+async fn answers(url: Option<&str>) -> Result<String> {
+    let Some(url) = url else { return Ok("it has no address".to_owned()) };
+    Ok(match healthy::ask(&healthy::client()?, url).await {
+        Ok(_) => "yes".to_owned(),
+        Err(why) => format!("no: {why}"),
+    })
+}
+
+async fn released(aws: &Aws) -> Result<Option<Timestamp>> {
+    let head = aws.s3.head_object().bucket(aws.names.control_bucket()).key(keys::RELEASE).send().await;
+    let head = found(head.step(|| "look at the release".to_owned()))?;
+    Ok(head.and_then(|head| Timestamp::from_second(head.last_modified()?.secs()).ok()))
+}
+
+fn is_late(tick: Option<Timestamp>, now: Timestamp) -> bool {
+    tick.is_some_and(|tick| now.duration_since(tick) > LATE)
+}
+
+async fn https(certificate: Option<(Stored, Object)>, address: Option<&str>) -> Option<Https> {
+    let (stored, _) = certificate?;
+    let ip = address.and_then(|address| address.parse::<Ipv4Addr>().ok())?;
     let url = load_balancer::https_url(&ip.to_string());
-    Ok(Some(match stored {
+    Some(match stored {
         Ok(certificate) => Https {
             url,
             self_signed: Some(certificate.origin == Origin::SelfSigned),
@@ -149,7 +199,7 @@ async fn https(aws: &Aws, address: Option<&str>) -> Result<Option<Https>> {
             let answers = format!("no: what is stored cannot be used: {}", error_chain(&unusable));
             Https { url, self_signed: None, until: None, sha256: None, answers }
         }
-    }))
+    })
 }
 
 fn problem(
@@ -165,7 +215,8 @@ fn problem(
     }
 }
 
-fn workers(memory: &Memory) -> Vec<WorkerStatus> {
+fn workers(memory: &Memory, seen: &Seen) -> Vec<WorkerStatus> {
+    let launched = |id: &str| seen.instance(id).and_then(|one| one.launched);
     let mut workers: Vec<WorkerStatus> = memory
         .slots
         .iter()
@@ -174,6 +225,7 @@ fn workers(memory: &Memory) -> Vec<WorkerStatus> {
             state: state(slot.phase),
             zone: slot.zone.clone(),
             since: slot.since,
+            launched: slot.worker.as_ref().and_then(|id| launched(id.as_str())),
         })
         .collect();
     workers.extend(memory.leaving.iter().map(|(id, leaving)| WorkerStatus {
@@ -184,6 +236,7 @@ fn workers(memory: &Memory) -> Vec<WorkerStatus> {
         },
         zone: String::new(),
         since: leaving.since,
+        launched: launched(id.as_str()),
     }));
     workers
 }
@@ -201,8 +254,7 @@ fn state(phase: Phase) -> &'static str {
 
 /// What the reconciler thinks of the load balancer. `holder` is who has the address now, which it
 /// may not have seen yet.
-fn balancer(memory: &Balancer, holder: Option<&str>) -> BalancerStatus {
-    let holder = holder.filter(|id| !id.is_empty());
+fn balancer(memory: &Balancer, holder: Option<&str>, seen: &Seen) -> BalancerStatus {
     let known = memory.holder.as_ref().filter(|known| Some(known.id.as_str()) == holder);
     let state = match (holder, known) {
         (None, _) => "missing",
@@ -216,7 +268,12 @@ fn balancer(memory: &Balancer, holder: Option<&str>) -> BalancerStatus {
         let id = slot.worker.as_ref().map_or("a new instance".to_owned(), ToString::to_string);
         format!("{id} ({})", self::state(slot.phase))
     };
-    BalancerStatus { id: holder.map(str::to_owned), state, successor: memory.successor.as_ref().map(name) }
+    BalancerStatus {
+        id: holder.map(str::to_owned),
+        state,
+        launched: holder.and_then(|id| seen.instance(id)?.launched),
+        successor: memory.successor.as_ref().map(name),
+    }
 }
 
 fn rollout(memory: &Memory, release: &str) -> Option<Rollout> {
@@ -239,16 +296,23 @@ fn table(status: &Status, now: Timestamp) -> String {
             "Stack      {} ({} profile, account {}, region {})",
             status.stack, status.profile, status.account, status.region
         ),
+        format!(
+            "Release    {} (version {}{})",
+            status.release,
+            status.version,
+            deployed(status.released, now)
+        ),
         format!("URL        {}", status.url.as_deref().unwrap_or("none")),
         format!("Answers    {}", status.answers),
     ];
     lines.extend(status.https.as_ref().map(https_line));
     let balancer = &status.load_balancer;
     lines.push(format!(
-        "Balancer   {}: {}{}",
+        "Balancer   {}: {}{}{}",
         balancer.id.as_deref().unwrap_or("none"),
         balancer.state,
-        balancer.successor.as_ref().map(|successor| format!(" by {successor}")).unwrap_or_default()
+        balancer.successor.as_ref().map(|successor| format!(" by {successor}")).unwrap_or_default(),
+        launched(balancer.launched, now)
     ));
     if let Some(problem) = &status.problem {
         lines.push(format!("Problem    {problem}"));
@@ -262,18 +326,24 @@ fn table(status: &Status, now: Timestamp) -> String {
     lines.push(format!("Workers    {} healthy of {desired} desired", status.healthy));
     for worker in &status.workers {
         lines.push(format!(
-            "  {:<20}  {:<11}  {:<14}  for {}",
+            "  {:<20}  {:<11}  {:<14}  for {}{}",
             worker.id,
             worker.state,
             worker.zone,
-            age(worker.since, now)
+            age(worker.since, now),
+            launched(worker.launched, now)
         ));
     }
     lines.push(match status.last_tick {
+        Some(tick) if status.is_late => format!(
+            "Last tick  {} ago; WARNING: one is due every 20 s. `make logs OF=reconciler` shows why none came",
+            age(tick, now)
+        ),
         Some(tick) => format!("Last tick  {} ago", age(tick, now)),
         None => "Last tick  none yet".to_owned(),
     });
     lines.extend(status.held.iter().map(|held| format!("Held back  {held}")));
+    lines.extend(status.drift.iter().map(|drift| format!("Drift      {drift}")));
     if !status.events.is_empty() {
         lines.push("Events".to_owned());
     }
@@ -281,6 +351,14 @@ fn table(status: &Status, now: Timestamp) -> String {
         status.events.iter().map(|event| format!("  {}  {}", event.at.strftime("%H:%M:%SZ"), event.text)),
     );
     lines.join("\n")
+}
+
+fn deployed(at: Option<Timestamp>, now: Timestamp) -> String {
+    at.map_or(String::new(), |at| format!(", deployed {} ago", age(at, now)))
+}
+
+fn launched(at: Option<Timestamp>, now: Timestamp) -> String {
+    at.map_or(String::new(), |at| format!(", launched {} ago", age(at, now)))
 }
 
 fn age(since: Timestamp, now: Timestamp) -> String {
@@ -302,8 +380,56 @@ async fn read<T: DeserializeOwned>(aws: &Aws, key: &str) -> Result<Option<T>> {
 }
 
 #[cfg(test)]
+impl Status {
+    /// A stack with nothing to say about it.
+    pub(crate) fn healthy() -> Self {
+        let nothing = BalancerStatus { id: None, state: "healthy", launched: None, successor: None };
+        Self {
+            stack: "a".to_owned(),
+            account: "123456789012".to_owned(),
+            region: "eu-west-1".to_owned(),
+            profile: "secure".to_owned(),
+            release: "r".to_owned(),
+            version: "1".to_owned(),
+            released: None,
+            url: Some("http://192.0.2.1:5000".to_owned()),
+            answers: "yes".to_owned(),
+            https: None,
+            desired: Some(3),
+            healthy: 3,
+            problem: None,
+            load_balancer: nothing,
+            workers: Vec::new(),
+            rollout: None,
+            last_tick: Some(Timestamp::UNIX_EPOCH),
+            is_late: false,
+            held: Vec::new(),
+            drift: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    fn nothing() -> Seen {
+        Seen {
+            instances: Ok(Vec::new()),
+            schedule: Ok(seen::ScheduleSeen::Missing),
+            function: Ok(seen::FunctionSeen::Missing),
+            address: Ok(None),
+            rules: Ok(Vec::new()),
+        }
+    }
+
+    #[test]
+    fn a_tick_is_late_after_ninety_seconds() {
+        let at = |seconds| Timestamp::from_second(seconds).expect("in range");
+        assert!(!is_late(Some(at(0)), at(90)) && is_late(Some(at(0)), at(91)));
+        assert!(!is_late(None, at(0)), "a new stack waits for its first");
+    }
 
     #[test]
     fn a_bad_count_is_named_with_what_holds_instead() {
@@ -320,7 +446,8 @@ mod tests {
     #[test]
     fn the_load_balancer_is_what_the_reconciler_saw_of_the_holder() {
         let mut memory = Balancer::default();
-        let state = |memory: &Balancer, holder| balancer(memory, holder).state;
+        let seen = nothing();
+        let state = |memory: &Balancer, holder| balancer(memory, holder, &seen).state;
         assert_eq!(state(&memory, None), "missing");
         assert_eq!(state(&memory, Some("i-1")), "new");
         let holder = |answered| {

@@ -33,7 +33,7 @@ pub async fn run(target: &Target, rotate: bool) -> Result<()> {
         return Err(DeployError::new(Exit::Failed, format!("there is no stack {}", aws.names.stack))
             .mend("`make deploy` (or `make local`) makes one."));
     };
-    let rotating = "Make a new one with `bootstrap token --rotate`; the old one ends within a minute.";
+    let rotating = "Make a new one with `bootstrap token rotate` (make token ROTATE=1); the old one ends within a minute.";
     let token = std::fs::read_to_string(&file).map_err(|error| {
         let what =
             format!("the admin token of {} is not on this machine: {}", aws.names.stack, file.display());

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
 
+use aws_sdk_lambda::operation::get_function::GetFunctionOutput;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{Architecture, FunctionConfiguration, LastUpdateStatus, Runtime, State};
 use fleet::aws_code::AwsErrorKind;
@@ -91,8 +92,8 @@ pub async fn ensure(aws: &Aws, options: &Deploy, program: &Artifact, network: &N
         // A new function is for the processor of the program.
         set_processor(aws, options, &wanted, &current, &package).await?;
         correct(aws, &wanted, &current).await?;
-        mark(aws, &wanted, &wait_until_ready(aws).await?).await?;
         forget_versions(aws).await?;
+        mark(aws, &wanted, &wait_until_ready(aws).await?).await?;
     }
     if ensure_no_retries(aws).await? && change == Change::Unchanged {
         change = Change::Updated;
@@ -254,6 +255,13 @@ async fn find(aws: &Aws) -> Result<Option<Current>> {
         let program = got.tags.and_then(|mut tags| tags.remove(TAG_PROGRAM));
         got.configuration.map(|configuration| Current { configuration, program })
     }))
+}
+
+/// Whether the package is still the one that a deployment left: somebody who uploads another one by hand
+/// does not change the tag. A run that was cut before it ended has not marked its own.
+pub fn is_as_uploaded(got: &GetFunctionOutput) -> bool {
+    let marked = got.tags().and_then(|tags| tags.get(TAG_PROGRAM)).and_then(|mark| mark.split(' ').nth(1));
+    marked.is_some() && marked == got.configuration().and_then(|current| current.code_sha256())
 }
 
 /// Runs `cargo lambda deploy` until the role that the function gets can be assumed.

@@ -596,7 +596,7 @@ async fn blocks(aws: &Aws, vpc: &str) -> Result<(String, Option<String>)> {
     Ok((format!("{}.", octets.join(".")), ipv6))
 }
 
-async fn zones(aws: &Aws) -> Result<Vec<String>> {
+pub async fn zones(aws: &Aws) -> Result<Vec<String>> {
     let described = aws
         .ec2
         .describe_availability_zones()

@@ -10,7 +10,7 @@ use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::output::Change;
 
 /// The finest that EventBridge has; the function itself ticks every 20 seconds within it.
-const EVERY_MINUTE: &str = "rate(1 minute)";
+pub const EVERY_MINUTE: &str = "rate(1 minute)";
 const TARGET: &str = "reconciler";
 const STATEMENT: &str = "eventbridge";
 /// A delivery older than the period is a tick that the next invocation makes anyway.

@@ -199,5 +199,6 @@ fn client(names: &Names, budget: Budget) -> Aws {
         lambda: aws_sdk_lambda::Client::new(&config),
         events: aws_sdk_eventbridge::Client::new(&config),
         logs: aws_sdk_cloudwatchlogs::Client::new(&config),
+        quotas: aws_sdk_servicequotas::Client::new(&config),
     }
 }

@@ -1,0 +1,190 @@
+//! `logs`: what the reconciler, workers and load balancers say, without ssh.
+//!
+//! | whose | where it is read | how far back |
+//! |---|---|---|
+//! | the reconciler's | CloudWatch Logs, its function's group | 14 days; 10 minutes if nothing is said |
+//! | a worker's, a load balancer's | the console of its instance: the boot, then our unit | the last 64 KiB |
+//!
+//! EC2 refreshes a console within seconds on Nitro instances, on older ones after minutes.
+
+mod console;
+mod group;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_sdk_ec2::types::{Instance, InstanceStateName};
+use fleet::keys;
+use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ROLE};
+use futures::{StreamExt as _, TryStreamExt as _};
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::sleep;
+
+use crate::aws::Aws;
+use crate::cli::{Logs, LogsOf, Target};
+use crate::error::{DeployError, Exit, Result};
+use crate::output;
+use crate::resources::{documents, instance};
+use crate::scale::no_stack;
+use console::Console;
+use group::Group;
+
+/// How far back the reconciler's log begins: some thirty ticks.
+const SINCE: Duration = Duration::from_secs(10 * 60);
+/// Of each, if nothing is named: three sections fit on a screen or two.
+const LINES: usize = 20;
+const POLL: Duration = Duration::from_secs(2);
+/// Consoles asked for at once; EC2 throttles who asks faster.
+const AT_ONCE: usize = 8;
+/// Looks in a row that fail before following ends; a minute or two of an AWS that does not answer.
+const MOST_FAILURES: u32 = 10;
+
+/// One log, and what of it is to be printed now.
+struct Section {
+    title: String,
+    lines: Vec<String>,
+}
+
+/// Everything that is watched, and how far it has been printed.
+struct Watched<'a> {
+    aws: &'a Aws,
+    options: &'a Logs,
+    since: Option<Timestamp>,
+    group: Option<Group>,
+    consoles: BTreeMap<String, Console>,
+}
+
+pub async fn run(target: &Target, options: &Logs) -> Result<()> {
+    if options.instance.is_some() && options.of == Some(LogsOf::Reconciler) {
+        return Err(DeployError::new(Exit::Usage, "the reconciler is a function and has no instance")
+            .mend("Leave out --instance, or name a worker or a load balancer (`make status` lists them)."));
+    }
+    let aws = Aws::connect(target).await?;
+    if documents::read(&aws, keys::RELEASE).await?.is_none() {
+        return Err(no_stack(&aws));
+    }
+    let now = Timestamp::now();
+    let before = |age: Duration| now - SignedDuration::try_from(age).unwrap_or(SignedDuration::ZERO);
+    let is_group_wanted = options.instance.is_none() && options.of.is_none_or(|of| of == LogsOf::Reconciler);
+    let mut watched = Watched {
+        aws: &aws,
+        options,
+        since: options.since.map(before),
+        group: is_group_wanted.then(|| Group::since(before(options.since.unwrap_or(SINCE)))),
+        consoles: BTreeMap::new(),
+    };
+    let lines = options.lines.or((options.of.is_none() && options.instance.is_none()).then_some(LINES));
+    let mut last = None;
+    for mut section in watched.look().await? {
+        if let Some(most) = lines {
+            section.lines.drain(..section.lines.len().saturating_sub(most));
+        }
+        if section.lines.is_empty() {
+            section.lines.push("(nothing yet)".to_owned());
+        }
+        if !print(&section, &mut last) {
+            return Ok(());
+        }
+    }
+    if options.follow { follow(&mut watched, &mut last).await } else { Ok(()) }
+}
+
+/// Prints what is new until nobody reads it; Ctrl-C ends it as it ends every command.
+async fn follow(watched: &mut Watched<'_>, last: &mut Option<String>) -> Result<()> {
+    let mut failures = 0;
+    loop {
+        sleep(POLL).await;
+        match watched.look().await {
+            Ok(sections) => {
+                failures = 0;
+                for section in sections.iter().filter(|section| !section.lines.is_empty()) {
+                    if !print(section, last) {
+                        return Ok(());
+                    }
+                }
+            }
+            Err(error) if failures + 1 < MOST_FAILURES => {
+                failures += 1;
+                output::note(&format!("{}; looking again", error.message()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The title appears where it changes, as `tail -f` does it. False if nobody reads any more.
+fn print(section: &Section, last: &mut Option<String>) -> bool {
+    let mut text = section.lines.join("\n");
+    if last.as_ref() != Some(&section.title) {
+        let gap = if last.is_some() { "\n" } else { "" };
+        text = format!("{gap}==> {} <==\n{text}", section.title);
+        *last = Some(section.title.clone());
+    }
+    output::is_read(&text)
+}
+
+impl Watched<'_> {
+    /// What is new since the last look.
+    async fn look(&mut self) -> Result<Vec<Section>> {
+        let mut sections = Vec::new();
+        if let Some(group) = &mut self.group {
+            sections.push(Section { title: "reconciler".to_owned(), lines: group.read(self.aws).await? });
+        }
+        let instances = self.instances().await?;
+        let aws = self.aws;
+        let consoles: Vec<(String, String, String)> = futures::stream::iter(instances)
+            .map(|(id, title)| async move { console::fetch(aws, &id).await.map(|text| (id, title, text)) })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        for (id, title, text) in consoles {
+            let console = self.consoles.entry(id).or_default();
+            sections.push(Section { title, lines: console.fresh(&text, self.since, self.options.follow) });
+        }
+        Ok(sections)
+    }
+
+    /// Ids and titles of the instances whose consoles are wanted, load balancers first.
+    async fn instances(&self) -> Result<Vec<(String, String)>> {
+        if self.options.of == Some(LogsOf::Reconciler) {
+            return Ok(Vec::new());
+        }
+        let wanted = |instance: &Instance| {
+            let role = instance::tag(instance, TAG_ROLE);
+            match self.options.of {
+                Some(LogsOf::Worker) => role == Some(ROLE_WORKER),
+                Some(LogsOf::Lb) => role == Some(ROLE_LB),
+                Some(LogsOf::Reconciler) => false,
+                None => true,
+            }
+        };
+        let seen = match &self.options.instance {
+            None => instance::list(self.aws, &instance::NOT_GONE).await?,
+            Some(id) => {
+                let states = [&instance::NOT_GONE[..], &[InstanceStateName::Terminated]].concat();
+                let mut all = instance::list(self.aws, &states).await?;
+                all.retain(|instance| instance.instance_id() == Some(id));
+                if !all.iter().any(wanted) {
+                    let what = format!("{id} is no such instance of stack {}", self.aws.names.stack);
+                    return Err(DeployError::new(Exit::Failed, what).mend(
+                        "`make status` lists those that are there; EC2 forgets a terminated one after about an hour.",
+                    ));
+                }
+                all
+            }
+        };
+        let mut wanted: Vec<(&str, String, String)> = seen
+            .iter()
+            .filter(|instance| wanted(instance))
+            .filter_map(|instance| {
+                let id = instance.instance_id()?;
+                let role = instance::tag(instance, TAG_ROLE).unwrap_or("instance");
+                let zone = instance.placement().and_then(|placement| placement.availability_zone());
+                let title = format!("{role} {id} ({})", zone.unwrap_or("no zone"));
+                Some((role, id.to_owned(), title))
+            })
+            .collect();
+        wanted.sort();
+        Ok(wanted.into_iter().map(|(_, id, title)| (id, title)).collect())
+    }
+}

@@ -1,0 +1,151 @@
+//! The console of an instance: the end of what it has said since its boot.
+
+use aws_sdk_ec2::operation::get_console_output::GetConsoleOutputOutput;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::aws::Aws;
+use crate::error::{Result, Step as _, found};
+
+/// How far a console has been printed.
+#[derive(Default)]
+pub(super) struct Console {
+    seen: String,
+}
+
+/// What the console shows now; an instance that EC2 has forgotten shows nothing.
+pub(super) async fn fetch(aws: &Aws, id: &str) -> Result<String> {
+    let ask = async |latest: bool| {
+        let ask = aws.ec2.get_console_output().instance_id(id);
+        let ask = if latest { ask.latest(true) } else { ask };
+        ask.send().await.step(|| format!("read the console of {id}"))
+    };
+    let got = match ask(true).await {
+        // Only Nitro instances show what they have said this second.
+        Err(error) if error.message().contains("UnsupportedOperation") => ask(false).await,
+        other => other,
+    };
+    Ok(found(got)?.as_ref().map(decoded).unwrap_or_default())
+}
+
+fn decoded(got: &GetConsoleOutputOutput) -> String {
+    let bytes: Vec<u8> =
+        got.output().unwrap_or_default().bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+    cleaned(&String::from_utf8_lossy(&STANDARD.decode(bytes).unwrap_or_default()))
+}
+
+/// Without what would move the cursor or colour the reader's terminal: boots draw with both.
+fn cleaned(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\n' | '\t' => clean.push(c),
+            '\u{1b}' if chars.next_if_eq(&'[').is_some() => {
+                // Parameters, then one final letter or sign.
+                while chars.next_if(|c| !('\u{40}'..='\u{7e}').contains(c)).is_some() {}
+                chars.next();
+            }
+            c if c.is_control() => {}
+            c => clean.push(c),
+        }
+    }
+    clean
+}
+
+impl Console {
+    /// The lines that were not there at the last look. While it is followed, a line that is not whole yet
+    /// waits for its end.
+    pub(super) fn fresh(&mut self, now: &str, since: Option<Timestamp>, is_followed: bool) -> Vec<String> {
+        let whole = if is_followed { &now[..now.rfind('\n').map_or(0, |end| end + 1)] } else { now };
+        let lines = young(beyond(&self.seen, whole), since).into_iter().map(str::to_owned).collect();
+        self.seen = whole.to_owned();
+        lines
+    }
+}
+
+/// What `now` shows beyond `before`; both are the end of one log, whose beginning falls away. The first
+/// line of `now` may be cut.
+fn beyond<'a>(before: &str, now: &'a str) -> &'a str {
+    let line_starts = |text: &str| {
+        let inner: Vec<usize> = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+        std::iter::once(0).chain(inner).filter(|at| *at < text.len()).collect::<Vec<_>>()
+    };
+    let second_line = now.find('\n').map_or(now.len(), |end| end + 1);
+    // The longest overlap is tried first, so that lines that repeat are neither lost nor shown twice.
+    for start in line_starts(before) {
+        let common = &before[start..];
+        for from in [0, second_line] {
+            if let Some(rest) = now[from..].strip_prefix(common) {
+                return rest;
+            }
+        }
+    }
+    now
+}
+
+/// Lines from `since` on. What a line says of its time holds for those after it that say nothing.
+fn young(text: &str, since: Option<Timestamp>) -> Vec<&str> {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let Some(since) = since else { return lines.collect() };
+    let mut is_young = false;
+    lines
+        .filter(|line| {
+            is_young = time_of(line).map_or(is_young, |at| at >= since);
+            is_young
+        })
+        .collect()
+}
+
+/// Our programs write one JSON object a line, with its time; systemd puts its own words before it.
+fn time_of(line: &str) -> Option<Timestamp> {
+    let object: Value = serde_json::from_str(&line[line.find('{')?..]).ok()?;
+    object["timestamp"].as_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_new_is_shown_whether_the_beginning_falls_away_or_not() {
+        for (before, now, new) in [
+            ("", "a\nb\n", "a\nb\n"),
+            ("a\nb\n", "a\nb\n", ""),
+            ("a\nb\n", "a\nb\nc\n", "c\n"),
+            ("a\nb\nc\n", "b\nc\nd\n", "d\n"),
+            ("aaa\nb\nc\n", "aa\nb\nc\nd\n", "d\n"),
+            ("a\nb\n", "x\ny\n", "x\ny\n"),
+            ("b\nb\n", "b\nb\nb\n", "b\n"),
+            ("a\n", "", ""),
+        ] {
+            assert_eq!(beyond(before, now), new, "{before:?} then {now:?}");
+        }
+    }
+
+    #[test]
+    fn half_a_line_waits_for_its_end_only_while_there_is_a_next_look() {
+        let mut console = Console::default();
+        assert_eq!(console.fresh("one\ntw", None, true), ["one"]);
+        assert_eq!(console.fresh("one\ntwo\n", None, true), ["two"]);
+        assert_eq!(Console::default().fresh("one\ntw", None, false), ["one", "tw"]);
+    }
+
+    #[test]
+    fn what_is_older_is_left_out_by_the_times_that_lines_say() {
+        let line = |at: &str| format!("[  12.3] ec2-worker[7]: {{\"timestamp\":\"{at}\",\"message\":\"m\"}}");
+        let (old, new) = (line("2026-01-01T10:00:00Z"), line("2026-01-01T12:00:00.5Z"));
+        let text = format!("boot\n{old}\nno time\n{new}\n\nno time either\n");
+        let since = "2026-01-01T11:00:00Z".parse().expect("a time");
+        assert_eq!(young(&text, Some(since)), [new.as_str(), "no time either"]);
+        assert_eq!(young(&text, None).len(), 5);
+    }
+
+    #[test]
+    fn nothing_in_a_console_reaches_the_terminal_as_a_command() {
+        assert_eq!(cleaned("\u{1b}[0;32m  OK  \u{1b}[0m\r\nok\u{7}\u{1b}]0;t\n\té"), "  OK  \nok]0;t\n\té");
+        assert_eq!(cleaned("\u{1b}["), "");
+    }
+}

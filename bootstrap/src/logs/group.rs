@@ -1,0 +1,113 @@
+//! The log group of the reconciler's function.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_cloudwatchlogs::types::FilteredLogEvent;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::aws::Aws;
+use crate::error::{Result, Step as _, found};
+
+/// CloudWatch takes events in some seconds late, and in any order.
+const LATE: SignedDuration = SignedDuration::from_secs(60);
+/// A page is a megabyte or 10,000 events at most, and may be empty. The reconciler writes about 30
+/// events a minute, so these are more than its 14 days.
+const MOST_PAGES: usize = 200;
+/// What is kept of one look, newest first to stay: a few megabytes.
+const MOST_LINES: usize = 20_000;
+
+/// How far the log has been printed.
+pub(super) struct Group {
+    from: Timestamp,
+    seen: BTreeSet<(i64, String)>,
+    /// Events of one millisecond stay in the order in which they came.
+    number: u64,
+}
+
+impl Group {
+    pub(super) fn since(from: Timestamp) -> Self {
+        Self { from, seen: BTreeSet::new(), number: 0 }
+    }
+
+    /// The lines that were not there at the last look, oldest first. A group that is not there yet has
+    /// none.
+    pub(super) async fn read(&mut self, aws: &Aws) -> Result<Vec<String>> {
+        let group = aws.names.stack.log_group();
+        let mut pages = aws
+            .logs
+            .filter_log_events()
+            .log_group_name(&group)
+            .start_time(self.from.as_millisecond())
+            .into_paginator()
+            .send();
+        let mut events = Vec::new();
+        for _ in 0..MOST_PAGES {
+            let Some(page) = pages.next().await else { break };
+            let Some(page) = found(page.step(|| format!("read the log {group}")))? else { break };
+            events.extend(self.fresh(page.events()));
+            // The oldest go first.
+            events.sort();
+            events.drain(..events.len().saturating_sub(MOST_LINES));
+        }
+        Ok(events.into_iter().map(|(_, _, line)| line).collect())
+    }
+
+    /// Time, number and text of events not seen before.
+    fn fresh(&mut self, events: &[FilteredLogEvent]) -> Vec<(i64, u64, String)> {
+        let mut fresh = Vec::new();
+        for event in events {
+            let at = event.timestamp().unwrap_or_default();
+            let text = event.message().unwrap_or_default().trim_end();
+            let id = event
+                .event_id()
+                .map_or_else(|| format!("{text} {}", event.log_stream_name().unwrap_or("")), str::to_owned);
+            if self.seen.insert((at, id)) && !text.is_empty() {
+                self.number += 1;
+                fresh.push((at, self.number, text.to_owned()));
+            }
+        }
+        if let Some((newest, _)) = self.seen.last() {
+            let newest = Timestamp::from_millisecond(*newest).unwrap_or(self.from);
+            self.from = self.from.max(newest - LATE);
+            let from = self.from.as_millisecond();
+            self.seen.retain(|(at, _)| *at >= from);
+        }
+        fresh
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: &str, at: i64) -> FilteredLogEvent {
+        FilteredLogEvent::builder().event_id(id).timestamp(at).message(format!("{id}\n")).build()
+    }
+
+    fn texts(group: &mut Group, events: &[FilteredLogEvent]) -> Vec<String> {
+        group.fresh(events).into_iter().map(|(_, _, text)| text).collect()
+    }
+
+    #[test]
+    fn each_event_is_shown_once_and_late_ones_too() {
+        let mut group = Group::since(Timestamp::UNIX_EPOCH);
+        assert_eq!(texts(&mut group, &[event("a", 100_000), event("b", 101_000)]), ["a", "b"]);
+        assert_eq!(
+            texts(&mut group, &[event("a", 100_000), event("late", 100_500), event("b", 101_000)]),
+            ["late"]
+        );
+        assert!(
+            texts(&mut group, &[event("a", 100_000), event("late", 100_500), event("b", 101_000)]).is_empty()
+        );
+    }
+
+    #[test]
+    fn what_is_remembered_and_asked_for_does_not_grow() {
+        let mut group = Group::since(Timestamp::UNIX_EPOCH);
+        for number in 0..1000 {
+            group.fresh(&[event(&number.to_string(), number * 1000)]);
+        }
+        assert_eq!(group.from.as_second(), 939);
+        assert_eq!(group.seen.len(), 61);
+    }
+}

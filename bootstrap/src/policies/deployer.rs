@@ -1,0 +1,340 @@
+//! What whoever runs `bootstrap` needs for one stack, as a managed policy of IAM; `iam-policy` prints it.
+//!
+//! | statements | cover |
+//! |---|---|
+//! | `Look` | calls that know no resources: everything is found by tag and name |
+//! | `Buckets`, `Objects` | the stack's two buckets, by name |
+//! | `Roles`, `Profiles`, `HandTo…`, `SpotRole` | the stack's three roles and two profiles, by name |
+//! | `Function`, `Schedule`, `Log` | the reconciler, by name |
+//! | `MakeTagged`, `TagNew` | what is made carries the stack's tag from its first moment |
+//! | `UseOwn` | what carries the tag may be built upon, changed and removed, and nothing else |
+//! | `InterfaceAndImage` | what takes part in a launch and cannot carry the tag |
+//!
+//! `sts:GetCallerIdentity` needs no permission. EC2 judges a call once for each resource it touches,
+//! with the keys that this kind of resource has: a new one has the tags of the request, one that exists
+//! its own. That is why most ways of making something are in two statements.
+//!
+//! Not allowed on purpose: `iam:DeleteRolePermissionsBoundary` and `iam:UpdateAssumeRolePolicy` (whoever
+//! set a boundary wants to keep it, and nobody else is to assume the roles), `ec2:DescribeInstanceAttribute`
+//! and tags on what exists already (the tag is what opens everything else).
+
+use fleet::stack::TAG_STACK;
+use serde_json::{Map, Value, json};
+
+use super::bucket_arn;
+use crate::names::Names;
+
+/// IAM's limit for one managed policy; it does not count white space.
+pub const MAX_CHARS: usize = 6144;
+
+/// Calls that every command makes to find what there is, and `doctor` to judge the account.
+const LOOK: [&str; 19] = [
+    "ec2:DescribeAccountAttributes",
+    "ec2:DescribeAddresses",
+    "ec2:DescribeAvailabilityZones",
+    "ec2:DescribeEgressOnlyInternetGateways",
+    "ec2:DescribeImages",
+    "ec2:DescribeInstanceType*",
+    "ec2:DescribeInstances",
+    "ec2:DescribeInternetGateways",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeRouteTables",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVpc*",
+    // Lambda asks this in our name when a function gets into a VPC.
+    "ec2:GetSecurityGroupsForVpc",
+    // For roles that `cargo lambda` left behind.
+    "iam:ListRoles",
+    "lambda:GetAccountSettings",
+    "logs:DescribeLogGroups",
+    // An interface endpoint brings a private zone of names with it, which EC2 associates in our name.
+    "route53:AssociateVPCWithHostedZone",
+    "servicequotas:GetServiceQuota",
+];
+
+pub fn deployer(names: &Names) -> Value {
+    let Names { account, region, partition, stack } = names;
+    let buckets = [names.data_bucket(), names.control_bucket()].map(|bucket| bucket_arn(names, &bucket));
+    let ec2 = |what: &str| format!("arn:{partition}:ec2:{region}:{account}:{what}/*");
+    let [worker, lb, reconciler] =
+        ["worker", "lb", "reconciler"].map(|what| names.role_arn(&stack.resource(what)));
+    let profile =
+        |what: &str| format!("arn:{partition}:iam::{account}:instance-profile/{}", stack.resource(what));
+    let group = format!("arn:{partition}:logs:{region}:{account}:log-group:{}", stack.log_group());
+    let equals = |key: String, value: Value| json!({"StringEquals": Map::from_iter([(key, value)])});
+    let with_tag = || equals(format!("aws:RequestTag/{TAG_STACK}"), json!(stack));
+    let of_stack = || equals(format!("aws:ResourceTag/{TAG_STACK}"), json!(stack));
+    let passed_to = |service: &str| equals("iam:PassedToService".to_owned(), json!(service));
+    let statements = [
+        allow("Look", &LOOK, json!("*")),
+        allow(
+            "Buckets",
+            &[
+                "s3:CreateBucket",
+                "s3:DeleteBucket",
+                "s3:GetBucketTagging",
+                "s3:GetLifecycleConfiguration",
+                "s3:ListBucket",
+                "s3:ListBucketVersions",
+                "s3:PutBucketOwnershipControls",
+                "s3:PutBucketPolicy",
+                "s3:PutBucketPublicAccessBlock",
+                "s3:PutBucketTagging",
+                "s3:PutBucketVersioning",
+                "s3:PutEncryptionConfiguration",
+                "s3:PutLifecycleConfiguration",
+            ],
+            json!(buckets),
+        ),
+        allow(
+            "Objects",
+            &["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"],
+            json!(buckets.each_ref().map(|bucket| format!("{bucket}/*"))),
+        ),
+        allow(
+            "Roles",
+            &[
+                "iam:CreateRole",
+                "iam:DeleteRole",
+                "iam:DeleteRolePolicy",
+                "iam:GetRole",
+                "iam:GetRolePolicy",
+                "iam:ListRolePolicies",
+                "iam:PutRolePermissionsBoundary",
+                "iam:PutRolePolicy",
+                "iam:TagRole",
+            ],
+            json!([worker, lb, reconciler]),
+        ),
+        allow(
+            "Profiles",
+            &[
+                "iam:AddRoleToInstanceProfile",
+                "iam:CreateInstanceProfile",
+                "iam:DeleteInstanceProfile",
+                "iam:GetInstanceProfile",
+                "iam:RemoveRoleFromInstanceProfile",
+                "iam:TagInstanceProfile",
+            ],
+            json!([profile("worker"), profile("lb")]),
+        ),
+        allow("HandToInstances", &["iam:PassRole"], json!([worker, lb])).when(passed_to("ec2.amazonaws.com")),
+        allow("HandToFunction", &["iam:PassRole"], json!(reconciler)).when(passed_to("lambda.amazonaws.com")),
+        // Once in an account, the first time that it uses spot instances.
+        allow(
+            "SpotRole",
+            &["iam:CreateServiceLinkedRole"],
+            json!(names.role_arn("aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot")),
+        ),
+        // `cargo lambda deploy` publishes a version each time, and the older ones are deleted.
+        allow(
+            "Function",
+            &[
+                "lambda:AddPermission",
+                "lambda:CreateFunction",
+                "lambda:DeleteFunction",
+                "lambda:GetFunction",
+                "lambda:GetFunctionConfiguration",
+                "lambda:GetFunctionEventInvokeConfig",
+                "lambda:GetPolicy",
+                "lambda:InvokeFunction",
+                "lambda:ListTags",
+                "lambda:ListVersionsByFunction",
+                "lambda:PublishVersion",
+                "lambda:PutFunctionEventInvokeConfig",
+                "lambda:TagResource",
+                "lambda:UpdateFunctionCode",
+                "lambda:UpdateFunctionConfiguration",
+            ],
+            // Of a version, its own name.
+            json!([names.function_arn(), format!("{}:*", names.function_arn())]),
+        ),
+        allow(
+            "Schedule",
+            &[
+                "events:DeleteRule",
+                "events:DescribeRule",
+                "events:ListTargetsByRule",
+                "events:PutRule",
+                "events:PutTargets",
+                "events:RemoveTargets",
+                "events:TagResource",
+            ],
+            json!(names.rule_arn()),
+        ),
+        // Tagging knows the group without the asterisk, everything else with it.
+        allow(
+            "Log",
+            &[
+                "logs:CreateLogGroup",
+                "logs:DeleteLogGroup",
+                "logs:FilterLogEvents",
+                "logs:PutRetentionPolicy",
+                "logs:TagResource",
+            ],
+            json!([group, format!("{group}:*")]),
+        ),
+        allow(
+            "MakeTagged",
+            &[
+                "ec2:AllocateAddress",
+                "ec2:CreateEgressOnlyInternetGateway",
+                "ec2:CreateInternetGateway",
+                "ec2:CreateRouteTable",
+                "ec2:CreateSecurityGroup",
+                "ec2:CreateSubnet",
+                "ec2:CreateVpc",
+                "ec2:CreateVpcEndpoint",
+                "ec2:RunInstances",
+            ],
+            json!(ec2("*")),
+        )
+        .when(with_tag()),
+        allow("TagNew", &["ec2:CreateTags"], json!(ec2("*")))
+            .when(json!({"Null": {"ec2:CreateAction": "false"}})),
+        allow(
+            "UseOwn",
+            &[
+                "ec2:AssociateAddress",
+                "ec2:AssociateRouteTable",
+                "ec2:AttachInternetGateway",
+                "ec2:AuthorizeSecurityGroupIngress",
+                "ec2:CreateEgressOnlyInternetGateway",
+                "ec2:CreateRoute",
+                "ec2:CreateRouteTable",
+                "ec2:CreateSecurityGroup",
+                "ec2:CreateSubnet",
+                "ec2:CreateVpcEndpoint",
+                "ec2:DeleteEgressOnlyInternetGateway",
+                "ec2:DeleteInternetGateway",
+                "ec2:DeleteRouteTable",
+                "ec2:DeleteSecurityGroup",
+                "ec2:DeleteSubnet",
+                "ec2:DeleteVpc",
+                "ec2:DeleteVpcEndpoints",
+                "ec2:DetachInternetGateway",
+                "ec2:DisassociateAddress",
+                "ec2:DisassociateRouteTable",
+                "ec2:GetConsoleOutput",
+                "ec2:ModifyVpcAttribute",
+                "ec2:ReleaseAddress",
+                "ec2:RevokeSecurityGroupIngress",
+                "ec2:RunInstances",
+                "ec2:TerminateInstances",
+            ],
+            json!(ec2("*")),
+        )
+        .when(of_stack()),
+        // The interface of an instance carries no tag: launches give it to instances and volumes only.
+        // Which instance gets an address, and which address, the statement before has checked.
+        allow(
+            "InterfaceAndImage",
+            &["ec2:AssociateAddress", "ec2:DisassociateAddress", "ec2:RunInstances"],
+            json!([ec2("network-interface"), format!("arn:{partition}:ec2:{region}::image/*")]),
+        ),
+    ];
+    super::policy(&statements.map(|statement| statement.0))
+}
+
+struct Statement(Value);
+
+impl Statement {
+    fn when(mut self, condition: Value) -> Self {
+        self.0["Condition"] = condition;
+        self
+    }
+}
+
+fn allow(sid: &str, actions: &[&str], resource: Value) -> Statement {
+    Statement(json!({"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resource}))
+}
+
+/// As IAM counts. No name of ours has white space in it.
+pub fn chars(policy: &Value) -> usize {
+    policy.to_string().chars().filter(|c| !c.is_whitespace()).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn names(stack: &str, region: &str, partition: &str) -> Names {
+        Names {
+            stack: stack.parse().expect("valid"),
+            account: "123456789012".to_owned(),
+            region: region.to_owned(),
+            partition: partition.to_owned(),
+        }
+    }
+
+    fn statements(policy: &Value) -> &Vec<Value> {
+        policy["Statement"].as_array().expect("statements")
+    }
+
+    fn texts(value: &Value) -> Vec<&str> {
+        match value {
+            Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+            one => one.as_str().into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn with_the_longest_names_it_fits_a_managed_policy() {
+        for (region, partition) in [("us-gov-west-1", "aws-us-gov"), ("ap-southeast-1", "aws")] {
+            let policy = deployer(&names("abcdefghijklmnopqrst", region, partition));
+            let chars = chars(&policy);
+            assert!(chars <= MAX_CHARS, "{chars} in {region}");
+        }
+    }
+
+    #[test]
+    fn each_statement_has_a_name_of_its_own_that_iam_takes() {
+        let policy = deployer(&names("a", "eu-west-1", "aws"));
+        let sids: BTreeSet<&str> = statements(&policy).iter().filter_map(|s| s["Sid"].as_str()).collect();
+        assert_eq!(sids.len(), statements(&policy).len());
+        assert!(sids.iter().all(|sid| sid.bytes().all(|b| b.is_ascii_alphanumeric())), "{sids:?}");
+    }
+
+    #[test]
+    fn only_looking_is_allowed_by_patterns_and_on_everything() {
+        let policy = deployer(&names("a", "eu-west-1", "aws"));
+        for statement in statements(&policy) {
+            for action in texts(&statement["Action"]) {
+                let looks =
+                    ["Describe", "Get", "List"].iter().any(|verb| action.contains(&format!(":{verb}")));
+                let in_our_name = action == "route53:AssociateVPCWithHostedZone";
+                let on_all = texts(&statement["Resource"]).contains(&"*");
+                assert!(!on_all || looks || in_our_name, "{action} on everything");
+                assert!(!action.contains('*') || looks, "{action}");
+            }
+        }
+    }
+
+    /// What is bounded neither by a name nor by a tag of the stack.
+    #[test]
+    fn everything_else_is_bound_to_the_stack() {
+        let policy = deployer(&names("team-a", "eu-west-1", "aws"));
+        let unbound: Vec<&str> = statements(&policy)
+            .iter()
+            .filter(|s| {
+                let named = texts(&s["Resource"]).iter().all(|arn| arn.contains("vigia-team-a-"));
+                let tagged = s["Condition"].to_string().contains("vigia:stack\":\"team-a\"");
+                !named && !tagged
+            })
+            .filter_map(|s| s["Sid"].as_str())
+            .collect();
+        assert_eq!(unbound, ["Look", "SpotRole", "TagNew", "InterfaceAndImage"]);
+    }
+
+    #[test]
+    fn tags_are_given_only_to_what_is_being_made() {
+        let policy = deployer(&names("a", "eu-west-1", "aws"));
+        let tagging: Vec<&Value> =
+            statements(&policy).iter().filter(|s| texts(&s["Action"]).contains(&"ec2:CreateTags")).collect();
+        assert_eq!(tagging.len(), 1);
+        assert_eq!(tagging[0]["Condition"]["Null"]["ec2:CreateAction"], "false");
+    }
+}

@@ -1,0 +1,420 @@
+//! What is not as it was deployed, each in one sentence with its mend.
+//!
+//! | looked at | differs if |
+//! |---|---|
+//! | instances of the stack | of another release; unknown to the reconciler; remembered, but not there |
+//! | the schedule | missing, disabled, of another period, or without its target |
+//! | the function | missing, not active, or with another program than the deployment left |
+//! | the address | missing, or nobody has it |
+//! | security groups | a rule that no deployment makes, or one that is missing |
+//!
+//! What cannot be looked at is said instead: a permission that is missing hides nothing.
+
+use std::collections::BTreeSet;
+
+use fleet::memory::Memory;
+use fleet::release::Release;
+use fleet::stack::{ROLE_LB, ROLE_WORKER};
+use fleet::{LB_ADMIN_PORT, PUBLIC_PORT, TLS_PORT, WORKER_PORT};
+use jiff::{SignedDuration, Timestamp};
+
+use super::seen::{FunctionSeen, InstanceSeen, Port, RuleSeen, ScheduleSeen, Seen, Source};
+
+/// The reconciler takes in what it did not launch at a tick or two.
+const YOUNG: SignedDuration = SignedDuration::from_secs(90);
+/// How many ids a sentence names.
+const SHOWN: usize = 5;
+
+/// Everything that drift is judged from.
+pub(super) struct Facts<'a> {
+    pub seen: &'a Seen,
+    pub release: &'a Release,
+    pub memory: &'a Memory,
+    /// Whether the stack speaks TLS.
+    pub has_tls: bool,
+    pub now: Timestamp,
+}
+
+pub(super) fn drift(facts: &Facts<'_>) -> Vec<String> {
+    let mut drift = Vec::new();
+    let Seen { instances, schedule, function, address, rules } = facts.seen;
+    match instances {
+        Ok(instances) => drift.extend(of_instances(facts, instances)),
+        Err(why) => drift.push(format!("The instances are not known: {why}.")),
+    }
+    match address {
+        Ok(Some(address)) if address.holder.is_none() => {
+            drift.push(format!(
+                "The address {} belongs to no instance. The reconciler gives it to a load balancer.",
+                address.ip
+            ));
+        }
+        Ok(Some(_)) => {}
+        Ok(None) => drift.push("The stack has no address. `make deploy` allocates one.".to_owned()),
+        Err(why) => drift.push(format!("The address is not known: {why}.")),
+    }
+    match schedule {
+        Ok(ScheduleSeen::Right) => {}
+        Ok(other) => {
+            drift.push(format!("{} Nothing heals or scales until `make deploy`.", of_schedule(other)))
+        }
+        Err(why) => drift.push(format!("The schedule is not known: {why}.")),
+    }
+    match function {
+        Ok(FunctionSeen::Right) => {}
+        Ok(other) => drift.push(of_function(other)),
+        Err(why) => drift.push(format!("The reconciler's function is not known: {why}.")),
+    }
+    match rules {
+        Ok(rules) => drift.extend(of_rules(rules, facts.has_tls)),
+        Err(why) => drift.push(format!("The security groups are not known: {why}.")),
+    }
+    drift
+}
+
+fn of_instances(facts: &Facts<'_>, instances: &[InstanceSeen]) -> Vec<String> {
+    let Facts { release, memory, .. } = facts;
+    let mut drift = Vec::new();
+    let ids = |wanted: &dyn Fn(&InstanceSeen) -> bool| {
+        instances
+            .iter()
+            .filter(|one| one.is_live && wanted(one))
+            .map(|one| one.id.clone())
+            .collect::<Vec<_>>()
+    };
+    let is_settled =
+        |one: &InstanceSeen| one.launched.is_none_or(|launched| facts.now.duration_since(launched) > YOUNG);
+    let is_worker = |one: &InstanceSeen| one.role == ROLE_WORKER;
+    let is_lb = |one: &InstanceSeen| one.role == ROLE_LB;
+
+    let leaving = |one: &InstanceSeen| memory.leaving.keys().any(|id| id.as_str() == one.id);
+    let slots = memory.slots.values().filter_map(|slot| slot.worker.as_ref());
+    let in_slots: BTreeSet<&str> = slots.map(|id| id.as_str()).collect();
+    let older = ids(&|one| is_worker(one) && one.release.as_deref() != Some(&release.id) && !leaving(one));
+    if !older.is_empty() {
+        drift.push(format!(
+            "{} not of the release {}: {}. The reconciler replaces such workers; `Held back` and the events say how far it is.",
+            counted(older.len(), "worker is", "workers are"),
+            release.id,
+            list(&older)
+        ));
+    }
+    let unknown =
+        ids(&|one| is_worker(one) && !leaving(one) && !in_slots.contains(one.id.as_str()) && is_settled(one));
+    if !unknown.is_empty() {
+        drift.push(format!(
+            "{} unknown to the reconciler: {}. It terminates those that belong to no slot after two minutes.",
+            counted(unknown.len(), "worker is", "workers are"),
+            list(&unknown)
+        ));
+    }
+    let live: BTreeSet<&str> =
+        instances.iter().filter(|one| one.is_live).map(|one| one.id.as_str()).collect();
+    let missing: Vec<String> =
+        in_slots.iter().filter(|id| !live.contains(*id)).map(|id| (*id).to_owned()).collect();
+    if !missing.is_empty() {
+        drift.push(format!(
+            "EC2 does not show {}, which the reconciler remembers: {}. It replaces what stays away.",
+            counted(missing.len(), "worker", "workers"),
+            list(&missing)
+        ));
+    }
+    let balancer = &memory.balancer;
+    let successor = balancer.successor.as_ref().and_then(|slot| slot.worker.as_ref());
+    let expected: BTreeSet<&str> = [balancer.holder.as_ref().map(|holder| &holder.id), successor]
+        .into_iter()
+        .flatten()
+        .chain(&balancer.former)
+        .map(|id| id.as_str())
+        .chain(facts.seen.holder())
+        .collect();
+    let stray = ids(&|one| is_lb(one) && !expected.contains(one.id.as_str()) && is_settled(one));
+    if !stray.is_empty() {
+        drift.push(format!(
+            "{} without the address: {}. The reconciler terminates such after ten minutes.",
+            counted(stray.len(), "load balancer is", "load balancers are"),
+            list(&stray)
+        ));
+    }
+    let wanted = release.balancer.as_ref().map(|balancer| balancer.id.as_str());
+    let holders = ids(&|one| facts.seen.holder() == Some(&one.id) && one.release.as_deref() != wanted);
+    if let Some(holder) = holders.first() {
+        drift.push(format!("The load balancer {holder} is not of the release. `make deploy` replaces it."));
+    }
+    let nameless = ids(&|one| !is_worker(one) && !is_lb(one));
+    if !nameless.is_empty() {
+        drift.push(format!(
+            "{} of the stack by its tag, but neither a worker nor a load balancer: {}. Nobody but `make destroy` terminates such.",
+            counted(nameless.len(), "instance is", "instances are"),
+            list(&nameless)
+        ));
+    }
+    drift
+}
+
+fn of_schedule(seen: &ScheduleSeen) -> String {
+    match seen {
+        ScheduleSeen::Right => String::new(),
+        ScheduleSeen::Missing => "The schedule that starts the reconciler is missing.".to_owned(),
+        ScheduleSeen::Disabled => "The schedule that starts the reconciler is disabled.".to_owned(),
+        ScheduleSeen::Every(other) => {
+            format!("The reconciler is started by `{other}` instead of every minute.")
+        }
+        ScheduleSeen::WithoutTarget => "The schedule does not start the reconciler.".to_owned(),
+    }
+}
+
+fn of_function(seen: &FunctionSeen) -> String {
+    match seen {
+        FunctionSeen::Right => String::new(),
+        FunctionSeen::Missing => {
+            "The reconciler's function is missing. Nothing heals or scales until `make deploy`.".to_owned()
+        }
+        FunctionSeen::NotActive(state) => {
+            format!("The reconciler's function is {state}. Lambda wakes an inactive one at its next start.")
+        }
+        FunctionSeen::OtherProgram => {
+            "The reconciler's function runs another program than the last deployment left. `make deploy` uploads it again."
+                .to_owned()
+        }
+    }
+}
+
+/// Whether a deployment makes such a rule. The public ports may be open to any block: that is the
+/// operator's choice.
+fn is_expected(rule: &RuleSeen, has_tls: bool) -> bool {
+    let is = |port: u16| rule.port == Port::Tcp(port);
+    match (rule.group.as_str(), &rule.from) {
+        ("lb", Source::Block(_)) => is(PUBLIC_PORT) || (has_tls && is(TLS_PORT)),
+        ("lb", Source::Group(from)) => is(LB_ADMIN_PORT) && from == "reconciler",
+        ("worker", Source::Group(from)) => is(WORKER_PORT) && (from == "lb" || from == "reconciler"),
+        ("worker" | "reconciler", _) => false,
+        // Groups that a deployment makes beside these are not judged here.
+        _ => true,
+    }
+}
+
+fn of_rules(rules: &[RuleSeen], has_tls: bool) -> Vec<String> {
+    let mut drift: Vec<String> = rules
+        .iter()
+        .filter(|rule| !is_expected(rule, has_tls))
+        .map(|rule| {
+            format!(
+                "The security group of the {} lets {} in on {}, which no deployment does. Remove the rule, unless you made it.",
+                rule.group, rule.from, rule.port
+            )
+        })
+        .collect();
+    let has = |group: &str, port: u16, from: Option<&str>| {
+        rules.iter().any(|rule| {
+            let fits = match (&rule.from, from) {
+                (Source::Block(_), None) => true,
+                (Source::Group(seen), Some(wanted)) => seen == wanted,
+                _ => false,
+            };
+            rule.group == group && rule.port == Port::Tcp(port) && fits
+        })
+    };
+    let mut wanted = vec![
+        ("lb", PUBLIC_PORT, None),
+        ("lb", LB_ADMIN_PORT, Some("reconciler")),
+        ("worker", WORKER_PORT, Some("lb")),
+        ("worker", WORKER_PORT, Some("reconciler")),
+    ];
+    if has_tls {
+        wanted.push(("lb", TLS_PORT, None));
+    }
+    for (group, port, from) in wanted.into_iter().filter(|(group, port, from)| !has(group, *port, *from)) {
+        let from = from.map_or("anybody".to_owned(), |from| format!("the {from}"));
+        drift.push(format!(
+            "The security group of the {group} does not let {from} in on port {port}. `make deploy` opens it."
+        ));
+    }
+    drift
+}
+
+fn counted(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+fn list(ids: &[String]) -> String {
+    let rest = ids.len().saturating_sub(SHOWN);
+    let shown = ids[..ids.len() - rest].join(", ");
+    if rest == 0 { shown } else { format!("{shown} and {rest} more") }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet::release::{BalancerSpec, InstanceSpec};
+    use fleet::{Profile, WorkerId};
+
+    use super::super::seen::AddressSeen;
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-01-01T12:00:00Z".parse().expect("a time")
+    }
+
+    fn release() -> Release {
+        let spec = InstanceSpec {
+            ami: "ami-1".to_owned(),
+            instance_type: "t4g.micro".to_owned(),
+            subnets: Vec::new(),
+            security_group: "sg-1".to_owned(),
+            instance_profile: "p".to_owned(),
+            user_data: String::new(),
+        };
+        let stack = "a".parse().expect("valid");
+        let mut release = Release::new(stack, Profile::Secure, "1".to_owned(), spec.clone());
+        release.balancer = Some(BalancerSpec::new("eipalloc-1".to_owned(), spec));
+        release
+    }
+
+    fn instance(id: &str, role: &str, release: &str) -> InstanceSeen {
+        InstanceSeen {
+            id: id.to_owned(),
+            role: role.to_owned(),
+            release: Some(release.to_owned()),
+            launched: "2026-01-01T10:00:00Z".parse().ok(),
+            is_live: true,
+        }
+    }
+
+    fn rule(group: &str, port: u16, from: Source) -> RuleSeen {
+        RuleSeen { group: group.to_owned(), port: Port::Tcp(port), from }
+    }
+
+    fn from(group: &str) -> Source {
+        Source::Group(group.to_owned())
+    }
+
+    /// A stack as `deploy` leaves it, with one worker.
+    fn seen() -> Seen {
+        let release = release();
+        let balancer = release.balancer.as_ref().expect("set").id.clone();
+        Seen {
+            instances: Ok(vec![
+                instance("i-1", ROLE_WORKER, &release.id),
+                instance("i-1b", ROLE_LB, &balancer),
+            ]),
+            schedule: Ok(ScheduleSeen::Right),
+            function: Ok(FunctionSeen::Right),
+            address: Ok(Some(AddressSeen { ip: "192.0.2.1".to_owned(), holder: Some("i-1b".to_owned()) })),
+            rules: Ok(vec![
+                rule("lb", 5000, Source::Block("0.0.0.0/0".to_owned())),
+                rule("lb", 9000, from("reconciler")),
+                rule("worker", 8080, from("lb")),
+                rule("worker", 8080, from("reconciler")),
+            ]),
+        }
+    }
+
+    fn memory() -> Memory {
+        let text = r#"{"slots":{"0":{"attempt":1,"release":"r","subnet":"s","zone":"z","phase":"healthy",
+            "since":"2026-01-01T10:00:00Z","worker":"i-1","addr":null}},
+            "balancer":{"holder":{"id":"i-1b","addr":null,"since":"2026-01-01T10:00:00Z","answered":true,
+            "silent_since":null}}}"#;
+        serde_json::from_str(text).expect("as it is in state.json")
+    }
+
+    fn judged(seen: &Seen, memory: &Memory) -> Vec<String> {
+        drift(&Facts { seen, release: &release(), memory, has_tls: false, now: now() })
+    }
+
+    fn only(drift: &[String], says: &str) {
+        assert!(drift.len() == 1 && drift[0].contains(says), "{says}: {drift:?}");
+    }
+
+    #[test]
+    fn a_stack_as_it_was_deployed_has_no_drift() {
+        assert_eq!(judged(&seen(), &memory()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_difference_is_one_sentence() {
+        type Change = fn(&mut Seen);
+        let changes: [(Change, &str); 10] = [
+            (|seen| seen.schedule = Ok(ScheduleSeen::Disabled), "disabled"),
+            (|seen| seen.schedule = Ok(ScheduleSeen::Every("rate(5 minutes)".to_owned())), "rate(5 minutes)"),
+            (|seen| seen.function = Ok(FunctionSeen::Missing), "function is missing"),
+            (|seen| seen.function = Ok(FunctionSeen::OtherProgram), "another program"),
+            (|seen| seen.address = Ok(None), "no address"),
+            (|seen| seen.address = Err("denied".to_owned()), "not known: denied"),
+            (
+                |seen| {
+                    seen.rules.as_mut().expect("seen").push(rule(
+                        "worker",
+                        22,
+                        Source::Block("0.0.0.0/0".to_owned()),
+                    ))
+                },
+                "0.0.0.0/0 in on port 22",
+            ),
+            (
+                |seen| {
+                    seen.rules.as_mut().expect("seen").push(RuleSeen {
+                        group: "reconciler".to_owned(),
+                        port: Port::Other("everything".to_owned()),
+                        from: from("lb"),
+                    })
+                },
+                "of the reconciler lets the lb in on everything",
+            ),
+            (|seen| seen.rules.as_mut().expect("seen").truncate(3), "let the reconciler in on port 8080"),
+            (
+                |seen| seen.instances.as_mut().expect("seen").push(instance("i-2", "", "x")),
+                "neither a worker",
+            ),
+        ];
+        for (change, says) in changes {
+            let mut seen = seen();
+            change(&mut seen);
+            only(&judged(&seen, &memory()), says);
+        }
+    }
+
+    #[test]
+    fn instances_of_nobody_are_named_once_they_are_old_enough() {
+        let with = |launched: &str, role: &str, release: &str| {
+            let mut seen = seen();
+            let mut one = instance("i-2", role, release);
+            one.launched = launched.parse().ok();
+            seen.instances.as_mut().expect("seen").push(one);
+            seen
+        };
+        let id = release().id;
+        assert!(judged(&with("2026-01-01T11:59:30Z", ROLE_WORKER, &id), &memory()).is_empty());
+        only(
+            &judged(&with("2026-01-01T11:50:00Z", ROLE_WORKER, &id), &memory()),
+            "unknown to the reconciler: i-2",
+        );
+        only(&judged(&with("2026-01-01T11:50:00Z", ROLE_LB, &id), &memory()), "without the address: i-2");
+        let mut leaving = memory();
+        let text = r#"{"stage":"draining","since":"2026-01-01T11:59:00Z","reason":"surplus"}"#;
+        let id: WorkerId = "i-2".parse().expect("an id");
+        leaving.leaving.insert(id, serde_json::from_str(text).expect("as in state.json"));
+        assert!(judged(&with("2026-01-01T11:50:00Z", ROLE_WORKER, "old"), &leaving).is_empty());
+    }
+
+    #[test]
+    fn one_that_ec2_does_not_show_and_one_of_an_older_release_are_named() {
+        let mut gone = seen();
+        gone.instances.as_mut().expect("seen").remove(0);
+        only(&judged(&gone, &memory()), "EC2 does not show 1 worker");
+        let mut old = seen();
+        old.instances.as_mut().expect("seen")[0].release = Some("old".to_owned());
+        only(&judged(&old, &memory()), "1 worker is not of the release");
+        let mut lb = seen();
+        lb.instances.as_mut().expect("seen")[1].release = Some("old".to_owned());
+        only(&judged(&lb, &memory()), "load balancer i-1b is not of the release");
+    }
+
+    #[test]
+    fn the_port_of_tls_is_open_exactly_when_the_stack_speaks_it() {
+        let mut seen = seen();
+        seen.rules.as_mut().expect("seen").push(rule("lb", 5443, Source::Block("10.0.0.0/8".to_owned())));
+        only(&judged(&seen, &memory()), "in on port 5443");
+        let facts = Facts { seen: &seen, release: &release(), memory: &memory(), has_tls: true, now: now() };
+        assert!(drift(&facts).is_empty());
+    }
+}

@@ -1,0 +1,224 @@
+//! What AWS shows of a stack, in five calls: the facts that drift is judged from.
+
+use std::fmt;
+
+use aws_sdk_ec2::types::{Instance, InstanceStateName, IpPermission};
+use aws_sdk_eventbridge::types::RuleState;
+use fleet::stack::{TAG_RELEASE, TAG_ROLE};
+use jiff::Timestamp;
+
+use crate::aws::Aws;
+use crate::error::{Result, Step as _, found};
+use crate::resources::network::stack_filter;
+use crate::resources::{function, instance, load_balancer, schedule};
+
+/// Each part as far as it could be looked at; the error is a sentence for people.
+pub(super) struct Seen {
+    pub instances: Look<Vec<InstanceSeen>>,
+    pub schedule: Look<ScheduleSeen>,
+    pub function: Look<FunctionSeen>,
+    pub address: Look<Option<AddressSeen>>,
+    pub rules: Look<Vec<RuleSeen>>,
+}
+
+pub(super) type Look<T> = std::result::Result<T, String>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct InstanceSeen {
+    pub id: String,
+    /// Empty if it has none.
+    pub role: String,
+    pub release: Option<String>,
+    pub launched: Option<Timestamp>,
+    /// Pending or running.
+    pub is_live: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AddressSeen {
+    pub ip: String,
+    /// The instance that has it.
+    pub holder: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ScheduleSeen {
+    Right,
+    Missing,
+    Disabled,
+    /// Another period.
+    Every(String),
+    WithoutTarget,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum FunctionSeen {
+    Right,
+    Missing,
+    NotActive(String),
+    OtherProgram,
+}
+
+/// One source on one port of one of the stack's groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RuleSeen {
+    /// `lb`, `worker` or `reconciler`: the last part of its name.
+    pub group: String,
+    pub port: Port,
+    pub from: Source,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Port {
+    Tcp(u16),
+    Other(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Block(String),
+    /// The last part of its name, or its id if it is not the stack's.
+    Group(String),
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(port) => write!(f, "port {port}"),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Block(block) => f.write_str(block),
+            Self::Group(group) => write!(f, "the {group}"),
+        }
+    }
+}
+
+impl Seen {
+    pub(super) async fn look(aws: &Aws) -> Self {
+        let (instances, schedule, function, address, rules) =
+            tokio::join!(instances(aws), schedule(aws), function(aws), address(aws), rules(aws));
+        Self {
+            instances: instances.map_err(|error| error.what),
+            schedule: schedule.map_err(|error| error.what),
+            function: function.map_err(|error| error.what),
+            address: address.map_err(|error| error.what),
+            rules: rules.map_err(|error| error.what),
+        }
+    }
+
+    pub(super) fn instance(&self, id: &str) -> Option<&InstanceSeen> {
+        self.instances.as_ref().ok()?.iter().find(|one| one.id == id)
+    }
+
+    /// Who has the address.
+    pub(super) fn holder(&self) -> Option<&str> {
+        self.address.as_ref().ok()?.as_ref()?.holder.as_deref()
+    }
+
+    pub(super) fn ip(&self) -> Option<&str> {
+        Some(self.address.as_ref().ok()?.as_ref()?.ip.as_str())
+    }
+}
+
+async fn instances(aws: &Aws) -> Result<Vec<InstanceSeen>> {
+    let seen = instance::list(aws, &instance::NOT_GONE).await?;
+    let row = |one: &Instance| {
+        let state = one.state().and_then(|state| state.name());
+        InstanceSeen {
+            id: one.instance_id().unwrap_or_default().to_owned(),
+            role: instance::tag(one, TAG_ROLE).unwrap_or_default().to_owned(),
+            release: instance::tag(one, TAG_RELEASE).map(str::to_owned),
+            launched: one.launch_time().and_then(|at| Timestamp::from_second(at.secs()).ok()),
+            is_live: matches!(state, Some(InstanceStateName::Pending | InstanceStateName::Running)),
+        }
+    };
+    Ok(seen.iter().map(row).collect())
+}
+
+async fn address(aws: &Aws) -> Result<Option<AddressSeen>> {
+    let address = load_balancer::find_address(aws).await?;
+    Ok(address.and_then(|address| {
+        let holder = address.instance_id().filter(|id| !id.is_empty()).map(str::to_owned);
+        Some(AddressSeen { ip: address.public_ip()?.to_owned(), holder })
+    }))
+}
+
+async fn schedule(aws: &Aws) -> Result<ScheduleSeen> {
+    let rule = aws.names.stack.schedule_rule();
+    let described = aws.events.describe_rule().name(&rule).send().await;
+    let Some(described) = found(described.step(|| format!("look at the rule {rule}")))? else {
+        return Ok(ScheduleSeen::Missing);
+    };
+    if described.state() != Some(&RuleState::Enabled) {
+        return Ok(ScheduleSeen::Disabled);
+    }
+    match described.schedule_expression() {
+        Some(schedule::EVERY_MINUTE) => {}
+        other => return Ok(ScheduleSeen::Every(other.unwrap_or_default().to_owned())),
+    }
+    let listed = aws.events.list_targets_by_rule().rule(&rule).send().await;
+    let listed = listed.step(|| format!("list the targets of {rule}"))?;
+    let arn = aws.names.function_arn();
+    let is_aimed = listed.targets().iter().any(|target| target.arn() == arn);
+    Ok(if is_aimed { ScheduleSeen::Right } else { ScheduleSeen::WithoutTarget })
+}
+
+async fn function(aws: &Aws) -> Result<FunctionSeen> {
+    let name = aws.names.stack.function();
+    let got = aws.lambda.get_function().function_name(&name).send().await;
+    let Some(got) = found(got.step(|| format!("look at the function {name}")))? else {
+        return Ok(FunctionSeen::Missing);
+    };
+    let state = got.configuration().and_then(|configuration| configuration.state());
+    Ok(match state.map(|state| state.as_str()) {
+        None | Some("Active") if function::is_as_uploaded(&got) => FunctionSeen::Right,
+        None | Some("Active") => FunctionSeen::OtherProgram,
+        Some(state) => FunctionSeen::NotActive(state.to_lowercase()),
+    })
+}
+
+async fn rules(aws: &Aws) -> Result<Vec<RuleSeen>> {
+    let described = aws.ec2.describe_security_groups().filters(stack_filter(aws)).send().await;
+    let described = described.step(|| "read the security groups".to_owned())?;
+    let groups = described.security_groups();
+    let prefix = aws.names.stack.resource("");
+    let short = |name: Option<&str>| name.and_then(|name| name.strip_prefix(&prefix)).map(str::to_owned);
+    let name_of = |id: &str| {
+        let group = groups.iter().find(|group| group.group_id() == Some(id));
+        group.and_then(|group| short(group.group_name())).unwrap_or_else(|| id.to_owned())
+    };
+    let mut rules = Vec::new();
+    for group in groups {
+        let Some(name) = short(group.group_name()) else { continue };
+        for permission in group.ip_permissions() {
+            let ipv4 = permission.ip_ranges().iter().filter_map(|range| range.cidr_ip());
+            let ipv6 = permission.ipv6_ranges().iter().filter_map(|range| range.cidr_ipv6());
+            let blocks = ipv4.chain(ipv6).map(|block| Source::Block(block.to_owned()));
+            let lists = permission.prefix_list_ids().iter().filter_map(|list| list.prefix_list_id());
+            let lists = lists.map(|id| Source::Block(id.to_owned()));
+            let pairs = permission.user_id_group_pairs().iter().filter_map(|pair| pair.group_id());
+            let groups = pairs.map(|id| Source::Group(name_of(id)));
+            for from in blocks.chain(lists).chain(groups) {
+                rules.push(RuleSeen { group: name.clone(), port: port(permission), from });
+            }
+        }
+    }
+    Ok(rules)
+}
+
+fn port(permission: &IpPermission) -> Port {
+    let protocol = permission.ip_protocol().unwrap_or("-1");
+    let one = |port: Option<i32>| port.and_then(|port| u16::try_from(port).ok());
+    match (protocol, one(permission.from_port()), one(permission.to_port())) {
+        ("tcp", Some(from), Some(to)) if from == to => Port::Tcp(from),
+        ("-1", ..) => Port::Other("every port".to_owned()),
+        (protocol, Some(from), Some(to)) => Port::Other(format!("{protocol} ports {from} to {to}")),
+        (protocol, ..) => Port::Other(format!("all of {protocol}")),
+    }
+}
