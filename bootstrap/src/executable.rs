@@ -30,7 +30,7 @@ pub enum Unfit {
     NotAProgram(String),
     #[error("it is built for {found}, and the instances are {}", wanted.as_str())]
     Processor { found: String, wanted: Arch },
-    #[error("it needs {needs} of glibc, and Amazon Linux 2023 has {NEWEST_GLIBC}")]
+    #[error("it needs {needs}, and the glibc of Amazon Linux 2023 is {NEWEST_GLIBC}")]
     Glibc { needs: String },
 }
 

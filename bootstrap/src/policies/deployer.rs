@@ -127,7 +127,7 @@ pub fn deployer(names: &Names) -> Value {
             &["iam:CreateServiceLinkedRole"],
             json!(names.role_arn("aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot")),
         ),
-        // `cargo lambda deploy` publishes a version each time.
+        // `cargo lambda deploy` publishes a version each time, and the older ones are deleted.
         allow(
             "Function",
             &[
@@ -140,13 +140,15 @@ pub fn deployer(names: &Names) -> Value {
                 "lambda:GetPolicy",
                 "lambda:InvokeFunction",
                 "lambda:ListTags",
+                "lambda:ListVersionsByFunction",
                 "lambda:PublishVersion",
                 "lambda:PutFunctionEventInvokeConfig",
                 "lambda:TagResource",
                 "lambda:UpdateFunctionCode",
                 "lambda:UpdateFunctionConfiguration",
             ],
-            json!(names.function_arn()),
+            // Of a version, its own name.
+            json!([names.function_arn(), format!("{}:*", names.function_arn())]),
         ),
         allow(
             "Schedule",

@@ -122,8 +122,8 @@ async fn bring(aws: &Aws, options: &Deploy, program: &Artifact, wanted: &Wanted,
     // A new function is for the processor of the program.
     set_processor(aws, options, wanted, &current, &package).await?;
     correct(aws, wanted, &current).await?;
-    mark(aws, wanted, &wait_until_ready(aws).await?).await?;
-    forget_versions(aws).await
+    forget_versions(aws).await?;
+    mark(aws, wanted, &wait_until_ready(aws).await?).await
 }
 
 /// A function as Lambda shows it.
