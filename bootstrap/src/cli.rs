@@ -31,6 +31,9 @@ pub struct Target {
     /// Where the admin token is kept on this machine; by default below ~/.vigia.
     #[arg(long, global = true)]
     pub token_file: Option<PathBuf>,
+    /// Wait no longer than this until AWS knows everywhere what was made; each wait has a bound of its own.
+    #[arg(long, global = true, hide = true, value_name = "SECONDS")]
+    pub patience: Option<u64>,
 }
 
 #[derive(Subcommand)]
@@ -122,6 +125,10 @@ pub struct Deploy {
     pub allow_cidr: String,
     #[command(flatten)]
     pub tls: TlsOptions,
+    /// Return as soon as everything is made, without waiting for healthy workers. A load balancer that
+    /// replaces another is waited for all the same: until it serves, the address may go back.
+    #[arg(long)]
+    pub no_wait: bool,
     /// Check the arguments and do nothing else.
     #[arg(long, hide = true)]
     pub check: bool,

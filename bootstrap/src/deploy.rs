@@ -115,9 +115,13 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
         function::invoke(&aws).await?;
         progress.end_with("started");
     }
+    let is_waiting = !options.no_wait || balancer.is_replacement();
     progress.begin(format!("{desired} healthy workers"));
     let most = if is_new_release { u32::MAX } else { desired.get() };
     let healthy = async {
+        if !is_waiting {
+            return Ok(());
+        }
         healthy::wait(&balancer.url(), desired.get(), most, &progress).await?;
         match &certificate {
             Some(certificate) => healthy::wait_for_certificate(address.ip, certificate, &progress).await,
@@ -129,7 +133,7 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
     healthy?;
     release.balancer = Some(lb_spec);
     documents::ensure_release(&aws, &release).await?;
-    progress.end_with("answering");
+    progress.end_with(if is_waiting { "answering" } else { "not waited for" });
     progress.finish();
     if let Some(certificate) = certificate.as_ref().filter(|certificate| tls::ends_soon(certificate, now)) {
         progress.line(&format!(

@@ -15,8 +15,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::aws::Aws;
 use crate::cli::{Arch, Deploy};
-use crate::error::{DeployError, Exit, Result, Step as _, found};
+use crate::error::{DeployError, Exit, Result, Step as _, found, pass_role_denied};
 use crate::output::Change;
+use crate::patience;
 use crate::resources::artifact::Artifact;
 use crate::resources::network::Network;
 use crate::resources::role::Role;
@@ -153,7 +154,7 @@ async fn upload(aws: &Aws, options: &Deploy, program: &Artifact, wanted: &Wanted
     written.map_err(|error| failed("cannot copy the program").caused_by(error))?;
     let environment: Vec<String> =
         wanted.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let deadline = Instant::now() + ROLE_DEADLINE;
+    let deadline = aws.patience.deadline(ROLE_DEADLINE);
     loop {
         let mut command = Command::new(&options.cargo_lambda);
         command
@@ -194,8 +195,15 @@ async fn upload(aws: &Aws, options: &Deploy, program: &Artifact, wanted: &Wanted
             .any(|sign| said.contains(sign));
         // Another update is still in progress, for example that of a run that was cut.
         let is_busy = said.contains("ResourceConflict");
-        if !(is_propagating || is_busy) || Instant::now() > deadline {
-            return Err(failed(&format!("`cargo lambda deploy` says: {said}")));
+        let refused = || failed(&format!("`cargo lambda deploy` says: {said}"));
+        if said.contains("iam:PassRole") {
+            return Err(pass_role_denied(refused()));
+        }
+        if !(is_propagating || is_busy) {
+            return Err(refused());
+        }
+        if Instant::now() > deadline {
+            return Err(patience::over(refused()));
         }
         sleep(Duration::from_secs(3)).await;
     }

@@ -28,6 +28,7 @@ use fleet::stack::{ROLE_LB, TAG_RELEASE, TAG_ROLE};
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::output::Change;
+use crate::patience;
 use crate::resources::instance;
 use crate::resources::network::{id, stack_filter, tagged};
 
@@ -132,6 +133,11 @@ async fn launch(aws: &Aws, spec: &BalancerSpec, number: usize) -> Result<String>
 }
 
 impl LoadBalancer {
+    /// Whether another had the address before this run.
+    pub fn is_replacement(&self) -> bool {
+        self.moved_from.is_some()
+    }
+
     pub fn url(&self) -> String {
         url(&self.address)
     }
@@ -199,15 +205,21 @@ pub async fn ensure_address(aws: &Aws) -> Result<(PublicAddress, Change)> {
     if let Some(address) = find_address(aws).await? {
         return Ok((public(address.allocation_id(), address.public_ip())?, Change::Unchanged));
     }
-    let allocated = aws
-        .ec2
-        .allocate_address()
-        .domain(DomainType::Vpc)
-        .tag_specifications(tagged(aws, ResourceType::ElasticIp, "lb"))
-        .send()
-        .await
-        .step(|| "allocate an Elastic IP".to_owned())?;
-    Ok((public(allocated.allocation_id(), allocated.public_ip())?, Change::Created))
+    let allocate = aws.ec2.allocate_address().domain(DomainType::Vpc).tag_specifications(tagged(
+        aws,
+        ResourceType::ElasticIp,
+        "lb",
+    ));
+    let make = async || {
+        let allocated = allocate.clone().customize().config_override(patience::once()).send().await;
+        let allocated = allocated.step(|| "allocate an Elastic IP".to_owned())?;
+        public(allocated.allocation_id(), allocated.public_ip())
+    };
+    let find = async || {
+        let found = find_address(aws).await?;
+        found.map(|address| public(address.allocation_id(), address.public_ip())).transpose()
+    };
+    Ok((aws.patience.made(make, find).await?, Change::Created))
 }
 
 fn public(allocation: Option<&str>, ip: Option<&str>) -> Result<PublicAddress> {

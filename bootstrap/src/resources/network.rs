@@ -17,13 +17,14 @@ use aws_sdk_ec2::types::{
     UserIdGroupPair, VpcEndpointType,
 };
 use fleet::aws_code::AwsErrorKind;
-use fleet::release::SubnetSpec;
+use fleet::release::{SubnetSpec, short_hash};
 use fleet::stack::TAG_STACK;
 use fleet::{LB_ADMIN_PORT, PUBLIC_PORT, TLS_PORT, WORKER_PORT};
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::output::Change;
+use crate::patience;
 
 /// Private addresses of a stack. Two stacks may have the same: their VPCs are not connected.
 const VPC_BLOCK: &str = "10.77.0.0/16";
@@ -164,17 +165,19 @@ impl Builder<'_> {
             self.note(Change::Unchanged);
             return Ok(vpc);
         }
-        let created = self
+        let create = self
             .aws
             .ec2
             .create_vpc()
             .cidr_block(VPC_BLOCK)
             .amazon_provided_ipv6_cidr_block(true)
-            .tag_specifications(tagged(self.aws, ResourceType::Vpc, "vpc"))
-            .send()
-            .await
-            .step(|| "create the VPC".to_owned())?;
-        let vpc = id(created.vpc().and_then(|vpc| vpc.vpc_id()), "VPC")?;
+            .tag_specifications(tagged(self.aws, ResourceType::Vpc, "vpc"));
+        let make = async || {
+            let created = create.clone().customize().config_override(patience::once()).send().await;
+            let created = created.step(|| "create the VPC".to_owned())?;
+            id(created.vpc().and_then(|vpc| vpc.vpc_id()), "VPC")
+        };
+        let vpc = self.aws.patience.made(make, async || find_vpc(self.aws).await).await?;
         self.aws
             .ec2
             .modify_vpc_attribute()
@@ -235,16 +238,19 @@ impl Builder<'_> {
         let gateway = match gateway {
             Some(gateway) => id(gateway.internet_gateway_id(), "internet gateway")?,
             None => {
-                let created = self
-                    .aws
-                    .ec2
-                    .create_internet_gateway()
-                    .tag_specifications(tagged(self.aws, ResourceType::InternetGateway, "internet"))
-                    .send()
-                    .await
-                    .step(|| "create the internet gateway".to_owned())?;
-                let gateway = created.internet_gateway().and_then(|gateway| gateway.internet_gateway_id());
-                id(gateway, "internet gateway")?
+                let create = self.aws.ec2.create_internet_gateway().tag_specifications(tagged(
+                    self.aws,
+                    ResourceType::InternetGateway,
+                    "internet",
+                ));
+                let make = async || {
+                    let created = create.clone().customize().config_override(patience::once()).send().await;
+                    let created = created.step(|| "create the internet gateway".to_owned())?;
+                    let gateway =
+                        created.internet_gateway().and_then(|gateway| gateway.internet_gateway_id());
+                    id(gateway, "internet gateway")
+                };
+                self.aws.patience.made(make, async || find_internet_gateway(self.aws).await).await?
             }
         };
         if is_attached {
@@ -267,6 +273,7 @@ impl Builder<'_> {
             .aws
             .ec2
             .create_egress_only_internet_gateway()
+            .client_token(token(vpc, "egress"))
             .vpc_id(vpc)
             .tag_specifications(tagged(self.aws, ResourceType::EgressOnlyInternetGateway, "egress"))
             .send()
@@ -303,6 +310,7 @@ impl Builder<'_> {
                     .aws
                     .ec2
                     .create_route_table()
+                    .client_token(token(vpc, what))
                     .vpc_id(vpc)
                     .tag_specifications(tagged(self.aws, ResourceType::RouteTable, what))
                     .send()
@@ -370,6 +378,7 @@ impl Builder<'_> {
         self.aws
             .ec2
             .create_vpc_endpoint()
+            .client_token(token(vpc, "s3"))
             .vpc_endpoint_type(VpcEndpointType::Gateway)
             .vpc_id(vpc)
             .service_name(format!("com.amazonaws.{}.s3", self.aws.names.region))
@@ -560,6 +569,20 @@ async fn find_vpc(aws: &Aws) -> Result<Option<String>> {
                 .mend("Delete those that no instance uses, then try again."))
         }
     }
+}
+
+async fn find_internet_gateway(aws: &Aws) -> Result<Option<String>> {
+    let described = aws.ec2.describe_internet_gateways().filters(stack_filter(aws)).send().await;
+    let described = described.step(|| "look for the internet gateway".to_owned())?;
+    let gateway = described.internet_gateways().first();
+    gateway.map(|gateway| id(gateway.internet_gateway_id(), "internet gateway")).transpose()
+}
+
+/// Makes the call recognisable when it is repeated, by the SDK or by the next run, before EC2 shows what
+/// the first one made. It counts for some minutes only: what somebody deletes by hand is made anew.
+fn token(vpc: &str, what: &str) -> String {
+    let minutes = jiff::Timestamp::now().as_second() / 60;
+    short_hash(format!("{vpc}/{what}/{}", minutes / 10).as_bytes())
 }
 
 async fn find_egress_only_gateway(aws: &Aws) -> Result<Option<String>> {

@@ -60,14 +60,12 @@ pub async fn ensure(aws: &Aws, role: Role) -> Result<Change> {
     // IAM returns the document percent-encoded.
     let current = current.map(|got| decode(got.policy_document()));
     if current.and_then(|text| serde_json::from_str::<Value>(&text).ok()).as_ref() != Some(&policy) {
-        aws.iam
-            .put_role_policy()
-            .role_name(&name)
-            .policy_name(POLICY)
-            .policy_document(policy.to_string())
-            .send()
-            .await
-            .step(|| format!("write the policy of {name}"))?;
+        let put = aws.iam.put_role_policy().role_name(&name).policy_name(POLICY);
+        let put = put.policy_document(policy.to_string());
+        let written = aws
+            .patience
+            .settled(async || put.clone().send().await.step(|| format!("write the policy of {name}")));
+        written.await?;
         if change == Change::Unchanged {
             change = Change::Updated;
         }
@@ -83,17 +81,16 @@ async fn ensure_role(aws: &Aws, role: Role, name: &str) -> Result<Change> {
     if found(got.step(|| format!("look at the role {name}")))?.is_some() {
         return Ok(Change::Unchanged);
     }
-    let created = aws
+    let create = aws
         .iam
         .create_role()
         .role_name(name)
         .description("Made by Vigia; `destroy` removes it.")
         .assume_role_policy_document(policies::trust(role.service()).to_string())
-        .set_tags(Some(tags(aws, name)?))
-        .send()
-        .await
-        .step(|| format!("create the role {name}"));
-    exists_is_fine(created.map(drop))?;
+        .set_tags(Some(tags(aws, name)?));
+    let created =
+        aws.patience.settled(async || create.clone().send().await.step(|| format!("create the role {name}")));
+    exists_is_fine(created.await.map(drop))?;
     Ok(Change::Created)
 }
 
@@ -105,19 +102,18 @@ async fn ensure_profile(aws: &Aws, name: &str) -> Result<Change> {
         return Ok(Change::Unchanged);
     }
     if profile.is_none() {
-        let created = aws
-            .iam
-            .create_instance_profile()
-            .instance_profile_name(name)
-            .set_tags(Some(tags(aws, name)?))
-            .send()
-            .await
-            .step(|| format!("create the instance profile {name}"));
-        exists_is_fine(created.map(drop))?;
+        let create =
+            aws.iam.create_instance_profile().instance_profile_name(name).set_tags(Some(tags(aws, name)?));
+        let created = aws.patience.settled(async || {
+            create.clone().send().await.step(|| format!("create the instance profile {name}"))
+        });
+        exists_is_fine(created.await.map(drop))?;
     }
-    let added =
-        aws.iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name).send().await;
-    match added.step(|| format!("put the role {name} into its instance profile")) {
+    let add = aws.iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name);
+    let added = aws.patience.settled(async || {
+        add.clone().send().await.step(|| format!("put the role {name} into its instance profile"))
+    });
+    match added.await {
         Ok(_) => Ok(Change::Created),
         // A profile holds one role: the limit means that it is in there already.
         Err(error) if error.message().contains("LimitExceeded") => Ok(Change::Unchanged),

@@ -36,7 +36,9 @@ pub async fn ensure(aws: &Aws) -> Result<Change> {
             aws.events.put_rule().name(&rule).schedule_expression(EVERY_MINUTE).state(RuleState::Enabled);
         // Tags on an existing rule are an error in PutRule.
         let put = if described.is_none() { put.set_tags(Some(tags)) } else { put };
-        put.send().await.step(|| format!("write the rule {rule}"))?;
+        let written =
+            aws.patience.settled(async || put.clone().send().await.step(|| format!("write the rule {rule}")));
+        written.await?;
         change = if described.is_none() { Change::Created } else { Change::Updated };
     }
     let listed = aws.events.list_targets_by_rule().rule(&rule).send().await;
@@ -50,8 +52,11 @@ pub async fn ensure(aws: &Aws) -> Result<Change> {
         let target = Target::builder().id(TARGET).arn(&arn).retry_policy(retry).build().map_err(|error| {
             DeployError::new(Exit::Failed, "the rule's target is incomplete").caused_by(error)
         })?;
-        let put = aws.events.put_targets().rule(&rule).targets(target).send().await;
-        let put = put.step(|| format!("point {rule} at the reconciler"))?;
+        let put = aws.events.put_targets().rule(&rule).targets(target);
+        let put = aws
+            .patience
+            .settled(async || put.clone().send().await.step(|| format!("point {rule} at the reconciler")));
+        let put = put.await?;
         // PutTargets answers 200 for entries that failed.
         if let Some(failed) = put.failed_entries().first() {
             let why = failed.error_message().unwrap_or("no reason given");
