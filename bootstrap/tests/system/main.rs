@@ -2,8 +2,14 @@
 
 mod bad_input;
 mod browser;
+mod census;
+mod cuts;
+mod emulators_alone;
 mod healing;
+mod privileges;
 mod profile;
+mod propagation;
 mod support;
 mod tls;
+mod two_stacks;
 mod whole_system;
