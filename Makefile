@@ -167,7 +167,7 @@ sim-mutants: ## Break one rule after the other; the simulator must notice [SEEDS
 	@cargo build --profile sim -p sim --quiet --features planted --target-dir $(CARGO_TARGET)/planted
 	@$(CARGO_TARGET)/planted/sim/sim mutants $(SEED_FLAGS)
 
-check: ## Formatting, lints, documentation, dependencies
+check: one-sdk ## Formatting, lints, documentation, dependencies
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
@@ -176,6 +176,23 @@ check: ## Formatting, lints, documentation, dependencies
 	  cargo install --quiet --locked --version $(CARGO_DENY) --root $(TOOLS) cargo-deny; \
 	fi
 	@$(TOOLS)/bin/cargo-deny --locked --log-level error check bans licenses sources
+
+# Programs and tests must have the same features below the AWS SDK, or it is compiled twice: five minutes.
+.PHONY: one-sdk
+SDK := aws-sdk-ec2|aws-sdk-s3|aws-sdk-lambda|aws-sdk-iam|aws-sdk-sts|aws-sdk-eventbridge|aws-sdk-cloudwatchlogs
+FEATURES = cargo tree --locked --workspace --prefix none --format '{p} {f}' --edges
+one-sdk:
+	@below=$$(for crate in $(subst |, ,$(SDK)); do cargo tree --locked --package $$crate --edges normal --prefix none; done \
+	  | cut -d' ' -f1,2 | sort -u); \
+	differ=$$(comm -3 <($(FEATURES) normal | sed 's/ (\*)$$//' | sort -u) <($(FEATURES) normal,dev | sed 's/ (\*)$$//' | sort -u) \
+	  | grep -wF "$$below" || true); \
+	twice=$$(echo "$$differ" | sed 's/^\t//' | cut -d' ' -f1,2 | sort | uniq -d); \
+	if [ -n "$$twice" ]; then \
+	  echo "error: tests switch other features on than programs, so the AWS SDK is compiled twice:" >&2; \
+	  echo "$$differ" | grep -wF "$$twice" | sed 's/^\t/  tests:    /; s/^[^ ]/  programs: &/' >&2; \
+	  echo "  Name the features in the root's Cargo.toml for both." >&2; \
+	  exit 1; \
+	fi
 
 bench: ## All benchmarks, one after the other; about half an hour
 	@missed=0; for bench in bench-lb bench-kill bench-slow bench-reconciler bench-login; do \
