@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help local local-url local-token local-status local-kill local-down local-reset \
-        deploy status scale url token destroy release-artifacts test contract check fmt build venv browser \
+        deploy plan status scale url token destroy release-artifacts test contract check fmt build venv browser \
         bench sim sim-latency sim-mutants bench-reconciler
 
 # --- Parameters -----------------------------------------------------------------------------------
@@ -24,6 +24,16 @@ TLS ?=
 # Or with this certificate and its private key, two files in PEM.
 TLS_CERT ?=
 TLS_KEY ?=
+# Blocks that may reach the load balancer, separated by commas. Empty: everybody may reach a new stack, an
+# existing one keeps its blocks.
+ALLOW_CIDR ?=
+# 1: workers are spot instances; 0: on demand. Empty: on demand for a new stack, as it is for an existing one.
+SPOT ?=
+# Load balancers, 1 or 2. Empty: 1 for a new stack, as it is for an existing one.
+LBS ?=
+# ARN of a policy that limits the stack's roles. Empty: none for a new stack, as it is for an existing one.
+BOUNDARY ?=
+INSTANCE_TYPE ?=
 # An AWS endpoint other than AWS, for example http://127.0.0.1:4566 for the local cloud.
 ENDPOINT ?=
 
@@ -71,6 +81,8 @@ endif
 SEED_FLAGS = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST_SEED),--first-seed $(FIRST_SEED))
 DEPLOY_FLAGS = $(if $(N),--workers="$(N)") $(if $(PROFILE),--profile "$(PROFILE)") $(if $(ARCH),--arch "$(ARCH)") \
   $(if $(MIN_PASSWORD),--min-password "$(MIN_PASSWORD)") \
+  $(if $(INSTANCE_TYPE),--instance-type "$(INSTANCE_TYPE)") $(if $(ALLOW_CIDR),--allow-cidr "$(ALLOW_CIDR)") \
+  $(if $(SPOT),--spot="$(SPOT)") $(if $(LBS),--lbs "$(LBS)") $(if $(BOUNDARY),--permissions-boundary "$(BOUNDARY)") \
   $(if $(TLS),--tls "$(TLS)") $(if $(TLS_CERT),--tls-cert "$(TLS_CERT)") $(if $(TLS_KEY),--tls-key "$(TLS_KEY)")
 
 # --- The system on this machine -------------------------------------------------------------------
@@ -98,8 +110,11 @@ local-reset: local-down ## Stop the local cloud and forget everything, users inc
 	@rm -rf $(LOCAL_DIR)
 
 # --- The system on AWS (or on ENDPOINT) -----------------------------------------------------------
-deploy: venv $(BUILT) ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= MIN_PASSWORD= TLS= ENDPOINT=]
+deploy: venv $(BUILT) ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= TLS= LBS= SPOT= … ENDPOINT=]
 	@$(BOOTSTRAP) deploy $(DEPLOY_FLAGS) --artifacts $(ARTIFACTS)
+
+plan: venv $(BUILT) ## Say what deploy with the same variables would change, and the cost per month [JSON=1]
+	@$(BOOTSTRAP) plan $(DEPLOY_FLAGS) --artifacts $(ARTIFACTS) $(if $(JSON),--json)
 
 status: build ## Show the stack: workers, last tick, what is held back and why
 	@$(BOOTSTRAP) status

@@ -63,20 +63,21 @@ pub enum CertificateError {
 }
 
 impl Certificate {
-    /// A new one, for this address and, on the local cloud, for the names that people use there.
-    pub fn self_signed(address: Ipv4Addr, now: Timestamp) -> Self {
+    /// A new one, for these addresses and, on the local cloud, for the names that people use there.
+    pub fn self_signed(addresses: &[Ipv4Addr], now: Timestamp) -> Self {
         // A midnight ago: clocks are wrong by minutes, and dates need no more.
         let today = now.to_zoned(TimeZone::UTC).date();
         let day = |days: i64| {
             let date = today.saturating_add(Span::new().days(days));
             rcgen::date_time_ymd(date.year().into(), date.month().unsigned_abs(), date.day().unsigned_abs())
         };
+        let first = addresses.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
         let mut params = CertificateParams::default();
         params.not_before = day(-1);
         params.not_after = day(VALID_DAYS);
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, format!("Vigia at {address}"));
-        params.subject_alt_names = names(address);
+        params.distinguished_name.push(DnType::CommonName, format!("Vigia at {first}"));
+        params.subject_alt_names = names(addresses);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -159,14 +160,16 @@ impl Certificate {
     }
 }
 
-/// The loopback address of the local cloud has names; any other is just itself.
-fn names(address: Ipv4Addr) -> Vec<SanType> {
-    let mut names = vec![SanType::IpAddress(address.into())];
-    if address.is_loopback() {
+/// The loopback addresses of the local cloud have names; any other is just itself.
+fn names(addresses: &[Ipv4Addr]) -> Vec<SanType> {
+    let mut ips = addresses.to_vec();
+    let is_local = addresses.iter().any(Ipv4Addr::is_loopback);
+    if is_local && !ips.contains(&Ipv4Addr::LOCALHOST) {
+        ips.push(Ipv4Addr::LOCALHOST);
+    }
+    let mut names: Vec<SanType> = ips.into_iter().map(|ip| SanType::IpAddress(ip.into())).collect();
+    if is_local {
         names.push(SanType::DnsName("localhost".try_into().expect("it is ASCII")));
-        if address != Ipv4Addr::LOCALHOST {
-            names.push(SanType::IpAddress(Ipv4Addr::LOCALHOST.into()));
-        }
     }
     names
 }
@@ -227,7 +230,7 @@ pub(crate) mod testing {
     }
 
     pub(crate) fn pair_for(address: Ipv4Addr) -> (String, String) {
-        let issued = Certificate::self_signed(address, now());
+        let issued = Certificate::self_signed(&[address], now());
         (in_pem("CERTIFICATE", issued.first()), in_pem("PRIVATE KEY", issued.key.secret_der()))
     }
 
@@ -243,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_self_signed_one_is_accepted_by_a_client_that_trusts_it_alone() {
-        let certificate = Certificate::self_signed(ADDRESS, now());
+        let certificate = Certificate::self_signed(&[ADDRESS], now());
         let mut roots = RootCertStore::empty();
         roots.add(certificate.first().clone()).expect("a root");
         let parsed = ParsedCertificate::try_from(certificate.first()).expect("a certificate");
@@ -267,18 +270,18 @@ mod tests {
             let parsed = ParsedCertificate::try_from(certificate.first()).expect("a certificate");
             verify_server_name(&parsed, &ServerName::try_from(name).expect("a name")).is_ok()
         };
-        let public = Certificate::self_signed(ADDRESS, now());
+        let public = Certificate::self_signed(&[ADDRESS], now());
         assert_eq!(
             ["203.0.113.7", "127.0.0.1", "localhost"].map(|name| is_for(&public, name)),
             [true, false, false]
         );
-        let local = Certificate::self_signed(Ipv4Addr::new(127, 0, 0, 2), now());
+        let local = Certificate::self_signed(&[Ipv4Addr::new(127, 0, 0, 2)], now());
         assert_eq!(["127.0.0.2", "127.0.0.1", "localhost"].map(|name| is_for(&local, name)), [true; 3]);
     }
 
     #[test]
     fn what_is_stored_is_read_back() {
-        for certificate in [Certificate::self_signed(ADDRESS, now()), given(&pair())] {
+        for certificate in [Certificate::self_signed(&[ADDRESS], now()), given(&pair())] {
             let object = certificate.to_object();
             let read = Certificate::from_object(&object).expect("readable");
             assert_eq!((read.origin, read.until), (certificate.origin, certificate.until));
@@ -304,7 +307,7 @@ mod tests {
             Certificate::parse(noise.as_bytes(), key.as_bytes(), Origin::Given),
             Err(CertificateError::NoDates)
         ));
-        let certificate = Certificate::self_signed(ADDRESS, now());
+        let certificate = Certificate::self_signed(&[ADDRESS], now());
         assert!(matches!(certificate.judged(at("2028-01-01T00:00:00Z")), Err(CertificateError::Ended(_))));
         assert!(matches!(certificate.judged(at("2026-01-01T00:00:00Z")), Err(CertificateError::NotYet)));
         assert!(certificate.judged(now()).is_ok());

@@ -1,10 +1,13 @@
 //! The command line, parsed into types that cannot be wrong.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fleet::{DesiredCount, Profile, StackName};
 use users::password::MinChars;
+
+use crate::cidr::Cidr;
 
 /// Deploys and looks after a Vigia stack.
 #[derive(Parser)]
@@ -40,6 +43,14 @@ pub struct Target {
 pub enum Command {
     /// Create the stack, or bring it up to date; prints its URL.
     Deploy(Deploy),
+    /// Say what a deployment with these options would change, and what the stack costs; change nothing.
+    Plan {
+        #[command(flatten)]
+        deploy: Deploy,
+        /// End with code 3 if something would change.
+        #[arg(long)]
+        detailed_exitcode: bool,
+    },
     /// Show the stack: desired and healthy workers, what the reconciler did and why.
     Status {
         #[arg(long)]
@@ -120,15 +131,30 @@ pub struct Deploy {
     /// EC2 type of the workers and the load balancer.
     #[arg(long)]
     pub instance_type: Option<String>,
-    /// IPv4 block that may reach the load balancer.
-    #[arg(long, default_value = "0.0.0.0/0")]
-    pub allow_cidr: String,
+    /// Blocks that may reach the load balancer, IPv4 or IPv6, separated by commas; all others may not.
+    /// Everybody may reach a new stack, an existing one keeps its blocks.
+    #[arg(long, value_name = "BLOCKS", value_delimiter = ',', num_args = 1)]
+    pub allow_cidr: Vec<Cidr>,
+    /// Load balancers, 1 or 2, each in another zone and with a public address of its own. A new stack has
+    /// one, an existing one keeps its number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2))]
+    pub lbs: Option<u32>,
+    /// Launch workers as spot instances: cheaper, and EC2 may end each at two minutes' notice. A new stack
+    /// has them on demand, an existing one keeps what it has.
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    pub spot: Option<Switch>,
+    /// ARN of a policy that limits what the stack's roles may do. An existing stack keeps its own.
+    #[arg(long, value_name = "ARN")]
+    pub permissions_boundary: Option<PolicyArn>,
     #[command(flatten)]
     pub tls: TlsOptions,
     /// Return as soon as everything is made, without waiting for healthy workers. A load balancer that
     /// replaces another is waited for all the same: until it serves, the address may go back.
     #[arg(long)]
     pub no_wait: bool,
+    /// Print the result as JSON, with every resource and what was done about it.
+    #[arg(long)]
+    pub json: bool,
     /// Check the arguments and do nothing else.
     #[arg(long, hide = true)]
     pub check: bool,
@@ -162,6 +188,53 @@ pub enum Arch {
     Arm64,
     #[value(name = "x86_64")]
     X8664,
+}
+
+/// A thing that is switched on or off; make passes numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    #[value(alias = "1")]
+    On,
+    #[value(alias = "0")]
+    Off,
+}
+
+/// The ARN of a managed policy, of the account or of Amazon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyArn(String);
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not the ARN of a policy: it looks like arn:aws:iam::123456789012:policy/name")]
+pub struct PolicyArnError(String);
+
+impl PolicyArn {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for PolicyArn {
+    type Err = PolicyArnError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts: Vec<&str> = text.splitn(6, ':').collect();
+        let is_policy = match parts[..] {
+            ["arn", partition, "iam", "", account, policy] => {
+                let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+                let name = policy.strip_prefix("policy/").unwrap_or_default();
+                (partition == "aws" || partition.starts_with("aws-"))
+                    && (account == "aws" || is_account)
+                    && !name.is_empty()
+                    && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/+=,.@_-".contains(&byte))
+            }
+            _ => false,
+        };
+        if is_policy {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(PolicyArnError(text.chars().take(80).collect()))
+        }
+    }
 }
 
 impl Arch {
@@ -223,6 +296,78 @@ mod tests {
         for n in ["7", "65", "many"] {
             let error = Cli::try_parse_from(["bootstrap", "deploy", "--min-password", n]).err().expect(n);
             assert!(error.to_string().contains("from 8 to 64"), "{n}: {error}");
+        }
+    }
+
+    fn refused(arguments: &[&str]) -> String {
+        let all = [&["bootstrap", "deploy"], arguments].concat();
+        Cli::try_parse_from(all).err().unwrap_or_else(|| panic!("{arguments:?} are taken")).to_string()
+    }
+
+    fn deploy(arguments: &[&str]) -> Deploy {
+        let all = [&["bootstrap", "deploy"], arguments].concat();
+        match Cli::try_parse_from(all).expect("arguments").command {
+            Command::Deploy(options) => options,
+            _ => unreachable!("that is the command"),
+        }
+    }
+
+    #[test]
+    fn blocks_are_given_together_or_one_by_one_and_a_wrong_one_is_named() {
+        let given = deploy(&["--allow-cidr", "203.0.113.0/24,2001:db8::/32", "--allow-cidr", "10.0.0.0/8"]);
+        let given: Vec<String> = given.allow_cidr.iter().map(ToString::to_string).collect();
+        assert_eq!(given, ["203.0.113.0/24", "2001:db8::/32", "10.0.0.0/8"]);
+        for (blocks, says) in [
+            ("203.0.113.0/24,everybody", "`everybody` is not a block"),
+            ("203.0.113.9", "write 203.0.113.9/32"),
+            ("203.0.113.9/24", "lies in is 203.0.113.0/24"),
+            ("", "not a block"),
+        ] {
+            let error = refused(&["--allow-cidr", blocks]);
+            assert!(error.contains(says), "{blocks}: {error}");
+        }
+    }
+
+    #[test]
+    fn spot_is_switched_on_by_its_name_alone() {
+        assert_eq!(deploy(&[]).spot, None);
+        assert_eq!(deploy(&["--spot"]).spot, Some(Switch::On));
+        assert_eq!(deploy(&["--spot=1"]).spot, Some(Switch::On));
+        assert_eq!(deploy(&["--spot=off"]).spot, Some(Switch::Off));
+        assert!(refused(&["--spot=cheap"]).contains("possible values: on, off"));
+    }
+
+    #[test]
+    fn a_wrong_number_of_load_balancers_is_refused_with_the_bounds() {
+        assert_eq!(deploy(&["--lbs", "2"]).lbs, Some(2));
+        for n in ["0", "3", "two", "-1"] {
+            let error = refused(&[&format!("--lbs={n}")]);
+            assert!(error.contains("1..=2") || error.contains("invalid digit"), "{n}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_permissions_boundary_is_the_arn_of_a_policy() {
+        for arn in [
+            "arn:aws:iam::123456789012:policy/limits",
+            "arn:aws-us-gov:iam::123456789012:policy/path/to/limits",
+            "arn:aws:iam::aws:policy/PowerUserAccess",
+        ] {
+            assert_eq!(
+                deploy(&["--permissions-boundary", arn]).permissions_boundary.expect(arn).as_str(),
+                arn
+            );
+        }
+        for wrong in [
+            "limits",
+            "arn:aws:iam::123456789012:role/limits",
+            "arn:aws:iam::1234:policy/limits",
+            "arn:aws:iam::123456789012:policy/",
+            "arn:aws:iam::123456789012:policy/a b",
+            "arn:aws:s3:::policy/limits",
+        ] {
+            let error = refused(&["--permissions-boundary", wrong]);
+            assert!(error.contains("is not the ARN of a policy"), "{wrong}: {error}");
         }
     }
 

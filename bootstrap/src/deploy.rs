@@ -1,150 +1,255 @@
 //! `deploy`: makes the account what the stack should be, each resource once, in the order in which
 //! they need each other.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
-use fleet::Profile;
-use fleet::release::{BalancerSpec, InstanceSpec, Release};
+use fleet::release::{BalancerSpec, InstanceSpec, Market, Release};
+use fleet::{DesiredCount, Profile};
 use jiff::Timestamp;
 use users::password::MinChars;
 
 use crate::aws::Aws;
+use crate::blueprint::{Ec2Api, TlsPort};
 use crate::certificate::{Certificate, Origin};
-use crate::cli::{Deploy, Target};
+use crate::cli::{Deploy, Switch, Target};
 use crate::error::{DeployError, Exit, Result};
 use crate::names::Names;
 use crate::output::{self, Progress};
+use crate::part::Doing;
 use crate::resources::artifact::{self, Artifact};
 use crate::resources::bucket::{self, Contents};
-use crate::resources::network::{Access, Network, TlsPort};
+use crate::resources::load_balancer::{LoadBalancer, Surplus};
+use crate::resources::network::Network;
 use crate::resources::role::{self, Role};
 use crate::resources::{certificate, documents, function, image, load_balancer, network, schedule};
 use crate::tls::{self, Wanted};
 use crate::user_data::{Program, cloud_config, setting};
-use crate::{healthy, token};
+use crate::{ec2_api, healthy, token};
 
 /// The worker's setting that a later deployment keeps.
 const MIN_PASSWORD: &str = "VIGIA_MIN_PASSWORD";
 
+/// Blocks that may reach the load balancer: each is a rule on two ports, and a security group has room
+/// for 60 rules of each family.
+const MOST_BLOCKS: usize = 25;
+
 /// What can be said of the arguments without asking anybody.
 pub fn check(options: &Deploy) -> Result<()> {
+    if options.allow_cidr.len() > MOST_BLOCKS {
+        let what = format!("--allow-cidr has {} blocks; at most {MOST_BLOCKS} fit", options.allow_cidr.len());
+        return Err(DeployError::new(Exit::Usage, what).mend("Nothing was changed. Give larger blocks."));
+    }
     Wanted::read(&options.tls, Timestamp::now()).map(drop)
 }
 
-pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
-    let now = Timestamp::now();
-    let wanted_tls = Wanted::read(&options.tls, now)?;
-    let lb = Artifact::load(&options.artifacts, "ec2-lb")?;
-    let worker = Artifact::load(&options.artifacts, "ec2-worker")?;
-    let reconciler = Artifact::load(&options.artifacts, "reconciler")?;
-    let mut progress = Progress::default();
+/// What a deployment reads on this machine, before AWS is asked for anything.
+pub(crate) struct Inputs {
+    tls: Wanted,
+    lb: Artifact,
+    worker: Artifact,
+    reconciler: Artifact,
+    now: Timestamp,
+}
 
+impl Inputs {
+    pub(crate) fn read(options: &Deploy) -> Result<Self> {
+        check(options)?;
+        let now = Timestamp::now();
+        Ok(Self {
+            tls: Wanted::read(&options.tls, now)?,
+            lb: Artifact::load(&options.artifacts, "ec2-lb")?,
+            worker: Artifact::load(&options.artifacts, "ec2-worker")?,
+            reconciler: Artifact::load(&options.artifacts, "reconciler")?,
+            now,
+        })
+    }
+}
+
+pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
+    let inputs = Inputs::read(options)?;
+    let now = inputs.now;
+    let mut progress = Progress::default();
     progress.begin("credentials");
     let aws = Aws::connect(target).await?;
     progress.end_with(&format!("account {}, region {}", aws.names.account, aws.names.region));
     let token_file = token::file(target, &aws);
-
-    progress.begin("buckets");
-    let (data, control) =
-        tokio::try_join!(bucket::ensure(&aws, Contents::Users), bucket::ensure(&aws, Contents::Control))?;
-    let profile = documents::profile(&aws, options.profile).await?;
-    progress.end(&[data, control]);
-
-    // Roles early: they propagate while the rest is made.
-    progress.begin("roles");
-    let [worker_role, lb_role, reconciler_role] = Role::ALL;
-    let roles = tokio::try_join!(
-        role::ensure(&aws, worker_role),
-        role::ensure(&aws, lb_role),
-        role::ensure(&aws, reconciler_role)
-    )?;
-    progress.end(&[roles.0, roles.1, roles.2]);
-
-    progress.begin("network");
-    let (address, allocated) = load_balancer::ensure_address(&aws).await?;
-    let (stored, certificate_object) = certificate::find(&aws).await?.unzip();
-    let decision = tls::decide(wanted_tls, stored, address.ip, now).map_err(tls::stays_as_it_is)?;
-    let tls = if decision.is_on() { TlsPort::Open } else { TlsPort::Closed };
-    let (network, mut changes) = network::ensure(&aws, Access { from: &options.allow_cidr, tls }).await?;
-    changes.push(allocated);
-    progress.end(&changes);
-
-    progress.begin("secrets");
-    let keys = documents::ensure_session_keys(&aws).await?;
-    let token = documents::ensure_token(&aws, &token_file).await?;
-    let (certificate, certified) =
-        certificate::apply(&aws, decision, certificate_object.as_ref(), address.ip, now).await?;
+    let stack = bring(&aws, Doing::Apply, options, inputs, &token_file, &mut progress).await?;
     let certificate_file = certificate::file(&token_file);
-    certificate::keep_file(&certificate_file, certificate.as_ref())?;
-    progress.end(&[keys, token, certified]);
-
-    progress.begin("programs");
-    let uploads = tokio::try_join!(artifact::ensure(&aws, &lb), artifact::ensure(&aws, &worker))?;
-    progress.end(&[uploads.0, uploads.1]);
-
-    progress.begin("release and desired count");
-    let ami = image::newest(&aws, options.arch).await?;
-    let lb_spec = BalancerSpec::new(address.allocation, lb_spec(&aws, options, &network, &lb, &ami, tls));
-    let before = documents::release(&aws).await?;
-    let min_password = min_password(options, profile, before.as_ref())?;
-    let mut release = release(&aws, options, profile, min_password, &network, &worker, &ami);
-    let is_new_release = before.as_ref().is_some_and(|before| before.id != release.id);
-    // Until the new load balancer serves, a dead one is replaced by what served before.
-    let serving = before.and_then(|it| it.balancer).filter(|it| it.allocation == lb_spec.allocation);
-    release.balancer = Some(serving.unwrap_or_else(|| lb_spec.clone()));
-    let released = documents::ensure_release(&aws, &release).await?;
-    let (counted, desired) = documents::ensure_desired(&aws, options.workers).await?;
-    progress.end(&[released, counted]);
-    if is_new_release {
-        progress.line("The reconciler replaces the workers by those of the new release, a few at a time.");
-    }
-
-    // The load balancer boots while the function is uploaded.
-    progress.begin("load balancer");
-    let (balancer, changes) = load_balancer::ensure(&aws, &lb_spec).await?;
-    progress.end(&changes);
-
-    progress.begin("reconciler");
-    let logs = function::ensure_log_group(&aws).await?;
-    let uploaded = function::ensure(&aws, options, &reconciler, &network).await?;
-    let scheduled = schedule::ensure(&aws).await?;
-    progress.end(&[logs, uploaded, scheduled]);
-
-    if progress.changes > 0 {
+    certificate::keep_file(&certificate_file, stack.certificate.as_ref())?;
+    if progress.changes() > 0 {
         progress.begin("first tick");
         function::invoke(&aws).await?;
         progress.end_with("started");
     }
-    let is_waiting = !options.no_wait || balancer.is_replacement();
-    progress.begin(format!("{desired} healthy workers"));
-    let most = if is_new_release { u32::MAX } else { desired.get() };
-    let healthy = async {
-        if !is_waiting {
-            return Ok(());
-        }
-        healthy::wait(&balancer.url(), desired.get(), most, &progress).await?;
-        match &certificate {
-            Some(certificate) => healthy::wait_for_certificate(address.ip, certificate, &progress).await,
-            None => Ok(()),
-        }
-    };
-    let healthy = healthy.await;
-    balancer.settle(&aws, healthy.is_ok()).await?;
+    let is_waiting = !options.no_wait || stack.balancers.iter().any(LoadBalancer::is_replacement);
+    progress.begin(format!("{} healthy workers", stack.desired));
+    let healthy = if is_waiting { stack.wait(&progress).await } else { Ok(()) };
+    for balancer in &stack.balancers {
+        balancer.settle(&aws, healthy.is_ok()).await?;
+    }
     healthy?;
-    release.balancer = Some(lb_spec);
-    documents::ensure_release(&aws, &release).await?;
+    documents::write_release(&aws, &stack.release).await?;
+    stack.surplus.remove(&aws).await?;
     progress.end_with(if is_waiting { "answering" } else { "not waited for" });
     progress.finish();
-    if let Some(certificate) = certificate.as_ref().filter(|certificate| tls::ends_soon(certificate, now)) {
+    let certificate = stack.certificate.as_ref();
+    if let Some(certificate) = certificate.filter(|certificate| tls::ends_soon(certificate, now)) {
         progress.line(&format!(
             "The certificate ends on {}: give the next one.",
             certificate.until.strftime("%F")
         ));
     }
-    let https =
-        certificate.map(|certificate| https_report(&balancer.address, &certificate, &certificate_file));
-    report(target, &progress, &balancer.url(), &token_file, &https.unwrap_or_default());
+    if options.json {
+        report_json(target, &progress, &stack, &token_file);
+    } else {
+        report(target, &progress, &stack, &token_file, &certificate_file);
+    }
     Ok(())
+}
+
+/// A stack as it was brought into being, or as a plan would have it.
+pub(crate) struct Stack {
+    pub(crate) network: Network,
+    /// By their places; the first one's address is the stack's URL.
+    pub(crate) balancers: Vec<LoadBalancer>,
+    surplus: Surplus,
+    /// None in a plan that would issue it.
+    certificate: Option<Certificate>,
+    pub(crate) desired: DesiredCount,
+    /// As it is when the new load balancer serves.
+    pub(crate) release: Release,
+    is_new_release: bool,
+}
+
+/// The whole of it, but for waiting: each resource is found, compared and, if `doing` applies, changed.
+pub(crate) async fn bring(
+    aws: &Aws,
+    doing: Doing,
+    options: &Deploy,
+    inputs: Inputs,
+    token_file: &Path,
+    progress: &mut Progress,
+) -> Result<Stack> {
+    progress.begin("buckets");
+    let (data, control) = tokio::try_join!(
+        bucket::ensure(aws, doing, Contents::Users),
+        bucket::ensure(aws, doing, Contents::Control)
+    )?;
+    let profile = documents::profile(aws, options.profile).await?;
+    let before = documents::release(aws).await?;
+    let market = market(options, before.as_ref());
+    let min_password = min_password(options, profile, before.as_ref())?;
+    progress.end(vec![data, control]);
+
+    // Roles early: they propagate while the rest is made.
+    progress.begin("roles");
+    let mut roles = role::ensure(aws, doing, options.permissions_boundary.as_ref()).await?;
+    if market == Market::Spot {
+        roles.push(role::ensure_spot(aws, doing).await?);
+    }
+    progress.end(roles);
+
+    progress.begin("network");
+    let (addresses, surplus, allocated) = load_balancer::ensure_addresses(aws, doing, options.lbs).await?;
+    let ips: Vec<Ipv4Addr> = addresses.iter().map(|address| address.ip).collect();
+    let (stored, certificate_object) = certificate::find(aws).await?.unzip();
+    let decision = tls::decide(inputs.tls, stored, &ips, inputs.now).map_err(tls::stays_as_it_is)?;
+    let tls = if decision.is_on() { TlsPort::Open } else { TlsPort::Closed };
+    // A stack that has the endpoint keeps it, whatever the name says today.
+    let ec2_api = match network::has_ec2_endpoint(aws).await? {
+        true => Ec2Api::Endpoint,
+        false => ec2_api::find(aws).await?,
+    };
+    let from = (!options.allow_cidr.is_empty()).then(|| options.allow_cidr.clone());
+    let wanted = network::Wanted { from, tls, ec2_api };
+    let (network, mut parts) = network::ensure(aws, doing, &wanted).await?;
+    parts.extend(allocated);
+    progress.end(parts);
+
+    progress.begin("secrets");
+    let keys = documents::ensure_session_keys(aws, doing).await?;
+    let token = documents::ensure_token(aws, doing, token_file).await?;
+    let (certificate, certified) =
+        certificate::apply(aws, doing, decision, certificate_object.as_ref(), &ips, inputs.now).await?;
+    progress.end(vec![keys, token, certified]);
+
+    progress.begin("programs");
+    let uploads = tokio::try_join!(
+        artifact::ensure(aws, doing, &inputs.lb),
+        artifact::ensure(aws, doing, &inputs.worker)
+    )?;
+    progress.end(vec![uploads.0, uploads.1]);
+
+    progress.begin("release and desired count");
+    let ami = image::newest(aws, options.arch).await?;
+    let lb_spec = lb_spec(aws, options, &network, &inputs.lb, &ami, tls);
+    let mut allocations = addresses.iter().map(|address| address.allocation.clone());
+    let first = allocations.next().expect("a stack has one address at least");
+    let lb_spec =
+        BalancerSpec { more_allocations: allocations.collect(), ..BalancerSpec::new(first, lb_spec) };
+    let workers = Workers { profile, min_password, market };
+    let mut release = release(aws, options, &workers, &network, &inputs.worker, &ami);
+    release.balancer = Some(lb_spec.clone());
+    let is_new_release = before.as_ref().is_some_and(|before| before.id != release.id);
+    let released = documents::compare_release(before.as_ref(), &release);
+    if doing.applies(&released) {
+        // Until the new load balancer serves, a dead one is replaced by what served before.
+        let serving = before.and_then(|it| it.balancer).filter(|it| it.allocation == lb_spec.allocation);
+        let meanwhile = Release { balancer: serving.or(release.balancer.clone()), ..release.clone() };
+        documents::write_release(aws, &meanwhile).await?;
+    }
+    let (counted, desired) = documents::ensure_desired(aws, doing, options.workers).await?;
+    progress.end(vec![released, counted]);
+    if is_new_release && doing == Doing::Apply {
+        progress.line("The reconciler replaces the workers by those of the new release, a few at a time.");
+    }
+
+    // The load balancer boots while the function is uploaded.
+    progress.begin("load balancer");
+    let (mut balancers, mut parts) = (Vec::new(), Vec::new());
+    for address in &addresses {
+        let (balancer, done) = load_balancer::ensure(aws, doing, address, &lb_spec).await?;
+        balancers.push(balancer);
+        parts.extend(done);
+    }
+    progress.end(parts);
+
+    progress.begin("reconciler");
+    let logs = function::ensure_log_group(aws, doing).await?;
+    let uploaded = function::ensure(aws, doing, options, &inputs.reconciler, &network).await?;
+    let scheduled = schedule::ensure(aws, doing).await?;
+    progress.end(vec![logs, uploaded, scheduled]);
+    Ok(Stack { network, balancers, surplus, certificate, desired, release, is_new_release })
+}
+
+impl Stack {
+    /// The first load balancer's.
+    fn url(&self) -> String {
+        self.balancers[0].url()
+    }
+
+    /// Until the service does what it was deployed for.
+    async fn wait(&self, progress: &Progress) -> Result<()> {
+        let desired = self.desired.get();
+        let most = if self.is_new_release { u32::MAX } else { desired };
+        for balancer in &self.balancers {
+            healthy::wait(&balancer.url(), desired, most, progress).await?;
+            if let Some(certificate) = &self.certificate {
+                healthy::wait_for_certificate(balancer.address, certificate, progress).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is asked for, else what the workers have.
+fn market(options: &Deploy, before: Option<&Release>) -> Market {
+    match options.spot {
+        Some(Switch::On) => Market::Spot,
+        Some(Switch::Off) => Market::OnDemand,
+        None => before.map_or(Market::OnDemand, |before| before.worker.market),
+    }
 }
 
 /// Lines for the report; a self-signed certificate has to be trusted by name.
@@ -176,15 +281,22 @@ fn https_report(address: &str, certificate: &Certificate, file: &Path) -> HttpsR
     }
 }
 
-fn report(target: &Target, progress: &Progress, url: &str, token_file: &Path, https: &HttpsReport) {
-    let stack = &target.stack;
-    match progress.changes {
-        0 => progress.line(&format!("Stack {stack} is as it should be: nothing changed.")),
-        1 => progress.line(&format!("Stack {stack} is up: 1 change.")),
-        n => progress.line(&format!("Stack {stack} is up: {n} changes.")),
+fn report(target: &Target, progress: &Progress, stack: &Stack, token_file: &Path, certificate_file: &Path) {
+    let name = &target.stack;
+    match progress.changes() {
+        0 => progress.line(&format!("Stack {name} is as it should be: nothing changed.")),
+        1 => progress.line(&format!("Stack {name} is up: 1 change.")),
+        n => progress.line(&format!("Stack {name} is up: {n} changes.")),
     }
+    let (url, address) = (stack.url(), stack.balancers[0].address.to_string());
+    let https = stack.certificate.as_ref();
+    let https = https.map(|certificate| https_report(&address, certificate, certificate_file));
+    let https = https.unwrap_or_default();
+    let more = stack.balancers.iter().skip(1);
+    let more: String = more.map(|balancer| format!("             {}\n", balancer.url())).collect();
     output::result(&format!(
         "\nURL          {url}\n\
+         {more}\
          Admin token  {}\n\
          {}\n\
          Next:\n  \
@@ -199,24 +311,49 @@ fn report(target: &Target, progress: &Progress, url: &str, token_file: &Path, ht
     ));
 }
 
+fn report_json(target: &Target, progress: &Progress, stack: &Stack, token_file: &Path) {
+    let address = stack.balancers[0].address.to_string();
+    let urls: Vec<String> = stack.balancers.iter().map(LoadBalancer::url).collect();
+    let report = serde_json::json!({
+        "stack": target.stack,
+        "url": stack.url(),
+        "urls": urls,
+        "https": stack.certificate.as_ref().map(|_| load_balancer::https_url(&address)),
+        "token_file": token_file,
+        "desired": stack.desired,
+        "release": stack.release.id,
+        "changes": progress.changes(),
+        "parts": progress.parts,
+    });
+    output::result(&serde_json::to_string_pretty(&report).expect("a report is plain data"));
+}
+
+/// What workers are besides their program and their place.
+struct Workers {
+    profile: Profile,
+    min_password: Option<MinChars>,
+    market: Market,
+}
+
 fn release(
     aws: &Aws,
     options: &Deploy,
-    profile: Profile,
-    min_password: Option<MinChars>,
+    workers: &Workers,
     network: &Network,
     worker: &Artifact,
     ami: &str,
 ) -> Release {
-    let settings = worker_settings(&aws.names, profile, min_password, &network.public_blocks);
+    let profile = workers.profile;
+    let settings = worker_settings(&aws.names, profile, workers.min_password, &network.public_blocks);
     let user_data = cloud_config(&Program { name: worker.name, sha256: &worker.sha256, settings });
     let spec = InstanceSpec {
         ami: ami.to_owned(),
         instance_type: instance_type(options),
         subnets: network.private.clone(),
         security_group: network.worker_group.clone(),
-        instance_profile: Role::Worker.name(aws),
+        instance_profile: Role::Worker.name(&aws.names),
         user_data,
+        market: workers.market,
     };
     Release::new(aws.names.stack.clone(), profile, env!("CARGO_PKG_VERSION").to_owned(), spec)
 }
@@ -270,8 +407,9 @@ fn lb_spec(
         instance_type: instance_type(options),
         subnets: network.public.clone(),
         security_group: network.lb_group.clone(),
-        instance_profile: Role::LoadBalancer.name(aws),
+        instance_profile: Role::LoadBalancer.name(&aws.names),
         user_data,
+        market: Market::OnDemand,
     }
 }
 
@@ -289,7 +427,7 @@ fn lb_settings(names: &Names, tls: TlsPort) -> Vec<(&'static str, String)> {
     settings
 }
 
-fn instance_type(options: &Deploy) -> String {
+pub(crate) fn instance_type(options: &Deploy) -> String {
     options.instance_type.clone().unwrap_or_else(|| options.arch.default_instance_type().to_owned())
 }
 
@@ -324,6 +462,7 @@ mod tests {
             security_group: "sg-1".to_owned(),
             instance_profile: "p".to_owned(),
             user_data: cloud_config(&Program { name: "ec2-worker", sha256: "abc", settings }),
+            market: Market::OnDemand,
         };
         Release::new(names().stack, Profile::Secure, "1".to_owned(), spec)
     }
@@ -346,6 +485,25 @@ mod tests {
         );
         let refused = min_password(&deploy(&["--min-password", "12"]), Profile::Classic, None);
         assert_eq!(refused.expect_err("classic has no rule").exit, Exit::Usage);
+    }
+
+    #[test]
+    fn workers_stay_in_the_market_they_are_in_until_another_is_asked_for() {
+        let on_demand = released(None);
+        let mut spot = on_demand.clone();
+        spot.worker.market = Market::Spot;
+        assert_eq!(market(&deploy(&[]), None), Market::OnDemand);
+        assert_eq!(market(&deploy(&[]), Some(&spot)), Market::Spot);
+        assert_eq!(market(&deploy(&["--spot"]), Some(&on_demand)), Market::Spot);
+        assert_eq!(market(&deploy(&["--spot=off"]), Some(&spot)), Market::OnDemand);
+    }
+
+    #[test]
+    fn more_blocks_than_a_security_group_has_room_for_are_refused() {
+        let blocks: Vec<String> = (0..=MOST_BLOCKS).map(|n| format!("10.{n}.0.0/16")).collect();
+        let refused = check(&deploy(&["--allow-cidr", &blocks.join(",")])).expect_err("too many");
+        assert_eq!(refused.exit, Exit::Usage);
+        check(&deploy(&["--allow-cidr", &blocks[1..].join(",")])).expect("as many as fit");
     }
 
     #[test]

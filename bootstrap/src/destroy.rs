@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep};
 use crate::aws::Aws;
 use crate::cli::Target;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::output::{Change, Progress};
+use crate::output::Progress;
+use crate::part::Part;
 use crate::resources::bucket::{self, Contents};
 use crate::resources::role::{self, Role};
 use crate::resources::{certificate, function, instance, load_balancer, network, schedule};
@@ -35,38 +36,38 @@ pub async fn run(target: &Target, yes: bool, keep_data: bool) -> Result<()> {
     let released = delete_release(&aws).await?;
     let scheduled = schedule::delete(&aws).await?;
     let deleted = function::delete(&aws).await?;
-    progress.end(&[released, scheduled, deleted]);
+    progress.end(vec![released, scheduled, deleted]);
 
     progress.begin("instances");
     let terminated = instance::terminate_all(&aws).await?;
-    let address = load_balancer::release_addresses(&aws).await?;
-    progress.end(&[terminated, address]);
+    let addresses = load_balancer::release_addresses(&aws).await?;
+    progress.end([terminated, addresses].concat());
 
     progress.begin("network");
     let deleted = delete_network(&aws, &progress).await?;
-    progress.end(&[deleted]);
+    progress.end(deleted);
 
     progress.begin("roles");
-    let mut changes = Vec::new();
+    let mut parts = Vec::new();
     for role in Role::ALL {
-        changes.push(role::delete(&aws, role).await?);
+        parts.extend(role::delete(&aws, role).await?);
     }
-    progress.end(&changes);
+    progress.end(parts);
 
     progress.begin("logs and buckets");
-    let mut changes = vec![function::delete_log_group(&aws).await?];
-    changes.push(bucket::delete(&aws, Contents::Control).await?);
+    let mut parts = vec![function::delete_log_group(&aws).await?];
+    parts.push(bucket::delete(&aws, Contents::Control).await?);
     if !keep_data {
-        changes.push(bucket::delete(&aws, Contents::Users).await?);
+        parts.push(bucket::delete(&aws, Contents::Users).await?);
     }
-    progress.end(&changes);
+    progress.end(parts);
     // The file's token opens nothing any more.
     let token_file = token::file(target, &aws);
     std::fs::remove_file(&token_file).ok();
     certificate::keep_file(&certificate::file(&token_file), None)?;
     progress.finish();
     let stack = &target.stack;
-    if progress.changes == 0 {
+    if progress.changes() == 0 {
         progress.line(&format!("There is no stack {stack}: nothing to remove."));
     } else if keep_data {
         progress
@@ -97,13 +98,13 @@ fn confirm(aws: &Aws, keep_data: bool) -> Result<()> {
     }
 }
 
-async fn delete_release(aws: &Aws) -> Result<Change> {
+async fn delete_release(aws: &Aws) -> Result<Part> {
     let deleted = aws.s3.delete_object().bucket(aws.names.control_bucket()).key(keys::RELEASE).send().await;
     found(deleted.step(|| "withdraw the release".to_owned()))?;
-    Ok(Change::Unchanged)
+    Ok(Part::unchanged("release"))
 }
 
-async fn delete_network(aws: &Aws, progress: &Progress) -> Result<Change> {
+async fn delete_network(aws: &Aws, progress: &Progress) -> Result<Vec<Part>> {
     let deadline = Instant::now() + NETWORK_DEADLINE;
     loop {
         match network::delete(aws).await {

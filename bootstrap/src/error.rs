@@ -11,9 +11,12 @@ use fleet::telemetry::error_chain;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
+    Done = 0,
     Failed = 1,
     /// Wrong arguments.
     Usage = 2,
+    /// Not an error: a deployment would change something, and `plan` was asked to say so.
+    Changes = 3,
     /// Credentials are missing, wrong, or lack a permission.
     Denied = 4,
     /// AWS did all it was asked, but the service is not healthy in time.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use bootstrap::cli::{Cli, Command};
 use bootstrap::error::{DeployError, Exit};
 use bootstrap::migrate_profile::{Mode, OnUnusable, Options};
-use bootstrap::{deploy, destroy, migrate_profile, scale, session_keys, status, token};
+use bootstrap::{deploy, destroy, migrate_profile, plan, scale, session_keys, status, token};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         .map_err(|error| DeployError::new(Exit::Failed, "cannot start").caused_by(error))
         .and_then(|runtime| runtime.block_on(run(&cli)));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => {
             writeln!(std::io::stderr(), "error: {}", error.message()).ok();
             ExitCode::from(error.exit as u8)
@@ -23,11 +23,16 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: &Cli) -> bootstrap::error::Result<()> {
+/// The code to end with, unless it failed.
+async fn run(cli: &Cli) -> bootstrap::error::Result<Exit> {
     let target = &cli.target;
     match &cli.command {
         Command::Deploy(options) if options.check => deploy::check(options),
         Command::Deploy(options) => deploy::run(target, options).await,
+        Command::Plan { deploy, detailed_exitcode } => {
+            let changes = plan::run(target, deploy).await?;
+            return Ok(if changes && *detailed_exitcode { Exit::Changes } else { Exit::Done });
+        }
         Command::Status { json } => status::run(target, *json).await,
         Command::Scale { count } => scale::run(target, *count).await,
         Command::Token { rotate } => token::run(target, *rotate).await,
@@ -43,5 +48,6 @@ async fn run(cli: &Cli) -> bootstrap::error::Result<()> {
             migrate_profile::run(target, Options { unusable, mode }).await
         }
         Command::Destroy { yes, keep_data } => destroy::run(target, *yes, *keep_data).await,
-    }
+    }?;
+    Ok(Exit::Done)
 }

@@ -132,7 +132,7 @@ pub async fn migrate(
     still_migrating(aws).await?;
     users.forget_the_past(progress).await?;
     if let Some(release) = documents::release(aws).await? {
-        documents::ensure_release(aws, &as_secure(release)).await?;
+        documents::write_release(aws, &as_secure(release)).await?;
     }
     documents::write_marker(aws, Profile::Secure.as_str(), &etag).await?;
     Ok(Outcome::Converted { users: converted, left: plan.left.len() })
@@ -263,6 +263,8 @@ fn no_users(aws: &Aws) -> DeployError {
 
 #[cfg(test)]
 mod tests {
+    use fleet::release::Market;
+
     use super::*;
 
     #[test]
@@ -274,6 +276,7 @@ mod tests {
             security_group: "sg-1".to_owned(),
             instance_profile: "p".to_owned(),
             user_data: "    VIGIA_PROFILE=classic\n    VIGIA_STACK=classic\n".to_owned(),
+            market: Market::OnDemand,
         };
         let classic = Release::new("classic".parse().expect("valid"), Profile::Classic, "1".to_owned(), spec);
         let secure = as_secure(classic.clone());

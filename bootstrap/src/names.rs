@@ -46,6 +46,21 @@ impl Names {
         )
     }
 
+    /// The API of EC2, over IPv4 only.
+    pub fn ec2_host(&self) -> String {
+        format!("ec2.{}.{}", self.region, if self.is_china() { "amazonaws.com.cn" } else { "amazonaws.com" })
+    }
+
+    /// The API of EC2 over IPv4 and IPv6, in a region that has it.
+    pub fn ec2_dual_stack_host(&self) -> String {
+        let domain = if self.is_china() { "api.amazonwebservices.com.cn" } else { "api.aws" };
+        format!("ec2.{}.{domain}", self.region)
+    }
+
+    fn is_china(&self) -> bool {
+        self.partition == "aws-cn"
+    }
+
     /// The tags that every resource carries: whose it is, and what it is called in a console.
     pub fn tags(&self, what: &str) -> [(String, String); 2] {
         [(TAG_STACK.to_owned(), self.stack.to_string()), ("Name".to_owned(), self.stack.resource(what))]

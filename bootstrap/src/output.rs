@@ -6,22 +6,19 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::part::{Change, Part};
+
 /// Progress of a command: one line per step, with what happened and how long it took.
 pub struct Progress {
     spinner: Option<ProgressBar>,
+    is_silent: bool,
     step: Option<(String, Instant)>,
-    /// How many things were created, updated or removed.
-    pub changes: usize,
+    /// All that was looked at, in order.
+    pub parts: Vec<Part>,
 }
 
-/// What a step did to the world.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    Unchanged,
-    Created,
-    Updated,
-    Removed,
-}
+/// A step with more changes than this does not name each: they are in `--json`.
+const NAMED: usize = 8;
 
 impl Default for Progress {
     fn default() -> Self {
@@ -33,11 +30,16 @@ impl Default for Progress {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        Self { spinner, step: None, changes: 0 }
+        Self { spinner, is_silent: false, step: None, parts: Vec::new() }
     }
 }
 
 impl Progress {
+    /// Prints no lines: for a run whose steps do nothing.
+    pub fn silent() -> Self {
+        Self { is_silent: true, ..Self::default() }
+    }
+
     /// Begins a step; the line appears when it ends, except on a terminal.
     pub fn begin(&mut self, what: impl Into<String>) {
         let what = what.into();
@@ -47,19 +49,21 @@ impl Progress {
         self.step = Some((what, Instant::now()));
     }
 
-    /// Ends the step with its most important change.
-    pub fn end(&mut self, changes: &[Change]) {
-        self.changes += changes.iter().filter(|change| **change != Change::Unchanged).count();
-        let word = if changes.contains(&Change::Created) {
-            "created"
-        } else if changes.contains(&Change::Updated) {
-            "updated"
-        } else if changes.contains(&Change::Removed) {
-            "removed"
-        } else {
-            "unchanged"
-        };
-        self.end_with(word);
+    /// Ends the step with its most important change, and names what changed.
+    pub fn end(&mut self, parts: Vec<Part>) {
+        self.end_with(Change::most_important(&parts).as_str());
+        let changed: Vec<&Part> = parts.iter().filter(|part| part.is_change()).collect();
+        if (1..=NAMED).contains(&changed.len()) {
+            for part in changed {
+                self.line(&format!("  {:<9} {part}", part.change.as_str()));
+            }
+        }
+        self.parts.extend(parts);
+    }
+
+    /// How many things were created, updated or removed.
+    pub fn changes(&self) -> usize {
+        self.parts.iter().filter(|part| part.is_change()).count()
     }
 
     pub fn end_with(&mut self, outcome: &str) {
@@ -70,6 +74,9 @@ impl Progress {
 
     /// A line of its own.
     pub fn line(&self, text: &str) {
+        if self.is_silent {
+            return;
+        }
         match &self.spinner {
             Some(spinner) => spinner.println(text),
             None => {

@@ -103,7 +103,8 @@ pub fn reconciler(names: &Names) -> Value {
         }),
         json!({
             "Sid": "LaunchFrom", "Effect": "Allow", "Action": "ec2:RunInstances",
-            "Resource": [ec2("network-interface/*"), format!("arn:{partition}:ec2:{region}::image/*")]
+            "Resource": [ec2("network-interface/*"), ec2("spot-instances-request/*"),
+                         format!("arn:{partition}:ec2:{region}::image/*")]
         }),
         json!({
             "Sid": "TagAtLaunch", "Effect": "Allow", "Action": "ec2:CreateTags", "Resource": ec2("*/*"),

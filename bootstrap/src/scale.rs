@@ -5,16 +5,18 @@ use fleet::DesiredCount;
 use crate::aws::Aws;
 use crate::cli::Target;
 use crate::error::{DeployError, Exit, Result};
-use crate::output::{self, Change};
+use crate::output;
+use crate::part::Doing;
 use crate::resources::{certificate, documents, load_balancer};
 
 pub async fn run(target: &Target, count: DesiredCount) -> Result<()> {
     let aws = Aws::connect(target).await?;
     no_stack_is_an_error(&aws).await?;
-    let (change, count) = documents::ensure_desired(&aws, Some(count)).await?;
-    let text = match change {
-        Change::Unchanged => format!("desired {count}, as it was"),
-        _ => format!("desired {count}; the next tick, within 20 s as a rule, acts on it"),
+    let (part, count) = documents::ensure_desired(&aws, Doing::Apply, Some(count)).await?;
+    let text = if part.is_change() {
+        format!("desired {count}; the next tick, within 20 s as a rule, acts on it")
+    } else {
+        format!("desired {count}, as it was")
     };
     output::result(&text);
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use aws_sdk_ec2::types::Address;
 use fleet::memory::{Balancer, LeavingStage, Memory, Phase, Slot};
 use fleet::release::Release;
 use fleet::telemetry::error_chain;
@@ -39,6 +40,9 @@ struct Status {
     /// Why the desired count object is not acted on.
     problem: Option<String>,
     load_balancer: BalancerStatus,
+    /// Those with an address of their own beside the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    more_load_balancers: Vec<BalancerStatus>,
     workers: Vec<WorkerStatus>,
     /// While workers of an older release run.
     rollout: Option<Rollout>,
@@ -60,6 +64,7 @@ struct Https {
 
 #[derive(Debug, PartialEq, Serialize)]
 struct BalancerStatus {
+    url: Option<String>,
     /// Who has the public address.
     id: Option<String>,
     state: &'static str,
@@ -89,8 +94,9 @@ pub async fn run(target: &Target, json: bool) -> Result<()> {
     let release: Release = read(&aws, keys::RELEASE).await?.ok_or_else(|| no_stack(&aws))?;
     let memory: Memory = read(&aws, keys::STATE).await?.unwrap_or_default();
     let registry: Option<Registry> = read(&aws, keys::REGISTRY).await?;
-    let address = load_balancer::find_address(&aws).await?;
-    let public = address.as_ref().and_then(|address| address.public_ip());
+    let addresses = load_balancer::find_addresses(&aws).await?;
+    let address = addresses.get(&0);
+    let public = address.and_then(|address| address.public_ip());
     let https = https(&aws, public).await?;
     let url = public.map(load_balancer::url);
     let answers = match &url {
@@ -109,7 +115,15 @@ pub async fn run(target: &Target, json: bool) -> Result<()> {
         profile: release.profile.to_string(),
         rollout: rollout(&memory, &release.id),
         release: release.id,
-        load_balancer: balancer(&memory.balancer, address.as_ref().and_then(|address| address.instance_id())),
+        load_balancer: balancer(&memory.balancer, address),
+        more_load_balancers: addresses
+            .iter()
+            .filter(|(place, _)| **place > 0)
+            .map(|(place, address)| {
+                let unknown = Balancer::default();
+                balancer(memory.more_balancers.get(place).unwrap_or(&unknown), Some(address))
+            })
+            .collect(),
         url,
         answers,
         https,
@@ -199,10 +213,10 @@ fn state(phase: Phase) -> &'static str {
     }
 }
 
-/// What the reconciler thinks of the load balancer. `holder` is who has the address now, which it
-/// may not have seen yet.
-fn balancer(memory: &Balancer, holder: Option<&str>) -> BalancerStatus {
-    let holder = holder.filter(|id| !id.is_empty());
+/// What the reconciler thinks of a load balancer. Who has the address now it may not have seen yet.
+fn balancer(memory: &Balancer, address: Option<&Address>) -> BalancerStatus {
+    let url = address.and_then(|address| address.public_ip()).map(load_balancer::url);
+    let holder = address.and_then(|address| address.instance_id()).filter(|id| !id.is_empty());
     let known = memory.holder.as_ref().filter(|known| Some(known.id.as_str()) == holder);
     let state = match (holder, known) {
         (None, _) => "missing",
@@ -216,7 +230,12 @@ fn balancer(memory: &Balancer, holder: Option<&str>) -> BalancerStatus {
         let id = slot.worker.as_ref().map_or("a new instance".to_owned(), ToString::to_string);
         format!("{id} ({})", self::state(slot.phase))
     };
-    BalancerStatus { id: holder.map(str::to_owned), state, successor: memory.successor.as_ref().map(name) }
+    BalancerStatus {
+        url,
+        id: holder.map(str::to_owned),
+        state,
+        successor: memory.successor.as_ref().map(name),
+    }
 }
 
 fn rollout(memory: &Memory, release: &str) -> Option<Rollout> {
@@ -232,6 +251,15 @@ fn https_line(https: &Https) -> String {
     format!("HTTPS      {} (answers: {}{kind}{until})", https.url, https.answers)
 }
 
+fn balancer_line(balancer: &BalancerStatus) -> String {
+    format!(
+        "Balancer   {}: {}{}",
+        balancer.id.as_deref().unwrap_or("none"),
+        balancer.state,
+        balancer.successor.as_ref().map(|successor| format!(" by {successor}")).unwrap_or_default()
+    )
+}
+
 fn table(status: &Status, now: Timestamp) -> String {
     let desired = status.desired.map_or("?".to_owned(), |desired| desired.to_string());
     let mut lines = vec![
@@ -243,13 +271,10 @@ fn table(status: &Status, now: Timestamp) -> String {
         format!("Answers    {}", status.answers),
     ];
     lines.extend(status.https.as_ref().map(https_line));
-    let balancer = &status.load_balancer;
-    lines.push(format!(
-        "Balancer   {}: {}{}",
-        balancer.id.as_deref().unwrap_or("none"),
-        balancer.state,
-        balancer.successor.as_ref().map(|successor| format!(" by {successor}")).unwrap_or_default()
-    ));
+    lines.push(balancer_line(&status.load_balancer));
+    for balancer in &status.more_load_balancers {
+        lines.push(format!("{}, {}", balancer_line(balancer), balancer.url.as_deref().unwrap_or("no URL")));
+    }
     if let Some(problem) = &status.problem {
         lines.push(format!("Problem    {problem}"));
     }
@@ -320,7 +345,10 @@ mod tests {
     #[test]
     fn the_load_balancer_is_what_the_reconciler_saw_of_the_holder() {
         let mut memory = Balancer::default();
-        let state = |memory: &Balancer, holder| balancer(memory, holder).state;
+        let state = |memory: &Balancer, holder: Option<&str>| {
+            let address = holder.map(|id| Address::builder().instance_id(id).build());
+            balancer(memory, address.as_ref()).state
+        };
         assert_eq!(state(&memory, None), "missing");
         assert_eq!(state(&memory, Some("i-1")), "new");
         let holder = |answered| {

@@ -3,7 +3,7 @@
 //! | stored \ wanted | as it is | self-signed | given | off |
 //! |---|---|---|---|---|
 //! | nothing | TLS stays off | issue | store | TLS stays off |
-//! | self-signed, for the address and for 30 days more | keep | keep | store | remove |
+//! | self-signed, for all addresses and for 30 days more | keep | keep | store | remove |
 //! | self-signed, for another address or not for long | issue | issue | store | remove |
 //! | a given one | keep | issue | store if another | remove |
 //! | not usable | refuse | issue | store | remove |
@@ -92,11 +92,13 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
 pub fn decide(
     wanted: Wanted,
     stored: Option<Stored>,
-    address: Ipv4Addr,
+    addresses: &[Ipv4Addr],
     now: Timestamp,
 ) -> std::result::Result<Decision, CertificateError> {
     let is_ours = |stored: &Certificate| stored.origin == Origin::SelfSigned;
-    let is_good = |stored: &Certificate| stored.is_for(address) && !ends_soon(stored, now);
+    let is_good = |stored: &Certificate| {
+        addresses.iter().all(|address| stored.is_for(*address)) && !ends_soon(stored, now)
+    };
     Ok(match (wanted, stored) {
         (Wanted::Off | Wanted::AsItIs, None) => Decision::StayOff,
         (Wanted::Off, Some(_)) => Decision::Remove,
@@ -144,7 +146,7 @@ mod tests {
     use crate::certificate::testing::{ADDRESS, ELSEWHERE, at, given, now, pair, pair_for};
 
     fn decided(wanted: Wanted, stored: Option<&[u8]>, at: Timestamp) -> &'static str {
-        match decide(wanted, stored.map(Certificate::from_object), ADDRESS, at) {
+        match decide(wanted, stored.map(Certificate::from_object), &[ADDRESS], at) {
             Ok(Decision::StayOff) => "stay off",
             Ok(Decision::Keep(_)) => "keep",
             Ok(Decision::Issue) => "issue",
@@ -157,9 +159,9 @@ mod tests {
     #[test]
     fn the_table_holds() {
         let (one, other) = (pair(), pair());
-        let ours = Certificate::self_signed(ADDRESS, now()).to_object();
-        let elsewhere = Certificate::self_signed(ELSEWHERE, now()).to_object();
-        let old = Certificate::self_signed(ADDRESS, at("2025-10-30T00:00:00Z")).to_object();
+        let ours = Certificate::self_signed(&[ADDRESS], now()).to_object();
+        let elsewhere = Certificate::self_signed(&[ELSEWHERE], now()).to_object();
+        let old = Certificate::self_signed(&[ADDRESS], at("2025-10-30T00:00:00Z")).to_object();
         let theirs = given(&one).to_object();
         for (what, stored, expected) in [
             ("nothing", None, ["stay off", "issue", "store", "stay off"]),
@@ -184,7 +186,7 @@ mod tests {
 
     #[test]
     fn renewal_begins_thirty_days_before_the_end() {
-        let ours = Certificate::self_signed(ADDRESS, now()).to_object();
+        let ours = Certificate::self_signed(&[ADDRESS], now()).to_object();
         assert_eq!(decided(Wanted::AsItIs, Some(&ours), at("2027-09-01T23:59:00Z")), "keep");
         assert_eq!(decided(Wanted::AsItIs, Some(&ours), at("2027-09-02T00:01:00Z")), "issue");
     }

@@ -46,6 +46,7 @@ impl AwsErrorKind {
             | "UnfulfillableCapacity"
             | "InsufficientFreeAddressesInSubnet"
             | "MaxSpotInstanceCountExceeded"
+            | "SpotMaxPriceTooLow"
             | "VcpuLimitExceeded"
             | "InstanceLimitExceeded"
             | "Unsupported" => Self::NoCapacity,
@@ -113,6 +114,9 @@ mod tests {
             ("InvalidParameterValue", "bad subnet", AwsErrorKind::Other),
             ("IdempotentInstanceTerminated", "", AwsErrorKind::TokenSpent),
             ("PreconditionFailed", "", AwsErrorKind::Conflict),
+            ("InsufficientInstanceCapacity", "", AwsErrorKind::NoCapacity),
+            ("SpotMaxPriceTooLow", "", AwsErrorKind::NoCapacity),
+            ("MaxSpotInstanceCountExceeded", "", AwsErrorKind::NoCapacity),
         ] {
             assert_eq!(AwsErrorKind::of(code, message), kind, "{code}");
         }

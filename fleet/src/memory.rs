@@ -40,7 +40,11 @@ pub struct Memory {
     pub attempts: BTreeMap<u32, u32>,
     /// Instances on their way out.
     pub leaving: BTreeMap<WorkerId, Leaving>,
+    /// The load balancer of the first Elastic IP.
     pub balancer: Balancer,
+    /// Those of further ones, by their places, from 1.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub more_balancers: BTreeMap<u32, Balancer>,
     /// Revision of the last registry planned.
     pub revision: u64,
     /// Subnets whose zone had no capacity, and until when they are left alone.
@@ -200,6 +204,15 @@ impl Memory {
         if self.events.len() > Self::MAX_EVENTS {
             self.events.drain(..self.events.len() - Self::MAX_EVENTS);
         }
+    }
+
+    pub fn balancers(&self) -> impl Iterator<Item = &Balancer> {
+        std::iter::once(&self.balancer).chain(self.more_balancers.values())
+    }
+
+    /// The load balancer of a place, if it is known.
+    pub fn balancer_mut(&mut self, place: u32) -> Option<&mut Balancer> {
+        if place == 0 { Some(&mut self.balancer) } else { self.more_balancers.get_mut(&place) }
     }
 
     pub fn healthy(&self) -> usize {

@@ -29,6 +29,9 @@ pub struct BalancerSpec {
     pub id: String,
     /// The Elastic IP's allocation id.
     pub allocation: String,
+    /// Elastic IPs of further load balancers, which are the same but for their address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_allocations: Vec<String>,
     pub instance: InstanceSpec,
 }
 
@@ -42,6 +45,25 @@ pub struct InstanceSpec {
     pub instance_profile: String,
     /// Plain text; encoded when it is sent. At most 16 KiB, EC2's limit.
     pub user_data: String,
+    /// Left out on demand, so that a definition from before there was a choice has the same id.
+    #[serde(default, skip_serializing_if = "Market::is_on_demand")]
+    pub market: Market,
+}
+
+/// What EC2 may do with an instance that it needs back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Market {
+    #[default]
+    OnDemand,
+    /// Cheaper, and EC2 ends it two minutes after it has said so.
+    Spot,
+}
+
+impl Market {
+    fn is_on_demand(&self) -> bool {
+        *self == Self::OnDemand
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -65,7 +87,13 @@ impl Release {
 impl BalancerSpec {
     pub fn new(allocation: String, instance: InstanceSpec) -> Self {
         let text = serde_json::to_vec(&instance).expect("a definition is plain data");
-        Self { id: short_hash(&text), allocation, instance }
+        Self { id: short_hash(&text), allocation, more_allocations: Vec::new(), instance }
+    }
+
+    /// Every Elastic IP with its place: the number that tells load balancers of a stack apart.
+    pub fn places(&self) -> impl Iterator<Item = (u32, &str)> {
+        let allocations = std::iter::once(&self.allocation).chain(&self.more_allocations);
+        (0..).zip(allocations.map(String::as_str))
     }
 }
 
@@ -89,6 +117,7 @@ mod tests {
             security_group: "sg-1".to_owned(),
             instance_profile: "p".to_owned(),
             user_data: "#cloud-config\n".to_owned(),
+            market: Market::OnDemand,
         }
     }
 
@@ -98,6 +127,21 @@ mod tests {
         let release = |ami| Release::new(stack.clone(), Profile::Secure, "1".to_owned(), spec(ami));
         assert_eq!(release("ami-1").id, release("ami-1").id);
         assert_ne!(release("ami-1").id, release("ami-2").id);
+    }
+
+    #[test]
+    fn a_market_is_written_only_where_there_is_a_choice() {
+        let on_demand = serde_json::to_string(&spec("ami-1")).expect("plain data");
+        assert!(!on_demand.contains("market"), "{on_demand}");
+        assert_eq!(serde_json::from_str::<InstanceSpec>(&on_demand).expect("an old one"), spec("ami-1"));
+        let spot = InstanceSpec { market: Market::Spot, ..spec("ami-1") };
+        let text = serde_json::to_string(&spot).expect("plain data");
+        assert!(text.ends_with(r#","market":"spot"}"#), "{text}");
+        assert_eq!(serde_json::from_str::<InstanceSpec>(&text).expect("a new one"), spot);
+        let stack: StackName = "vigia".parse().expect("valid");
+        let release = |spec| Release::new(stack.clone(), Profile::Secure, "1".to_owned(), spec);
+        assert_eq!(release(spec("ami-1")).id, "384757c88b0e", "releases of before keep their id");
+        assert_ne!(release(spot).id, release(spec("ami-1")).id);
     }
 
     #[test]

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 pub const TAG_STACK: &str = "vigia:stack";
 /// Tag that says what an instance is for: [`ROLE_WORKER`] or [`ROLE_LB`].
 pub const TAG_ROLE: &str = "vigia:role";
-/// Tag with the worker's slot number, see `memory.rs`.
+/// Tag with the worker's slot number, or the place of a load balancer other than the first; see
+/// `memory.rs`.
 pub const TAG_SLOT: &str = "vigia:slot";
 /// Tag with the attempt within the slot. The reconciler counts from one; a load balancer of attempt
 /// zero was launched by a deployment.

@@ -160,11 +160,11 @@ impl World {
         let is_dead = |row: &&Instance| matches!(row.state, State::Terminated);
         let shown_dead: Vec<WorkerId> =
             instances.iter().flatten().filter(is_dead).map(|row| row.id.clone()).collect();
-        let address = if self.faults.strikes(Kind::AddressFails) {
+        let addresses = if self.faults.strikes(Kind::AddressFails) {
             Err(failed("the address"))
         } else {
             let instance = self.ec2.holder.map(|index| self.ec2.machines[index].row.id.clone());
-            Ok(Some(Address { allocation: ALLOCATION.to_owned(), instance }))
+            Ok(vec![Address { allocation: ALLOCATION.to_owned(), instance }])
         };
         let is_blind = instances.is_err() || release.is_err() || registry.is_err();
         let instances =
@@ -181,7 +181,7 @@ impl World {
             registry,
             registry_etag: self.s3.registry_etag(),
             instances,
-            address,
+            addresses,
             dark: BTreeMap::new(),
             is_partial: false,
             probes: BTreeMap::new(),

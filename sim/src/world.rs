@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use fleet::memory::Memory;
-use fleet::release::{BalancerSpec, InstanceSpec, Release, SubnetSpec};
+use fleet::release::{BalancerSpec, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, Profile, WorkerId};
 use reconciler_core::effect::{Effect, Event};
 use reconciler_core::invocation::Invocation;
@@ -590,12 +590,14 @@ pub fn release(number: u32, zones: usize) -> Release {
         instance_profile: what.to_owned(),
         subnets: subnets.clone(),
         user_data: String::new(),
+        market: Market::OnDemand,
     };
     let stack = "sim".parse().expect("a name");
     let mut release =
         Release::new(stack, Profile::Secure, number.to_string(), spec(&format!("worker-{number}")));
     let instance = spec("lb");
     release.balancer = Some(BalancerSpec {
+        more_allocations: Vec::new(),
         id: "balancer-1".to_owned(),
         allocation: crate::ec2::ALLOCATION.to_owned(),
         instance,

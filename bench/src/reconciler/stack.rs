@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use fleet::memory::{Balancer, Holder, Memory, Phase, Slot};
 use fleet::registry::RegisteredWorker;
-use fleet::release::{BalancerSpec, InstanceSpec, Release, SubnetSpec};
+use fleet::release::{BalancerSpec, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, LB_ADMIN_PORT, Profile, Registry, WORKER_PORT, WorkerAddr, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 use reconciler_core::observation::{Address, Instance, Observation, Probe, Role, State};
@@ -43,6 +43,7 @@ impl Stack {
             instance_profile: "vigia-bench-worker".to_owned(),
             // As long as ours are.
             user_data: format!("#cloud-config\n{}", "# padding\n".repeat(200)),
+            market: Market::OnDemand,
         };
         let name = NAME.parse().expect("a name");
         let mut release =
@@ -156,7 +157,7 @@ impl Stack {
             registry: Ok(Some(Arc::new(self.registry()))),
             registry_etag: Some("\"1\"".to_owned()),
             instances: Ok(self.rows()),
-            address: Ok(Some(Address { allocation: ALLOCATION.to_owned(), instance: Some(balancer()) })),
+            addresses: Ok(vec![Address { allocation: ALLOCATION.to_owned(), instance: Some(balancer()) }]),
             dark: BTreeMap::new(),
             is_partial: false,
             probes,

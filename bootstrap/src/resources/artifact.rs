@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::output::Change;
+use crate::part::{Doing, Part};
 
 pub struct Artifact {
     pub name: &'static str,
@@ -33,23 +33,24 @@ impl Artifact {
     }
 }
 
-pub async fn ensure(aws: &Aws, artifact: &Artifact) -> Result<Change> {
+pub async fn ensure(aws: &Aws, doing: Doing, artifact: &Artifact) -> Result<Part> {
     let bucket = aws.names.control_bucket();
     let key = keys::artifact(&artifact.sha256, artifact.name);
     let head = aws.s3.head_object().bucket(&bucket).key(&key).send().await;
     let head = found(head.step(|| format!("look for {key}")))?;
     // The key names the content, so the same length under it is the same content.
     let len = i64::try_from(artifact.bytes.len()).unwrap_or(i64::MAX);
-    if head.is_some_and(|head| head.content_length() == Some(len)) {
-        return Ok(Change::Unchanged);
+    let is_there = head.is_some_and(|head| head.content_length() == Some(len));
+    let part = Part::found(format!("program {} {:.12}", artifact.name, artifact.sha256), is_there);
+    if doing.applies(&part) {
+        aws.s3
+            .put_object()
+            .bucket(&bucket)
+            .key(&key)
+            .body(ByteStream::from(artifact.bytes.clone()))
+            .send()
+            .await
+            .step(|| format!("upload {}", artifact.name))?;
     }
-    aws.s3
-        .put_object()
-        .bucket(&bucket)
-        .key(&key)
-        .body(ByteStream::from(artifact.bytes.clone()))
-        .send()
-        .await
-        .step(|| format!("upload {}", artifact.name))?;
-    Ok(Change::Created)
+    Ok(part)
 }

@@ -11,7 +11,7 @@ use aws_sdk_s3::types::{
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::output::Change;
+use crate::part::{Change, Doing, Part};
 use crate::policies;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,26 +36,66 @@ impl Contents {
     }
 }
 
-pub async fn ensure(aws: &Aws, contents: Contents) -> Result<Change> {
-    let bucket = contents.bucket(aws);
-    let head = aws.s3.head_bucket().bucket(&bucket).send().await;
-    if found(head.step(|| format!("look at the bucket {bucket}")))?.is_some()
-        && is_complete(aws, &bucket).await?
-    {
-        return ensure_lifecycle(aws, &bucket, contents).await;
-    }
-    create(aws, &bucket).await?;
-    configure(aws, &bucket, contents).await?;
-    Ok(Change::Created)
+/// What there is of a bucket.
+enum Found {
+    Nothing,
+    /// Tags are put last: without them a run was cut, and any setting may be missing.
+    Begun,
+    /// The lifecycle is the one setting that has changed since the first stacks were made.
+    Complete {
+        lifecycle: Vec<Terms>,
+    },
 }
 
-/// Tags are put last, so a bucket that has them has everything else.
-async fn is_complete(aws: &Aws, bucket: &str) -> Result<bool> {
+pub async fn ensure(aws: &Aws, doing: Doing, contents: Contents) -> Result<Part> {
+    let bucket = contents.bucket(aws);
+    let wanted = lifecycle(contents).map_err(|error| incomplete(&bucket, error))?;
+    let part = compare(&bucket, &find(aws, &bucket).await?, &wanted);
+    if doing.applies(&part) {
+        if part.change == Change::Created {
+            create(aws, &bucket).await?;
+        }
+        if part.change == Change::Created || part.differs.iter().any(|what| what == UNFINISHED) {
+            configure(aws, &bucket, contents).await?;
+        } else {
+            put_lifecycle(aws, &bucket, wanted).await?;
+        }
+    }
+    Ok(part)
+}
+
+const UNFINISHED: &str = "its settings are not complete";
+
+async fn find(aws: &Aws, bucket: &str) -> Result<Found> {
+    let head = aws.s3.head_bucket().bucket(bucket).send().await;
+    if found(head.step(|| format!("look at the bucket {bucket}")))?.is_none() {
+        return Ok(Found::Nothing);
+    }
     let tags = aws.s3.get_bucket_tagging().bucket(bucket).send().await;
-    match tags.step(|| format!("read the tags of {bucket}")) {
-        Ok(tags) => Ok(!tags.tag_set().is_empty()),
-        Err(error) if error.message().contains("NoSuchTagSet") => Ok(false),
-        Err(error) => Err(error),
+    let is_tagged = match tags.step(|| format!("read the tags of {bucket}")) {
+        Ok(tags) => !tags.tag_set().is_empty(),
+        Err(error) if error.message().contains("NoSuchTagSet") => false,
+        Err(error) => return Err(error),
+    };
+    if !is_tagged {
+        return Ok(Found::Begun);
+    }
+    let got = aws.s3.get_bucket_lifecycle_configuration().bucket(bucket).send().await;
+    let lifecycle = match got.step(|| format!("read the lifecycle of {bucket}")) {
+        Ok(there) => terms(there.rules()),
+        Err(error) if error.message().contains("NoSuchLifecycleConfiguration") => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    Ok(Found::Complete { lifecycle })
+}
+
+fn compare(bucket: &str, found: &Found, wanted: &[LifecycleRule]) -> Part {
+    let what = format!("bucket {bucket}");
+    match found {
+        Found::Nothing => Part::created(what),
+        Found::Begun => Part::compared(what, vec![UNFINISHED.to_owned()]),
+        Found::Complete { lifecycle } if *lifecycle == terms(wanted) => Part::unchanged(what),
+        Found::Complete { .. } => Part::compared(what, vec!["how long its objects are kept".to_owned()]),
     }
 }
 
@@ -153,22 +193,6 @@ async fn configure(aws: &Aws, bucket: &str, contents: Contents) -> Result<()> {
     Ok(())
 }
 
-/// The one setting of a bucket that has changed since the first stacks were made.
-async fn ensure_lifecycle(aws: &Aws, bucket: &str, contents: Contents) -> Result<Change> {
-    let wanted = lifecycle(contents).map_err(|error| incomplete(bucket, error))?;
-    let got = aws.s3.get_bucket_lifecycle_configuration().bucket(bucket).send().await;
-    let there = match got.step(|| format!("read the lifecycle of {bucket}")) {
-        Ok(there) => terms(there.rules()),
-        Err(error) if error.message().contains("NoSuchLifecycleConfiguration") => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    if there == terms(&wanted) {
-        return Ok(Change::Unchanged);
-    }
-    put_lifecycle(aws, bucket, wanted).await?;
-    Ok(Change::Updated)
-}
-
 async fn put_lifecycle(aws: &Aws, bucket: &str, rules: Vec<LifecycleRule>) -> Result<()> {
     let rules = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build();
     aws.s3
@@ -237,15 +261,18 @@ fn lifecycle(contents: Contents) -> std::result::Result<Vec<LifecycleRule>, aws_
 }
 
 /// Deletes the bucket with all versions of all objects.
-pub async fn delete(aws: &Aws, contents: Contents) -> Result<Change> {
+pub async fn delete(aws: &Aws, contents: Contents) -> Result<Part> {
     let bucket = contents.bucket(aws);
+    let what = format!("bucket {bucket}");
     let head = aws.s3.head_bucket().bucket(&bucket).send().await;
     if found(head.step(|| format!("look at the bucket {bucket}")))?.is_none() {
-        return Ok(Change::Unchanged);
+        return Ok(Part::unchanged(what));
     }
     loop {
         let page = aws.s3.list_object_versions().bucket(&bucket).send().await;
-        let Some(page) = found(page.step(|| format!("list {bucket}")))? else { return Ok(Change::Removed) };
+        let Some(page) = found(page.step(|| format!("list {bucket}")))? else {
+            return Ok(Part::removed(what));
+        };
         let versions = page.versions().iter().map(|version| (version.key(), version.version_id()));
         let markers = page.delete_markers().iter().map(|marker| (marker.key(), marker.version_id()));
         let objects: Vec<ObjectIdentifier> = versions
@@ -261,7 +288,7 @@ pub async fn delete(aws: &Aws, contents: Contents) -> Result<Change> {
     }
     let deleted = aws.s3.delete_bucket().bucket(&bucket).send().await;
     found(deleted.step(|| format!("delete the bucket {bucket}")))?;
-    Ok(Change::Removed)
+    Ok(Part::removed(what))
 }
 
 /// Deletes at most 1000 versions of objects for good.

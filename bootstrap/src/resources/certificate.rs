@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::aws::Aws;
 use crate::certificate::{Certificate, ISSUED_HERE, Origin};
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::output::Change;
+use crate::part::{Doing, Part};
 use crate::resources::documents::{self, Object};
 use crate::tls::{Decision, Stored};
 
@@ -19,29 +19,47 @@ pub async fn find(aws: &Aws) -> Result<Option<(Stored, Object)>> {
     Ok(object.map(|object| (Certificate::from_object(&object.bytes), object)))
 }
 
-/// Carries a decision about `seen` out, and gives the certificate that is now in force.
+/// Carries a decision about `seen` out, and gives the certificate that is then in force; a plan issues
+/// none.
 pub async fn apply(
     aws: &Aws,
+    doing: Doing,
     decision: Decision,
     seen: Option<&Object>,
-    address: Ipv4Addr,
+    addresses: &[Ipv4Addr],
     now: Timestamp,
-) -> Result<(Option<Certificate>, Change)> {
+) -> Result<(Option<Certificate>, Part)> {
+    let etag = seen.map(|object| object.etag.as_str());
+    let what = "certificate";
+    let written = |differs: &str| match etag {
+        None => Part::created(what),
+        Some(_) => Part::compared(what, vec![differs.to_owned()]),
+    };
+    let part = match &decision {
+        Decision::StayOff | Decision::Keep(_) => Part::unchanged(what),
+        Decision::Remove => Part::removed(what),
+        Decision::Issue => written("a new self-signed one"),
+        Decision::Store(_) => written("the one that is given"),
+    };
     let new = match decision {
-        Decision::StayOff => return Ok((None, Change::Unchanged)),
-        Decision::Keep(certificate) => return Ok((Some(certificate), Change::Unchanged)),
+        Decision::StayOff => return Ok((None, part)),
+        Decision::Keep(certificate) => return Ok((Some(certificate), part)),
         Decision::Remove => {
-            let bucket = aws.names.control_bucket();
-            let deleted = aws.s3.delete_object().bucket(bucket).key(keys::CERTIFICATE).send().await;
-            found(deleted.step(|| "delete the certificate".to_owned()))?;
-            return Ok((None, Change::Removed));
+            if doing.applies(&part) {
+                let bucket = aws.names.control_bucket();
+                let deleted = aws.s3.delete_object().bucket(bucket).key(keys::CERTIFICATE).send().await;
+                found(deleted.step(|| "delete the certificate".to_owned()))?;
+            }
+            return Ok((None, part));
         }
-        Decision::Issue => Certificate::self_signed(address, now),
+        Decision::Issue if doing == Doing::Plan => return Ok((None, part)),
+        Decision::Issue => Certificate::self_signed(addresses, now),
         Decision::Store(given) => given,
     };
-    let etag = seen.map(|object| object.etag.as_str());
-    documents::write(aws, keys::CERTIFICATE, new.to_object(), etag).await?;
-    Ok((Some(new), if etag.is_some() { Change::Updated } else { Change::Created }))
+    if doing.applies(&part) {
+        documents::write(aws, keys::CERTIFICATE, new.to_object(), etag).await?;
+    }
+    Ok((Some(new), part))
 }
 
 /// Where this machine keeps what `curl --cacert` needs.
@@ -78,7 +96,7 @@ mod tests {
     fn the_file_is_there_while_the_certificate_is_self_signed_and_holds_no_key() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("a/certificate.pem");
-        let ours = Certificate::self_signed(ADDRESS, now());
+        let ours = Certificate::self_signed(&[ADDRESS], now());
         for _ in 0..2 {
             keep_file(&file, Some(&ours)).expect("writable");
             let text = std::fs::read_to_string(&file).expect("readable");

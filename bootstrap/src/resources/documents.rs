@@ -8,14 +8,14 @@ use aws_sdk_s3::primitives::ByteStream;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use fleet::aws_code::AwsErrorKind;
-use fleet::release::Release;
+use fleet::release::{InstanceSpec, Market, Release};
 use fleet::{DesiredCount, Profile, keys};
 use rand::RngCore as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::output::Change;
+use crate::part::{Doing, Part};
 
 /// A new stack without a number.
 const FIRST_COUNT: u32 = 3;
@@ -122,7 +122,11 @@ pub async fn profile(aws: &Aws, wanted: Option<Profile>) -> Result<Profile> {
 }
 
 /// Sets the count if one is given; otherwise an existing count stays.
-pub async fn ensure_desired(aws: &Aws, wanted: Option<DesiredCount>) -> Result<(Change, DesiredCount)> {
+pub async fn ensure_desired(
+    aws: &Aws,
+    doing: Doing,
+    wanted: Option<DesiredCount>,
+) -> Result<(Part, DesiredCount)> {
     for _ in 0..5 {
         let seen = read(aws, keys::DESIRED_COUNT).await?;
         let current = seen.as_ref().map(|object| DesiredCount::from_object(&object.bytes));
@@ -131,15 +135,19 @@ pub async fn ensure_desired(aws: &Aws, wanted: Option<DesiredCount>) -> Result<(
             (None, Some(Ok(current))) => *current,
             (None, _) => DesiredCount::try_from(FIRST_COUNT).expect("the first count is within bounds"),
         };
-        if current == Some(Ok(target)) {
-            return Ok((Change::Unchanged, target));
+        let what = "desired count";
+        let part = match &current {
+            None => Part::created(what),
+            Some(Ok(current)) if *current == target => Part::unchanged(what),
+            Some(Ok(current)) => Part::compared(what, vec![format!("{target} instead of {current}")]),
+            Some(Err(error)) => Part::compared(what, vec![format!("{target}, because {error}")]),
+        };
+        if !doing.applies(&part) {
+            return Ok((part, target));
         }
         let etag = seen.as_ref().map(|object| object.etag.as_str());
         match write(aws, keys::DESIRED_COUNT, format!("{target}\n").into_bytes(), etag).await {
-            Ok(()) => {
-                let change = if etag.is_some() { Change::Updated } else { Change::Created };
-                return Ok((change, target));
-            }
+            Ok(()) => return Ok((part, target)),
             // Somebody else set it meanwhile, or our own reply was lost: look again.
             Err(error) if error.kind == AwsErrorKind::Conflict => {}
             Err(error) => return Err(error),
@@ -154,21 +162,74 @@ pub async fn release(aws: &Aws) -> Result<Option<Release>> {
     Ok(seen.and_then(|object| serde_json::from_slice(&object.bytes).ok()))
 }
 
-pub async fn ensure_release(aws: &Aws, release: &Release) -> Result<Change> {
+/// What a deployment of `release` changes.
+pub fn compare_release(before: Option<&Release>, release: &Release) -> Part {
+    let what = "release";
+    let Some(before) = before else { return Part::created(what) };
+    let mut differs = instance_differs("workers", &before.worker, &release.worker);
+    if (&before.profile, &before.version) != (&release.profile, &release.version) {
+        differs.push("workers: profile or version".to_owned());
+    }
+    match (&before.balancer, &release.balancer) {
+        (Some(before), Some(now)) => {
+            differs.extend(instance_differs("load balancer", &before.instance, &now.instance));
+            if before.allocation != now.allocation {
+                differs.push("load balancer: address".to_owned());
+            }
+            if before.more_allocations != now.more_allocations {
+                differs.push("further load balancers".to_owned());
+            }
+        }
+        (before, now) if before != now => differs.push("load balancer".to_owned()),
+        _ => {}
+    }
+    Part::compared(what, differs)
+}
+
+fn instance_differs(of: &str, before: &InstanceSpec, now: &InstanceSpec) -> Vec<String> {
+    let mut differs = Vec::new();
+    let mut compare = |what: &str, before: &str, now: &str| {
+        if before != now {
+            differs.push(format!("{of}: {what} {now} instead of {before}"));
+        }
+    };
+    compare("image", &before.ami, &now.ami);
+    compare("type", &before.instance_type, &now.instance_type);
+    compare("security group", &before.security_group, &now.security_group);
+    compare("instance profile", &before.instance_profile, &now.instance_profile);
+    if before.subnets != now.subnets {
+        differs.push(format!("{of}: subnets"));
+    }
+    if before.market != now.market {
+        differs.push(format!(
+            "{of}: {}",
+            match now.market {
+                Market::OnDemand => "on demand instead of spot",
+                Market::Spot => "spot instead of on demand",
+            }
+        ));
+    }
+    if before.user_data != now.user_data {
+        differs.push(format!("{of}: program or its settings"));
+    }
+    differs
+}
+
+/// Writes the release over the one that is there, unless they are the same.
+pub async fn write_release(aws: &Aws, release: &Release) -> Result<()> {
     let text = serde_json::to_vec_pretty(release).expect("a release is plain data");
     let seen = read(aws, keys::RELEASE).await?;
     if seen.as_ref().is_some_and(|object| object.bytes == text) {
-        return Ok(Change::Unchanged);
+        return Ok(());
     }
-    let etag = seen.as_ref().map(|object| object.etag.as_str());
-    write(aws, keys::RELEASE, text, etag).await?;
-    Ok(if etag.is_some() { Change::Updated } else { Change::Created })
+    write(aws, keys::RELEASE, text, seen.as_ref().map(|object| object.etag.as_str())).await
 }
 
 /// The keys that seal session cookies, made once.
-pub async fn ensure_session_keys(aws: &Aws) -> Result<Change> {
-    if read(aws, keys::SESSION_KEYS).await?.is_some() {
-        return Ok(Change::Unchanged);
+pub async fn ensure_session_keys(aws: &Aws, doing: Doing) -> Result<Part> {
+    let part = Part::found("session keys", read(aws, keys::SESSION_KEYS).await?.is_some());
+    if !doing.applies(&part) {
+        return Ok(part);
     }
     let mut key = [0_u8; 64];
     rand::rng().fill_bytes(&mut key);
@@ -177,23 +238,23 @@ pub async fn ensure_session_keys(aws: &Aws) -> Result<Change> {
         "keys": [{"kid": "k1", "key": STANDARD.encode(key)}]
     });
     match write(aws, keys::SESSION_KEYS, ring.to_string().into_bytes(), None).await {
-        Ok(()) => Ok(Change::Created),
-        Err(error) if error.kind == AwsErrorKind::Conflict => Ok(Change::Unchanged),
-        Err(error) => Err(error),
+        Err(error) if error.kind != AwsErrorKind::Conflict => Err(error),
+        _ => Ok(part),
     }
 }
 
 /// Makes the admin token if the stack has none. The token itself goes to `file`, its hash to S3.
-pub async fn ensure_token(aws: &Aws, file: &Path) -> Result<Change> {
-    if read(aws, keys::ADMIN_TOKEN_HASH).await?.is_some() {
-        return Ok(Change::Unchanged);
+pub async fn ensure_token(aws: &Aws, doing: Doing, file: &Path) -> Result<Part> {
+    let part = Part::found("admin token", read(aws, keys::ADMIN_TOKEN_HASH).await?.is_some());
+    if !doing.applies(&part) {
+        return Ok(part);
     }
     let token = new_token();
     // The file first: a run cut after this line makes a new token, one cut the other way round
     // would leave a stack whose token nobody has.
     write_private(file, &token)?;
     match write(aws, keys::ADMIN_TOKEN_HASH, token_hash(&token).into_bytes(), None).await {
-        Ok(()) => Ok(Change::Created),
+        Ok(()) => Ok(part),
         Err(error) if error.kind == AwsErrorKind::Conflict => {
             Err(DeployError::new(Exit::Failed, "another deployment of this stack runs at the same moment")
                 .mend("Wait for it, then try again."))

@@ -14,9 +14,11 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 use crate::aws::Aws;
+use crate::blueprint::Ec2Api;
 use crate::cli::{Arch, Deploy};
 use crate::error::{DeployError, Exit, Result, Step as _, found, pass_role_denied};
-use crate::output::Change;
+use crate::names::Names;
+use crate::part::{Change, Doing, Part};
 use crate::patience;
 use crate::resources::artifact::Artifact;
 use crate::resources::network::Network;
@@ -38,15 +40,21 @@ const PROGRAM: &str = "VIGIA_SHA256";
 
 const EMPTY_PACKAGE: &str = "[package]\nname = \"upload\"\nversion = \"0.0.0\"\n[lib]\npath = \"lib.rs\"\n";
 
-pub async fn ensure_log_group(aws: &Aws) -> Result<Change> {
+pub async fn ensure_log_group(aws: &Aws, doing: Doing) -> Result<Part> {
     let group = aws.names.stack.log_group();
     let described = aws.logs.describe_log_groups().log_group_name_prefix(&group).send().await;
     let described = described.step(|| format!("look for the log group {group}"))?;
     let existing = described.log_groups().iter().find(|found| found.log_group_name() == Some(&group));
-    if existing.is_some_and(|existing| existing.retention_in_days() == Some(LOG_DAYS)) {
-        return Ok(Change::Unchanged);
+    let what = format!("log group {group}");
+    let part = match existing.map(|existing| existing.retention_in_days()) {
+        None => Part::created(what),
+        Some(Some(LOG_DAYS)) => Part::unchanged(what),
+        Some(_) => Part::compared(what, vec!["how long it is kept".to_owned()]),
+    };
+    if !doing.applies(&part) {
+        return Ok(part);
     }
-    if existing.is_none() {
+    if part.change == Change::Created {
         let tags = HashMap::from(aws.names.tags("reconciler-log"));
         let created = aws.logs.create_log_group().log_group_name(&group).set_tags(Some(tags)).send().await;
         match created.step(|| format!("create the log group {group}")) {
@@ -57,26 +65,38 @@ pub async fn ensure_log_group(aws: &Aws) -> Result<Change> {
     let kept =
         aws.logs.put_retention_policy().log_group_name(&group).retention_in_days(LOG_DAYS).send().await;
     kept.step(|| format!("set how long {group} is kept"))?;
-    Ok(Change::Created)
+    Ok(part)
 }
 
-pub async fn ensure(aws: &Aws, options: &Deploy, program: &Artifact, network: &Network) -> Result<Change> {
+pub async fn ensure(
+    aws: &Aws,
+    doing: Doing,
+    options: &Deploy,
+    program: &Artifact,
+    network: &Network,
+) -> Result<Part> {
     let wanted = Wanted::new(aws, options.arch, program, network);
-    let current = configuration(aws).await?;
-    let mut change = match &current {
-        None => Change::Created,
-        Some(current) if wanted.is(current) => Change::Unchanged,
-        Some(_) => Change::Updated,
+    let (current, retries) = tokio::try_join!(configuration(aws), has_retries(aws))?;
+    let what = format!("function {}", aws.names.stack.function());
+    let differs = current.as_ref().map(|current| wanted.differs(current)).unwrap_or_default();
+    let part = match &current {
+        None => Part::created(what),
+        Some(_) => {
+            let retries = retries.then(|| "retries".to_owned());
+            Part::compared(what, differs.iter().cloned().chain(retries).collect())
+        }
     };
-    if change != Change::Unchanged {
-        upload(aws, options, program, &wanted).await?;
-        let current = wait_until_ready(aws).await?;
-        correct(aws, &wanted, &current, program).await?;
+    if doing.applies(&part) {
+        if current.is_none() || !differs.is_empty() {
+            upload(aws, options, program, &wanted).await?;
+            let current = wait_until_ready(aws).await?;
+            correct(aws, &wanted, &current, program).await?;
+        }
+        if retries {
+            switch_retries_off(aws).await?;
+        }
     }
-    if ensure_no_retries(aws).await? && change == Change::Unchanged {
-        change = Change::Updated;
-    }
-    Ok(change)
+    Ok(part)
 }
 
 struct Wanted {
@@ -89,22 +109,14 @@ struct Wanted {
 
 impl Wanted {
     fn new(aws: &Aws, arch: Arch, program: &Artifact, network: &Network) -> Self {
-        let mut environment = BTreeMap::from([
-            ("VIGIA_STACK".to_owned(), aws.names.stack.to_string()),
-            ("VIGIA_CONTROL_BUCKET".to_owned(), aws.names.control_bucket()),
-            (PROGRAM.to_owned(), program.sha256.clone()),
-        ]);
-        match &aws.endpoint_url {
-            Some(url) => environment.insert("AWS_ENDPOINT_URL".to_owned(), url.clone()),
-            // From a private subnet the EC2 API is reached over IPv6, which only this name has.
-            None => environment.insert(
-                "AWS_ENDPOINT_URL_EC2".to_owned(),
-                format!("https://ec2.{}.api.aws", aws.names.region),
-            ),
-        };
         Self {
-            environment,
-            role: aws.names.role_arn(&Role::Reconciler.name(aws)),
+            environment: environment(
+                &aws.names,
+                aws.endpoint_url.as_deref(),
+                network.ec2_api,
+                &program.sha256,
+            ),
+            role: aws.names.role_arn(&Role::Reconciler.name(&aws.names)),
             architecture: match arch {
                 Arch::Arm64 => Architecture::Arm64,
                 Arch::X8664 => Architecture::X8664,
@@ -114,23 +126,62 @@ impl Wanted {
         }
     }
 
-    fn is(&self, current: &FunctionConfiguration) -> bool {
+    fn differs(&self, current: &FunctionConfiguration) -> Vec<String> {
         let environment: BTreeMap<String, String> = current
             .environment()
             .and_then(|environment| environment.variables())
             .map(|variables| variables.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
             .unwrap_or_default();
+        let without_program = |environment: &BTreeMap<String, String>| {
+            let mut rest = environment.clone();
+            rest.remove(PROGRAM);
+            rest
+        };
         let vpc = current.vpc_config();
         let subnets = vpc.map(|vpc| vpc.subnet_ids().to_vec()).unwrap_or_default();
-        environment == self.environment
-            && current.role() == Some(&self.role)
-            && current.architectures() == [self.architecture.clone()]
-            && current.memory_size() == Some(MEMORY_MB)
-            && current.timeout() == Some(TIMEOUT_SECONDS)
-            && vpc.is_some_and(|vpc| vpc.security_group_ids() == [self.group.clone()])
-            && self.subnets.iter().all(|subnet| subnets.contains(subnet))
-            && subnets.len() == self.subnets.len()
+        let has_subnets =
+            self.subnets.iter().all(|subnet| subnets.contains(subnet)) && subnets.len() == self.subnets.len();
+        [
+            (environment.get(PROGRAM) == self.environment.get(PROGRAM), "program"),
+            (without_program(&environment) == without_program(&self.environment), "environment"),
+            (current.role() == Some(&self.role), "role"),
+            (current.architectures() == [self.architecture.clone()], "processor"),
+            (current.memory_size() == Some(MEMORY_MB), "memory"),
+            (current.timeout() == Some(TIMEOUT_SECONDS), "timeout"),
+            (vpc.is_some_and(|vpc| vpc.security_group_ids() == [self.group.clone()]), "security group"),
+            (has_subnets, "subnets"),
+        ]
+        .into_iter()
+        .filter(|(is_same, _)| !is_same)
+        .map(|(_, what)| what.to_owned())
+        .collect()
     }
+}
+
+fn environment(
+    names: &Names,
+    endpoint_url: Option<&str>,
+    ec2_api: Ec2Api,
+    program: &str,
+) -> BTreeMap<String, String> {
+    let mut environment = BTreeMap::from([
+        ("VIGIA_STACK".to_owned(), names.stack.to_string()),
+        ("VIGIA_CONTROL_BUCKET".to_owned(), names.control_bucket()),
+        (PROGRAM.to_owned(), program.to_owned()),
+    ]);
+    match (endpoint_url, ec2_api) {
+        (Some(url), _) => {
+            environment.insert("AWS_ENDPOINT_URL".to_owned(), url.to_owned());
+        }
+        // From a private subnet the EC2 API is reached over IPv6, which only this name has.
+        (None, Ec2Api::DualStack) => {
+            let url = format!("https://{}", names.ec2_dual_stack_host());
+            environment.insert("AWS_ENDPOINT_URL_EC2".to_owned(), url);
+        }
+        // The usual name leads to the endpoint.
+        (None, Ec2Api::Endpoint) => {}
+    }
+    environment
 }
 
 async fn configuration(aws: &Aws) -> Result<Option<FunctionConfiguration>> {
@@ -275,14 +326,16 @@ async fn correct(
     Ok(())
 }
 
-/// A failed or late tick is not repeated: the next one sees the same world. True if it was changed.
-async fn ensure_no_retries(aws: &Aws) -> Result<bool> {
+/// Whether a failed or late tick is repeated. It need not: the next one sees the same world.
+async fn has_retries(aws: &Aws) -> Result<bool> {
     let function = aws.names.stack.function();
     let got = aws.lambda.get_function_event_invoke_config().function_name(&function).send().await;
     let got = found(got.step(|| format!("read the retry settings of {function}")))?;
-    if got.is_some_and(|got| got.maximum_retry_attempts() == Some(0)) {
-        return Ok(false);
-    }
+    Ok(got.is_none_or(|got| got.maximum_retry_attempts() != Some(0)))
+}
+
+async fn switch_retries_off(aws: &Aws) -> Result<()> {
+    let function = aws.names.stack.function();
     aws.lambda
         .put_function_event_invoke_config()
         .function_name(&function)
@@ -291,7 +344,7 @@ async fn ensure_no_retries(aws: &Aws) -> Result<bool> {
         .send()
         .await
         .step(|| format!("switch retries of {function} off"))?;
-    Ok(true)
+    Ok(())
 }
 
 /// Starts a tick now rather than within the next minute. It does not wait for the tick's end.
@@ -309,17 +362,42 @@ pub async fn invoke(aws: &Aws) -> Result<()> {
     Ok(())
 }
 
-pub async fn delete(aws: &Aws) -> Result<Change> {
+pub async fn delete(aws: &Aws) -> Result<Part> {
     let function = aws.names.stack.function();
     let deleted = aws.lambda.delete_function().function_name(&function).send().await;
     let deleted = found(deleted.step(|| format!("delete the function {function}")))?;
-    Ok(if deleted.is_some() { Change::Removed } else { Change::Unchanged })
+    Ok(Part::deleted(format!("function {function}"), deleted.is_some()))
 }
 
 /// After the function: a late invocation would make the group again.
-pub async fn delete_log_group(aws: &Aws) -> Result<Change> {
+pub async fn delete_log_group(aws: &Aws) -> Result<Part> {
     let group = aws.names.stack.log_group();
     let deleted = aws.logs.delete_log_group().log_group_name(&group).send().await;
     let deleted = found(deleted.step(|| format!("delete the log group {group}")))?;
-    Ok(if deleted.is_some() { Change::Removed } else { Change::Unchanged })
+    Ok(Part::deleted(format!("log group {group}"), deleted.is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_region_with_a_dual_stack_api_is_asked_by_that_name() {
+        let names = Names {
+            stack: "a".parse().expect("valid"),
+            account: "123456789012".to_owned(),
+            region: "eu-west-1".to_owned(),
+            partition: "aws".to_owned(),
+        };
+        let urls = |endpoint_url, ec2_api| -> Vec<(String, String)> {
+            let all = environment(&names, endpoint_url, ec2_api, "abc");
+            all.into_iter().filter(|(key, _)| key.starts_with("AWS_ENDPOINT_URL")).collect()
+        };
+        let pair = |key: &str, url: &str| vec![(key.to_owned(), url.to_owned())];
+        let dual = pair("AWS_ENDPOINT_URL_EC2", "https://ec2.eu-west-1.api.aws");
+        assert_eq!(urls(None, Ec2Api::DualStack), dual);
+        assert_eq!(urls(None, Ec2Api::Endpoint), []);
+        let local = "http://127.0.0.1:4566";
+        assert_eq!(urls(Some(local), Ec2Api::DualStack), pair("AWS_ENDPOINT_URL", local));
+    }
 }

@@ -1,22 +1,24 @@
 //! Instances of the stack as EC2 has them, and the launch of one from its definition.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_sdk_ec2::types::{
     BlockDeviceMapping, EbsBlockDevice, HttpTokensState, IamInstanceProfileSpecification, Instance,
-    InstanceMetadataOptionsRequest, InstanceStateName, InstanceType, ResourceType, ShutdownBehavior, Tag,
-    TagSpecification, VolumeType,
+    InstanceInterruptionBehavior, InstanceMarketOptionsRequest, InstanceMetadataOptionsRequest,
+    InstanceStateName, InstanceType, MarketType, ResourceType, ShutdownBehavior, SpotInstanceType,
+    SpotMarketOptions, Tag, TagSpecification, VolumeType,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fleet::aws_code::AwsErrorKind;
-use fleet::release::{InstanceSpec, SubnetSpec};
-use fleet::stack::{TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE};
+use fleet::release::{InstanceSpec, Market, SubnetSpec};
+use fleet::stack::{TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT};
 use tokio::time::{Instant, sleep};
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::output::Change;
+use crate::part::Part;
 use crate::patience;
 use crate::resources::network::{filter, id, stack_filter};
 
@@ -68,7 +70,7 @@ pub fn tag<'a>(instance: &'a Instance, key: &str) -> Option<&'a str> {
     instance.tags().iter().find(|tag| tag.key() == Some(key)).and_then(|tag| tag.value())
 }
 
-/// Launches one instance in this subnet. The same token and definition give the same instance,
+/// Launches one instance in this subnet, for this place among its kind. The same token and definition give the same instance,
 /// however often.
 pub async fn launch(
     aws: &Aws,
@@ -76,6 +78,7 @@ pub async fn launch(
     release: &str,
     spec: &InstanceSpec,
     subnet: &SubnetSpec,
+    place: u32,
     token: &str,
 ) -> Result<String> {
     let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
@@ -85,6 +88,9 @@ pub async fn launch(
     tags.push(tag(TAG_RELEASE, release));
     // The reconciler's attempts begin with one: it takes no launch of ours for its own.
     tags.push(tag(TAG_ATTEMPT, "0"));
+    if place > 0 {
+        tags.push(tag(TAG_SLOT, &place.to_string()));
+    }
     let disk = EbsBlockDevice::builder()
         .volume_size(8)
         .volume_type(VolumeType::Gp3)
@@ -109,6 +115,7 @@ pub async fn launch(
         .user_data(STANDARD.encode(&spec.user_data))
         .metadata_options(metadata)
         .instance_initiated_shutdown_behavior(ShutdownBehavior::Terminate)
+        .set_instance_market_options(market_options(spec.market))
         .block_device_mappings(BlockDeviceMapping::builder().device_name("/dev/xvda").ebs(disk).build())
         .tag_specifications(
             TagSpecification::builder().resource_type(ResourceType::Instance).set_tags(Some(tags)).build(),
@@ -134,16 +141,29 @@ pub async fn launch(
     }
 }
 
+/// As in the reconciler's `act.rs`: nothing on demand, else once and for good.
+fn market_options(market: Market) -> Option<InstanceMarketOptionsRequest> {
+    let once = SpotMarketOptions::builder()
+        .spot_instance_type(SpotInstanceType::OneTime)
+        .instance_interruption_behavior(InstanceInterruptionBehavior::Terminate)
+        .build();
+    let spot = InstanceMarketOptionsRequest::builder().market_type(MarketType::Spot).spot_options(once);
+    match market {
+        Market::OnDemand => None,
+        Market::Spot => Some(spot.build()),
+    }
+}
+
 /// Terminates every instance of the stack and waits until EC2 says that all are gone.
-pub async fn terminate_all(aws: &Aws) -> Result<Change> {
-    let mut change = Change::Unchanged;
+pub async fn terminate_all(aws: &Aws) -> Result<Vec<Part>> {
+    let mut seen = BTreeSet::new();
     let deadline = Instant::now() + TERMINATED_DEADLINE;
     loop {
         let left = list(aws, &NOT_GONE).await?;
         if left.is_empty() {
-            return Ok(change);
+            return Ok(seen.into_iter().map(|id| Part::removed(format!("instance {id}"))).collect());
         }
-        change = Change::Removed;
+        seen.extend(left.iter().filter_map(Instance::instance_id).map(str::to_owned));
         if Instant::now() > deadline {
             let ids: Vec<&str> = left.iter().filter_map(Instance::instance_id).collect();
             return Err(DeployError::new(Exit::Failed, format!("still shutting down: {}", ids.join(", ")))

@@ -1,4 +1,7 @@
-//! The load balancer's instance and its Elastic IP.
+//! A load balancer's instance and its Elastic IP.
+//!
+//! A stack has one or several addresses. Each is a *place* with a load balancer of its own; what follows
+//! is said of one place.
 //!
 //! The address is the fence: a load balancer without it gets no traffic, whatever it believes. A
 //! new definition is launched beside the old one, takes the address over, and is taken back if it
@@ -18,73 +21,113 @@
 //! What a run that was cut leaves behind is found by the next one, or by the reconciler, which
 //! removes load balancers without the address after ten minutes.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use aws_sdk_ec2::types::{Address, DomainType, Instance, InstanceStateName, ResourceType};
 use fleet::aws_code::AwsErrorKind;
 use fleet::release::{BalancerSpec, short_hash};
-use fleet::stack::{ROLE_LB, TAG_RELEASE, TAG_ROLE};
+use fleet::stack::{ROLE_LB, TAG_RELEASE, TAG_ROLE, TAG_SLOT};
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::output::Change;
+use crate::part::{Doing, NEW, Part};
 use crate::patience;
 use crate::resources::instance;
 use crate::resources::network::{id, stack_filter, tagged};
 
+/// More load balancers than `--lbs` takes.
+const MOST_PLACES: u32 = 8;
 /// Tokens tried for one launch; each that is spent belongs to an instance of the last days.
 const MOST_TOKENS: usize = 20;
 
-/// The stack's Elastic IP.
+/// An Elastic IP of the stack.
 #[derive(Clone, Debug)]
 pub struct PublicAddress {
+    pub place: u32,
     pub allocation: String,
     pub ip: Ipv4Addr,
 }
 
+/// What is there for places that the stack is to have no more.
+#[derive(Clone, Debug, Default)]
+pub struct Surplus {
+    addresses: Vec<Address>,
+    instances: Vec<String>,
+}
+
 pub struct LoadBalancer {
-    pub address: String,
+    pub address: Ipv4Addr,
     pub instance: String,
     /// Who had the address before this run took it.
     moved_from: Option<String>,
     release: String,
     allocation: String,
+    place: u32,
 }
 
-pub async fn ensure(aws: &Aws, spec: &BalancerSpec) -> Result<(LoadBalancer, Vec<Change>)> {
-    let seen = all(aws).await?;
-    let (address, holder) = address_and_holder(aws).await?;
-    let current = current(&seen, &spec.id, holder.as_deref());
-    let (instance, launched) = match current.and_then(Instance::instance_id) {
-        Some(id) => (id.to_owned(), Change::Unchanged),
-        // One number more than all that are seen: a token is not used for two lives.
-        None => (launch(aws, spec, seen.len()).await?, Change::Created),
-    };
+/// The load balancer and the association of its address. A plan makes neither and says what would be.
+pub async fn ensure(
+    aws: &Aws,
+    doing: Doing,
+    address: &PublicAddress,
+    spec: &BalancerSpec,
+) -> Result<(LoadBalancer, Vec<Part>)> {
+    let place = address.place;
+    let seen = all(aws, place).await?;
+    let holder = holder(aws, doing, place).await?;
+    let current = current(&seen, &spec.id, holder.as_deref()).and_then(Instance::instance_id);
+    let [launched, moved] = compare(place, &seen, current, holder.as_deref());
     let mut balancer = LoadBalancer {
-        address: address.public_ip().unwrap_or_default().to_owned(),
-        instance,
+        address: address.ip,
+        instance: current.unwrap_or(NEW).to_owned(),
         moved_from: None,
         release: spec.id.clone(),
-        allocation: spec.allocation.clone(),
+        allocation: address.allocation.clone(),
+        place,
     };
-    if holder.as_ref() == Some(&balancer.instance) {
-        return Ok((balancer, vec![launched]));
+    if doing.applies(&launched) {
+        // One number more than all that are seen: a token is not used for two lives.
+        balancer.instance = launch(aws, spec, place, seen.len()).await?;
+    }
+    if !doing.applies(&moved) {
+        return Ok((balancer, vec![launched, moved]));
     }
     instance::wait_until_running(aws, &balancer.instance).await?;
     // The wait is long enough for the reconciler to have replaced the holder.
-    let (_, holder) = address_and_holder(aws).await?;
-    let seen = all(aws).await?;
+    let holder = self::holder(aws, doing, place).await?;
+    let seen = all(aws, place).await?;
     match holder.as_deref().and_then(|holder| live(&seen, holder)) {
         Some(holder) if instance::tag(holder, TAG_RELEASE) == Some(&spec.id) => {
             balancer.instance = id(holder.instance_id(), "instance")?;
-            Ok((balancer, vec![launched]))
+            Ok((balancer, vec![launched, Part::unchanged(moved.what)]))
         }
         before => {
             balancer.moved_from = before.and_then(Instance::instance_id).map(str::to_owned);
             associate(aws, &balancer.allocation, &balancer.instance).await?;
-            Ok((balancer, vec![launched, Change::Created]))
+            Ok((balancer, vec![launched, moved]))
         }
     }
+}
+
+/// Whether a load balancer is launched, and whether the address moves.
+fn compare(place: u32, seen: &[Instance], current: Option<&str>, holder: Option<&str>) -> [Part; 2] {
+    let before = holder.and_then(|holder| live(seen, holder)).and_then(Instance::instance_id);
+    let launched = match (current, before) {
+        (Some(id), _) => Part::unchanged(format!("load balancer {id}")),
+        (None, None) => Part::created(numbered("load balancer", place)),
+        (None, Some(before)) => {
+            let replaced = vec!["replaced by a new one, without a gap".to_owned()];
+            Part::compared(format!("load balancer {before}"), replaced)
+        }
+    };
+    let what = numbered("association of the Elastic IP", place);
+    let moved = match (current, before) {
+        (Some(current), Some(before)) if current == before => Part::unchanged(what),
+        (_, None) => Part::created(what),
+        (_, Some(before)) => Part::compared(what, vec![format!("moves from {before}")]),
+    };
+    [launched, moved]
 }
 
 /// The live instance of this release: the one with the address, if it is one.
@@ -102,23 +145,40 @@ fn is_live(instance: &Instance) -> bool {
     matches!(state, Some(InstanceStateName::Pending | InstanceStateName::Running))
 }
 
-/// Every load balancer that EC2 shows, terminated ones included.
-async fn all(aws: &Aws) -> Result<Vec<Instance>> {
+/// What there is once in a stack has no number.
+fn numbered(what: &str, place: u32) -> String {
+    if place == 0 { what.to_owned() } else { format!("{what} {}", place + 1) }
+}
+
+fn place_of(instance: &Instance) -> u32 {
+    instance::tag(instance, TAG_SLOT).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Every load balancer of a place that EC2 shows, terminated ones included.
+async fn all(aws: &Aws, place: u32) -> Result<Vec<Instance>> {
+    let mut seen = everywhere(aws).await?;
+    seen.retain(|i| place_of(i) == place);
+    Ok(seen)
+}
+
+async fn everywhere(aws: &Aws) -> Result<Vec<Instance>> {
     let states = [&instance::NOT_GONE[..], &[InstanceStateName::Terminated]].concat();
     let mut seen = instance::list(aws, &states).await?;
     seen.retain(|i| instance::tag(i, TAG_ROLE) == Some(ROLE_LB));
     Ok(seen)
 }
 
-/// Launches where there is capacity.
-async fn launch(aws: &Aws, spec: &BalancerSpec, number: usize) -> Result<String> {
+/// Launches where there is capacity, each place in another zone first.
+async fn launch(aws: &Aws, spec: &BalancerSpec, place: u32, number: usize) -> Result<String> {
     let mut refused = DeployError::new(Exit::Failed, "the network has no subnet");
-    for subnet in &spec.instance.subnets {
+    let subnets = &spec.instance.subnets;
+    for subnet in subnets.iter().cycle().skip(place as usize).take(subnets.len()) {
         for number in number..number + MOST_TOKENS {
             let group = &spec.instance.security_group;
-            let seed = format!("{group}/{ROLE_LB}/{}/{}/deploy/{number}", spec.id, subnet.id);
+            let role = numbered(ROLE_LB, place);
+            let seed = format!("{group}/{role}/{}/{}/deploy/{number}", spec.id, subnet.id);
             let token = short_hash(seed.as_bytes());
-            match instance::launch(aws, ROLE_LB, &spec.id, &spec.instance, subnet, &token).await {
+            match instance::launch(aws, ROLE_LB, &spec.id, &spec.instance, subnet, place, &token).await {
                 Ok(id) => return Ok(id),
                 Err(error) => refused = error,
             }
@@ -139,13 +199,13 @@ impl LoadBalancer {
     }
 
     pub fn url(&self) -> String {
-        url(&self.address)
+        url(&self.address.to_string())
     }
 
     /// Ends a replacement: the old instances go if the new one serves, and the other way round.
     pub async fn settle(&self, aws: &Aws, serves: bool) -> Result<()> {
-        let (_, holder) = address_and_holder(aws).await?;
-        let seen = all(aws).await?;
+        let holder = holder(aws, Doing::Apply, self.place).await?;
+        let seen = all(aws, self.place).await?;
         let is_ours = |i: &Instance| instance::tag(i, TAG_RELEASE) == Some(&self.release);
         let was_given_back = holder.is_some() && holder == self.moved_from;
         if was_given_back {
@@ -200,67 +260,151 @@ async fn associate(aws: &Aws, allocation: &str, instance: &str) -> Result<()> {
     Ok(())
 }
 
-/// Allocates an address if the stack has none.
-pub async fn ensure_address(aws: &Aws) -> Result<(PublicAddress, Change)> {
-    if let Some(address) = find_address(aws).await? {
-        return Ok((public(address.allocation_id(), address.public_ip())?, Change::Unchanged));
+/// As many addresses as are asked for, else as many as there are, but one at least. What there is beyond
+/// them is not touched yet: until the release does without it, the reconciler looks after it.
+pub async fn ensure_addresses(
+    aws: &Aws,
+    doing: Doing,
+    wanted: Option<u32>,
+) -> Result<(Vec<PublicAddress>, Surplus, Vec<Part>)> {
+    let there = find_addresses(aws).await?;
+    let count = wanted.unwrap_or_else(|| there.keys().max().map_or(1, |place| place + 1));
+    let (mut addresses, mut parts) = (Vec::new(), Vec::new());
+    for place in 0..count {
+        let (address, part) = ensure_address(aws, doing, place, there.get(&place)).await?;
+        addresses.push(address);
+        parts.push(part);
+    }
+    let surplus = Surplus {
+        addresses: there.range(count..).map(|(_, address)| address.clone()).collect(),
+        instances: everywhere(aws)
+            .await?
+            .iter()
+            .filter(|i| is_live(i) && place_of(i) >= count)
+            .filter_map(|i| i.instance_id().map(str::to_owned))
+            .collect(),
+    };
+    parts.extend(surplus.parts());
+    Ok((addresses, surplus, parts))
+}
+
+impl Surplus {
+    fn parts(&self) -> Vec<Part> {
+        let addresses = self
+            .addresses
+            .iter()
+            .map(|address| Part::removed(format!("Elastic IP {}", address.public_ip().unwrap_or_default())));
+        let instances = self.instances.iter().map(|id| Part::removed(format!("load balancer {id}")));
+        addresses.chain(instances).collect()
+    }
+
+    /// Instances first: one that has lost its address would be replaced by a tick that began before.
+    pub async fn remove(&self, aws: &Aws) -> Result<()> {
+        for id in &self.instances {
+            instance::terminate(aws, id).await?;
+        }
+        for address in &self.addresses {
+            release_address(aws, address).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn ensure_address(
+    aws: &Aws,
+    doing: Doing,
+    place: u32,
+    there: Option<&Address>,
+) -> Result<(PublicAddress, Part)> {
+    if let Some(address) = there {
+        let address = public(place, address.allocation_id(), address.public_ip())?;
+        let part = Part::unchanged(format!("Elastic IP {}", address.ip));
+        return Ok((address, part));
+    }
+    let part = Part::created(numbered("Elastic IP", place));
+    if !doing.applies(&part) {
+        let address = PublicAddress { place, allocation: NEW.to_owned(), ip: Ipv4Addr::UNSPECIFIED };
+        return Ok((address, part));
     }
     let allocate = aws.ec2.allocate_address().domain(DomainType::Vpc).tag_specifications(tagged(
         aws,
         ResourceType::ElasticIp,
-        "lb",
+        &name(place),
     ));
     let make = async || {
         let allocated = allocate.clone().customize().config_override(patience::once()).send().await;
         let allocated = allocated.step(|| "allocate an Elastic IP".to_owned())?;
-        public(allocated.allocation_id(), allocated.public_ip())
+        public(place, allocated.allocation_id(), allocated.public_ip())
     };
     let find = async || {
-        let found = find_address(aws).await?;
-        found.map(|address| public(address.allocation_id(), address.public_ip())).transpose()
+        let there = find_addresses(aws).await?;
+        there.get(&place).map(|it| public(place, it.allocation_id(), it.public_ip())).transpose()
     };
-    Ok((aws.patience.made(make, find).await?, Change::Created))
+    Ok((aws.patience.made(make, find).await?, part))
 }
 
-fn public(allocation: Option<&str>, ip: Option<&str>) -> Result<PublicAddress> {
+/// What an address is called within the stack.
+fn name(place: u32) -> String {
+    if place == 0 { ROLE_LB.to_owned() } else { format!("{ROLE_LB}-{}", place + 1) }
+}
+
+fn public(place: u32, allocation: Option<&str>, ip: Option<&str>) -> Result<PublicAddress> {
     let ip = ip.and_then(|ip| ip.parse().ok()).ok_or_else(|| {
         DeployError::new(Exit::Failed, "AWS answered with an Elastic IP that is no IPv4 address")
     })?;
-    Ok(PublicAddress { allocation: id(allocation, "address")?, ip })
+    Ok(PublicAddress { place, allocation: id(allocation, "address")?, ip })
 }
 
-async fn address_and_holder(aws: &Aws) -> Result<(Address, Option<String>)> {
-    let address = find_address(aws).await?.ok_or_else(|| {
-        DeployError::new(Exit::Failed, "the new Elastic IP is not visible yet")
-            .mend("Run the deployment again.")
-    })?;
-    let holder = address.instance_id().filter(|id| !id.is_empty()).map(str::to_owned);
-    Ok((address, holder))
+/// Who has the address of a place now.
+async fn holder(aws: &Aws, doing: Doing, place: u32) -> Result<Option<String>> {
+    match (find_addresses(aws).await?.get(&place), doing) {
+        (Some(address), _) => Ok(address.instance_id().filter(|id| !id.is_empty()).map(str::to_owned)),
+        (None, Doing::Plan) => Ok(None),
+        (None, Doing::Apply) => Err(DeployError::new(Exit::Failed, "the new Elastic IP is not visible yet")
+            .mend("Run the deployment again.")),
+    }
 }
 
-/// The stack's address, if it has one.
+/// The stack's first address, if it has one.
 pub async fn find_address(aws: &Aws) -> Result<Option<Address>> {
+    Ok(find_addresses(aws).await?.remove(&0))
+}
+
+/// The stack's addresses by their places. An address without a name of ours has the first.
+pub async fn find_addresses(aws: &Aws) -> Result<BTreeMap<u32, Address>> {
     let described = aws.ec2.describe_addresses().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the Elastic IP".to_owned())?;
-    Ok(described.addresses.unwrap_or_default().into_iter().next())
+    let mut addresses = BTreeMap::new();
+    for address in described.addresses.unwrap_or_default() {
+        let tags = address.tags().iter();
+        let called = tags.clone().find(|tag| tag.key() == Some("Name")).and_then(|tag| tag.value());
+        let is_called = |place: &u32| called == Some(aws.names.stack.resource(&name(*place)).as_str());
+        addresses.entry((0..MOST_PLACES).find(is_called).unwrap_or(0)).or_insert(address);
+    }
+    Ok(addresses)
 }
 
 /// Gives every address of the stack back: an address that is kept costs money for ever.
-pub async fn release_addresses(aws: &Aws) -> Result<Change> {
+pub async fn release_addresses(aws: &Aws) -> Result<Vec<Part>> {
     let described = aws.ec2.describe_addresses().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the Elastic IP".to_owned())?;
-    let mut change = Change::Unchanged;
+    let mut parts = Vec::new();
     for address in described.addresses() {
-        if let Some(association) = address.association_id() {
-            let done = aws.ec2.disassociate_address().association_id(association).send().await;
-            found(done.step(|| "take the Elastic IP away".to_owned()))?;
-        }
-        let allocation = id(address.allocation_id(), "address")?;
-        let released = aws.ec2.release_address().allocation_id(allocation).send().await;
-        found(released.step(|| "release the Elastic IP".to_owned()))?;
-        change = Change::Removed;
+        release_address(aws, address).await?;
+        parts.push(Part::removed(format!("Elastic IP {}", address.public_ip().unwrap_or_default())));
     }
-    Ok(change)
+    Ok(parts)
+}
+
+async fn release_address(aws: &Aws, address: &Address) -> Result<()> {
+    if let Some(association) = address.association_id().filter(|id| !id.is_empty()) {
+        let done = aws.ec2.disassociate_address().association_id(association).send().await;
+        found(done.step(|| "take the Elastic IP away".to_owned()))?;
+    }
+    let allocation = id(address.allocation_id(), "address")?;
+    let released = aws.ec2.release_address().allocation_id(allocation).send().await;
+    found(released.step(|| "release the Elastic IP".to_owned()))?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,12 +5,18 @@ use fleet::aws_code::AwsErrorKind;
 use serde_json::Value;
 
 use crate::aws::Aws;
+use crate::blueprint::RoleWanted;
+use crate::cli::PolicyArn;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::output::Change;
+use crate::names::Names;
+use crate::part::{Doing, Part};
 use crate::policies;
 
 /// The inline policy's name; there is only one.
 const POLICY: &str = "vigia";
+const SPOT_ROLE: &str = "AWSServiceRoleForEC2Spot";
+/// Whose it is, and the one thing that nobody can choose.
+const SPOT_PATH: &str = "/aws-service-role/spot.amazonaws.com/";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -23,26 +29,26 @@ impl Role {
     pub const ALL: [Self; 3] = [Self::Worker, Self::LoadBalancer, Self::Reconciler];
 
     /// Name of the role, and of its instance profile.
-    pub fn name(self, aws: &Aws) -> String {
-        aws.names.stack.resource(match self {
+    pub fn name(self, names: &Names) -> String {
+        names.stack.resource(match self {
             Self::Worker => "worker",
             Self::LoadBalancer => "lb",
             Self::Reconciler => "reconciler",
         })
     }
 
-    fn service(self) -> &'static str {
-        match self {
-            Self::Worker | Self::LoadBalancer => "ec2.amazonaws.com",
-            Self::Reconciler => "lambda.amazonaws.com",
-        }
-    }
-
-    fn policy(self, aws: &Aws) -> Value {
-        match self {
-            Self::Worker => policies::worker(&aws.names),
-            Self::LoadBalancer => policies::load_balancer(&aws.names),
-            Self::Reconciler => policies::reconciler(&aws.names),
+    /// What the role is to be.
+    pub fn wanted(self, names: &Names) -> RoleWanted {
+        let (service, policy) = match self {
+            Self::Worker => ("ec2.amazonaws.com", policies::worker(names)),
+            Self::LoadBalancer => ("ec2.amazonaws.com", policies::load_balancer(names)),
+            Self::Reconciler => ("lambda.amazonaws.com", policies::reconciler(names)),
+        };
+        RoleWanted {
+            name: self.name(names),
+            trust: policies::trust(service),
+            policy,
+            has_instance_profile: self.has_profile(),
         }
     }
 
@@ -51,57 +57,134 @@ impl Role {
     }
 }
 
-pub async fn ensure(aws: &Aws, role: Role) -> Result<Change> {
-    let name = role.name(aws);
-    let mut change = ensure_role(aws, role, &name).await?;
-    let policy = role.policy(aws);
-    let current = aws.iam.get_role_policy().role_name(&name).policy_name(POLICY).send().await;
-    let current = found(current.step(|| format!("read the policy of {name}")))?;
-    // IAM returns the document percent-encoded.
-    let current = current.map(|got| decode(got.policy_document()));
-    if current.and_then(|text| serde_json::from_str::<Value>(&text).ok()).as_ref() != Some(&policy) {
-        let put = aws.iam.put_role_policy().role_name(&name).policy_name(POLICY);
-        let put = put.policy_document(policy.to_string());
-        let written = aws
-            .patience
-            .settled(async || put.clone().send().await.step(|| format!("write the policy of {name}")));
-        written.await?;
-        if change == Change::Unchanged {
-            change = Change::Updated;
-        }
-    }
-    if role.has_profile() && ensure_profile(aws, &name).await? == Change::Created {
-        change = Change::Created;
-    }
-    Ok(change)
+/// What there is of a role.
+struct Found {
+    exists: bool,
+    policy: Option<Value>,
+    boundary: Option<String>,
+    profile: Profile,
 }
 
-async fn ensure_role(aws: &Aws, role: Role, name: &str) -> Result<Change> {
-    let got = aws.iam.get_role().role_name(name).send().await;
-    if found(got.step(|| format!("look at the role {name}")))?.is_some() {
-        return Ok(Change::Unchanged);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Profile {
+    Missing,
+    /// Without its role.
+    Empty,
+    Complete,
+}
+
+/// All roles, and the instance profiles of those that have one. Without a permissions boundary the roles
+/// keep theirs, and one that has to be made anew gets that of the others.
+pub async fn ensure(aws: &Aws, doing: Doing, boundary: Option<&PolicyArn>) -> Result<Vec<Part>> {
+    let wanted = Role::ALL.map(|role| role.wanted(&aws.names));
+    let [worker, lb, reconciler] = &wanted;
+    let (worker, lb, reconciler) = tokio::try_join!(find(aws, worker), find(aws, lb), find(aws, reconciler))?;
+    let found = [worker, lb, reconciler];
+    let kept = found.iter().find_map(|found| found.boundary.as_deref());
+    let boundary = boundary.map(PolicyArn::as_str).or(kept);
+    let one = |index: usize| ensure_one(aws, doing, &wanted[index], &found[index], boundary);
+    let parts = tokio::try_join!(one(0), one(1), one(2))?;
+    Ok([parts.0, parts.1, parts.2].concat())
+}
+
+async fn ensure_one(
+    aws: &Aws,
+    doing: Doing,
+    wanted: &RoleWanted,
+    found: &Found,
+    boundary: Option<&str>,
+) -> Result<Vec<Part>> {
+    let name = &wanted.name;
+    let parts = compare(wanted, found, boundary);
+    if doing.applies(&parts[0]) {
+        if !found.exists {
+            create(aws, wanted, boundary).await?;
+        } else if let Some(boundary) = boundary.filter(|_| found.boundary.as_deref() != boundary) {
+            let put = aws.iam.put_role_permissions_boundary().role_name(name).permissions_boundary(boundary);
+            put.send().await.step(|| format!("set the permissions boundary of {name}"))?;
+        }
+        if found.policy.as_ref() != Some(&wanted.policy) {
+            let put = aws.iam.put_role_policy().role_name(name).policy_name(POLICY);
+            let put = put.policy_document(wanted.policy.to_string());
+            let written = aws
+                .patience
+                .settled(async || put.clone().send().await.step(|| format!("write the policy of {name}")));
+            written.await?;
+        }
     }
+    if parts.get(1).is_some_and(|profile| doing.applies(profile)) {
+        make_profile(aws, name, found.profile).await?;
+    }
+    Ok(parts)
+}
+
+fn compare(wanted: &RoleWanted, found: &Found, boundary: Option<&str>) -> Vec<Part> {
+    let what = format!("role {}", wanted.name);
+    let mut differs = Vec::new();
+    if found.policy.as_ref() != Some(&wanted.policy) {
+        differs.push("policy".to_owned());
+    }
+    if let Some(boundary) = boundary.filter(|_| found.boundary.as_deref() != boundary) {
+        let before = found.boundary.as_deref().unwrap_or("none");
+        differs.push(format!("permissions boundary {boundary} instead of {before}"));
+    }
+    let mut parts = vec![if found.exists { Part::compared(what, differs) } else { Part::created(what) }];
+    if wanted.has_instance_profile {
+        let what = format!("instance profile {}", wanted.name);
+        parts.push(match found.profile {
+            Profile::Missing => Part::created(what),
+            Profile::Empty => Part::compared(what, vec!["role".to_owned()]),
+            Profile::Complete => Part::unchanged(what),
+        });
+    }
+    parts
+}
+
+async fn find(aws: &Aws, wanted: &RoleWanted) -> Result<Found> {
+    let name = &wanted.name;
+    let got = aws.iam.get_role().role_name(name).send().await;
+    let role = found(got.step(|| format!("look at the role {name}")))?.and_then(|got| got.role);
+    let got = aws.iam.get_role_policy().role_name(name).policy_name(POLICY).send().await;
+    let got = found(got.step(|| format!("read the policy of {name}")))?;
+    // IAM returns the document percent-encoded.
+    let policy = got.and_then(|got| serde_json::from_str(&decode(got.policy_document())).ok());
+    let boundary = role
+        .as_ref()
+        .and_then(|role| role.permissions_boundary())
+        .and_then(|boundary| boundary.permissions_boundary_arn())
+        .map(str::to_owned);
+    let profile =
+        if wanted.has_instance_profile { find_profile(aws, name).await? } else { Profile::Complete };
+    Ok(Found { exists: role.is_some(), policy, boundary, profile })
+}
+
+async fn find_profile(aws: &Aws, name: &str) -> Result<Profile> {
+    let got = aws.iam.get_instance_profile().instance_profile_name(name).send().await;
+    let got = found(got.step(|| format!("look at the instance profile {name}")))?;
+    Ok(match got.as_ref().and_then(|got| got.instance_profile()) {
+        None => Profile::Missing,
+        Some(profile) if profile.roles().is_empty() => Profile::Empty,
+        Some(_) => Profile::Complete,
+    })
+}
+
+async fn create(aws: &Aws, wanted: &RoleWanted, boundary: Option<&str>) -> Result<()> {
+    let name = &wanted.name;
     let create = aws
         .iam
         .create_role()
         .role_name(name)
         .description("Made by Vigia; `destroy` removes it.")
-        .assume_role_policy_document(policies::trust(role.service()).to_string())
+        .assume_role_policy_document(wanted.trust.to_string())
+        .set_permissions_boundary(boundary.map(str::to_owned))
         .set_tags(Some(tags(aws, name)?));
     let created =
         aws.patience.settled(async || create.clone().send().await.step(|| format!("create the role {name}")));
-    exists_is_fine(created.await.map(drop))?;
-    Ok(Change::Created)
+    exists_is_fine(created.await.map(drop))
 }
 
-async fn ensure_profile(aws: &Aws, name: &str) -> Result<Change> {
-    let got = aws.iam.get_instance_profile().instance_profile_name(name).send().await;
-    let got = found(got.step(|| format!("look at the instance profile {name}")))?;
-    let profile = got.as_ref().and_then(|got| got.instance_profile());
-    if profile.is_some_and(|profile| !profile.roles().is_empty()) {
-        return Ok(Change::Unchanged);
-    }
-    if profile.is_none() {
+async fn make_profile(aws: &Aws, name: &str, found: Profile) -> Result<()> {
+    if found == Profile::Missing {
         let create =
             aws.iam.create_instance_profile().instance_profile_name(name).set_tags(Some(tags(aws, name)?));
         let created = aws.patience.settled(async || {
@@ -114,10 +197,9 @@ async fn ensure_profile(aws: &Aws, name: &str) -> Result<Change> {
         add.clone().send().await.step(|| format!("put the role {name} into its instance profile"))
     });
     match added.await {
-        Ok(_) => Ok(Change::Created),
         // A profile holds one role: the limit means that it is in there already.
-        Err(error) if error.message().contains("LimitExceeded") => Ok(Change::Unchanged),
-        Err(error) => Err(error),
+        Err(error) if !error.message().contains("LimitExceeded") => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -146,9 +228,9 @@ fn decode(text: &str) -> String {
 }
 
 /// Deletes in the order that IAM enforces.
-pub async fn delete(aws: &Aws, role: Role) -> Result<Change> {
-    let name = role.name(aws);
-    let mut change = Change::Unchanged;
+pub async fn delete(aws: &Aws, role: Role) -> Result<Vec<Part>> {
+    let name = role.name(&aws.names);
+    let mut parts = Vec::new();
     if role.has_profile() {
         let removed = aws
             .iam
@@ -159,9 +241,8 @@ pub async fn delete(aws: &Aws, role: Role) -> Result<Change> {
             .await;
         found(removed.step(|| format!("take the role {name} out of its instance profile")))?;
         let deleted = aws.iam.delete_instance_profile().instance_profile_name(&name).send().await;
-        if found(deleted.step(|| format!("delete the instance profile {name}")))?.is_some() {
-            change = Change::Removed;
-        }
+        let deleted = found(deleted.step(|| format!("delete the instance profile {name}")))?;
+        parts.push(Part::deleted(format!("instance profile {name}"), deleted.is_some()));
     }
     let listed = aws.iam.list_role_policies().role_name(&name).send().await;
     let listed = found(listed.step(|| format!("list the policies of {name}")))?;
@@ -170,8 +251,63 @@ pub async fn delete(aws: &Aws, role: Role) -> Result<Change> {
         found(deleted.step(|| format!("delete the policy {policy} of {name}")))?;
     }
     let deleted = aws.iam.delete_role().role_name(&name).send().await;
-    if found(deleted.step(|| format!("delete the role {name}")))?.is_some() {
-        change = Change::Removed;
+    let deleted = found(deleted.step(|| format!("delete the role {name}")))?;
+    parts.push(Part::deleted(format!("role {name}"), deleted.is_some()));
+    Ok(parts)
+}
+
+/// The role with which EC2 launches spot instances: one in the account, of no stack, so `destroy` leaves
+/// it.
+pub async fn ensure_spot(aws: &Aws, doing: Doing) -> Result<Part> {
+    let listed = aws.iam.list_roles().path_prefix(SPOT_PATH).send().await;
+    let exists = !listed.step(|| format!("look for the role {SPOT_ROLE}"))?.roles().is_empty();
+    let part = Part::found(format!("service-linked role {SPOT_ROLE}"), exists);
+    if doing.applies(&part) {
+        let created =
+            aws.iam.create_service_linked_role().aws_service_name("spot.amazonaws.com").send().await;
+        match created.step(|| format!("create the role {SPOT_ROLE}")) {
+            // Somebody else made it just now.
+            Err(error)
+                if error.kind == AwsErrorKind::AlreadyExists
+                    || error.message().contains("has been taken") => {}
+            other => drop(other?),
+        }
     }
-    Ok(change)
+    Ok(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::part::Change;
+
+    const ARN: &str = "arn:aws:iam::123456789012:policy/limits";
+
+    fn wanted() -> RoleWanted {
+        Role::Worker.wanted(&Names {
+            stack: "a".parse().expect("valid"),
+            account: "123456789012".to_owned(),
+            region: "eu-west-1".to_owned(),
+            partition: "aws".to_owned(),
+        })
+    }
+
+    #[test]
+    fn a_boundary_is_changed_where_it_is_another_and_kept_where_none_is_asked_for() {
+        let wanted = wanted();
+        let change = |has: Option<&str>, asked: Option<&str>| {
+            let found = Found {
+                exists: true,
+                policy: Some(wanted.policy.clone()),
+                boundary: has.map(str::to_owned),
+                profile: Profile::Complete,
+            };
+            compare(&wanted, &found, asked)[0].change
+        };
+        assert_eq!(change(None, None), Change::Unchanged);
+        assert_eq!(change(Some(ARN), None), Change::Unchanged);
+        assert_eq!(change(Some(ARN), Some(ARN)), Change::Unchanged);
+        assert_eq!(change(None, Some(ARN)), Change::Updated);
+        assert_eq!(change(Some("arn:aws:iam::aws:policy/PowerUserAccess"), Some(ARN)), Change::Updated);
+    }
 }

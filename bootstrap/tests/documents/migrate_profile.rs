@@ -6,7 +6,7 @@ use bootstrap::error::{DeployError, Result};
 use bootstrap::migrate_profile::{Mode, OnUnusable, Options, Outcome, migrate};
 use bootstrap::output::Progress;
 use bootstrap::resources::documents;
-use fleet::release::{InstanceSpec, Release};
+use fleet::release::{InstanceSpec, Market, Release};
 use fleet::{Profile, keys};
 use jiff::Timestamp;
 use users::{Arena, Cost, Login, Password, Phc, Record, object_key};
@@ -71,9 +71,10 @@ async fn classic(users: &[User]) -> Stack {
         security_group: "sg-1".to_owned(),
         instance_profile: "p".to_owned(),
         user_data: "    VIGIA_PROFILE=classic\n".to_owned(),
+        market: Market::OnDemand,
     };
     let release = Release::new(stack.aws.names.stack.clone(), Profile::Classic, "1".to_owned(), spec);
-    documents::ensure_release(&stack.aws, &release).await.expect("a release");
+    documents::write_release(&stack.aws, &release).await.expect("a release");
     for (login, password) in users {
         let login = Login::parse(Profile::Classic, login).expect("valid");
         stack.write_user(&object_key(Profile::Classic, &login), password.as_bytes()).await;

@@ -6,6 +6,7 @@ mod census;
 mod cuts;
 mod emulators_alone;
 mod healing;
+mod plan;
 mod privileges;
 mod profile;
 mod propagation;

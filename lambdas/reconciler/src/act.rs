@@ -10,12 +10,14 @@ use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::{
     BlockDeviceMapping, EbsBlockDevice, HttpTokensState, IamInstanceProfileSpecification,
-    InstanceMetadataOptionsRequest, InstanceType, ResourceType, ShutdownBehavior, Tag, TagSpecification,
+    InstanceInterruptionBehavior, InstanceMarketOptionsRequest, InstanceMetadataOptionsRequest, InstanceType,
+    MarketType, ResourceType, ShutdownBehavior, SpotInstanceType, SpotMarketOptions, Tag, TagSpecification,
     VolumeType,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fleet::aws_code::AwsErrorKind;
+use fleet::release::Market;
 use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT, TAG_STACK};
 use fleet::{StackName, WorkerId};
 use reconciler_core::effect::{Failure, Launch};
@@ -66,6 +68,7 @@ impl Actor {
             .user_data(STANDARD.encode(&spec.user_data))
             .metadata_options(metadata)
             .instance_initiated_shutdown_behavior(ShutdownBehavior::Terminate)
+            .set_instance_market_options(market_options(spec.market))
             .block_device_mappings(BlockDeviceMapping::builder().device_name("/dev/xvda").ebs(disk).build())
             .tag_specifications(tagged(ResourceType::Instance))
             .tag_specifications(tagged(ResourceType::Volume))
@@ -93,7 +96,8 @@ impl Actor {
             (TAG_ATTEMPT, launch.attempt.to_string()),
             (TAG_RELEASE, launch.release.clone()),
         ];
-        if launch.role == Role::Worker {
+        // The first place is told by the absence of a number, as before there were several.
+        if launch.role == Role::Worker || launch.slot > 0 {
             tags.push((TAG_SLOT, launch.slot.to_string()));
         }
         tags.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
@@ -119,6 +123,20 @@ impl Actor {
             .send()
             .await;
         associated.map(drop).map_err(failure)
+    }
+}
+
+/// Nothing on demand; a spot instance is asked for once, and what EC2 takes back is gone: the next tick
+/// asks for another. As in the deployer's `instance.rs`.
+fn market_options(market: Market) -> Option<InstanceMarketOptionsRequest> {
+    let once = SpotMarketOptions::builder()
+        .spot_instance_type(SpotInstanceType::OneTime)
+        .instance_interruption_behavior(InstanceInterruptionBehavior::Terminate)
+        .build();
+    let spot = InstanceMarketOptionsRequest::builder().market_type(MarketType::Spot).spot_options(once);
+    match market {
+        Market::OnDemand => None,
+        Market::Spot => Some(spot.build()),
     }
 }
 

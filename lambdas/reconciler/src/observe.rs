@@ -2,7 +2,6 @@
 //! older than another; probes follow, because they need the addresses.
 
 use aws_sdk_ec2::types::{Filter, InstanceStateName, Reservation};
-use fleet::release::Release;
 use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT, TAG_STACK};
 use fleet::{StackName, WorkerId};
 use jiff::Timestamp;
@@ -34,14 +33,13 @@ impl Observer {
             self.instances(),
             self.addresses()
         );
-        let address = addresses.map(|addresses| ours(addresses, release.as_deref().ok()));
         Observation {
             desired,
             release,
             registry,
             registry_etag,
             instances,
-            address,
+            addresses,
             dark: Default::default(),
             is_partial: false,
             probes: Default::default(),
@@ -112,13 +110,6 @@ impl Observer {
     }
 }
 
-/// The address that the release names, or any: then the release is what is wrong.
-fn ours(mut addresses: Vec<Address>, release: Option<&Release>) -> Option<Address> {
-    let wanted = release.and_then(|release| release.balancer.as_ref()).map(|spec| &spec.allocation);
-    let place = addresses.iter().position(|address| Some(&address.allocation) == wanted).unwrap_or(0);
-    (place < addresses.len()).then(|| addresses.swap_remove(place))
-}
-
 /// Those of `ids` that stand in a message of EC2.
 fn named_in(message: &str, ids: &[WorkerId]) -> Vec<WorkerId> {
     let words: Vec<&str> = message.split(|c: char| c != '-' && !c.is_ascii_alphanumeric()).collect();
@@ -179,12 +170,5 @@ mod tests {
         let two = "The instance IDs 'i-0a, i-0b' do not exist";
         assert_eq!(named_in(two, &asked), ids(&["i-0a", "i-0b"]));
         assert_eq!(named_in("no such thing", &asked), ids(&[]));
-    }
-
-    #[test]
-    fn an_address_that_the_release_does_not_name_is_still_an_address() {
-        let address = |allocation: &str| Address { allocation: allocation.to_owned(), instance: None };
-        assert_eq!(ours(Vec::new(), None), None);
-        assert_eq!(ours(vec![address("a"), address("b")], None), Some(address("a")));
     }
 }

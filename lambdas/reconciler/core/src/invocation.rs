@@ -534,8 +534,8 @@ impl Work {
 }
 
 fn has_boots(memory: &Memory) -> bool {
-    let slots = memory.slots.values().chain(&memory.balancer.successor);
-    slots.into_iter().any(|slot| is_booting(slot.phase))
+    let successors = memory.balancers().filter_map(|balancer| balancer.successor.as_ref());
+    memory.slots.values().chain(successors).any(|slot| is_booting(slot.phase))
 }
 
 /// Remembered instances, by zone.
@@ -546,7 +546,8 @@ fn zones(memory: &Memory) -> BTreeMap<String, Vec<WorkerId>> {
             zones.entry(slot.zone.clone()).or_default().push(id.clone());
         }
     };
-    memory.slots.values().chain(&memory.balancer.successor).for_each(&mut add);
+    let successors = memory.balancers().filter_map(|balancer| balancer.successor.as_ref());
+    memory.slots.values().chain(successors).for_each(&mut add);
     zones
 }
 

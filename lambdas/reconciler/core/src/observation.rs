@@ -28,8 +28,8 @@ pub struct Observation {
     pub registry_etag: Option<String>,
     /// All instances of the stack in any state.
     pub instances: Result<Vec<Instance>, String>,
-    /// The stack's Elastic IP; `Ok(None)` if it has none.
-    pub address: Result<Option<Address>, String>,
+    /// The stack's Elastic IPs.
+    pub addresses: Result<Vec<Address>, String>,
     /// Zones for which EC2 did not answer, and why: of the others, only instances that memory knows
     /// are in `instances`.
     pub dark: BTreeMap<String, String>,
@@ -48,6 +48,7 @@ pub struct Instance {
     pub address: Option<IpAddr>,
     pub subnet: String,
     pub zone: String,
+    /// Of a worker its slot, of a load balancer its place; without one it is in the first.
     pub slot: Option<u32>,
     pub attempt: Option<u32>,
     pub release: String,
@@ -123,15 +124,17 @@ pub fn targets(instances: &[Instance], memory: &Memory, scope: Scope) -> Vec<Tar
             add(id, Role::Worker, addr);
         }
     }
-    if let Some(holder) = &memory.balancer.holder
-        && let Some(addr) = holder.addr
-    {
-        add(&holder.id, Role::LoadBalancer, addr);
-    }
-    if let Some(successor) = &memory.balancer.successor
-        && let (Some(id), Some(addr)) = (&successor.worker, successor.addr)
-    {
-        add(id, Role::LoadBalancer, addr);
+    for balancer in memory.balancers() {
+        if let Some(holder) = &balancer.holder
+            && let Some(addr) = holder.addr
+        {
+            add(&holder.id, Role::LoadBalancer, addr);
+        }
+        if let Some(successor) = &balancer.successor
+            && let (Some(id), Some(addr)) = (&successor.worker, successor.addr)
+        {
+            add(id, Role::LoadBalancer, addr);
+        }
     }
     for row in instances {
         match row.address {
@@ -152,11 +155,12 @@ pub fn targets(instances: &[Instance], memory: &Memory, scope: Scope) -> Vec<Tar
     if scope == Scope::Boots {
         let heard = memory.slots.values().filter(|slot| !is_booting(slot.phase));
         let heard: BTreeSet<&WorkerId> = heard.filter_map(|slot| slot.worker.as_ref()).collect();
-        let successor = memory.balancer.successor.as_ref().and_then(|slot| slot.worker.as_ref());
+        let successors = memory.balancers().filter_map(|balancer| balancer.successor.as_ref());
+        let successors: BTreeSet<&WorkerId> = successors.filter_map(|slot| slot.worker.as_ref()).collect();
         // Those whose first answer would be news.
         targets.retain(|id, target| match target.role {
             Role::Worker => !heard.contains(id),
-            Role::LoadBalancer => successor == Some(*id),
+            Role::LoadBalancer => successors.contains(id),
         });
     }
     targets.into_values().collect()

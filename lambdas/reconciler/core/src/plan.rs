@@ -136,7 +136,7 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
     tick.roll_out();
     tick.shrink();
     tick.grow();
-    tick.guard_address();
+    tick.guard_addresses();
     let mut plan = tick.finish();
     news += plan.news;
     plan.news = news;
@@ -172,7 +172,10 @@ struct Tick<'a> {
     memory: Memory,
     now: Timestamp,
     workers: BTreeMap<&'a WorkerId, &'a Instance>,
+    /// While an address is guarded, those of its place; `memory.balancer` is then that place's as well.
     balancers: BTreeMap<&'a WorkerId, &'a Instance>,
+    /// Whose address is guarded.
+    place: u32,
     /// Slots whose worker failed this tick's probes so that it counts as dead.
     dead: Vec<u32>,
     /// Between ticks nobody is judged.
@@ -211,6 +214,7 @@ impl<'a> Tick<'a> {
             now,
             workers: of(Role::Worker).collect(),
             balancers: of(Role::LoadBalancer).collect(),
+            place: 0,
             dead: Vec::new(),
             is_look: false,
             is_panic: false,

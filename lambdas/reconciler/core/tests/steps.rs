@@ -132,7 +132,12 @@ impl Hand {
 }
 
 fn balancer() -> BalancerSpec {
-    BalancerSpec { id: "lb-1".to_owned(), allocation: "eipalloc-1".to_owned(), instance: release().worker }
+    BalancerSpec {
+        id: "lb-1".to_owned(),
+        allocation: "eipalloc-1".to_owned(),
+        more_allocations: Vec::new(),
+        instance: release().worker,
+    }
 }
 
 fn found(memory: Memory, etag: &str) -> MemoryObject {
@@ -475,7 +480,7 @@ fn a_failed_termination_and_association_are_written_down() {
     let address = reconciler_core::observation::Address { allocation: allocation.clone(), instance: None };
     let seen = Observation {
         release: Ok(Arc::new(definition)),
-        address: Ok(Some(address)),
+        addresses: Ok(vec![address]),
         ..observation(3, rows, Some(registry))
     };
     hand.reads(found(memory, "etag-1"));

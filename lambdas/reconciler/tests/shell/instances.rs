@@ -8,7 +8,7 @@ use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::types::{DomainType, ResourceType, Tag, TagSpecification};
 use fleet::WorkerId;
 use fleet::aws_code::AwsErrorKind;
-use fleet::release::InstanceSpec;
+use fleet::release::{InstanceSpec, Market};
 use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT, TAG_STACK};
 use hyper::Method;
 use reconciler::act::Actor;
@@ -103,7 +103,7 @@ async fn an_ec2_that_does_not_answer_is_an_error_and_not_an_empty_fleet() {
     observer.ec2 = ec2("http://127.0.0.1:9");
     let seen = observer.survey().await;
     assert!(seen.instances.expect_err("nobody answers").starts_with("EC2 does not list the instances: "));
-    assert!(seen.address.expect_err("nobody answers").starts_with("EC2 does not show the Elastic IP: "));
+    assert!(seen.addresses.expect_err("nobody answers").starts_with("EC2 does not show the Elastic IP: "));
     let asked = ["i-1".parse().expect("an id")];
     let why = observer.describe(&asked).await.expect_err("nobody answers");
     assert!(why.starts_with("EC2 does not describe instances by their ids: "), "{why}");
@@ -114,7 +114,7 @@ async fn the_address_moves_from_one_instance_to_another() {
     let observer = observer("moved").await;
     let of = [(TAG_STACK, "moved"), (TAG_ROLE, ROLE_LB)];
     let (first, second) = (run(&observer.ec2, &of).await, run(&observer.ec2, &of).await);
-    assert_eq!(observer.survey().await.address, Ok(None));
+    assert_eq!(observer.survey().await.addresses, Ok(Vec::new()));
     let allocated = observer
         .ec2
         .allocate_address()
@@ -125,7 +125,7 @@ async fn the_address_moves_from_one_instance_to_another() {
         .expect("an address");
     let allocation = allocated.allocation_id().expect("an id");
     let holder = async || {
-        let address = observer.survey().await.address.expect("EC2 shows it").expect("there is one");
+        let address = observer.survey().await.addresses.expect("EC2 shows it").pop().expect("there is one");
         assert_eq!(address.allocation, allocation);
         address.instance
     };
@@ -152,6 +152,7 @@ async fn launchable(ec2: &Client, profile: &str) -> (InstanceSpec, String) {
         security_group: groups.security_groups()[0].group_id().expect("an id").to_owned(),
         instance_profile: profile.to_owned(),
         user_data: "#cloud-config\n".to_owned(),
+        market: Market::OnDemand,
     };
     (spec, subnet)
 }

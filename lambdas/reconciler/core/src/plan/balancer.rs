@@ -8,6 +8,9 @@
 //!
 //! The address is the fence: a load balancer without it gets no traffic, whatever it believes. So
 //! the successor may take it over although the old holder may only be cut off from us.
+//!
+//! A stack may have several addresses. Each is a *place* with load balancers, attempts and memory of its
+//! own, and is guarded as if there were no other; only one address moves in a tick.
 
 use std::sync::Arc;
 
@@ -39,31 +42,92 @@ enum Verdict {
 }
 
 impl Tick<'_> {
-    pub(super) fn guard_address(&mut self) {
+    pub(super) fn guard_addresses(&mut self) {
         let Some(spec) = self.release.balancer.clone() else { return };
-        self.hear_holder();
-        let address = match &self.observation.address {
-            Ok(Some(address)) if address.allocation == spec.allocation => address,
-            Ok(_) => return self.hold("the load balancer: its Elastic IP is not there".to_owned()),
-            Err(why) => return self.hold(format!("the load balancer: {why}")),
+        for (place, allocation) in spec.places() {
+            self.at_place(place, |tick| tick.guard_address(&spec, allocation));
+        }
+        let places = 1 + spec.more_allocations.len();
+        self.memory.more_balancers.retain(|place, _| (*place as usize) < places);
+        self.end_without_place(places);
+    }
+
+    /// Does something with the load balancers and the memory of one place alone.
+    fn at_place<T>(&mut self, place: u32, act: impl FnOnce(&mut Self) -> T) -> T {
+        let all = std::mem::take(&mut self.balancers);
+        self.balancers = all
+            .iter()
+            .filter(|(_, row)| row.slot.unwrap_or(0) == place)
+            .map(|(id, row)| (*id, *row))
+            .collect();
+        self.place = place;
+        let first = (place > 0).then(|| {
+            let here = self.memory.more_balancers.remove(&place).unwrap_or_default();
+            std::mem::replace(&mut self.memory.balancer, here)
+        });
+        let result = act(self);
+        if let Some(first) = first {
+            let here = std::mem::replace(&mut self.memory.balancer, first);
+            self.memory.more_balancers.insert(place, here);
+        }
+        self.place = 0;
+        self.balancers = all;
+        result
+    }
+
+    /// A deployment that gives an address up ends what had it, unless it is cut before.
+    fn end_without_place(&mut self, places: usize) {
+        let is_surplus = |row: &&Instance| {
+            row.state.is_live()
+                && row.slot.unwrap_or(0) as usize >= places
+                && row.launched.is_some_and(|launched| self.age(launched) > NOT_OURS)
         };
+        let surplus = self.balancers.values().copied().filter(is_surplus).map(|row| row.id.clone());
+        for id in surplus.collect::<Vec<_>>() {
+            self.record(format!("Removing {id}: the release has no place for it."));
+            self.end_balancer(&id);
+        }
+    }
+
+    /// Whose address it is, in a sentence.
+    fn name(&self) -> String {
+        match self.place {
+            0 => "the load balancer".to_owned(),
+            place => format!("load balancer {}", place + 1),
+        }
+    }
+
+    fn guard_address(&mut self, spec: &BalancerSpec, allocation: &str) {
+        self.hear_holder();
+        let name = self.name();
+        let address = match &self.observation.addresses {
+            Ok(addresses) => addresses.iter().find(|address| address.allocation == allocation),
+            Err(why) => return self.hold(format!("{name}: {why}")),
+        };
+        let Some(address) = address else { return self.hold(format!("{name}: its Elastic IP is not there")) };
         let attempts = self.balancers.values().filter_map(|row| row.attempt);
         self.memory.balancer.attempt = attempts.fold(self.memory.balancer.attempt, u32::max);
         self.follow_holder(address.instance.as_ref());
-        self.follow_successor(&spec);
+        self.follow_successor(spec);
         match self.judge_holder() {
             Verdict::Answers => self.rest(),
-            Verdict::Open(why) => self.hold(format!("a verdict on the load balancer: {why}")),
-            Verdict::Dead(why) => self.replace(&spec, why),
+            Verdict::Open(why) => self.hold(format!("a verdict on {name}: {why}")),
+            Verdict::Dead(why) => self.replace(spec, allocation, why),
         }
     }
 
     /// In a look: whether the successor answers for the first time.
     pub(super) fn notice_successor(&mut self) -> bool {
         let Some(spec) = self.release.balancer.clone() else { return false };
-        let was_booting = self.successor_boots();
-        self.notice_successor_instance(&spec);
-        was_booting && !self.successor_boots() && self.memory.balancer.successor.is_some()
+        let mut is_news = false;
+        for (place, _) in spec.places() {
+            is_news |= self.at_place(place, |tick| {
+                let was_booting = tick.successor_boots();
+                tick.notice_successor_instance(&spec);
+                was_booting && !tick.successor_boots() && tick.memory.balancer.successor.is_some()
+            });
+        }
+        is_news
     }
 
     fn successor_boots(&self) -> bool {
@@ -227,7 +291,8 @@ impl Tick<'_> {
     /// All is well: whoever else there is goes.
     fn rest(&mut self) {
         let Some(holder) = self.memory.balancer.holder.clone() else { return };
-        self.replays.retain(|launch| launch.role != Role::LoadBalancer);
+        let place = self.place;
+        self.replays.retain(|launch| launch.role != Role::LoadBalancer || launch.slot != place);
         if let Some(id) = self.memory.balancer.successor.take().and_then(|slot| slot.worker) {
             self.record(format!("Removing {id}: the load balancer answers again."));
             self.memory.balancer.former.push(id);
@@ -270,7 +335,7 @@ impl Tick<'_> {
     }
 
     /// The holder is dead: the address goes to one that answers, or one is launched.
-    fn replace(&mut self, spec: &BalancerSpec, why: &str) {
+    fn replace(&mut self, spec: &BalancerSpec, allocation: &str, why: &str) {
         let holder = self.memory.balancer.holder.as_ref().map(|holder| holder.id.clone());
         let others = || {
             self.balancers
@@ -281,9 +346,12 @@ impl Tick<'_> {
         let answers = |id| self.probe(id) == Some(Probe::Answered) || planted::is(Bug::AddressToSilent);
         let answering = others().find(|row| answers(&row.id));
         if let Some(row) = answering {
+            if self.association.is_some() {
+                return self.hold(format!("the address of {}: another one moves in this tick", self.name()));
+            }
             let id = row.id.clone();
             self.record(format!("Moving the public address to {id}: it answers, and of the holder: {why}."));
-            self.association = Some(Association { allocation: spec.allocation.clone(), instance: id });
+            self.association = Some(Association { allocation: allocation.to_owned(), instance: id });
             return;
         }
         if self.memory.balancer.successor.is_some() {
@@ -380,11 +448,17 @@ impl Tick<'_> {
 fn balancer_launch(tick: &Tick<'_>, spec: &BalancerSpec, slot: &Slot) -> Launch {
     Launch {
         role: Role::LoadBalancer,
-        slot: 0,
+        slot: tick.place,
         attempt: slot.attempt,
         subnet: slot.subnet.clone(),
         release: spec.id.clone(),
-        token: client_token(&tick.release.stack, &spec.instance, Role::LoadBalancer, 0, slot.attempt),
+        token: client_token(
+            &tick.release.stack,
+            &spec.instance,
+            Role::LoadBalancer,
+            tick.place,
+            slot.attempt,
+        ),
         spec: Arc::new(spec.instance.clone()),
     }
 }

@@ -312,11 +312,13 @@ pub(super) fn take_good_news(observation: &Observation, memory: &mut Memory, now
 }
 
 pub(super) fn hear_holder(observation: &Observation, memory: &mut Memory) {
-    if let Some(holder) = &mut memory.balancer.holder
-        && observation.probes.get(&holder.id) == Some(&Probe::Answered)
-    {
-        holder.answered = true;
-        holder.silent_since = None;
+    for balancer in std::iter::once(&mut memory.balancer).chain(memory.more_balancers.values_mut()) {
+        if let Some(holder) = &mut balancer.holder
+            && observation.probes.get(&holder.id) == Some(&Probe::Answered)
+        {
+            holder.answered = true;
+            holder.silent_since = None;
+        }
     }
 }
 

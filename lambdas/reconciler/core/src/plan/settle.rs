@@ -36,12 +36,15 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize
     for (launch, result) in &outcomes.launched {
         let place = match launch.role {
             Role::Worker => format!("slot {}", launch.slot),
-            Role::LoadBalancer => "the load balancer's place".to_owned(),
+            Role::LoadBalancer if launch.slot == 0 => "the load balancer's place".to_owned(),
+            Role::LoadBalancer => format!("the place of load balancer {}", launch.slot + 1),
         };
         let is_holder = matches!(result, Ok(id) if holds_address(memory, id));
         let slot = match launch.role {
             Role::Worker => memory.slots.get_mut(&launch.slot),
-            Role::LoadBalancer => memory.balancer.successor.as_mut(),
+            Role::LoadBalancer => {
+                memory.balancer_mut(launch.slot).and_then(|balancer| balancer.successor.as_mut())
+            }
         };
         let Some(slot) = slot.filter(|slot| slot.attempt == launch.attempt) else { continue };
         let attempt = launch.attempt;
@@ -123,13 +126,17 @@ fn launched(slot: &mut Slot, id: &WorkerId, now: Timestamp) {
 }
 
 fn holds_address(memory: &Memory, id: &WorkerId) -> bool {
-    memory.balancer.holder.as_ref().is_some_and(|holder| holder.id == *id)
+    memory.balancers().filter_map(|balancer| balancer.holder.as_ref()).any(|holder| holder.id == *id)
 }
 
 fn empty(memory: &mut Memory, launch: &Launch) {
     match launch.role {
         Role::Worker => drop(memory.slots.remove(&launch.slot)),
-        Role::LoadBalancer => memory.balancer.successor = None,
+        Role::LoadBalancer => {
+            if let Some(balancer) = memory.balancer_mut(launch.slot) {
+                balancer.successor = None;
+            }
+        }
     }
 }
 
@@ -137,9 +144,10 @@ fn empty(memory: &mut Memory, launch: &Launch) {
 /// of them any more, and each one tried costs a tick: the next one has twice the number.
 fn pass(memory: &mut Memory, launch: &Launch) {
     empty(memory, launch);
-    let used = match launch.role {
-        Role::Worker => memory.attempts.entry(launch.slot).or_default(),
-        Role::LoadBalancer => &mut memory.balancer.attempt,
+    let used = match (launch.role, launch.slot) {
+        (Role::Worker, slot) => memory.attempts.entry(slot).or_default(),
+        (Role::LoadBalancer, 0) => &mut memory.balancer.attempt,
+        (Role::LoadBalancer, place) => &mut memory.more_balancers.entry(place).or_default().attempt,
     };
     let passed = launch.attempt.saturating_sub(1).min(STRIDE);
     *used = (*used).max(launch.attempt.saturating_add(passed));

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use fleet::release::{InstanceSpec, Release, SubnetSpec};
+use fleet::release::{InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, Profile, Registry, WorkerId};
 use jiff::Timestamp;
-use reconciler_core::observation::{Address, Instance, Observation, Role, State};
+use reconciler_core::observation::{Instance, Observation, Role, State};
 
 /// A full minute, as the schedule says it.
 pub(crate) fn minute() -> Timestamp {
@@ -31,6 +31,7 @@ fn spec(ami: &str) -> InstanceSpec {
         security_group: "sg-1".to_owned(),
         instance_profile: "worker".to_owned(),
         user_data: "#cloud-config\n".to_owned(),
+        market: Market::OnDemand,
     }
 }
 
@@ -63,7 +64,7 @@ pub(crate) fn observation(desired: u32, rows: Vec<Instance>, registry: Option<Re
         registry: Ok(registry.map(Arc::new)),
         registry_etag: Some("registry-1".to_owned()),
         instances: Ok(rows),
-        address: Ok(None::<Address>),
+        addresses: Ok(Vec::new()),
         is_partial: false,
         dark: BTreeMap::new(),
         probes: BTreeMap::new(),

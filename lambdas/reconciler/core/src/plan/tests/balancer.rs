@@ -361,9 +361,9 @@ fn without_a_definition_or_its_address_nothing_is_done() {
     world.release.balancer = None;
     assert_eq!(launched(&world.tick()), []);
     world.release.balancer = spec;
-    for address in [Ok(None), Err("on purpose".to_owned())] {
+    for addresses in [Ok(Vec::new()), Err("on purpose".to_owned())] {
         let mut seen = world.observe(Scope::Fleet);
-        seen.address = address;
+        seen.addresses = addresses;
         let planned = world.tick_seeing(&seen);
         assert_eq!((launched(&planned), moves_to(&planned)), (vec![], None));
         assert!(world.holds("the load balancer:"));
@@ -420,4 +420,60 @@ fn launches_that_ec2_refuses_for_now_are_repeated_as_they_were() {
     assert_eq!(world.tick().launches, first.launches);
     world.settle_down();
     assert_eq!(balancers(&world).len(), 1);
+}
+
+/// A stack at rest with two load balancers, each with its own address.
+fn two() -> (World, WorkerId, WorkerId) {
+    let mut world = World::serving(2);
+    let (first, second) = (world.add_balancer(), world.add_second_balancer());
+    world.settle_down();
+    (world, first, second)
+}
+
+#[test]
+fn each_of_two_load_balancers_is_at_home_with_its_own_address() {
+    let (mut world, first, second) = two();
+    world.expect_rest();
+    assert_eq!(balancers(&world), [first, second]);
+}
+
+#[test]
+fn the_second_is_replaced_like_the_first_and_the_first_is_left_alone() {
+    let (mut world, first, second) = two();
+    world.machine(&second).health = Health::Refuses;
+    let planned = world.tick();
+    let places: Vec<u32> = planned.launches.iter().map(|launch| launch.slot).collect();
+    assert_eq!((launched(&planned), places), (vec![(1, "subnet-a")], vec![1]));
+    world.settle_down();
+    let next = world.more_holders[&1].clone();
+    assert_ne!(next, second);
+    assert_eq!(world.holder.as_ref(), Some(&first));
+    assert_eq!(balancers(&world), [first, next]);
+    assert!(world.memory.balancer.former.is_empty());
+}
+
+#[test]
+fn two_that_die_together_are_both_replaced_and_their_addresses_move_one_after_the_other() {
+    let (mut world, first, second) = two();
+    for id in [&first, &second] {
+        world.machine(id).health = Health::Refuses;
+    }
+    let planned = world.tick();
+    let tokens: std::collections::BTreeSet<&str> =
+        planned.launches.iter().map(|launch| launch.token.as_str()).collect();
+    assert_eq!(tokens.len(), 2, "each launch is of its own");
+    world.settle_down();
+    let holders = [world.holder.clone().expect("a holder"), world.more_holders[&1].clone()];
+    assert!(!holders.contains(&first) && !holders.contains(&second));
+    assert_eq!(balancers(&world), holders);
+}
+
+#[test]
+fn one_whose_place_is_given_up_goes_after_a_while() {
+    let (mut world, first, _) = two();
+    world.release.balancer.as_mut().expect("a definition").more_allocations.clear();
+    world.more_holders.clear();
+    world.settle_down();
+    assert_eq!(balancers(&world), [first]);
+    assert!(world.memory.more_balancers.is_empty());
 }

@@ -9,7 +9,7 @@ use fleet::{Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::Launch;
-use crate::observation::{Instance, Observation, Probe, Role, State, is_booting};
+use crate::observation::{Address, Instance, Observation, Probe, Role, State, is_booting};
 use crate::plan::Plan;
 
 /// One tick, from the outside.
@@ -111,7 +111,9 @@ impl Deed<'_> {
         let is_repeated = |launch: &&Launch| {
             let slot = match launch.role {
                 Role::Worker => self.before.slots.get(&launch.slot),
-                Role::LoadBalancer => self.before.balancer.successor.as_ref(),
+                Role::LoadBalancer => {
+                    self.before.balancers().nth(launch.slot as usize).and_then(|it| it.successor.as_ref())
+                }
             };
             slot.is_some_and(|slot| slot.attempt == launch.attempt)
         };
@@ -205,7 +207,9 @@ impl Deed<'_> {
         for launch in &self.planned.launches {
             let slot = match launch.role {
                 Role::Worker => self.after().slots.get(&launch.slot),
-                Role::LoadBalancer => self.after().balancer.successor.as_ref(),
+                Role::LoadBalancer => {
+                    self.after().balancers().nth(launch.slot as usize).and_then(|it| it.successor.as_ref())
+                }
             };
             let intent =
                 slot.map(|slot| (slot.attempt, slot.subnet.as_str(), slot.release.as_str(), slot.phase));
@@ -430,24 +434,34 @@ impl Deed<'_> {
     }
 
     fn balancer(&self) {
-        let holder = match &self.seen.address {
-            Ok(Some(address)) => address.instance.as_ref(),
-            Ok(None) | Err(_) => None,
+        let addresses: Vec<&Address> = self.seen.addresses.iter().flatten().collect();
+        let Some(spec) = self.seen.release.as_ref().ok().and_then(|release| release.balancer.as_ref()) else {
+            return;
         };
+        for (place, allocation) in spec.places() {
+            let address = addresses.iter().find(|address| address.allocation == allocation);
+            self.balancer_of(place, allocation, address.and_then(|address| address.instance.as_ref()));
+        }
+    }
+
+    fn balancer_of(&self, place: u32, allocation: &str, holder: Option<&WorkerId>) {
+        let is_here = |row: &Instance| row.role == Role::LoadBalancer && row.slot.unwrap_or(0) == place;
         let is_well = holder.is_some_and(|id| self.answers(id));
-        if let Some(to) = &self.planned.association {
+        if let Some(to) = self.planned.association.as_ref().filter(|to| to.allocation == allocation) {
             assert!(!is_well, "the address moves away from {holder:?}, which answers");
             assert!(self.answers(&to.instance), "the address moves to {}, which does not", to.instance);
+            assert!(self.row(&to.instance).is_none_or(is_here), "{} is of another place", to.instance);
         }
         for id in &self.planned.terminations {
-            let Some(row) = self.row(id).filter(|row| row.role == Role::LoadBalancer) else { continue };
+            let Some(row) = self.row(id).filter(|row| is_here(row)) else { continue };
             assert_ne!(Some(&row.id), holder, "the holder of the address is terminated");
             assert!(is_well || !self.answers(id), "{id} answers, and the holder does not");
         }
         let fresh = self.fresh_launches();
-        let fresh = fresh.iter().filter(|launch| launch.role == Role::LoadBalancer).count();
+        let is_fresh_here = |launch: &&&Launch| launch.role == Role::LoadBalancer && launch.slot == place;
+        let fresh = fresh.iter().filter(is_fresh_here).count();
         let rows = self.seen.instances.iter().flatten();
-        let live = rows.filter(|row| row.role == Role::LoadBalancer && row.state.is_live()).count();
+        let live = rows.filter(|row| is_here(row) && row.state.is_live()).count();
         assert!(fresh == 0 || (!is_well && fresh == 1 && live < 3), "{fresh} launched besides {live}");
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::{Memory, Phase};
-use fleet::release::{BalancerSpec, InstanceSpec, Release, SubnetSpec};
+use fleet::release::{BalancerSpec, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, LB_ADMIN_PORT, Profile, Registry, WORKER_PORT, WorkerAddr, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
@@ -41,6 +41,8 @@ pub(super) struct World {
     pub(super) can_terminate: bool,
     /// Who has the Elastic IP.
     pub(super) holder: Option<WorkerId>,
+    /// Who has the further addresses, by their places.
+    pub(super) more_holders: BTreeMap<u32, WorkerId>,
     pub(super) can_associate: bool,
     /// EC2 answers nothing about this zone: of the others it shows what memory knows, by its ids.
     pub(super) zone_out: Option<String>,
@@ -89,6 +91,7 @@ impl World {
             can_publish: true,
             can_terminate: true,
             holder: None,
+            more_holders: BTreeMap::new(),
             can_associate: true,
             zone_out: None,
         }
@@ -144,7 +147,12 @@ impl World {
         }
         if let Some(to) = &planned.association {
             if self.can_associate {
-                self.holder = Some(to.instance.clone());
+                let spec = self.release.balancer.as_ref().expect("a definition");
+                let places = spec.places().find(|(_, allocation)| *allocation == to.allocation);
+                match places.expect("an address of the stack's").0 {
+                    0 => self.holder = Some(to.instance.clone()),
+                    place => drop(self.more_holders.insert(place, to.instance.clone())),
+                }
             } else {
                 outcomes.not_associated.push((to.instance.clone(), "on purpose".to_owned()));
             }
@@ -161,7 +169,8 @@ impl World {
 
     pub(super) fn observe(&self, scope: Scope) -> Observation {
         let known = |row: &Instance| {
-            let slots = self.memory.slots.values().chain(&self.memory.balancer.successor);
+            let successors = self.memory.balancers().filter_map(|balancer| balancer.successor.as_ref());
+            let slots = self.memory.slots.values().chain(successors);
             slots.into_iter().any(|slot| slot.worker.as_ref() == Some(&row.id))
         };
         let is_listed = |machine: &&Machine| match &self.zone_out {
@@ -182,7 +191,7 @@ impl World {
             registry: Ok(self.registry.clone().map(Arc::new)),
             registry_etag: None,
             instances,
-            address: Ok(self.address()),
+            addresses: Ok(self.addresses()),
             is_partial: self.zone_out.is_some(),
             dark: self.zone_out.iter().map(|zone| (zone.clone(), "out".to_owned())).collect(),
             probes: targets.into_iter().map(|target| (target.id, self.probe(target.addr))).collect(),
@@ -200,9 +209,15 @@ impl World {
         }
     }
 
-    fn address(&self) -> Option<Address> {
-        let allocation = self.release.balancer.as_ref()?.allocation.clone();
-        Some(Address { allocation, instance: self.holder.clone() })
+    fn addresses(&self) -> Vec<Address> {
+        let Some(spec) = &self.release.balancer else { return Vec::new() };
+        let holder =
+            |place| if place == 0 { self.holder.clone() } else { self.more_holders.get(&place).cloned() };
+        let address = |(place, allocation): (u32, &str)| Address {
+            allocation: allocation.to_owned(),
+            instance: holder(place),
+        };
+        spec.places().map(address).collect()
     }
 
     fn launch(&mut self, launch: &Launch) -> Result<WorkerId, Failure> {
@@ -365,7 +380,9 @@ impl World {
     pub(super) fn add_balancer(&mut self) -> WorkerId {
         let instance = spec("ami-lb", &SUBNETS);
         let allocation = "eipalloc-1".to_owned();
-        self.release.balancer = Some(BalancerSpec { id: "lb-1".to_owned(), allocation, instance });
+        let more_allocations = Vec::new();
+        let id = "lb-1".to_owned();
+        self.release.balancer = Some(BalancerSpec { id, allocation, more_allocations, instance });
         let id = self.add(None, SUBNETS[0]);
         let launched = self.now - SignedDuration::from_hours(1);
         let machine = self.machine(&id);
@@ -373,6 +390,20 @@ impl World {
         machine.row.launched = Some(launched);
         machine.serves_from = launched;
         self.holder = Some(id.clone());
+        id
+    }
+
+    /// A second one, with an address of its own.
+    pub(super) fn add_second_balancer(&mut self) -> WorkerId {
+        let spec = self.release.balancer.as_mut().expect("there is a first");
+        spec.more_allocations.push("eipalloc-2".to_owned());
+        let id = self.add(Some((1, 0)), SUBNETS[1]);
+        let launched = self.now - SignedDuration::from_hours(1);
+        let machine = self.machine(&id);
+        machine.row.role = Role::LoadBalancer;
+        machine.row.launched = Some(launched);
+        machine.serves_from = launched;
+        self.more_holders.insert(1, id.clone());
         id
     }
 
@@ -460,6 +491,7 @@ fn spec(ami: &str, subnets: &[&str]) -> InstanceSpec {
         security_group: "sg-1".to_owned(),
         instance_profile: "worker".to_owned(),
         user_data: "#cloud-config\n".to_owned(),
+        market: Market::OnDemand,
     }
 }
 

@@ -1,0 +1,393 @@
+//! What a stack's network and roles are to be: computed from what is asked for and from facts of the
+//! region, as data. Nobody is asked, and nothing here has an id.
+//!
+//! ```text
+//!             world :5000, and :5443 with TLS
+//!                 |
+//!   public-0  [ load balancer ] ----:8080----> private-0, private-1 [ workers ]
+//!                 ^  :9000                              ^ :8080
+//!                 +--------------- [ reconciler ] ------+----:443---> [ EC2 endpoint ]
+//! ```
+//!
+//! Nothing in the private subnets has a public IPv4 address. S3 is reached through a gateway endpoint
+//! (free), the EC2 API over IPv6 through an egress-only gateway (free). A region whose EC2 API has no
+//! IPv6 address gets an interface endpoint for it (not free).
+//!
+//! `tests/blueprint.json` is the whole of it for one stack.
+
+use fleet::{LB_ADMIN_PORT, PUBLIC_PORT, TLS_PORT, WORKER_PORT};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::cidr::Cidr;
+use crate::names::Names;
+use crate::resources::role::Role;
+
+/// Private addresses of a stack. Two stacks may have the same: their VPCs are not connected.
+const VPC_BLOCK: &str = "10.77.0.0/16";
+/// Two zones survive the loss of one; a third would cost nothing but a load balancer in it.
+pub const ZONES: usize = 2;
+/// What the API of EC2 listens on.
+const HTTPS: u16 = 443;
+
+/// Who may reach the load balancer, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    pub from: Vec<Cidr>,
+    pub tls: TlsPort,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsPort {
+    Open,
+    Closed,
+}
+
+/// How the reconciler reaches the API of EC2 from a private subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ec2Api {
+    /// Over IPv6.
+    DualStack,
+    /// Through an interface endpoint.
+    Endpoint,
+}
+
+/// What is so, whatever is asked for.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// At most [`ZONES`], sorted.
+    pub zones: Vec<String>,
+    pub blocks: Blocks,
+    pub ec2_api: Ec2Api,
+}
+
+/// The blocks that the VPC has. The one that was asked for is not assumed: subnets must lie in the one
+/// that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    pub ipv4: String,
+    /// A /56 that Amazon chooses; unknown before there is a VPC.
+    pub ipv6: Option<String>,
+}
+
+impl Default for Blocks {
+    fn default() -> Self {
+        Self { ipv4: VPC_BLOCK.to_owned(), ipv6: None }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Blueprint {
+    pub vpc: Vpc,
+    pub subnets: Vec<Subnet>,
+    pub gateways: [Gateway; 2],
+    pub route_tables: Vec<RouteTable>,
+    pub endpoints: Vec<Endpoint>,
+    pub groups: Vec<Group>,
+    pub roles: Vec<RoleWanted>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Vpc {
+    pub block: String,
+    /// A private name of an endpoint is resolved only in a VPC that gives names.
+    pub dns_hostnames: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    Public,
+    Private,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Subnet {
+    /// Its name within the stack.
+    pub what: String,
+    pub side: Side,
+    pub zone: String,
+    pub block: String,
+    pub ipv6_block: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gateway {
+    Internet,
+    /// IPv6, and only from inside.
+    EgressOnly,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RouteTable {
+    pub what: String,
+    /// For all subnets of this side.
+    pub side: Side,
+    pub routes: Vec<Route>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Route {
+    pub to: &'static str,
+    pub via: Gateway,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    pub what: &'static str,
+    pub service: String,
+    pub kind: EndpointKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndpointKind {
+    /// In all route tables; free.
+    Gateway,
+    /// In all private subnets, so that it survives the loss of a zone, behind the group of this name.
+    Interface { group: &'static str },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Group {
+    pub what: &'static str,
+    pub description: &'static str,
+    /// Who may come in; everybody else may not.
+    pub rules: Vec<Rule>,
+    /// Ports that no other block may reach: rules for others are removed.
+    pub closed_to_others: Vec<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rule {
+    pub port: u16,
+    pub from: Source,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    Block(Cidr),
+    Group(&'static str),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RoleWanted {
+    pub name: String,
+    pub trust: Value,
+    pub policy: Value,
+    pub has_instance_profile: bool,
+}
+
+pub const LB: &str = "lb";
+pub const WORKER: &str = "worker";
+pub const RECONCILER: &str = "reconciler";
+pub const EC2_ENDPOINT: &str = "ec2";
+const ENDPOINT_GROUP: &str = "endpoint";
+
+impl Blueprint {
+    pub fn new(names: &Names, access: &Access, facts: &Facts) -> Self {
+        let both = [Side::Public, Side::Private];
+        let zones = facts.zones.iter().enumerate();
+        Self {
+            vpc: Vpc { block: facts.blocks.ipv4.clone(), dns_hostnames: true },
+            subnets: zones
+                .flat_map(|(index, zone)| both.map(|side| Subnet::new(side, index, zone, &facts.blocks)))
+                .collect(),
+            gateways: [Gateway::Internet, Gateway::EgressOnly],
+            route_tables: both.map(RouteTable::new).to_vec(),
+            endpoints: endpoints(names, facts.ec2_api),
+            groups: groups(access, facts.ec2_api),
+            roles: Role::ALL.iter().map(|role| role.wanted(names)).collect(),
+        }
+    }
+}
+
+impl Side {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Private => "private",
+        }
+    }
+}
+
+impl Gateway {
+    /// Its name within the stack.
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::Internet => "internet",
+            Self::EgressOnly => "egress",
+        }
+    }
+}
+
+impl Subnet {
+    /// IPv4: /20s, public ones from the lower half of the VPC's /16, private ones from the upper. IPv6:
+    /// /64s out of the /56; the last byte of the fourth group tells them apart.
+    fn new(side: Side, index: usize, zone: &str, blocks: &Blocks) -> Self {
+        let (third, number) = match side {
+            Side::Public => (index * 16, index),
+            Side::Private => (index * 16 + 128, index + 0x80),
+        };
+        let octets: Vec<&str> = blocks.ipv4.split('.').take(2).collect();
+        let prefix = blocks.ipv6.as_ref().and_then(|block| block.strip_suffix("00::/56"));
+        Self {
+            what: format!("{}-{index}", side.name()),
+            side,
+            zone: zone.to_owned(),
+            block: format!("{}.{third}.0/20", octets.join(".")),
+            ipv6_block: prefix.map(|prefix| format!("{prefix}{number:02x}::/64")),
+        }
+    }
+}
+
+impl RouteTable {
+    fn new(side: Side) -> Self {
+        let routes = match side {
+            Side::Public => vec![
+                Route { to: "0.0.0.0/0", via: Gateway::Internet },
+                Route { to: "::/0", via: Gateway::Internet },
+            ],
+            Side::Private => vec![Route { to: "::/0", via: Gateway::EgressOnly }],
+        };
+        Self { what: side.name().to_owned(), side, routes }
+    }
+}
+
+fn endpoints(names: &Names, ec2_api: Ec2Api) -> Vec<Endpoint> {
+    let service = |name: &str| format!("com.amazonaws.{}.{name}", names.region);
+    let mut all = vec![Endpoint { what: "s3", service: service("s3"), kind: EndpointKind::Gateway }];
+    match ec2_api {
+        Ec2Api::DualStack => {}
+        Ec2Api::Endpoint => all.push(Endpoint {
+            what: EC2_ENDPOINT,
+            service: service("ec2"),
+            kind: EndpointKind::Interface { group: ENDPOINT_GROUP },
+        }),
+    }
+    all
+}
+
+fn groups(access: &Access, ec2_api: Ec2Api) -> Vec<Group> {
+    let public = match access.tls {
+        TlsPort::Open => vec![PUBLIC_PORT, TLS_PORT],
+        TlsPort::Closed => vec![PUBLIC_PORT],
+    };
+    let from_outside = public
+        .iter()
+        .flat_map(|port| access.from.iter().map(|block| Rule { port: *port, from: Source::Block(*block) }));
+    let from = |port, group| Rule { port, from: Source::Group(group) };
+    let group = |what, description, rules| Group { what, description, rules, closed_to_others: Vec::new() };
+    let mut all = vec![
+        Group {
+            closed_to_others: vec![PUBLIC_PORT, TLS_PORT],
+            ..group(
+                LB,
+                "Load balancers of Vigia",
+                from_outside.chain([from(LB_ADMIN_PORT, RECONCILER)]).collect(),
+            )
+        },
+        group(WORKER, "Workers of Vigia", vec![from(WORKER_PORT, LB), from(WORKER_PORT, RECONCILER)]),
+        group(RECONCILER, "The reconciler of Vigia", Vec::new()),
+    ];
+    match ec2_api {
+        Ec2Api::DualStack => {}
+        Ec2Api::Endpoint => {
+            all.push(group(ENDPOINT_GROUP, "The EC2 endpoint of Vigia", vec![from(HTTPS, RECONCILER)]));
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Names {
+        Names {
+            stack: "a".parse().expect("valid"),
+            account: "123456789012".to_owned(),
+            region: "eu-west-1".to_owned(),
+            partition: "aws".to_owned(),
+        }
+    }
+
+    fn facts(ec2_api: Ec2Api) -> Facts {
+        Facts {
+            zones: vec!["eu-west-1a".to_owned(), "eu-west-1b".to_owned()],
+            blocks: Blocks { ipv4: VPC_BLOCK.to_owned(), ipv6: Some("2600:1f16:abc:5f00::/56".to_owned()) },
+            ec2_api,
+        }
+    }
+
+    fn blueprint(access: &Access, ec2_api: Ec2Api) -> Blueprint {
+        Blueprint::new(&names(), access, &facts(ec2_api))
+    }
+
+    fn world(tls: TlsPort) -> Access {
+        Access { from: Cidr::world(), tls }
+    }
+
+    #[test]
+    fn the_blueprint_is_the_one_that_is_committed() {
+        let text = serde_json::to_string_pretty(&blueprint(&world(TlsPort::Open), Ec2Api::Endpoint));
+        let text = text.expect("plain data") + "\n";
+        if text != include_str!("../tests/blueprint.json") {
+            let new = std::env::temp_dir().join("vigia-blueprint.json");
+            std::fs::write(&new, text).expect("writable");
+            panic!("the blueprint has changed; if it should, copy {} to tests/blueprint.json", new.display());
+        }
+    }
+
+    #[test]
+    fn a_region_with_a_dual_stack_api_differs_by_the_endpoint_and_its_group() {
+        let (with, mut without) = (
+            blueprint(&world(TlsPort::Open), Ec2Api::DualStack),
+            blueprint(&world(TlsPort::Open), Ec2Api::Endpoint),
+        );
+        assert_eq!(without.endpoints.pop().expect("two").service, "com.amazonaws.eu-west-1.ec2");
+        assert_eq!(without.groups.pop().expect("four").what, ENDPOINT_GROUP);
+        assert_eq!(with, without);
+    }
+
+    #[test]
+    fn the_port_of_tls_is_open_to_the_same_blocks_or_to_nobody() {
+        let from: Vec<Cidr> = ["203.0.113.0/24", "2001:db8::/32"].map(|b| b.parse().expect(b)).to_vec();
+        let blocks = |tls, port| -> Vec<String> {
+            let access = Access { from: from.clone(), tls };
+            let rules = blueprint(&access, Ec2Api::DualStack).groups.swap_remove(0).rules;
+            let of_port = rules.into_iter().filter(|rule| rule.port == port);
+            of_port
+                .filter_map(|rule| match rule.from {
+                    Source::Block(block) => Some(block.to_string()),
+                    Source::Group(_) => None,
+                })
+                .collect()
+        };
+        let given = ["203.0.113.0/24", "2001:db8::/32"];
+        assert_eq!(blocks(TlsPort::Open, PUBLIC_PORT), given);
+        assert_eq!(blocks(TlsPort::Open, TLS_PORT), given);
+        assert_eq!(blocks(TlsPort::Closed, TLS_PORT), [""; 0]);
+    }
+
+    #[test]
+    fn subnets_lie_side_by_side_in_the_vpcs_blocks() {
+        let subnets = blueprint(&world(TlsPort::Closed), Ec2Api::DualStack).subnets;
+        let blocks: Vec<(&str, &str, &str)> = subnets
+            .iter()
+            .map(|it| (it.what.as_str(), it.block.as_str(), it.ipv6_block.as_deref().expect("known")))
+            .collect();
+        assert_eq!(
+            blocks,
+            [
+                ("public-0", "10.77.0.0/20", "2600:1f16:abc:5f00::/64"),
+                ("private-0", "10.77.128.0/20", "2600:1f16:abc:5f80::/64"),
+                ("public-1", "10.77.16.0/20", "2600:1f16:abc:5f01::/64"),
+                ("private-1", "10.77.144.0/20", "2600:1f16:abc:5f81::/64"),
+            ]
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! The parts of a stack, and what a run does about each.
+//!
+//! Every `ensure` of `resources/` finds, compares and, only if the run applies, makes the difference.
+//! `plan` and `deploy` call the same ones, so a plan cannot say anything else than what a deployment
+//! at that moment would do.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// One resource, and what a run did about it or would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// What it is and what it is called, for people: `bucket vigia-a-data-…`.
+    pub what: String,
+    pub change: Change,
+    /// What of it is not as it should be, each in a few words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differs: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    Unchanged,
+    Created,
+    Updated,
+    Removed,
+}
+
+/// Whether a run only looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// Nothing is changed. What does not exist yet is called [`NEW`] where its id is needed.
+    Plan,
+    Apply,
+}
+
+/// Stands for the id of what a deployment would make. No call is ever made with it.
+pub const NEW: &str = "(new)";
+
+impl Part {
+    pub fn new(what: impl Into<String>, change: Change) -> Self {
+        Self { what: what.into(), change, differs: Vec::new() }
+    }
+
+    pub fn unchanged(what: impl Into<String>) -> Self {
+        Self::new(what, Change::Unchanged)
+    }
+
+    pub fn created(what: impl Into<String>) -> Self {
+        Self::new(what, Change::Created)
+    }
+
+    pub fn removed(what: impl Into<String>) -> Self {
+        Self::new(what, Change::Removed)
+    }
+
+    /// Of something that exists: to be updated if anything differs.
+    pub fn compared(what: impl Into<String>, differs: Vec<String>) -> Self {
+        let change = if differs.is_empty() { Change::Unchanged } else { Change::Updated };
+        Self { what: what.into(), change, differs }
+    }
+
+    /// Of something that may exist.
+    pub fn found(what: impl Into<String>, exists: bool) -> Self {
+        Self::new(what, if exists { Change::Unchanged } else { Change::Created })
+    }
+
+    /// Of something that was deleted, if it was there.
+    pub fn deleted(what: impl Into<String>, was_there: bool) -> Self {
+        Self::new(what, if was_there { Change::Removed } else { Change::Unchanged })
+    }
+
+    pub fn is_change(&self) -> bool {
+        self.change != Change::Unchanged
+    }
+}
+
+impl Change {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Removed => "removed",
+        }
+    }
+
+    /// The change that a step as a whole is called by.
+    pub fn most_important(parts: &[Part]) -> Self {
+        [Self::Created, Self::Updated, Self::Removed]
+            .into_iter()
+            .find(|change| parts.iter().any(|part| part.change == *change))
+            .unwrap_or(Self::Unchanged)
+    }
+}
+
+impl Doing {
+    /// Whether the difference is to be made now.
+    pub fn applies(self, part: &Part) -> bool {
+        match self {
+            Self::Plan => false,
+            Self::Apply => part.is_change(),
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if self.differs.is_empty() { Ok(()) } else { write!(f, ": {}", self.differs.join("; ")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_applies_nothing() {
+        for part in [Part::created("a"), Part::removed("a"), Part::compared("a", vec!["b".to_owned()])] {
+            assert!(!Doing::Plan.applies(&part) && Doing::Apply.applies(&part), "{part}");
+        }
+        assert!(!Doing::Apply.applies(&Part::unchanged("a")));
+    }
+}

@@ -1,0 +1,97 @@
+//! `plan`: what `deploy` would do now, and what the stack costs.
+//!
+//! It is the deployment itself, told to change nothing.
+
+use std::fmt::Write as _;
+
+use fleet::release::Market;
+use serde::Serialize;
+
+use crate::aws::Aws;
+use crate::blueprint::Ec2Api;
+use crate::cli::{Deploy, Target};
+use crate::cost::{self, Estimate, Size};
+use crate::deploy::{self, Inputs, Stack};
+use crate::error::Result;
+use crate::output::{self, Progress};
+use crate::part::{Change, Doing, Part};
+use crate::token;
+
+#[derive(Serialize)]
+struct Plan {
+    stack: String,
+    account: String,
+    region: String,
+    /// How many resources would be created, updated or removed.
+    changes: usize,
+    parts: Vec<Part>,
+    cost: Estimate,
+}
+
+/// Whether a deployment would change anything.
+pub async fn run(target: &Target, options: &Deploy) -> Result<bool> {
+    let inputs = Inputs::read(options)?;
+    let aws = Aws::connect(target).await?;
+    let mut progress = Progress::silent();
+    let token_file = token::file(target, &aws);
+    let stack = deploy::bring(&aws, Doing::Plan, options, inputs, &token_file, &mut progress).await?;
+    progress.finish();
+    let plan = Plan {
+        stack: aws.names.stack.to_string(),
+        account: aws.names.account.clone(),
+        region: aws.names.region.clone(),
+        changes: progress.changes(),
+        parts: progress.parts,
+        cost: cost::estimate(&size(options, &stack)),
+    };
+    if options.json {
+        output::result(&serde_json::to_string_pretty(&plan).expect("a plan is plain data"));
+    } else {
+        output::result(&plan.table());
+    }
+    Ok(plan.changes > 0)
+}
+
+fn size(options: &Deploy, stack: &Stack) -> Size {
+    let endpoint_zones = match stack.network.ec2_api {
+        Ec2Api::DualStack => 0,
+        Ec2Api::Endpoint => stack.network.private.len(),
+    };
+    Size {
+        workers: stack.desired.get(),
+        is_spot: stack.release.worker.market == Market::Spot,
+        balancers: u32::try_from(stack.balancers.len()).expect("a few load balancers"),
+        instance_type: deploy::instance_type(options),
+        arch: options.arch,
+        endpoint_zones: u32::try_from(endpoint_zones).expect("a few zones"),
+    }
+}
+
+impl Plan {
+    fn table(&self) -> String {
+        let Self { stack, account, region, parts, .. } = self;
+        let mut text = format!("Stack {stack} in account {account}, region {region}\n\n");
+        for part in parts {
+            let sign = match part.change {
+                Change::Unchanged => "  as it is",
+                Change::Created => "+ create",
+                Change::Updated => "~ change",
+                Change::Removed => "- remove",
+            };
+            writeln!(text, "{sign:<10}  {part}").expect("writing to a String cannot fail");
+        }
+        let count = |change| parts.iter().filter(|part| part.change == change).count();
+        let verdict = match self.changes {
+            0 => "A deployment would change nothing.".to_owned(),
+            _ => format!(
+                "A deployment would create {}, change {} and remove {}; {} are as they should be.",
+                count(Change::Created),
+                count(Change::Updated),
+                count(Change::Removed),
+                count(Change::Unchanged)
+            ),
+        };
+        write!(text, "\n{verdict}\n\n{}", self.cost.table(region)).expect("writing to a String cannot fail");
+        text
+    }
+}
