@@ -36,15 +36,18 @@ impl Patience {
         Instant::now() + usual.min(self.most)
     }
 
-    /// Makes what AWS would make twice if it were asked twice. Without a reply nobody knows whether it was
-    /// made, so it is looked for; if it is not there, the error stands, and the next run makes it.
+    /// Makes what AWS would make twice if it were asked twice, or refuses the second time. Without a reply
+    /// nobody knows whether it was made, so it is looked for; so is what is there already, which may be what
+    /// the SDK's first try made. If it is not found, the error stands, and the next run makes it.
     pub async fn made<T>(
         self,
         make: impl AsyncFn() -> Result<T>,
         find: impl AsyncFn() -> Result<Option<T>>,
     ) -> Result<T> {
         let error = match self.settled(make).await {
-            Err(error) if error.exit == Exit::Unreachable => error,
+            Err(error) if error.exit == Exit::Unreachable || error.kind == AwsErrorKind::AlreadyExists => {
+                error
+            }
             answered => return answered,
         };
         for _ in 0..LOOKS {
