@@ -182,6 +182,16 @@ aws-acceptance: venv ## Prove on an AWS account what only one can: a stack is ma
 test: venv browser boot-tools build ## Run all tests; no AWS account needed
 	@cargo test --workspace
 
+# Each cut point in a stack of its own, three at a time. The last line says how many were tried.
+.PHONY: cuts
+FROM ?=
+TO ?=
+cuts: venv build ## Cut deploy and destroy after each of their calls, run them again: about half an hour [FROM= TO=]
+	@report="$$(mktemp)"; code=0; \
+	VIGIA_CUTS_FROM="$(FROM)" VIGIA_CUTS_TO="$(TO)" VIGIA_CUTS_REPORT="$$report" \
+	  cargo test --workspace --quiet --test system -- --ignored --exact cuts::matrix --nocapture >&2 || code=1; \
+	cat "$$report"; rm -f "$$report"; exit $$code
+
 # The tool is not among the emulators' packages: it is large, and nothing else needs it.
 CONTRACT := $(TOOLS)/contract
 contract: $(CONTRACT)/.installed ## The running local stack against its /openapi.json, by generated requests [SEED= CASES=]

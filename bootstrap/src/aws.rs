@@ -9,6 +9,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use crate::cli::{AccountId, Target};
 use crate::error::{DeployError, Exit, Result, Step as _};
 use crate::names::Names;
+use crate::patience::Patience;
 
 /// One call with all its retries. Uploads of a 60 MB debug program to a busy emulator take seconds.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(120);
@@ -18,6 +19,7 @@ pub struct Aws {
     pub names: Names,
     /// Set for any endpoint but AWS's own.
     pub endpoint_url: Option<String>,
+    pub patience: Patience,
     pub ec2: aws_sdk_ec2::Client,
     pub s3: aws_sdk_s3::Client,
     pub iam: aws_sdk_iam::Client,
@@ -58,6 +60,7 @@ impl Aws {
         Ok(Self {
             names,
             endpoint_url: target.endpoint_url.clone(),
+            patience: Patience::at_most(target.patience),
             ec2: aws_sdk_ec2::Client::new(&config),
             s3: aws_sdk_s3::Client::from_conf(s3),
             iam: aws_sdk_iam::Client::new(&config),

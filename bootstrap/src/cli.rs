@@ -53,6 +53,9 @@ pub struct Target {
     /// Where the admin token is kept on this machine; by default below ~/.vigia.
     #[arg(long, global = true)]
     pub token_file: Option<PathBuf>,
+    /// Wait no longer than this until AWS knows everywhere what was made; each wait has a bound of its own.
+    #[arg(long, global = true, hide = true, value_name = "SECONDS")]
+    pub patience: Option<u64>,
 }
 
 #[derive(Subcommand)]
@@ -293,6 +296,9 @@ pub struct Deploy {
     pub permissions_boundary: Option<PolicyArn>,
     #[command(flatten)]
     pub tls: TlsOptions,
+    /// The same as `--until made`.
+    #[arg(long, conflicts_with = "until")]
+    pub no_wait: bool,
     /// The result as one JSON object on standard output, with every resource and what was done about it;
     /// a deployment says each step as one on standard error.
     #[arg(long)]
@@ -317,6 +323,12 @@ pub enum Until {
     Healthy,
     /// And every worker, and the load balancer, is of the release.
     RolledOut,
+}
+
+impl Deploy {
+    pub fn until(&self) -> Until {
+        if self.no_wait { Until::Made } else { self.until }
+    }
 }
 
 /// Without any of them a stack keeps what it has.

@@ -89,12 +89,12 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
         function::invoke(&aws).await?;
         progress.end_with("started");
     }
-    if options.until >= Until::Healthy {
+    if options.until() >= Until::Healthy {
         progress.begin(format!("{} healthy workers", stack.desired));
         stack.wait(&progress).await?;
         progress.end_with("answering");
     }
-    if options.until >= Until::RolledOut {
+    if options.until() >= Until::RolledOut {
         progress.begin("rollout");
         rollout::follow(&aws, &stack.release, &progress).await?;
         stack.surplus.remove(&aws).await?;

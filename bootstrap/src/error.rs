@@ -115,6 +115,9 @@ where
             )
             .caused_by(error);
     }
+    if kind == AwsErrorKind::Denied && message.contains("iam:PassRole") {
+        return pass_role_denied(DeployError::new(Exit::Denied, format!("{what}: {code}: {message}")));
+    }
     if kind == AwsErrorKind::Denied {
         let mend = match code.as_str() {
             "InvalidClientTokenId" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "AuthFailure" => {
@@ -132,6 +135,16 @@ where
     let mut failed = DeployError::new(Exit::Failed, what);
     failed.kind = kind;
     if code.is_empty() { failed.caused_by(error) } else { failed }
+}
+
+/// A permission that waiting does not bring.
+pub fn pass_role_denied(error: DeployError) -> DeployError {
+    let mut denied = error.mend(
+        "These credentials may not hand the stack's roles over. Add the statements `HandToInstances` and \
+         `HandToFunction` of `bootstrap iam-policy` to their policy.",
+    );
+    (denied.exit, denied.kind) = (Exit::Denied, AwsErrorKind::Denied);
+    denied
 }
 
 /// Turns a not-found error into `None`.

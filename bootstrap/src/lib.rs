@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod aws;
+pub mod patience;
 pub mod names;
 pub mod cidr;
 pub mod blueprint;

@@ -56,6 +56,7 @@ impl AwsErrorKind {
             | "BucketAlreadyOwnedByYou"
             | "ResourceAlreadyExistsException"
             | "InvalidGroup.Duplicate"
+            | "InvalidSubnet.Conflict"
             | "InvalidPermission.Duplicate"
             | "Resource.AlreadyAssociated"
             | "RouteAlreadyExists" => Self::AlreadyExists,

@@ -9,9 +9,14 @@
 //! | later ones | it is over: it only stays listed |
 //!
 //! [`ApiFaults::decide`] reads no clock and waits for nothing; the door carries its decision out.
+//!
+//! Two rules together cut a caller off after its k-th call that changes something, as if it were killed
+//! between the call and the reply: `hold-reply` after k - 1 of them, once, and `hold-request` after k, for
+//! as long as it takes to kill it. Both have to be there before the caller starts, for each counts by itself.
 
 pub mod arguments;
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -27,7 +32,7 @@ use crate::reply::refusal;
 const MAX_RULES: usize = 100;
 
 /// Beyond the patience of any client that has a time-out; a test must not hang for longer.
-const MAX_DELAY: Duration = Duration::from_secs(60);
+pub(crate) const MAX_DELAY: Duration = Duration::from_secs(60);
 
 /// Longer than any test; a rule that is forgotten must end by itself.
 const MAX_WINDOW: Duration = Duration::from_secs(3600);
@@ -35,11 +40,25 @@ const MAX_WINDOW: Duration = Duration::from_secs(3600);
 /// Fits a response header, and any code that AWS has.
 const MAX_CODE_BYTES: usize = 100;
 
+/// Whoever waits for a released rule looks every 20 ms, so the last few are enough.
+const MAX_RELEASED: usize = 100;
+
 /// The rules, oldest first.
 #[derive(Debug, Default)]
 pub struct ApiFaults {
     armed: Vec<Armed>,
+    released: VecDeque<u32>,
     last_id: u32,
+}
+
+/// What becomes of a call that a rule holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    Lasts,
+    /// It goes on as if there had been no rule.
+    Released,
+    /// The connection is closed.
+    Ended,
 }
 
 #[derive(Debug)]
@@ -49,13 +68,15 @@ struct Armed {
     since: Instant,
     seen: u32,
     hits: u32,
+    held: u32,
 }
 
 /// What is to happen to one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hit {
     pub rule: u32,
-    pub service: Service,
+    /// Of the call, as in [`Call::service`].
+    pub service: String,
     pub effect: Effect,
 }
 
@@ -67,7 +88,7 @@ impl ApiFaults {
             return Err(RuleError::TooMany);
         }
         self.last_id += 1;
-        self.armed.push(Armed { id: self.last_id, rule, since: now, seen: 0, hits: 0 });
+        self.armed.push(Armed { id: self.last_id, rule, since: now, seen: 0, hits: 0, held: 0 });
         Ok(self.last_id)
     }
 
@@ -81,7 +102,7 @@ impl ApiFaults {
             armed.seen += 1;
             if hit.is_none() && armed.seen > armed.rule.after {
                 armed.hits += 1;
-                let (service, effect) = (armed.rule.calls.service, armed.rule.effect.clone());
+                let (service, effect) = (call.service.clone(), armed.rule.effect.clone());
                 hit = Some(Hit { rule: armed.id, service, effect });
             }
         }
@@ -91,6 +112,33 @@ impl ApiFaults {
     /// Whether a decision needs to know the zone of a launch, which the call itself does not say.
     pub fn ask_for_zones(&self, now: Instant) -> bool {
         self.armed.iter().any(|armed| armed.rule.calls.zone.is_some() && !armed.is_over(now))
+    }
+
+    /// Notes that a call was carried out whose reply this rule holds.
+    pub(crate) fn holds(&mut self, id: u32) {
+        if let Some(armed) = self.armed.iter_mut().find(|armed| armed.id == id) {
+            armed.held += 1;
+        }
+    }
+
+    pub(crate) fn hold(&self, id: u32) -> Hold {
+        if self.armed.iter().any(|armed| armed.id == id) {
+            Hold::Lasts
+        } else if self.released.contains(&id) {
+            Hold::Released
+        } else {
+            Hold::Ended
+        }
+    }
+
+    /// Removes one rule, if it is there, and lets go what it holds.
+    pub fn release(&mut self, id: u32, now: Instant) -> Option<RuleView> {
+        let released = self.clear_one(id, now)?;
+        self.released.push_back(id);
+        if self.released.len() > MAX_RELEASED {
+            self.released.pop_front();
+        }
+        Some(released)
     }
 
     pub fn list(&self, now: Instant) -> Vec<RuleView> {
@@ -119,7 +167,8 @@ impl Armed {
 
     fn view(&self, now: Instant) -> RuleView {
         let is_active = !self.is_over(now);
-        RuleView { id: self.id, rule: self.rule.clone(), seen: self.seen, hits: self.hits, is_active }
+        let rule = self.rule.clone();
+        RuleView { id: self.id, rule, seen: self.seen, hits: self.hits, held: self.held, is_active }
     }
 }
 
@@ -145,6 +194,8 @@ pub struct RuleView {
     pub seen: u32,
     /// Those of them that it broke.
     pub hits: u32,
+    /// Those of the latter that were carried out and whose replies were held.
+    pub held: u32,
     pub is_active: bool,
 }
 
@@ -155,6 +206,12 @@ pub enum Effect {
     LoseReply,
     /// The connection is closed before anything is done.
     DropRequest,
+    /// Carried out; then nothing is said until the rule is released, which delivers the answer, or
+    /// cleared, which closes the connection, as 60 s do.
+    HoldReply,
+    /// Nothing is done until the rule is released; then the call is taken for one that comes just now.
+    /// When the rule is cleared, or after 60 s, the connection is closed and nothing was done.
+    HoldRequest,
     /// Carried out at once; answered late.
     Delay { millis: u64 },
     /// Refused as the service refuses a caller that asks too often.
@@ -166,10 +223,15 @@ pub enum Effect {
 }
 
 /// The calls that a rule is for: those that agree with everything that is given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallFilter {
-    pub service: Service,
+    /// Without it, calls of every service; then the caller must be named.
+    #[serde(default)]
+    pub service: Option<Service>,
+    /// Only calls that change something: those of which there are records.
+    #[serde(default)]
+    pub changing: bool,
     /// As in [`Call::action`]; upper and lower case are the same.
     #[serde(default)]
     pub action: Option<String>,
@@ -229,6 +291,8 @@ pub enum RuleError {
         "`{0}` is no error code: give up to {MAX_CODE_BYTES} letters, digits, dots, hyphens and underscores"
     )]
     NoErrorCode(String),
+    #[error("this would break everything: name a service or a caller")]
+    TooBroad,
     #[error("only launches need capacity and name a subnet: give service ec2 and action RunInstances")]
     OnlyLaunches,
 }
@@ -252,10 +316,14 @@ impl Rule {
         {
             return Err(RuleError::WindowTooLong(seconds.get()));
         }
-        let CallFilter { service, action, subnet, zone, .. } = &self.calls;
+        let CallFilter { service, action, caller, subnet, zone, .. } = &self.calls;
+        if service.is_none() && caller.is_none() {
+            return Err(RuleError::TooBroad);
+        }
+        let is_ec2 = *service == Some(Service::Ec2);
         let is_about_launches = self.effect == Effect::RefuseCapacity || subnet.is_some() || zone.is_some();
         let action = action.as_deref().unwrap_or("");
-        if is_about_launches && (*service != Service::Ec2 || !action.eq_ignore_ascii_case("RunInstances")) {
+        if is_about_launches && (!is_ec2 || !action.eq_ignore_ascii_case("RunInstances")) {
             return Err(RuleError::OnlyLaunches);
         }
         Ok(())
@@ -269,10 +337,11 @@ fn is_error_code(code: &str) -> bool {
 
 impl CallFilter {
     fn matches(&self, call: &Call) -> bool {
-        let Self { service, action, path, caller, subnet, zone } = self;
+        let Self { service, changing, action, path, caller, subnet, zone } = self;
         let is =
             |wanted: &Option<String>, given: Option<&str>| wanted.is_none() || wanted.as_deref() == given;
-        service.name() == call.service
+        service.is_none_or(|service| service.name() == call.service)
+            && (!changing || call.is_mutating())
             && action.as_ref().is_none_or(|action| action.eq_ignore_ascii_case(&call.action))
             && path.as_ref().is_none_or(|part| call.path.contains(part.as_str()))
             && caller.as_ref().is_none_or(|name| call.caller.is(name))
@@ -293,19 +362,20 @@ impl Service {
             Self::Logs => "logs",
         }
     }
+}
 
-    /// How the service refuses a caller that asks too often.
-    ///
-    /// EC2 API reference, "Error codes"; S3 API reference, "Error responses"; IAM, EventBridge and
-    /// Logs API references, "Common errors"; Lambda API reference, `TooManyRequestsException`.
-    fn throttling(self) -> (StatusCode, &'static str, &'static str) {
-        match self {
-            Self::Ec2 => (StatusCode::SERVICE_UNAVAILABLE, "RequestLimitExceeded", "Request limit exceeded."),
-            Self::S3 => (StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate."),
-            Self::Iam | Self::Sts => (StatusCode::BAD_REQUEST, "Throttling", "Rate exceeded"),
-            Self::Lambda => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", "Rate Exceeded."),
-            Self::Events | Self::Logs => (StatusCode::BAD_REQUEST, "ThrottlingException", "Rate exceeded"),
-        }
+/// How a service refuses a caller that asks too often.
+///
+/// EC2 API reference, "Error codes"; S3 API reference, "Error responses"; IAM, EventBridge and
+/// Logs API references, "Common errors"; Lambda API reference, `TooManyRequestsException`.
+fn throttling(service: &str) -> (StatusCode, &'static str, &'static str) {
+    match service {
+        "ec2" => (StatusCode::SERVICE_UNAVAILABLE, "RequestLimitExceeded", "Request limit exceeded."),
+        "s3" => (StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate."),
+        "iam" | "sts" => (StatusCode::BAD_REQUEST, "Throttling", "Rate exceeded"),
+        "lambda" => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", "Rate Exceeded."),
+        // EventBridge, Logs, and whatever else speaks JSON.
+        _ => (StatusCode::BAD_REQUEST, "ThrottlingException", "Rate exceeded"),
     }
 }
 
@@ -314,6 +384,8 @@ impl Effect {
         match self {
             Self::LoseReply => "lose-reply",
             Self::DropRequest => "drop-request",
+            Self::HoldReply => "hold-reply",
+            Self::HoldRequest => "hold-request",
             Self::Delay { .. } => "delay",
             Self::Throttle => "throttle",
             Self::RefuseCapacity => "refuse-capacity",
@@ -322,11 +394,11 @@ impl Effect {
     }
 
     /// What is answered instead of carrying the call out; `None` if it is carried out.
-    pub(crate) fn instead(&self, service: Service) -> Option<Response<Body>> {
+    pub(crate) fn instead(&self, service: &str) -> Option<Response<Body>> {
         let (status, code, message) = match self {
-            Self::LoseReply | Self::Delay { .. } => return None,
-            Self::DropRequest => return Some(no_answer()),
-            Self::Throttle => service.throttling(),
+            Self::LoseReply | Self::HoldReply | Self::Delay { .. } => return None,
+            Self::DropRequest | Self::HoldRequest => return Some(no_answer()),
+            Self::Throttle => throttling(service),
             Self::RefuseCapacity => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "InsufficientInstanceCapacity",
@@ -337,7 +409,7 @@ impl Effect {
                 (status, code.as_str(), message.as_str())
             }
         };
-        Some(refusal(service.name(), status, code, message))
+        Some(refusal(service, status, code, message))
     }
 
     /// What becomes of the answer to a call that was carried out.
@@ -348,7 +420,12 @@ impl Effect {
                 tokio::time::sleep(Duration::from_millis(*millis)).await;
                 answer
             }
-            Self::DropRequest | Self::Throttle | Self::RefuseCapacity | Self::Error { .. } => answer,
+            Self::DropRequest
+            | Self::HoldReply
+            | Self::HoldRequest
+            | Self::Throttle
+            | Self::RefuseCapacity
+            | Self::Error { .. } => answer,
         }
     }
 }

@@ -11,6 +11,7 @@ use axum::http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::api_faults::Hit;
 use crate::connection::is_answer;
@@ -36,6 +37,8 @@ pub struct Call {
     /// Of the subnet that the call names; known only where somebody asked for it.
     pub zone: Option<String>,
     parameters: Vec<(String, String)>,
+    /// See [`Record::parameters`].
+    digest: Option<String>,
 }
 
 /// Who signed a request.
@@ -46,6 +49,8 @@ pub struct Caller {
     pub name: String,
     pub access_key: String,
     pub instance: Option<String>,
+    /// Name of the Lambda function.
+    pub function: Option<String>,
 }
 
 impl Caller {
@@ -55,12 +60,19 @@ impl Caller {
             Principal::Function => ("function".to_owned(), None),
             Principal::Instance { id, role } => (role.clone(), Some(id.clone())),
         };
-        Self { name, access_key: access_key.to_owned(), instance }
+        Self { name, access_key: access_key.to_owned(), instance, function: None }
+    }
+
+    /// Which of the functions it is.
+    pub(crate) fn of_function(self, function: Option<String>) -> Self {
+        Self { function, ..self }
     }
 
     /// Whether this is one of the caller's names.
     pub fn is(&self, name: &str) -> bool {
-        self.name == name || self.access_key == name || self.instance.as_deref() == Some(name)
+        [&self.instance, &self.function].into_iter().flatten().any(|own| own == name)
+            || self.name == name
+            || self.access_key == name
     }
 }
 
@@ -71,6 +83,12 @@ impl Call {
         let parameters = if is_query { parse_form(body) } else { Vec::new() };
         let target = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
         let operation = target.and_then(|target| target.rsplit('.').next()).map(str::to_owned);
+        let digest = if is_query {
+            let lasting = parameters.iter().filter(|(key, _)| key != "ClientToken");
+            Some(digest(lasting.flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()])))
+        } else {
+            operation.as_ref().map(|_| digest([&body[..]]))
+        };
         let action = operation.or_else(|| value(&parameters, "Action").map(str::to_owned));
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         Self {
@@ -80,6 +98,7 @@ impl Call {
             caller: caller.clone(),
             zone: None,
             parameters,
+            digest,
         }
     }
 
@@ -88,12 +107,16 @@ impl Call {
         value(&self.parameters, name)
     }
 
+    pub(crate) fn parameters(&self) -> &[(String, String)] {
+        &self.parameters
+    }
+
     pub fn is_launch(&self) -> bool {
         self.service == "ec2" && self.action == "RunInstances"
     }
 
     /// Told by its name: AWS begins the names of all calls that only read with one of a few verbs.
-    fn is_mutating(&self) -> bool {
+    pub(crate) fn is_mutating(&self) -> bool {
         const METHODS: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
         const VERBS: [&str; 11] = [
             "Describe", "Get", "BatchGet", "List", "Search", "Filter", "Lookup", "Simulate", "Test",
@@ -102,6 +125,17 @@ impl Call {
         let action = self.action.as_str();
         !METHODS.contains(&action) && !VERBS.iter().any(|verb| action.starts_with(verb))
     }
+}
+
+fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+        hash.update([0]);
+    }
+    let mut text = data_encoding::HEXLOWER.encode(&hash.finalize());
+    text.truncate(16);
+    text
 }
 
 fn value<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a str> {
@@ -119,6 +153,7 @@ impl Call {
             caller: Caller::new("ASIAEXAMPLE", &instance),
             zone: None,
             parameters: Vec::new(),
+            digest: None,
         }
     }
 
@@ -142,6 +177,9 @@ pub struct Record {
     #[serde(flatten)]
     pub caller: Caller,
     pub client_token: Option<String>,
+    /// Tells calls apart that differ in their parameters alone: a hash of those of EC2, IAM, STS,
+    /// EventBridge and Logs, without the client token.
+    pub parameters: Option<String>,
     /// Those that the call names, or that RunInstances answered with.
     pub instances: Vec<String>,
     pub outcome: Outcome,
@@ -196,6 +234,7 @@ impl Calls {
             path: Some(call.path.clone()).filter(|path| path != "/"),
             caller: call.caller.clone(),
             client_token: call.parameter("ClientToken").map(str::to_owned),
+            parameters: call.digest.clone(),
             instances: call.parameters.iter().filter(is_instance).map(|(_, id)| id.clone()).collect(),
             outcome: Outcome::Pending,
             status: None,

@@ -15,6 +15,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::function_process::Peer;
+
 /// Marks the response that is never sent. A marker and not a failing body: axum replaces the body
 /// of an answer to HEAD.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -37,13 +39,14 @@ pub(crate) async fn serve(listener: TcpListener, router: Router) {
     let router = TowerToHyperService::new(router);
     let mut connections = JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             // Out of file descriptors, most likely: some are given back meanwhile.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let router = router.clone();
-        let service = service_fn(move |request| {
+        let (router, peer) = (router.clone(), Peer::new(peer));
+        let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(peer.clone());
             let handled = router.call(request);
             async move {
                 let Ok(response) = handled.await;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::api_faults::{Rule, RuleView};
 use crate::calls::Record;
 use crate::door::Shared;
+use crate::uses::Report;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MachineView {
@@ -65,7 +66,9 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/fault", post(fault))
         .route("/api-faults", get(api_faults).post(add_api_fault).delete(clear_api_faults))
         .route("/api-faults/{id}", delete(clear_api_fault))
+        .route("/api-faults/{id}/release", post(release_api_fault))
         .route("/calls", get(calls))
+        .route("/uses", get(uses))
         .with_state(shared)
 }
 
@@ -142,11 +145,21 @@ async fn clear_api_fault(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<u32>,
 ) -> Result<Json<Vec<RuleView>>, Refused> {
-    let Some(cleared) = shared.api_faults().clear_one(id, Instant::now()) else {
-        let message = format!("there is no rule {id}; `local-cloud fault-api list` shows those there are");
-        return Err((StatusCode::NOT_FOUND, message));
-    };
-    Ok(Json(vec![cleared]))
+    let cleared = shared.api_faults().clear_one(id, Instant::now());
+    cleared.map(|view| Json(vec![view])).ok_or_else(|| no_rule(id))
+}
+
+async fn release_api_fault(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<u32>,
+) -> Result<Json<Vec<RuleView>>, Refused> {
+    let released = shared.api_faults().release(id, Instant::now());
+    released.map(|view| Json(vec![view])).ok_or_else(|| no_rule(id))
+}
+
+fn no_rule(id: u32) -> Refused {
+    let message = format!("there is no rule {id}; `local-cloud fault-api list` shows those there are");
+    (StatusCode::NOT_FOUND, message)
 }
 
 /// Which calls are asked for; by default all that are kept.
@@ -161,4 +174,8 @@ struct CallsWanted {
 
 async fn calls(State(shared): State<Arc<Shared>>, Query(wanted): Query<CallsWanted>) -> Json<Vec<Record>> {
     Json(shared.calls.list(wanted.last.unwrap_or(usize::MAX), wanted.since.unwrap_or(0)))
+}
+
+async fn uses(State(shared): State<Arc<Shared>>) -> Json<Report> {
+    Json(shared.uses.report())
 }

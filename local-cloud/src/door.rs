@@ -20,12 +20,15 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
-use crate::api_faults::{ApiFaults, Effect};
+use crate::api_faults::{ApiFaults, Effect, Hit, Hold, MAX_DELAY};
 use crate::calls::{Call, Caller, Calls};
+use crate::connection::no_answer;
 use crate::credentials::{Credentials, Principal, random_text};
 use crate::ec2::Ec2;
 use crate::emulators::Emulator;
+use crate::function_process::Peer;
 use crate::reply::refusal;
+use crate::uses::{Needs, Uses};
 use crate::xml::Element;
 use crate::{ACCOUNT, connection, control, sigv4};
 
@@ -62,6 +65,7 @@ pub(crate) struct Shared {
     pub ministack: SocketAddr,
     api_faults: std::sync::Mutex<ApiFaults>,
     pub calls: Calls,
+    pub uses: Uses,
     /// Both children; emptied when they are stopped.
     pub emulators: Mutex<Vec<Emulator>>,
     /// Locked as long as the local cloud runs: two of them must not share a directory.
@@ -104,6 +108,7 @@ impl LocalCloud {
             ministack: ministack.addr(),
             api_faults: std::sync::Mutex::default(),
             calls: Calls::default(),
+            uses: Uses::default(),
             emulators: Mutex::new(vec![ministack, moto]),
             _lock: lock,
         });
@@ -154,42 +159,87 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
     };
     tracing::debug!(service = admitted.service, caller = ?admitted.caller, "passed on");
     let service = admitted.service.clone();
+    let cloud = shared.clone();
     // As in AWS, a call that was let in is carried out even if its caller hangs up: otherwise moto
     // would have an instance that nobody boots, or a terminated one that goes on.
     let handled = tokio::spawn(async move { handle(&shared, admitted).await });
     match handled.await {
         Ok((answer, None)) => answer,
-        Ok((answer, Some(effect))) => effect.deliver(answer).await,
+        Ok((answer, Some(hit))) if hit.effect == Effect::HoldReply => {
+            if hold(&cloud, hit.rule).await == Hold::Released { answer } else { no_answer() }
+        }
+        Ok((answer, Some(hit))) => hit.effect.deliver(answer).await,
         Err(error) => {
             refusal(&service, StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &error.to_string())
         }
     }
 }
 
-/// Carries a call out, unless a fault on purpose stops it. An effect that is given back is still to
-/// happen to the answer.
-async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<Effect>) {
+/// Waits for the end of a hold, within the bound of all delays.
+async fn hold(shared: &Shared, rule: u32) -> Hold {
+    let deadline = Instant::now() + MAX_DELAY;
+    loop {
+        match shared.api_faults().hold(rule) {
+            Hold::Lasts if Instant::now() > deadline => return Hold::Ended,
+            Hold::Lasts => {}
+            end => return end,
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What happens to this call, after what holds it before anything is done.
+async fn decide(shared: &Shared, call: &Call) -> Option<Hit> {
+    loop {
+        let hit = shared.api_faults().decide(call, Instant::now())?;
+        if hit.effect != Effect::HoldRequest || hold(shared, hit.rule).await != Hold::Released {
+            return Some(hit);
+        }
+    }
+}
+
+/// Carries a call out, unless a fault on purpose stops it. A hit that is given back is still to happen
+/// to the answer.
+async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<Hit>) {
     let mut call = Call::of(&admitted);
+    let needs = with_tags(shared, &call, &admitted.parts, Needs::of(&call, &admitted)).await;
     if call.is_launch() && shared.api_faults().ask_for_zones(Instant::now()) {
         call.zone = zone(shared, &admitted.parts, call.parameter("SubnetId").unwrap_or("")).await;
     }
-    let hit = shared.api_faults().decide(&call, Instant::now());
+    let hit = decide(shared, &call).await;
     let record = shared.calls.begin(&call, hit.as_ref(), jiff::Timestamp::now());
     if let Some(hit) = &hit {
         let (kind, action) = (hit.effect.kind(), &call.action);
         tracing::info!(rule = hit.rule, kind, service = call.service, action, "an API fault on purpose");
-        if let Some(instead) = hit.effect.instead(hit.service) {
+        if let Some(instead) = hit.effect.instead(&hit.service) {
             if let Some(number) = record {
                 shared.calls.stopped(number, &instead);
             }
+            shared.uses.add(&call.caller, needs);
             return (instead, None);
         }
     }
     let mut answer = carry_out(shared, admitted).await;
+    shared.uses.add(&call.caller, needs.answered(answer.status()));
     if let Some(number) = record {
         answer = shared.calls.carried_out(number, &call, answer).await;
     }
-    (answer, hit.map(|hit| hit.effect))
+    if let Some(hit) = hit.as_ref().filter(|hit| hit.effect == Effect::HoldReply) {
+        shared.api_faults().holds(hit.rule);
+    }
+    (answer, hit)
+}
+
+/// A permission may depend on the tags of what a call names. What only reads is allowed or not as a whole.
+async fn with_tags(shared: &Shared, call: &Call, parts: &Parts, mut needs: Needs) -> Needs {
+    let ids = needs.ids();
+    if call.is_mutating()
+        && !ids.is_empty()
+        && let Ok(tags) = shared.ec2.tags(parts, &ids).await
+    {
+        needs.add_resource_tags(&tags);
+    }
+    needs
 }
 
 async fn carry_out(shared: &Shared, admitted: Admitted) -> Response<Body> {
@@ -252,7 +302,10 @@ async fn admit(shared: &Shared, request: Request) -> Result<Admitted, Box<Respon
             "The provided 'x-amz-content-sha256' header does not match what was computed.",
         ));
     }
-    let caller = Caller::new(auth.access_key, &principal);
+    let mut caller = Caller::new(auth.access_key, &principal);
+    if let (Principal::Function, Some(peer)) = (&principal, parts.extensions.get::<Peer>()) {
+        caller = caller.of_function(peer.function().await);
+    }
     Ok(Admitted { service, caller, parts, body })
 }
 

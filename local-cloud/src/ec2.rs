@@ -34,6 +34,8 @@ use crate::xml::Element;
 /// A query's parameters, in the order they came.
 type Form = Vec<(String, String)>;
 
+pub type Tags = BTreeMap<String, String>;
+
 pub struct Ec2 {
     dir: PathBuf,
     venv: PathBuf,
@@ -49,6 +51,8 @@ pub struct Ec2 {
     /// Held over a whole RunInstances: two calls with one token must not both launch. And over
     /// TerminateInstances: an instance that moto shows already may not have booted yet.
     launches: Mutex<Launches>,
+    /// Held over a whole call that has a client token.
+    answers: Mutex<Answers>,
     /// Held while moto is asked what the forwards should be, so that they end up as they are last.
     elastic: Mutex<ElasticIps>,
     /// Regions in which anything was asked; moto keeps separate books for each.
@@ -57,6 +61,14 @@ pub struct Ec2 {
 
 /// moto answers in milliseconds; when it hangs, the locks above must not be held for ever.
 const EMULATOR_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Calls, besides RunInstances, whose client token AWS honours (EC2 API reference) and moto does not. A
+/// token is good for these as long as the local cloud runs.
+const ONCE_PER_TOKEN: [&str; 3] =
+    ["CreateEgressOnlyInternetGateway", "CreateRouteTable", "CreateVpcEndpoint"];
+
+/// By action and client token: a hash of the parameters, and the answer.
+type Answers = HashMap<(String, String), ([u8; 32], Bytes)>;
 
 /// By client token and subnet: a token counts within one zone.
 type Launches = HashMap<(String, String), Launch>;
@@ -89,6 +101,7 @@ impl Ec2 {
             machines: Mutex::default(),
             terminated: Mutex::default(),
             launches: Mutex::default(),
+            answers: Mutex::default(),
             elastic: Mutex::default(),
             regions: std::sync::Mutex::default(),
         }
@@ -105,6 +118,7 @@ impl Ec2 {
             "CreateVpc" => self.create_vpc(call).await,
             "AllocateAddress" => self.allocate_address(call).await,
             "DeleteVpcEndpoints" => self.delete_vpc_endpoints(call).await,
+            action if ONCE_PER_TOKEN.contains(&action) => self.once_per_token(call).await,
             "AssociateAddress" => self.associate_address(call).await,
             "AuthorizeSecurityGroupIngress" => self.authorize_ingress(call).await,
             "DisassociateAddress"
@@ -219,13 +233,32 @@ impl Ec2 {
         Ok(reply.into_response())
     }
 
+    /// The same token and parameters give the same answer, and nothing is made a second time.
+    async fn once_per_token(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
+        let Some(token) = call.take("ClientToken") else {
+            return Ok(self.to_moto(&call).await?.into_response());
+        };
+        let key = (call.get("Action").unwrap_or("").to_owned(), token);
+        let parameters: [u8; 32] = Sha256::digest(encode_form(&call.form)).into();
+        let mut answers = self.answers.lock().await;
+        match answers.get(&key) {
+            Some((before, answer)) if *before == parameters => {
+                return Ok(xml(String::from_utf8_lossy(answer).into_owned()));
+            }
+            Some(_) => return Ok(other_parameters()),
+            None => {}
+        }
+        let reply = self.to_moto(&call).await?;
+        if reply.ok {
+            answers.insert(key, (parameters, reply.body.clone()));
+        }
+        Ok(reply.into_response())
+    }
+
     /// The answer to a client token that was used before.
     async fn replay(&self, launch: &Launch, parameters: &[u8; 32]) -> Response<Body> {
         if launch.parameters != *parameters {
-            return bad_request(
-                "IdempotentParameterMismatch",
-                "The client token was used before with other parameters.",
-            );
+            return other_parameters();
         }
         if !self.machines.lock().await.contains_key(&launch.instance) {
             return bad_request(
@@ -526,6 +559,22 @@ impl Ec2 {
         tokio::time::timeout(EMULATOR_DEADLINE, answer).await.context("an emulator does not answer")?
     }
 
+    /// The tags of these resources, by id.
+    pub async fn tags(&self, parts: &Parts, ids: &[String]) -> anyhow::Result<BTreeMap<String, Tags>> {
+        let mut form =
+            vec![("Action", "DescribeTags".to_owned()), ("Filter.1.Name", "resource-id".to_owned())];
+        let numbered: Vec<String> =
+            (1..=ids.len()).map(|number| format!("Filter.1.Value.{number}")).collect();
+        form.extend(numbered.iter().map(String::as_str).zip(ids.iter().cloned()));
+        let form: Vec<(&str, &str)> = form.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let mut tags = BTreeMap::<String, Tags>::new();
+        for tag in self.read(parts, &form).await?.items("tagSet") {
+            let [id, key, value] = ["resourceId", "key", "value"].map(|name| tag.text_of(name).unwrap_or(""));
+            tags.entry(id.to_owned()).or_default().insert(key.to_owned(), value.to_owned());
+        }
+        Ok(tags)
+    }
+
     pub async fn machine(&self, id: &str) -> Option<Arc<Machine>> {
         self.machines.lock().await.get(id).cloned()
     }
@@ -661,6 +710,10 @@ impl Reply {
         self.head.headers.remove(header::CONTENT_LENGTH);
         Response::from_parts(self.head, Body::from(self.body))
     }
+}
+
+fn other_parameters() -> Response<Body> {
+    bad_request("IdempotentParameterMismatch", "The client token was used before with other parameters.")
 }
 
 fn bad_request(code: &str, message: &str) -> Response<Body> {

@@ -1,5 +1,5 @@
 //! The command line of the local cloud: `up`, `down`, `status`, `fault`, `fault-api`, `calls`,
-//! and `serve` in the foreground.
+//! `uses`, and `serve` in the foreground.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -14,6 +14,7 @@ use local_cloud::api_faults::arguments::ApiFault;
 use local_cloud::calls::Record;
 use local_cloud::control::{Fault, FaultKind, MachineView};
 use local_cloud::daemon::{self, Prerequisite};
+use local_cloud::uses::Report;
 use local_cloud::{LocalCloud, Options};
 use reqwest::Method;
 use serde::Serialize;
@@ -81,6 +82,11 @@ enum Command {
         #[arg(long, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
     },
+    /// Print which permissions of IAM all calls so far needed, and how often, as JSON.
+    Uses {
+        #[arg(long, default_value = "http://127.0.0.1:4566")]
+        endpoint: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -93,6 +99,11 @@ enum FaultApi {
     Clear {
         #[arg(long, value_name = "ID")]
         rule: Option<u32>,
+    },
+    /// Remove a rule, let what it holds go on, and print what it was.
+    Release {
+        #[arg(long, value_name = "ID")]
+        rule: u32,
     },
 }
 
@@ -204,6 +215,11 @@ async fn run(command: Command) -> anyhow::Result<()> {
             writeln!(out, "{}", serde_json::to_string_pretty(&records)?)?;
             Ok(())
         }
+        Command::Uses { endpoint } => {
+            let report: Report = Control(&endpoint).call(Method::GET, "uses").await?;
+            writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+            Ok(())
+        }
     }
 }
 
@@ -222,6 +238,9 @@ async fn fault_api(
         FaultApi::Clear { rule: None } => control.call(Method::DELETE, "api-faults").await?,
         FaultApi::Clear { rule: Some(id) } => {
             control.call(Method::DELETE, &format!("api-faults/{id}")).await?
+        }
+        FaultApi::Release { rule } => {
+            control.call(Method::POST, &format!("api-faults/{rule}/release")).await?
         }
     };
     writeln!(out, "{}", serde_json::to_string_pretty(&rules)?)?;

@@ -107,8 +107,11 @@ async fn create(aws: &Aws, bucket: &str) -> Result<()> {
             .location_constraint(BucketLocationConstraint::from(region))
             .build()
     });
-    let created = aws.s3.create_bucket().bucket(bucket).set_create_bucket_configuration(place).send().await;
-    match created.step(|| format!("create the bucket {bucket}")) {
+    let create = aws.s3.create_bucket().bucket(bucket).set_create_bucket_configuration(place);
+    let created = aws
+        .patience
+        .settled(async || create.clone().send().await.step(|| format!("create the bucket {bucket}")));
+    match created.await {
         Ok(_) => Ok(()),
         Err(error) if error.message().contains("BucketAlreadyOwnedByYou") => Ok(()),
         Err(error) if error.message().contains("BucketAlreadyExists") => Err(DeployError::new(

@@ -51,13 +51,21 @@ async fn read_from(aws: &Aws, bucket: &str, key: &str) -> Result<Option<Object>>
 
 /// Writes over what was read: `etag` is that of the object seen, `None` if there was none.
 pub async fn write(aws: &Aws, key: &str, bytes: Vec<u8>, etag: Option<&str>) -> Result<()> {
-    let put = aws.s3.put_object().bucket(aws.names.control_bucket()).key(key).body(ByteStream::from(bytes));
+    let body = ByteStream::from(bytes.clone());
+    let put = aws.s3.put_object().bucket(aws.names.control_bucket()).key(key).body(body);
     let put = match etag {
         Some(etag) => put.if_match(etag),
         None => put.if_none_match("*"),
     };
-    put.send().await.step(|| format!("write {key}"))?;
-    Ok(())
+    match put.send().await.step(|| format!("write {key}")) {
+        Ok(_) => Ok(()),
+        // The SDK repeats a write whose reply was lost, and that finds its own object.
+        Err(error) if error.kind == AwsErrorKind::Conflict => {
+            let now = read(aws, key).await?;
+            if now.is_some_and(|object| object.bytes == bytes) { Ok(()) } else { Err(error) }
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Whose users a data bucket holds.

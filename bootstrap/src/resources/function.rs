@@ -30,9 +30,10 @@ use tokio::time::{Instant, sleep};
 use crate::aws::Aws;
 use crate::blueprint::Ec2Api;
 use crate::cli::{Arch, Deploy};
-use crate::error::{DeployError, Exit, Result, Step as _, found};
+use crate::error::{DeployError, Exit, Result, Step as _, found, pass_role_denied};
 use crate::names::Names;
 use crate::part::{Change, Doing, Part};
+use crate::patience;
 use crate::resources::artifact::Artifact;
 use crate::resources::network::Network;
 use crate::resources::role::Role;
@@ -309,7 +310,7 @@ pub fn is_as_uploaded(got: &GetFunctionOutput) -> bool {
 async fn upload(aws: &Aws, options: &Deploy, wanted: &Wanted, package: &Package) -> Result<()> {
     let environment: Vec<String> =
         wanted.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let deadline = Instant::now() + ROLE_DEADLINE;
+    let deadline = aws.patience.deadline(ROLE_DEADLINE);
     loop {
         let mut command = package.command(aws, options);
         command
@@ -326,11 +327,16 @@ async fn upload(aws: &Aws, options: &Deploy, wanted: &Wanted, package: &Package)
             return Ok(());
         }
         let said = says(&output);
+        let refused = || failed(&said);
+        if said.contains("iam:PassRole") {
+            return Err(pass_role_denied(refused()));
+        }
         match Refusal::of(&said) {
-            Refusal::RoleIsNew if Instant::now() < deadline => {}
+            Refusal::Final => return Err(refused()),
+            _ if Instant::now() > deadline => return Err(patience::over(refused())),
+            Refusal::RoleIsNew => {}
             // It bounds itself.
-            Refusal::Busy if Instant::now() < deadline => drop(wait_until_idle(aws).await?),
-            _ => return Err(failed(&said)),
+            Refusal::Busy => drop(wait_until_idle(aws).await?),
         }
         sleep(Duration::from_secs(3)).await;
     }

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep};
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::part::Part;
+use crate::patience;
 use crate::resources::network::{filter, id, stack_filter};
 
 /// A new instance profile is rejected for about ten seconds, sometimes for minutes.
@@ -125,7 +126,7 @@ pub async fn launch(
                 .set_tags(Some(volume_tags))
                 .build(),
         );
-    let deadline = Instant::now() + PROFILE_DEADLINE;
+    let deadline = aws.patience.deadline(PROFILE_DEADLINE);
     loop {
         match request.clone().send().await.step(|| format!("launch the {role} in {}", subnet.zone)) {
             Ok(launched) => {
@@ -134,6 +135,7 @@ pub async fn launch(
             Err(error) if error.kind == AwsErrorKind::Propagating && Instant::now() < deadline => {
                 sleep(Duration::from_secs(3)).await;
             }
+            Err(error) if error.kind == AwsErrorKind::Propagating => return Err(patience::over(error)),
             Err(error) => return Err(error),
         }
     }

@@ -30,6 +30,7 @@ use fleet::stack::{ROLE_LB, TAG_RELEASE, TAG_ROLE, TAG_SLOT};
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::part::{Doing, NEW, Part};
+use crate::patience;
 use crate::resources::instance;
 use crate::resources::network::{id, stack_filter, tagged};
 
@@ -268,15 +269,21 @@ async fn ensure_address(
         let address = PublicAddress { place, allocation: NEW.to_owned(), ip: Ipv4Addr::UNSPECIFIED };
         return Ok((address, part));
     }
-    let allocated = aws
-        .ec2
-        .allocate_address()
-        .domain(DomainType::Vpc)
-        .tag_specifications(tagged(aws, ResourceType::ElasticIp, &name(place)))
-        .send()
-        .await
-        .step(|| "allocate an Elastic IP".to_owned())?;
-    Ok((public(place, allocated.allocation_id(), allocated.public_ip())?, part))
+    let allocate = aws.ec2.allocate_address().domain(DomainType::Vpc).tag_specifications(tagged(
+        aws,
+        ResourceType::ElasticIp,
+        &name(place),
+    ));
+    let make = async || {
+        let allocated = allocate.clone().customize().config_override(patience::once()).send().await;
+        let allocated = allocated.step(|| "allocate an Elastic IP".to_owned())?;
+        public(place, allocated.allocation_id(), allocated.public_ip())
+    };
+    let find = async || {
+        let there = find_addresses(aws).await?;
+        there.get(&place).map(|it| public(place, it.allocation_id(), it.public_ip())).transpose()
+    };
+    Ok((aws.patience.made(make, find).await?, part))
 }
 
 /// What an address is called within the stack.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use aws_sdk_ec2::types::{Filter, ResourceType, Tag, TagSpecification};
 use fleet::aws_code::AwsErrorKind;
-use fleet::release::SubnetSpec;
+use fleet::release::{SubnetSpec, short_hash};
 use fleet::stack::TAG_STACK;
 
 use crate::aws::Aws;
@@ -19,6 +19,9 @@ use crate::blueprint::{self, Access, Blocks, Blueprint, Ec2Api, Facts, Side, Tls
 use crate::cidr::Cidr;
 use crate::error::{DeployError, Exit, Result, Step as _};
 use crate::part::{Doing, NEW, Part};
+
+/// Far longer than EC2 takes to show what was made, and short enough for whoever mends by hand.
+const TOKEN_SECONDS: i64 = 600;
 
 /// What others need of the network. Where a plan would make something, its id is [`NEW`].
 #[derive(Clone, Debug)]
@@ -121,6 +124,14 @@ impl Site<'_> {
     fn filters(&self) -> Option<Vec<Filter>> {
         let vpc = self.vpc.as_ref()?;
         Some(vec![filter("vpc-id", vpc), stack_filter(self.aws)])
+    }
+
+    /// Makes a call recognisable when it is repeated, by the SDK or by the next run, before EC2 shows what
+    /// the first one made. It counts for some minutes only: what somebody deletes by hand is made anew.
+    fn token(&self, what: &str) -> String {
+        let vpc = self.vpc.as_deref().unwrap_or(NEW);
+        let window = jiff::Timestamp::now().as_second() / TOKEN_SECONDS;
+        short_hash(format!("{vpc}/{what}/{window}").as_bytes())
     }
 
     fn note(&mut self, part: Part) {

@@ -104,14 +104,12 @@ async fn ensure_one(
             put.send().await.step(|| format!("set the permissions boundary of {name}"))?;
         }
         if found.policy.as_ref() != Some(&wanted.policy) {
-            aws.iam
-                .put_role_policy()
-                .role_name(name)
-                .policy_name(POLICY)
-                .policy_document(wanted.policy.to_string())
-                .send()
-                .await
-                .step(|| format!("write the policy of {name}"))?;
+            let put = aws.iam.put_role_policy().role_name(name).policy_name(POLICY);
+            let put = put.policy_document(wanted.policy.to_string());
+            let written = aws
+                .patience
+                .settled(async || put.clone().send().await.step(|| format!("write the policy of {name}")));
+            written.await?;
         }
     }
     if parts.get(1).is_some_and(|profile| doing.applies(profile)) {
@@ -172,35 +170,33 @@ async fn find_profile(aws: &Aws, name: &str) -> Result<Profile> {
 
 async fn create(aws: &Aws, wanted: &RoleWanted, boundary: Option<&str>) -> Result<()> {
     let name = &wanted.name;
-    let created = aws
+    let create = aws
         .iam
         .create_role()
         .role_name(name)
         .description("Made by Vigia; `destroy` removes it.")
         .assume_role_policy_document(wanted.trust.to_string())
         .set_permissions_boundary(boundary.map(str::to_owned))
-        .set_tags(Some(tags(aws, name)?))
-        .send()
-        .await
-        .step(|| format!("create the role {name}"));
-    exists_is_fine(created.map(drop))
+        .set_tags(Some(tags(aws, name)?));
+    let created =
+        aws.patience.settled(async || create.clone().send().await.step(|| format!("create the role {name}")));
+    exists_is_fine(created.await.map(drop))
 }
 
 async fn make_profile(aws: &Aws, name: &str, found: Profile) -> Result<()> {
     if found == Profile::Missing {
-        let created = aws
-            .iam
-            .create_instance_profile()
-            .instance_profile_name(name)
-            .set_tags(Some(tags(aws, name)?))
-            .send()
-            .await
-            .step(|| format!("create the instance profile {name}"));
-        exists_is_fine(created.map(drop))?;
+        let create =
+            aws.iam.create_instance_profile().instance_profile_name(name).set_tags(Some(tags(aws, name)?));
+        let created = aws.patience.settled(async || {
+            create.clone().send().await.step(|| format!("create the instance profile {name}"))
+        });
+        exists_is_fine(created.await.map(drop))?;
     }
-    let added =
-        aws.iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name).send().await;
-    match added.step(|| format!("put the role {name} into its instance profile")) {
+    let add = aws.iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name);
+    let added = aws.patience.settled(async || {
+        add.clone().send().await.step(|| format!("put the role {name} into its instance profile"))
+    });
+    match added.await {
         // A profile holds one role: the limit means that it is in there already.
         Err(error) if !error.message().contains("LimitExceeded") => Err(error),
         _ => Ok(()),

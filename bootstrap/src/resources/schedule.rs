@@ -89,8 +89,9 @@ async fn put_rule(aws: &Aws, rule: &str, found: &Found) -> Result<()> {
     let put = aws.events.put_rule().name(rule).schedule_expression(EVERY_MINUTE).state(RuleState::Enabled);
     // Tags on an existing rule are an error in PutRule.
     let put = if found.exists { put } else { put.set_tags(Some(tags)) };
-    put.send().await.step(|| format!("write the rule {rule}"))?;
-    Ok(())
+    let written =
+        aws.patience.settled(async || put.clone().send().await.step(|| format!("write the rule {rule}")));
+    written.await.map(drop)
 }
 
 async fn put_target(aws: &Aws, rule: &str) -> Result<()> {
@@ -102,8 +103,11 @@ async fn put_target(aws: &Aws, rule: &str) -> Result<()> {
     let target = Target::builder().id(TARGET).arn(arn).retry_policy(retry).build().map_err(|error| {
         DeployError::new(Exit::Failed, "the rule's target is incomplete").caused_by(error)
     })?;
-    let put = aws.events.put_targets().rule(rule).targets(target).send().await;
-    let put = put.step(|| format!("point {rule} at the reconciler"))?;
+    let put = aws.events.put_targets().rule(rule).targets(target);
+    let put = aws
+        .patience
+        .settled(async || put.clone().send().await.step(|| format!("point {rule} at the reconciler")));
+    let put = put.await?;
     // PutTargets answers 200 for entries that failed.
     match put.failed_entries().first() {
         None => Ok(()),

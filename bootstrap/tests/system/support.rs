@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -40,6 +40,7 @@ pub(crate) struct Cloud {
     pub(crate) dir: tempfile::TempDir,
     listen: SocketAddr,
     addresses: Vec<Ipv4Addr>,
+    client: reqwest::blocking::Client,
     _turn: Turn,
 }
 
@@ -50,9 +51,16 @@ impl Cloud {
         // Public addresses that nobody else on this machine uses: the port is always 5000.
         let [second, third] = [listen.port() / 250 % 100 + 111, listen.port() % 250]
             .map(|n| u8::try_from(n).expect("below 250"));
-        let addresses = (1..=6).map(|last| Ipv4Addr::new(127, second, third, last)).collect();
+        let addresses = (1..=8).map(|last| Ipv4Addr::new(127, second, third, last)).collect();
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let cloud = Self { endpoint: format!("http://{listen}"), dir, listen, addresses, _turn: turn };
+        let cloud = Self {
+            endpoint: format!("http://{listen}"),
+            dir,
+            listen,
+            addresses,
+            client: reqwest::blocking::Client::new(),
+            _turn: turn,
+        };
         cloud.up();
         cloud
     }
@@ -102,11 +110,39 @@ impl Cloud {
 
     /// How many calls a rule broke.
     pub(crate) fn api_fault_hits(&self, id: u64) -> u64 {
-        let url = format!("{}/_local-cloud/api-faults", self.endpoint);
-        let rules: Value = reqwest::blocking::get(url).expect("an answer").json().expect("JSON");
-        let mut rules = rules.as_array().expect("a list").iter();
-        let rule = rules.find(|rule| rule["id"] == id).unwrap_or_else(|| panic!("there is no rule {id}"));
-        rule["hits"].as_u64().expect("a number")
+        self.api_fault_view(id)["hits"].as_u64().expect("a number")
+    }
+
+    /// A rule as it is listed.
+    pub(crate) fn api_fault_view(&self, id: u64) -> Value {
+        let Value::Array(rules) = self.control("api-faults") else { panic!("no list of rules") };
+        rules.into_iter().find(|rule| rule["id"] == id).unwrap_or_else(|| panic!("there is no rule {id}"))
+    }
+
+    /// Lets go what a rule holds, and removes it.
+    pub(crate) fn release_api_fault(&self, id: u64) {
+        let url = format!("{}/_local-cloud/api-faults/{id}/release", self.endpoint);
+        let answer = self.client.post(url).send().expect("an answer");
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
+    /// What the local cloud says about itself.
+    pub(crate) fn control(&self, path: &str) -> Value {
+        let url = format!("{}/_local-cloud/{path}", self.endpoint);
+        self.client.get(url).send().expect("an answer").json().expect("JSON")
+    }
+
+    /// Number of the last call that changed something.
+    pub(crate) fn last_call(&self) -> u64 {
+        self.control("calls?last=1")[0]["number"].as_u64().unwrap_or(0)
+    }
+
+    /// Records of calls with a number above this one.
+    pub(crate) fn calls_since(&self, number: u64) -> Vec<Value> {
+        match self.control(&format!("calls?since={number}")) {
+            Value::Array(calls) => calls,
+            other => panic!("no list of calls: {other}"),
+        }
     }
 
     pub(crate) fn clear_api_fault(&self, id: u64) {
@@ -179,7 +215,8 @@ impl Cloud {
         serde_json::from_slice(&output.stdout).expect("status --json is JSON")
     }
 
-    /// The AWS command line, with its output as text.
+    /// The AWS command line, with its output as text. It has a key that `bootstrap` has not, so that the
+    /// local cloud can tell what a test did from what a deployment did.
     pub(crate) fn aws(&self, arguments: &[&str]) -> String {
         let output = Command::new(venv().join("bin/aws"))
             .args(["--endpoint-url", &self.endpoint, "--output", "text"])
@@ -187,8 +224,8 @@ impl Cloud {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("HOME", self.dir.path())
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_ACCESS_KEY_ID", "mock")
+            .env("AWS_SECRET_ACCESS_KEY", "mock")
             .env("AWS_DEFAULT_REGION", "us-east-1")
             .output()
             .expect("the AWS command line runs");
@@ -288,7 +325,19 @@ pub(crate) fn bootstrap(
     token: &Path,
     arguments: &[&str],
 ) -> Output {
-    Command::new(program("bootstrap"))
+    let mut command = bootstrap_command(endpoint, key, stack, token, arguments);
+    command.stdin(Stdio::null()).output().expect("bootstrap runs")
+}
+
+pub(crate) fn bootstrap_command(
+    endpoint: &str,
+    key: (&str, &str),
+    stack: &str,
+    token: &Path,
+    arguments: &[&str],
+) -> Command {
+    let mut command = Command::new(program("bootstrap"));
+    command
         .args(["--endpoint-url", endpoint, "--region", "us-east-1", "--stack", stack, "--token-file"])
         .arg(token)
         .args(arguments)
@@ -296,10 +345,8 @@ pub(crate) fn bootstrap(
         .env("AWS_SECRET_ACCESS_KEY", key.1)
         .env_remove("AWS_SESSION_TOKEN")
         .env_remove("AWS_PROFILE")
-        .env("VIGIA_CARGO_LAMBDA", venv().join("bin/cargo-lambda"))
-        .stdin(Stdio::null())
-        .output()
-        .expect("bootstrap runs")
+        .env("VIGIA_CARGO_LAMBDA", venv().join("bin/cargo-lambda"));
+    command
 }
 
 /// A program of this workspace, built beside `bootstrap` by `make build`.
@@ -307,6 +354,30 @@ pub(crate) fn program(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_bootstrap")).with_file_name(name);
     assert!(path.exists(), "{} is not built; `make test` builds all programs first", path.display());
     path
+}
+
+/// A directory with the programs that a stack runs, without what only a debugger reads: they are uploaded
+/// and installed in a fraction of the time.
+pub(crate) fn stripped() -> &'static Path {
+    static STRIPPED: LazyLock<PathBuf> = LazyLock::new(|| {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stripped");
+        std::fs::create_dir_all(&directory).expect("a directory");
+        for name in ["ec2-lb", "ec2-worker", "reconciler"] {
+            let (from, to) = (program(name), directory.join(name));
+            let time = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
+            if time(&to) > time(&from) {
+                continue;
+            }
+            // Beside its place and then there, because another test program may do the same.
+            let new = directory.join(format!("{name}.{}", std::process::id()));
+            let output = Command::new("strip").arg("-o").arg(&new).arg(&from).output();
+            let output = output.expect("strip runs: it comes with the linker");
+            assert!(output.status.success(), "strip {name}: {}", text(&output));
+            std::fs::rename(&new, &to).expect("it moves");
+        }
+        directory
+    });
+    &STRIPPED
 }
 
 pub(crate) fn workspace() -> PathBuf {

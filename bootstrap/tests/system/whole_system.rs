@@ -4,7 +4,11 @@
 
 use std::time::Duration;
 
-use crate::support::{Cloud, Poller, bootstrap, eventually, text};
+use ::bootstrap::names::Names;
+use ::bootstrap::policies::deployer::deployer;
+
+use crate::privileges::{self, Policy, Use};
+use crate::support::{Cloud, Poller, bootstrap, eventually, say, text};
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{AUTHORIZATION, COOKIE, LOCATION, SET_COOKIE};
 use serde_json::Value;
@@ -26,9 +30,12 @@ fn a_fleet_serves_heals_scales_survives_a_restart_and_goes_without_a_trace() {
     let beta = Api::new(&cloud, BETA);
 
     people_sign_up_and_in(&alpha);
+    somebody_leaves(&alpha);
     workers_answer_only_the_load_balancer(&cloud, &alpha);
     signups_are_spread_over_workers(&cloud, &alpha);
     classic_is_the_original(&cloud, &beta);
+    // Meanwhile the reconciler of beta does what all the rest does not need it for.
+    let dead_balancer = cloud.fault_of("kill-host", BETA, "lb");
     wrong_credentials_are_named(&cloud);
 
     let bystanders = cloud.instances(BETA, "running");
@@ -36,10 +43,16 @@ fn a_fleet_serves_heals_scales_survives_a_restart_and_goes_without_a_trace() {
     a_dead_host_is_replaced_and_nobody_notices(&cloud, &alpha);
     the_amount_follows_setamount_and_a_text_editor(&cloud, &alpha);
     assert_eq!(cloud.instances(BETA, "running"), bystanders, "nothing in alpha ever touches beta");
+    a_load_balancer_is_replaced(&cloud, &beta, &dead_balancer);
 
     deploying_again_changes_nothing(&cloud);
+    // The local cloud forgets at its end what was used.
+    let mut uses = privileges::uses(&cloud.control("uses"));
     users_survive_a_restart_of_the_local_cloud(&cloud);
+    let policies = deployed_policies(&cloud);
     destroy_leaves_nothing(&cloud);
+    uses.extend(privileges::uses(&cloud.control("uses")));
+    everybody_may_do_what_they_do_and_no_more(&policies, &uses);
     cloud.down();
     assert_eq!(cloud.processes(), Vec::<String>::new(), "local-cloud down leaves no process");
 }
@@ -66,6 +79,22 @@ fn people_sign_up_and_in(api: &Api) {
     let stored = list[0]["password"].as_str().expect("the stored record");
     assert!(stored.starts_with("$argon2id$"), "{stored}");
     assert_eq!(api.get("/setamount/3").status(), 401);
+}
+
+fn somebody_leaves(api: &Api) {
+    assert_eq!(api.post("/signup/dora/correct-horse-battery").status(), 201);
+    let cookie = || {
+        let signin = api.get("/signin/dora/correct-horse-battery");
+        assert_eq!(signin.status(), 303);
+        signin.headers()[SET_COOKIE].to_str().expect("text").split(';').next().expect("a value").to_owned()
+    };
+    let (first, second) = (cookie(), cookie());
+    let send = |request: reqwest::blocking::RequestBuilder, cookie: &str| {
+        request.header(COOKIE, cookie).send().expect("an answer").status()
+    };
+    assert_eq!(send(api.client.post(api.at("/signout")), &first), 204);
+    assert_eq!(send(api.client.delete(api.at("/account")), &second), 204);
+    assert_eq!(api.get("/signin/dora/correct-horse-battery").status(), 401);
 }
 
 /// But for the question whether they are well, which the reconciler asks.
@@ -183,6 +212,44 @@ fn the_amount_follows_setamount_and_a_text_editor(cloud: &Cloud, api: &Api) {
     }
     cloud.must(ALPHA, &["scale", "2"]);
     assert_eq!(api.amount(), serde_json::json!({"desired": 2, "healthy": 2}));
+}
+
+fn a_load_balancer_is_replaced(cloud: &Cloud, api: &Api, dead: &String) {
+    eventually("the reconciler has replaced the load balancer of beta", PATIENCE, || {
+        let terminated = cloud.instances_of(BETA, "lb", "terminated", "InstanceId");
+        let answer = api.client.get(api.at("/healthcheck")).send();
+        let serves = answer.is_ok_and(|answer| answer.status() == 200);
+        if serves && terminated.contains(dead) { Ok(()) } else { Err(format!("terminated {terminated:?}")) }
+    });
+}
+
+/// Of both stacks: those of the roles as IAM has them, and what whoever deploys is told to have.
+fn deployed_policies(cloud: &Cloud) -> Vec<Policy> {
+    let mut policies = Vec::new();
+    for stack in [ALPHA, BETA] {
+        for what in ["worker", "lb", "reconciler"] {
+            let who = format!("vigia-{stack}-{what}");
+            let name = ["--role-name", &who, "--policy-name", "vigia"];
+            let how = ["--query", "PolicyDocument", "--output", "json"];
+            let text = cloud.aws(&[&["iam", "get-role-policy"], &name[..], &how].concat());
+            policies.push(Policy { what, who, document: serde_json::from_str(&text).expect("a policy") });
+        }
+        let names = Names {
+            stack: stack.parse().expect("a name"),
+            account: "000000000000".to_owned(),
+            region: "us-east-1".to_owned(),
+            partition: "aws".to_owned(),
+        };
+        policies.push(Policy { what: "deployer", who: "test".to_owned(), document: deployer(&names) });
+    }
+    policies
+}
+
+fn everybody_may_do_what_they_do_and_no_more(policies: &[Policy], uses: &[Use]) {
+    let wrong = privileges::wrong(policies, uses);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let judged = uses.iter().filter(|one| policies.iter().any(|policy| policy.who == one.who)).count();
+    say(&format!("{judged} uses judged by {} policies", policies.len()));
 }
 
 fn deploying_again_changes_nothing(cloud: &Cloud) {

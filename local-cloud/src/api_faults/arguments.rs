@@ -15,6 +15,10 @@ pub enum ApiFault {
     LoseReply(Which),
     /// Close the connection before anything is done.
     DropRequest(Which),
+    /// Carry the call out and say nothing until the rule is released or cleared, for 60 s at most.
+    HoldReply(Which),
+    /// Do nothing until the rule is released or cleared, for 60 s at most.
+    HoldRequest(Which),
     /// Carry the call out at once and answer late.
     Delay {
         /// How late; at most 60.
@@ -56,8 +60,12 @@ pub enum ApiFault {
 /// The calls that a rule is for.
 #[derive(Debug, Args)]
 pub struct Which {
+    /// Calls of this service; of any, if a caller is named.
+    #[arg(long, required_unless_present = "caller")]
+    service: Option<Service>,
+    /// Only calls that change something, as `local-cloud calls` lists them.
     #[arg(long)]
-    service: Service,
+    changing: bool,
     /// EC2, IAM, STS: RunInstances; EventBridge, Logs: PutRule; S3, Lambda: PUT [default: any].
     #[arg(long)]
     action: Option<String>,
@@ -87,8 +95,8 @@ pub struct Often {
 
 impl Which {
     fn rule(self, effect: Effect) -> Rule {
-        let Self { service, action, path, caller, often } = self;
-        let calls = CallFilter { service, action, path, caller, subnet: None, zone: None };
+        let Self { service, changing, action, path, caller, often } = self;
+        let calls = CallFilter { service, changing, action, path, caller, subnet: None, zone: None };
         let limit = often.for_seconds.map_or(Limit::Times(often.times), Limit::ForSeconds);
         Rule { effect, calls, after: often.after, limit }
     }
@@ -99,6 +107,8 @@ impl ApiFault {
         match self {
             Self::LoseReply(which) => which.rule(Effect::LoseReply),
             Self::DropRequest(which) => which.rule(Effect::DropRequest),
+            Self::HoldReply(which) => which.rule(Effect::HoldReply),
+            Self::HoldRequest(which) => which.rule(Effect::HoldRequest),
             Self::Throttle(which) => which.rule(Effect::Throttle),
             Self::Delay { seconds, which } => {
                 let millis = u64::try_from(seconds.as_millis()).unwrap_or(u64::MAX);
@@ -109,7 +119,8 @@ impl ApiFault {
             }
             Self::RefuseCapacity { subnet, zone, caller, often } => {
                 let action = Some("RunInstances".to_owned());
-                let launches = Which { service: Service::Ec2, action, path: None, caller, often };
+                let launches =
+                    Which { service: Some(Service::Ec2), changing: false, action, path: None, caller, often };
                 let mut rule = launches.rule(Effect::RefuseCapacity);
                 (rule.calls.subnet, rule.calls.zone) = (subnet, zone);
                 rule

@@ -12,7 +12,7 @@ fn launch(subnet: &str, zone: Option<&str>) -> Call {
 
 fn filter(service: Service, action: Option<&str>) -> CallFilter {
     let action = action.map(str::to_owned);
-    CallFilter { service, action, path: None, caller: None, subnet: None, zone: None }
+    CallFilter { service: Some(service), action, ..CallFilter::default() }
 }
 
 fn throttle(calls: CallFilter, after: u32, limit: Limit) -> Rule {
@@ -46,7 +46,14 @@ fn a_filter_matches_what_agrees_with_all_that_it_names() {
         let (subnet, zone) = (subnet.map(str::to_owned), zone.map(str::to_owned));
         CallFilter { subnet, zone, ..filter(Ec2, Some("RunInstances")) }
     };
+    let changing = || CallFilter { changing: true, ..CallFilter::default() };
     for (filter, call, is_match) in [
+        (CallFilter::default(), put(), true),
+        (CallFilter::default(), call("another", "PutThing"), true),
+        (changing(), put(), true),
+        (changing(), call("s3", "GET"), false),
+        (changing(), call("ec2", "DescribeVpcs"), false),
+        (changing(), call("ec2", "CreateVpc"), true),
         (filter(S3, None), put(), true),
         (filter(S3, Some("put")), put(), true),
         (filter(S3, Some("GET")), put(), false),
@@ -91,6 +98,31 @@ fn the_oldest_rule_that_is_due_hits_and_the_others_count() {
     }
     let calls = vec![call("s3", "PUT"); 5];
     assert_eq!(hits(&mut faults, &calls), [Some(2), Some(1), Some(2), Some(3), None]);
+}
+
+#[test]
+fn two_rules_cut_a_caller_off_after_its_second_change() {
+    let mut faults = ApiFaults::default();
+    let calls = CallFilter { changing: true, caller: Some("worker".to_owned()), ..CallFilter::default() };
+    let rule = |effect, after, limit| Rule { effect, calls: calls.clone(), after, limit };
+    faults.add(rule(Effect::HoldReply, 1, times(1)), Instant::now()).expect("valid");
+    faults.add(rule(Effect::HoldRequest, 2, for_seconds(60)), Instant::now()).expect("valid");
+    let calls = [("ec2", "CreateVpc"), ("s3", "GET"), ("s3", "PUT"), ("iam", "CreateRole"), ("s3", "GET")];
+    let calls = calls.map(|(service, action)| call(service, action));
+    assert_eq!(hits(&mut faults, &calls), [None, None, Some(1), Some(2), None]);
+    assert!(Effect::HoldReply.instead("s3").is_none(), "it is carried out");
+    assert!(Effect::HoldRequest.instead("s3").is_some(), "it is not");
+}
+
+#[test]
+fn a_hold_lasts_until_its_rule_is_released_or_cleared() {
+    let (mut faults, now) = (ApiFaults::default(), Instant::now());
+    let calls = filter(Service::S3, None);
+    let rule = || Rule { effect: Effect::HoldReply, calls: calls.clone(), after: 0, limit: times(1) };
+    let ids = [1, 2, 3].map(|_| faults.add(rule(), now).expect("valid"));
+    assert_eq!(faults.release(ids[0], now).map(|view| view.id), Some(ids[0]));
+    assert!(faults.clear_one(ids[1], now).is_some() && faults.release(ids[1], now).is_none());
+    assert_eq!(ids.map(|id| faults.hold(id)), [Hold::Released, Hold::Ended, Hold::Lasts]);
 }
 
 #[test]
@@ -164,6 +196,7 @@ fn a_rule_that_makes_no_sense_is_refused() {
         (error(400, ""), Err(no_code(""))),
         (error(400, "a b\n"), Err(no_code("a b\n"))),
         (error(400, &long), Err(no_code(&long))),
+        (throttle(CallFilter::default(), 0, times(1)), Err(RuleError::TooBroad)),
         (somewhere(Service::Ec2, Some("RunInstances")), Ok(())),
         (somewhere(Service::Ec2, None), Err(RuleError::OnlyLaunches)),
         (refuse(Service::Ec2, Some("runinstances")), Ok(())),

@@ -1,7 +1,7 @@
 use axum::http::header;
 
 use super::*;
-use crate::api_faults::{Effect, Service};
+use crate::api_faults::Effect;
 
 fn request(service: &str, method: &str, path: &str, target: Option<&str>, body: &'static str) -> Admitted {
     let mut request = hyper::Request::builder().method(method).uri(format!("http://local-cloud{path}"));
@@ -38,12 +38,26 @@ fn each_format_names_its_action() {
 }
 
 #[test]
+fn parameters_tell_calls_apart_and_client_tokens_do_not() {
+    let digest = |service, target, body| Call::of(&request(service, "POST", "/", target, body)).digest;
+    let subnet = |body| digest("ec2", None, body);
+    let one = subnet("Action=CreateSubnet&ClientToken=x&CidrBlock=a");
+    assert_eq!(one, subnet("Action=CreateSubnet&ClientToken=y&CidrBlock=a"));
+    assert_ne!(one, subnet("Action=CreateSubnet&ClientToken=x&CidrBlock=b"));
+    let rule = |body| digest("events", Some("AWSEvents.PutRule"), body);
+    assert_ne!(rule(r#"{"Name":"a"}"#), rule(r#"{"Name":"b"}"#));
+    assert_eq!(digest("s3", None, "content"), None);
+}
+
+#[test]
 fn a_caller_goes_by_role_key_or_instance() {
     let instance = Principal::Instance { id: "i-1".to_owned(), role: "worker".to_owned() };
     let caller = Caller::new("ASIAEXAMPLE", &instance);
     assert!(["worker", "ASIAEXAMPLE", "i-1"].iter().all(|name| caller.is(name)) && !caller.is("i-2"));
     assert_eq!(caller.name, "worker");
     assert_eq!(Caller::new("000000000000", &Principal::Function).name, "function");
+    let function = Caller::new("000000000000", &Principal::Function).of_function(Some("f".to_owned()));
+    assert!(function.is("f") && function.is("function") && !function.is("g"));
     assert_eq!(Caller::new("test", &Principal::Operator).name, "test");
 }
 
@@ -98,8 +112,8 @@ fn a_call_that_was_stopped_is_recorded_with_its_fault() {
     let calls = Calls::default();
     let call = Call::example("s3", "PUT", "/bucket/key");
     let record = |effect: Effect| {
-        let instead = effect.instead(Service::S3).expect("not carried out");
-        let hit = Hit { rule: 7, service: Service::S3, effect };
+        let instead = effect.instead("s3").expect("not carried out");
+        let hit = Hit { rule: 7, service: "s3".to_owned(), effect };
         let number = calls.begin(&call, Some(&hit), jiff::Timestamp::UNIX_EPOCH).expect("a change");
         calls.stopped(number, &instead);
         let record = calls.list(1, 0).remove(0);

@@ -463,3 +463,75 @@ async fn what_makes_no_sense_is_refused_with_advice() {
         post(r#"{"effect": {"kind": "throttle"}, "calls": {"service": "s3", "k": 1}}"#).await;
     assert!(status == 422 && said.contains("unknown field `k`"), "{status}: {said}");
 }
+
+/// As `bootstrap`'s tests do it: a caller that is killed between a call and its reply.
+#[tokio::test]
+async fn a_held_caller_does_one_thing_and_then_nothing_until_it_is_let_go() {
+    let aws = Aws::with_key(("vigia", "vigia", None));
+    let bucket = aws.bucket().await;
+    let of_it = ["--changing", "--caller", "vigia"];
+    let reply = Rule::new(&[&["hold-reply", "--after", "1"], &of_it[..]].concat());
+    let request = Rule::new(&[&["hold-request", "--after", "2", "--for", "60"], &of_it[..]].concat());
+    let put = |key: &'static str| {
+        let (s3, bucket) = (aws.s3.clone(), bucket.clone());
+        tokio::spawn(async move {
+            s3.put_object().bucket(bucket).key(key).body(b"x".to_vec().into()).send().await
+        })
+    };
+    put("one").await.expect("it ends").expect("the first change passes");
+    let two = put("two");
+    eventually("the reply to the second change is held", async || {
+        if reply.view().held == 1 { Ok(()) } else { Err(format!("{:?}", reply.view())) }
+    })
+    .await;
+    assert!(has_object(&aws, &bucket, "two").await, "it is carried out, and reading goes on");
+    let three = put("three");
+    eventually("the third change is held", async || {
+        if request.hits() == 1 { Ok(()) } else { Err(format!("{:?}", request.view())) }
+    })
+    .await;
+    assert!(!has_object(&aws, &bucket, "three").await && !two.is_finished() && !three.is_finished());
+
+    let release = |rule: &Rule| local_cloud(&["fault-api", "release", "--rule", &rule.0]).0;
+    assert_eq!((release(&request), release(&reply)), (Some(0), Some(0)));
+    two.await.expect("it ends").expect("its reply was kept");
+    three.await.expect("it ends").expect("it was done after all");
+    assert!(has_object(&aws, &bucket, "three").await);
+    assert_eq!(release(&reply), Some(1), "it is gone");
+
+    let hold = Rule::new(&[&["hold-request"], &of_it[..]].concat());
+    let four = put("four");
+    eventually("the fourth change is held", async || {
+        if hold.hits() == 1 { Ok(()) } else { Err(format!("{:?}", hold.view())) }
+    })
+    .await;
+    drop(hold);
+    unanswered(four.await.expect("it ends"));
+    assert!(!has_object(&aws, &bucket, "four").await, "a rule that is cleared closes the connection");
+}
+
+#[tokio::test]
+async fn the_permissions_of_a_caller_are_counted() {
+    let aws = Aws::with_key(("localstack", "localstack", None));
+    let bucket = aws.bucket().await;
+    aws.put(&bucket, "key", "text").await;
+    assert!(!has_object(&aws, &bucket, "none").await);
+    let (vpc, _) = aws.vpc("10.79.0.0/16").await;
+    let tag = aws_sdk_ec2::types::Tag::builder().key("whose").value("mine").build();
+    aws.ec2.create_tags().resources(&vpc).tags(tag).send().await.expect("a tag");
+    aws.subnet(&vpc, "127.79.0.0/24").await;
+    let (code, said) = local_cloud(&["uses"]);
+    assert_eq!(code, Some(0), "{said}");
+    let report: local_cloud::uses::Report = serde_json::from_str(&said).expect("JSON");
+    let of_us = |action: &str| {
+        let mut uses = report.uses.iter().filter(|one| one.who.caller == "localstack");
+        uses.find(|one| one.asked.action == action).unwrap_or_else(|| panic!("no {action}"))
+    };
+    let object = |key: &str| format!("arn:aws:s3:::{bucket}/{key}");
+    assert_eq!(of_us("s3:PutObject").asked.resource, object("key"));
+    assert_eq!(of_us("s3:GetObject").asked.resource, object("none"));
+    assert_eq!(of_us("s3:ListBucket").count, 1, "it was told that there is no such object");
+    let subnet = report.uses.iter().filter(|one| one.asked.action == "ec2:CreateSubnet");
+    let of_vpc = subnet.filter(|one| one.asked.resource.ends_with(&vpc)).collect::<Vec<_>>();
+    assert_eq!(of_vpc[0].asked.context["aws:ResourceTag/whose"], "mine");
+}

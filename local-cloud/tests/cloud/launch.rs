@@ -27,6 +27,29 @@ async fn a_vpc_moves_into_loopback() {
 }
 
 #[tokio::test]
+async fn what_has_a_client_token_is_made_once() {
+    let aws = Aws::new();
+    let (vpc, _) = aws.vpc("10.80.0.0/16").await;
+    let table = async |token: &str, vpc: &str| {
+        let created = aws.ec2.create_route_table().vpc_id(vpc).client_token(token).send().await;
+        created
+            .map(|created| created.route_table().and_then(|table| table.route_table_id()).map(str::to_owned))
+    };
+    let first = table("one", &vpc).await.expect("a table");
+    assert_eq!(table("one", &vpc).await.expect("the same"), first);
+    assert_ne!(table("two", &vpc).await.expect("another"), first);
+    let (other, _) = aws.vpc("10.81.0.0/16").await;
+    assert_eq!(code(table("one", &other).await), "IdempotentParameterMismatch");
+    let gateway = async || {
+        let created =
+            aws.ec2.create_egress_only_internet_gateway().vpc_id(&vpc).client_token("one").send().await;
+        let gateway = created.expect("a gateway").egress_only_internet_gateway.expect("a gateway");
+        gateway.egress_only_internet_gateway_id
+    };
+    assert_eq!(gateway().await, gateway().await);
+}
+
+#[tokio::test]
 async fn an_unknown_instance_profile_is_refused() {
     let aws = Aws::new();
     let network = aws.network().await;

@@ -32,6 +32,7 @@ impl Site<'_> {
                     .aws
                     .ec2
                     .create_vpc_endpoint()
+                    .client_token(self.token(wanted.what))
                     .set_vpc_id(self.vpc.clone())
                     .service_name(&wanted.service)
                     .tag_specifications(tagged(self.aws, ResourceType::VpcEndpoint, wanted.what));

@@ -8,6 +8,7 @@ use crate::aws::Aws;
 use crate::blueprint::Gateway;
 use crate::error::{Result, Step as _, found};
 use crate::part::{NEW, Part};
+use crate::patience;
 
 struct There {
     id: String,
@@ -42,14 +43,21 @@ impl Site<'_> {
     async fn make_internet_gateway(&self, there: String) -> Result<String> {
         let ec2 = &self.aws.ec2;
         let gateway = if there == NEW {
-            let created = ec2
-                .create_internet_gateway()
-                .tag_specifications(tagged(self.aws, ResourceType::InternetGateway, Gateway::Internet.what()))
-                .send()
-                .await
-                .step(|| "create the internet gateway".to_owned())?;
-            let gateway = created.internet_gateway().and_then(|gateway| gateway.internet_gateway_id());
-            id(gateway, "internet gateway")?
+            let create = ec2.create_internet_gateway().tag_specifications(tagged(
+                self.aws,
+                ResourceType::InternetGateway,
+                Gateway::Internet.what(),
+            ));
+            let make = async || {
+                let created = create.clone().customize().config_override(patience::once()).send().await;
+                let created = created.step(|| "create the internet gateway".to_owned())?;
+                let gateway = created.internet_gateway().and_then(|gateway| gateway.internet_gateway_id());
+                id(gateway, "internet gateway")
+            };
+            let find = async || -> Result<Option<String>> {
+                Ok(find(self.aws, Gateway::Internet).await?.map(|there| there.id))
+            };
+            self.aws.patience.made(make, find).await?
         } else {
             there
         };
@@ -65,6 +73,7 @@ impl Site<'_> {
             .aws
             .ec2
             .create_egress_only_internet_gateway()
+            .client_token(self.token(Gateway::EgressOnly.what()))
             .set_vpc_id(self.vpc.clone())
             .tag_specifications(tagged(self.aws, kind, Gateway::EgressOnly.what()))
             .send()

@@ -123,18 +123,23 @@ impl Site<'_> {
 
     async fn create_group(&self, wanted: &Group) -> Result<String> {
         let name = self.aws.names.stack.resource(wanted.what);
-        let created = self
+        let create = self
             .aws
             .ec2
             .create_security_group()
             .set_vpc_id(self.vpc.clone())
             .group_name(&name)
             .description(wanted.description)
-            .tag_specifications(tagged(self.aws, ResourceType::SecurityGroup, wanted.what))
-            .send()
-            .await
-            .step(|| format!("create the security group {name}"))?;
-        id(created.group_id(), "security group")
+            .tag_specifications(tagged(self.aws, ResourceType::SecurityGroup, wanted.what));
+        let make = async || {
+            let created = create.clone().send().await;
+            let created = created.step(|| format!("create the security group {name}"))?;
+            id(created.group_id(), "security group")
+        };
+        let find = async || -> Result<Option<String>> {
+            Ok(self.find_groups().await?.remove(wanted.what).map(|there| there.id))
+        };
+        self.aws.patience.made(make, find).await
     }
 }
 

@@ -106,6 +106,7 @@ impl Site<'_> {
             .aws
             .ec2
             .create_route_table()
+            .client_token(self.token(what))
             .set_vpc_id(self.vpc.clone())
             .tag_specifications(tagged(self.aws, ResourceType::RouteTable, what))
             .send()

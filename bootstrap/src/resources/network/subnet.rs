@@ -57,7 +57,7 @@ impl Site<'_> {
     }
 
     async fn create_subnet(&self, wanted: &Subnet) -> Result<SubnetSpec> {
-        let created = self
+        let create = self
             .aws
             .ec2
             .create_subnet()
@@ -65,12 +65,17 @@ impl Site<'_> {
             .availability_zone(&wanted.zone)
             .cidr_block(&wanted.block)
             .set_ipv6_cidr_block(wanted.ipv6_block.clone())
-            .tag_specifications(tagged(self.aws, ResourceType::Subnet, &wanted.what))
-            .send()
-            .await
-            .step(|| format!("create the subnet {}", wanted.what))?;
-        let id = id(created.subnet().and_then(|subnet| subnet.subnet_id()), "subnet")?;
-        Ok(SubnetSpec { id, zone: wanted.zone.clone() })
+            .tag_specifications(tagged(self.aws, ResourceType::Subnet, &wanted.what));
+        let make = async || -> Result<SubnetSpec> {
+            let created = create.clone().send().await;
+            let created = created.step(|| format!("create the subnet {}", wanted.what))?;
+            let id = id(created.subnet().and_then(|subnet| subnet.subnet_id()), "subnet")?;
+            Ok(SubnetSpec { id, zone: wanted.zone.clone() })
+        };
+        let find = async || -> Result<Option<SubnetSpec>> {
+            Ok(self.find_subnets().await?.remove(&wanted.what).map(|(spec, _)| spec))
+        };
+        self.aws.patience.made(make, find).await
     }
 }
 

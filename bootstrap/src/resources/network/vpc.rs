@@ -8,6 +8,7 @@ use crate::aws::Aws;
 use crate::blueprint::Blocks;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::part::{Change, Doing, Part};
+use crate::patience;
 
 const NAMES: &str = "names for its instances";
 
@@ -73,16 +74,19 @@ pub(super) async fn ensure(aws: &Aws, doing: Doing, there: Option<There>) -> Res
 }
 
 async fn create(aws: &Aws) -> Result<String> {
-    let created = aws
+    let create = aws
         .ec2
         .create_vpc()
         .cidr_block(Blocks::default().ipv4)
         .amazon_provided_ipv6_cidr_block(true)
-        .tag_specifications(tagged(aws, ResourceType::Vpc, "vpc"))
-        .send()
-        .await
-        .step(|| "create the VPC".to_owned())?;
-    id(created.vpc().and_then(|vpc| vpc.vpc_id()), "VPC")
+        .tag_specifications(tagged(aws, ResourceType::Vpc, "vpc"));
+    let make = async || {
+        let created = create.clone().customize().config_override(patience::once()).send().await;
+        let created = created.step(|| "create the VPC".to_owned())?;
+        id(created.vpc().and_then(|vpc| vpc.vpc_id()), "VPC")
+    };
+    let find = async || -> Result<Option<String>> { Ok(find(aws).await?.map(|there| there.id)) };
+    aws.patience.made(make, find).await
 }
 
 pub(super) async fn blocks(aws: &Aws, vpc: &str) -> Result<Blocks> {

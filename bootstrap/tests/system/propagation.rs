@@ -1,0 +1,251 @@
+//! What was made a moment ago is not known everywhere in AWS yet. Emulators are too kind for that, so the
+//! errors are made on purpose, in the words of AWS: those that pass are waited for, those that stay end
+//! the deployment within its bound, with what to do about them.
+//!
+//! `MalformedPolicy` for a principal that is too new cannot happen: no policy of ours names one.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::census::Observer;
+use crate::support::{Cloud, say, stripped, text};
+
+/// An error, and what is said when it stays.
+struct Row {
+    service: &'static str,
+    action: &'static str,
+    /// Part of the path, for services that have one action for everything.
+    path: &'static str,
+    status: u16,
+    code: &'static str,
+    message: &'static str,
+    /// How often it comes before it is over.
+    times: u32,
+    mend: &'static str,
+}
+
+const BUCKET: &str = "/vigia-slow-control-000000000000-us-east-1";
+
+/// In the order in which a deployment gets to them.
+const ROWS: [Row; 11] = [
+    Row {
+        service: "s3",
+        action: "PUT",
+        path: BUCKET,
+        status: 409,
+        code: "OperationAborted",
+        message: "A conflicting conditional operation is currently in progress against this resource. \
+                  Please try again.",
+        times: 2,
+        mend: "a bucket of this name was deleted a moment ago",
+    },
+    Row {
+        service: "iam",
+        action: "CreateRole",
+        path: "",
+        status: 409,
+        code: "ConcurrentModification",
+        message: "Request processing failed because of a conflict with another request. Please try again.",
+        times: 1,
+        mend: "deploy again",
+    },
+    Row {
+        service: "iam",
+        action: "PutRolePolicy",
+        path: "",
+        status: 409,
+        code: "ConcurrentModification",
+        message: "Request processing failed because of a conflict with another request. Please try again.",
+        times: 1,
+        mend: "deploy again",
+    },
+    Row {
+        service: "iam",
+        action: "AddRoleToInstanceProfile",
+        path: "",
+        status: 409,
+        code: "ConcurrentModification",
+        message: "Request processing failed because of a conflict with another request. Please try again.",
+        times: 1,
+        mend: "deploy again",
+    },
+    Row {
+        service: "ec2",
+        action: "RunInstances",
+        path: "",
+        status: 400,
+        code: "InvalidParameterValue",
+        message: "Value (vigia-slow-lb) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance \
+                  Profile name",
+        times: 2,
+        mend: "deploy again",
+    },
+    Row {
+        service: "lambda",
+        action: "POST",
+        path: "/functions",
+        status: 400,
+        code: "InvalidParameterValueException",
+        message: "The role defined for the function cannot be assumed by Lambda.",
+        times: 1,
+        mend: "deploy again",
+    },
+    Row {
+        service: "lambda",
+        action: "POST",
+        path: "/functions",
+        status: 400,
+        code: "InvalidParameterValueException",
+        message: "Lambda was unable to configure access to your environment variables because the KMS key is \
+                  invalid for CreateGrant.",
+        times: 1,
+        mend: "deploy again",
+    },
+    Row {
+        service: "lambda",
+        action: "POST",
+        path: "/functions",
+        status: 400,
+        code: "InvalidParameterValueException",
+        message: "The provided execution role does not have permissions to call CreateNetworkInterface on EC2",
+        times: 1,
+        mend: "deploy again",
+    },
+    Row {
+        service: "lambda",
+        action: "POST",
+        path: "/functions",
+        status: 409,
+        code: "ResourceConflictException",
+        message: "The operation cannot be performed at this time. An update is in progress for resource: \
+                  vigia-slow-reconciler",
+        times: 1,
+        mend: "deploy again",
+    },
+    Row {
+        service: "events",
+        action: "PutRule",
+        path: "",
+        status: 400,
+        code: "ConcurrentModificationException",
+        message: "Rule vigia-slow-reconcile was modified concurrently.",
+        times: 1,
+        mend: "deploy again",
+    },
+    Row {
+        service: "events",
+        action: "PutTargets",
+        path: "",
+        status: 400,
+        code: "ConcurrentModificationException",
+        message: "Rule vigia-slow-reconcile was modified concurrently.",
+        times: 1,
+        mend: "deploy again",
+    },
+];
+
+/// Fewer than the SDK and `cargo lambda` try.
+const THROTTLED: [(&str, &str); 6] = [
+    ("s3", "PUT"),
+    ("iam", "CreateInstanceProfile"),
+    ("ec2", "CreateVpc"),
+    ("lambda", "POST"),
+    ("events", "PutRule"),
+    ("logs", "CreateLogGroup"),
+];
+
+/// What a deployment that is not patient waits at most, and what it may take beyond that.
+const PATIENCE: Duration = Duration::from_secs(3);
+const WORK: Duration = Duration::from_secs(30);
+
+#[test]
+fn what_is_not_known_everywhere_yet_is_waited_for_within_a_bound() {
+    let cloud = Cloud::start();
+    let observer = Observer::new(&cloud.endpoint);
+    errors_that_stay_end_the_deployment_within_its_bound(&cloud);
+    cloud.must("slow", &["destroy", "--yes"]);
+    let left = observer.census("slow");
+    assert!(left.is_empty(), "{left}");
+    errors_that_pass_are_waited_for(&cloud);
+    cloud.must("slow", &["destroy", "--yes"]);
+}
+
+fn errors_that_stay_end_the_deployment_within_its_bound(cloud: &Cloud) {
+    let patience = PATIENCE.as_secs().to_string();
+    for row in &ROWS {
+        let rule = cloud.api_fault(&row.rule(&json!({"for_seconds": 600})));
+        let since = Instant::now();
+        let output = cloud.bootstrap("slow", &deploy(&["--patience", &patience]));
+        let (took, said) = (since.elapsed(), text(&output));
+        assert_eq!(output.status.code(), Some(1), "{}: {said}", row.code);
+        assert!(said.contains(row.code) || said.contains(row.message), "{}: {said}", row.code);
+        assert!(said.contains(row.mend), "{} at {}: {said}", row.code, row.action);
+        assert!(cloud.api_fault_hits(rule) >= 2, "{} at {}: it was not tried again", row.code, row.action);
+        assert!(took < PATIENCE + WORK, "{}: it took {took:?}", row.code);
+        cloud.clear_api_fault(rule);
+    }
+    passing_a_role_on_is_not_tried_again(cloud);
+    say(&format!("{} errors that stay: each ended the deployment within its bound", ROWS.len()));
+}
+
+/// A permission that is missing does not come by waiting.
+fn passing_a_role_on_is_not_tried_again(cloud: &Cloud) {
+    let message = "User: arn:aws:iam::000000000000:user/ana is not authorized to perform: iam:PassRole on resource: \
+                   arn:aws:iam::000000000000:role/vigia-slow-reconciler because no identity-based policy allows the \
+                   iam:PassRole action";
+    let rule = cloud.api_fault(&json!({
+        "effect": {"kind": "error", "status": 403, "code": "AccessDeniedException", "message": message},
+        "calls": {"service": "lambda", "changing": true}, "limit": {"for_seconds": 600}
+    }));
+    // The function is there by now; without it, its role has to be passed on again.
+    cloud.aws(&["lambda", "delete-function", "--function-name", "vigia-slow-reconciler"]);
+    let output = cloud.bootstrap("slow", &deploy(&[]));
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("iam:PassRole") && said.contains("HandToFunction"), "{said}");
+    assert_eq!(cloud.api_fault_hits(rule), 1, "it was tried again");
+    cloud.clear_api_fault(rule);
+}
+
+fn errors_that_pass_are_waited_for(cloud: &Cloud) {
+    let errors: Vec<(u64, u64, String)> = ROWS
+        .iter()
+        .map(|row| {
+            let rule = cloud.api_fault(&row.rule(&json!({"times": row.times})));
+            (rule, u64::from(row.times), format!("{} at {} {}", row.code, row.service, row.action))
+        })
+        .collect();
+    let throttled = THROTTLED.iter().map(|(service, action)| {
+        let rule = cloud.api_fault(&json!({
+            "effect": {"kind": "throttle"}, "calls": {"service": service, "action": action}, "limit": {"times": 2}
+        }));
+        (rule, 2, format!("throttling of {service} {action}"))
+    });
+    let rules: Vec<_> = errors.into_iter().chain(throttled).collect();
+    let since = Instant::now();
+    cloud.must("slow", &deploy(&[]));
+    for (rule, times, what) in &rules {
+        assert_eq!(cloud.api_fault_hits(*rule), *times, "{what} did not come");
+        cloud.clear_api_fault(*rule);
+    }
+    let again = cloud.must("slow", &deploy(&[]));
+    assert!(again.contains("nothing changed"), "{again}");
+    say(&format!("{} errors that pass, waited for in {:.1} s", rules.len(), since.elapsed().as_secs_f64()));
+}
+
+fn deploy<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let artifacts = stripped().to_str().expect("a path of letters");
+    [&["deploy", "--workers", "1", "--no-wait", "--artifacts", artifacts], more].concat()
+}
+
+impl Row {
+    fn rule(&self, limit: &Value) -> Value {
+        let Self { service, action, path, status, code, message, .. } = self;
+        json!({
+            "effect": {"kind": "error", "status": status, "code": code, "message": message},
+            "calls": {"service": service, "action": action, "path": path},
+            "limit": limit
+        })
+    }
+}

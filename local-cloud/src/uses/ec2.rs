@@ -1,0 +1,162 @@
+//! EC2, and IAM with STS, which are written the same way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Asked, Needs, arn};
+use crate::ACCOUNT;
+use crate::calls::Call;
+use crate::ec2::Tags;
+
+/// Kinds of resources by the beginning of their ids.
+const KINDS: [(&str, &str); 12] = [
+    ("eigw-", "egress-only-internet-gateway"),
+    ("eipalloc-", "elastic-ip"),
+    ("eni-", "network-interface"),
+    ("i-", "instance"),
+    ("igw-", "internet-gateway"),
+    ("rtb-", "route-table"),
+    ("sg-", "security-group"),
+    ("sgr-", "security-group-rule"),
+    ("subnet-", "subnet"),
+    ("vol-", "volume"),
+    ("vpc-", "vpc"),
+    ("vpce-", "vpc-endpoint"),
+];
+
+/// What a call makes.
+const MAKES: [(&str, &[&str]); 10] = [
+    ("AllocateAddress", &["elastic-ip"]),
+    ("CreateEgressOnlyInternetGateway", &["egress-only-internet-gateway"]),
+    ("CreateInternetGateway", &["internet-gateway"]),
+    ("CreateRouteTable", &["route-table"]),
+    ("CreateSecurityGroup", &["security-group"]),
+    ("CreateSubnet", &["subnet"]),
+    ("CreateVpc", &["vpc"]),
+    ("CreateVpcEndpoint", &["vpc-endpoint"]),
+    ("RunInstances", &["instance", "volume", "network-interface"]),
+    ("AssociateAddress", &["network-interface"]),
+];
+
+pub(super) fn needs(call: &Call, region: &str) -> Needs {
+    let action = format!("ec2:{}", call.action);
+    let names = names(call);
+    if !call.is_mutating() {
+        return Needs { all: vec![Asked::new(action, "*")], names, ..Needs::default() };
+    }
+    let tags = tags(call);
+    let mut all = Vec::new();
+    let made = MAKES.iter().find(|(name, _)| *name == call.action).map_or(&[][..], |(_, kinds)| kinds);
+    for kind in made {
+        let anew = arn("ec2", region, &format!("{kind}/*"));
+        let own = tags.get(*kind).cloned().unwrap_or_default();
+        all.push(Asked::new(&action, &anew).with_tags(&own));
+        if !own.is_empty() {
+            let tagging = Asked::new("ec2:CreateTags", anew).with_tags(&own);
+            all.push(tagging.with("ec2:CreateAction", &call.action));
+        }
+    }
+    for id in ids(call) {
+        all.extend(resource(id, region).map(|resource| Asked::new(&action, resource)));
+    }
+    if call.is_launch() {
+        let profile = ["IamInstanceProfile.Name", "IamInstanceProfile.Arn"].map(|key| call.parameter(key));
+        // Our stacks name a role and its profile alike, and so does everybody who uses a console.
+        if let Some(profile) = profile.into_iter().flatten().next().and_then(|name| name.rsplit('/').next()) {
+            all.push(pass_role(profile, "ec2.amazonaws.com"));
+        }
+    }
+    if all.is_empty() {
+        all.push(Asked::new(action, "*"));
+    }
+    Needs { all, names, ..Needs::default() }
+}
+
+fn resource(id: &str, region: &str) -> Option<String> {
+    if id.starts_with("ami-") {
+        // Images of others have no account in their names.
+        return Some(format!("arn:aws:ec2:{region}::image/{id}"));
+    }
+    let (_, kind) = KINDS.iter().find(|(prefix, _)| id.starts_with(prefix))?;
+    Some(arn("ec2", region, &format!("{kind}/{id}")))
+}
+
+fn ids<'a>(call: &'a Call) -> BTreeSet<&'a str> {
+    let is_id = |text: &&'a str| {
+        let known = KINDS.iter().map(|(prefix, _)| *prefix).chain(["ami-"]);
+        known.into_iter().any(|prefix| {
+            text.strip_prefix(prefix)
+                .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+        })
+    };
+    call.parameters().iter().map(|(_, value)| value.as_str()).filter(is_id).collect()
+}
+
+/// Ids, and the values of filters.
+fn names(call: &Call) -> BTreeSet<String> {
+    let filters =
+        call.parameters().iter().filter(|(key, _)| key.starts_with("Filter.") && key.contains(".Value"));
+    ids(call).into_iter().map(str::to_owned).chain(filters.map(|(_, value)| value.clone())).collect()
+}
+
+/// The tags that a call gives, by kind of resource.
+fn tags(call: &Call) -> BTreeMap<String, Tags> {
+    let mut tags = BTreeMap::<String, Tags>::new();
+    for number in 1_u32.. {
+        let specification = format!("TagSpecification.{number}");
+        let Some(kind) = call.parameter(&format!("{specification}.ResourceType")) else { break };
+        tags.entry(kind.to_owned()).or_default().extend(numbered(
+            call,
+            &format!("{specification}.Tag"),
+            "Key",
+        ));
+    }
+    tags
+}
+
+fn numbered(call: &Call, list: &str, key: &str) -> Tags {
+    let of = |number: u32| {
+        let key = call.parameter(&format!("{list}.{number}.{key}"))?;
+        let value = call.parameter(&format!("{list}.{number}.Value")).unwrap_or("");
+        Some((key.to_owned(), value.to_owned()))
+    };
+    (1..).map_while(of).collect()
+}
+
+fn pass_role(role: &str, to: &str) -> Asked {
+    Asked::new("iam:PassRole", format!("arn:aws:iam::{ACCOUNT}:role/{role}")).with("iam:PassedToService", to)
+}
+
+/// IAM and STS.
+pub(super) fn iam(call: &Call) -> Vec<Asked> {
+    let action = format!("{}:{}", call.service, call.action);
+    let role = call.parameter("RoleName");
+    let profile = call.parameter("InstanceProfileName");
+    let resource = match (profile, role) {
+        (Some(profile), _) => format!("arn:aws:iam::{ACCOUNT}:instance-profile/{profile}"),
+        (None, Some(role)) => format!("arn:aws:iam::{ACCOUNT}:role/{role}"),
+        (None, None) => "*".to_owned(),
+    };
+    let tags = numbered(call, "Tags.member", "Key");
+    let mut asked = Asked::new(&action, &resource).with_tags(&tags);
+    if let Some(boundary) = call.parameter("PermissionsBoundary") {
+        asked = asked.with("iam:PermissionsBoundary", boundary);
+    }
+    let mut all = vec![asked];
+    let tagging = match call.action.as_str() {
+        "CreateRole" => Some("iam:TagRole"),
+        "CreateInstanceProfile" => Some("iam:TagInstanceProfile"),
+        _ => None,
+    };
+    all.extend(
+        tagging.filter(|_| !tags.is_empty()).map(|tagging| Asked::new(tagging, resource).with_tags(&tags)),
+    );
+    if let ("AddRoleToInstanceProfile", Some(role)) = (call.action.as_str(), role) {
+        all.push(pass_role(role, "ec2.amazonaws.com"));
+    }
+    all
+}
+
+/// Handing a function its role.
+pub(super) fn pass_to_lambda(role: &str) -> Asked {
+    pass_role(role, "lambda.amazonaws.com")
+}

@@ -1,0 +1,210 @@
+use axum::body::Bytes;
+
+use super::*;
+use crate::credentials::Principal;
+
+const REGION: &str = "eu-west-1";
+
+/// Needs of a signed request: what, and headers that it has.
+fn needs(service: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Needs {
+    let scope = format!(
+        "AWS4-HMAC-SHA256 Credential=test/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0"
+    );
+    let mut request = hyper::Request::builder().method(method).uri(path).header("authorization", scope);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let (parts, ()) = request.body(()).expect("a valid request").into_parts();
+    let caller = Caller::new("test", &Principal::Operator);
+    let body = Bytes::from(body.to_owned());
+    let admitted = Admitted { service: service.to_owned(), caller, parts, body };
+    Needs::of(&Call::of(&admitted), &admitted)
+}
+
+fn pairs(needs: &Needs) -> Vec<(&str, &str)> {
+    needs.all.iter().map(|asked| (asked.action.as_str(), asked.resource.as_str())).collect()
+}
+
+#[test]
+fn an_s3_request_is_named_by_method_path_and_query() {
+    for (method, path, action, resource) in [
+        ("GET", "/", "s3:ListAllMyBuckets", "*"),
+        ("PUT", "/b", "s3:CreateBucket", "arn:aws:s3:::b"),
+        ("HEAD", "/b", "s3:ListBucket", "arn:aws:s3:::b"),
+        ("GET", "/b?list-type=2&prefix=users%2F", "s3:ListBucket", "arn:aws:s3:::b"),
+        ("GET", "/b/?list-type=2", "s3:ListBucket", "arn:aws:s3:::b"),
+        ("GET", "/b?versions", "s3:ListBucketVersions", "arn:aws:s3:::b"),
+        ("DELETE", "/b", "s3:DeleteBucket", "arn:aws:s3:::b"),
+        ("PUT", "/b?versioning", "s3:PutBucketVersioning", "arn:aws:s3:::b"),
+        ("GET", "/b?tagging", "s3:GetBucketTagging", "arn:aws:s3:::b"),
+        ("PUT", "/b?lifecycle", "s3:PutLifecycleConfiguration", "arn:aws:s3:::b"),
+        ("DELETE", "/b?policy", "s3:DeleteBucketPolicy", "arn:aws:s3:::b"),
+        ("PUT", "/b/users/a%20b?x-id=PutObject", "s3:PutObject", "arn:aws:s3:::b/users/a b"),
+        ("HEAD", "/b/k", "s3:GetObject", "arn:aws:s3:::b/k"),
+        ("GET", "/b/k?versionId=1", "s3:GetObjectVersion", "arn:aws:s3:::b/k"),
+        ("DELETE", "/b/k", "s3:DeleteObject", "arn:aws:s3:::b/k"),
+        ("DELETE", "/b/k?versionId=1", "s3:DeleteObjectVersion", "arn:aws:s3:::b/k"),
+        ("DELETE", "/b/k?uploadId=1", "s3:AbortMultipartUpload", "arn:aws:s3:::b/k"),
+        ("PUT", "/b/k?partNumber=1&uploadId=1", "s3:PutObject", "arn:aws:s3:::b/k"),
+        ("PATCH", "/b/k", "s3:PATCH object", "arn:aws:s3:::b/k"),
+    ] {
+        assert_eq!(pairs(&needs("s3", method, path, &[], "")), [(action, resource)], "{method} {path}");
+    }
+    let many =
+        "<Delete><Object><Key>a</Key></Object><Object><Key>b</Key><VersionId>1</VersionId></Object></Delete>";
+    assert_eq!(
+        pairs(&needs("s3", "POST", "/b?delete", &[], many)),
+        [("s3:DeleteObject", "arn:aws:s3:::b/a"), ("s3:DeleteObjectVersion", "arn:aws:s3:::b/b")]
+    );
+    let copy = needs("s3", "PUT", "/b/k", &[("x-amz-copy-source", "/c/l%2Fm")], "");
+    assert_eq!(pairs(&copy), [("s3:PutObject", "arn:aws:s3:::b/k"), ("s3:GetObject", "arn:aws:s3:::c/l/m")]);
+}
+
+/// Without that permission S3 says 403, and nobody can tell "not there" from "not allowed".
+#[test]
+fn whoever_is_told_that_an_object_is_not_there_may_list_the_bucket() {
+    let read = needs("s3", "GET", "/b/k", &[], "");
+    assert_eq!(pairs(&read.clone().answered(StatusCode::OK)), [("s3:GetObject", "arn:aws:s3:::b/k")]);
+    let told = read.answered(StatusCode::NOT_FOUND);
+    assert_eq!(pairs(&told), [("s3:GetObject", "arn:aws:s3:::b/k"), ("s3:ListBucket", "arn:aws:s3:::b")]);
+}
+
+#[test]
+fn a_launch_needs_all_that_it_makes_names_tags_and_hands_over() {
+    let form = "Action=RunInstances&SubnetId=subnet-1a&SecurityGroupId.1=sg-2b&ImageId=ami-3c\
+        &IamInstanceProfile.Name=worker&UserData=i-said%20so\
+        &TagSpecification.1.ResourceType=instance&TagSpecification.1.Tag.1.Key=k&TagSpecification.1.Tag.1.Value=v";
+    let needs = needs("ec2", "POST", "/", &[], form);
+    let own = |what: &str| format!("arn:aws:ec2:{REGION}:{ACCOUNT}:{what}");
+    let (instance, volume, interface) = (own("instance/*"), own("volume/*"), own("network-interface/*"));
+    let (subnet, group) = (own("subnet/subnet-1a"), own("security-group/sg-2b"));
+    let role = format!("arn:aws:iam::{ACCOUNT}:role/worker");
+    assert_eq!(
+        pairs(&needs),
+        [
+            ("ec2:RunInstances", instance.as_str()),
+            ("ec2:CreateTags", &instance),
+            ("ec2:RunInstances", &volume),
+            ("ec2:RunInstances", &interface),
+            ("ec2:RunInstances", "arn:aws:ec2:eu-west-1::image/ami-3c"),
+            ("ec2:RunInstances", &group),
+            ("ec2:RunInstances", &subnet),
+            ("iam:PassRole", &role),
+        ]
+    );
+    let context = |number: usize, key: &str| needs.all[number].context.get(key).map(String::as_str);
+    assert_eq!(context(0, "aws:RequestTag/k"), Some("v"));
+    assert_eq!(
+        (context(1, "aws:RequestTag/k"), context(1, "ec2:CreateAction")),
+        (Some("v"), Some("RunInstances"))
+    );
+    assert_eq!(context(2, "aws:RequestTag/k"), None, "the volume is not tagged");
+    assert_eq!(context(7, "iam:PassedToService"), Some("ec2.amazonaws.com"));
+}
+
+#[test]
+fn tags_of_what_a_call_names_are_in_the_context_of_that_alone() {
+    let mut needs =
+        needs("ec2", "POST", "/", &[], "Action=AssociateAddress&AllocationId=eipalloc-1&InstanceId=i-2");
+    assert_eq!(needs.ids(), ["eipalloc-1", "i-2"]);
+    let tags = Tags::from([("vigia:stack".to_owned(), "a".to_owned())]);
+    needs.add_resource_tags(&BTreeMap::from([("i-2".to_owned(), tags)]));
+    let tagged: Vec<_> =
+        needs.all.iter().filter(|asked| asked.context.contains_key("aws:ResourceTag/vigia:stack")).collect();
+    assert_eq!(tagged.len(), 1, "{tagged:?}");
+    assert!(tagged[0].resource.ends_with("instance/i-2"), "{tagged:?}");
+}
+
+#[test]
+fn a_read_of_ec2_has_no_resource_and_remembers_what_it_named() {
+    let form =
+        "Action=DescribeInstances&Filter.1.Name=tag%3Avigia%3Astack&Filter.1.Value.1=a&InstanceId.1=i-1";
+    let needs = needs("ec2", "POST", "/", &[], form);
+    assert_eq!(pairs(&needs), [("ec2:DescribeInstances", "*")]);
+    assert_eq!(needs.names, BTreeSet::from(["a".to_owned(), "i-1".to_owned()]));
+}
+
+#[test]
+fn iam_tags_and_hands_over_what_it_makes() {
+    let role = format!("arn:aws:iam::{ACCOUNT}:role/r");
+    let profile = format!("arn:aws:iam::{ACCOUNT}:instance-profile/p");
+    let create = "Action=CreateRole&RoleName=r&Tags.member.1.Key=k&Tags.member.1.Value=v";
+    let put = "Action=AddRoleToInstanceProfile&InstanceProfileName=p&RoleName=r";
+    let needs = |body| needs("iam", "POST", "/", &[], body);
+    assert_eq!(pairs(&needs(create)), [("iam:CreateRole", role.as_str()), ("iam:TagRole", &role)]);
+    assert_eq!(
+        pairs(&needs(put)),
+        [("iam:AddRoleToInstanceProfile", profile.as_str()), ("iam:PassRole", &role)]
+    );
+    assert_eq!(pairs(&needs("Action=ListRoles")), [("iam:ListRoles", "*")]);
+}
+
+#[test]
+fn a_lambda_request_is_named_by_method_and_path() {
+    let function = format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:f");
+    for (method, path, action) in [
+        ("GET", "/2015-03-31/functions/f", "lambda:GetFunction"),
+        ("PUT", "/2015-03-31/functions/f/code", "lambda:UpdateFunctionCode"),
+        ("POST", "/2015-03-31/functions/f/invocations", "lambda:InvokeFunction"),
+        ("DELETE", "/2015-03-31/functions/f/policy/s", "lambda:RemovePermission"),
+        ("PUT", "/2019-09-25/functions/f/event-invoke-config", "lambda:PutFunctionEventInvokeConfig"),
+    ] {
+        assert_eq!(pairs(&needs("lambda", method, path, &[], "")), [(action, function.as_str())]);
+    }
+    let unknown = needs("lambda", "PUT", "/2015-03-31/functions/f/x", &[], "");
+    assert_eq!(unknown.all[0].action, "lambda:PUT /2015-03-31/functions/f/x");
+    let body = r#"{"FunctionName": "f", "Role": "arn:aws:iam::0:role/r", "Tags": {"k": "v"},
+        "VpcConfig": {"SubnetIds": ["subnet-1"]}}"#;
+    let created = needs("lambda", "POST", "/2015-03-31/functions", &[], body);
+    let actions: Vec<&str> = created.all.iter().map(|asked| asked.action.as_str()).collect();
+    assert_eq!(
+        actions,
+        [
+            "lambda:CreateFunction",
+            "iam:PassRole",
+            "lambda:TagResource",
+            "ec2:DescribeSecurityGroups",
+            "ec2:DescribeSubnets",
+            "ec2:DescribeVpcs"
+        ]
+    );
+    assert_eq!(created.all[1].context["iam:PassedToService"], "lambda.amazonaws.com");
+}
+
+#[test]
+fn rules_and_log_groups_are_named_in_the_body() {
+    let target = |operation| [("x-amz-target", operation)];
+    let rule = format!("arn:aws:events:{REGION}:{ACCOUNT}:rule/r");
+    let body = r#"{"Name": "r", "Tags": [{"Key": "k", "Value": "v"}]}"#;
+    let put = needs("events", "POST", "/", &target("AWSEvents.PutRule"), body);
+    assert_eq!(pairs(&put), [("events:PutRule", rule.as_str()), ("events:TagResource", &rule)]);
+    let list = needs("events", "POST", "/", &target("AWSEvents.ListTargetsByRule"), r#"{"Rule": "r"}"#);
+    assert_eq!(pairs(&list), [("events:ListTargetsByRule", rule.as_str())]);
+    let (of_streams, group) = (
+        format!("arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/g:log-stream:"),
+        format!("arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/g"),
+    );
+    let body = r#"{"logGroupName": "/g", "tags": {"k": "v"}}"#;
+    let create = needs("logs", "POST", "/", &target("Logs_20140328.CreateLogGroup"), body);
+    assert_eq!(pairs(&create), [("logs:CreateLogGroup", of_streams.as_str()), ("logs:TagResource", &group)]);
+}
+
+#[test]
+fn uses_are_counted_by_caller_and_there_are_not_too_many() {
+    let uses = Uses::default();
+    let caller = |key: &str| Caller::new(key, &Principal::Operator);
+    let read = |key: &str| needs("s3", "GET", &format!("/b/{key}"), &[], "");
+    uses.add(&caller("one"), read("k"));
+    uses.add(&caller("one"), read("k"));
+    uses.add(&caller("two"), read("k"));
+    let counts: Vec<_> =
+        uses.report().uses.iter().map(|used| (used.who.caller.clone(), used.count)).collect();
+    assert_eq!(counts, [("one".to_owned(), 2), ("two".to_owned(), 1)]);
+    for number in 0..MAX_USES {
+        uses.add(&caller("many"), read(&number.to_string()));
+    }
+    uses.add(&caller("one"), read("k"));
+    let report = uses.report();
+    assert_eq!((report.uses.len(), report.left_out), (MAX_USES, 2));
+    assert!(report.uses.iter().any(|used| used.who.caller == "one" && used.count == 3));
+}
