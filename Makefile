@@ -406,7 +406,7 @@ boot-tools: ## Install what judges user data and units: cloud-init and systemd's
 	  echo "  Install it (Debian: apt-get install $$missing) and try again." >&2; \
 	fi
 
-# The root is made once. It is no part of `make test`: it needs root, 700 MB and a kernel with overlayfs.
+# The root is made once, in four minutes. It is no part of `make test`: it needs root, 700 MB and a kernel with overlayfs.
 BOOT_ROOT ?= $(CARGO_TARGET)/boot-root
 boot-test: venv build ## Boot the user data of a worker and of the load balancer (root, Linux) [BOOT_ROOT=]
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
