@@ -13,6 +13,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use bootstrap::aws::Aws;
 use bootstrap::names::Names;
+use bootstrap::patience::Patience;
 use local_cloud::emulators::Emulator;
 
 fn endpoint() -> &'static str {
@@ -192,6 +193,7 @@ fn client(names: &Names, budget: Budget) -> Aws {
     let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(true).interceptor(budget).build();
     Aws {
         names: names.clone(),
+        patience: Patience::at_most(None),
         endpoint_url: Some(endpoint().to_owned()),
         ec2: aws_sdk_ec2::Client::new(&config),
         s3: aws_sdk_s3::Client::from_conf(s3),

@@ -270,6 +270,7 @@ fn client(cloud: &Cloud) -> Aws {
             region: "us-east-1".to_owned(),
             partition: "aws".to_owned(),
         },
+        patience: bootstrap::patience::Patience::at_most(None),
         endpoint_url: Some(cloud.endpoint.clone()),
         ec2: aws_sdk_ec2::Client::new(&config),
         s3: aws_sdk_s3::Client::new(&config),
@@ -277,5 +278,6 @@ fn client(cloud: &Cloud) -> Aws {
         lambda: aws_sdk_lambda::Client::new(&config),
         events: aws_sdk_eventbridge::Client::new(&config),
         logs: aws_sdk_cloudwatchlogs::Client::new(&config),
+        quotas: aws_sdk_servicequotas::Client::new(&config),
     }
 }
