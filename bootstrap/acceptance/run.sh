@@ -72,8 +72,10 @@ check_boot() {
 }
 
 check_again() {
-  vigia deploy --artifacts "$ARTIFACTS" ${ARCH:+--arch "$ARCH"} 2>&1 | tee /dev/stderr | grep -q 'nothing changed' \
-    || fail "the second deployment changed something"
+  local said
+  said=$(vigia deploy --artifacts "$ARTIFACTS" ${ARCH:+--arch "$ARCH"} 2>&1) || fail "deploy ended with $?: $said"
+  say "$said"
+  [[ $said == *"nothing changed"* ]] || fail "the second deployment changed something"
   echo "nothing changed"
 }
 
@@ -201,7 +203,7 @@ check_console() {
   local id latest=(--latest)
   id=$(running worker | head -n 1)
   [ -z "$ENDPOINT" ] || latest=()
-  shows() { aws ec2 get-console-output --instance-id "$id" "${latest[@]}" --query Output 2>/dev/null | grep -q 'vigia: fetching'; }
+  shows() { [[ "$(aws ec2 get-console-output --instance-id "$id" "${latest[@]}" --query Output 2>/dev/null)" == *"vigia: fetching"* ]]; }
   within "$PATIENCE" shows > "$DIR/seconds" || fail "the console of $id does not tell of the boot"
   echo "the boot is on the console of $id"
 }
@@ -323,7 +325,7 @@ check_heal() {
   victim=$(running worker | head -n 1)
   heal() {
     aws ec2 terminate-instances --instance-ids "$victim" >&2
-    whole() { ! running worker | grep -q "$victim" && serves "$N"; }
+    whole() { [[ "$(running worker)" != *"$victim"* ]] && serves "$N"; }
     within "$PATIENCE" whole > "$DIR/seconds"
   }
   polled heal || fail "$victim is not replaced within $PATIENCE s"
@@ -362,7 +364,7 @@ check_address() {
 
 check_spot() {
   only_on_aws
-  vigia deploy --help | grep -q -e '--spot' || { echo "this bootstrap has no --spot"; exit "$NOT_HERE"; }
+  [[ "$(vigia deploy --help)" == *--spot* ]] || { echo "this bootstrap has no --spot"; exit "$NOT_HERE"; }
   vigia deploy --artifacts "$ARTIFACTS" ${ARCH:+--arch "$ARCH"} --spot >&2
   complete() { [ "$(status "s['rollout'] is None" 2>/dev/null)" = True ] && serves "$N"; }
   local seconds kinds
@@ -408,7 +410,10 @@ check_destroy() {
 }
 
 check_destroy_again() {
-  vigia destroy --yes 2>&1 | tee /dev/stderr | grep -q 'nothing to remove' || fail "the second destroy found something"
+  local said
+  said=$(vigia destroy --yes 2>&1) || fail "destroy ended with $?: $said"
+  say "$said"
+  [[ $said == *"nothing to remove"* ]] || fail "the second destroy found something"
   echo "nothing to remove"
 }
 
