@@ -465,7 +465,8 @@ mod tests {
     fn the_load_balancer_is_what_the_reconciler_saw_of_the_holder() {
         let mut memory = Balancer::default();
         let state = |memory: &Balancer, holder: Option<&str>| {
-            let address = |id: &str| AddressSeen { ip: "192.0.2.1".to_owned(), holder: Some(id.to_owned()) };
+            let address =
+                |id: &str| seen::AddressSeen { ip: "192.0.2.1".to_owned(), holder: Some(id.to_owned()) };
             let addresses = holder.map(|id| (0, address(id))).into_iter().collect();
             balancer(memory, 0, &Seen { addresses: Ok(addresses), ..nothing() }).state
         };

@@ -248,6 +248,8 @@ mod tests {
     use fleet::{Profile, WorkerId};
 
     use super::super::seen::AddressSeen;
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn now() -> Timestamp {
@@ -261,6 +263,7 @@ mod tests {
             subnets: Vec::new(),
             security_group: "sg-1".to_owned(),
             instance_profile: "p".to_owned(),
+            market: Default::default(),
             user_data: String::new(),
         };
         let stack = "a".parse().expect("valid");
