@@ -162,17 +162,23 @@ async fn what_was_launched_is_found_with_its_tags_and_ended() {
     let observer = observer("launched").await;
     let actor = Actor { ec2: observer.ec2.clone(), stack: observer.stack.clone() };
     let (spec, subnet) = launchable(&observer.ec2, "launched").await;
-    let launch = |role, attempt: u32| Launch {
+    let launch = |role, slot, attempt: u32| Launch {
         role,
-        slot: 2,
+        slot,
         attempt,
         subnet: subnet.clone(),
         release: "r2".to_owned(),
-        token: format!("{role:?}-{attempt}"),
+        token: format!("{role:?}-{slot}-{attempt}"),
         spec: Arc::new(spec.clone()),
     };
-    for (role, slot) in [(Role::Worker, Some(2)), (Role::LoadBalancer, None)] {
-        let id = actor.launch(&launch(role, 5)).await.expect("it is launched");
+    // The first place of a load balancer is the one without a number.
+    for (role, place, slot) in [
+        (Role::Worker, 2, Some(2)),
+        (Role::Worker, 0, Some(0)),
+        (Role::LoadBalancer, 0, None),
+        (Role::LoadBalancer, 1, Some(1)),
+    ] {
+        let id = actor.launch(&launch(role, place, 5)).await.expect("it is launched");
         let rows = observer.survey().await.instances.expect("EC2 lists them");
         let row = rows.iter().find(|row| row.id == id).expect("it is listed");
         let seen = (row.role, row.slot, row.attempt, row.release.as_str(), row.subnet.as_str());
@@ -184,7 +190,7 @@ async fn what_was_launched_is_found_with_its_tags_and_ended() {
     let nobody = "i-0000000000000dead".parse().expect("an id");
     assert_eq!(actor.terminate(&nobody).await, Ok(()), "what is not there is ended");
     let blind = Actor { ec2: ec2("http://127.0.0.1:9"), stack: observer.stack.clone() };
-    let failure = blind.launch(&launch(Role::Worker, 6)).await.expect_err("nobody answers");
+    let failure = blind.launch(&launch(Role::Worker, 2, 6)).await.expect_err("nobody answers");
     assert_eq!(failure.kind, AwsErrorKind::Other, "{failure:?}");
     assert_eq!(blind.terminate(&nobody).await.expect_err("nobody answers").kind, AwsErrorKind::Other);
 }
