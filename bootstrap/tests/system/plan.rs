@@ -9,6 +9,7 @@ use bootstrap::aws::Aws;
 use bootstrap::blueprint::{Ec2Api, TlsPort};
 use bootstrap::names::Names;
 use bootstrap::part::{Doing, Part};
+use bootstrap::patience::Patience;
 use bootstrap::resources::network;
 use serde_json::Value;
 
@@ -270,6 +271,7 @@ fn client(cloud: &Cloud) -> Aws {
             region: "us-east-1".to_owned(),
             partition: "aws".to_owned(),
         },
+        patience: Patience::at_most(None),
         endpoint_url: Some(cloud.endpoint.clone()),
         ec2: aws_sdk_ec2::Client::new(&config),
         s3: aws_sdk_s3::Client::new(&config),
