@@ -240,7 +240,7 @@ async fn upload(aws: &Aws, options: &Deploy, program: &Artifact, wanted: &Wanted
         if output.status.success() {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let said = unwrapped(&String::from_utf8_lossy(&output.stderr));
         let is_propagating = ["cannot be assumed", "CreateNetworkInterface", "KMS key is invalid"]
             .iter()
             .any(|sign| said.contains(sign));
@@ -258,6 +258,12 @@ async fn upload(aws: &Aws, options: &Deploy, program: &Artifact, wanted: &Wanted
         }
         sleep(Duration::from_secs(3)).await;
     }
+}
+
+/// `cargo lambda` breaks its errors into lines and draws their outline, in the middle of a sentence too.
+fn unwrapped(said: &str) -> String {
+    let is_outline = |word: &&str| word.chars().all(|c| matches!(c, '\u{2500}'..='\u{257f}' | '▶' | '×'));
+    said.split_whitespace().filter(|word| !is_outline(word)).collect::<Vec<_>>().join(" ")
 }
 
 async fn wait_until_ready(aws: &Aws) -> Result<FunctionConfiguration> {
