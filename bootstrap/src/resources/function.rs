@@ -406,4 +406,13 @@ mod tests {
         let local = "http://127.0.0.1:4566";
         assert_eq!(urls(Some(local), Ec2Api::DualStack), pair("AWS_ENDPOINT_URL", local));
     }
+
+    #[test]
+    fn a_sentence_that_was_broken_into_lines_is_whole_again() {
+        let said = "Error:   × failed to create the new lambda function\n  ├─▶ service error\n  \
+                    ╰─▶ InvalidParameterValueException: The role defined for the function cannot\n      │ be \
+                    assumed by Lambda.\n";
+        assert!(unwrapped(said).ends_with("The role defined for the function cannot be assumed by Lambda."));
+        assert!(unwrapped(said).starts_with("Error: failed to create"), "{}", unwrapped(said));
+    }
 }
