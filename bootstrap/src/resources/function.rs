@@ -272,7 +272,7 @@ fn failed(what: &str) -> DeployError {
 }
 
 fn says(output: &Output) -> String {
-    format!("`cargo lambda deploy` says: {}", String::from_utf8_lossy(&output.stderr).trim())
+    format!("`cargo lambda deploy` says: {}", unwrapped(&String::from_utf8_lossy(&output.stderr)))
 }
 
 async fn run(mut command: Command, options: &Deploy) -> Result<Output> {
@@ -340,6 +340,12 @@ async fn upload(aws: &Aws, options: &Deploy, wanted: &Wanted, package: &Package)
         }
         sleep(Duration::from_secs(3)).await;
     }
+}
+
+/// `cargo lambda` breaks its errors into lines and draws their outline, in the middle of a sentence too.
+fn unwrapped(said: &str) -> String {
+    let is_outline = |word: &&str| word.chars().all(|c| matches!(c, '\u{2500}'..='\u{257f}' | '▶' | '×'));
+    said.split_whitespace().filter(|word| !is_outline(word)).collect::<Vec<_>>().join(" ")
 }
 
 /// Why `cargo lambda deploy` failed, by what to do about it.
@@ -600,5 +606,14 @@ mod tests {
             let function = function(state, status);
             assert_eq!((is_idle(&function), failure(&function).is_some()), (idle, failed), "{function:?}");
         }
+    }
+
+    #[test]
+    fn a_sentence_that_was_broken_into_lines_is_whole_again() {
+        let said = "Error:   × failed to create the new lambda function\n  ├─▶ service error\n  \
+                    ╰─▶ InvalidParameterValueException: The role defined for the function cannot\n      │ be \
+                    assumed by Lambda.\n";
+        assert!(unwrapped(said).ends_with("The role defined for the function cannot be assumed by Lambda."));
+        assert!(unwrapped(said).starts_with("Error: failed to create"), "{}", unwrapped(said));
     }
 }

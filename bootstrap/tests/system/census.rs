@@ -221,7 +221,7 @@ impl Observer {
             let ipv6 =
                 subnet.ipv6_cidr_block_association_set().first().and_then(|block| block.ipv6_cidr_block());
             // The first groups are AWS's choice for each VPC.
-            let ipv6 = ipv6.map(|block| block[block.len().saturating_sub(8)..].to_owned());
+            let ipv6 = ipv6.map(|block| block[block.len().saturating_sub("80::/64".len())..].to_owned());
             let (zone, cidr) = (subnet.availability_zone().unwrap_or(""), subnet.cidr_block().unwrap_or(""));
             format!("{} {zone} {cidr} {}", of.name(subnet.tags()), ipv6.unwrap_or_default())
         };

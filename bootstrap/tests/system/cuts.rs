@@ -429,8 +429,9 @@ struct Run {
 impl Run {
     fn kill(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            let group = format!("kill -9 -- -{}", self.child.id());
-            std::process::Command::new("sh").args(["-c", &group]).status().expect("a shell");
+            let group = format!("kill -s KILL -- -{}", self.child.id());
+            let killed = std::process::Command::new("sh").args(["-c", &group]).status().expect("a shell");
+            assert!(killed.success(), "{} cannot be killed", self.child.id());
         }
         self.child.wait().expect("it has ended");
     }

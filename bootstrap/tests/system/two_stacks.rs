@@ -105,7 +105,7 @@ impl Stack<'_> {
     /// Ids and names of everything that the stack has now.
     fn belongings(&self, observer: &Observer) -> BTreeSet<String> {
         let ids = observer.ids(self.name);
-        assert!(ids.len() > 20, "{ids:?}");
+        assert!(ids.len() >= 15, "{ids:?}");
         let names = ["worker", "lb", "reconciler", "reconcile", "vpc", "public-0", "private-0"];
         let names = names.map(|what| format!("vigia-{}-{what}", self.name));
         let buckets =
