@@ -9,7 +9,6 @@ use bootstrap::aws::Aws;
 use bootstrap::blueprint::{Ec2Api, TlsPort};
 use bootstrap::names::Names;
 use bootstrap::part::{Doing, Part};
-use bootstrap::patience::Patience;
 use bootstrap::resources::network;
 use serde_json::Value;
 
