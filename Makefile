@@ -19,6 +19,8 @@ MIN_PASSWORD ?=
 REGION ?=
 ARCH ?=
 YES ?=
+# What deploy waits for: made, healthy, rolled-out (every machine is of the release). Empty: rolled-out.
+UNTIL ?=
 # self-signed: TLS on port 5443 as well, with a certificate made here; off. Empty: as it is.
 TLS ?=
 # Or with this certificate and its private key, two files in PEM.
@@ -90,7 +92,7 @@ DEPLOY_FLAGS = $(if $(N),--workers="$(N)") $(if $(PROFILE),--profile "$(PROFILE)
 local: venv build ## Run the whole system on this machine: make local N=3 [PROFILE=classic TLS=self-signed]
 	@$(LOCAL_BOOTSTRAP) deploy $(DEPLOY_FLAGS) --check
 	@$(TARGET_DIR)/local-cloud up --listen $(LOCAL_LISTEN) --dir $(LOCAL_DIR)/cloud --venv $(VENV) --reserve $(RESERVED)
-	@$(LOCAL_BOOTSTRAP) deploy $(DEPLOY_FLAGS) --artifacts $(TARGET_DIR)
+	@$(LOCAL_BOOTSTRAP) deploy $(DEPLOY_FLAGS) --until healthy --artifacts $(TARGET_DIR)
 
 local-url: build ## Print the URL of the local stack
 	@$(LOCAL_BOOTSTRAP) url
@@ -111,8 +113,8 @@ local-reset: local-down ## Stop the local cloud and forget everything, users inc
 	@rm -rf $(LOCAL_DIR)
 
 # --- The system on AWS (or on ENDPOINT) -----------------------------------------------------------
-deploy: venv $(BUILT) ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= TLS= LBS= SPOT= … ENDPOINT=]
-	@$(BOOTSTRAP) deploy $(DEPLOY_FLAGS) --artifacts $(ARTIFACTS)
+deploy: venv $(BUILT) ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= TLS= LBS= SPOT= UNTIL= … ENDPOINT=]
+	@$(BOOTSTRAP) deploy $(DEPLOY_FLAGS) $(if $(UNTIL),--until "$(UNTIL)") --artifacts $(ARTIFACTS)
 
 plan: venv $(BUILT) ## Say what deploy with the same variables would change, and the cost per month [JSON=1]
 	@$(BOOTSTRAP) plan $(DEPLOY_FLAGS) --artifacts $(ARTIFACTS) $(if $(JSON),--json)
@@ -179,8 +181,9 @@ aws-acceptance: venv ## Prove on an AWS account what only one can: a stack is ma
 	@ASKED=1 $(ACCEPTANCE)
 
 # --- Development ----------------------------------------------------------------------------------
+# More tests at a time than cores: those of the whole system wait most of their time.
 test: venv browser boot-tools build ## Run all tests; no AWS account needed
-	@cargo test --workspace
+	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test --workspace
 
 # Each cut point in a stack of its own, three at a time. The last line says how many were tried.
 .PHONY: cuts

@@ -23,9 +23,10 @@ use crate::resources::load_balancer::{LoadBalancer, Surplus};
 use crate::resources::network::Network;
 use crate::resources::role::{self, Role};
 use crate::resources::{certificate, documents, function, image, load_balancer, network, schedule};
+use crate::rollout::{self, Scope};
 use crate::tls::{self, Wanted};
 use crate::user_data::{Program, cloud_config, setting};
-use crate::{ec2_api, healthy, rollout, token};
+use crate::{ec2_api, healthy, token};
 
 /// The worker's setting that a later deployment keeps.
 const MIN_PASSWORD: &str = "VIGIA_MIN_PASSWORD";
@@ -94,13 +95,23 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
         stack.wait(&progress).await?;
         progress.end_with("answering");
     }
-    if options.until() >= Until::RolledOut {
+    let scope = match options.until() {
+        Until::RolledOut => Some(Scope::All),
+        // Whoever asks for TLS wants to use it, and a load balancer of before has none.
+        Until::Healthy => stack.certificate.is_some().then_some(Scope::LoadBalancers),
+        Until::Made => None,
+    };
+    if let Some(scope) = scope {
         progress.begin("rollout");
-        rollout::follow(&aws, &stack.release, &progress).await?;
-        stack.surplus.remove(&aws).await?;
+        rollout::follow(&aws, &stack.release, scope, &progress).await?;
         stack.wait_for_certificate(&progress).await?;
-        progress.end_with("every machine is as released");
+        progress.end_with(match scope {
+            Scope::All => "every machine is as released",
+            Scope::LoadBalancers => "the load balancer is as released",
+        });
     }
+    // The release does without them already; they served until now.
+    stack.surplus.remove(&aws).await?;
     progress.finish();
     let certificate = stack.certificate.as_ref();
     if let Some(certificate) = certificate.filter(|certificate| tls::ends_soon(certificate, now)) {

@@ -54,12 +54,23 @@ enum BalancerStep {
     Booting,
 }
 
-pub async fn follow(aws: &Aws, release: &Release, progress: &Progress) -> Result<()> {
+/// Whose rollout is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    All,
+    LoadBalancers,
+}
+
+pub async fn follow(aws: &Aws, release: &Release, scope: Scope, progress: &Progress) -> Result<()> {
     let mut last = (Step::default(), Instant::now());
     loop {
         let memory: Memory = documents::read_as(aws, keys::STATE).await?.unwrap_or_default();
         let holders = load_balancer::released(aws).await?;
-        let step = match judge(&memory, release, &holders) {
+        let seen = match (scope, judge(&memory, release, &holders)) {
+            (Scope::LoadBalancers, Seen::Under(step)) if step.balancer == BalancerStep::Current => Seen::Done,
+            (_, seen) => seen,
+        };
+        let step = match seen {
             Seen::Done => return Ok(()),
             Seen::Failed(why) => {
                 return Err(DeployError::new(Exit::NotHealthy, why).mend(
