@@ -146,6 +146,7 @@ fn conditions_hold(conditions: &Value, context: &BTreeMap<String, String>) -> bo
                 "StringLike" | "ArnLike" => {
                     given.is_some_and(|given| texts(wanted).any(|one| fits(one, given)))
                 }
+                "Null" => given.is_none() == texts(wanted).any(|one| one == "true"),
                 "StringEqualsIfExists" => given.is_none_or(|given| texts(wanted).any(|one| one == given)),
                 other => panic!("this test cannot judge the operator {other}"),
             }

@@ -155,9 +155,10 @@ const THROTTLED: [(&str, &str); 6] = [
     ("logs", "CreateLogGroup"),
 ];
 
-/// What a deployment that is not patient waits at most, and what it may take beyond that.
+/// What a deployment that is not patient waits at most.
 const PATIENCE: Duration = Duration::from_secs(3);
-const WORK: Duration = Duration::from_secs(30);
+/// Two or three seconds apart within that; once more at its end.
+const MOST_TRIES: u64 = 3 * 3;
 
 #[test]
 fn what_is_not_known_everywhere_yet_is_waited_for_within_a_bound() {
@@ -175,14 +176,14 @@ fn errors_that_stay_end_the_deployment_within_its_bound(cloud: &Cloud) {
     let patience = PATIENCE.as_secs().to_string();
     for row in &ROWS {
         let rule = cloud.api_fault(&row.rule(&json!({"for_seconds": 600})));
-        let since = Instant::now();
         let output = cloud.bootstrap("slow", &deploy(&["--patience", &patience]));
-        let (took, said) = (since.elapsed(), text(&output));
+        let said = text(&output);
         assert_eq!(output.status.code(), Some(1), "{}: {said}", row.code);
         assert!(said.contains(row.code) || said.contains(row.message), "{}: {said}", row.code);
         assert!(said.contains(row.mend), "{} at {}: {said}", row.code, row.action);
-        assert!(cloud.api_fault_hits(rule) >= 2, "{} at {}: it was not tried again", row.code, row.action);
-        assert!(took < PATIENCE + WORK, "{}: it took {took:?}", row.code);
+        // Its bound, told without a clock: three roles are made at once, and each waits between its tries.
+        let tries = cloud.api_fault_hits(rule);
+        assert!((2..=MOST_TRIES).contains(&tries), "{} at {}: {tries} tries", row.code, row.action);
         cloud.clear_api_fault(rule);
     }
     passing_a_role_on_is_not_tried_again(cloud);
