@@ -183,7 +183,7 @@ aws-acceptance: venv ## Prove on an AWS account what only one can: a stack is ma
 # --- Development ----------------------------------------------------------------------------------
 # More tests at a time than cores: those of the whole system wait most of their time.
 test: venv browser boot-tools build ## Run all tests; no AWS account needed
-	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test --workspace
+	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-3} cargo test --workspace
 
 # Each cut point in a stack of its own, three at a time. The last line says how many were tried.
 .PHONY: cuts

@@ -246,7 +246,8 @@ impl Statement {
     }
 }
 
-fn allow(sid: &str, actions: &[&str], resource: Value) -> Statement {
+fn allow(sid: &str, actions: &[&str], resource: impl Into<Value>) -> Statement {
+    let resource = resource.into();
     Statement(json!({"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resource}))
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Cloud, bootstrap, eventually, program, say, text, venv};
+use crate::support::{Cloud, bootstrap, eventually, program, say, stripped, text, venv};
 
 /// Nothing listens on the discard port of this address.
 const NOBODY: &str = "http://127.0.0.1:9";
@@ -309,8 +309,7 @@ fn both_spellings_rotate_the_token(cloud: &Cloud, stack: &str) {
 fn a_deployment_that_is_stopped_anywhere_is_completed_by_the_next() {
     let cloud = Cloud::start();
     let stack = "cut";
-    let artifacts = program("bootstrap").parent().expect("programs are in a directory").to_owned();
-    let artifacts = artifacts.to_string_lossy().into_owned();
+    let artifacts = stripped().to_string_lossy().into_owned();
     let deploy = ["deploy", "--artifacts", &artifacts, "--workers", "1"];
     type IsThere = fn(&Running, &Cloud) -> bool;
     let cuts: [(&str, IsThere, &str, i32); 2] = [

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use fleet::settings::{Env, Vars as _};
 use serde_json::{Value, json};
 
 use crate::census::{Census, Observer};
@@ -79,7 +80,7 @@ fn a_change_whose_reply_is_lost_is_not_made_twice() {
 #[test]
 #[ignore = "the full matrix; `make cuts` runs it"]
 fn matrix() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    let number = |name: &str| Env.get(name).and_then(|text| text.parse::<u32>().ok());
     let wanted = number("VIGIA_CUTS_FROM").unwrap_or(1)..=number("VIGIA_CUTS_TO").unwrap_or(u32::MAX);
     let cloud = Cloud::start();
     let observer = Observer::new(&cloud.endpoint);

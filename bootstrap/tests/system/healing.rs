@@ -10,7 +10,7 @@ use std::time::Duration;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
-use crate::support::{Cloud, Poller, eventually, program, say, text};
+use crate::support::{Cloud, Poller, eventually, say, stripped, text};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Two silent ticks, a schedule that was just missed, and a boot.
@@ -204,7 +204,7 @@ fn a_release_that_does_not_start_is_frozen(fleet: &Fleet<'_>) {
 fn with_another(program_name: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a temporary directory");
     for name in ["ec2-lb", "ec2-worker", "reconciler"] {
-        std::fs::copy(program(name), directory.path().join(name)).expect("a copy");
+        std::fs::copy(stripped().join(name), directory.path().join(name)).expect("a copy");
     }
     let file = directory.path().join(program_name);
     let mut bytes = std::fs::read(&file).expect("the copy");

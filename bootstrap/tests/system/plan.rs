@@ -12,7 +12,7 @@ use bootstrap::part::{Doing, Part};
 use bootstrap::resources::network;
 use serde_json::Value;
 
-use crate::support::{Cloud, eventually, program, text};
+use crate::support::{Cloud, eventually, stripped, text};
 
 const STACK: &str = "omega";
 const BOUNDARY: &str = "arn:aws:iam::aws:policy/PowerUserAccess";
@@ -134,7 +134,7 @@ fn deploy(cloud: &Cloud, options: &[&str]) -> Changes {
 }
 
 fn changes(cloud: &Cloud, command: &[&str], exit: i32) -> Changes {
-    let artifacts = program("bootstrap").with_file_name("").to_string_lossy().into_owned();
+    let artifacts = stripped().to_string_lossy().into_owned();
     let output = cloud.bootstrap(STACK, &[command, &["--json", "--artifacts", &artifacts]].concat());
     assert_eq!(output.status.code(), Some(exit), "{command:?}: {}", text(&output));
     let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");

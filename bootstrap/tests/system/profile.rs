@@ -34,7 +34,7 @@ fn classic_users_become_secure_ones_and_keep_their_passwords() {
     refused(&["migrate-profile"], 1, "make scale N=0");
     let dry = cloud.must(STACK, &["migrate-profile", "--dry-run"]);
     assert!(dry.contains("3 users would be converted"), "{dry}");
-    let artifacts = crate::support::program("bootstrap").with_file_name("").to_string_lossy().into_owned();
+    let artifacts = crate::support::stripped().to_string_lossy().into_owned();
     let secure = ["deploy", "--artifacts", artifacts.as_str(), "--profile", "secure", "--workers", "1"];
     refused(&secure, 2, "make migrate-profile");
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// Local clouds at a time. A test waits most of its time, for boots, ticks and drains; more than this, and
 /// what they do at once makes each of them late.
-const MOST_CLOUDS: usize = 3;
+const MOST_CLOUDS: usize = 2;
 
 /// A test's turn to have a local cloud.
 struct Turn;
@@ -194,9 +194,8 @@ impl Cloud {
     }
 
     pub(crate) fn deploy(&self, stack: &str, more: &[&str]) -> String {
-        let artifacts = program("bootstrap").parent().expect("programs are in a directory").to_owned();
-        let artifacts = artifacts.to_string_lossy().into_owned();
-        self.must(stack, &[&["deploy", "--artifacts", &artifacts], more].concat())
+        let artifacts = stripped().to_str().expect("a path of letters");
+        self.must(stack, &[&["deploy", "--artifacts", artifacts], more].concat())
     }
 
     pub(crate) fn token(&self, stack: &str) -> String {

@@ -257,7 +257,7 @@ fn deploying_again_changes_nothing(cloud: &Cloud) {
         let said = cloud.deploy(stack, &[]);
         assert!(said.contains("nothing changed"), "{said}");
     }
-    let artifacts = crate::support::program("bootstrap").with_file_name("").to_string_lossy().into_owned();
+    let artifacts = crate::support::stripped().to_string_lossy().into_owned();
     let other = cloud.bootstrap(ALPHA, &["deploy", "--artifacts", &artifacts, "--profile", "classic"]);
     assert_eq!(other.status.code(), Some(2), "{}", text(&other));
     assert!(text(&other).contains("belong to the profile secure"), "{}", text(&other));
