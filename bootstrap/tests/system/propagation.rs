@@ -156,9 +156,9 @@ const THROTTLED: [(&str, &str); 6] = [
 ];
 
 /// What a deployment that is not patient waits at most.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Two or three seconds apart within that; once more at its end.
-const MOST_TRIES: u64 = 3 * 3;
+const MOST_TRIES: u64 = 3 * 6;
 
 #[test]
 fn what_is_not_known_everywhere_yet_is_waited_for_within_a_bound() {
