@@ -183,7 +183,9 @@ fn errors_that_stay_end_the_deployment_within_its_bound(cloud: &Cloud) {
         assert!(said.contains(row.mend), "{} at {}: {said}", row.code, row.action);
         // Its bound, told without a clock: three roles are made at once, and each waits between its tries.
         let tries = cloud.api_fault_hits(rule);
-        assert!((2..=MOST_TRIES).contains(&tries), "{} at {}: {tries} tries", row.code, row.action);
+        // One upload may take as long as all the patience.
+        let least = if row.service == "lambda" { 1 } else { 2 };
+        assert!((least..=MOST_TRIES).contains(&tries), "{} at {}: {tries} tries", row.code, row.action);
         cloud.clear_api_fault(rule);
     }
     passing_a_role_on_is_not_tried_again(cloud);
