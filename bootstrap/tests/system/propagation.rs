@@ -197,12 +197,12 @@ fn passing_a_role_on_is_not_tried_again(cloud: &Cloud) {
     let message = "User: arn:aws:iam::000000000000:user/ana is not authorized to perform: iam:PassRole on resource: \
                    arn:aws:iam::000000000000:role/vigia-slow-reconciler because no identity-based policy allows the \
                    iam:PassRole action";
-    let rule = cloud.api_fault(&json!({
-        "effect": {"kind": "error", "status": 403, "code": "AccessDeniedException", "message": message},
-        "calls": {"service": "lambda", "changing": true}, "limit": {"for_seconds": 600}
-    }));
     // The function is there by now; without it, its role has to be passed on again.
     cloud.aws(&["lambda", "delete-function", "--function-name", "vigia-slow-reconciler"]);
+    let rule = cloud.api_fault(&json!({
+        "effect": {"kind": "error", "status": 403, "code": "AccessDeniedException", "message": message},
+        "calls": {"service": "lambda", "changing": true, "caller": "test"}, "limit": {"for_seconds": 600}
+    }));
     let output = cloud.bootstrap("slow", &deploy(&[]));
     let said = text(&output);
     assert_eq!(output.status.code(), Some(4), "{said}");
