@@ -183,7 +183,9 @@ fn errors_that_stay_end_the_deployment_within_its_bound(cloud: &Cloud) {
         assert!(said.contains(row.mend), "{} at {}: {said}", row.code, row.action);
         // Its bound, told without a clock: three roles are made at once, and each waits between its tries.
         let tries = cloud.api_fault_hits(rule);
-        assert!((2..=MOST_TRIES).contains(&tries), "{} at {}: {tries} tries", row.code, row.action);
+        // One upload may take as long as all the patience.
+        let least = if row.service == "lambda" { 1 } else { 2 };
+        assert!((least..=MOST_TRIES).contains(&tries), "{} at {}: {tries} tries", row.code, row.action);
         cloud.clear_api_fault(rule);
     }
     passing_a_role_on_is_not_tried_again(cloud);
@@ -195,12 +197,12 @@ fn passing_a_role_on_is_not_tried_again(cloud: &Cloud) {
     let message = "User: arn:aws:iam::000000000000:user/ana is not authorized to perform: iam:PassRole on resource: \
                    arn:aws:iam::000000000000:role/vigia-slow-reconciler because no identity-based policy allows the \
                    iam:PassRole action";
-    let rule = cloud.api_fault(&json!({
-        "effect": {"kind": "error", "status": 403, "code": "AccessDeniedException", "message": message},
-        "calls": {"service": "lambda", "changing": true}, "limit": {"for_seconds": 600}
-    }));
     // The function is there by now; without it, its role has to be passed on again.
     cloud.aws(&["lambda", "delete-function", "--function-name", "vigia-slow-reconciler"]);
+    let rule = cloud.api_fault(&json!({
+        "effect": {"kind": "error", "status": 403, "code": "AccessDeniedException", "message": message},
+        "calls": {"service": "lambda", "changing": true, "caller": "test"}, "limit": {"for_seconds": 600}
+    }));
     let output = cloud.bootstrap("slow", &deploy(&[]));
     let said = text(&output);
     assert_eq!(output.status.code(), Some(4), "{said}");
