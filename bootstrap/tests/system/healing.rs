@@ -166,8 +166,11 @@ fn a_new_release_replaces_workers_that_run(fleet: &Fleet<'_>) {
     assert!((1..=2).contains(&left), "{left}");
     let said = fleet.cloud.must(fleet.stack, &["deploy", "--artifacts", &directory]);
     say(&format!("delta: {said}"));
-    let now = fleet.releases();
-    assert!(now.is_disjoint(&old) && now.len() == 1, "deploy has followed the rollout to its end: {now:?}");
+    // The last old one is out of the registry and drains.
+    eventually("delta: every worker is of the new release", MINUTE, || {
+        let now = fleet.releases();
+        if now.is_disjoint(&old) && now.len() == 1 { Ok(()) } else { Err(format!("{now:?}")) }
+    });
     fleet.is_whole_within(2, PATIENCE, "a new release is rolled out");
     poller.must_have_lost_nothing("delta: a new release");
     assert_eq!(fleet.cloud.status(fleet.stack)["rollout"], Value::Null);
@@ -196,7 +199,10 @@ fn a_release_that_does_not_start_is_frozen(fleet: &Fleet<'_>) {
     // What was there before is deployed again, and all is as it was.
     let said = fleet.cloud.deploy(fleet.stack, &[]);
     fleet.is_whole_within(2, PATIENCE, "what served is deployed again");
-    assert_eq!(fleet.releases(), old, "{said}");
+    eventually("epsilon: every worker is of the release before", MINUTE, || {
+        let now = fleet.releases();
+        if now == old { Ok(()) } else { Err(format!("{now:?}: {said}")) }
+    });
     poller.must_have_lost_nothing("epsilon: a release that does not start");
 }
 
@@ -283,7 +289,7 @@ impl Fleet<'_> {
 
     /// Those of the workers that are there.
     fn releases(&self) -> BTreeSet<String> {
-        let tag = "Tags[?Key=='vigia:release'].Value | [0]";
+        let tag = "Tags[?Key=='vigia:release'].Value";
         let seen = self.cloud.instances_of(self.stack, "worker", "pending,running", tag);
         seen.into_iter().collect()
     }
