@@ -7,7 +7,7 @@
 //! | gives up at once when a new role is not known everywhere yet | the call is repeated |
 //! | ignores a changed role on an existing function, if nothing else changed | read back, and set |
 //! | never changes architecture and runtime of an existing function | set before, with the code for it |
-//! | changes settings first and code last: cut in between, the old code has the new settings | the tag [`TAG_PROGRAM`] is put last, and says which package is whose |
+//! | changes settings first and code last: cut in between, the old code has the new settings | the tag `TAG_PROGRAM` is put last, and says which package is whose |
 //! | waits 29 s for a function; one in a VPC takes longer | the call is repeated |
 //! | replaces all environment variables | all of them are ours |
 //! | publishes a version each time, which counts against the account's storage | older ones are deleted |
