@@ -185,6 +185,10 @@ aws-acceptance: venv ## Prove on an AWS account what only one can: a stack is ma
 test: venv browser boot-tools build ## Run all tests; no AWS account needed
 	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-3} cargo test --workspace
 
+.PHONY: test-long
+test-long: venv build ## Tests that take too long for make test: a release that does not start, errors that pass and that stay
+	@cargo test --workspace --quiet --test system -- --ignored --nocapture healing:: propagation::
+
 # Each cut point in a stack of its own, three at a time. The last line says how many were tried.
 .PHONY: cuts
 FROM ?=

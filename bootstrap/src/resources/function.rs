@@ -335,8 +335,9 @@ async fn upload(aws: &Aws, options: &Deploy, wanted: &Wanted, package: &Package)
             Refusal::Final => return Err(refused()),
             _ if Instant::now() > deadline => return Err(patience::over(refused())),
             Refusal::RoleIsNew => {}
-            // It bounds itself.
-            Refusal::Busy => drop(wait_until_idle(aws).await?),
+            // It bounds itself. Without a function there is nothing to wait for but the next try.
+            Refusal::Busy if find(aws).await?.is_some() => drop(wait_until_idle(aws).await?),
+            Refusal::Busy => {}
         }
         sleep(Duration::from_secs(3)).await;
     }

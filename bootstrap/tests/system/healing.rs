@@ -1,7 +1,7 @@
 //! What breaks is mended: each story breaks one thing and ends with exactly the desired number of
 //! workers and one load balancer, nothing launched twice and nothing left over.
 //!
-//! Five stacks at the same time, because most of the time is spent waiting for the next tick.
+//! Four stacks at the same time, because most of the time is spent waiting for the next tick.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -25,7 +25,6 @@ fn what_breaks_is_mended_and_nothing_is_launched_twice_or_left_over() {
             ("beta", the_load_balancer_and_then_a_zone_fail),
             ("gamma", the_desired_count_is_garbage_and_ec2_throttles),
             ("delta", a_new_release_replaces_workers_that_run),
-            ("epsilon", a_release_that_does_not_start_is_frozen),
         ] {
             let fleet = Fleet { cloud: &cloud, stack, client: client() };
             scope.spawn(move || {
@@ -167,7 +166,7 @@ fn a_new_release_replaces_workers_that_run(fleet: &Fleet<'_>) {
     let said = fleet.cloud.must(fleet.stack, &["deploy", "--artifacts", &directory]);
     say(&format!("delta: {said}"));
     // The last old one is out of the registry and drains.
-    eventually("delta: every worker is of the new release", MINUTE, || {
+    eventually("delta: every worker is of the new release", 4 * MINUTE, || {
         let now = fleet.releases();
         if now.is_disjoint(&old) && now.len() == 1 { Ok(()) } else { Err(format!("{now:?}")) }
     });
@@ -176,7 +175,13 @@ fn a_new_release_replaces_workers_that_run(fleet: &Fleet<'_>) {
     assert_eq!(fleet.cloud.status(fleet.stack)["rollout"], Value::Null);
 }
 
-fn a_release_that_does_not_start_is_frozen(fleet: &Fleet<'_>) {
+/// Two boots are given up after 180 s each.
+#[test]
+#[ignore = "seven minutes; `make test-long` runs it"]
+fn a_release_that_does_not_start_is_frozen() {
+    let cloud = Cloud::start();
+    let fleet = &Fleet { cloud: &cloud, stack: "epsilon", client: client() };
+    cloud.deploy(fleet.stack, &["--workers", "2"]);
     fleet.is_whole_within(2, MINUTE, "deployed");
     let poller = fleet.poller_with_sign_ins();
     let (old, workers) = (fleet.releases(), fleet.cloud.instances(fleet.stack, "running"));
@@ -199,7 +204,7 @@ fn a_release_that_does_not_start_is_frozen(fleet: &Fleet<'_>) {
     // What was there before is deployed again, and all is as it was.
     let said = fleet.cloud.deploy(fleet.stack, &[]);
     fleet.is_whole_within(2, PATIENCE, "what served is deployed again");
-    eventually("epsilon: every worker is of the release before", MINUTE, || {
+    eventually("epsilon: every worker is of the release before", PATIENCE, || {
         let now = fleet.releases();
         if now == old { Ok(()) } else { Err(format!("{now:?}: {said}")) }
     });
