@@ -181,9 +181,8 @@ aws-acceptance: venv ## Prove on an AWS account what only one can: a stack is ma
 	@ASKED=1 $(ACCEPTANCE)
 
 # --- Development ----------------------------------------------------------------------------------
-# More tests at a time than cores: those of the whole system wait most of their time.
 test: venv browser boot-tools build ## Run all tests; no AWS account needed
-	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-3} cargo test --workspace
+	@cargo test --workspace
 
 .PHONY: test-long
 test-long: venv build ## Tests that take too long for make test: a release that does not start, errors that pass and that stay
