@@ -77,7 +77,13 @@ impl Stack {
             desired: Some(self.desired()),
             slots: self.ids().map(|(number, id)| (number, self.slot(number, id))).collect(),
             attempts: self.ids().map(|(number, _)| (number, 1)).collect(),
-            balancer: Balancer { attempt: 1, holder: Some(self.holder()), ..Balancer::default() },
+            balancer: Balancer {
+                attempt: 1,
+                holder: Some(self.holder()),
+                boots_of: self.balancer_spec().id.clone(),
+                proven: Some(self.balancer_spec().clone()),
+                ..Balancer::default()
+            },
             revision: 7,
             proven: Some(self.release.as_ref().clone()),
             ..Memory::default()
@@ -114,12 +120,16 @@ impl Stack {
             answered: true,
             silent_since: None,
             missing_since: None,
-            release: None,
+            release: Some(self.balancer_spec().id.clone()),
         }
     }
 
+    fn balancer_spec(&self) -> &BalancerSpec {
+        self.release.balancer.as_ref().expect("ours has a load balancer")
+    }
+
     pub fn rows(&self) -> Vec<Instance> {
-        let row = |role, id, ip, number| Instance {
+        let row = |role, id, ip, number, release: &str| Instance {
             id,
             role,
             state: State::Running,
@@ -128,11 +138,14 @@ impl Stack {
             zone: ZONES[zone(number)].to_owned(),
             slot: (role == Role::Worker).then_some(number),
             attempt: Some(1),
-            release: self.release.id.clone(),
+            release: release.to_owned(),
             launched: Some(self.ago(3700)),
         };
-        let workers = self.ids().map(|(number, id)| row(Role::Worker, id, ip(number), number));
-        workers.chain([row(Role::LoadBalancer, balancer(), BALANCER, 0)]).collect()
+        let workers =
+            self.ids().map(|(number, id)| row(Role::Worker, id, ip(number), number, &self.release.id));
+        workers
+            .chain([row(Role::LoadBalancer, balancer(), BALANCER, 0, &self.balancer_spec().id)])
+            .collect()
     }
 
     /// What readers have: everybody.
