@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleet::keys;
-use fleet::memory::{Balancer, Memory, Phase, Slot};
+use fleet::memory::{Balancer, Boots, Memory, Phase, Slot};
 use fleet::release::{BalancerSpec, Release};
 use tokio::time::{Instant, sleep};
 
@@ -22,8 +22,6 @@ use crate::error::{DeployError, Exit, Result};
 use crate::output::Progress;
 use crate::resources::{documents, load_balancer};
 
-/// The reconciler gives a release up after as many; one failed boot may be bad luck.
-const FROZEN: u32 = 2;
 /// A boot is given up after 180 s, and a trial and a drain follow one that goes well: twice that.
 const STALL: Duration = Duration::from_secs(600);
 /// The reconciler writes its memory every two seconds while something boots.
@@ -104,7 +102,7 @@ fn judge(memory: &Memory, release: &Release, holders: &BTreeMap<u32, Option<Stri
     let left = memory.slots.values().filter(|slot| slot.release != release.id).count();
     let is_updated = |slot: &&Slot| slot.release == release.id && slot.phase == Phase::Healthy;
     let updated = memory.slots.values().filter(is_updated).count();
-    if left > 0 && failures >= FROZEN {
+    if left > 0 && failures >= Boots::FREEZE {
         return Seen::Failed(format!(
             "{failures} workers of release {} did not start: the rollout has stopped, and {} of the release before {}",
             release.id,

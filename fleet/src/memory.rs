@@ -204,6 +204,11 @@ pub struct Event {
     pub text: String,
 }
 
+impl Boots {
+    /// After so many failures in a row a release is frozen: one failed boot may be bad luck.
+    pub const FREEZE: u32 = 2;
+}
+
 impl Memory {
     /// 200 events are about a day of an unlucky fleet and 30 KiB of JSON, written every 20 seconds.
     pub const MAX_EVENTS: usize = 200;

@@ -6,7 +6,7 @@
 //!                   \--> its boot fails twice --> frozen: the old release stays, one try in 30 min
 //! ```
 
-use fleet::memory::{Phase, Slot};
+use fleet::memory::{Boots, Phase, Slot};
 use jiff::SignedDuration;
 
 use super::Tick;
@@ -15,8 +15,6 @@ use crate::planted::{self, Bug};
 
 /// Three ticks in a row in which the first worker of a new release answers.
 const TRIAL: SignedDuration = SignedDuration::from_secs(55);
-/// One failed boot may be bad luck.
-const FREEZE: u32 = 2;
 /// A cause outside the release may pass; the same release cannot be deployed again to say so.
 const FROZEN_TRY: SignedDuration = SignedDuration::from_mins(30);
 
@@ -119,7 +117,7 @@ impl Tick<'_> {
     fn frozen(&self) -> Option<String> {
         let boots = self.memory.boots.get(&self.release.id)?;
         let since = boots.last_failure?;
-        let is_frozen = boots.failures >= FREEZE && self.age(since) < FROZEN_TRY;
+        let is_frozen = boots.failures >= Boots::FREEZE && self.age(since) < FROZEN_TRY;
         (is_frozen && !planted::is(Bug::NotFrozen)).then(|| {
             format!(
                 "the rollout of release {}: {} boots in a row failed; the workers of before stay, and it is \
@@ -134,12 +132,12 @@ impl Tick<'_> {
     pub(super) fn heals_from_proven(&self) -> bool {
         let is_other = self.memory.proven.as_ref().is_some_and(|proven| proven.id != self.release.id);
         let has_old = self.memory.slots.values().any(|slot| !self.is_new(slot));
-        is_other && (has_old || self.failures() >= FREEZE) && !self.fails_more_than_new()
+        is_other && (has_old || self.failures() >= Boots::FREEZE) && !self.fails_more_than_new()
     }
 
     /// What has proved itself may stop to boot all the same: its image is gone, for instance.
     fn fails_more_than_new(&self) -> bool {
         let proven = self.memory.proven.as_ref().and_then(|proven| self.memory.boots.get(&proven.id));
-        proven.is_some_and(|boots| boots.failures >= FREEZE && boots.failures > self.failures())
+        proven.is_some_and(|boots| boots.failures >= Boots::FREEZE && boots.failures > self.failures())
     }
 }
