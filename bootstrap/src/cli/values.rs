@@ -1,0 +1,124 @@
+//! Values of options, parsed into types that cannot be wrong.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+/// As long as the reconciler's log is kept.
+const MAX_AGE_SECONDS: u64 = 14 * 86_400;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arch {
+    Arm64,
+    #[value(name = "x86_64")]
+    X8664,
+}
+
+/// A thing that is switched on or off; make passes numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    #[value(alias = "1")]
+    On,
+    #[value(alias = "0")]
+    Off,
+}
+
+/// The ARN of a managed policy, of the account or of Amazon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyArn(String);
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not the ARN of a policy: it looks like arn:aws:iam::123456789012:policy/name")]
+pub struct PolicyArnError(String);
+
+impl PolicyArn {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for PolicyArn {
+    type Err = PolicyArnError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts: Vec<&str> = text.splitn(6, ':').collect();
+        let is_policy = match parts[..] {
+            ["arn", partition, "iam", "", account, policy] => {
+                let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+                let name = policy.strip_prefix("policy/").unwrap_or_default();
+                (partition == "aws" || partition.starts_with("aws-"))
+                    && (account == "aws" || is_account)
+                    && !name.is_empty()
+                    && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/+=,.@_-".contains(&byte))
+            }
+            _ => false,
+        };
+        if is_policy {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(PolicyArnError(text.chars().take(80).collect()))
+        }
+    }
+}
+
+impl Arch {
+    pub const fn host() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::X8664 }
+    }
+
+    /// EC2's name, also used in AMI names.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Arm64 => "arm64",
+            Self::X8664 => "x86_64",
+        }
+    }
+
+    /// The smallest burstable type: a worker hashes about ten passwords a second on it.
+    pub const fn default_instance_type(self) -> &'static str {
+        match self {
+            Self::Arm64 => "t4g.micro",
+            Self::X8664 => "t3.micro",
+        }
+    }
+}
+
+/// An AWS account: 12 digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountId(String);
+
+impl FromStr for AccountId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_account = text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit());
+        is_account
+            .then(|| Self(text.to_owned()))
+            .ok_or_else(|| "an AWS account is 12 digits, for example 123456789012".to_owned())
+    }
+}
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `90s`, `10m`, `2h` or `1d`. CloudWatch keeps 14 days.
+pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
+    let split = text.len().saturating_sub(usize::from(text.ends_with(['s', 'm', 'h', 'd'])));
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => 86_400,
+    };
+    let age = number.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds));
+    match age {
+        Some(age @ 1..=MAX_AGE_SECONDS) => Ok(Duration::from_secs(age)),
+        _ => Err("write it as 90s, 10m, 2h or 1d, at most 14d".to_owned()),
+    }
+}
