@@ -2,7 +2,7 @@
 //! at power-off, and never runs a program that is not the one that was deployed.
 
 use std::io::Read;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -33,6 +33,24 @@ const OPEN_FILES: u64 = 1_048_576;
 const IN_FLIGHT: usize = 4;
 
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Bytes that were sent to this address and that whoever listens there has not read: those that are on
+/// their way, and those that lie in its sockets.
+fn unread(address: SocketAddrV4) -> u64 {
+    let bytes = u32::from_le_bytes(address.ip().octets());
+    let wanted = format!("{bytes:08X}:{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let queued = |line: &str| {
+        let [_, local, remote, _, queues] = line.split_whitespace().take(5).collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let (to_send, to_read) = queues.split_once(':')?;
+        let queue = if local == wanted { to_read } else { to_send };
+        let is_it = local == wanted || remote == wanted;
+        u64::from_str_radix(queue, 16).ok().filter(|_| is_it)
+    };
+    table.lines().skip(1).filter_map(queued).sum()
+}
 
 /// What stands in S3 in place of the program; it must never run.
 const IMPOSTOR: &str = "#!/bin/sh\necho 'the impostor runs'\nexec sleep 1000\n";
@@ -261,8 +279,11 @@ impl Role<'_> {
             request.send().map(|answer| answer.status().as_u16()).map_err(|error| format!("{error:?}"))
         });
         first_is_sent.recv_timeout(STOP_DEADLINE).expect("the first half is sent");
-        // It is written; now it has to be read, of which nobody tells us.
-        std::thread::sleep(Duration::from_millis(500));
+        let address = self.url.trim_start_matches("http://").parse().expect("an address of IPv4");
+        wait::until("what was sent is read", STOP_DEADLINE, || match unread(address) {
+            0 => Ok(()),
+            bytes => Err(format!("{bytes} bytes")),
+        });
         Flight { go_on, thread }
     }
 
