@@ -19,9 +19,11 @@ const TICKS_PER_HOUR: f64 = 180.0;
 /// A tick reads memory, release, desired count and registry, and writes memory.
 const GETS_PER_TICK: f64 = 4.0;
 const PUTS_PER_TICK: f64 = 1.0;
-/// A load balancer looks at the registry every two seconds, a worker at its secrets once a minute.
+/// A load balancer looks at the registry every two seconds, a worker at its two secrets once a minute.
 const GETS_PER_HOUR_OF_A_BALANCER: f64 = 1800.0;
-const GETS_PER_HOUR_OF_A_WORKER: f64 = 60.0;
+const GETS_PER_HOUR_OF_A_WORKER: f64 = 120.0;
+/// Burstable instances are not told otherwise, and so have no limit.
+const CREDITS: &str = "a worker that hashes all day costs more: surplus processor credits, see docs/cost.md";
 
 #[derive(Deserialize)]
 struct Prices {
@@ -83,6 +85,10 @@ pub fn estimate(size: &Size) -> Estimate {
         note: if hour.is_some() { note } else { Some(no_price()) },
     };
     let spot = "at the price on demand; spot instances cost less, and how much changes by the hour";
+    let is_burstable = size.instance_type.starts_with('t');
+    let notes: Vec<&str> =
+        size.is_spot.then_some(spot).into_iter().chain(is_burstable.then_some(CREDITS)).collect();
+    let workers_note = (!notes.is_empty()).then(|| notes.join("; "));
     let line = |what: String, dollars| Line { what, dollars: Some(dollars), note: None };
     let gb_second = prices.lambda_gb_second[size.arch.as_str()];
     let invocations = MINUTES_PER_HOUR * hours;
@@ -91,7 +97,7 @@ pub fn estimate(size: &Size) -> Estimate {
         + GETS_PER_HOUR_OF_A_WORKER * workers;
     let puts = PUTS_PER_TICK * TICKS_PER_HOUR;
     let mut lines = vec![
-        instances(workers, "workers", size.is_spot.then(|| spot.to_owned())),
+        instances(workers, "workers", workers_note),
         instances(balancers, "load balancers", None),
         line(
             format!("{} disks of {DISK_GB} GB, gp3", workers + balancers),
@@ -178,7 +184,7 @@ mod tests {
     fn the_total_is_what_a_person_reckons() {
         let total = estimate(&size("t4g.micro")).total.expect("all have prices");
         // Instances, disks, address, function, S3.
-        let by_hand = 4.0 * 6.132 + 4.0 * 0.64 + 3.65 + 3.0748 + 0.7884 + 0.657;
+        let by_hand = 4.0 * 6.132 + 4.0 * 0.64 + 3.65 + 3.0748 + 0.8410 + 0.657;
         assert!((total - by_hand).abs() < 0.02, "{total} instead of {by_hand}");
     }
 
@@ -193,6 +199,13 @@ mod tests {
         );
         assert!(text.contains("those of eu-west-1 differ"), "{text}");
         assert!(text.contains("in all, without what has no price"), "{text}");
+    }
+
+    #[test]
+    fn it_is_said_that_a_busy_worker_may_cost_more() {
+        let note = |instance_type| estimate(&size(instance_type)).lines[0].note.clone();
+        assert!(note("t4g.micro").is_some_and(|note| note.contains("surplus processor credits")));
+        assert!(!note("m9z.huge").is_some_and(|note| note.contains("credits")), "it earns none");
     }
 
     #[test]
