@@ -95,6 +95,9 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
         stack.wait(&progress).await?;
         progress.end_with("answering");
     }
+    // The release does without them already; they served until now. Before the rollout, which may fail: an
+    // address that is left costs money, and the next deployment would count it.
+    stack.surplus.remove(&aws).await?;
     let scope = match options.until() {
         Until::RolledOut => Some(Scope::All),
         // Whoever asks for TLS wants to use it, and a load balancer of before has none.
@@ -110,8 +113,6 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
             Scope::LoadBalancers => "the load balancer is as released",
         });
     }
-    // The release does without them already; they served until now.
-    stack.surplus.remove(&aws).await?;
     progress.finish();
     let certificate = stack.certificate.as_ref();
     if let Some(certificate) = certificate.filter(|certificate| tls::ends_soon(certificate, now)) {
