@@ -307,12 +307,7 @@ mod tests {
     use super::*;
 
     fn names() -> Names {
-        Names {
-            stack: "a".parse().expect("valid"),
-            account: "123456789012".to_owned(),
-            region: "eu-west-1".to_owned(),
-            partition: "aws".to_owned(),
-        }
+        Names::example("a")
     }
 
     fn facts(ec2_api: Ec2Api) -> Facts {

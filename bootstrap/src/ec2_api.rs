@@ -62,12 +62,7 @@ mod tests {
     use super::*;
 
     fn names() -> Names {
-        Names {
-            stack: "a".parse().expect("valid"),
-            account: "123456789012".to_owned(),
-            region: "xx-south-9".to_owned(),
-            partition: "aws".to_owned(),
-        }
+        Names { region: "xx-south-9".to_owned(), ..Names::example("a") }
     }
 
     /// What is decided where only these names exist, each after so many looks that fail; and the names

@@ -66,3 +66,16 @@ impl Names {
         [(TAG_STACK.to_owned(), self.stack.to_string()), ("Name".to_owned(), self.stack.resource(what))]
     }
 }
+
+#[cfg(test)]
+impl Names {
+    /// Those of a stack in Ireland.
+    pub(crate) fn example(stack: &str) -> Self {
+        Self {
+            stack: stack.parse().expect("valid"),
+            account: "123456789012".to_owned(),
+            region: "eu-west-1".to_owned(),
+            partition: "aws".to_owned(),
+        }
+    }
+}

@@ -169,12 +169,7 @@ mod tests {
     use super::*;
 
     fn names(stack: &str) -> Names {
-        Names {
-            stack: stack.parse().expect("valid"),
-            account: "123456789012".to_owned(),
-            region: "eu-west-1".to_owned(),
-            partition: "aws".to_owned(),
-        }
+        Names::example(stack)
     }
 
     #[test]

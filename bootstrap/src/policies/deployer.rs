@@ -263,12 +263,7 @@ mod tests {
     use super::*;
 
     fn names(stack: &str, region: &str, partition: &str) -> Names {
-        Names {
-            stack: stack.parse().expect("valid"),
-            account: "123456789012".to_owned(),
-            region: region.to_owned(),
-            partition: partition.to_owned(),
-        }
+        Names { region: region.to_owned(), partition: partition.to_owned(), ..Names::example(stack) }
     }
 
     fn statements(policy: &Value) -> &Vec<Value> {

@@ -548,12 +548,7 @@ mod tests {
 
     #[test]
     fn only_a_region_with_a_dual_stack_api_is_asked_by_that_name() {
-        let names = Names {
-            stack: "a".parse().expect("valid"),
-            account: "123456789012".to_owned(),
-            region: "eu-west-1".to_owned(),
-            partition: "aws".to_owned(),
-        };
+        let names = Names::example("a");
         let urls = |endpoint_url, ec2_api| -> Vec<(String, String)> {
             let all = environment(&names, endpoint_url, ec2_api);
             all.into_iter().filter(|(key, _)| key.starts_with("AWS_ENDPOINT_URL")).collect()
