@@ -111,6 +111,18 @@ impl Call {
         &self.parameters
     }
 
+    /// Of a subnet with a route table, if the call ends it. IAM judges by the table.
+    pub fn association(&self) -> Option<&str> {
+        let is_it = self.service == "ec2" && self.action == "DisassociateRouteTable";
+        self.parameter("AssociationId").filter(|_| is_it)
+    }
+
+    /// Whether EC2's permissions for the call may depend on what it names. Lists are allowed as a whole; what
+    /// an instance has said is read by its id.
+    pub(crate) fn is_judged_by_resource(&self) -> bool {
+        self.is_mutating() || self.action == "GetConsoleOutput"
+    }
+
     pub fn is_launch(&self) -> bool {
         self.service == "ec2" && self.action == "RunInstances"
     }

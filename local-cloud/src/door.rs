@@ -220,7 +220,10 @@ async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<
         }
     }
     let mut answer = carry_out(shared, admitted).await;
-    shared.uses.add(&call.caller, needs.answered(answer.status()));
+    // What EC2 refuses names nothing that is there, as a rule: nobody's tags decided about it.
+    if call.service != "ec2" || !answer.status().is_client_error() {
+        shared.uses.add(&call.caller, needs.answered(answer.status()));
+    }
     if let Some(number) = record {
         answer = shared.calls.carried_out(number, &call, answer).await;
     }
@@ -230,10 +233,15 @@ async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<
     (answer, hit)
 }
 
-/// A permission may depend on the tags of what a call names. What only reads is allowed or not as a whole.
+/// A permission may depend on the tags of what a call names. What lists is allowed or not as a whole.
 async fn with_tags(shared: &Shared, call: &Call, parts: &Parts, mut needs: Needs) -> Needs {
+    if let Some(association) = call.association()
+        && let Ok(Some(table)) = shared.ec2.route_table_of(parts, association).await
+    {
+        needs.is_about(&table);
+    }
     let ids = needs.ids();
-    if call.is_mutating()
+    if call.is_judged_by_resource()
         && !ids.is_empty()
         && let Ok(tags) = shared.ec2.tags(parts, &ids).await
     {

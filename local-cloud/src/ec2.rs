@@ -575,6 +575,21 @@ impl Ec2 {
         Ok(tags)
     }
 
+    /// The route table that a subnet is associated with by this association.
+    pub async fn route_table_of(&self, parts: &Parts, association: &str) -> anyhow::Result<Option<String>> {
+        let form = [
+            ("Action", "DescribeRouteTables"),
+            ("Filter.1.Name", "association.route-table-association-id"),
+            ("Filter.1.Value.1", association),
+        ];
+        let tables = self.read(parts, &form).await?;
+        Ok(tables
+            .items("routeTableSet")
+            .first()
+            .and_then(|table| table.text_of("routeTableId"))
+            .map(str::to_owned))
+    }
+
     pub async fn machine(&self, id: &str) -> Option<Arc<Machine>> {
         self.machines.lock().await.get(id).cloned()
     }

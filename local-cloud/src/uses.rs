@@ -119,6 +119,7 @@ pub(crate) struct Needs {
     pub all: Vec<Asked>,
     /// See [`Use::names`].
     pub names: BTreeSet<String>,
+    region: String,
     /// The bucket that must be listable when the call answers that there is no such object: S3 tells
     /// nobody else.
     missing: Option<String>,
@@ -147,6 +148,13 @@ impl Needs {
             self.all.push(Asked::new("s3:ListBucket", bucket));
         }
         self
+    }
+
+    /// What a call is about that names it by something else.
+    pub(crate) fn is_about(&mut self, id: &str) {
+        for asked in self.all.iter_mut().filter(|asked| asked.resource == "*") {
+            asked.resource = ec2::resource(id, &self.region).unwrap_or_else(|| asked.resource.clone());
+        }
     }
 
     /// Ids of resources whose tags may be in a condition.

@@ -40,7 +40,7 @@ const MAKES: [(&str, &[&str]); 10] = [
 pub(super) fn needs(call: &Call, region: &str) -> Needs {
     let action = format!("ec2:{}", call.action);
     let names = names(call);
-    if !call.is_mutating() {
+    if !call.is_judged_by_resource() {
         return Needs { all: vec![Asked::new(action, "*")], names, ..Needs::default() };
     }
     let tags = tags(call);
@@ -68,10 +68,10 @@ pub(super) fn needs(call: &Call, region: &str) -> Needs {
     if all.is_empty() {
         all.push(Asked::new(action, "*"));
     }
-    Needs { all, names, ..Needs::default() }
+    Needs { all, names, region: region.to_owned(), ..Needs::default() }
 }
 
-fn resource(id: &str, region: &str) -> Option<String> {
+pub(super) fn resource(id: &str, region: &str) -> Option<String> {
     if id.starts_with("ami-") {
         // Images of others have no account in their names.
         return Some(format!("arn:aws:ec2:{region}::image/{id}"));
@@ -84,8 +84,7 @@ fn ids<'a>(call: &'a Call) -> BTreeSet<&'a str> {
     let is_id = |text: &&'a str| {
         let known = KINDS.iter().map(|(prefix, _)| *prefix).chain(["ami-"]);
         known.into_iter().any(|prefix| {
-            text.strip_prefix(prefix)
-                .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+            text.strip_prefix(prefix).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
         })
     };
     call.parameters().iter().map(|(_, value)| value.as_str()).filter(is_id).collect()

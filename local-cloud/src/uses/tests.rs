@@ -116,6 +116,26 @@ fn tags_of_what_a_call_names_are_in_the_context_of_that_alone() {
 }
 
 #[test]
+fn a_kind_of_resource_is_no_id_and_an_association_is_that_of_its_table() {
+    let make = "Action=CreateVpcEndpoint&VpcId=vpc-1a&TagSpecification.1.ResourceType=vpc-endpoint\
+        &TagSpecification.1.Tag.1.Key=k&TagSpecification.1.Tag.1.Value=v";
+    let vpc = format!("arn:aws:ec2:{REGION}:{ACCOUNT}:vpc/vpc-1a");
+    let named: Vec<_> = pairs(&needs("ec2", "POST", "/", &[], make))
+        .into_iter()
+        .filter(|(action, resource)| *action == "ec2:CreateVpcEndpoint" && !resource.ends_with("/*"))
+        .map(|(_, resource)| resource.to_owned())
+        .collect();
+    assert_eq!(named, [vpc]);
+
+    let mut release =
+        needs("ec2", "POST", "/", &[], "Action=DisassociateRouteTable&AssociationId=rtbassoc-1a");
+    release.is_about("rtb-2b");
+    let table = format!("arn:aws:ec2:{REGION}:{ACCOUNT}:route-table/rtb-2b");
+    assert_eq!(pairs(&release), [("ec2:DisassociateRouteTable", table.as_str())]);
+    assert_eq!(release.ids(), ["rtb-2b"]);
+}
+
+#[test]
 fn a_read_of_ec2_has_no_resource_and_remembers_what_it_named() {
     let form =
         "Action=DescribeInstances&Filter.1.Name=tag%3Avigia%3Astack&Filter.1.Value.1=a&InstanceId.1=i-1";
@@ -187,6 +207,15 @@ fn rules_and_log_groups_are_named_in_the_body() {
     let body = r#"{"logGroupName": "/g", "tags": {"k": "v"}}"#;
     let create = needs("logs", "POST", "/", &target("Logs_20140328.CreateLogGroup"), body);
     assert_eq!(pairs(&create), [("logs:CreateLogGroup", of_streams.as_str()), ("logs:TagResource", &group)]);
+}
+
+#[test]
+fn lists_of_ec2_are_allowed_as_a_whole_and_the_console_of_an_instance_by_itself() {
+    let list = needs("ec2", "POST", "/", &[], "Action=DescribeInstances&InstanceId.1=i-1a");
+    assert_eq!(pairs(&list), [("ec2:DescribeInstances", "*")]);
+    let console = needs("ec2", "POST", "/", &[], "Action=GetConsoleOutput&InstanceId=i-1a&Latest=true");
+    let instance = format!("arn:aws:ec2:{REGION}:{ACCOUNT}:instance/i-1a");
+    assert_eq!(pairs(&console), [("ec2:GetConsoleOutput", instance.as_str())]);
 }
 
 #[test]
