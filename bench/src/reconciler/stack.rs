@@ -143,9 +143,7 @@ impl Stack {
         };
         let workers =
             self.ids().map(|(number, id)| row(Role::Worker, id, ip(number), number, &self.release.id));
-        workers
-            .chain([row(Role::LoadBalancer, balancer(), BALANCER, 0, &self.balancer_spec().id)])
-            .collect()
+        workers.chain([row(Role::LoadBalancer, balancer(), BALANCER, 0, &self.balancer_spec().id)]).collect()
     }
 
     /// What readers have: everybody.

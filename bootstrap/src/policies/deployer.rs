@@ -28,7 +28,7 @@ use crate::names::Names;
 pub const MAX_CHARS: usize = 6144;
 
 /// Calls that every command makes to find what there is, and `doctor` to judge the account.
-const LOOK: [&str; 19] = [
+const LOOK: [&str; 18] = [
     "ec2:DescribeAccountAttributes",
     "ec2:DescribeAddresses",
     "ec2:DescribeAvailabilityZones",
@@ -37,7 +37,6 @@ const LOOK: [&str; 19] = [
     "ec2:DescribeInstanceType*",
     "ec2:DescribeInstances",
     "ec2:DescribeInternetGateways",
-    "ec2:DescribeNetworkInterfaces",
     "ec2:DescribeRouteTables",
     "ec2:DescribeSecurityGroups",
     "ec2:DescribeSubnets",

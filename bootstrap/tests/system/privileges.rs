@@ -22,6 +22,30 @@ const UNUSED: &[Unused] = &[
     ("reconciler", "InVpc", "ec2:UnassignPrivateIpAddresses", BY_LAMBDA),
     ("reconciler", "Log", "logs:CreateLogStream", "Lambda itself writes the function's log"),
     ("reconciler", "Log", "logs:PutLogEvents", "Lambda itself writes the function's log"),
+    ("deployer", "Look", "ec2:GetSecurityGroupsForVpc", "Lambda asks it when a function gets into a VPC"),
+    (
+        "deployer",
+        "Look",
+        "route53:AssociateVPCWithHostedZone",
+        "EC2 asks it for an interface endpoint with private DNS",
+    ),
+    (
+        "deployer",
+        "Buckets",
+        "s3:PutBucketPolicy",
+        "over plain HTTP a policy that wants TLS would lock everybody out",
+    ),
+    ("deployer", "Roles", "iam:PutRolePermissionsBoundary", "--permissions-boundary on roles that are there"),
+    ("deployer", "SpotRole", "iam:CreateServiceLinkedRole", "--spot"),
+    ("deployer", "Function", "lambda:ListTags", "Lambda shows a function's tags to whoever may list them"),
+    ("deployer", "Function", "lambda:PublishVersion", "an update with Publish asks it"),
+    (
+        "deployer",
+        "UseOwn",
+        "ec2:DisassociateAddress",
+        "--lbs 1; at the end the instances are gone, and with them the associations",
+    ),
+    ("deployer", "InterfaceAndImage", "ec2:DisassociateAddress", "the same, of the instance's interface"),
 ];
 
 /// One permission that somebody used.
