@@ -170,7 +170,12 @@ fn of_function(seen: &FunctionSeen) -> String {
             "The reconciler's function is missing. Nothing heals or scales until `make deploy`.".to_owned()
         }
         FunctionSeen::NotActive(state) => {
-            format!("The reconciler's function is {state}. Lambda wakes an inactive one at its next start.")
+            let means = match state.as_str() {
+                "inactive" => "Lambda wakes it at its next start.",
+                "pending" => "Lambda is still preparing it.",
+                _ => "`make deploy` sets it right.",
+            };
+            format!("The reconciler's function is {state}. {means}")
         }
         FunctionSeen::OtherProgram => {
             "The reconciler's function runs another program than the last deployment left. `make deploy` uploads it again."

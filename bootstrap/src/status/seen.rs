@@ -186,8 +186,9 @@ async fn function(aws: &Aws) -> Result<FunctionSeen> {
     };
     let state = got.configuration().and_then(|configuration| configuration.state());
     Ok(match state.map(|state| state.as_str()) {
-        None | Some("Active") if function::is_as_uploaded(&got) => FunctionSeen::Right,
-        None | Some("Active") => FunctionSeen::OtherProgram,
+        // In whatever state: a function may be pending just because of the other program.
+        _ if !function::is_as_uploaded(&got) => FunctionSeen::OtherProgram,
+        None | Some("Active") => FunctionSeen::Right,
         Some(state) => FunctionSeen::NotActive(state.to_lowercase()),
     })
 }
