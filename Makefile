@@ -181,8 +181,12 @@ aws-acceptance: venv ## Prove on an AWS account what only one can: a stack is ma
 	@ASKED=1 $(ACCEPTANCE)
 
 # --- Development ----------------------------------------------------------------------------------
+# Those of the whole system wait for most of their time, so more run at a time than there are cores; the
+# others, many of which hash passwords, would only hinder each other.
 test: venv browser boot-tools build ## Run all tests; no AWS account needed
-	@cargo test --workspace
+	@cargo test --workspace --lib --bins --test '[!s]*' --test 's[!y]*'
+	@cargo test --workspace --doc --quiet
+	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test --workspace --test system
 
 .PHONY: test-long
 test-long: venv build ## Tests that take too long for make test: a release that does not start, errors that pass and that stay

@@ -9,6 +9,7 @@ use ::bootstrap::policies::deployer::deployer;
 
 use crate::privileges::{self, Policy, Use};
 use crate::support::{Cloud, Poller, bootstrap, eventually, say, text};
+use aws_sdk_ec2::types::Instance;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{AUTHORIZATION, COOKIE, LOCATION, SET_COOKIE};
 use serde_json::Value;
@@ -21,7 +22,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
-fn a_fleet_serves_heals_scales_survives_a_restart_and_goes_without_a_trace() {
+fn serves_heals_scales_survives_a_restart_and_goes_without_a_trace() {
     let cloud = Cloud::start();
     let first = cloud.deploy(ALPHA, &["--workers", "3"]);
     assert!(first.contains("URL") && first.contains("Admin token"), "{first}");
@@ -100,7 +101,7 @@ fn somebody_leaves(api: &Api) {
 
 /// But for the question whether they are well, which the reconciler asks.
 fn workers_answer_only_the_load_balancer(cloud: &Cloud, api: &Api) {
-    let addresses = cloud.instances_of(ALPHA, "worker", "running", "PrivateIpAddress");
+    let addresses = cloud.instances_of(ALPHA, "worker", "running", Instance::private_ip_address);
     assert_eq!(addresses.len(), 3, "{addresses:?}");
     for address in addresses {
         let ask =
@@ -217,7 +218,7 @@ fn the_amount_follows_setamount_and_a_text_editor(cloud: &Cloud, api: &Api) {
 
 fn a_load_balancer_is_replaced(cloud: &Cloud, api: &Api, dead: &String) {
     eventually("the reconciler has replaced the load balancer of beta", PATIENCE, || {
-        let terminated = cloud.instances_of(BETA, "lb", "terminated", "InstanceId");
+        let terminated = cloud.balancers(BETA, "terminated");
         let answer = api.client.get(api.at("/healthcheck")).send();
         let serves = answer.is_ok_and(|answer| answer.status() == 200);
         if serves && terminated.contains(dead) { Ok(()) } else { Err(format!("terminated {terminated:?}")) }

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(150);
 const TWO_READINGS: Duration = Duration::from_secs(130);
 
 #[test]
-fn classic_users_become_secure_ones_and_keep_their_passwords() {
+fn users_become_secure_ones_and_keep_their_passwords() {
     let cloud = Cloud::start();
     cloud.deploy(STACK, &["--workers", "1", "--profile", "classic"]);
     let client = Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");

@@ -120,7 +120,7 @@ fn logs_doctor_and_status_of_a_stack() {
 
 fn logs_of_each_kind(cloud: &Cloud, stack: &str) {
     let workers = cloud.instances(stack, "running");
-    let balancer = cloud.instances_of(stack, "lb", "running", "InstanceId").remove(0);
+    let balancer = cloud.balancers(stack, "running").remove(0);
     let of_worker = cloud.must(stack, &["logs", "worker"]);
     for id in &workers {
         assert!(of_worker.contains(&format!("==> worker {id} (")), "{of_worker}");
@@ -330,7 +330,7 @@ fn a_deployment_that_is_stopped_anywhere_is_completed_by_the_next() {
         });
     }
     cloud.deploy(stack, &["--workers", "1"]);
-    assert_eq!(cloud.instances_of(stack, "lb", "pending,running", "InstanceId").len(), 1);
+    assert_eq!(cloud.balancers(stack, "pending,running").len(), 1);
     assert_eq!(cloud.launches().len(), 2, "one load balancer and one worker: {:?}", cloud.launches());
     let again = cloud.deploy(stack, &["--workers", "1"]);
     assert!(again.contains("nothing changed"), "{again}");

@@ -39,24 +39,24 @@ const MOST_CUTS: usize = 400;
 #[ignore = "`make cuts` runs it, before the full matrix"]
 fn cut_after_any_change_both_are_completed_by_the_next_run() {
     let cloud = Cloud::start();
-    let observer = Observer::new(&cloud.endpoint);
-    let whole = undisturbed(&cloud, &observer, "whole", "local");
+    let observer = &cloud.observer;
+    let whole = undisturbed(&cloud, observer, "whole", "local");
     let cutter = Cutter { cloud: &cloud, stack: "cut", key: "test" };
 
     let deployed = cutter.chain(&DEPLOY);
-    settled(&observer, "cut", &whole).unwrap_or_else(|wrong| panic!("after {deployed} cuts: {wrong}"));
+    settled(observer, "cut", &whole).unwrap_or_else(|wrong| panic!("after {deployed} cuts: {wrong}"));
     let said = cutter.run(&DEPLOY).unwrap_or_else(|said| panic!("{said}"));
     assert!(said.contains("nothing changed"), "{said}");
 
     let destroyed = cutter.chain(&DESTROY);
-    gone(&observer, "cut").unwrap_or_else(|left| panic!("after {destroyed} cuts: {left}"));
+    gone(observer, "cut").unwrap_or_else(|left| panic!("after {destroyed} cuts: {left}"));
     let said = cutter.run(&DESTROY).unwrap_or_else(|said| panic!("{said}"));
     assert!(said.contains("nothing to remove"), "{said}");
     assert!(observer.census("whole").must_be(&whole).is_ok(), "the other stack was touched");
     Cutter { cloud: &cloud, stack: "whole", key: "local" }
         .run(&DESTROY)
         .unwrap_or_else(|said| panic!("{said}"));
-    gone(&observer, "whole").unwrap_or_else(|left| panic!("undisturbed: {left}"));
+    gone(observer, "whole").unwrap_or_else(|left| panic!("undisturbed: {left}"));
     assert_eq!(observer.stray_roles(), Vec::<String>::new());
     say(&format!("{deployed} cut points of deploy, {destroyed} of destroy: 0 duplicated, 0 leaked"));
 }
@@ -64,14 +64,14 @@ fn cut_after_any_change_both_are_completed_by_the_next_run() {
 #[test]
 fn a_change_whose_reply_is_lost_is_not_made_twice() {
     let cloud = Cloud::start();
-    let observer = Observer::new(&cloud.endpoint);
-    let whole = undisturbed(&cloud, &observer, "whole", "local");
+    let observer = &cloud.observer;
+    let whole = undisturbed(&cloud, observer, "whole", "local");
     let cutter = Cutter { cloud: &cloud, stack: "lossy", key: "test" };
     let deployed = cutter.lossy(&DEPLOY);
-    settled(&observer, "lossy", &whole)
+    settled(observer, "lossy", &whole)
         .unwrap_or_else(|wrong| panic!("after {deployed} lost replies: {wrong}"));
     let destroyed = cutter.lossy(&DESTROY);
-    gone(&observer, "lossy").unwrap_or_else(|left| panic!("after {destroyed} lost replies: {left}"));
+    gone(observer, "lossy").unwrap_or_else(|left| panic!("after {destroyed} lost replies: {left}"));
     Cutter { cloud: &cloud, stack: "whole", key: "local" }
         .run(&DESTROY)
         .unwrap_or_else(|said| panic!("{said}"));
@@ -85,12 +85,12 @@ fn matrix() {
     let number = |name: &str| Env.get(name).and_then(|text| text.parse::<u32>().ok());
     let wanted = number("VIGIA_CUTS_FROM").unwrap_or(1)..=number("VIGIA_CUTS_TO").unwrap_or(u32::MAX);
     let cloud = Cloud::start();
-    let observer = Observer::new(&cloud.endpoint);
-    let whole = undisturbed(&cloud, &observer, "whole", "test");
+    let observer = &cloud.observer;
+    let whole = undisturbed(&cloud, observer, "whole", "test");
     say(&format!("an undisturbed stack has {} things", whole.len()));
     let matrix = Matrix {
         cloud: &cloud,
-        observer: &observer,
+        observer,
         whole: &whole,
         next: AtomicU32::new(*wanted.start()),
         wanted,

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
 
+use aws_sdk_ec2::types::Tag;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
@@ -129,7 +130,7 @@ fn the_load_balancer_and_then_a_zone_fail(fleet: &Fleet<'_>) {
         fleet.ask("/healthcheck").map(drop)
     });
     fleet.is_whole_within(2, PATIENCE, "the dead load balancer is gone");
-    let ended = fleet.cloud.instances_of(fleet.stack, "lb", "terminated", "InstanceId");
+    let ended = fleet.cloud.balancers(fleet.stack, "terminated");
     assert!(ended.contains(&dead), "{dead} is not among the terminated {ended:?}");
     fleet.has_a_healthy_load_balancer_that_deploy_knows();
     a_zone_has_no_capacity(fleet);
@@ -294,8 +295,9 @@ impl Fleet<'_> {
 
     /// Those of the workers that are there.
     fn releases(&self) -> BTreeSet<String> {
-        let tag = "Tags[?Key=='vigia:release'].Value";
-        let seen = self.cloud.instances_of(self.stack, "worker", "pending,running", tag);
+        let seen = self.cloud.instances_of(self.stack, "worker", "pending,running", |one| {
+            one.tags().iter().find(|tag| tag.key() == Some("vigia:release")).and_then(Tag::value)
+        });
         seen.into_iter().collect()
     }
 
@@ -318,8 +320,10 @@ impl Fleet<'_> {
     }
 
     fn state(&self) -> Value {
-        let state = format!("s3://{}/fleet/state.json", self.control_bucket());
-        serde_json::from_str(&self.cloud.aws(&["s3", "cp", "--quiet", &state, "-"])).expect("JSON")
+        let observer = &self.cloud.observer;
+        let state = observer.s3.get_object().bucket(self.control_bucket()).key("fleet/state.json");
+        let state = observer.wait(async { state.send().await.expect("the state").body.collect().await });
+        serde_json::from_slice(&state.expect("the whole of it").into_bytes()).expect("JSON")
     }
 
     /// The stack's subnets, and their zones.
@@ -377,10 +381,9 @@ impl Fleet<'_> {
 
     /// Whether there are exactly so many workers, one load balancer, and nothing else.
     fn is_whole(&self, workers: usize) -> Result<(), String> {
-        let of = |role| {
-            self.cloud.instances_of(self.stack, role, "pending,running,stopping,stopped", "InstanceId")
-        };
-        let (running, balancers) = (of("worker"), of("lb"));
+        let there = "pending,running,stopping,stopped";
+        let running = self.cloud.instances(self.stack, there);
+        let balancers = self.cloud.balancers(self.stack, there);
         let amount = self.ask("/checkamount")?;
         let is_amount = amount["desired"] == workers && amount["healthy"] == workers;
         if running.len() == workers && balancers.len() == 1 && is_amount {
@@ -391,7 +394,7 @@ impl Fleet<'_> {
     }
 
     fn balancers(&self) -> Vec<String> {
-        self.cloud.instances_of(self.stack, "lb", "pending,running", "InstanceId")
+        self.cloud.balancers(self.stack, "pending,running")
     }
 
     fn has_a_healthy_load_balancer_that_deploy_knows(&self) {

@@ -1,8 +1,13 @@
 //! Tests of the deployer as a program: what it refuses, and the whole system that it deploys.
+//!
+//! They begin in the order of their names. The longest are named so that they do not begin last, when
+//! everybody would wait for them alone.
 
+mod a_fleet;
 mod bad_input;
 mod browser;
 mod census;
+mod classic;
 mod commands;
 mod cuts;
 mod emulators_alone;
@@ -10,9 +15,7 @@ mod function;
 mod healing;
 mod plan;
 mod privileges;
-mod profile;
 mod propagation;
 mod support;
 mod tls;
 mod two_stacks;
-mod whole_system;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_ec2::types::InstanceLifecycleType;
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use bootstrap::aws::Aws;
 use bootstrap::blueprint::{Ec2Api, TlsPort};
@@ -53,7 +54,11 @@ fn plan_and_deployment_agree_that_nothing_is_left(cloud: &Cloud, options: &[&str
 }
 
 fn the_first_options_are_in_force(cloud: &Cloud) {
-    let lifecycle = |role| cloud.instances_of(STACK, role, "running", "InstanceLifecycle");
+    let lifecycle = |role| {
+        cloud.instances_of(STACK, role, "running", |one| {
+            one.instance_lifecycle().map(InstanceLifecycleType::as_str)
+        })
+    };
     // Of an instance on demand EC2 says nothing.
     assert_eq!((lifecycle("worker"), lifecycle("lb")), (vec!["spot".to_owned()], Vec::new()));
     assert_eq!(boundaries(cloud), [BOUNDARY; 3]);
@@ -194,8 +199,8 @@ fn each_of_two_load_balancers_serves_and_is_replaced_and_one_can_be_given_up() {
         client.expect("a client").get(format!("{url}/healthcheck")).send().is_ok_and(|it| it.status() == 200)
     };
     assert!(urls.iter().all(|url| answers(url)), "{urls:?}");
-    let before = cloud.instances_of(STACK, "lb", "running", "InstanceId");
-    let zones = cloud.instances_of(STACK, "lb", "running", "Placement.AvailabilityZone");
+    let before = cloud.balancers(STACK, "running");
+    let zones = cloud.instances_of(STACK, "lb", "running", |one| one.placement()?.availability_zone());
     assert_eq!(zones, ["us-east-1a", "us-east-1b"]);
 
     eventually("the reconciler knows both", PATIENCE, || {
@@ -207,11 +212,11 @@ fn each_of_two_load_balancers_serves_and_is_replaced_and_one_can_be_given_up() {
     let second = cloud.status(STACK)["more_load_balancers"][0]["id"].as_str().expect("an id").to_owned();
     cloud.aws(&["ec2", "terminate-instances", "--instance-ids", &second]);
     eventually("the second is replaced and serves at its address", PATIENCE, || {
-        let now = cloud.instances_of(STACK, "lb", "running", "InstanceId");
+        let now = cloud.balancers(STACK, "running");
         let is_replaced = now.len() == 2 && !now.contains(&second) && answers(&urls[1]);
         if is_replaced { Ok(()) } else { Err(format!("{now:?}")) }
     });
-    let now = cloud.instances_of(STACK, "lb", "running", "InstanceId");
+    let now = cloud.balancers(STACK, "running");
     assert_eq!(now.iter().filter(|id| before.contains(id)).count(), 1, "the first is left alone");
     plan_and_deployment_agree_that_nothing_is_left(&cloud, &[]);
 

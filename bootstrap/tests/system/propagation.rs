@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::census::Observer;
 use crate::support::{Cloud, say, stripped, text};
 
 /// An error, and what is said when it stays.
@@ -165,7 +164,7 @@ const MOST_TRIES: u64 = 3 * 6;
 #[ignore = "minutes; `make test-long` runs it"]
 fn what_is_not_known_everywhere_yet_is_waited_for_within_a_bound() {
     let cloud = Cloud::start();
-    let observer = Observer::new(&cloud.endpoint);
+    let observer = &cloud.observer;
     errors_that_stay_end_the_deployment_within_its_bound(&cloud);
     cloud.must("slow", &["destroy", "--yes"]);
     let left = observer.census("slow");

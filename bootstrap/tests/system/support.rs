@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use aws_sdk_ec2::types::{Filter, Instance};
 use serde_json::Value;
+
+use crate::census::Observer;
 
 /// Local clouds at a time. A test waits most of its time, for boots, ticks and drains; more than this, and
 /// what they do at once makes each of them late.
-const MOST_CLOUDS: usize = 2;
+const MOST_CLOUDS: usize = 4;
 
 /// A test's turn to have a local cloud.
 struct Turn;
@@ -41,6 +44,8 @@ pub(crate) struct Cloud {
     listen: SocketAddr,
     addresses: Vec<Ipv4Addr>,
     client: reqwest::blocking::Client,
+    /// Tests ask again and again what there is, for which the AWS command line takes a second of CPU time.
+    pub(crate) observer: Observer,
     _turn: Turn,
 }
 
@@ -53,8 +58,10 @@ impl Cloud {
             .map(|n| u8::try_from(n).expect("below 250"));
         let addresses = (1..=8).map(|last| Ipv4Addr::new(127, second, third, last)).collect();
         let dir = tempfile::tempdir().expect("a temporary directory");
+        let endpoint = format!("http://{listen}");
         let cloud = Self {
-            endpoint: format!("http://{listen}"),
+            observer: Observer::new(&endpoint),
+            endpoint,
             dir,
             listen,
             addresses,
@@ -239,26 +246,40 @@ impl Cloud {
         self.aws(&["s3", "cp", "--quiet", &file.to_string_lossy(), &format!("s3://{bucket}/{key}")]);
     }
 
-    /// Ids of a stack's workers in this state, sorted.
-    pub(crate) fn instances(&self, stack: &str, state: &str) -> Vec<String> {
-        self.instances_of(stack, "worker", state, "InstanceId")
+    /// Ids of a stack's workers in one of these states, sorted.
+    pub(crate) fn instances(&self, stack: &str, states: &str) -> Vec<String> {
+        self.instances_of(stack, "worker", states, Instance::instance_id)
     }
 
-    /// What the query gives for each instance of a stack with this role and in one of these states.
-    pub(crate) fn instances_of(&self, stack: &str, role: &str, states: &str, query: &str) -> Vec<String> {
-        let listed = self.aws(&[
-            "ec2",
-            "describe-instances",
-            "--filters",
-            &format!("Name=tag:vigia:stack,Values={stack}"),
-            &format!("Name=tag:vigia:role,Values={role}"),
-            &format!("Name=instance-state-name,Values={states}"),
-            "--query",
-            &format!("Reservations[].Instances[].{query}"),
-        ]);
-        let mut ids: Vec<String> = listed.split_whitespace().map(str::to_owned).collect();
-        ids.sort();
-        ids
+    /// Ids of a stack's load balancers in one of these states, sorted.
+    pub(crate) fn balancers(&self, stack: &str, states: &str) -> Vec<String> {
+        self.instances_of(stack, "lb", states, Instance::instance_id)
+    }
+
+    /// What each instance of a stack with this role and in one of these states has, sorted.
+    pub(crate) fn instances_of(
+        &self,
+        stack: &str,
+        role: &str,
+        states: &str,
+        what: impl Fn(&Instance) -> Option<&str>,
+    ) -> Vec<String> {
+        let filter = |name: &str, values: &str| {
+            let values = values.split(',').map(str::to_owned).collect();
+            Filter::builder().name(name).set_values(Some(values)).build()
+        };
+        let listed = self
+            .observer
+            .ec2
+            .describe_instances()
+            .filters(filter("tag:vigia:stack", stack))
+            .filters(filter("tag:vigia:role", role))
+            .filters(filter("instance-state-name", states));
+        let listed = self.observer.wait(listed.send()).expect("instances are listed");
+        let instances = listed.reservations().iter().flat_map(|reservation| reservation.instances());
+        let mut seen: Vec<String> = instances.filter_map(what).map(str::to_owned).collect();
+        seen.sort();
+        seen
     }
 
     /// Where the load balancer with this public URL really listens for its operator.

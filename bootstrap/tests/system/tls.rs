@@ -105,7 +105,7 @@ impl Stack<'_> {
     }
 
     fn load_balancers(&self) -> Vec<String> {
-        self.cloud.instances_of(STACK, "lb", "pending,running", "InstanceId")
+        self.cloud.balancers(STACK, "pending,running")
     }
 
     fn speaks_plain_text_only(&self) {

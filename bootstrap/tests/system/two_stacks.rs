@@ -21,7 +21,7 @@ struct Stack<'a> {
 #[test]
 fn two_stacks_deployed_at_the_same_moment_never_touch_each_other() {
     let cloud = Cloud::start();
-    let observer = Observer::new(&cloud.endpoint);
+    let observer = &cloud.observer;
     let [one, two] =
         [("one", "local"), ("two", "dummy")].map(|(name, key)| Stack { cloud: &cloud, name, key });
     let artifacts = stripped().to_string_lossy().into_owned();
@@ -31,7 +31,7 @@ fn two_stacks_deployed_at_the_same_moment_never_touch_each_other() {
             scope.spawn(move || stack.must(&deploy));
         }
     });
-    let mut belongings = [one.belongings(&observer), two.belongings(&observer)];
+    let mut belongings = [one.belongings(observer), two.belongings(observer)];
     let poller = Poller::start(&two.url());
 
     one.must(&["scale", "2"]);
@@ -39,12 +39,12 @@ fn two_stacks_deployed_at_the_same_moment_never_touch_each_other() {
         2 => Ok(()),
         n => Err(n.to_string()),
     });
-    belongings[0].extend(one.belongings(&observer));
+    belongings[0].extend(one.belongings(observer));
     one.must(&["destroy", "--yes"]);
     let left = observer.census("one");
     assert!(left.is_empty(), "{left}");
     poller.must_have_lost_nothing("the other stack was scaled and destroyed");
-    belongings[1].extend(two.belongings(&observer));
+    belongings[1].extend(two.belongings(observer));
     let again = two.must(&deploy);
     assert!(again.contains("nothing changed"), "{again}");
 
