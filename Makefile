@@ -184,8 +184,7 @@ aws-acceptance: venv ## Prove on an AWS account what only one can: a stack is ma
 # Those of the whole system wait for most of their time, so more run at a time than there are cores; the
 # others, many of which hash passwords, would only hinder each other.
 test: venv browser boot-tools build ## Run all tests; no AWS account needed
-	@cargo test --workspace --lib --bins --test '[!s]*' --test 's[!y]*'
-	@cargo test --workspace --doc --quiet
+	@cargo test --workspace
 	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test --workspace --test system
 
 .PHONY: test-long
@@ -231,6 +230,7 @@ sim-mutants: ## Break one rule after the other; the simulator must notice [SEEDS
 check: one-sdk ## Formatting, lints, documentation, dependencies
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+	@cargo clippy --workspace --test system --test boot --quiet -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	@if [ ! -x $(TOOLS)/bin/cargo-deny ]; then \
 	  echo "installing cargo-deny into $(TOOLS) (once, some minutes)" >&2; \

@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 
+use aws_sdk_ec2::types::Instance;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -57,7 +58,7 @@ pub(crate) fn release(cloud: &Cloud, stack: &str) -> Value {
 
 /// The user data of the stack's running instance with this role, as EC2 has it.
 pub(crate) fn user_data(cloud: &Cloud, stack: &str, role: &str) -> String {
-    let ids = cloud.instances_of(stack, role, "running", "InstanceId");
+    let ids = cloud.instances_of(stack, role, "running", Instance::instance_id);
     let id = ids.first().expect("one runs");
     let encoded = cloud.aws(&[
         "ec2",

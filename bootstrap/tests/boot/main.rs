@@ -5,6 +5,9 @@
 //! metadata service are those of a local cloud of their own. The user data is what `deploy` gave to
 //! RunInstances, byte by byte. Needs root, so `cargo test` leaves it out.
 
+#[expect(dead_code, reason = "the system tests need more of it")]
+#[path = "../system/census.rs"]
+mod census;
 mod cloud;
 mod machine;
 mod story;
