@@ -185,7 +185,7 @@ aws-acceptance: venv ## Prove on an AWS account what only one can: a stack is ma
 # others, many of which hash passwords, would only hinder each other.
 test: venv browser boot-tools build ## Run all tests; no AWS account needed
 	@cargo test --workspace
-	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test --workspace --test system
+	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-3} cargo test --workspace --test system
 
 .PHONY: test-long
 test-long: venv build ## Tests that take too long for make test: a release that does not start, errors that pass and that stay

@@ -14,7 +14,7 @@ use crate::census::Observer;
 
 /// Local clouds at a time. A test waits most of its time, for boots, ticks and drains; more than this, and
 /// what they do at once makes each of them late.
-const MOST_CLOUDS: usize = 4;
+const MOST_CLOUDS: usize = 2;
 
 /// A test's turn to have a local cloud.
 struct Turn;
