@@ -461,5 +461,10 @@ fn describe(call: &Value) -> String {
 
 /// What tells a change from others: a call that is repeated is the same.
 fn identity(call: &Value) -> String {
-    format!("{} {}", describe(call), call["parameters"])
+    // Each upload publishes a version with the next number, and each run deletes its own.
+    let what = match describe(call).split_once("?Qualifier=") {
+        Some((of, _)) => format!("{of}, a version"),
+        None => describe(call),
+    };
+    format!("{what} {}", call["parameters"])
 }
