@@ -330,6 +330,16 @@ async fn read(response: Response<Body>, service: &str) -> (Response<Body>, Bytes
     }
 }
 
+/// The response, still whole, and whether EC2 says in it that something is not there.
+pub(crate) async fn look_for_absence(response: Response<Body>) -> (Response<Body>, bool) {
+    if !response.status().is_client_error() {
+        return (response, false);
+    }
+    let (response, body) = read(response, "ec2").await;
+    let is_absent = error_code(&response, &body).is_some_and(|code| code.ends_with(".NotFound"));
+    (response, is_absent)
+}
+
 /// The ids in an answer to RunInstances.
 fn instances(body: &[u8]) -> BTreeSet<String> {
     let Ok(tree) = Element::parse(body) else { return BTreeSet::new() };

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
 use crate::api_faults::{ApiFaults, Effect, Hit, Hold, MAX_DELAY};
-use crate::calls::{Call, Caller, Calls};
+use crate::calls::{self, Call, Caller, Calls};
 use crate::connection::no_answer;
 use crate::credentials::{Credentials, Principal, random_text};
 use crate::ec2::Ec2;
@@ -220,8 +220,12 @@ async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<
         }
     }
     let mut answer = carry_out(shared, admitted).await;
-    // What EC2 refuses names nothing that is there, as a rule: nobody's tags decided about it.
-    if call.service != "ec2" || !answer.status().is_client_error() {
+    // What is not there has no tags that could allow the call.
+    let mut is_absent = false;
+    if call.service == "ec2" {
+        (answer, is_absent) = calls::look_for_absence(answer).await;
+    }
+    if !is_absent {
         shared.uses.add(&call.caller, needs.answered(answer.status()));
     }
     if let Some(number) = record {

@@ -145,3 +145,19 @@ fn the_last_calls_are_kept_and_reads_are_not() {
     // Its record is gone; to end it is no error.
     calls.end(1, |_| unreachable!("there is no such record"));
 }
+
+/// A trial launch is refused as well (412), and allowed or not like any other.
+#[tokio::test]
+async fn only_what_is_not_there_is_absent_and_the_answer_stays_whole() {
+    for (status, code, is_absent) in [
+        (StatusCode::BAD_REQUEST, "InvalidSubnetID.NotFound", true),
+        (StatusCode::BAD_REQUEST, "DependencyViolation", false),
+        (StatusCode::PRECONDITION_FAILED, "DryRunOperation", false),
+        (StatusCode::SERVICE_UNAVAILABLE, "RequestLimitExceeded", false),
+    ] {
+        let (answer, seen) = look_for_absence(refusal("ec2", status, code, "why")).await;
+        assert_eq!((seen, answer.status()), (is_absent, status), "{code}");
+        let body = answer.into_body().collect().await.expect("a body").to_bytes();
+        assert!(String::from_utf8_lossy(&body).contains(code), "{code}");
+    }
+}
