@@ -4,6 +4,8 @@
 //! reply was lost, and then our own object refuses it; the nonce tells which of the two it was.
 
 mod change;
+#[cfg(test)]
+mod interleavings;
 mod sessions;
 mod sign_in;
 mod sign_up;

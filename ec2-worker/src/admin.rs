@@ -113,6 +113,19 @@ pub async fn sign_out(worker: &Worker, client: &Client, headers: &HeaderMap) -> 
     }
 }
 
+/// The session of the browser that signs in again ends, as a user's does: nobody has a use for its cookie.
+pub async fn end_session_before(
+    worker: &Worker,
+    client: &Client,
+    headers: &HeaderMap,
+) -> Result<(), ApiError> {
+    let before = worker.secrets().ring.open::<AdminSession>(Kind::Admin, client.transport, headers);
+    match before.filter(|session| session.is_current(Timestamp::now())) {
+        Some(session) => accounts::put_mark(worker, &session.sid).await,
+        None => Ok(()),
+    }
+}
+
 /// A session for whoever gives the token.
 pub fn sign_in(worker: &Worker, token: &str) -> Result<AdminSession, ApiError> {
     let secrets = worker.secrets();

@@ -66,6 +66,12 @@ impl Session {
         (now.duration_since(self.seen) >= REISSUE).then(|| Self { seen: now, ..self.clone() })
     }
 
+    /// The session after its user has changed what it may do: it keeps its age and nothing else that a
+    /// copy of the cookie of before has.
+    pub fn reissued(&self, epoch: u64) -> Self {
+        Self { epoch, sid: random_id(), ..self.clone() }
+    }
+
     /// Whether the user has proved who it is a moment ago.
     pub fn is_fresh(&self, now: Timestamp) -> bool {
         self.age(now) < FRESH

@@ -9,6 +9,8 @@
 //! | anything else, a time-out, a missing bucket | [`StoreError::Unavailable`] |
 
 mod connect;
+#[cfg(test)]
+pub(crate) mod memory;
 
 use std::time::Duration;
 

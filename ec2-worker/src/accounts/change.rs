@@ -19,7 +19,7 @@ use crate::store::{Expect, Write};
 use crate::user::{self, User};
 use crate::{ApiError, Worker, audit};
 
-/// Gives the session of this browser, which goes on; all others of the user end.
+/// Returns the session under which this browser goes on; all others of the user end.
 pub async fn change_password(
     worker: &Worker,
     client: &Client,
@@ -33,17 +33,29 @@ pub async fn change_password(
     let _alone = worker.changes.enter_alone(login.as_str()).await.ok_or(ApiError::Busy)?;
     prove(worker, client, session, &login, current).await?;
     let phc = worker.hashes.hash(worker.hashes.ticket()?, chosen).await?;
+    let session = set_password(worker, session, &login, &phc).await?;
+    audit::password_changed(client, &login);
+    Ok(session)
+}
+
+/// Returns the session under which this browser goes on. Its id is a new one: whoever has a copy of the
+/// cookie of before can neither use the session nor end it.
+pub(super) async fn set_password(
+    worker: &Worker,
+    session: &Session,
+    login: &Login,
+    phc: &str,
+) -> Result<Session, ApiError> {
     // Whoever was faster has begun another epoch, which `update` does not take for ours: what was proved
-    // above still holds.
-    let changed = update(worker, session, &login, |record| {
-        record.phc.clone_from(&phc);
+    // before still holds.
+    let changed = update(worker, session, login, |record| {
+        phc.clone_into(&mut record.phc);
         record.epoch += 1;
         record.changed = Timestamp::now();
     })
     .await?;
     worker.sessions.end_before(&changed.uid, changed.epoch);
-    audit::password_changed(client, &login);
-    Ok(Session { epoch: changed.epoch, ..session.clone() })
+    Ok(session.reissued(changed.epoch))
 }
 
 /// On all workers, within the time that `sessions` promises.

@@ -8,6 +8,11 @@
 //!
 //! A worker looks at both objects at most [`TRUSTED`] after it did so last: an ended session is over
 //! on the worker that was told at once, on all others within that time and one reply of S3.
+//!
+//! A verdict is kept under everything it was computed from ([`Subject`]). The id of the session alone
+//! is not enough: two cookies may have one id and different epochs, and then each request with the
+//! newer cookie would renew the verdict that lets the older one in. For the same reason a change of
+//! password gives the session another id.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +32,11 @@ use crate::{ApiError, Worker, audit};
 /// We promise 15 s. The rest is for S3, which has three seconds for each try. Half would double the
 /// reads of an active user, which are one in ten seconds.
 const TRUSTED: Duration = Duration::from_secs(10);
-/// Sessions remembered at the same time, some 150 bytes each.
+/// Sessions remembered at the same time, some 300 bytes each.
 const MAX_SESSIONS: u64 = 100_000;
+/// How long a worker remembers that it ended the sessions of a user. Only a verdict or a read that
+/// began before the change can contradict S3: a verdict lives for [`TRUSTED`], a read for 13 s.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 const REVOKED: &str = "revoked/";
 
@@ -41,14 +49,40 @@ pub struct About {
     pub sign_ins: Vec<SignIn>,
 }
 
+/// Everything that the verdict on a session is computed from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Subject {
+    User {
+        /// Names the user's object.
+        login: String,
+        uid: String,
+        epoch: u64,
+        /// Names the mark.
+        sid: String,
+    },
+    /// An operator's session has no user: its token and its age are checked with each request.
+    Operator { sid: String },
+}
+
+impl Subject {
+    fn of(session: &Session) -> Self {
+        Self::User {
+            login: session.login.clone(),
+            uid: session.uid.clone(),
+            epoch: session.epoch,
+            sid: session.sid.clone(),
+        }
+    }
+}
+
 /// What this worker knows of sessions without asking S3.
 pub struct Sessions {
     /// Those that were alive, when that was asked, and what there is to say about their user.
-    alive: Cache<String, (Instant, Arc<About>)>,
-    /// Those that were ended here.
+    alive: Cache<Subject, (Instant, Arc<About>)>,
+    /// Ids of those that were ended here.
     ended: Cache<String, ()>,
-    /// Users whose sessions before this epoch were ended here.
-    floors: Cache<String, u64>,
+    /// Users whose sessions before this epoch were ended here, and when.
+    floors: Cache<String, (Instant, u64)>,
 }
 
 impl Default for Sessions {
@@ -56,15 +90,14 @@ impl Default for Sessions {
         Self {
             alive: Cache::builder().max_capacity(MAX_SESSIONS).time_to_live(TRUSTED).build(),
             ended: Cache::builder().max_capacity(MAX_SESSIONS).time_to_live(ABSOLUTE.unsigned_abs()).build(),
-            // Only what was read before the change can be older than the change.
-            floors: Cache::builder().max_capacity(MAX_SESSIONS).time_to_live(TRUSTED * 6).build(),
+            floors: Cache::builder().max_capacity(MAX_SESSIONS).time_to_live(REMEMBERED).build(),
         }
     }
 }
 
 impl Sessions {
     pub(super) fn end_before(&self, uid: &str, epoch: u64) {
-        self.floors.insert(uid.to_owned(), epoch);
+        self.floors.insert(uid.to_owned(), (Instant::now(), epoch));
     }
 
     /// The mark of a session that was ended here.
@@ -73,12 +106,16 @@ impl Sessions {
     }
 
     fn is_ended(&self, session: &Session) -> bool {
-        self.has_mark(&session.sid)
-            || self.floors.get(&session.uid).is_some_and(|floor| session.epoch < floor)
+        self.has_mark(&session.sid) || self.floor(&session.uid).is_some_and(|floor| session.epoch < floor)
     }
 
-    fn trusted(&self, sid: &str) -> Option<Arc<About>> {
-        let (asked, about) = self.alive.get(sid)?;
+    fn floor(&self, uid: &str) -> Option<u64> {
+        let (since, floor) = self.floors.get(uid)?;
+        (since.elapsed() < REMEMBERED).then_some(floor)
+    }
+
+    fn trusted(&self, subject: &Subject) -> Option<Arc<About>> {
+        let (asked, about) = self.alive.get(subject)?;
         (asked.elapsed() < TRUSTED).then_some(about)
     }
 }
@@ -89,7 +126,8 @@ pub async fn user_of(worker: &Worker, session: &Session) -> Result<Option<Arc<Ab
     if known.is_ended(session) {
         return Ok(None);
     }
-    if let Some(about) = known.trusted(&session.sid) {
+    let subject = Subject::of(session);
+    if let Some(about) = known.trusted(&subject) {
         return Ok(Some(about));
     }
     let Ok(login) = Login::parse(worker.profile, &session.login) else { return Ok(None) };
@@ -104,7 +142,7 @@ pub async fn user_of(worker: &Worker, session: &Session) -> Result<Option<Arc<Ab
         User::Secure(record) => About { created: Some(record.created), sign_ins: record.sign_ins },
         User::Classic { .. } => About::default(),
     });
-    known.alive.insert(session.sid.clone(), (asked, Arc::clone(&about)));
+    known.alive.insert(subject, (asked, Arc::clone(&about)));
     // Ended meanwhile, here.
     Ok((!known.is_ended(session)).then_some(about))
 }
@@ -115,13 +153,14 @@ pub async fn has_ended(worker: &Worker, sid: &str) -> Result<bool, ApiError> {
     if known.has_mark(sid) {
         return Ok(true);
     }
-    if known.trusted(sid).is_some() {
+    let subject = Subject::Operator { sid: sid.to_owned() };
+    if known.trusted(&subject).is_some() {
         return Ok(false);
     }
     let asked = Instant::now();
     let is_marked = worker.data.exists(&mark(sid)).await?;
     if !is_marked {
-        known.alive.insert(sid.to_owned(), (asked, Arc::default()));
+        known.alive.insert(subject, (asked, Arc::default()));
     }
     Ok(is_marked || known.has_mark(sid))
 }

@@ -48,10 +48,11 @@ impl Device {
         }
     }
 
-    /// The browser in which the password was changed goes on being known.
+    /// The browser in which the password was changed goes on being known, under another id: failures that
+    /// a copy of the cookie of before has counted are not its own.
     pub fn after_change(&self, session: &Session) -> Option<Self> {
         let is_theirs = self.uid == session.uid;
-        is_theirs.then(|| Self { epoch: session.epoch, ..self.clone() })
+        is_theirs.then(|| Self { epoch: session.epoch, id: random_id(), ..self.clone() })
     }
 
     fn is_current(&self, now: Timestamp) -> bool {

@@ -62,6 +62,7 @@ pub(super) async fn sign_in(
     let token = Zeroizing::new(field(&headers, body, "token")?);
     match admin::sign_in(&worker, token.trim()) {
         Ok(session) => {
+            admin::end_session_before(&worker, &client, &headers).await?;
             audit::admin_signed_in(&client);
             let cookie = session.seal(&worker.secrets().ring, client.transport);
             Ok((cookie, Redirect::to(HOME)).into_response())

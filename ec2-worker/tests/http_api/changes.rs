@@ -49,6 +49,42 @@ async fn a_new_password_ends_all_sessions_but_this_one() {
 }
 
 #[tokio::test]
+async fn a_stolen_cookie_does_not_live_on_the_new_one() {
+    let stack = Stack::new().await;
+    let workers = join_all((0..3).map(|_| stack.client(Profile::Secure))).await;
+    workers[0].sign_up("ana").await;
+    let stolen = workers[0].sign_in("ana").await;
+    let new = change(&workers[0], &stolen, PASSWORD, NEW).await.cookie();
+    for http in &workers {
+        // The owner is first: what a worker believes of the new cookie is not about the old one.
+        assert_eq!((page(http, &new).await, page(http, &stolen).await), (200, 401));
+    }
+    for http in &workers {
+        let out = send(http, Method::POST, "/signout", &stolen, serde_json::Value::Null).await;
+        assert_eq!(
+            (out.status.as_u16(), page(http, &new).await),
+            (401, 200),
+            "it ends nothing of the owner's"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_thief_who_signs_out_does_not_end_the_new_session() {
+    let stack = Stack::new().await;
+    let (here, there) = (stack.client(Profile::Secure).await, stack.client(Profile::Secure).await);
+    here.sign_up("ana").await;
+    let stolen = here.sign_in("ana").await;
+    assert_eq!(page(&there, &stolen).await, 200, "that worker believes in it for some seconds");
+    let new = change(&here, &stolen, PASSWORD, NEW).await.cookie();
+    let out = send(&there, Method::POST, "/signout", &stolen, serde_json::Value::Null).await;
+    assert_eq!(out.status, 204, "in time to sign out");
+    for http in [&here, &there, &stack.client(Profile::Secure).await] {
+        assert_eq!((page(http, &new).await, page(http, &stolen).await), (200, 401));
+    }
+}
+
+#[tokio::test]
 async fn a_new_password_needs_the_current_one_and_obeys_the_rules() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;

@@ -176,6 +176,18 @@ async fn signing_out_ends_the_session_on_every_worker() {
 }
 
 #[tokio::test]
+async fn signing_in_again_ends_the_session_before() {
+    let stack = Stack::new().await;
+    let http = stack.client(Profile::Secure).await;
+    let before = sign_in(&http).await;
+    let token = format!("token={ADMIN_TOKEN}");
+    let again = post(&http, "/admin/signin", &token, &[HTML, ("cookie", &before)]).await;
+    let after = again.cookie_named("vigia_admin");
+    assert_eq!(http.with_cookie("/admin/fleet", &before).await.status, 401);
+    assert_eq!(http.with_cookie("/admin/fleet", &after).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_link_from_elsewhere_does_not_set_the_amount_by_the_cookie() {
     let stack = Stack::new().await;
     stack.write(keys::DESIRED_COUNT, "3").await;
