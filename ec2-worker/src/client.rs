@@ -84,6 +84,12 @@ impl Client {
         })
     }
 
+    /// [`Client::block`] of a client that has limits.
+    pub fn limited(&self) -> Option<IpAddr> {
+        self.address.filter(|address| !address.is_loopback())?;
+        self.block()
+    }
+
     pub fn request(&self) -> &str {
         self.request.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default()
     }

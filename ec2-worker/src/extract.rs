@@ -26,6 +26,10 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    pub fn new(login: impl Into<String>, password: impl Into<SecretString>) -> Self {
+        Self { login: login.into(), password: password.into() }
+    }
+
     pub fn password(&self) -> &str {
         self.password.expose_secret()
     }

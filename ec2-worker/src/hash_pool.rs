@@ -4,8 +4,18 @@
 //! that is allocated once; there is one permit per core; whoever finds the queue full or waits too
 //! long is told to come back. So a flood of sign-ins costs a fixed amount of memory, and health
 //! checks, which never come here, stay fast.
+//!
+//! | stage | how many | for one address | what it costs |
+//! |---|---|---|---|
+//! | reading: a [`Ticket`], and S3 has not answered yet | 64 for each permit | a quarter of the queue, over all three stages | some kilobytes |
+//! | queued: all is read, and there is no permit yet | nobody is let in while 8 for each permit wait | | some kilobytes |
+//! | hashing | one for each permit | | a core and an arena |
+//!
+//! The queue is joined after S3 was read, so that a slow S3 or a refusal found there keeps nobody else
+//! from hashing. A full queue is looked at before: in a flood, two reads for each refusal would cost
+//! more than the hashes. Whoever was let in is queued, however many others were let in meanwhile.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,11 +23,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use users::Password;
 use users::phc::{self, Arena, Cost, Phc, Unreadable};
 
+use crate::client::Client;
+use crate::limits::{Share, Shares};
+
+/// Attempts that read, for each permit. At S3's usual 20 ms two would do; 64 are enough for it to take a
+/// second and a half.
+const READERS: usize = 64;
+/// One address may have this part of the queue: a few of them can be told to come back, all others not.
+const PART_OF_ONE: usize = 4;
+
 #[derive(Clone, Debug)]
 pub struct HashLimits {
     /// Evaluations at the same time.
     pub permits: usize,
-    /// Requests that have a place and no permit yet.
+    /// Requests that are queued; with more, nobody else is let in.
     pub waiters: usize,
     /// How long each waits for a permit.
     pub wait: Duration,
@@ -54,18 +73,33 @@ pub enum Verdict {
 
 pub struct HashPool {
     permits: Arc<Semaphore>,
-    /// For those who hash and those who wait to.
-    places: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
+    /// Those who hash and those who wait to.
+    queued: Arc<AtomicUsize>,
+    shares: Shares,
     arenas: Arc<Mutex<Vec<Arena>>>,
     limits: HashLimits,
     evaluations: AtomicU64,
     dummy: Phc,
 }
 
-/// A place in the queue. Whoever is to be turned away because the queue is full should learn it before
-/// anything else is done for the request: in a flood that costs more than the hashes.
+/// The right to one evaluation. Whoever is to be turned away because the queue is full should learn it
+/// before anything else is done for the request.
 pub struct Ticket {
-    _place: OwnedSemaphorePermit,
+    _reading: OwnedSemaphorePermit,
+    share: Share,
+}
+
+/// A place in the queue; given back when dropped.
+struct Queued {
+    queued: Arc<AtomicUsize>,
+    _share: Share,
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.queued.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl HashPool {
@@ -77,7 +111,9 @@ impl HashPool {
         arenas.push(first);
         Self {
             permits: Arc::new(Semaphore::new(limits.permits)),
-            places: Arc::new(Semaphore::new(limits.permits + limits.waiters)),
+            readers: Arc::new(Semaphore::new(READERS * limits.permits)),
+            queued: Arc::default(),
+            shares: Shares::default(),
             arenas: Arc::new(Mutex::new(arenas)),
             evaluations: AtomicU64::new(0),
             dummy: Phc::parse(&dummy, &limits.cost).expect("our own record"),
@@ -85,11 +121,15 @@ impl HashPool {
         }
     }
 
-    pub fn ticket(&self) -> Result<Ticket, HashError> {
-        Arc::clone(&self.places)
-            .try_acquire_owned()
-            .map(|_place| Ticket { _place })
-            .map_err(|_| HashError::Busy)
+    pub fn ticket(&self, client: &Client) -> Result<Ticket, HashError> {
+        let places = self.limits.permits + self.limits.waiters;
+        if self.queued.load(Ordering::Relaxed) >= places {
+            return Err(HashError::Busy);
+        }
+        let most = (places / PART_OF_ONE).max(2);
+        let share = self.shares.take(client, most).ok_or(HashError::Busy)?;
+        let reading = Arc::clone(&self.readers).try_acquire_owned().map_err(|_| HashError::Busy)?;
+        Ok(Ticket { _reading: reading, share })
     }
 
     /// The PHC string of a new password.
@@ -126,12 +166,18 @@ impl HashPool {
         self.evaluations.load(Ordering::Relaxed)
     }
 
+    fn queue(&self, ticket: Ticket) -> Queued {
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        Queued { queued: Arc::clone(&self.queued), _share: ticket.share }
+    }
+
     /// Permit and place go with the work: when the request is given up, the thread is still busy.
     async fn evaluate<T, F>(&self, ticket: Ticket, work: F) -> Result<T, HashError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Arena) -> T + Send + 'static,
     {
+        let place = self.queue(ticket);
         let permit = tokio::time::timeout(self.limits.wait, Arc::clone(&self.permits).acquire_owned())
             .await
             .map_err(|_| HashError::Busy)?
@@ -143,7 +189,7 @@ impl HashPool {
             let mut arena = take(&arenas).unwrap_or_else(|| Arena::new(&cost));
             let result = work(&mut arena);
             arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
-            drop((permit, ticket));
+            drop((permit, place));
             result
         });
         Ok(worked.await.expect("hashing does not panic and the runtime outlives its requests"))
@@ -174,7 +220,7 @@ mod tests {
 
     impl HashPool {
         fn hand_out(&self) -> Ticket {
-            self.ticket().expect("a place is free")
+            self.ticket(&Client::default()).expect("a place is free")
         }
     }
 
@@ -205,14 +251,38 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_and_a_long_wait_are_busy() {
         let pool = pool(1, 1, Duration::from_millis(1));
-        let (first, second) = (pool.hand_out(), pool.hand_out());
-        assert!(matches!(pool.ticket(), Err(HashError::Busy)), "one hashes, one waits");
+        let third = pool.hand_out();
+        let queued = [pool.queue(pool.hand_out()), pool.queue(pool.hand_out())];
+        let refused = pool.ticket(&Client::default());
+        assert!(matches!(refused, Err(HashError::Busy)), "one hashes, one waits");
         let held = Arc::clone(&pool.permits).acquire_owned().await.expect("free");
-        let outcome = pool.hash(first, password("zzyzx road")).await;
+        drop(queued);
+        let outcome = pool.hash(pool.hand_out(), password("zzyzx road")).await;
         assert!(matches!(outcome, Err(HashError::Busy)), "the wait is bounded");
         drop(held);
-        assert!(pool.hash(second, password("zzyzx road")).await.is_ok());
-        assert_eq!(pool.places.available_permits(), 2, "places are given back");
+        assert!(pool.hash(third, password("zzyzx road")).await.is_ok());
+        assert_eq!(pool.queued.load(Ordering::Relaxed), 0, "places are given back");
+    }
+
+    #[tokio::test]
+    async fn who_reads_takes_no_place_of_those_who_hash() {
+        let pool = pool(1, 1, Duration::from_secs(60));
+        let reading: Vec<_> = (0..READERS).map(|_| pool.ticket(&Client::default())).collect();
+        assert!(reading.iter().all(Result::is_ok));
+        assert!(pool.ticket(&Client::default()).is_err(), "bounded");
+        drop(reading);
+        assert_eq!(pool.readers.available_permits(), READERS);
+    }
+
+    #[tokio::test]
+    async fn one_address_has_a_quarter_of_the_queue() {
+        let pool = pool(2, 14, Duration::from_secs(60));
+        let client = |text: &str| Client { address: text.parse().ok(), ..Client::default() };
+        let held: Vec<_> = (0..4).map(|_| pool.ticket(&client("192.0.2.1")).expect("a place")).collect();
+        assert!(pool.ticket(&client("192.0.2.1")).is_err());
+        assert!(pool.ticket(&client("192.0.2.2")).is_ok());
+        drop(held);
+        assert!(pool.ticket(&client("192.0.2.1")).is_ok());
     }
 
     #[tokio::test]

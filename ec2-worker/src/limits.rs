@@ -1,10 +1,15 @@
-//! How much one client may ask for: a bucket of tokens for each address, in the memory of one worker.
+//! How much one client may ask for: a bucket of tokens for each address, in the memory of one worker,
+//! and a share of what there are only so many places of.
 //!
 //! | what | at once | then one each | why |
 //! |---|---|---|---|
+//! | attempts to prove a password, whatever becomes of them | 300 | 0.2 s | an office of a few hundred that signs in at nine; a flood has hundreds a second |
 //! | failed sign-ins | 100 | 10 s | an office behind one address mistypes a few dozen an hour; a list of stolen passwords has millions |
 //! | sign-ups | 30 | 20 s | a class that registers together; each account costs a hash and an object for ever |
 //! | tries to sign up | 300 | 2 s | each tells whether a login is taken |
+//!
+//! A token is taken before an attempt costs anything. That of a failed sign-in is given back if the
+//! attempt did not fail; that of an attempt never is.
 //!
 //! Guessing at *one* login is limited by `throttle`, for the fleet as a whole. These here are for one
 //! worker, so with N of them a client has up to N times as much: they bound the cost of a flood, and
@@ -13,9 +18,10 @@
 //! Loopback addresses are not limited: they are the machine that a local cloud runs on, and all its
 //! clients are one address. No client of a load balancer on AWS has one.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -28,6 +34,7 @@ use crate::client::Client;
 const MAX_ADDRESSES: u64 = 100_000;
 
 pub struct Limits {
+    pub attempts: Limit,
     pub failed_sign_ins: Limit,
     pub sign_ups: Limit,
     pub tries_to_sign_up: Limit,
@@ -36,6 +43,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            attempts: Limit::new(300, Duration::from_millis(200)),
             failed_sign_ins: Limit::new(100, Duration::from_secs(10)),
             sign_ups: Limit::new(30, Duration::from_secs(20)),
             tries_to_sign_up: Limit::new(300, Duration::from_secs(2)),
@@ -62,30 +70,29 @@ impl Limit {
         }
     }
 
-    /// Whether a token is left; else how long until there is one.
-    pub fn check(&self, client: &Client) -> Result<(), Duration> {
-        let Some(bucket) = self.bucket(client) else { return Ok(()) };
-        let missing = Duration::from_millis(bucket.load(Ordering::Relaxed)).saturating_sub(self.now());
-        let needed = missing + self.interval;
-        if needed <= self.depth { Ok(()) } else { Err(needed - self.depth) }
-    }
-
-    /// Takes a token, also if there is none.
-    pub fn charge(&self, client: &Client) {
-        let Some(bucket) = self.bucket(client) else { return };
-        let now = self.now();
-        let charged = |full_at: u64| {
-            let full_at = Duration::from_millis(full_at).max(now).min(now + self.depth) + self.interval;
-            Some(u64::try_from(full_at.as_millis()).unwrap_or(u64::MAX))
-        };
-        let _before = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged);
-    }
-
-    /// [`Limit::check`] and, if there was one, takes it.
+    /// Takes a token if there is one; else says how long until there is.
     pub fn take(&self, client: &Client) -> Result<(), Duration> {
-        self.check(client)?;
-        self.charge(client);
-        Ok(())
+        let Some(bucket) = self.bucket(client) else { return Ok(()) };
+        let now = self.now();
+        let needed = |full_at: u64| Duration::from_millis(full_at).saturating_sub(now) + self.interval;
+        let taken = |full_at: u64| {
+            let needed = needed(full_at);
+            (needed <= self.depth).then(|| millis(now + needed))
+        };
+        bucket
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
+            .map(|_before| ())
+            .map_err(|full_at| needed(full_at) - self.depth)
+    }
+
+    /// Gives back a token that was taken.
+    pub fn give_back(&self, client: &Client) {
+        let Some(bucket) = self.bucket(client) else { return };
+        bucket
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+                Some(full_at.saturating_sub(millis(self.interval)))
+            })
+            .ok();
     }
 
     fn now(&self) -> Duration {
@@ -93,8 +100,52 @@ impl Limit {
     }
 
     fn bucket(&self, client: &Client) -> Option<Arc<AtomicU64>> {
-        let block = client.block().filter(|block| !block.is_loopback())?;
-        Some(self.full_at.get_with(block, Arc::default))
+        Some(self.full_at.get_with(client.limited()?, Arc::default))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How many places of something limited each address has at this moment. Without it one address could
+/// take all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Shares(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One place; given back when dropped.
+#[derive(Debug)]
+pub struct Share {
+    shares: Shares,
+    block: Option<IpAddr>,
+}
+
+impl Shares {
+    /// `None` if the client has `most` places.
+    pub fn take(&self, client: &Client, most: usize) -> Option<Share> {
+        let block = client.limited();
+        if let Some(block) = block {
+            let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = places.entry(block).or_default();
+            if *count >= most {
+                return None;
+            }
+            *count += 1;
+        }
+        Some(Share { shares: self.clone(), block })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let Some(block) = self.block else { return };
+        let mut places = self.shares.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = places.get_mut(&block) {
+            *count -= 1;
+            if *count == 0 {
+                places.remove(&block);
+            }
+        }
     }
 }
 
@@ -128,15 +179,45 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_charged_beyond_the_limit_does_not_pile_up() {
+    async fn refusals_do_not_pile_up() {
         let limit = Limit::new(3, Duration::from_secs(10));
         let ana = client("192.0.2.1");
         for _ in 0..1000 {
-            limit.charge(&ana);
+            let _wait = limit.take(&ana);
         }
-        assert!(limit.check(&ana).is_err());
+        assert!(limit.take(&ana).is_err());
         tokio::time::advance(Duration::from_secs(20)).await;
-        assert_eq!(limit.check(&ana), Ok(()));
+        assert_eq!(limit.take(&ana), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_given_back_can_be_taken_again() {
+        let limit = Limit::new(2, Duration::from_secs(10));
+        let ana = client("192.0.2.1");
+        for _ in 0..10 {
+            assert_eq!(limit.take(&ana), Ok(()));
+            limit.give_back(&ana);
+        }
+        for _ in 0..10 {
+            limit.give_back(&ana);
+        }
+        assert_eq!((limit.take(&ana), limit.take(&ana)), (Ok(()), Ok(())));
+        assert!(limit.take(&ana).is_err(), "never more than the burst");
+    }
+
+    #[test]
+    fn an_address_has_its_share_and_no_more() {
+        let shares = Shares::default();
+        let (ana, bob) = (client("2001:db8:1:2::1"), client("192.0.2.2"));
+        let held: Vec<_> = (0..3).map(|_| shares.take(&ana, 3).expect("a place")).collect();
+        assert!(shares.take(&client("2001:db8:1:2::9"), 3).is_none(), "the same subscriber");
+        assert!(shares.take(&bob, 3).is_some());
+        drop(held);
+        assert!(shares.take(&ana, 3).is_some());
+        assert!(shares.0.lock().expect("not poisoned").is_empty(), "nothing is left behind");
+        let own = client("127.0.0.1");
+        let many: Vec<_> = (0..9).map(|_| shares.take(&own, 3)).collect();
+        assert!(many.iter().all(Option::is_some), "the own machine is not limited");
     }
 
     #[tokio::test(start_paused = true)]

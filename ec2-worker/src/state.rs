@@ -9,9 +9,9 @@ use users::password::MinChars;
 
 use crate::ApiError;
 use crate::accounts::Sessions;
-use crate::client::TrustedProxies;
+use crate::client::{Client, TrustedProxies};
 use crate::hash_pool::HashPool;
-use crate::limits::Limits;
+use crate::limits::{Limits, Shares};
 use crate::secrets::Secrets;
 use crate::stats::Stats;
 use crate::store::Bucket;
@@ -20,6 +20,9 @@ use crate::throttle::{Gates, Throttle};
 /// Attempts that go on although nobody waits for them any more are counted as well. Far more than the
 /// pool of hashes can keep waiting; each costs some kilobytes.
 const MAX_ATTEMPTS: u32 = 1024;
+/// Of one address. Each may wait some seconds for others at the same login; an address that has an eighth
+/// of all leaves the rest to others.
+const MAX_ATTEMPTS_OF_ONE: usize = MAX_ATTEMPTS as usize / 8;
 
 /// Cheap to clone; all clones are one worker.
 #[derive(Clone)]
@@ -55,6 +58,7 @@ pub struct Shared {
     pub sessions: Sessions,
     pub stats: Stats,
     attempts: Arc<Semaphore>,
+    attempts_of_each: Shares,
     secrets: watch::Sender<Arc<Secrets>>,
     draining: watch::Sender<bool>,
 }
@@ -77,6 +81,7 @@ impl Worker {
             sessions: Sessions::default(),
             stats: Stats::default(),
             attempts: Arc::new(Semaphore::new(MAX_ATTEMPTS as usize)),
+            attempts_of_each: Shares::default(),
             secrets: watch::Sender::new(Arc::new(secrets)),
             draining: watch::Sender::new(false),
         }))
@@ -86,12 +91,14 @@ impl Worker {
     /// before the answer must not have guessed for nothing.
     pub async fn to_the_end<T: Send + 'static>(
         &self,
+        client: &Client,
         attempt: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     ) -> Result<T, ApiError> {
+        let share = self.attempts_of_each.take(client, MAX_ATTEMPTS_OF_ONE).ok_or(ApiError::Busy)?;
         let place = Arc::clone(&self.attempts).try_acquire_owned().map_err(|_| ApiError::Busy)?;
         let attempt = tokio::spawn(async move {
             let outcome = attempt.await;
-            drop(place);
+            drop((place, share));
             outcome
         });
         attempt.await.unwrap_or(Err(ApiError::Panicked))

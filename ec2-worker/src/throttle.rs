@@ -17,6 +17,9 @@
 //! A browser in which the user has signed in before has a cookie that says so, and a count of its
 //! own: a stranger who fails on purpose does not lock it out.
 //!
+//! While a login has to wait, the worker that knows it says so without asking S3, for [`TRUSTED`] after it
+//! learned of it. It only refuses more than S3 would.
+//!
 //! How many evaluations of argon2 can a guesser have? An attempt is counted before its place is given
 //! back, and once there was a failure a login has one place on each worker ([`Gates`]); so at the most
 //! 100, and one more for each worker but the first.
@@ -29,8 +32,10 @@ use jiff::{SignedDuration, Timestamp};
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use users::random_id;
 
+use crate::client::Client;
 use crate::hash_pool::{HashPool, Ticket};
 use crate::store::{Bucket, ETag, Expect, NewObject, Object, StoreError, Write};
 
@@ -54,7 +59,13 @@ const PLACES: u32 = FREE_FAILURES;
 /// For a place. Half would refuse a browser that sends a page's worth of sign-ins on a busy machine,
 /// double would outlast the time limit of a request together with hashing and S3.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Counts that are remembered in case S3 loses them, some 150 bytes each.
+/// Attempts at one login that are made or wait on one worker. Each waits for up to [`PATIENCE`]: without a
+/// bound a few hundred a second at one login would take all the places of a worker for attempts.
+const MAX_AT_GATE: usize = 128;
+/// How long a worker believes that a login has to wait. A login under attack costs one look at S3 in this
+/// time; an operator who deletes the count waits for as long.
+const TRUSTED: Duration = Duration::from_secs(5);
+/// Counts that are remembered, some 150 bytes each.
 const MAX_REMEMBERED: u64 = 100_000;
 
 /// Failures in a row.
@@ -106,6 +117,8 @@ pub struct Throttle {
     gates: Gates,
     /// What this worker counted and could not write.
     remembered: Cache<String, Failures>,
+    /// Counts of which the last attempt has to wait, and when they were learned of.
+    waiting: Cache<String, (Instant, Failures)>,
 }
 
 /// An attempt that has its place and may be made.
@@ -136,25 +149,32 @@ impl Throttle {
     pub fn new(data: Bucket) -> Self {
         let remembered =
             Cache::builder().max_capacity(MAX_REMEMBERED).time_to_idle(STOPPED.unsigned_abs()).build();
-        Self { data, gates: Gates::default(), remembered }
+        let waiting = Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(TRUSTED).build();
+        Self { data, gates: Gates::default(), remembered, waiting }
     }
 
     /// Takes a place for an attempt at `name`, a pseudonym, and then a ticket, before anything is read: one
-    /// who waits for the place must not keep others from hashing, and one who will not hash must not cost
-    /// reads. `others` is done at the same time as reading the count.
+    /// who waits for the place must not take a ticket, and one who will not hash must not cost reads.
+    /// `others` is done at the same time as reading the count.
     pub async fn enter<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         name: String,
+        client: &Client,
         hashes: &HashPool,
         others: impl Fn() -> F,
         now: impl Fn() -> Timestamp,
     ) -> Result<(Attempt<'_>, Ticket, T), ThrottleError> {
         let mut places = if self.recall(&name).count == 0 { 1 } else { PLACES };
         loop {
+            self.must_not_wait(&name, now())?;
             let place = self.gates.enter(&name, places).await.ok_or(ThrottleError::Busy)?;
-            let ticket = hashes.ticket().map_err(|_| ThrottleError::Busy)?;
+            // Those before it may have failed.
+            self.must_not_wait(&name, now())?;
+            let ticket = hashes.ticket(client).map_err(|_| ThrottleError::Busy)?;
+            let asked = Instant::now();
             let (seen, other) = tokio::try_join!(self.look(&name), others())?;
             if let Some(wait) = seen.failures.wait(now()) {
+                self.waiting.insert(name, (asked, seen.failures));
                 return Err(ThrottleError::Wait(wait));
             }
             // Failed elsewhere: from now on one at a time.
@@ -163,6 +183,15 @@ impl Throttle {
                 continue;
             }
             return Ok((Attempt { throttle: self, name, seen, _place: place }, ticket, other));
+        }
+    }
+
+    /// As far as this worker knows without asking.
+    fn must_not_wait(&self, name: &str, now: Timestamp) -> Result<(), ThrottleError> {
+        let known = self.waiting.get(name).filter(|(asked, _)| asked.elapsed() < TRUSTED);
+        match known.and_then(|(_, failures)| failures.wait(now)) {
+            Some(wait) => Err(ThrottleError::Wait(wait)),
+            None => Ok(()),
         }
     }
 
@@ -222,9 +251,12 @@ impl Attempt<'_> {
     /// The password was wrong, or there is no such login. The count is written before the place is
     /// given back.
     pub async fn failed(self, now: Timestamp) -> u32 {
-        let count = self.seen.failures.and_one(now).count;
+        let failures = self.seen.failures.and_one(now);
         self.throttle.change(&self.name, self.seen, |failures| failures.and_one(now)).await;
-        count
+        if failures.wait(now).is_some() {
+            self.throttle.waiting.insert(self.name, (Instant::now(), failures));
+        }
+        failures.count
     }
 
     pub async fn succeeded(self) {
@@ -256,12 +288,16 @@ pub struct Place {
 }
 
 impl Gates {
-    /// `None` if it takes too long.
+    /// `None` if it takes too long, or too many wait already.
     pub async fn enter(&self, name: &str, places: u32) -> Option<Place> {
         let gate = {
             let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let gate =
                 gates.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(PLACES as usize)));
+            // Each who waits or has a place holds a clone.
+            if Arc::strong_count(gate) > MAX_AT_GATE {
+                return None;
+            }
             Arc::clone(gate)
         };
         // Also when it is given up: the entry must go.
@@ -348,5 +384,19 @@ mod tests {
         assert!(alone.is_some() && gates.enter("ana", 1).await.is_none());
         drop(alone);
         assert!(gates.0.lock().expect("not poisoned").is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_wait_at_a_gate() {
+        let gates = Gates::default();
+        let alone = gates.enter_alone("ana").await.expect("a place");
+        let waiting = futures::future::join_all((0..MAX_AT_GATE).map(|_| gates.enter("ana", 1)));
+        let mut waiting = std::pin::pin!(waiting);
+        assert!(futures::poll!(&mut waiting).is_pending());
+        let asked = Instant::now();
+        assert!(gates.enter("ana", 1).await.is_none());
+        assert_eq!(asked.elapsed(), Duration::ZERO, "it is refused at once");
+        drop(alone);
+        assert!(waiting.await.iter().filter(|place| place.is_some()).count() >= PLACES as usize);
     }
 }

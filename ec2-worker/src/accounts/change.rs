@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use users::{Login, Password, Record, object_key, random_id};
 
-use super::sign_in::{enter, own_count_of, verify};
+use super::sign_in::{charge, enter, own_count_of, verify};
 use super::{Found, MAX_TRIES, find, pause, understand};
 use crate::client::Client;
 use crate::extract::PasswordChange;
@@ -27,12 +27,13 @@ pub async fn change_password(
     given: &PasswordChange,
 ) -> Result<Session, ApiError> {
     let login = owner(worker, session)?;
+    charge(worker, client)?;
     let chosen = Password::chosen(worker.profile, worker.min_password, &login, given.new.expose_secret())?;
     let current = Password::given(worker.profile, given.current.expose_secret()).ok();
     // One at a time on this worker: with the password that the first one sets, others are wrong.
     let _alone = worker.changes.enter_alone(login.as_str()).await.ok_or(ApiError::Busy)?;
     prove(worker, client, session, &login, current).await?;
-    let phc = worker.hashes.hash(worker.hashes.ticket()?, chosen).await?;
+    let phc = worker.hashes.hash(worker.hashes.ticket(client)?, chosen).await?;
     let session = set_password(worker, session, &login, &phc).await?;
     audit::password_changed(client, &login);
     Ok(session)
@@ -77,6 +78,7 @@ pub async fn delete(
     let login = owner(worker, session)?;
     match password {
         Some(text) => {
+            charge(worker, client)?;
             let given = Password::given(worker.profile, text).ok();
             prove(worker, client, session, &login, given).await?;
         }

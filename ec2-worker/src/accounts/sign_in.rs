@@ -82,13 +82,26 @@ pub async fn sign_in(
     match worker.profile {
         Profile::Classic => classic(worker, client, login, password).await,
         Profile::Secure => {
+            charge(worker, client)?;
+            worker.limits.failed_sign_ins.take(client).map_err(|wait| {
+                audit::refused(client, "too many failures from this address");
+                ApiError::too_many_requests(wait)
+            })?;
             let outcome = secure(worker, client, device, given, login, password).await;
-            if let Err(ApiError::WrongCredentials) = &outcome {
-                worker.limits.failed_sign_ins.charge(client);
+            if !matches!(outcome, Err(ApiError::WrongCredentials)) {
+                worker.limits.failed_sign_ins.give_back(client);
             }
             outcome
         }
     }
+}
+
+/// Counts an attempt to prove a password for its address, before it costs anything.
+pub(super) fn charge(worker: &Worker, client: &Client) -> Result<(), ApiError> {
+    worker.limits.attempts.take(client).map_err(|wait| {
+        audit::refused(client, "too many attempts from this address");
+        ApiError::too_many_requests(wait)
+    })
 }
 
 async fn classic(
@@ -119,13 +132,9 @@ async fn secure(
     login: Option<Login>,
     password: Option<Password>,
 ) -> Result<SignedIn, ApiError> {
-    worker.limits.failed_sign_ins.check(client).map_err(|wait| {
-        audit::refused(client, "too many failures from this address");
-        ApiError::too_many_requests(wait)
-    })?;
     let Some(login) = login else {
         // No user can have it, so there is nothing to count; it costs the same.
-        verify_nothing(worker, worker.hashes.ticket()?, password).await?;
+        verify_nothing(worker, worker.hashes.ticket(client)?, password).await?;
         audit::sign_in_failed(worker, client, &given.login, None);
         return Err(ApiError::WrongCredentials);
     };
@@ -188,14 +197,13 @@ pub(super) async fn enter<'a>(
     login: &Login,
 ) -> Result<(Attempt<'a>, Ticket, Option<Object>), ApiError> {
     let throttle: &Throttle = &worker.throttle;
-    throttle.enter(name, &worker.hashes, || fetch(worker, login), Timestamp::now).await.map_err(|error| {
-        match error {
-            ThrottleError::Busy => ApiError::Busy,
-            ThrottleError::Store(error) => error.into(),
-            ThrottleError::Wait(wait) => {
-                audit::throttled(worker, client, login.as_str());
-                ApiError::too_many_attempts(wait.unsigned_abs())
-            }
+    let entered = throttle.enter(name, client, &worker.hashes, || fetch(worker, login), Timestamp::now).await;
+    entered.map_err(|error| match error {
+        ThrottleError::Busy => ApiError::Busy,
+        ThrottleError::Store(error) => error.into(),
+        ThrottleError::Wait(wait) => {
+            audit::throttled(worker, client, login.as_str());
+            ApiError::too_many_attempts(wait.unsigned_abs())
         }
     })
 }
@@ -238,7 +246,7 @@ async fn remember(
     let now = Timestamp::now();
     let is_kept = record.sign_ins.last().is_none_or(|last| now.duration_since(last.at) >= KEPT_EVERY);
     let phc = match dated {
-        Some(password) => rehash(worker, password).await.ok(),
+        Some(password) => rehash(worker, client, password).await.ok(),
         None => None,
     };
     if !is_kept && phc.is_none() {
@@ -263,6 +271,38 @@ async fn remember(
     }
 }
 
-async fn rehash(worker: &Worker, password: Password) -> Result<String, HashError> {
-    worker.hashes.hash(worker.hashes.ticket()?, password).await
+async fn rehash(worker: &Worker, client: &Client, password: Password) -> Result<String, HashError> {
+    worker.hashes.hash(worker.hashes.ticket(client)?, password).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::sign_up;
+    use crate::store::memory::MemoryS3;
+
+    fn given(password: &str) -> Credentials {
+        Credentials::new("ana", password)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_attempt_is_charged_to_its_address() {
+        let worker = MemoryS3::default().worker();
+        let from = |address: &str| Client { address: address.parse().ok(), ..Client::default() };
+        let (ana, bob) = (from("192.0.2.7"), from("192.0.2.8"));
+        sign_up(&worker, &bob, &given("correct horse")).await.expect("registered");
+        // All but five of what an address may do at once.
+        for _ in 0..295 {
+            worker.limits.attempts.take(&ana).expect("within the burst");
+        }
+        for password in ["correct horse", "wrong horse", "wrong horse", "correct horse", "wrong horse"] {
+            let outcome = sign_in(&worker, &ana, None, &given(password)).await;
+            assert!(matches!(outcome, Ok(_) | Err(ApiError::WrongCredentials)));
+        }
+        let before = worker.hashes.evaluations();
+        let outcome = sign_in(&worker, &ana, None, &given("correct horse")).await;
+        assert!(matches!(outcome, Err(ApiError::TooManyRequests(_))));
+        assert_eq!(worker.hashes.evaluations(), before, "it cost nothing");
+        assert!(sign_in(&worker, &bob, None, &given("correct horse")).await.is_ok(), "another address");
+    }
 }

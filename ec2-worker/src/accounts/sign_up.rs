@@ -33,7 +33,7 @@ pub async fn sign_up(worker: &Worker, client: &Client, given: &Credentials) -> R
             if worker.data.exists(&key).await? {
                 return Err(ApiError::Taken);
             }
-            let phc = worker.hashes.hash(worker.hashes.ticket()?, password).await?;
+            let phc = worker.hashes.hash(worker.hashes.ticket(client)?, password).await?;
             let record = Record::new(&login, phc, Timestamp::now());
             create(worker, &key, &user::secure_object(&record)).await?;
         }

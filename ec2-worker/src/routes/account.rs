@@ -312,13 +312,11 @@ pub(crate) async fn change_password(
 ) -> Result<Response, ApiError> {
     let (session, _) = session(&worker, &client, &headers).await?;
     let transport = client.transport;
-    let session = {
-        let worker = worker.clone();
-        worker
-            .clone()
-            .to_the_end(async move { accounts::change_password(&worker, &client, &session, &given).await })
-            .await?
+    let attempt = {
+        let (worker, client) = (worker.clone(), client.clone());
+        async move { accounts::change_password(&worker, &client, &session, &given).await }
     };
+    let session = worker.to_the_end(&client, attempt).await?;
     let ring = &worker.secrets().ring;
     let device: Option<Device> = ring.open(Kind::Device, transport, &headers);
     let device = device.and_then(|device| device.after_change(&session));
@@ -359,13 +357,13 @@ pub(crate) async fn delete_account(
     let (session, _) = session(&worker, &client, &headers).await?;
     let transport = client.transport;
     let attempt = {
-        let worker = worker.clone();
+        let (worker, client) = (worker.clone(), client.clone());
         async move {
             let password = password.as_ref().map(|password| password.expose_secret());
             accounts::delete(&worker, &client, &session, password).await
         }
     };
-    worker.to_the_end(attempt).await?;
+    worker.to_the_end(&client, attempt).await?;
     let forget = (CLEAR, cookies::forget(Kind::Session, transport));
     Ok(if prefers_html(&headers) {
         let text = "The account and all its sessions are gone. Its login is free again.";
@@ -381,11 +379,15 @@ async fn session(
     client: &Client,
     headers: &HeaderMap,
 ) -> Result<(Session, Arc<About>), ApiError> {
-    let ring = &worker.secrets().ring;
-    let session = Session::open(ring, headers, client.transport, worker.profile, Timestamp::now());
-    let session = session.ok_or(ApiError::SignedOut)?;
+    let session = sealed_session(worker, client, headers).ok_or(ApiError::SignedOut)?;
     let about = accounts::user_of(worker, &session).await?.ok_or(ApiError::SignedOut)?;
     Ok((session, about))
+}
+
+/// The session in the cookie, which may have been ended.
+fn sealed_session(worker: &Worker, client: &Client, headers: &HeaderMap) -> Option<Session> {
+    let ring = &worker.secrets().ring;
+    Session::open(ring, headers, client.transport, worker.profile, Timestamp::now())
 }
 
 /// A browser forgets the cookie of a session that has ended, whoever ended it; not that of one that
@@ -414,10 +416,10 @@ async fn register(
     given: Credentials,
 ) -> Result<Response, ApiError> {
     let attempt = {
-        let worker = worker.clone();
+        let (worker, client) = (worker.clone(), client.clone());
         async move { accounts::sign_up(&worker, &client, &given).await }
     };
-    let login = worker.to_the_end(attempt).await?;
+    let login = worker.to_the_end(&client, attempt).await?;
     let answer = if prefers_html(headers) {
         pages::signed_up(login.as_str()).into_response()
     } else {
@@ -434,20 +436,22 @@ async fn begin_session(
 ) -> Result<Response, ApiError> {
     let transport = client.transport;
     let device = worker.secrets().ring.open(Kind::Device, transport, headers);
-    let before = session(&worker, &client, headers).await.ok();
+    let before = sealed_session(&worker, &client, headers);
     let attempt = {
-        let worker = worker.clone();
+        let (worker, client) = (worker.clone(), client.clone());
         async move {
             let signed_in = accounts::sign_in(&worker, &client, device, &given).await?;
             // The browser forgets its cookie; nobody else may have a use for it. If S3 fails now, it ends
-            // by its age.
-            if let Some((before, _)) = before {
+            // by its age. It is looked at now, because an attempt that is refused must not cost reads.
+            if let Some(before) = before
+                && let Ok(Some(_)) = accounts::user_of(&worker, &before).await
+            {
                 drop(accounts::end_session(&worker, &client, &before).await);
             }
             Ok(signed_in)
         }
     };
-    let outcome = worker.to_the_end(attempt).await;
+    let outcome = worker.to_the_end(&client, attempt).await;
     match &outcome {
         Ok(_) => worker.stats.count_sign_in(SignInOutcome::Successful),
         Err(ApiError::WrongCredentials | ApiError::TooManyAttempts(_) | ApiError::TooManyRequests(_)) => {

@@ -13,4 +13,5 @@ mod edges;
 mod lists;
 mod pages;
 mod sessions;
+mod starvation;
 mod throttling;

@@ -13,12 +13,12 @@ use std::time::Duration;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
-use axum::Router;
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::{Extension, Router};
 use base64::Engine as _;
-use ec2_worker::client::TrustedProxies;
+use ec2_worker::client::{Peer, TrustedProxies};
 use ec2_worker::hash_pool::HashLimits;
 use ec2_worker::identity::Identity;
 use ec2_worker::store::Bucket;
@@ -148,14 +148,32 @@ impl Stack {
         self.start(&self.s3, config).await.expect("the worker starts")
     }
 
+    /// A worker behind a load balancer, with the queue of a machine with one core.
+    pub(crate) async fn small_worker_behind(&self, proxies: TrustedProxies) -> Worker {
+        let config = Config { proxies, ..self.config(Profile::Secure) };
+        // But patient: a busy machine must not fail a test.
+        let hashing =
+            HashLimits { wait: Duration::from_secs(600), ..HashLimits::for_cores(1, Cost::default()) };
+        self.start_with(&self.s3, config, hashing).await.expect("the worker starts")
+    }
+
     async fn start(&self, s3: &Client, config: Config) -> Result<Worker, StartError> {
+        // As many waiters as a test likes: a busy machine must not fail it.
+        let hashing =
+            HashLimits { permits: 2, waiters: 10_000, wait: Duration::from_secs(600), cost: Cost::default() };
+        self.start_with(s3, config, hashing).await
+    }
+
+    async fn start_with(
+        &self,
+        s3: &Client,
+        config: Config,
+        hashing: HashLimits,
+    ) -> Result<Worker, StartError> {
         let listen: SocketAddr = config.listen.expect("set below");
         let identity = Identity { id: WORKER.parse().expect("an id"), listen };
         let data = Bucket::new(s3.clone(), &self.data);
         let control = Bucket::new(s3.clone(), &self.control);
-        // As many waiters as a test likes: a busy machine must not fail it.
-        let hashing =
-            HashLimits { permits: 2, waiters: 10_000, wait: Duration::from_secs(600), cost: Cost::default() };
         start::prepare(&config, &identity, data, control, hashing).await
     }
 
@@ -271,6 +289,12 @@ impl Http {
             request = request.header(*name, *value);
         }
         self.send(request.body(Body::empty()).expect("a request")).await
+    }
+
+    /// The same worker, for requests that come from this address.
+    pub(crate) fn from(&self, peer: &str) -> Self {
+        let peer = Peer(format!("{peer}:1").parse().expect("an address"));
+        Self { app: self.app.clone().layer(Extension(peer)) }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
