@@ -54,8 +54,12 @@ pub enum ApiError {
     CrossSite,
     #[error("this is a worker; send the request to the load balancer")]
     DirectTraffic,
-    #[error("somebody else changed the desired count at the same moment; look at it and try again")]
+    #[error("it was changed from elsewhere at the same moment; look at it and try again")]
     LostRace,
+    #[error(
+        "the storage is busy with another write to the same object, and nothing was changed; try again in a second"
+    )]
+    Contended,
     #[error("there is nothing here; a `/` inside a login or a password must be written `%2F`")]
     NotFound,
     #[error("this method is not allowed here; the header `Allow` says which are")]
@@ -131,6 +135,7 @@ impl ApiError {
             Self::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::Busy => (S::SERVICE_UNAVAILABLE, "busy"),
             Self::TimedOut => (S::SERVICE_UNAVAILABLE, "timed_out"),
+            Self::Contended => (S::SERVICE_UNAVAILABLE, "storage_busy"),
             Self::Store(_) => (S::SERVICE_UNAVAILABLE, "storage_unavailable"),
             Self::NoAmount(_) => (S::SERVICE_UNAVAILABLE, "no_desired_count"),
             Self::Record(_) => (S::INTERNAL_SERVER_ERROR, "unreadable_record"),

@@ -8,7 +8,7 @@ use ec2_worker::{StartError, app};
 use fleet::{Profile, keys};
 
 use support::proxy::{ALWAYS, Fault, Proxy};
-use support::{Http, PASSWORD, Reply, Stack, escape, registry, s3, s3_endpoint};
+use support::{ADMIN_TOKEN, Http, PASSWORD, Reply, Stack, escape, registry, s3, s3_endpoint};
 
 const SLOW_DOWN: Fault = Fault::Answer(503, "SlowDown");
 const DENIED: Fault = Fault::Answer(403, "AccessDenied");
@@ -164,6 +164,73 @@ async fn nobody_is_told_to_be_signed_out_who_is_not() {
     proxy.heal();
     assert_eq!(http.with_cookie("/protected", &cookie).await.status, 200);
     assert_eq!(http.with(Method::POST, "/signout", &[("cookie", &cookie)]).await.status, 204);
+}
+
+#[tokio::test]
+async fn signing_out_is_not_done_while_another_write_is_under_way() {
+    let (stack, proxy, http) = broken_stack(Profile::Secure).await;
+    http.sign_up("ana").await;
+    let cookie = http.sign_in("ana").await;
+    proxy.fail(Method::PUT, "/revoked/", 0, ALWAYS, CONFLICT);
+    let reply = http.with(Method::POST, "/signout", &[("cookie", &cookie)]).await;
+    assert_eq!(reply.code(), (503, "storage_busy".to_owned()));
+    assert!(["1", "2", "3"].contains(&reply.header("retry-after")), "{reply:?}");
+    assert!(stack.keys("revoked/").await.is_empty());
+    assert_eq!(
+        http.with_cookie("/protected", &cookie).await.status,
+        200,
+        "it has not ended, and none says so"
+    );
+    proxy.heal();
+    proxy.fail(Method::PUT, "/revoked/", 0, 1, CONFLICT);
+    assert_eq!(http.with(Method::POST, "/signout", &[("cookie", &cookie)]).await.status, 204, "tried again");
+    assert_eq!(stack.keys("revoked/").await.len(), 1);
+    assert_eq!(stack.client(Profile::Secure).await.with_cookie("/protected", &cookie).await.status, 401);
+}
+
+#[tokio::test]
+async fn the_operators_sign_out_is_not_done_either() {
+    let (stack, proxy, http) = broken_stack(Profile::Secure).await;
+    let form = "application/x-www-form-urlencoded";
+    let reply = http.post_body("/admin/signin", form, format!("token={ADMIN_TOKEN}")).await;
+    let cookie = reply.cookie_named("vigia_admin");
+    proxy.fail(Method::PUT, "/revoked/", 0, ALWAYS, CONFLICT);
+    let reply = http.with(Method::POST, "/admin/signout", &[("cookie", &cookie)]).await;
+    assert_eq!(reply.code(), (503, "storage_busy".to_owned()));
+    assert!(stack.keys("revoked/").await.is_empty());
+}
+
+#[tokio::test]
+async fn changes_that_meet_another_write_are_not_done() {
+    let (stack, proxy, http) = broken_stack(Profile::Secure).await;
+    http.sign_up("ana").await;
+    let cookie = http.sign_in("ana").await;
+    let before = stack.read(&stack.data, "users/ana").await;
+    proxy.fail(Method::PUT, "/users/ana", 0, ALWAYS, CONFLICT);
+    proxy.fail(Method::DELETE, "/users/ana", 0, ALWAYS, CONFLICT);
+    let change = serde_json::json!({"current": PASSWORD, "new": "staple battery"});
+    let proof = serde_json::json!({"password": PASSWORD});
+    let replies = [
+        with_body(&http, Method::POST, "/password", &cookie, change).await,
+        http.with(Method::POST, "/signout/everywhere", &[("cookie", &cookie)]).await,
+        with_body(&http, Method::DELETE, "/account", &cookie, proof).await,
+    ];
+    for reply in replies {
+        assert_eq!(reply.code(), (503, "storage_busy".to_owned()));
+    }
+    assert_eq!(stack.read(&stack.data, "users/ana").await, before);
+    assert_eq!(http.with_cookie("/protected", &cookie).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_sign_in_that_meets_another_write_is_kept() {
+    let (stack, proxy, http) = broken_stack(Profile::Secure).await;
+    http.sign_up("ana").await;
+    proxy.fail(Method::PUT, "/users/ana", 0, 1, CONFLICT);
+    http.sign_in("ana").await;
+    let record: serde_json::Value =
+        serde_json::from_str(&stack.read(&stack.data, "users/ana").await).expect("JSON");
+    assert_eq!(record["sign_ins"].as_array().map(Vec::len), Some(1), "{record}");
 }
 
 #[tokio::test]

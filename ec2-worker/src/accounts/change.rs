@@ -86,6 +86,7 @@ pub async fn delete(
         None => return Err(ApiError::PasswordNeeded),
     }
     let key = object_key(worker.profile, &login);
+    let mut last = Write::Refused;
     for _ in 0..MAX_TRIES {
         let Some(found) = find(worker, &login).await? else { return done(worker, client, session, &login) };
         // Deleted, and registered again by somebody else.
@@ -95,12 +96,22 @@ pub async fn delete(
         if found.user.epoch() != session.epoch {
             return Err(ApiError::SignedOut);
         }
-        match worker.data.delete(&key, &found.etag).await? {
+        last = worker.data.delete(&key, &found.etag).await?;
+        match last {
             Write::Done => return done(worker, client, session, &login),
             Write::Refused | Write::Raced => pause().await,
         }
     }
-    Err(ApiError::LostRace)
+    Err(given_up(last))
+}
+
+/// A refusal means that the object has changed. While another write is under way nothing is known, and
+/// trying again is all there is to do.
+fn given_up(last: Write) -> ApiError {
+    match last {
+        Write::Raced => ApiError::Contended,
+        Write::Done | Write::Refused => ApiError::LostRace,
+    }
 }
 
 fn done(worker: &Worker, client: &Client, session: &Session, login: &Login) -> Result<(), ApiError> {
@@ -152,6 +163,7 @@ async fn update(
     change: impl Fn(&mut Record) + Send,
 ) -> Result<Record, ApiError> {
     let key = object_key(worker.profile, login);
+    let mut last = Write::Refused;
     for _ in 0..MAX_TRIES {
         let Some(Found { user: User::Secure(record), etag }) = find(worker, login).await? else {
             return Err(ApiError::SignedOut);
@@ -174,9 +186,9 @@ async fn update(
         {
             return Ok(changed);
         }
-        written?;
+        last = written?;
         now?;
         pause().await;
     }
-    Err(ApiError::LostRace)
+    Err(given_up(last))
 }

@@ -22,10 +22,10 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 use users::{Login, SignIn};
 
-use super::{Found, find};
+use super::{Found, MAX_TRIES, find, pause};
 use crate::client::Client;
 use crate::session::{ABSOLUTE, Session};
-use crate::store::{Expect, NewObject};
+use crate::store::{Expect, NewObject, Write};
 use crate::user::User;
 use crate::{ApiError, Worker, audit};
 
@@ -172,13 +172,22 @@ pub async fn end_session(worker: &Worker, client: &Client, session: &Session) ->
     Ok(())
 }
 
-/// Ends a session on all workers.
+/// Ends a session on all workers. It has ended when the mark is in S3: that another writer is at it at
+/// this moment does not say that it will be.
 pub async fn put_mark(worker: &Worker, sid: &str) -> Result<(), ApiError> {
     let object = NewObject { content_type: "text/plain", bytes: Vec::new(), nonce: None };
-    // Refused or raced: somebody else ends the same session.
-    worker.data.put(&mark(sid), &object, &Expect::Absent).await?;
-    worker.sessions.ended.insert(sid.to_owned(), ());
-    Ok(())
+    for _ in 0..MAX_TRIES {
+        let is_there = match worker.data.put(&mark(sid), &object, &Expect::Absent).await? {
+            Write::Done => true,
+            Write::Refused | Write::Raced => worker.data.exists(&mark(sid)).await?,
+        };
+        if is_there {
+            worker.sessions.ended.insert(sid.to_owned(), ());
+            return Ok(());
+        }
+        pause().await;
+    }
+    Err(ApiError::Contended)
 }
 
 fn mark(sid: &str) -> String {

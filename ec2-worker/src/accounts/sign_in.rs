@@ -8,9 +8,9 @@ use fleet::Profile;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
-use users::{Login, Password, Record, SignIn, object_key, random_id};
+use users::{Login, Password, SignIn, object_key, random_id};
 
-use super::{Found, fetch, understand, verify_nothing};
+use super::{Found, MAX_TRIES, fetch, find, pause, understand, verify_nothing};
 use crate::client::Client;
 use crate::extract::Credentials;
 use crate::hash_pool::{HashError, Ticket, Verdict};
@@ -166,13 +166,11 @@ async fn secure(
         return Err(fail(worker, client, attempt, &login).await);
     };
     attempt.succeeded().await;
-    if let (User::Secure(record), Some(password)) = (&found.user, password) {
-        let dated = is_dated.then_some(password);
-        remember(worker, client, &login, record, &found, dated).await;
-    }
     audit::signed_in(client, &login);
     let device = device.unwrap_or_else(|| Device::new(&login, &found.user));
-    Ok(SignedIn { session: begin(worker, &login, &found.user), device: Some(device) })
+    let session = begin(worker, &login, &found.user);
+    remember(worker, client, &login, found, password.filter(|_| is_dated)).await;
+    Ok(SignedIn { session, device: Some(device) })
 }
 
 fn begin(worker: &Worker, login: &Login, user: &User) -> Session {
@@ -233,42 +231,59 @@ pub(super) async fn verify(
     }
 }
 
-/// Keeps the sign-in for the user to see, and hashes the password anew if it was at another cost. A
-/// write that meets another one is left out: the next sign-in brings it up again.
-async fn remember(
-    worker: &Worker,
-    client: &Client,
-    login: &Login,
-    record: &Record,
-    found: &Found,
-    dated: Option<Password>,
-) {
-    let now = Timestamp::now();
-    let is_kept = record.sign_ins.last().is_none_or(|last| now.duration_since(last.at) >= KEPT_EVERY);
+/// Keeps the sign-in for the user to see, and hashes the password anew if it was at another cost.
+async fn remember(worker: &Worker, client: &Client, login: &Login, found: Found, dated: Option<Password>) {
     let phc = match dated {
         Some(password) => rehash(worker, client, password).await.ok(),
         None => None,
     };
-    if !is_kept && phc.is_none() {
-        return;
+    let kept = SignIn { at: Timestamp::now(), from: client.address.map(|address| address.to_string()) };
+    if let Err(error) = keep(worker, login, found, &kept, phc.as_deref()).await {
+        tracing::warn!(error = fleet::telemetry::error_chain(&error), "a sign-in is not kept");
     }
-    let mut changed = record.clone();
-    changed.nonce = random_id();
-    if is_kept {
-        changed.signed_in(SignIn { at: now, from: client.address.map(|address| address.to_string()) });
-    }
-    if let Some(phc) = phc {
-        changed.phc = phc;
-    }
-    let key = object_key(worker.profile, login);
-    let written =
-        worker.data.put(&key, &user::secure_object(&changed), &Expect::Unchanged(found.etag.clone())).await;
-    match written {
-        Ok(Write::Done | Write::Refused | Write::Raced) => {}
-        Err(error) => {
-            tracing::warn!(error = fleet::telemetry::error_chain(&error), "a sign-in is not kept");
+}
+
+/// Writes over what was read. A write that meets another one is made again, over what is there then: who
+/// signs in at the same moment as the owner must not stay out of the list for that.
+async fn keep(
+    worker: &Worker,
+    login: &Login,
+    found: Found,
+    sign_in: &SignIn,
+    phc: Option<&str>,
+) -> Result<(), ApiError> {
+    let Found { user: User::Secure(mut record), mut etag } = found else { return Ok(()) };
+    let (key, epoch, dated) = (object_key(worker.profile, login), record.epoch, record.phc.clone());
+    for _ in 0..MAX_TRIES {
+        let is_kept =
+            record.sign_ins.last().is_none_or(|last| sign_in.at.duration_since(last.at) >= KEPT_EVERY);
+        // A password that was chosen meanwhile stays.
+        let phc = phc.filter(|_| record.phc == dated);
+        if !is_kept && phc.is_none() {
+            return Ok(());
         }
+        record.nonce = random_id();
+        if is_kept {
+            record.signed_in(sign_in.clone());
+        }
+        if let Some(phc) = phc {
+            phc.clone_into(&mut record.phc);
+        }
+        match worker.data.put(&key, &user::secure_object(&record), &Expect::Unchanged(etag)).await? {
+            Write::Done => return Ok(()),
+            Write::Refused | Write::Raced => pause().await,
+        }
+        let written = record.nonce.clone();
+        let Some(Found { user: User::Secure(now), etag: current }) = find(worker, login).await? else {
+            return Ok(());
+        };
+        // A repeated write met its own first try; or the sessions of before have ended, with this one.
+        if now.nonce == written || now.epoch != epoch || now.uid != record.uid {
+            return Ok(());
+        }
+        (record, etag) = (now, current);
     }
+    Err(ApiError::Contended)
 }
 
 async fn rehash(worker: &Worker, client: &Client, password: Password) -> Result<String, HashError> {

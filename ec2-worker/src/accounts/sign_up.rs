@@ -52,6 +52,7 @@ fn allowed(client: &Client, limit: &Limit) -> Result<(), ApiError> {
 /// Writes a user that must not exist yet. A success is durable: it says that the object is ours.
 async fn create(worker: &Worker, key: &str, object: &NewObject) -> Result<(), ApiError> {
     for _ in 0..MAX_TRIES {
+        // Of these only the first says that it is done.
         match worker.data.put(key, object, &Expect::Absent).await {
             Ok(Write::Done) => return Ok(()),
             Ok(Write::Refused) => match owner(worker, key, object).await? {
@@ -68,7 +69,7 @@ async fn create(worker: &Worker, key: &str, object: &NewObject) -> Result<(), Ap
             },
         }
     }
-    Err(ApiError::Busy)
+    Err(ApiError::Contended)
 }
 
 enum Owner {
