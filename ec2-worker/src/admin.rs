@@ -106,7 +106,7 @@ pub async fn require_change(worker: &Worker, client: &Client, headers: &HeaderMa
 
 /// Ends the session on all workers. One that is over already is not an error.
 pub async fn sign_out(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<(), ApiError> {
-    let session = worker.secrets().ring.open(Kind::Admin, client.transport, headers);
+    let session = worker.secrets().ring()?.open(Kind::Admin, client.transport, headers);
     match session {
         Some(AdminSession { sid, .. }) => accounts::put_mark(worker, &sid).await,
         None => Ok(()),
@@ -119,7 +119,7 @@ pub async fn end_session_before(
     client: &Client,
     headers: &HeaderMap,
 ) -> Result<(), ApiError> {
-    let before = worker.secrets().ring.open::<AdminSession>(Kind::Admin, client.transport, headers);
+    let before = worker.secrets().ring()?.open::<AdminSession>(Kind::Admin, client.transport, headers);
     match before.filter(|session| session.is_current(Timestamp::now())) {
         Some(session) => accounts::put_mark(worker, &session.sid).await,
         None => Ok(()),
@@ -129,7 +129,7 @@ pub async fn end_session_before(
 /// A session for whoever gives the token.
 pub fn sign_in(worker: &Worker, token: &str) -> Result<AdminSession, ApiError> {
     let secrets = worker.secrets();
-    let expected = secrets.admin.as_ref().ok_or(ApiError::AdminNotConfigured)?;
+    let expected = secrets.admin()?;
     if expected.is_of(token) {
         Ok(AdminSession::begin(token, Timestamp::now()))
     } else {
@@ -176,13 +176,13 @@ fn judge(
     if profile == Profile::Classic {
         return Ok(Access::Open);
     }
-    let expected = secrets.admin.as_ref().ok_or(ApiError::AdminNotConfigured)?;
+    let expected = secrets.admin()?;
     if headers.contains_key(AUTHORIZATION) {
         let is_admin = bearer_token(headers).is_some_and(|token| expected.is_of(token));
         return if is_admin { Ok(Access::Token) } else { Err(ApiError::AdminOnly) };
     }
     let session: AdminSession =
-        secrets.ring.open(Kind::Admin, transport, headers).ok_or(ApiError::AdminOnly)?;
+        secrets.ring()?.open(Kind::Admin, transport, headers).ok_or(ApiError::AdminOnly)?;
     if !expected.is_of(&session.token) || !session.is_current(now) {
         return Err(ApiError::AdminOnly);
     }
@@ -217,10 +217,7 @@ mod tests {
     fn secrets(token: Option<&str>) -> Secrets {
         let key = base64::engine::general_purpose::STANDARD.encode([7; 64]);
         let ring = format!(r#"{{"active":"k1","keys":[{{"kid":"k1","key":"{key}"}}]}}"#);
-        Secrets {
-            ring: KeyRing::from_json(ring.as_bytes()).expect("a ring"),
-            admin: token.map(AdminTokenHash::of),
-        }
+        Secrets::new(KeyRing::from_json(ring.as_bytes()).expect("a ring"), token.map(AdminTokenHash::of))
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -235,7 +232,7 @@ mod tests {
     }
 
     fn cookie(session: &AdminSession) -> String {
-        let response = session.seal(&secrets(None).ring, Transport::Plain).into_response();
+        let response = session.seal(secrets(None).ring_for_names(), Transport::Plain).into_response();
         let set = response.headers()[SET_COOKIE].to_str().expect("ASCII");
         set.split(';').next().expect("name=value").to_owned()
     }

@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use crate::Worker;
 use crate::amount::{self, Amount};
+use crate::secrets::SecretState;
 use crate::stats::Rates;
 use crate::store::{Object, StoreError};
 
@@ -37,6 +38,8 @@ pub struct Picture {
     pub worker: WorkerId,
     #[serde(flatten)]
     pub rates: Rates,
+    /// When that worker last read its secrets.
+    pub secrets: [SecretState; 2],
 }
 
 #[derive(Debug, Default, PartialEq, Serialize)]
@@ -106,12 +109,10 @@ pub async fn take(worker: &Worker) -> Picture {
         get(keys::REGISTRY, Registry::MAX_BYTES),
         get(keys::STATE, Memory::MAX_BYTES),
     );
-    Picture {
-        at: Timestamp::now(),
-        fleet: draw(desired, registry, memory),
-        worker: worker.id.clone(),
-        rates: worker.stats.rates(),
-    }
+    let secrets = worker.secrets().states();
+    let mut fleet = draw(desired, registry, memory);
+    fleet.problems.extend(secrets.iter().filter_map(SecretState::complaint));
+    Picture { at: Timestamp::now(), fleet, secrets, worker: worker.id.clone(), rates: worker.stats.rates() }
 }
 
 type Fetched = Result<Option<Object>, StoreError>;

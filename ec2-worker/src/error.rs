@@ -50,6 +50,13 @@ pub enum ApiError {
     AdminOnly,
     #[error("this stack has no admin token, so nobody may do this; run the deployment again to make one")]
     AdminNotConfigured,
+    #[error(
+        "the stored hash of the admin token cannot be read, so nobody may do this; \
+         look at the workers' log, or run `make token ROTATE=1` to write another one"
+    )]
+    AdminUnreadable,
+    #[error("the keys of sessions have not been read for too long to be believed; tell the operator")]
+    KeysTooOld,
     #[error("another site led here, or a prefetch; open this address yourself")]
     CrossSite,
     #[error("this is a worker; send the request to the load balancer")]
@@ -126,6 +133,8 @@ impl ApiError {
             Self::SignedOut => (S::UNAUTHORIZED, "signed_out"),
             Self::AdminOnly => (S::UNAUTHORIZED, "admin_only"),
             Self::AdminNotConfigured => (S::FORBIDDEN, "admin_not_configured"),
+            Self::AdminUnreadable => (S::SERVICE_UNAVAILABLE, "admin_unreadable"),
+            Self::KeysTooOld => (S::SERVICE_UNAVAILABLE, "keys_too_old"),
             Self::CrossSite => (S::FORBIDDEN, "cross_site"),
             Self::DirectTraffic => (S::FORBIDDEN, "direct_traffic"),
             Self::LostRace => (S::CONFLICT, "lost_race"),

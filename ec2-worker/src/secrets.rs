@@ -2,14 +2,28 @@
 //!
 //! They are in the control bucket, not beside the users: one leaked bucket must not be enough to
 //! forge sessions. A key is rotated by adding it, waiting for the workers to have read it, and
-//! making it active; so workers read again every minute and keep what they have when that fails.
+//! making it active; so workers read both again every minute, each on its own: an object that cannot be
+//! understood must not keep the other one, which may have leaked, in force.
+//!
+//! | S3 has | session keys | hash of the admin token |
+//! |---|---|---|
+//! | a new one | in force at once | in force at once |
+//! | nonsense | those before stay, for [`KEYS_TRUSTED`] | nobody is let in |
+//! | nothing | those before stay, for [`KEYS_TRUSTED`] | nobody is let in |
+//! | no answer | those before stay, for [`KEYS_TRUSTED`] | that before stays, for [`ADMIN_TRUSTED`] |
+//!
+//! After that time sessions, or the operator, are refused until the object is read again. How long ago
+//! each was read is part of the dashboard's picture ([`Secrets::states`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::{Profile, keys, telemetry};
+use serde::Serialize;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use crate::ApiError;
 use crate::admin::{AdminTokenHash, AdminTokenHashError};
 use crate::cookies::{KeyRing, KeyRingError};
 use crate::store::{Bucket, StoreError};
@@ -17,13 +31,51 @@ use crate::store::{Bucket, StoreError};
 /// A minute is how long a rotation has to wait for the slowest worker; it costs two reads a minute.
 pub const REFRESH: Duration = Duration::from_secs(60);
 
+/// Without keys nobody can be signed in, so a mistake in the object should leave the operator time to
+/// see it and to mend it: an hour is sixty reads that failed. Double would let a leaked key, whose
+/// replacement cannot be read, open sessions for longer than a session is idle four times over.
+pub const KEYS_TRUSTED: Duration = Duration::from_secs(60 * 60);
+/// What the token opens needs S3 as well, so little is lost when it is refused in an outage. Half would
+/// close the dashboard while an operator looks at a short one; double is what a leaked token gains.
+pub const ADMIN_TRUSTED: Duration = Duration::from_secs(10 * 60);
+
 /// A ring of eight keys is about a kilobyte.
 const MAX_BYTES: usize = 16 * 1024;
 
+/// The secrets as they were read last.
+#[derive(Clone)]
 pub struct Secrets {
-    pub ring: KeyRing,
-    /// `None` when the object is missing, and in classic, which asks for no token.
-    pub admin: Option<AdminTokenHash>,
+    ring: Kept<Arc<KeyRing>>,
+    admin: Kept<Admin>,
+}
+
+/// What was read, when, and what has gone wrong since.
+#[derive(Clone)]
+struct Kept<T> {
+    value: T,
+    read: Instant,
+    problem: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Admin {
+    Token(AdminTokenHash),
+    /// The object is missing; and in classic, which asks for no token.
+    Missing,
+    /// It is no hash, or has never been read.
+    Unreadable,
+}
+
+/// How a secret is, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SecretState {
+    pub name: &'static str,
+    /// Since it was read and understood.
+    pub read_seconds_ago: u64,
+    /// Why it could not be read the last time.
+    pub problem: Option<String>,
+    /// Whether it is in force in spite of that.
+    pub is_in_force: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -34,13 +86,103 @@ pub enum SecretsError {
     Missing,
     #[error("{key} {0}; run the deployment again", key = keys::SESSION_KEYS)]
     KeyRing(KeyRingError),
-    #[error("{key} {0}; run the deployment again", key = keys::ADMIN_TOKEN_HASH)]
+    #[error("{key} {0}; run `make token ROTATE=1`", key = keys::ADMIN_TOKEN_HASH)]
     Admin(AdminTokenHashError),
 }
 
+impl Secrets {
+    pub fn new(ring: KeyRing, admin: Option<AdminTokenHash>) -> Self {
+        let admin = admin.map_or(Admin::Missing, Admin::Token);
+        Self { ring: Kept::new(Arc::new(ring)), admin: Kept::new(admin) }
+    }
+
+    /// The keys, if they are still to be believed.
+    pub fn ring(&self) -> Result<&KeyRing, ApiError> {
+        if self.ring.age() < KEYS_TRUSTED { Ok(&self.ring.value) } else { Err(ApiError::KeysTooOld) }
+    }
+
+    /// The keys for what is no proof of anything: keyed hashes in names and in the log.
+    pub fn ring_for_names(&self) -> &KeyRing {
+        &self.ring.value
+    }
+
+    pub fn admin(&self) -> Result<&AdminTokenHash, ApiError> {
+        match &self.admin.value {
+            Admin::Token(hash) if self.admin.age() < ADMIN_TRUSTED => Ok(hash),
+            Admin::Token(_) | Admin::Unreadable => Err(ApiError::AdminUnreadable),
+            Admin::Missing => Err(ApiError::AdminNotConfigured),
+        }
+    }
+
+    /// Takes over what was read; what could not be read stays as long as it may.
+    fn refreshed(&self, ring: Result<KeyRing, SecretsError>, admin: Result<Admin, SecretsError>) -> Self {
+        let admin = match admin {
+            // One that is no hash is an answer: the token of before is not the token any more.
+            Err(error @ SecretsError::Admin(_)) => Kept::but_with(Admin::Unreadable, &self.admin, &error),
+            Err(error) => Kept::but_with(self.admin.value, &self.admin, &error),
+            Ok(admin) => Kept::new(admin),
+        };
+        let ring = match ring {
+            Ok(ring) => Kept::new(Arc::new(ring)),
+            Err(error) => Kept::but_with(Arc::clone(&self.ring.value), &self.ring, &error),
+        };
+        Self { ring, admin }
+    }
+
+    pub fn states(&self) -> [SecretState; 2] {
+        [
+            self.ring.state(keys::SESSION_KEYS, self.ring().is_ok()),
+            self.admin.state(keys::ADMIN_TOKEN_HASH, self.admin().is_ok()),
+        ]
+    }
+}
+
+impl<T> Kept<T> {
+    fn new(value: T) -> Self {
+        Self { value, read: Instant::now(), problem: None }
+    }
+
+    fn but_with(value: T, before: &Self, error: &SecretsError) -> Self {
+        Self { value, read: before.read, problem: Some(telemetry::error_chain(error)) }
+    }
+
+    fn age(&self) -> Duration {
+        self.read.elapsed()
+    }
+
+    fn state(&self, name: &'static str, is_in_force: bool) -> SecretState {
+        let read_seconds_ago = self.age().as_secs();
+        SecretState { name, read_seconds_ago, problem: self.problem.clone(), is_in_force }
+    }
+}
+
+impl SecretState {
+    /// A sentence about what is wrong.
+    pub fn complaint(&self) -> Option<String> {
+        let problem = self.problem.as_ref()?;
+        let since = self.read_seconds_ago;
+        let result =
+            if self.is_in_force { "What was read before is in force." } else { "Nobody is let in by it." };
+        Some(format!("{} was last read {since} s ago: {problem}. {result}", self.name))
+    }
+}
+
+/// The secrets of a worker that starts. Without keys it cannot serve; without a hash it serves everybody
+/// but the operator.
 pub async fn fetch(control: &Bucket, profile: Profile) -> Result<Secrets, SecretsError> {
-    let (ring, admin) = tokio::try_join!(fetch_ring(control), fetch_admin(control, profile))?;
-    Ok(Secrets { ring, admin })
+    let (ring, admin) = tokio::join!(fetch_ring(control), fetch_admin(control, profile));
+    let unread = Secrets::new(ring?, None);
+    let unread = Secrets { admin: Kept::new(Admin::Unreadable), ..unread };
+    Ok(match admin {
+        Ok(admin) => Secrets { admin: Kept::new(admin), ..unread },
+        Err(error) => {
+            tracing::error!(
+                error = telemetry::error_chain(&error),
+                "the hash of the admin token cannot be read; the operator is not let in"
+            );
+            Secrets { admin: Kept::but_with(Admin::Unreadable, &unread.admin, &error), ..unread }
+        }
+    })
 }
 
 /// Reads the secrets again and again; never ends.
@@ -52,12 +194,11 @@ pub async fn keep_fresh(
 ) {
     loop {
         tokio::time::sleep(every).await;
-        match fetch(&control, profile).await {
-            Ok(secrets) => drop(current.send_replace(Arc::new(secrets))),
-            Err(error) => tracing::warn!(
-                error = telemetry::error_chain(&error),
-                "the secrets cannot be read again; those read before stay in force"
-            ),
+        let (ring, admin) = tokio::join!(fetch_ring(&control), fetch_admin(&control, profile));
+        current.send_modify(|secrets| *secrets = Arc::new(secrets.refreshed(ring, admin)));
+        let states = current.borrow().states();
+        for complaint in states.iter().filter_map(SecretState::complaint) {
+            tracing::warn!(complaint, "a secret cannot be read again");
         }
     }
 }
@@ -67,15 +208,80 @@ async fn fetch_ring(control: &Bucket) -> Result<KeyRing, SecretsError> {
     KeyRing::from_json(&zeroize::Zeroizing::new(object.bytes)).map_err(SecretsError::KeyRing)
 }
 
-async fn fetch_admin(control: &Bucket, profile: Profile) -> Result<Option<AdminTokenHash>, SecretsError> {
+async fn fetch_admin(control: &Bucket, profile: Profile) -> Result<Admin, SecretsError> {
     match profile {
-        Profile::Classic => Ok(None),
-        Profile::Secure => {
-            let object = control.get(keys::ADMIN_TOKEN_HASH, MAX_BYTES).await?;
-            object
-                .map(|object| AdminTokenHash::from_object(&object.bytes))
-                .transpose()
-                .map_err(SecretsError::Admin)
+        Profile::Classic => Ok(Admin::Missing),
+        Profile::Secure => match control.get(keys::ADMIN_TOKEN_HASH, MAX_BYTES).await? {
+            None => Ok(Admin::Missing),
+            Some(object) => {
+                AdminTokenHash::from_object(&object.bytes).map(Admin::Token).map_err(SecretsError::Admin)
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+
+    use super::*;
+
+    fn ring(byte: u8) -> KeyRing {
+        let key = base64::engine::general_purpose::STANDARD.encode([byte; 64]);
+        KeyRing::from_json(format!(r#"{{"active":"k","keys":[{{"kid":"k","key":"{key}"}}]}}"#).as_bytes())
+            .expect("a ring")
+    }
+
+    fn name(secrets: &Secrets) -> String {
+        secrets.ring_for_names().pseudonym("a", "b")
+    }
+
+    fn no_answer() -> SecretsError {
+        let source = "no route".into();
+        StoreError::Unavailable { operation: "GetObject", bucket: "c".to_owned(), source }.into()
+    }
+
+    fn token() -> Admin {
+        Admin::Token(AdminTokenHash::of("t0ken"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_bad_secret_does_not_hold_up_the_other() {
+        let before = Secrets::new(ring(1), Some(AdminTokenHash::of("leaked")));
+        let secrets = before.refreshed(Err(SecretsError::Missing), Ok(token()));
+        assert_eq!(secrets.admin().ok(), Some(&AdminTokenHash::of("t0ken")));
+        assert_eq!(name(&secrets), name(&before));
+        let secrets = before.refreshed(Ok(ring(2)), Err(SecretsError::Admin(AdminTokenHashError)));
+        assert_ne!(name(&secrets), name(&before));
+        assert!(matches!(secrets.admin(), Err(ApiError::AdminUnreadable)), "the leaked one is not in force");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn secrets_that_cannot_be_read_expire() {
+        let mut secrets = Secrets::new(ring(1), Some(AdminTokenHash::of("t0ken")));
+        let mut refused = Vec::new();
+        for minute in 1..=61 {
+            tokio::time::advance(Duration::from_secs(60)).await;
+            secrets = secrets.refreshed(Err(no_answer()), Err(no_answer()));
+            if minute % 10 == 9 || minute % 10 == 0 {
+                refused.push((minute, secrets.ring().is_err(), secrets.admin().is_err()));
+            }
         }
+        assert_eq!(refused[..2], [(9, false, false), (10, false, true)]);
+        assert_eq!(refused[10..], [(59, false, true), (60, true, true)]);
+        let secrets = secrets.refreshed(Ok(ring(1)), Ok(token()));
+        assert!(secrets.ring().is_ok() && secrets.admin().is_ok(), "read again, they are believed again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_state_says_how_old_a_secret_is() {
+        let secrets = Secrets::new(ring(1), Some(AdminTokenHash::of("t0ken")));
+        tokio::time::advance(Duration::from_secs(90)).await;
+        let [keys, admin] = secrets.refreshed(Err(SecretsError::Missing), Ok(token())).states();
+        assert_eq!((keys.read_seconds_ago, admin.read_seconds_ago), (90, 0));
+        assert_eq!(admin.complaint(), None);
+        let complaint = keys.complaint().expect("something is wrong");
+        assert!(complaint.contains("90 s ago") && complaint.contains("is missing"), "{complaint}");
+        assert!(complaint.contains("is in force"), "{complaint}");
     }
 }

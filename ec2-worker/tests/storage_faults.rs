@@ -391,17 +391,43 @@ async fn starting_survives_a_passing_outage() {
 
 #[tokio::test]
 async fn a_worker_without_good_secrets_does_not_start() {
-    for (key, text) in [(keys::SESSION_KEYS, "{}"), (keys::ADMIN_TOKEN_HASH, "t0ken")] {
-        let stack = Stack::new().await;
-        stack.write(key, text).await;
-        let error = stack.worker_through(&stack.s3, Profile::Secure).await.err().expect("refused");
-        assert_eq!(error.exit_code(), 78, "{key}: {error}");
-    }
+    let stack = Stack::new().await;
+    stack.write(keys::SESSION_KEYS, "{}").await;
+    let error = stack.worker_through(&stack.s3, Profile::Secure).await.err().expect("refused");
+    assert_eq!(error.exit_code(), 78, "{error}");
     for profile in PROFILES {
         let stack = Stack::new().await;
         stack.delete(&stack.control, keys::SESSION_KEYS).await;
         let error = stack.worker_through(&stack.s3, profile).await.err().expect("refused");
         assert_eq!(error.exit_code(), 78, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_token_hash_closes_the_admin_interface_alone() {
+    let stack = Stack::new().await;
+    let worker = stack.worker(Profile::Secure).await;
+    let http = Http { app: app(worker.clone()) };
+    assert_eq!(http.as_admin("/list").await.status, 200);
+    http.sign_up("ana").await;
+    let cookie = http.sign_in("ana").await;
+    // The token has leaked; what is to replace it is written wrongly.
+    stack.write(keys::ADMIN_TOKEN_HASH, "t0ken").await;
+    let mut slot = worker.secrets_slot().subscribe();
+    slot.mark_unchanged();
+    let (control, every) = (worker.control.clone(), std::time::Duration::from_millis(1));
+    tokio::select! {
+        () = ec2_worker::secrets::keep_fresh(control, worker.profile, every, worker.secrets_slot()) => unreachable!(),
+        changed = slot.changed() => changed.expect("the worker is there"),
+    }
+    for http in [&http, &stack.client(Profile::Secure).await] {
+        for path in ["/list", "/admin/fleet", "/setamount/3"] {
+            assert_eq!(http.as_admin(path).await.code(), (503, "admin_unreadable".to_owned()), "{path}");
+        }
+        let form = "application/x-www-form-urlencoded";
+        let reply = http.post_body("/admin/signin", form, format!("token={ADMIN_TOKEN}")).await;
+        assert_eq!(reply.code(), (503, "admin_unreadable".to_owned()));
+        assert_eq!(http.with_cookie("/protected", &cookie).await.status, 200, "users are not affected");
     }
 }
 

@@ -179,12 +179,12 @@ fn begin(worker: &Worker, login: &Login, user: &User) -> Session {
 
 /// The count of a login, for whoever is not known.
 pub fn count_of(worker: &Worker, login: &str) -> String {
-    worker.secrets().ring.pseudonym("throttle", login)
+    worker.secrets().ring_for_names().pseudonym("throttle", login)
 }
 
 /// The count of a login for somebody who has proved to be its owner before.
 pub(super) fn own_count_of(worker: &Worker, login: &Login, who: &str) -> String {
-    worker.secrets().ring.pseudonym("throttle of its owner", &format!("{who}/{}", login.as_str()))
+    worker.secrets().ring_for_names().pseudonym("throttle of its owner", &format!("{who}/{}", login.as_str()))
 }
 
 /// A place for an attempt, and the user's object as it is then.

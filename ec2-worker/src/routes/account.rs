@@ -228,7 +228,7 @@ pub(crate) async fn protected(
         .into_response()
     };
     Ok(match session.renewed(now) {
-        Some(renewed) => (renewed.seal(&worker.secrets().ring, client.transport), answer).into_response(),
+        Some(renewed) => (renewed.seal(worker.secrets().ring()?, client.transport), answer).into_response(),
         None => answer,
     })
 }
@@ -317,7 +317,8 @@ pub(crate) async fn change_password(
         async move { accounts::change_password(&worker, &client, &session, &given).await }
     };
     let session = worker.to_the_end(&client, attempt).await?;
-    let ring = &worker.secrets().ring;
+    let secrets = worker.secrets();
+    let ring = secrets.ring()?;
     let device: Option<Device> = ring.open(Kind::Device, transport, &headers);
     let device = device.and_then(|device| device.after_change(&session));
     let device = device.map(|device| ring.seal(Kind::Device, transport, &device));
@@ -379,15 +380,19 @@ async fn session(
     client: &Client,
     headers: &HeaderMap,
 ) -> Result<(Session, Arc<About>), ApiError> {
-    let session = sealed_session(worker, client, headers).ok_or(ApiError::SignedOut)?;
+    let session = sealed_session(worker, client, headers)?.ok_or(ApiError::SignedOut)?;
     let about = accounts::user_of(worker, &session).await?.ok_or(ApiError::SignedOut)?;
     Ok((session, about))
 }
 
 /// The session in the cookie, which may have been ended.
-fn sealed_session(worker: &Worker, client: &Client, headers: &HeaderMap) -> Option<Session> {
-    let ring = &worker.secrets().ring;
-    Session::open(ring, headers, client.transport, worker.profile, Timestamp::now())
+fn sealed_session(
+    worker: &Worker,
+    client: &Client,
+    headers: &HeaderMap,
+) -> Result<Option<Session>, ApiError> {
+    let secrets = worker.secrets();
+    Ok(Session::open(secrets.ring()?, headers, client.transport, worker.profile, Timestamp::now()))
 }
 
 /// A browser forgets the cookie of a session that has ended, whoever ended it; not that of one that
@@ -435,8 +440,8 @@ async fn begin_session(
     given: Credentials,
 ) -> Result<Response, ApiError> {
     let transport = client.transport;
-    let device = worker.secrets().ring.open(Kind::Device, transport, headers);
-    let before = sealed_session(&worker, &client, headers);
+    let device = worker.secrets().ring()?.open(Kind::Device, transport, headers);
+    let before = sealed_session(&worker, &client, headers)?;
     let attempt = {
         let (worker, client) = (worker.clone(), client.clone());
         async move {
@@ -460,7 +465,8 @@ async fn begin_session(
         Err(_) => {}
     }
     let SignedIn { session, device } = outcome?;
-    let ring = &worker.secrets().ring;
+    let secrets = worker.secrets();
+    let ring = secrets.ring()?;
     let session = session.seal(ring, transport);
     let answer = Redirect::to("/protected");
     Ok(match device {

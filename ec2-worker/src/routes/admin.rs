@@ -64,7 +64,7 @@ pub(super) async fn sign_in(
         Ok(session) => {
             admin::end_session_before(&worker, &client, &headers).await?;
             audit::admin_signed_in(&client);
-            let cookie = session.seal(&worker.secrets().ring, client.transport);
+            let cookie = session.seal(worker.secrets().ring()?, client.transport);
             Ok((cookie, Redirect::to(HOME)).into_response())
         }
         Err(refusal) => {
@@ -111,9 +111,9 @@ fn renewing(worker: &Worker, client: &Client, access: &Access, answer: impl Into
         Access::Session(session) => session.renewed(Timestamp::now()),
         Access::Open | Access::Token => None,
     };
-    match renewed {
-        Some(session) => (session.seal(&worker.secrets().ring, client.transport), answer).into_response(),
-        None => answer.into_response(),
+    match (renewed, worker.secrets().ring()) {
+        (Some(session), Ok(ring)) => (session.seal(ring, client.transport), answer).into_response(),
+        (_, Ok(_) | Err(_)) => answer.into_response(),
     }
 }
 

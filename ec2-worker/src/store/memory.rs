@@ -90,7 +90,7 @@ impl MemoryS3 {
             min_password: users::password::MinChars::default(),
             proxies: TrustedProxies::default(),
             limits: Limits::default(),
-            secrets: Secrets { ring, admin: Some(AdminTokenHash::of("t0ken")) },
+            secrets: Secrets::new(ring, Some(AdminTokenHash::of("t0ken"))),
         })
     }
 

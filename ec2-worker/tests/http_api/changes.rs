@@ -241,7 +241,8 @@ fn aged(worker: &ec2_worker::Worker, cookie: &str, minutes: i64) -> String {
     use ec2_worker::session::Session;
 
     let headers = HeaderMap::from_iter([(COOKIE, HeaderValue::from_str(cookie).expect("a value"))]);
-    let ring = &worker.secrets().ring;
+    let secrets = worker.secrets();
+    let ring = secrets.ring().expect("fresh");
     let now = jiff::Timestamp::now();
     let session = Session::open(ring, &headers, Transport::Plain, worker.profile, now).expect("a session");
     let older = Session { iat: session.iat - jiff::SignedDuration::from_mins(minutes), ..session };
