@@ -14,8 +14,16 @@
 //! that do not exist are counted like others, so the answer tells nothing. A success begins anew, and so
 //! does another active key of the ring, which makes other pseudonyms.
 //!
-//! A browser in which the user has signed in before has a cookie that says so, and a count of its
-//! own: a stranger who fails on purpose does not lock it out.
+//! Each who can be told from others has a count, which ends with it:
+//!
+//! | count | ends with |
+//! |---|---|
+//! | strangers at a login | its registration: the next owner is not locked out by guesses at the one before |
+//! | a browser in which the user has signed in before, by its cookie | another password, which gives it another id |
+//! | a session whose user is to prove the password again | the session, and another password, which gives it another id |
+//!
+//! So a stranger who fails on purpose does not lock out the owner's browser, and who has stolen a cookie
+//! does not lock the owner out of changing the password.
 //!
 //! While a login has to wait, the worker that knows it says so without asking S3, for [`TRUSTED`] after it
 //! learned of it. It only refuses more than S3 would.
@@ -183,6 +191,21 @@ impl Throttle {
                 continue;
             }
             return Ok((Attempt { throttle: self, name, seen, _place: place }, ticket, other));
+        }
+    }
+
+    /// Begins anew for a login that has been registered: what was guessed before was not its password.
+    pub async fn forget(&self, name: &str) {
+        match self.look(name).await {
+            Ok(seen) if seen.failures.count > 0 => {
+                self.change(name, seen, |_| Failures::default()).await;
+                self.waiting.invalidate(name);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(
+                error = fleet::telemetry::error_chain(&error),
+                "failures at a login before it was registered are still counted"
+            ),
         }
     }
 

@@ -127,8 +127,10 @@ fn owner(worker: &Worker, session: &Session) -> Result<Login, ApiError> {
     }
 }
 
-/// Whether the session's user knows the password. Counted as attempts to sign in are, with a count of
-/// its own: a stolen cookie must not be a way to guess, and a stranger's guesses must not be in the way.
+/// Whether the session's user knows the password. Counted as attempts to sign in are, with a count for
+/// each session: a stolen cookie must not be a way to guess, and neither a stranger's guesses nor those of
+/// a thief in another session must be in the owner's way. The count ends with the session, which S3
+/// outlives by hours: no other session has its name.
 async fn prove(
     worker: &Worker,
     client: &Client,
@@ -136,7 +138,7 @@ async fn prove(
     login: &Login,
     password: Option<Password>,
 ) -> Result<(), ApiError> {
-    let name = own_count_of(worker, login, &format!("session of {}", session.uid));
+    let name = own_count_of(worker, login, &format!("session {}", session.sid));
     let (attempt, ticket, object) = enter(worker, client, name, login).await?;
     let found = understand(worker, object)?.ok_or(ApiError::SignedOut)?;
     if found.user.uid() != session.uid || found.user.epoch() != session.epoch {

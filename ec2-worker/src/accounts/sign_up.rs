@@ -4,7 +4,7 @@ use fleet::Profile;
 use jiff::Timestamp;
 use users::{Login, Password, Record, object_key};
 
-use super::{MAX_TRIES, pause};
+use super::{MAX_TRIES, count_of, pause};
 use crate::client::Client;
 use crate::extract::Credentials;
 use crate::limits::Limit;
@@ -36,6 +36,7 @@ pub async fn sign_up(worker: &Worker, client: &Client, given: &Credentials) -> R
             let phc = worker.hashes.hash(worker.hashes.ticket(client)?, password).await?;
             let record = Record::new(&login, phc, Timestamp::now());
             create(worker, &key, &user::secure_object(&record)).await?;
+            worker.throttle.forget(&count_of(worker, login.as_str())).await;
         }
     }
     audit::signed_up(client, &login);

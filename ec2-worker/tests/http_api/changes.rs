@@ -108,6 +108,29 @@ async fn a_new_password_needs_the_current_one_and_obeys_the_rules() {
 }
 
 #[tokio::test]
+async fn a_thief_does_not_lock_the_owner_out_of_a_change() {
+    let stack = Stack::new().await;
+    let http = stack.client(Profile::Secure).await;
+    http.sign_up("ana").await;
+    let stolen = http.sign_in("ana").await;
+    for _ in 0..5 {
+        assert_eq!(change(&http, &stolen, "wrong horse", NEW).await.status, 403);
+    }
+    assert_eq!(change(&http, &stolen, PASSWORD, NEW).await.status, 429);
+    let proof = serde_json::json!({"password": PASSWORD});
+    assert_eq!(
+        send(&http, Method::DELETE, "/account", &stolen, proof).await.status,
+        429,
+        "one count for both"
+    );
+    let own = http.sign_in("ana").await;
+    let changed = change(&http, &own, PASSWORD, NEW).await;
+    assert_eq!(changed.status, 204, "{changed:?}");
+    // The session that goes on has a count of its own as well.
+    assert_eq!(change(&http, &changed.cookie(), NEW, PASSWORD).await.status, 204);
+}
+
+#[tokio::test]
 async fn of_sixty_four_changes_at_once_one_succeeds_and_none_is_lost() {
     let stack = Stack::new().await;
     let workers = join_all((0..3).map(|_| stack.client(Profile::Secure))).await;

@@ -24,6 +24,12 @@ async fn set_failures(stack: &Stack, key: &str, count: u32, seconds_ago: i64) {
     stack.write_user(key, &text).await;
 }
 
+/// Brings the count of strangers at a login to where they wait for minutes. Nobody else may have failed.
+async fn lock_strangers_out(stack: &Stack, http: &Http, login: &str) {
+    guess(http, login).await;
+    set_failures(stack, &only_throttle_key(stack).await, 20, 0).await;
+}
+
 async fn only_throttle_key(stack: &Stack) -> String {
     let keys = stack.keys("throttle/").await;
     assert_eq!(keys.len(), 1, "{keys:?}");
@@ -137,15 +143,14 @@ async fn a_browser_is_known_until_the_password_changes_elsewhere_or_the_login_is
     let changed = http.send(request.body(change.into()).expect("a request")).await;
     assert_eq!(changed.status, 204);
     let known_here = changed.cookie_named("vigia_device");
-    for _ in 0..5 {
-        guess(&http, "ana").await;
-    }
+    lock_strangers_out(&stack, &http, "ana").await;
     let right = "/signin/ana/staple%20battery";
     assert_eq!(http.with_cookie(right, &known_here).await.status, 303);
     assert_eq!(http.with_cookie(right, &known_there).await.status, 429, "it knew the password before");
 
     stack.delete(&stack.data, "users/ana").await;
     assert_eq!(http.sign_up("ana").await.status, 201);
+    lock_strangers_out(&stack, &http, "ana").await;
     let right = format!("/signin/ana/{}", escape(PASSWORD));
     assert_eq!(http.with_cookie(&right, &known_here).await.status, 429, "it knew another user of this name");
 }
@@ -157,9 +162,7 @@ async fn a_known_browser_is_not_locked_out_by_a_stranger() {
     http.sign_up("ana").await;
     let right = format!("/signin/ana/{}", escape(PASSWORD));
     let device = http.get(&right).await.cookie_named("vigia_device");
-    for _ in 0..6 {
-        guess(&http, "ana").await;
-    }
+    lock_strangers_out(&stack, &http, "ana").await;
     assert_eq!(http.get(&right).await.status, 429, "the stranger, should it guess right");
     assert_eq!(http.with_cookie(&right, &device).await.status, 303);
     assert_eq!(http.get(&right).await.status, 429, "the owner's success is not the stranger's");
@@ -176,6 +179,20 @@ async fn a_known_browser_is_not_locked_out_by_a_stranger() {
     }
     let bob = format!("/signin/bob/{}", escape(PASSWORD));
     assert_eq!(http.with_cookie(&bob, &device).await.status, 429);
+}
+
+#[tokio::test]
+async fn guesses_before_a_registration_do_not_lock_its_owner_out() {
+    let stack = Stack::new().await;
+    let (http, other) = (stack.client(Profile::Secure).await, stack.client(Profile::Secure).await);
+    for _ in 0..6 {
+        guess(&http, "ana").await;
+    }
+    set_failures(&stack, &only_throttle_key(&stack).await, 100, 1).await;
+    assert_eq!(guess(&http, "ana").await.status, 429);
+    assert_eq!(http.sign_up("ana").await.status, 201);
+    http.sign_in("ana").await;
+    other.sign_in("ana").await;
 }
 
 /// So from the first to the hundredth at most 100 in a row, and one more for each worker but the first.
