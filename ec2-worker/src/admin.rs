@@ -107,7 +107,7 @@ pub async fn require_change(worker: &Worker, client: &Client, headers: &HeaderMa
 /// Ends the session on all workers. One that is over already is not an error.
 pub async fn sign_out(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<(), ApiError> {
     let session = worker.secrets().ring()?.open(Kind::Admin, client.transport, headers);
-    match session {
+    match session.filter(|session: &AdminSession| session.is_current(Timestamp::now())) {
         Some(AdminSession { sid, .. }) => accounts::put_mark(worker, &sid).await,
         None => Ok(()),
     }

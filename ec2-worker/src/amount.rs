@@ -10,16 +10,23 @@
 //! | nonsense or missing | there | the registry's number and what is wrong |
 //! | nonsense or missing | not yet | 503 with what is wrong |
 //!
+//! The answer is given again for a second, a refusal as well, and all who ask at once share one look.
+//!
 //! An object that cannot be *read* is a 503: the number in force may be newer than the registry.
+
+use std::time::Duration;
 
 use fleet::{DesiredCount, DesiredCountError, Registry, keys};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::ApiError;
 use crate::store::{Bucket, ETag, Expect, NewObject, Object, Write};
+use crate::{ApiError, Worker};
 
-#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+/// Everybody may ask, and each look costs two reads.
+pub const KEPT_FOR: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Amount {
     #[schema(value_type = u32)]
     pub desired: DesiredCount,
@@ -37,7 +44,16 @@ pub struct Change {
     pub previous: Option<DesiredCount>,
 }
 
-pub async fn fetch(control: &Bucket) -> Result<Amount, ApiError> {
+/// As it was within the last second.
+pub async fn recent(worker: &Worker) -> Result<Amount, ApiError> {
+    let look = || {
+        let control = worker.control.clone();
+        async move { fetch(&control).await.map_err(ApiError::shared) }
+    };
+    worker.amounts.get(look).await.map_err(ApiError::Shared)
+}
+
+async fn fetch(control: &Bucket) -> Result<Amount, ApiError> {
     let (desired, registry) = tokio::try_join!(
         control.get(keys::DESIRED_COUNT, DesiredCount::MAX_OBJECT_BYTES),
         control.get(keys::REGISTRY, Registry::MAX_BYTES),
@@ -51,7 +67,15 @@ pub fn judge(desired: Option<&Object>, registry: Option<Registry>) -> Result<Amo
 }
 
 /// Sets the count if nobody else does so at the same moment.
-pub async fn set(control: &Bucket, desired: DesiredCount) -> Result<Change, ApiError> {
+pub async fn set(worker: &Worker, desired: DesiredCount) -> Result<Change, ApiError> {
+    let change = write(&worker.control, desired).await;
+    // Also if it failed: it may have happened all the same.
+    worker.amounts.forget();
+    worker.fleets.forget();
+    change
+}
+
+async fn write(control: &Bucket, desired: DesiredCount) -> Result<Change, ApiError> {
     let current = control.get(keys::DESIRED_COUNT, DesiredCount::MAX_OBJECT_BYTES).await?;
     let previous = current.as_ref().and_then(|object| read(object).ok());
     let change = Change { desired, previous };

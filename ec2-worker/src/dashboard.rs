@@ -10,7 +10,8 @@
 //! | `fleet/registry.json` | who gets traffic |
 //! | `fleet/state.json` | the rest: what the reconciler knows, did, and holds back |
 //!
-//! A poll every two seconds costs three reads each time: 5 US cents for a day of an open dashboard.
+//! A poll every two seconds costs three reads each time: 5 US cents for a day of an open dashboard. All who
+//! poll at the same moment share them.
 
 pub mod directory;
 
@@ -23,7 +24,7 @@ use crate::Worker;
 use crate::amount::{self, Amount};
 use crate::secrets::SecretState;
 use crate::stats::Rates;
-use crate::store::{Object, StoreError};
+use crate::store::{Bucket, Object, StoreError};
 
 /// Enough for the story of an hour; the memory keeps [`Memory::MAX_EVENTS`].
 const EVENTS: usize = 50;
@@ -42,7 +43,7 @@ pub struct Picture {
     pub secrets: [SecretState; 2],
 }
 
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Fleet {
     pub desired: Option<DesiredCount>,
     pub healthy: Option<usize>,
@@ -58,7 +59,7 @@ pub struct Fleet {
     pub events: Vec<Event>,
 }
 
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Balancer {
     pub id: WorkerId,
     pub state: State,
@@ -66,7 +67,7 @@ pub struct Balancer {
 }
 
 /// One worker, or the place of one that is to come.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     pub id: Option<WorkerId>,
     /// None for those on their way out.
@@ -103,16 +104,23 @@ pub enum Tone {
 }
 
 pub async fn take(worker: &Worker) -> Picture {
-    let get = |key, max_bytes| worker.control.get(key, max_bytes);
-    let (desired, registry, memory) = tokio::join!(
-        get(keys::DESIRED_COUNT, DesiredCount::MAX_OBJECT_BYTES),
-        get(keys::REGISTRY, Registry::MAX_BYTES),
-        get(keys::STATE, Memory::MAX_BYTES),
-    );
+    let look = || {
+        let control = worker.control.clone();
+        async move { look(&control).await }
+    };
+    let mut fleet = worker.fleets.get(look).await;
     let secrets = worker.secrets().states();
-    let mut fleet = draw(desired, registry, memory);
     fleet.problems.extend(secrets.iter().filter_map(SecretState::complaint));
     Picture { at: Timestamp::now(), fleet, secrets, worker: worker.id.clone(), rates: worker.stats.rates() }
+}
+
+async fn look(control: &Bucket) -> Fleet {
+    let (desired, registry, memory) = tokio::join!(
+        control.get(keys::DESIRED_COUNT, DesiredCount::MAX_OBJECT_BYTES),
+        control.get(keys::REGISTRY, Registry::MAX_BYTES),
+        control.get(keys::STATE, Memory::MAX_BYTES),
+    );
+    draw(desired, registry, memory)
 }
 
 type Fetched = Result<Option<Object>, StoreError>;

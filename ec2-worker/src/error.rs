@@ -5,6 +5,7 @@
 //! can echo a password.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -87,6 +88,9 @@ pub enum ApiError {
     Record(#[from] RecordError),
     #[error("something is wrong on our side; the log has it under the request's id")]
     Panicked,
+    /// Of a look that several have waited for, or that is given again; it was logged once.
+    #[error("{0}")]
+    Shared(Arc<Self>),
 }
 
 /// A refusal, as it is written; `guard` makes a page of it for a browser.
@@ -149,6 +153,7 @@ impl ApiError {
             Self::NoAmount(_) => (S::SERVICE_UNAVAILABLE, "no_desired_count"),
             Self::Record(_) => (S::INTERNAL_SERVER_ERROR, "unreadable_record"),
             Self::Panicked => (S::INTERNAL_SERVER_ERROR, "internal"),
+            Self::Shared(error) => error.status_and_code(),
         }
     }
 
@@ -161,6 +166,7 @@ impl ApiError {
             Self::TooManyAttempts(wait) | Self::TooManyRequests(wait) => {
                 Some((RETRY_AFTER, HeaderValue::from(wait.as_secs())))
             }
+            Self::Shared(error) => error.header(status),
             // Not all at the same moment again.
             _ => (status == StatusCode::SERVICE_UNAVAILABLE)
                 .then(|| (RETRY_AFTER, HeaderValue::from(rand::random_range(1_u32..=3)))),
@@ -177,11 +183,23 @@ impl From<HashError> for ApiError {
     }
 }
 
+impl ApiError {
+    /// For all who wait for the same look.
+    pub fn shared(self) -> Arc<Self> {
+        self.log();
+        Arc::new(self)
+    }
+
+    fn log(&self) {
+        if let Self::Store(_) | Self::Record(_) = self {
+            tracing::warn!(error = telemetry::error_chain(self), "a request failed");
+        }
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if let Self::Store(_) | Self::Record(_) = &self {
-            tracing::warn!(error = telemetry::error_chain(&self), "a request failed");
-        }
+        self.log();
         let (status, code) = self.status_and_code();
         let shown = Shown { error: code, message: self.to_string() };
         let mut response = (status, Json(&shown)).into_response();

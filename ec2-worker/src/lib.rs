@@ -18,6 +18,7 @@ pub mod cookies;
 pub mod dashboard;
 pub mod error;
 pub mod extract;
+pub mod flights;
 pub mod guard;
 pub mod hash_pool;
 pub mod identity;

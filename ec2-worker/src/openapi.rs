@@ -3,6 +3,9 @@
 //! Pages and forms of the dashboard are not in it: they are for browsers and may change with any
 //! release. A test compares the paths here with the table in `routes`.
 
+use std::sync::LazyLock;
+
+use axum::body::Bytes;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Deprecated, OpenApi as Document, RefOr, Required};
 use utoipa::{Modify, OpenApi};
@@ -85,7 +88,9 @@ impl Modify for Proof {
     }
 }
 
-/// The document.
-pub fn document() -> Document {
-    Api::openapi()
+/// The document, written once: it is large, and everybody may ask for it.
+pub fn document() -> Bytes {
+    static DOCUMENT: LazyLock<Bytes> =
+        LazyLock::new(|| serde_json::to_vec(&Api::openapi()).expect("a document is plain data").into());
+    DOCUMENT.clone()
 }

@@ -25,11 +25,12 @@ mod assets;
 pub(crate) mod fleet;
 pub(crate) mod list;
 
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, delete, get, post};
-use axum::{Json, Router};
 
 use crate::{ApiError, Worker, guard, openapi};
 
@@ -62,7 +63,7 @@ pub fn app(worker: Worker) -> Router {
         .route("/admin", get(admin::page))
         .route("/admin/fleet", get(admin::fleet))
         .route("/assets/{name}", get(assets::asset))
-        .route("/openapi.json", get(async || Json(openapi::document())))
+        .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], openapi::document())))
         .merge(changing)
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed { allow: None })

@@ -9,7 +9,10 @@ use users::password::MinChars;
 
 use crate::ApiError;
 use crate::accounts::Sessions;
+use crate::amount::{self, Amount};
 use crate::client::{Client, TrustedProxies};
+use crate::dashboard::Fleet;
+use crate::flights::Recent;
 use crate::hash_pool::HashPool;
 use crate::limits::{Limits, Shares};
 use crate::secrets::Secrets;
@@ -57,6 +60,9 @@ pub struct Shared {
     pub changes: Gates,
     pub sessions: Sessions,
     pub stats: Stats,
+    pub amounts: Recent<Result<Amount, Arc<ApiError>>>,
+    /// Not kept: an operator who looks again wants to see what is new.
+    pub fleets: Recent<Fleet>,
     attempts: Arc<Semaphore>,
     attempts_of_each: Shares,
     secrets: watch::Sender<Arc<Secrets>>,
@@ -80,6 +86,8 @@ impl Worker {
             changes: Gates::default(),
             sessions: Sessions::default(),
             stats: Stats::default(),
+            amounts: Recent::kept_for(amount::KEPT_FOR),
+            fleets: Recent::kept_for(Duration::ZERO),
             attempts: Arc::new(Semaphore::new(MAX_ATTEMPTS as usize)),
             attempts_of_each: Shares::default(),
             secrets: watch::Sender::new(Arc::new(secrets)),

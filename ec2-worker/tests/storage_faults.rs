@@ -278,17 +278,23 @@ async fn one_failed_try_is_not_noticed() {
 
 #[tokio::test]
 async fn an_amount_that_cannot_be_read_is_503() {
-    let (stack, proxy, http) = broken_stack(Profile::Classic).await;
+    let stack = Stack::new().await;
+    let proxy = Proxy::before(s3_endpoint()).await;
+    let worker = stack.worker_through(&s3(&proxy.endpoint), Profile::Classic).await.expect("it starts");
+    let http = Http { app: app(worker.clone()) };
     stack.write(keys::DESIRED_COUNT, "3").await;
     stack.write(keys::REGISTRY, &registry(2, None)).await;
     for (key, fault) in
         [("/desired-count", DENIED), ("/desired-count", SLOW_DOWN), ("/registry.json", SLOW_DOWN)]
     {
         proxy.fail(Method::GET, key, 0, ALWAYS, fault);
+        // As if a second had passed.
+        worker.amounts.forget();
         assert_eq!(http.get("/checkamount").await.code(), (503, "storage_unavailable".to_owned()), "{key}");
         proxy.heal();
     }
     stack.write(keys::REGISTRY, "{}").await;
+    worker.amounts.forget();
     assert_eq!(http.get("/checkamount").await.code(), (503, "no_desired_count".to_owned()));
 }
 

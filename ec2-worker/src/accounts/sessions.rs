@@ -24,6 +24,7 @@ use users::{Login, SignIn};
 
 use super::{Found, MAX_TRIES, find, pause};
 use crate::client::Client;
+use crate::flights::Flights;
 use crate::session::{ABSOLUTE, Session};
 use crate::store::{Expect, NewObject, Write};
 use crate::user::User;
@@ -75,10 +76,15 @@ impl Subject {
     }
 }
 
+/// What there is to say about the user of a session that is alive; `None` if it has ended.
+type Verdict = Option<Arc<About>>;
+
 /// What this worker knows of sessions without asking S3.
 pub struct Sessions {
-    /// Those that were alive, when that was asked, and what there is to say about their user.
-    alive: Cache<Subject, (Instant, Arc<About>)>,
+    /// On those that were asked for, and when. Who keeps sending the cookie of an ended session must not
+    /// cost more than who sends a good one.
+    verdicts: Cache<Subject, (Instant, Verdict)>,
+    looks: Flights<Subject, Result<Verdict, Arc<ApiError>>>,
     /// Ids of those that were ended here.
     ended: Cache<String, ()>,
     /// Users whose sessions before this epoch were ended here, and when.
@@ -88,7 +94,8 @@ pub struct Sessions {
 impl Default for Sessions {
     fn default() -> Self {
         Self {
-            alive: Cache::builder().max_capacity(MAX_SESSIONS).time_to_live(TRUSTED).build(),
+            verdicts: Cache::builder().max_capacity(MAX_SESSIONS).time_to_live(TRUSTED).build(),
+            looks: Flights::default(),
             ended: Cache::builder().max_capacity(MAX_SESSIONS).time_to_live(ABSOLUTE.unsigned_abs()).build(),
             floors: Cache::builder().max_capacity(MAX_SESSIONS).time_to_live(REMEMBERED).build(),
         }
@@ -114,9 +121,9 @@ impl Sessions {
         (since.elapsed() < REMEMBERED).then_some(floor)
     }
 
-    fn trusted(&self, subject: &Subject) -> Option<Arc<About>> {
-        let (asked, about) = self.alive.get(subject)?;
-        (asked.elapsed() < TRUSTED).then_some(about)
+    fn trusted(&self, subject: &Subject) -> Option<Verdict> {
+        let (asked, verdict) = self.verdicts.get(subject)?;
+        (asked.elapsed() < TRUSTED).then_some(verdict)
     }
 }
 
@@ -126,25 +133,9 @@ pub async fn user_of(worker: &Worker, session: &Session) -> Result<Option<Arc<Ab
     if known.is_ended(session) {
         return Ok(None);
     }
-    let subject = Subject::of(session);
-    if let Some(about) = known.trusted(&subject) {
-        return Ok(Some(about));
-    }
-    let Ok(login) = Login::parse(worker.profile, &session.login) else { return Ok(None) };
-    let asked = Instant::now();
-    let mark = mark(&session.sid);
-    let (found, is_marked) = tokio::try_join!(find(worker, &login), async {
-        Ok::<_, ApiError>(worker.data.exists(&mark).await?)
-    })?;
-    let is_owner = |Found { user, .. }: &Found| user.uid() == session.uid && user.epoch() == session.epoch;
-    let Some(found) = found.filter(is_owner).filter(|_| !is_marked) else { return Ok(None) };
-    let about = Arc::new(match found.user {
-        User::Secure(record) => About { created: Some(record.created), sign_ins: record.sign_ins },
-        User::Classic { .. } => About::default(),
-    });
-    known.alive.insert(subject, (asked, Arc::clone(&about)));
+    let verdict = verdict_on(worker, Subject::of(session)).await?;
     // Ended meanwhile, here.
-    Ok((!known.is_ended(session)).then_some(about))
+    Ok(verdict.filter(|_| !known.is_ended(session)))
 }
 
 /// Whether a session without a user, an operator's, was ended.
@@ -153,16 +144,49 @@ pub async fn has_ended(worker: &Worker, sid: &str) -> Result<bool, ApiError> {
     if known.has_mark(sid) {
         return Ok(true);
     }
-    let subject = Subject::Operator { sid: sid.to_owned() };
-    if known.trusted(&subject).is_some() {
-        return Ok(false);
+    let verdict = verdict_on(worker, Subject::Operator { sid: sid.to_owned() }).await?;
+    Ok(verdict.is_none() || known.has_mark(sid))
+}
+
+/// The verdict of the last seconds, or a new one, which all who ask at once share.
+async fn verdict_on(worker: &Worker, subject: Subject) -> Result<Verdict, ApiError> {
+    if let Some(verdict) = worker.sessions.trusted(&subject) {
+        return Ok(verdict);
     }
-    let asked = Instant::now();
-    let is_marked = worker.data.exists(&mark(sid)).await?;
-    if !is_marked {
-        known.alive.insert(subject, (asked, Arc::default()));
-    }
-    Ok(is_marked || known.has_mark(sid))
+    let look = || {
+        let (worker, subject) = (worker.clone(), subject.clone());
+        async move {
+            let asked = Instant::now();
+            let verdict = judge(&worker, &subject).await.map_err(ApiError::shared)?;
+            worker.sessions.verdicts.insert(subject, (asked, verdict.clone()));
+            Ok(verdict)
+        }
+    };
+    worker.sessions.looks.join(subject.clone(), look).await.map_err(ApiError::Shared)
+}
+
+/// Asks S3.
+async fn judge(worker: &Worker, subject: &Subject) -> Result<Verdict, ApiError> {
+    let (login, uid, epoch, sid) = match subject {
+        Subject::User { login, uid, epoch, sid } => (login, uid, epoch, sid),
+        Subject::Operator { sid } => {
+            let is_marked = worker.data.exists(&mark(sid)).await?;
+            return Ok((!is_marked).then(Arc::default));
+        }
+    };
+    let Ok(login) = Login::parse(worker.profile, login) else { return Ok(None) };
+    let mark = mark(sid);
+    let (found, is_marked) = tokio::try_join!(find(worker, &login), async {
+        Ok::<_, ApiError>(worker.data.exists(&mark).await?)
+    })?;
+    let is_owner = |Found { user, .. }: &Found| user.uid() == uid && user.epoch() == *epoch;
+    let found = found.filter(is_owner).filter(|_| !is_marked);
+    Ok(found.map(|found| {
+        Arc::new(match found.user {
+            User::Secure(record) => About { created: Some(record.created), sign_ins: record.sign_ins },
+            User::Classic { .. } => About::default(),
+        })
+    }))
 }
 
 /// Signs out. A reply that says so is kept by all workers.
@@ -175,6 +199,9 @@ pub async fn end_session(worker: &Worker, client: &Client, session: &Session) ->
 /// Ends a session on all workers. It has ended when the mark is in S3: that another writer is at it at
 /// this moment does not say that it will be.
 pub async fn put_mark(worker: &Worker, sid: &str) -> Result<(), ApiError> {
+    if worker.sessions.has_mark(sid) {
+        return Ok(());
+    }
     let object = NewObject { content_type: "text/plain", bytes: Vec::new(), nonce: None };
     for _ in 0..MAX_TRIES {
         let is_there = match worker.data.put(&mark(sid), &object, &Expect::Absent).await? {
@@ -192,4 +219,52 @@ pub async fn put_mark(worker: &Worker, sid: &str) -> Result<(), ApiError> {
 
 fn mark(sid: &str) -> String {
     format!("{REVOKED}{sid}")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use fleet::Profile;
+    use futures::future::join_all;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::store::memory::MemoryS3;
+
+    fn session() -> Session {
+        Session::begin("ana", "u1", 0, Profile::Secure, Timestamp::now())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_cookie_of_an_ended_session_is_looked_up_once() {
+        let s3 = MemoryS3::with_delays_up_to(Duration::from_secs(1));
+        let (worker, session) = (s3.worker(), session());
+        let asked = join_all((0..100).map(|_| user_of(&worker, &session))).await;
+        assert!(asked.iter().all(|verdict| matches!(verdict, Ok(None))));
+        for _ in 0..100 {
+            assert!(matches!(user_of(&worker, &session).await, Ok(None)));
+            assert!(matches!(has_ended(&worker, "s1").await, Ok(false)));
+        }
+        assert_eq!(s3.calls(), 3, "the user, the mark, and the operator's mark");
+        tokio::time::advance(TRUSTED).await;
+        assert!(matches!(user_of(&worker, &session).await, Ok(None)));
+        assert_eq!(s3.calls(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_everybody_may_ask_costs_two_reads_a_second() {
+        let s3 = MemoryS3::with_delays_up_to(Duration::from_millis(200));
+        let app = crate::app(s3.worker());
+        let ask = async || {
+            let request = Request::get("/checkamount").body(Body::empty()).expect("a request");
+            app.clone().oneshot(request).await.expect("an answer").status().as_u16()
+        };
+        for second in 1..=3 {
+            let asked = join_all((0..100).map(|_| ask())).await;
+            assert_eq!(asked, [503; 100], "nothing is deployed");
+            assert_eq!((ask().await, s3.calls()), (503, 2 * second));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+    }
 }

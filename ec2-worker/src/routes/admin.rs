@@ -100,7 +100,7 @@ pub(super) async fn set_amount(
     admin::require(&worker, &client, &headers).await?;
     let given = field(&headers, body, "amount")?;
     let desired = DesiredCount::at_least_one(&given).map_err(ApiError::Amount)?;
-    let change = amount::set(&worker.control, desired).await?;
+    let change = amount::set(&worker, desired).await?;
     audit::amount_set(&client, change.desired.get(), change.previous.map(DesiredCount::get));
     Ok(Redirect::to(HOME))
 }

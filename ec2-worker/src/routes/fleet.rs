@@ -48,7 +48,7 @@ pub(crate) async fn health_check(State(worker): State<Worker>) -> Json<Health> {
     ),
 )]
 pub(crate) async fn check_amount(State(worker): State<Worker>) -> Result<Json<Amount>, ApiError> {
-    amount::fetch(&worker.control).await.map(Json)
+    amount::recent(&worker).await.map(Json)
 }
 
 /// `GET /setamount/<n>`
@@ -124,7 +124,7 @@ async fn set(
         ))
     })?;
     let desired = DesiredCount::at_least_one(given).map_err(ApiError::Amount)?;
-    let change = amount::set(&worker.control, desired).await?;
+    let change = amount::set(worker, desired).await?;
     audit::amount_set(client, change.desired.get(), change.previous.map(DesiredCount::get));
     Ok(Json(change))
 }

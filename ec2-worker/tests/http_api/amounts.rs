@@ -1,43 +1,58 @@
 //! `/checkamount` and `/setamount`.
 
 use axum::http::Method;
+use ec2_worker::{Worker, app};
 use fleet::{Profile, keys};
 use futures::future::join_all;
 use serde_json::json;
 
-use crate::support::{Stack, registry};
+use crate::support::{Http, Reply, Stack, registry};
 
 #[tokio::test]
 async fn the_amount_is_what_the_object_says() {
     let stack = Stack::new().await;
-    let http = stack.client(Profile::Secure).await;
-    assert_eq!(
-        http.get("/checkamount").await.code(),
-        (503, "no_desired_count".to_owned()),
-        "nothing is deployed"
-    );
+    let worker = stack.worker(Profile::Secure).await;
+    let check = async || check(&worker).await;
+    assert_eq!(check().await.code(), (503, "no_desired_count".to_owned()), "nothing is deployed");
     stack.write(keys::DESIRED_COUNT, "3\n").await;
-    assert_eq!(http.get("/checkamount").await.json(), json!({"desired": 3, "healthy": 0}));
+    assert_eq!(check().await.json(), json!({"desired": 3, "healthy": 0}));
     stack.write(keys::REGISTRY, &registry(3, None)).await;
-    assert_eq!(http.get("/checkamount").await.json(), json!({"desired": 3, "healthy": 2}));
+    assert_eq!(check().await.json(), json!({"desired": 3, "healthy": 2}));
     stack.write(keys::REGISTRY, &registry(3, Some("an earlier text was wrong"))).await;
-    assert_eq!(http.get("/checkamount").await.json(), json!({"desired": 3, "healthy": 2}));
+    assert_eq!(check().await.json(), json!({"desired": 3, "healthy": 2}));
+}
+
+/// As if a second had passed since somebody asked last.
+async fn check(worker: &Worker) -> Reply {
+    worker.amounts.forget();
+    Http { app: app(worker.clone()) }.get("/checkamount").await
+}
+
+#[tokio::test]
+async fn who_has_set_the_amount_sees_it_at_once() {
+    let stack = Stack::new().await;
+    let http = stack.client(Profile::Secure).await;
+    stack.write(keys::DESIRED_COUNT, "3").await;
+    for amount in 4..8 {
+        http.as_admin(&format!("/setamount/{amount}")).await;
+        assert_eq!(http.get("/checkamount").await.json()["desired"], amount);
+    }
 }
 
 #[tokio::test]
 async fn nonsense_leaves_the_last_good_value_in_force() {
     let stack = Stack::new().await;
-    let http = stack.client(Profile::Secure).await;
+    let worker = stack.worker(Profile::Secure).await;
     stack.write(keys::REGISTRY, &registry(4, None)).await;
     for text in ["banana", "", "3.5", "1000", "-1", &"9".repeat(100_000)] {
         stack.write(keys::DESIRED_COUNT, text).await;
-        let reply = http.get("/checkamount").await;
+        let reply = check(&worker).await;
         assert_eq!((reply.status.as_u16(), &reply.json()["desired"]), (200, &4.into()), "{text:.20}");
         let problem = reply.json()["problem"].as_str().unwrap_or_default().to_owned();
         assert!(problem.contains("desired-count holds") && problem.len() < 200, "{problem}");
     }
     stack.delete(&stack.control, keys::DESIRED_COUNT).await;
-    let reply = http.get("/checkamount").await.json();
+    let reply = check(&worker).await.json();
     assert_eq!(reply["problem"], "desired-count is missing; the last good value stays in force");
 }
 
