@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EX_USAGE);
         }
     };
-    fleet::telemetry::init(settings.log.as_deref());
+    let _log = fleet::telemetry::serve(settings.log.as_deref());
     match start(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -91,7 +91,7 @@ pub async fn require(worker: &Worker, client: &Client, headers: &HeaderMap) -> R
     }
     // Whoever brings nothing has only found the door.
     if matches!(access, Err(ApiError::AdminOnly)) && headers.contains_key(AUTHORIZATION) {
-        audit::admin_refused(client);
+        audit::admin_refused(worker, client);
     }
     access
 }

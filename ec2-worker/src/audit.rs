@@ -1,4 +1,4 @@
-//! One line in the log for each security event, under the target `audit`.
+//! Lines in the log about security events.
 //!
 //! | field | meaning |
 //! |---|---|
@@ -7,94 +7,153 @@
 //! | `login_hash` | of a failure: a keyed hash, equal for equal logins, and the name of the login's object below `throttle/`. A login that does not exist is often a password in the wrong field |
 //! | `from` | address of the client, as the load balancer saw it |
 //! | `request` | the id that the answer carried as `X-Request-Id` |
+//! | `more` | how many more of this kind came from this address within the same minute, and are not said each |
 //!
-//! No password, token, cookie or session is ever in it.
+//! | who | target | said each |
+//! |---|---|---|
+//! | the operator | `audit` | all |
+//! | somebody who proved to be a user | `audit` | 20 for each kind, address and minute |
+//! | anybody | `audit::anonymous` | one for each kind, address and minute; of all these 40 at once, then one each 15 min |
+//!
+//! What is not said is counted ([`tally`]). Whoever has no account can so fill at most 50 KiB in a day, and
+//! `make logs`, which shows the last 64 KiB of a console, still shows what others have done.
+//!
+//! No password, token, cookie or session is ever in a line.
+
+pub mod tally;
+
+use std::net::IpAddr;
 
 use users::Login;
 
 use crate::Worker;
 use crate::client::Client;
+use tally::{Kind, Summary};
+
+/// `fleet::telemetry` keeps room for lines of this target.
+const AUDIT: &str = fleet::telemetry::AUDIT;
+const ANONYMOUS: &str = "audit::anonymous";
 
 macro_rules! event {
-    ($level:ident, $client:expr, $event:literal, $($field:tt)*) => {
-        tracing::$level!(
-            target: "audit",
-            event = $event,
-            from = $client.address.map(tracing::field::display),
-            request = $client.request(),
-            $($field)*
-        )
+    ($level:ident, $target:expr, $worker:expr, $client:expr, $kind:ident, $($field:tt)*) => {
+        if $worker.tally.says(Kind::$kind, $client) {
+            tracing::$level!(
+                target: $target,
+                event = Kind::$kind.name(),
+                from = $client.address.map(tracing::field::display),
+                request = $client.request(),
+                $($field)*
+            )
+        }
     };
 }
 
-pub fn signed_up(client: &Client, login: &Login) {
-    event!(info, client, "signed_up", login = login.as_str(), "a user has registered");
+pub fn signed_up(worker: &Worker, client: &Client, login: &Login) {
+    event!(info, AUDIT, worker, client, SignedUp, login = login.as_str(), "a user has registered");
 }
 
-pub fn signed_in(client: &Client, login: &Login) {
-    event!(info, client, "signed_in", login = login.as_str(), "a user has signed in");
+pub fn signed_in(worker: &Worker, client: &Client, login: &Login) {
+    event!(info, AUDIT, worker, client, SignedIn, login = login.as_str(), "a user has signed in");
+}
+
+pub fn signed_out(worker: &Worker, client: &Client, login: &str) {
+    event!(info, AUDIT, worker, client, SignedOut, login, "a user has signed out");
+}
+
+pub fn signed_out_everywhere(worker: &Worker, client: &Client, login: &Login) {
+    let login = login.as_str();
+    event!(info, AUDIT, worker, client, SignedOutEverywhere, login, "a user has ended all sessions");
+}
+
+pub fn password_changed(worker: &Worker, client: &Client, login: &Login) {
+    let login = login.as_str();
+    event!(info, AUDIT, worker, client, PasswordChanged, login, "a user has another password");
+}
+
+/// In a session, so the login is not a guess.
+pub fn proof_failed(worker: &Worker, client: &Client, login: &Login) {
+    let login = login.as_str();
+    event!(warn, AUDIT, worker, client, ProofFailed, login, "a user did not know the current password");
+}
+
+pub fn account_deleted(worker: &Worker, client: &Client, login: &Login) {
+    let login = login.as_str();
+    event!(info, AUDIT, worker, client, AccountDeleted, login, "a user has deleted the account");
+}
+
+pub fn admin_signed_in(worker: &Worker, client: &Client) {
+    event!(info, AUDIT, worker, client, AdminSignedIn, "the operator has opened the dashboard");
+}
+
+pub fn users_listed(worker: &Worker, client: &Client) {
+    event!(info, AUDIT, worker, client, UsersListed, "the operator has read the list of users");
+}
+
+pub fn amount_set(worker: &Worker, client: &Client, desired: u32, previous: Option<u32>) {
+    event!(info, AUDIT, worker, client, AmountSet, desired, previous, "the desired count is set");
 }
 
 /// `failures`: how many in a row, as far as they are counted.
 pub fn sign_in_failed(worker: &Worker, client: &Client, login: &str, failures: Option<u32>) {
-    let login_hash = hash(worker, login);
-    event!(warn, client, "sign_in_failed", login_hash, failures, "the login or the password was wrong");
+    event!(
+        warn,
+        ANONYMOUS,
+        worker,
+        client,
+        SignInFailed,
+        login_hash = hash(worker, login),
+        failures,
+        "the login or the password was wrong"
+    );
 }
 
 pub fn throttled(worker: &Worker, client: &Client, login: &str) {
-    let login_hash = hash(worker, login);
     event!(
         warn,
+        ANONYMOUS,
+        worker,
         client,
-        "throttled",
-        login_hash,
+        Throttled,
+        login_hash = hash(worker, login),
         "an attempt came too soon after failures at the same login"
     );
 }
 
-pub fn sign_up_refused(client: &Client) {
-    event!(warn, client, "sign_up_refused", "too many sign-ups from this address");
+pub fn sign_up_refused(worker: &Worker, client: &Client) {
+    event!(warn, ANONYMOUS, worker, client, SignUpRefused, "too many sign-ups from this address");
 }
 
-pub fn users_listed(client: &Client) {
-    event!(info, client, "users_listed", "the operator has read the list of users");
+pub fn refused(worker: &Worker, client: &Client, why: &str) {
+    event!(warn, ANONYMOUS, worker, client, Refused, why, "a request was refused");
 }
 
-pub fn refused(client: &Client, why: &str) {
-    event!(warn, client, "refused", why, "a request was refused");
+pub fn admin_refused(worker: &Worker, client: &Client) {
+    event!(
+        warn,
+        ANONYMOUS,
+        worker,
+        client,
+        AdminRefused,
+        "somebody without the token asked for what is the operator's"
+    );
 }
 
-pub fn signed_out(client: &Client, login: &str) {
-    event!(info, client, "signed_out", login, "a user has signed out");
+/// Says what was counted instead of being said; never ends.
+pub async fn keep_summing(worker: Worker) {
+    loop {
+        tokio::time::sleep(tally::MINUTE).await;
+        worker.tally.close_minute().iter().for_each(say);
+    }
 }
 
-pub fn signed_out_everywhere(client: &Client, login: &Login) {
-    event!(info, client, "signed_out_everywhere", login = login.as_str(), "a user has ended all sessions");
-}
-
-pub fn password_changed(client: &Client, login: &Login) {
-    event!(info, client, "password_changed", login = login.as_str(), "a user has another password");
-}
-
-/// In a session, so the login is not a guess.
-pub fn proof_failed(client: &Client, login: &Login) {
-    event!(warn, client, "proof_failed", login = login.as_str(), "a user did not know the current password");
-}
-
-pub fn account_deleted(client: &Client, login: &Login) {
-    event!(info, client, "account_deleted", login = login.as_str(), "a user has deleted the account");
-}
-
-pub fn admin_signed_in(client: &Client) {
-    event!(info, client, "admin_signed_in", "the operator has opened the dashboard");
-}
-
-pub fn admin_refused(client: &Client) {
-    event!(warn, client, "admin_refused", "somebody without the token asked for what is the operator's");
-}
-
-pub fn amount_set(client: &Client, desired: u32, previous: Option<u32>) {
-    event!(info, client, "amount_set", desired, previous, "the desired count is set");
+fn say(summary: &Summary) {
+    let Summary { kind, from, more, addresses } = *summary;
+    let (event, from) = (kind.name(), from.map(|block: IpAddr| tracing::field::display(block)));
+    if kind.is_anonymous() {
+        tracing::info!(target: ANONYMOUS, event, from, more, addresses, "more of the same within a minute");
+    } else {
+        tracing::info!(target: AUDIT, event, from, more, addresses, "more of the same within a minute");
+    }
 }
 
 fn hash(worker: &Worker, login: &str) -> String {

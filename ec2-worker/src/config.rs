@@ -106,7 +106,7 @@ impl Config {
         })
     }
 
-    /// The filter for [`fleet::telemetry::init`]: what was asked for, with libraries at
+    /// The filter for [`fleet::telemetry::serve`]: what was asked for, with libraries at
     /// `warn` whatever was asked for.
     pub fn log_filter(&self) -> String {
         format!("{},{LOG_CEILING}", self.log.as_deref().unwrap_or("info"))

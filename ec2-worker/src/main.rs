@@ -27,7 +27,7 @@ async fn main() -> ExitCode {
             return ExitCode::from(EX_USAGE);
         }
     };
-    telemetry::init(Some(&config.log_filter()));
+    let _log = telemetry::serve(Some(&config.log_filter()));
     match serve(&config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

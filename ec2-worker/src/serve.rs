@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::client::Peer;
-use crate::{Config, Worker, app, secrets};
+use crate::{Config, Worker, app, audit, secrets};
 
 /// The longest request takes 15 s. Half would cut one; systemd kills at 90 s.
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
@@ -55,8 +55,9 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Stopped {
-    let mut refresher = JoinSet::new();
-    refresher.spawn(secrets::keep_fresh(
+    let mut aside = JoinSet::new();
+    aside.spawn(audit::keep_summing(worker.clone()));
+    aside.spawn(secrets::keep_fresh(
         worker.control.clone(),
         config.profile,
         secrets::REFRESH,
@@ -68,7 +69,7 @@ pub async fn run(
     let stopped = drain(&mut connections).await;
     worker.attempts_are_over(DRAIN_LIMIT / 4).await;
     connections.shutdown().await;
-    refresher.shutdown().await;
+    aside.shutdown().await;
     stopped
 }
 

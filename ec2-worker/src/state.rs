@@ -10,6 +10,7 @@ use users::password::MinChars;
 use crate::ApiError;
 use crate::accounts::Sessions;
 use crate::amount::{self, Amount};
+use crate::audit::tally::Tally;
 use crate::client::{Client, TrustedProxies};
 use crate::dashboard::Fleet;
 use crate::flights::Recent;
@@ -60,6 +61,7 @@ pub struct Shared {
     pub changes: Gates,
     pub sessions: Sessions,
     pub stats: Stats,
+    pub tally: Tally,
     pub amounts: Recent<Result<Amount, Arc<ApiError>>>,
     /// Not kept: an operator who looks again wants to see what is new.
     pub fleets: Recent<Fleet>,
@@ -86,6 +88,7 @@ impl Worker {
             changes: Gates::default(),
             sessions: Sessions::default(),
             stats: Stats::default(),
+            tally: Tally::default(),
             amounts: Recent::kept_for(amount::KEPT_FOR),
             fleets: Recent::kept_for(Duration::ZERO),
             attempts: Arc::new(Semaphore::new(MAX_ATTEMPTS as usize)),

@@ -8,9 +8,10 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use fleet::Profile;
+use futures::StreamExt as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
@@ -89,6 +90,38 @@ async fn serves_until_sigterm_and_exits_0() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(lines.lines().all(|line| line.starts_with('{')), "one JSON object on each line: {lines}");
+}
+
+/// A pipe holds 64 KiB.
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_up_no_request() {
+    let stack = Stack::new().await;
+    let addr = free_addr().await;
+    // A line for each request.
+    let mut command = program_of(&stack, Profile::Secure, addr);
+    let mut child = command.env("VIGIA_LOG", "debug").spawn().expect("it starts");
+    answers(addr, &mut child).await;
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let ask = async |number: usize| {
+        let path = ["nothing", "protected", "openapi.json", "healthcheck"][number % 4];
+        let reply = timeout(DEADLINE, client.get(format!("http://{addr}/{path}")).send()).await;
+        reply.expect("it answers in time").expect("it answers").status().as_u16()
+    };
+    let statuses: Vec<u16> = futures::stream::iter(0..4000).map(ask).buffer_unordered(16).collect().await;
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 2000);
+    answers(addr, &mut child).await;
+    // Somebody reads at last, and learns that this is not all.
+    let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let read = async {
+        while let Some(line) = lines.next_line().await.expect("text") {
+            if line.contains("log lines were dropped") {
+                return line;
+            }
+        }
+        panic!("the log has ended")
+    };
+    let notice = timeout(DEADLINE, read).await.expect("it says what it dropped");
+    assert!(notice.starts_with('{') && notice.contains("0 of them audit lines"), "{notice}");
 }
 
 #[tokio::test]

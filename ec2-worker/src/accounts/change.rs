@@ -35,7 +35,7 @@ pub async fn change_password(
     prove(worker, client, session, &login, current).await?;
     let phc = worker.hashes.hash(worker.hashes.ticket(client)?, chosen).await?;
     let session = set_password(worker, session, &login, &phc).await?;
-    audit::password_changed(client, &login);
+    audit::password_changed(worker, client, &login);
     Ok(session)
 }
 
@@ -64,7 +64,7 @@ pub async fn end_all_sessions(worker: &Worker, client: &Client, session: &Sessio
     let login = owner(worker, session)?;
     let changed = update(worker, session, &login, |record| record.epoch += 1).await?;
     worker.sessions.end_before(&changed.uid, changed.epoch);
-    audit::signed_out_everywhere(client, &login);
+    audit::signed_out_everywhere(worker, client, &login);
     Ok(())
 }
 
@@ -116,7 +116,7 @@ fn given_up(last: Write) -> ApiError {
 
 fn done(worker: &Worker, client: &Client, session: &Session, login: &Login) -> Result<(), ApiError> {
     worker.sessions.end_before(&session.uid, u64::MAX);
-    audit::account_deleted(client, login);
+    audit::account_deleted(worker, client, login);
     Ok(())
 }
 
@@ -151,7 +151,7 @@ async fn prove(
         }
         Some(Verdict::Wrong) | None => {
             attempt.failed(Timestamp::now()).await;
-            audit::proof_failed(client, login);
+            audit::proof_failed(worker, client, login);
             Err(ApiError::WrongPassword)
         }
     }

@@ -192,7 +192,7 @@ async fn judge(worker: &Worker, subject: &Subject) -> Result<Verdict, ApiError> 
 /// Signs out. A reply that says so is kept by all workers.
 pub async fn end_session(worker: &Worker, client: &Client, session: &Session) -> Result<(), ApiError> {
     put_mark(worker, &session.sid).await?;
-    audit::signed_out(client, &session.login);
+    audit::signed_out(worker, client, &session.login);
     Ok(())
 }
 

@@ -84,7 +84,7 @@ pub async fn sign_in(
         Profile::Secure => {
             charge(worker, client)?;
             worker.limits.failed_sign_ins.take(client).map_err(|wait| {
-                audit::refused(client, "too many failures from this address");
+                audit::refused(worker, client, "too many failures from this address");
                 ApiError::too_many_requests(wait)
             })?;
             let outcome = secure(worker, client, device, given, login, password).await;
@@ -99,7 +99,7 @@ pub async fn sign_in(
 /// Counts an attempt to prove a password for its address, before it costs anything.
 pub(super) fn charge(worker: &Worker, client: &Client) -> Result<(), ApiError> {
     worker.limits.attempts.take(client).map_err(|wait| {
-        audit::refused(client, "too many attempts from this address");
+        audit::refused(worker, client, "too many attempts from this address");
         ApiError::too_many_requests(wait)
     })
 }
@@ -120,7 +120,7 @@ async fn classic(
     if !is_right {
         return Err(ApiError::WrongCredentials);
     }
-    audit::signed_in(client, &login);
+    audit::signed_in(worker, client, &login);
     Ok(SignedIn { session: begin(worker, &login, &user), device: None })
 }
 
@@ -166,7 +166,7 @@ async fn secure(
         return Err(fail(worker, client, attempt, &login).await);
     };
     attempt.succeeded().await;
-    audit::signed_in(client, &login);
+    audit::signed_in(worker, client, &login);
     let device = device.unwrap_or_else(|| Device::new(&login, &found.user));
     let session = begin(worker, &login, &found.user);
     remember(worker, client, &login, found, password.filter(|_| is_dated)).await;

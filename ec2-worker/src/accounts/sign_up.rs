@@ -18,7 +18,7 @@ pub async fn sign_up(worker: &Worker, client: &Client, given: &Credentials) -> R
     let password = Password::chosen(worker.profile, worker.min_password, &login, given.password())?;
     let key = object_key(worker.profile, &login);
     if worker.profile == Profile::Secure {
-        allowed(client, &worker.limits.tries_to_sign_up)?;
+        allowed(worker, client, &worker.limits.tries_to_sign_up)?;
     }
     // Cheaper than a hash, and the usual answer; the conditional write below decides.
     if worker.data.exists(&key).await? {
@@ -27,7 +27,7 @@ pub async fn sign_up(worker: &Worker, client: &Client, given: &Credentials) -> R
     match worker.profile {
         Profile::Classic => create(worker, &key, &user::classic_object(password.as_bytes())).await?,
         Profile::Secure => {
-            allowed(client, &worker.limits.sign_ups)?;
+            allowed(worker, client, &worker.limits.sign_ups)?;
             // Of many who want the same login at once, all but the first find it taken without a hash.
             let _alone = worker.sign_ups.enter_alone(&key).await.ok_or(ApiError::Busy)?;
             if worker.data.exists(&key).await? {
@@ -39,13 +39,13 @@ pub async fn sign_up(worker: &Worker, client: &Client, given: &Credentials) -> R
             worker.throttle.forget(&count_of(worker, login.as_str())).await;
         }
     }
-    audit::signed_up(client, &login);
+    audit::signed_up(worker, client, &login);
     Ok(login)
 }
 
-fn allowed(client: &Client, limit: &Limit) -> Result<(), ApiError> {
+fn allowed(worker: &Worker, client: &Client, limit: &Limit) -> Result<(), ApiError> {
     limit.take(client).map_err(|wait| {
-        audit::sign_up_refused(client);
+        audit::sign_up_refused(worker, client);
         ApiError::too_many_requests(wait)
     })
 }

@@ -63,12 +63,12 @@ pub(super) async fn sign_in(
     match admin::sign_in(&worker, token.trim()) {
         Ok(session) => {
             admin::end_session_before(&worker, &client, &headers).await?;
-            audit::admin_signed_in(&client);
+            audit::admin_signed_in(&worker, &client);
             let cookie = session.seal(worker.secrets().ring()?, client.transport);
             Ok((cookie, Redirect::to(HOME)).into_response())
         }
         Err(refusal) => {
-            audit::admin_refused(&client);
+            audit::admin_refused(&worker, &client);
             match refusal {
                 ApiError::AdminOnly if prefers_html(&headers) => {
                     let page = pages::token_form(Some("This is not the admin token of this stack."));
@@ -101,7 +101,7 @@ pub(super) async fn set_amount(
     let given = field(&headers, body, "amount")?;
     let desired = DesiredCount::at_least_one(&given).map_err(ApiError::Amount)?;
     let change = amount::set(&worker, desired).await?;
-    audit::amount_set(&client, change.desired.get(), change.previous.map(DesiredCount::get));
+    audit::amount_set(&worker, &client, change.desired.get(), change.previous.map(DesiredCount::get));
     Ok(Redirect::to(HOME))
 }
 

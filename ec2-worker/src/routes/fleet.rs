@@ -125,6 +125,6 @@ async fn set(
     })?;
     let desired = DesiredCount::at_least_one(given).map_err(ApiError::Amount)?;
     let change = amount::set(worker, desired).await?;
-    audit::amount_set(client, change.desired.get(), change.previous.map(DesiredCount::get));
+    audit::amount_set(worker, client, change.desired.get(), change.previous.map(DesiredCount::get));
     Ok(Json(change))
 }

@@ -152,7 +152,7 @@ pub(crate) async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     admin::require(&worker, &client, &headers).await?;
-    audit::users_listed(&client);
+    audit::users_listed(&worker, &client);
     let query = Query::parse(&worker, query.as_deref().unwrap_or_default())?;
     let format = Format::of(&headers, query.fields);
     let mut rows = Box::pin(rows(worker, query).peekable());
