@@ -8,6 +8,7 @@
 //! | `VIGIA_MIN_PASSWORD` | characters that a chosen password must have, 8 to 64 | 8 |
 //! | `VIGIA_ARGON2` | cost of new password records, in the form of the default | `m=19456,t=2,p=1` |
 //! | `VIGIA_TRUSTED_PROXIES` | networks of the load balancers; others are refused | none: whoever comes |
+//! | `VIGIA_HOSTS` | names under which the service answers, without ports; a request for another one gets 421 | any |
 //! | `VIGIA_LISTEN` | address and port to listen on | own private IPv4, port 8080 |
 //! | `VIGIA_INSTANCE_ID` | who we are | from the instance metadata |
 //! | `VIGIA_LOG` | log filter, `RUST_LOG` syntax | `info` |
@@ -25,6 +26,7 @@ use users::Cost;
 use users::password::MinChars;
 
 use crate::client::TrustedProxies;
+use crate::hosts::AcceptedHosts;
 
 /// What `VIGIA_LOG` may not switch on: the finer events of the libraries that handle requests. In
 /// classic a request to S3 holds a password, and what a library shows of it is not ours to decide.
@@ -41,6 +43,7 @@ pub struct Config {
     pub min_password: MinChars,
     pub cost: Cost,
     pub proxies: TrustedProxies,
+    pub hosts: AcceptedHosts,
     pub listen: Option<SocketAddr>,
     pub instance_id: Option<WorkerId>,
     pub exposure: Exposure,
@@ -75,6 +78,7 @@ impl Config {
         let min_password = reader.or("VIGIA_MIN_PASSWORD", MinChars::default(), "15");
         let cost = reader.or("VIGIA_ARGON2", Cost::default(), "m=19456,t=2,p=1");
         let proxies = reader.or("VIGIA_TRUSTED_PROXIES", TrustedProxies::default(), "10.77.0.0/24");
+        let hosts = reader.or("VIGIA_HOSTS", AcceptedHosts::default(), "login.example.org");
         let listen = reader.optional::<SocketAddr>("VIGIA_LISTEN", "10.77.0.10:8080");
         let instance_id = reader.optional("VIGIA_INSTANCE_ID", "i-0123456789abcdef0");
         let exposure = reader.or("VIGIA_CLASSIC_ACCEPT_RISK", Exposure::PrivateOnly, "yes");
@@ -97,6 +101,7 @@ impl Config {
                 min_password: min_password?,
                 cost: cost?,
                 proxies: proxies?,
+                hosts: hosts?,
                 listen,
                 instance_id,
                 exposure: exposure?,

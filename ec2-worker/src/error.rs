@@ -68,6 +68,8 @@ pub enum ApiError {
         "the storage is busy with another write to the same object, and nothing was changed; try again in a second"
     )]
     Contended,
+    #[error("the service does not answer under this host name; use the address that the operator gave you")]
+    WrongHost,
     #[error("there is nothing here; a `/` inside a login or a password must be written `%2F`")]
     NotFound,
     #[error("this method is not allowed here; the header `Allow` says which are")]
@@ -142,6 +144,7 @@ impl ApiError {
             Self::CrossSite => (S::FORBIDDEN, "cross_site"),
             Self::DirectTraffic => (S::FORBIDDEN, "direct_traffic"),
             Self::LostRace => (S::CONFLICT, "lost_race"),
+            Self::WrongHost => (S::MISDIRECTED_REQUEST, "wrong_host"),
             Self::NotFound => (S::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large"),

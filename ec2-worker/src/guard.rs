@@ -75,6 +75,9 @@ pub async fn envelope(State(worker): State<Worker>, mut request: Request, next: 
     }
     let mut response = match client {
         None if !is_health_check => ApiError::DirectTraffic.into_response(),
+        Some(_) if !is_health_check && !worker.hosts.accepts(request.headers()) => {
+            ApiError::WrongHost.into_response()
+        }
         client => {
             let client = Client { request: Some(id.clone()), ..client.unwrap_or_default() };
             request.extensions_mut().insert(client);

@@ -21,6 +21,7 @@ pub mod extract;
 pub mod flights;
 pub mod guard;
 pub mod hash_pool;
+pub mod hosts;
 pub mod identity;
 pub mod limits;
 pub mod openapi;

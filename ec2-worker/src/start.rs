@@ -104,6 +104,7 @@ pub async fn prepare(
         hashes,
         min_password: config.min_password,
         proxies: config.proxies.clone(),
+        hosts: config.hosts.clone(),
         limits: Limits::default(),
         secrets,
     }))

@@ -15,6 +15,7 @@ use crate::client::{Client, TrustedProxies};
 use crate::dashboard::Fleet;
 use crate::flights::Recent;
 use crate::hash_pool::HashPool;
+use crate::hosts::AcceptedHosts;
 use crate::limits::{Limits, Shares};
 use crate::secrets::Secrets;
 use crate::stats::Stats;
@@ -41,6 +42,7 @@ pub struct Parts {
     pub hashes: HashPool,
     pub min_password: MinChars,
     pub proxies: TrustedProxies,
+    pub hosts: AcceptedHosts,
     pub limits: Limits,
     pub secrets: Secrets,
 }
@@ -53,6 +55,7 @@ pub struct Shared {
     pub hashes: HashPool,
     pub min_password: MinChars,
     pub proxies: TrustedProxies,
+    pub hosts: AcceptedHosts,
     pub limits: Limits,
     pub throttle: Throttle,
     /// Who registers which login at this moment.
@@ -73,7 +76,8 @@ pub struct Shared {
 
 impl Worker {
     pub fn new(parts: Parts) -> Self {
-        let Parts { id, profile, data, control, hashes, min_password, proxies, limits, secrets } = parts;
+        let Parts { id, profile, data, control, hashes, min_password, proxies, hosts, limits, secrets } =
+            parts;
         Self(Arc::new(Shared {
             throttle: Throttle::new(data.clone()),
             id,
@@ -83,6 +87,7 @@ impl Worker {
             hashes,
             min_password,
             proxies,
+            hosts,
             limits,
             sign_ups: Gates::default(),
             changes: Gates::default(),

@@ -29,6 +29,7 @@ use crate::admin::AdminTokenHash;
 use crate::client::TrustedProxies;
 use crate::cookies::KeyRing;
 use crate::hash_pool::{HashLimits, HashPool};
+use crate::hosts::AcceptedHosts;
 use crate::limits::Limits;
 use crate::secrets::Secrets;
 use crate::state::Parts;
@@ -89,6 +90,7 @@ impl MemoryS3 {
             hashes: HashPool::new(HashLimits::for_cores(1, Cost::default())),
             min_password: users::password::MinChars::default(),
             proxies: TrustedProxies::default(),
+            hosts: AcceptedHosts::default(),
             limits: Limits::default(),
             secrets: Secrets::new(ring, Some(AdminTokenHash::of("t0ken"))),
         })

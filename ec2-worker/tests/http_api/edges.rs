@@ -2,9 +2,10 @@
 
 use axum::body::Body;
 use axum::http::{Method, Request};
+use ec2_worker::app;
 use fleet::{Profile, keys};
 
-use crate::support::{PASSWORD, Stack, WORKER, escape};
+use crate::support::{Http, PASSWORD, Stack, WORKER, escape};
 
 #[tokio::test]
 async fn the_health_check_needs_no_storage() {
@@ -113,6 +114,23 @@ async fn other_sites_and_prefetches_change_nothing() {
     for own in ["same-origin", "none"] {
         assert_eq!(http.with(Method::GET, &signin, &[("sec-fetch-site", own)]).await.status, 303, "{own}");
     }
+}
+
+#[tokio::test]
+async fn a_host_name_that_is_not_accepted_is_misdirected() {
+    let stack = Stack::new().await;
+    let http = Http { app: app(stack.worker_named("login.example.org").await) };
+    let ask = async |path: &str, host: &str| http.with(Method::GET, path, &[("host", host)]).await;
+    assert_eq!(ask("/", "login.example.org:5000").await.status, 200);
+    // As host and as origin: to the check of origins it looks like our own page.
+    let rebound = [("host", "evil.example"), ("origin", "http://evil.example")];
+    let reply = http.with(Method::POST, &format!("/signup/ana/{}", escape(PASSWORD)), &rebound).await;
+    assert_eq!(reply.code(), (421, "wrong_host".to_owned()));
+    assert!(stack.user_keys().await.is_empty());
+    for path in ["/", "/protected", "/nothing"] {
+        assert_eq!(ask(path, "evil.example").await.status, 421, "{path}");
+    }
+    assert_eq!(ask("/healthcheck", "10.77.0.5:8080").await.status, 200, "who checks knows the address only");
 }
 
 #[tokio::test]

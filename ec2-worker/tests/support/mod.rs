@@ -148,6 +148,12 @@ impl Stack {
         self.start(&self.s3, config).await.expect("the worker starts")
     }
 
+    /// A worker that answers under these names only.
+    pub(crate) async fn worker_named(&self, hosts: &str) -> Worker {
+        let config = Config { hosts: hosts.parse().expect("names"), ..self.config(Profile::Secure) };
+        self.start(&self.s3, config).await.expect("the worker starts")
+    }
+
     /// A worker behind a load balancer, with the queue of a machine with one core.
     pub(crate) async fn small_worker_behind(&self, proxies: TrustedProxies) -> Worker {
         let config = Config { proxies, ..self.config(Profile::Secure) };
