@@ -15,7 +15,8 @@ use crate::support::proxy::Proxy;
 use crate::support::{Http, PASSWORD, Stack, escape, s3, s3_endpoint};
 
 const ATTACKER: &str = "192.0.2.7";
-const USERS: usize = 50;
+/// One is under attack; the other fifty sign in.
+const USERS: usize = 51;
 /// A second, of an attacker.
 const RATE: u64 = 250;
 
