@@ -197,7 +197,10 @@ pub fn deployer(names: &Names) -> Value {
             &[
                 "ec2:AssociateAddress",
                 "ec2:AssociateRouteTable",
+                "ec2:AssociateSubnetCidrBlock",
+                "ec2:AssociateVpcCidrBlock",
                 "ec2:AttachInternetGateway",
+                "ec2:AuthorizeSecurityGroupEgress",
                 "ec2:AuthorizeSecurityGroupIngress",
                 "ec2:CreateEgressOnlyInternetGateway",
                 "ec2:CreateRoute",
@@ -218,6 +221,7 @@ pub fn deployer(names: &Names) -> Value {
                 "ec2:GetConsoleOutput",
                 "ec2:ModifyVpcAttribute",
                 "ec2:ReleaseAddress",
+                "ec2:ReplaceRoute",
                 "ec2:RevokeSecurityGroupIngress",
                 "ec2:RunInstances",
                 "ec2:TerminateInstances",

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -14,6 +13,7 @@ use crate::cli::Arch;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::executable::{self, Unfit};
 use crate::part::{Doing, Part};
+use crate::resources::upload;
 
 pub struct Artifact {
     pub name: &'static str,
@@ -77,16 +77,17 @@ pub async fn ensure(aws: &Aws, doing: Doing, artifact: &Artifact) -> Result<Part
     let part = Part::found(format!("program {} {:.12}", artifact.name, artifact.sha256), is_whole);
     if doing.applies(&part) {
         // S3 refuses bytes that are not these. An instance checks the same hash before each start.
-        aws.s3
-            .put_object()
-            .bucket(&bucket)
-            .key(&key)
-            .checksum_algorithm(ChecksumAlgorithm::Sha256)
-            .checksum_sha256(artifact.checksum())
-            .body(ByteStream::from(artifact.bytes.clone()))
-            .send()
-            .await
-            .step(|| format!("upload {}", artifact.name))?;
+        let uploaded = async || {
+            let body = upload::body(&artifact.path).await.map_err(|error| {
+                let what = format!("cannot read the program {}", artifact.path.display());
+                DeployError::new(Exit::Prerequisite, what).caused_by(error)
+            })?;
+            let put = aws.s3.put_object().bucket(&bucket).key(&key).body(body);
+            let put = put.checksum_algorithm(ChecksumAlgorithm::Sha256).checksum_sha256(artifact.checksum());
+            let put = put.customize().config_override(upload::s3(artifact.bytes.len() as u64));
+            put.send().await.step(|| format!("upload {}", artifact.name)).map_err(upload::explain)
+        };
+        aws.patience.depends_on(&bucket, uploaded).await?;
     }
     Ok(part)
 }
