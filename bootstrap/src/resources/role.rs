@@ -15,7 +15,7 @@ use crate::policies;
 
 /// The inline policy's name; there is only one.
 const POLICY: &str = "vigia";
-const SPOT_ROLE: &str = "AWSServiceRoleForEC2Spot";
+pub const SPOT_ROLE: &str = "AWSServiceRoleForEC2Spot";
 /// Whose it is, and the one thing that nobody can choose.
 const SPOT_PATH: &str = "/aws-service-role/spot.amazonaws.com/";
 
@@ -273,12 +273,16 @@ pub async fn delete(aws: &Aws, role: Role) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
+/// Whether the account has the role with which EC2 launches spot instances.
+pub async fn has_spot(aws: &Aws) -> Result<bool> {
+    let listed = aws.iam.list_roles().path_prefix(SPOT_PATH).send().await;
+    Ok(!listed.step(|| format!("look for the role {SPOT_ROLE}"))?.roles().is_empty())
+}
+
 /// The role with which EC2 launches spot instances: one in the account, of no stack, so `destroy` leaves
 /// it.
 pub async fn ensure_spot(aws: &Aws, doing: Doing) -> Result<Part> {
-    let listed = aws.iam.list_roles().path_prefix(SPOT_PATH).send().await;
-    let exists = !listed.step(|| format!("look for the role {SPOT_ROLE}"))?.roles().is_empty();
-    let part = Part::found(format!("service-linked role {SPOT_ROLE}"), exists);
+    let part = Part::found(format!("service-linked role {SPOT_ROLE}"), has_spot(aws).await?);
     if doing.applies(&part) {
         let create = aws.iam.create_service_linked_role().aws_service_name("spot.amazonaws.com");
         let created = async || create.clone().send().await.step(|| format!("create the role {SPOT_ROLE}"));
