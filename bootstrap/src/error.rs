@@ -115,7 +115,7 @@ where
     let what = format!("could not {step}");
     if no_credentials {
         return DeployError::new(Exit::Denied, format!("{what}: no AWS credentials were found"))
-            .mend("Run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.");
+            .mend("Run `aws configure` or `aws login`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.");
     }
     if no_reply {
         return DeployError::new(Exit::Unreachable, format!("{what}: the AWS endpoint does not answer"))

@@ -28,7 +28,7 @@ use fleet::stack::TAG_STACK;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::aws::Aws;
+use crate::aws::{Aws, cli_session};
 use crate::blueprint::Ec2Api;
 use crate::cli::{Arch, Deploy};
 use crate::error::{DeployError, Exit, Result, Step as _, found, pass_role_denied};
@@ -334,6 +334,7 @@ async fn upload(aws: &Aws, options: &Deploy, wanted: &Wanted, package: &Package)
             .args(["--security-group-ids", &wanted.group])
             .arg("--ipv6-allowed-for-dual-stack")
             .args(["--tag", &format!("{TAG_STACK}={}", aws.names.stack)]);
+        command.envs(cli_session::environment().await);
         let output = run(command, options, package.deadline()).await?;
         if output.status.success() {
             return Ok(());

@@ -198,6 +198,7 @@ pub(super) async fn delete(aws: &Aws, vpc: &str) -> Result<Part> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::stub::Stub;
     use crate::part::Change;
 
     #[test]
@@ -210,5 +211,73 @@ mod tests {
         assert_eq!(part(Ipv6::Missing).differs, [IPV6]);
         assert_eq!(part(Ipv6::Failed("why".to_owned())).differs, [IPV6]);
         assert_eq!(part(Ipv6::Associating).change, Change::Unchanged);
+    }
+
+    const ID: &str = "<vpcSet><item><vpcId>vpc-1</vpcId><cidrBlock>10.77.0.0/16</cidrBlock>";
+    const NAMED: &str = "<enableDnsHostnames><value>true</value></enableDnsHostnames>";
+
+    /// The list of VPCs with these associations: id, state and block of each.
+    fn described(associations: &[(&str, &str, &str)]) -> String {
+        let item = |(id, state, block): &(&str, &str, &str)| {
+            format!(
+                "<item><associationId>{id}</associationId><ipv6CidrBlock>{block}</ipv6CidrBlock>\
+                 <ipv6CidrBlockState><state>{state}</state></ipv6CidrBlockState></item>"
+            )
+        };
+        let items: String = associations.iter().map(item).collect();
+        format!("{ID}<ipv6CidrBlockAssociationSet>{items}</ipv6CidrBlockAssociationSet></item></vpcSet>")
+    }
+
+    const PAST: (&str, &str, &str) = ("a-0", "disassociated", "2600:1f16:aaa:100::/56");
+
+    #[tokio::test]
+    async fn a_new_vpc_is_ready_when_its_block_is_associated() {
+        let stub = Stub::default()
+            .answers("DescribeVpcs", "<vpcSet/>")
+            .answers("CreateVpc", "<vpc><vpcId>vpc-1</vpcId></vpc>")
+            .refuses("ModifyVpcAttribute", "InvalidVpcID.NotFound")
+            .answers("ModifyVpcAttribute", "<return>true</return>")
+            .refuses("DescribeVpcs", "InvalidVpcID.NotFound")
+            .answers("DescribeVpcs", "<vpcSet/>")
+            .answers("DescribeVpcs", &described(&[PAST, ("a-1", "associating", "")]))
+            .answers("DescribeVpcs", &described(&[PAST, ("a-1", "associated", "2600:1f16:abc::/56")]));
+        let ready = ensure(&stub.serve().await, Doing::Apply).await.expect("it settles");
+        assert_eq!(ready.blocks.ipv6, Some("2600:1f16:abc::/56".parse().expect("a block")));
+        assert_eq!((stub.count("CreateVpc"), stub.count("ModifyVpcAttribute")), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn a_vpc_whose_block_failed_asks_for_another() {
+        let failed = ("a-1", "failed", "");
+        let stub = Stub::default()
+            .answers("DescribeVpcs", &described(&[failed]))
+            .answers("DescribeVpcAttribute", NAMED)
+            .answers("AssociateVpcCidrBlock", "<vpcId>vpc-1</vpcId>")
+            .answers("DescribeVpcs", &described(&[failed]))
+            .answers("DescribeVpcs", &described(&[failed, ("a-2", "associated", "2600:1f16:abc:100::/56")]));
+        let ready = ensure(&stub.serve().await, Doing::Apply).await.expect("the second is associated");
+        assert_eq!(ready.part.differs, [IPV6]);
+        assert_eq!(ready.blocks.ipv6, Some("2600:1f16:abc:100::/56".parse().expect("a block")));
+    }
+
+    #[tokio::test]
+    async fn a_new_vpc_whose_block_fails_ends_the_run() {
+        let stub = Stub::default()
+            .answers("DescribeVpcs", "<vpcSet/>")
+            .answers("CreateVpc", "<vpc><vpcId>vpc-1</vpcId></vpc>")
+            .answers("ModifyVpcAttribute", "<return>true</return>")
+            .answers("DescribeVpcs", &described(&[("a-1", "failing", "")]));
+        let error = ensure(&stub.serve().await, Doing::Apply).await.err().expect("it never comes");
+        assert!(error.what.contains("could not give vpc-1 an IPv6 block"), "{}", error.what);
+    }
+
+    #[tokio::test]
+    async fn a_vpc_that_was_just_deleted_is_none() {
+        let stub = Stub::default()
+            .answers("DescribeVpcs", &described(&[]))
+            .refuses("DescribeVpcAttribute", "InvalidVpcID.NotFound")
+            .answers("DescribeVpcs", "<vpcSet/>");
+        let ready = ensure(&stub.serve().await, Doing::Plan).await.expect("the list is read again");
+        assert_eq!((ready.id, ready.part.change), (None, Change::Created));
     }
 }
