@@ -156,8 +156,8 @@ pub(crate) async fn bring(
         bucket::ensure(aws, doing, Contents::Users),
         bucket::ensure(aws, doing, Contents::Control)
     )?;
-    let profile = documents::profile(aws, options.profile).await?;
     let before = documents::release(aws).await?;
+    let profile = documents::profile(aws, options.profile, before.as_ref()).await?;
     let market = market(options, before.as_ref());
     let min_password = min_password(options, profile, before.as_ref())?;
     progress.end(vec![data, control]);

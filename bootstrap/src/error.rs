@@ -39,13 +39,22 @@ pub struct DeployError {
     pub mend: Option<String>,
     /// Meaning of the AWS error code, for those who act on it.
     pub kind: AwsErrorKind,
+    /// The AWS error code itself; empty if AWS gave none.
+    pub code: String,
     #[source]
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl DeployError {
     pub fn new(exit: Exit, what: impl Into<String>) -> Self {
-        Self { exit, what: what.into(), mend: None, kind: AwsErrorKind::Other, source: None }
+        Self {
+            exit,
+            what: what.into(),
+            mend: None,
+            kind: AwsErrorKind::Other,
+            code: String::new(),
+            source: None,
+        }
     }
 
     pub fn mend(mut self, mend: impl Into<String>) -> Self {
@@ -106,7 +115,7 @@ where
     let what = format!("could not {step}");
     if no_credentials {
         return DeployError::new(Exit::Denied, format!("{what}: no AWS credentials were found"))
-            .mend("Run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.");
+            .mend("Run `aws configure` or `aws login`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.");
     }
     if no_reply {
         return DeployError::new(Exit::Unreachable, format!("{what}: the AWS endpoint does not answer"))
@@ -128,13 +137,14 @@ where
             _ => "These credentials lack the permission for this call; the message above names it.",
         };
         let mut denied = DeployError::new(Exit::Denied, format!("{what}: {code}: {message}")).mend(mend);
-        denied.kind = kind;
+        (denied.kind, denied.code) = (kind, code);
         return denied;
     }
     let what = if code.is_empty() { what } else { format!("{what}: {code}: {message}") };
     let mut failed = DeployError::new(Exit::Failed, what);
-    failed.kind = kind;
-    if code.is_empty() { failed.caused_by(error) } else { failed }
+    let has_code = !code.is_empty();
+    (failed.kind, failed.code) = (kind, code);
+    if has_code { failed } else { failed.caused_by(error) }
 }
 
 /// A permission that waiting does not bring.

@@ -438,7 +438,9 @@ mod tests {
             schedule: Ok(seen::ScheduleSeen::Missing),
             function: Ok(seen::FunctionSeen::Missing),
             addresses: Ok(Default::default()),
-            rules: Ok(Vec::new()),
+            rules: Ok(seen::RulesSeen::default()),
+            subnets: Ok(Vec::new()),
+            tables: Ok(Vec::new()),
         }
     }
 

@@ -10,6 +10,7 @@ use fleet::stack::{ROLE_WORKER, TAG_ROLE, TAG_STACK};
 
 use super::judge::{self, Quota};
 use super::{Check, Subject, Verdict};
+use crate::blueprint::Ec2Api;
 use crate::error::{Result, Step as _};
 use crate::resources::instance;
 use crate::resources::network::{filter, stack_filter};
@@ -165,12 +166,10 @@ pub(super) async fn dual_stack(subject: &Subject<'_>) -> Result<Vec<Check>> {
             "the reconciler uses this endpoint instead",
         )]);
     }
-    let host = format!("ec2.{}.api.aws", subject.aws.names.region);
-    let found = tokio::net::lookup_host((host.as_str(), 443)).await;
-    let is_known = found.is_ok_and(|mut addresses| addresses.next().is_some());
-    Ok(vec![match is_known {
-        true => Check::new(name, Verdict::Ok, host),
-        false => Check::new(name, Verdict::Warning, format!("{host} has no address")).mend(
+    let host = subject.aws.names.ec2_dual_stack_host();
+    Ok(vec![match crate::ec2_api::of_region(&subject.aws.names).await? {
+        Ec2Api::DualStack => Check::new(name, Verdict::Ok, host),
+        Ec2Api::Endpoint => Check::new(name, Verdict::Warning, format!("{host} has no IPv6 address")).mend(
             "From a private subnet the reconciler reaches EC2 through an interface endpoint then, which costs \
              money.",
         ),

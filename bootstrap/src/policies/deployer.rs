@@ -28,10 +28,9 @@ use crate::names::Names;
 pub const MAX_CHARS: usize = 6144;
 
 /// Calls that every command makes to find what there is, and `doctor` to judge the account.
-const LOOK: [&str; 18] = [
-    "ec2:DescribeAccountAttributes",
-    "ec2:DescribeAddresses",
-    "ec2:DescribeAvailabilityZones",
+const LOOK: [&str; 16] = [
+    // AccountAttributes, Addresses, AvailabilityZones: a policy has few characters to spare.
+    "ec2:DescribeA*",
     "ec2:DescribeEgressOnlyInternetGateways",
     "ec2:DescribeImages",
     "ec2:DescribeInstanceType*",
@@ -197,7 +196,10 @@ pub fn deployer(names: &Names) -> Value {
             &[
                 "ec2:AssociateAddress",
                 "ec2:AssociateRouteTable",
+                "ec2:AssociateSubnetCidrBlock",
+                "ec2:AssociateVpcCidrBlock",
                 "ec2:AttachInternetGateway",
+                "ec2:AuthorizeSecurityGroupEgress",
                 "ec2:AuthorizeSecurityGroupIngress",
                 "ec2:CreateEgressOnlyInternetGateway",
                 "ec2:CreateRoute",
@@ -218,6 +220,7 @@ pub fn deployer(names: &Names) -> Value {
                 "ec2:GetConsoleOutput",
                 "ec2:ModifyVpcAttribute",
                 "ec2:ReleaseAddress",
+                "ec2:ReplaceRoute",
                 "ec2:RevokeSecurityGroupIngress",
                 "ec2:RunInstances",
                 "ec2:TerminateInstances",

@@ -11,7 +11,6 @@ use aws_sdk_ec2::types::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fleet::aws_code::AwsErrorKind;
 use fleet::release::{InstanceSpec, Market, SubnetSpec};
 use fleet::stack::{TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT};
 use tokio::time::{Instant, sleep};
@@ -19,11 +18,11 @@ use tokio::time::{Instant, sleep};
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::part::Part;
-use crate::patience;
+use crate::patience::Look;
 use crate::resources::network::{filter, id, stack_filter};
 
-/// A new instance profile is rejected for about ten seconds, sometimes for minutes.
-const PROFILE_DEADLINE: Duration = Duration::from_secs(180);
+/// An instance is pending for seconds as a rule, and for minutes when EC2 is busy.
+const RUNNING_DEADLINE: Duration = Duration::from_secs(300);
 /// Shutting down takes 30 to 60 s as a rule.
 const TERMINATED_DEADLINE: Duration = Duration::from_secs(300);
 
@@ -126,19 +125,12 @@ pub async fn launch(
                 .set_tags(Some(volume_tags))
                 .build(),
         );
-    let deadline = aws.patience.deadline(PROFILE_DEADLINE);
-    loop {
-        match request.clone().send().await.step(|| format!("launch the {role} in {}", subnet.zone)) {
-            Ok(launched) => {
-                return id(launched.instances().first().and_then(|i| i.instance_id()), "instance");
-            }
-            Err(error) if error.kind == AwsErrorKind::Propagating && Instant::now() < deadline => {
-                sleep(Duration::from_secs(3)).await;
-            }
-            Err(error) if error.kind == AwsErrorKind::Propagating => return Err(patience::over(error)),
-            Err(error) => return Err(error),
-        }
-    }
+    let launched =
+        async || request.clone().send().await.step(|| format!("launch the {role} in {}", subnet.zone));
+    let needs =
+        format!("{}, {} and the instance profile {}", subnet.id, spec.security_group, spec.instance_profile);
+    let launched = aws.patience.depends_on(&needs, launched).await?;
+    id(launched.instances().first().and_then(|i| i.instance_id()), "instance")
 }
 
 /// As in the reconciler's `act.rs`: nothing on demand, else once and for good.
@@ -190,8 +182,7 @@ fn is_shutting_down(instance: &Instance) -> bool {
 
 /// Waits until EC2 says `running`, so that an address can be associated.
 pub async fn wait_until_running(aws: &Aws, id: &str) -> Result<()> {
-    let deadline = Instant::now() + TERMINATED_DEADLINE;
-    loop {
+    let look = async || {
         let described = aws.ec2.describe_instances().filters(filter("instance-id", id)).send().await;
         let described = described.step(|| format!("look at {id}"))?;
         let state = described
@@ -200,15 +191,15 @@ pub async fn wait_until_running(aws: &Aws, id: &str) -> Result<()> {
             .flat_map(|reservation| reservation.instances())
             .find_map(|instance| instance.state().and_then(|state| state.name()).cloned());
         match state {
-            Some(InstanceStateName::Running) => return Ok(()),
-            // Not visible yet, or on its way.
-            None | Some(InstanceStateName::Pending) if Instant::now() < deadline => {
-                sleep(Duration::from_millis(500)).await;
-            }
-            state => {
-                let state = state.map_or("not visible".to_owned(), |state| state.as_str().to_owned());
-                return Err(DeployError::new(Exit::Failed, format!("{id} does not run: it is {state}")));
+            Some(InstanceStateName::Running) => Ok(Look::Reached(())),
+            None => Ok(Look::NotYet("not visible yet".to_owned())),
+            Some(InstanceStateName::Pending) => Ok(Look::NotYet("pending".to_owned())),
+            Some(state) => {
+                let what = format!("{id} does not run: it is {}", state.as_str());
+                Err(DeployError::new(Exit::Failed, what)
+                    .mend("`bootstrap logs lb` (make logs OF=lb) may say why. Deploy again for a new one."))
             }
         }
-    }
+    };
+    aws.patience.until(&format!("the instance {id}"), RUNNING_DEADLINE, look).await
 }

@@ -280,15 +280,43 @@ fn drift_is_named_and_mended_by_the_next_deployment(cloud: &Cloud, stack: &str) 
         "--zip-file",
         &zip,
     ]);
+    take_ipv6_away(cloud);
     let seen = drift();
-    for says in ["is disabled", "in on port 22", "another program"] {
+    for says in [
+        "is disabled",
+        "in on port 22",
+        "another program",
+        "private-1 has no IPv6 block",
+        "of the worker does not let everything out to ::/0",
+        "private subnets have no working route to ::/0",
+    ] {
         assert!(seen.iter().any(|sentence| sentence.contains(says)), "{says}: {seen:?}");
     }
-    assert_eq!(seen.len(), 3, "{seen:?}");
+    assert_eq!(seen.len(), 6, "{seen:?}");
     cloud.aws(&[&["ec2", "revoke-security-group-ingress"], &rule[..]].concat());
     cloud.deploy(stack, &[]);
     assert_eq!(drift(), Vec::<String>::new());
     assert!(cloud.deploy(stack, &[]).contains("nothing changed"), "the second time");
+}
+
+/// From a subnet, a security group and a route table, as they were if they had been made too early.
+fn take_ipv6_away(cloud: &Cloud) {
+    let one = |what: &str, name: &str, query: &str| {
+        cloud.aws(&["ec2", what, "--filters", &format!("Name=tag:Name,Values={name}"), "--query", query])
+    };
+    let association = one(
+        "describe-subnets",
+        "vigia-ops-private-1",
+        "Subnets[0].Ipv6CidrBlockAssociationSet[0].AssociationId",
+    );
+    cloud.aws(&["ec2", "disassociate-subnet-cidr-block", "--association-id", &association]);
+    let group = one("describe-security-groups", "vigia-ops-worker", "SecurityGroups[0].GroupId");
+    let everything = "IpProtocol=-1,Ipv6Ranges=[{CidrIpv6=::/0}]";
+    let revoke = ["--group-id", &group, "--ip-permissions", everything];
+    cloud.aws(&[&["ec2", "revoke-security-group-egress"], &revoke[..]].concat());
+    let table = one("describe-route-tables", "vigia-ops-private", "RouteTables[0].RouteTableId");
+    let route = ["--route-table-id", &table, "--destination-ipv6-cidr-block", "::/0"];
+    cloud.aws(&[&["ec2", "delete-route"], &route[..]].concat());
 }
 
 /// A zip file without a file in it.
