@@ -237,7 +237,7 @@ async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<
             return (instead, None);
         }
     }
-    let mut answer = carry_out(shared, &call, admitted).await;
+    let mut answer = carry_out(shared, &call, &judgement, admitted).await;
     shared.books.hear_of(&call);
     answer = iam::people::hear_of(shared, &call, answer).await;
     // What is not there has no tags that could allow the call.
@@ -273,12 +273,17 @@ async fn refuse(
     judgement: &Judgement,
 ) -> Option<Response<Body>> {
     let denied = judgement.denied()?;
-    for judged in &judgement.all {
-        if let Some(id) = judged.asked.id()
-            && !shared.ec2.exists(parts, id).await
-        {
-            return None;
+    let mut is_absent = false;
+    let mut is_there = false;
+    for judged in judgement.all.iter().filter(|judged| !judged.decision.is_allowed()) {
+        if let Some(id) = judged.asked.id() {
+            let exists = shared.ec2.exists(parts, id).await;
+            (is_absent, is_there) = (is_absent || !exists, is_there || exists);
         }
+    }
+    // What a call makes has no id; it is not made when something that the call names is not there.
+    if is_absent && !is_there {
+        return None;
     }
     tracing::info!(
         caller = judgement.identity.arn(),
@@ -358,11 +363,18 @@ async fn with_facts(shared: &Shared, call: &Call, parts: &Parts, mut needs: Need
     needs
 }
 
-async fn carry_out(shared: &Shared, call: &Call, admitted: Admitted) -> Response<Body> {
+async fn carry_out(
+    shared: &Shared,
+    call: &Call,
+    judgement: &Judgement,
+    admitted: Admitted,
+) -> Response<Body> {
     let is_simulation = call.service == "iam" && call.action == "SimulatePrincipalPolicy";
     let is_dry_run = call.service == "ec2" && call.parameter("DryRun") == Some("true");
     if is_simulation {
         iam::simulate::answer(shared, call).await
+    } else if call.service == "sts" && call.action == "GetCallerIdentity" {
+        iam::who(&judgement.identity)
     } else if is_dry_run && !call.is_launch() {
         // It is allowed. The emulator would carry some calls out all the same.
         let message = "Request would have succeeded, but DryRun flag is set.";

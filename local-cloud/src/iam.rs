@@ -25,12 +25,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::body::Body;
 use axum::http::Response;
+use quick_xml::escape::escape;
 use serde::{Deserialize, Serialize};
 
 use crate::ACCOUNT;
 use crate::calls::Call;
 use crate::credentials::Principal;
 use crate::door::Shared;
+use crate::reply::xml;
 use crate::uses::{Asked, Needs};
 
 use context::Context;
@@ -100,6 +102,23 @@ impl Identity {
             context.set("lambda:SourceFunctionArn", vec![function.clone()]);
         }
     }
+}
+
+/// The answer to GetCallerIdentity. The emulator knows users, and no instance and no function.
+pub(crate) fn who(identity: &Identity) -> Response<Body> {
+    let arn = identity.arn();
+    let id = match identity {
+        Identity::Root => ACCOUNT.to_owned(),
+        Identity::User(name) => format!("AIDA{}", name.to_uppercase()),
+        Identity::Role { name, session, .. } => format!("AROA{}:{session}", name.to_uppercase()),
+        Identity::Nobody => "unknown".to_owned(),
+    };
+    let (arn, id) = (escape(&arn), escape(&id));
+    xml(format!(
+        "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
+         <Arn>{arn}</Arn><UserId>{id}</UserId><Account>{ACCOUNT}</Account></GetCallerIdentityResult>\
+         <ResponseMetadata><RequestId>local-cloud</RequestId></ResponseMetadata></GetCallerIdentityResponse>"
+    ))
 }
 
 /// A permission that a call needs, and whether its caller has it.

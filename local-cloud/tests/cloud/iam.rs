@@ -76,7 +76,19 @@ async fn services_that_speak_json_refuse_with_their_own_code() {
     assert_eq!(code(user.events.list_targets_by_rule().rule("r").send().await), "AccessDeniedException");
     assert_eq!(code(user.logs.describe_log_groups().send().await), "AccessDeniedException");
     assert_eq!(code(user.iam.list_roles().send().await), "AccessDenied");
-    user.sts.get_caller_identity().send().await.expect("this needs no permission");
+}
+
+#[tokio::test]
+async fn everybody_may_learn_who_he_is() {
+    let root = Aws::new();
+    let arn = async |aws: &Aws| {
+        let identity = aws.sts.get_caller_identity().send().await.expect("this needs no permission");
+        assert_eq!(identity.account(), Some(ACCOUNT));
+        identity.arn().expect("an ARN").to_owned()
+    };
+    assert_eq!(arn(&root).await, format!("arn:aws:iam::{ACCOUNT}:root"));
+    let user = root.user("curious", &json!([])).await;
+    assert_eq!(arn(&user).await, format!("arn:aws:iam::{ACCOUNT}:user/curious"));
 }
 
 #[tokio::test]
