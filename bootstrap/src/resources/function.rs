@@ -30,7 +30,7 @@ use tokio::time::{Instant, sleep};
 use crate::aws::Aws;
 use crate::blueprint::Ec2Api;
 use crate::cli::{Arch, Deploy};
-use crate::error::{DeployError, Exit, Result, Step as _, found, pass_role_denied};
+use crate::error::{DeployError, Exit, Result, Step as _, denied, found, lacking};
 use crate::names::Names;
 use crate::part::{Change, Doing, Part};
 use crate::patience;
@@ -328,8 +328,8 @@ async fn upload(aws: &Aws, options: &Deploy, wanted: &Wanted, package: &Package)
         }
         let said = says(&output);
         let refused = || failed(&said);
-        if said.contains("iam:PassRole") {
-            return Err(pass_role_denied(refused()));
+        if let Some(lacking) = lacking(&said) {
+            return Err(denied(refused(), &lacking));
         }
         match Refusal::of(&said) {
             Refusal::Final => return Err(refused()),
