@@ -66,7 +66,8 @@ PLACEHOLDER := AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test
 CLEAN_ENV := env -u AWS_PROFILE -u AWS_SESSION_TOKEN -u AWS_ENDPOINT_URL -u AWS_REGION -u AWS_DEFAULT_REGION
 WITH_TOOLS := VIGIA_CARGO_LAMBDA="$(CURDIR)/$(VENV)/bin/cargo-lambda"
 LOCAL_PROGRAM = $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" \
-  --endpoint-url $(LOCAL_ENDPOINT) --region "$(or $(REGION),us-east-1)" --token-file "$(LOCAL_DIR)/$(STACK).token"
+  --endpoint-url $(LOCAL_ENDPOINT) --region "$(LOCAL_REGION)" --token-file "$(LOCAL_DIR)/$(STACK).token"
+LOCAL_REGION = $(if $(ENDPOINT),$(or $(REGION),us-east-1),us-east-1)
 LOCAL_BOOTSTRAP = $(CLEAN_ENV) $(PLACEHOLDER) $(LOCAL_PROGRAM)
 # Whoever deploys to the local cloud is a user there with exactly the policy that `iam-policy` prints.
 BOUND = $(if $(BOUNDARY),--permissions-boundary "$(BOUNDARY)")
