@@ -61,16 +61,25 @@ VENV := .venv
 TOOLS := .tools
 
 # --- How the programs are called ------------------------------------------------------------------
-# The local cloud takes these placeholder credentials and no real ones.
+# The local cloud takes these placeholder credentials and no real ones; they are its account's root.
 PLACEHOLDER := AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test
 CLEAN_ENV := env -u AWS_PROFILE -u AWS_SESSION_TOKEN -u AWS_ENDPOINT_URL -u AWS_REGION -u AWS_DEFAULT_REGION
 WITH_TOOLS := VIGIA_CARGO_LAMBDA="$(CURDIR)/$(VENV)/bin/cargo-lambda"
-LOCAL_BOOTSTRAP := $(CLEAN_ENV) $(PLACEHOLDER) $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" \
-  --endpoint-url $(LOCAL_ENDPOINT) --region us-east-1 --token-file "$(LOCAL_DIR)/$(STACK).token"
+LOCAL_PROGRAM = $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" \
+  --endpoint-url $(LOCAL_ENDPOINT) --region "$(LOCAL_REGION)" --token-file "$(LOCAL_DIR)/$(STACK).token"
+LOCAL_REGION = $(if $(ENDPOINT),$(or $(REGION),us-east-1),us-east-1)
+LOCAL_BOOTSTRAP = $(CLEAN_ENV) $(PLACEHOLDER) $(LOCAL_PROGRAM)
+# Whoever deploys to the local cloud is a user there with exactly the policy that `iam-policy` prints.
+BOUND = $(if $(BOUNDARY),--permissions-boundary "$(BOUNDARY)")
+AS_DEPLOYER = policy="$$($(LOCAL_BOOTSTRAP) --quiet iam-policy --account 000000000000 $(BOUND))" && \
+  keys="$$($(TARGET_DIR)/local-cloud user "deployer-$(STACK)" --endpoint $(LOCAL_ENDPOINT) <<< "$$policy")" && export $$keys
+LOCAL_DEPLOYER = $(AS_DEPLOYER) && $(CLEAN_ENV) $(LOCAL_PROGRAM)
 
-# Against ENDPOINT, credentials of the environment are used if there are any.
+# Against ENDPOINT, credentials of the environment are used if there are any; else, on the local cloud, those
+# of its user who deploys.
 ifneq ($(ENDPOINT),)
-BOOTSTRAP = $(CLEAN_ENV) AWS_ACCESS_KEY_ID="$${AWS_ACCESS_KEY_ID:-test}" \
+BOOTSTRAP = $(if $(filter $(LOCAL_ENDPOINT),$(ENDPOINT:/=)),if [ -z "$${AWS_ACCESS_KEY_ID:-}" ]; then $(AS_DEPLOYER); fi &&) \
+  $(CLEAN_ENV) AWS_ACCESS_KEY_ID="$${AWS_ACCESS_KEY_ID:-test}" \
   AWS_SECRET_ACCESS_KEY="$${AWS_SECRET_ACCESS_KEY:-test}" $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" \
   --endpoint-url "$(ENDPOINT)" --region "$(or $(REGION),us-east-1)" --token-file "$(LOCAL_DIR)/$(STACK).token"
 ARTIFACTS := $(TARGET_DIR)
@@ -92,7 +101,7 @@ DEPLOY_FLAGS = $(if $(N),--workers="$(N)") $(if $(PROFILE),--profile "$(PROFILE)
 local: venv build ## Run the whole system on this machine: make local N=3 [PROFILE=classic TLS=self-signed]
 	@$(LOCAL_BOOTSTRAP) deploy $(DEPLOY_FLAGS) --check
 	@$(TARGET_DIR)/local-cloud up --listen $(LOCAL_LISTEN) --dir $(LOCAL_DIR)/cloud --venv $(VENV) --reserve $(RESERVED)
-	@$(LOCAL_BOOTSTRAP) deploy $(DEPLOY_FLAGS) --until healthy --artifacts $(TARGET_DIR)
+	@$(LOCAL_DEPLOYER) deploy $(DEPLOY_FLAGS) --until healthy --artifacts $(TARGET_DIR)
 
 local-url: build ## Print the URL of the local stack
 	@$(LOCAL_BOOTSTRAP) url
@@ -135,8 +144,8 @@ doctor: venv build ## Check credentials, clock, tools, quotas, leftovers, reacha
 	@$(BOOTSTRAP) doctor $(if $(N),--workers="$(N)") $(if $(ARCH),--arch "$(ARCH)")
 
 ACCOUNT ?=
-iam-policy: build ## Print the IAM policy that the deployer of STACK needs [ACCOUNT=123456789012]
-	@$(BOOTSTRAP) iam-policy $(if $(ACCOUNT),--account "$(ACCOUNT)")
+iam-policy: build ## Print the IAM policy that the deployer of STACK needs [ACCOUNT=123456789012 BOUNDARY=arn:…]
+	@$(BOOTSTRAP) iam-policy $(if $(ACCOUNT),--account "$(ACCOUNT)") $(BOUND)
 
 completions: build ## Print completions of the deployer's program: make completions SHELL_NAME=bash|zsh|fish
 	@$(TARGET_DIR)/bootstrap completions "$(or $(SHELL_NAME),bash)"
@@ -183,7 +192,7 @@ aws-acceptance: venv ## Prove on an AWS account what only one can: a stack is ma
 # --- Development ----------------------------------------------------------------------------------
 # Those of the whole system wait for most of their time, so more run at a time than there are cores; the
 # others, many of which hash passwords, would only hinder each other.
-test: venv browser boot-tools build ## Run all tests; no AWS account needed
+test: venv browser boot-tools second-judge build ## Run all tests; no AWS account needed
 	@cargo test --workspace
 	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-3} cargo test --workspace --test system
 
@@ -396,6 +405,20 @@ browser: $(VENV)/.browser ## Install what the test of the pages in a browser nee
 $(VENV)/.browser: $(VENV)/.installed bootstrap/tests/browser/requirements.txt
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r bootstrap/tests/browser/requirements.txt >&2
 	@touch $@
+
+# A second evaluator of IAM policies, in an environment of its own: of what it depends on, nothing is needed.
+# Where it cannot be installed, the test says that it was not run.
+.PHONY: second-judge
+SECOND_JUDGE := $(TOOLS)/second-judge
+second-judge: $(VENV)/.installed ## Install the second evaluator of IAM policies, which tests compare with the local cloud's
+	@if [ ! $(SECOND_JUDGE)/.installed -nt bootstrap/tests/second_judge/requirements.txt ]; then \
+	  echo "installing a second evaluator of IAM policies into $(SECOND_JUDGE) (once, some seconds)" >&2; \
+	  { python3 -m venv --clear $(SECOND_JUDGE) && \
+	    $(SECOND_JUDGE)/bin/pip install --quiet --disable-pip-version-check --no-deps \
+	      -r bootstrap/tests/second_judge/requirements.txt && touch $(SECOND_JUDGE)/.installed; } >&2 \
+	    || { rm -f $(SECOND_JUDGE)/.installed; \
+	      echo "NOT RUN: the second evaluator cannot be installed; IAM is judged by the local cloud alone" >&2; }; \
+	fi
 
 # What judges the user data without booting it. Debian's cloud-init would run at this machine's next boot,
 # and take a cloud server for a new one: it is switched off before it is installed.

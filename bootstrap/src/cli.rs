@@ -130,6 +130,10 @@ pub enum Command {
         /// The account, 12 digits; by default that of the credentials.
         #[arg(long, value_name = "ID")]
         account: Option<AccountId>,
+        /// Allow roles only within this permissions boundary, the ARN of a managed policy; give `deploy` the
+        /// same one.
+        #[arg(long, value_name = "ARN")]
+        permissions_boundary: Option<PolicyArn>,
     },
     /// Remove the stack and everything in it.
     Destroy {

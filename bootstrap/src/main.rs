@@ -69,7 +69,9 @@ async fn run(cli: &Cli) -> Result<Exit> {
             let mode = if *dry_run { Mode::DryRun } else { Mode::Migrate };
             migrate_profile::run(target, Options { unusable, mode }).await
         }
-        Command::IamPolicy { account } => iam_policy::run(target, account.as_ref()).await,
+        Command::IamPolicy { account, permissions_boundary } => {
+            iam_policy::run(target, account.as_ref(), permissions_boundary.as_ref()).await
+        }
         Command::Destroy { yes, keep_data, .. } => {
             destroy::run(target, Consent::of(*yes, cli.manners), *keep_data).await
         }

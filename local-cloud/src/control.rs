@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::api_faults::{Rule, RuleView};
 use crate::calls::Record;
 use crate::door::Shared;
+use crate::iam::people::{self, UserKey, UserWanted};
+use crate::iam::verdicts;
 use crate::uses::Report;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -69,6 +71,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/api-faults/{id}/release", post(release_api_fault))
         .route("/calls", get(calls))
         .route("/uses", get(uses))
+        .route("/iam", get(verdicts))
+        .route("/users", post(make_user))
         .with_state(shared)
 }
 
@@ -178,4 +182,17 @@ async fn calls(State(shared): State<Arc<Shared>>, Query(wanted): Query<CallsWant
 
 async fn uses(State(shared): State<Arc<Shared>>) -> Json<Report> {
     Json(shared.uses.report())
+}
+
+async fn verdicts(State(shared): State<Arc<Shared>>) -> Json<verdicts::Report> {
+    Json(shared.verdicts.report())
+}
+
+/// Answers with a key of the user.
+async fn make_user(
+    State(shared): State<Arc<Shared>>,
+    Json(wanted): Json<UserWanted>,
+) -> Result<Json<UserKey>, Refused> {
+    let made = people::ensure(&shared, &wanted).await;
+    made.map(Json).map_err(|error| (StatusCode::BAD_REQUEST, format!("{error:#}")))
 }

@@ -3,6 +3,8 @@
 //! moto keeps the books (ids, states, tags, networks); here instances become processes, client
 //! tokens are honoured and Elastic IPs lead somewhere.
 
+mod facts;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -206,6 +208,7 @@ impl Ec2 {
             .text_of("instanceId")
             .context("moto launched an instance without an id")?
             .to_owned();
+        self.tag_interface(&call, &instance).await?;
         let image = Image {
             root: self.dir.join(&instance),
             address,
@@ -491,7 +494,7 @@ impl Ec2 {
         let by_arn = call.take("IamInstanceProfile.Arn");
         let by_arn = by_arn.and_then(|arn| arn.rsplit('/').next().map(str::to_owned));
         let Some(profile) = call.take("IamInstanceProfile.Name").or(by_arn) else { return Ok(Ok(None)) };
-        Ok(match self.role_of(&profile, call).await? {
+        Ok(match self.role_of(&profile, &call.parts).await? {
             Some(role) => Ok(Some(role)),
             None => {
                 let message = format!(
@@ -504,10 +507,10 @@ impl Ec2 {
     }
 
     /// The role in an instance profile, by asking ministack; `None` if there is no such profile.
-    async fn role_of(&self, profile: &str, call: &Call) -> anyhow::Result<Option<String>> {
+    pub(crate) async fn role_of(&self, profile: &str, parts: &Parts) -> anyhow::Result<Option<String>> {
         let form =
             [("Action", "GetInstanceProfile"), ("Version", "2010-05-08"), ("InstanceProfileName", profile)];
-        let reply = self.send(self.ministack, &call.parts, "iam", &owned(&form)).await?;
+        let reply = self.send(self.ministack, parts, "iam", &owned(&form)).await?;
         if !reply.ok {
             return Ok(None);
         }
@@ -750,7 +753,7 @@ pub(crate) fn parse_form(body: &[u8]) -> Form {
         .collect()
 }
 
-fn encode_form(form: &Form) -> String {
+pub(crate) fn encode_form(form: &Form) -> String {
     let encode = |text: &str| {
         percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
     };

@@ -11,6 +11,7 @@ pub mod credentials;
 mod function_process;
 pub mod calls;
 pub mod uses;
+pub mod iam;
 pub mod api_faults;
 pub mod reply;
 pub mod ec2;

@@ -1,5 +1,5 @@
-//! The command line of the local cloud: `up`, `down`, `status`, `fault`, `fault-api`, `calls`,
-//! `uses`, and `serve` in the foreground.
+//! The command line of the local cloud: `up`, `down`, `status`, `fault`, `fault-api`, `calls`, `uses`,
+//! `iam`, `user`, and `serve` in the foreground.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -14,6 +14,8 @@ use local_cloud::api_faults::arguments::ApiFault;
 use local_cloud::calls::Record;
 use local_cloud::control::{Fault, FaultKind, MachineView};
 use local_cloud::daemon::{self, Prerequisite};
+use local_cloud::iam::people::{UserKey, UserWanted};
+use local_cloud::iam::verdicts;
 use local_cloud::uses::Report;
 use local_cloud::{LocalCloud, Options};
 use reqwest::Method;
@@ -79,6 +81,17 @@ enum Command {
         /// Only calls with a number above this one.
         #[arg(long, value_name = "NUMBER")]
         since: Option<u64>,
+        #[arg(long, default_value = "http://127.0.0.1:4566")]
+        endpoint: String,
+    },
+    /// Print how many calls were judged by their callers' policies, and which were denied, as JSON.
+    Iam {
+        #[arg(long, default_value = "http://127.0.0.1:4566")]
+        endpoint: String,
+    },
+    /// Make a user of IAM that has exactly the policy on standard input; print a key as AWS_… variables.
+    User {
+        name: String,
         #[arg(long, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
     },
@@ -213,6 +226,18 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let path = format!("calls?{}", wanted.join("&"));
             let records: Vec<Record> = Control(&endpoint).call(Method::GET, &path).await?;
             writeln!(out, "{}", serde_json::to_string_pretty(&records)?)?;
+            Ok(())
+        }
+        Command::Iam { endpoint } => {
+            let report: verdicts::Report = Control(&endpoint).call(Method::GET, "iam").await?;
+            writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+            Ok(())
+        }
+        Command::User { name, endpoint } => {
+            let policy = std::io::read_to_string(std::io::stdin())?;
+            let policy = serde_json::from_str(&policy).context("standard input is no policy in JSON")?;
+            let key: UserKey = Control(&endpoint).post("users", &UserWanted { name, policy }).await?;
+            writeln!(out, "AWS_ACCESS_KEY_ID={}\nAWS_SECRET_ACCESS_KEY={}", key.access_key, key.secret)?;
             Ok(())
         }
         Command::Uses { endpoint } => {

@@ -8,7 +8,11 @@
 //! | `Function`, `Schedule`, `Log` | the reconciler, by name |
 //! | `MakeTagged`, `TagNew` | what is made carries the stack's tag from its first moment |
 //! | `UseOwn` | what carries the tag may be built upon, changed and removed, and nothing else |
-//! | `InterfaceAndImage` | what takes part in a launch and cannot carry the tag |
+//! | `Image`, `FromInterface` | what takes part and may be without the tag |
+//! | `SimulateOwn` | `deploy` and `plan` ask beforehand what these credentials may do |
+//!
+//! Who may write a role's policy and hand the role over can give himself every permission. A permissions
+//! boundary ends that: with one, roles are made and written only within it (`RolesWithin`).
 //!
 //! `sts:GetCallerIdentity` needs no permission. EC2 judges a call once for each resource it touches,
 //! with the keys that this kind of resource has: a new one has the tags of the request, one that exists
@@ -51,7 +55,31 @@ const LOOK: [&str; 16] = [
     "servicequotas:GetServiceQuota",
 ];
 
-pub fn deployer(names: &Names) -> Value {
+/// What decides on the permissions that the stack's roles have.
+const WRITE_ROLES: [&str; 3] = ["iam:CreateRole", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"];
+
+/// The statements that allow an action, by their `Sid`: what somebody lacks to whom it is denied.
+pub fn statements_with(action: &str) -> Vec<String> {
+    let names = Names {
+        stack: "vigia".parse().expect("a name of a stack"),
+        account: "000000000000".to_owned(),
+        region: "us-east-1".to_owned(),
+        partition: "aws".to_owned(),
+    };
+    let policy = deployer(&names, None);
+    let allows = |statement: &&Value| {
+        let actions = statement["Action"].as_array().into_iter().flatten();
+        actions.filter_map(Value::as_str).any(|pattern| match pattern.strip_suffix('*') {
+            Some(start) => action.starts_with(start),
+            None => action == pattern,
+        })
+    };
+    let statements = policy["Statement"].as_array().into_iter().flatten();
+    statements.filter(allows).filter_map(|statement| statement["Sid"].as_str()).map(str::to_owned).collect()
+}
+
+/// The policy for one stack. With a boundary, only roles that have it may be made or given policies.
+pub fn deployer(names: &Names, boundary: Option<&str>) -> Value {
     let Names { account, region, partition, stack } = names;
     let buckets = [names.data_bucket(), names.control_bucket()].map(|bucket| bucket_arn(names, &bucket));
     let ec2 = |what: &str| format!("arn:{partition}:ec2:{region}:{account}:{what}/*");
@@ -93,17 +121,25 @@ pub fn deployer(names: &Names) -> Value {
         allow(
             "Roles",
             &[
-                "iam:CreateRole",
                 "iam:DeleteRole",
                 "iam:DeleteRolePolicy",
                 "iam:GetRole",
                 "iam:GetRolePolicy",
                 "iam:ListRolePolicies",
-                "iam:PutRolePermissionsBoundary",
-                "iam:PutRolePolicy",
                 "iam:TagRole",
             ],
             json!([worker, lb, reconciler]),
+        ),
+        match boundary {
+            None => allow("WriteRoles", &WRITE_ROLES, json!([worker, lb, reconciler])),
+            Some(arn) => allow("RolesWithin", &WRITE_ROLES, json!([worker, lb, reconciler]))
+                .when(equals("iam:PermissionsBoundary".to_owned(), json!(arn))),
+        },
+        // Of a role's name there is no variable: who deploys with a role checks by dry runs alone.
+        allow(
+            "SimulateOwn",
+            &["iam:SimulatePrincipalPolicy"],
+            json!(format!("arn:{partition}:iam::{account}:user/${{aws:username}}")),
         ),
         allow(
             "Profiles",
@@ -228,13 +264,10 @@ pub fn deployer(names: &Names) -> Value {
             json!(ec2("*")),
         )
         .when(of_stack()),
-        // The interface of an instance carries no tag: launches give it to instances and volumes only.
-        // Which instance gets an address, and which address, the statement before has checked.
-        allow(
-            "InterfaceAndImage",
-            &["ec2:AssociateAddress", "ec2:DisassociateAddress", "ec2:RunInstances"],
-            json!([ec2("network-interface"), format!("arn:{partition}:ec2:{region}::image/*")]),
-        ),
+        allow("Image", &["ec2:RunInstances"], json!(format!("arn:{partition}:ec2:{region}::image/*"))),
+        // Load balancers of earlier versions have interfaces without the tag. Only the stack's own address,
+        // which the statement before has checked, can be taken away.
+        allow("FromInterface", &["ec2:DisassociateAddress"], json!(ec2("network-interface"))),
     ];
     super::policy(&statements.map(|statement| statement.0))
 }
@@ -282,7 +315,8 @@ mod tests {
     #[test]
     fn with_the_longest_names_it_fits_a_managed_policy() {
         for (region, partition) in [("us-gov-west-1", "aws-us-gov"), ("ap-southeast-1", "aws")] {
-            let policy = deployer(&names("abcdefghijklmnopqrst", region, partition));
+            let boundary = format!("arn:{partition}:iam::123456789012:policy/{}", "b".repeat(64));
+            let policy = deployer(&names("abcdefghijklmnopqrst", region, partition), Some(&boundary));
             let chars = chars(&policy);
             assert!(chars <= MAX_CHARS, "{chars} in {region}");
         }
@@ -290,7 +324,7 @@ mod tests {
 
     #[test]
     fn each_statement_has_a_name_of_its_own_that_iam_takes() {
-        let policy = deployer(&names("a", "eu-west-1", "aws"));
+        let policy = deployer(&names("a", "eu-west-1", "aws"), None);
         let sids: BTreeSet<&str> = statements(&policy).iter().filter_map(|s| s["Sid"].as_str()).collect();
         assert_eq!(sids.len(), statements(&policy).len());
         assert!(sids.iter().all(|sid| sid.bytes().all(|b| b.is_ascii_alphanumeric())), "{sids:?}");
@@ -298,7 +332,7 @@ mod tests {
 
     #[test]
     fn only_looking_is_allowed_by_patterns_and_on_everything() {
-        let policy = deployer(&names("a", "eu-west-1", "aws"));
+        let policy = deployer(&names("a", "eu-west-1", "aws"), None);
         for statement in statements(&policy) {
             for action in texts(&statement["Action"]) {
                 let looks =
@@ -314,7 +348,7 @@ mod tests {
     /// What is bounded neither by a name nor by a tag of the stack.
     #[test]
     fn everything_else_is_bound_to_the_stack() {
-        let policy = deployer(&names("team-a", "eu-west-1", "aws"));
+        let policy = deployer(&names("team-a", "eu-west-1", "aws"), None);
         let unbound: Vec<&str> = statements(&policy)
             .iter()
             .filter(|s| {
@@ -324,12 +358,50 @@ mod tests {
             })
             .filter_map(|s| s["Sid"].as_str())
             .collect();
-        assert_eq!(unbound, ["Look", "SpotRole", "TagNew", "InterfaceAndImage"]);
+        assert_eq!(unbound, ["Look", "SimulateOwn", "SpotRole", "TagNew", "Image", "FromInterface"]);
+    }
+
+    #[test]
+    fn a_boundary_is_a_condition_of_all_that_gives_roles_permissions() {
+        const ARN: &str = "arn:aws:iam::123456789012:policy/limits";
+        let policy = deployer(&names("a", "eu-west-1", "aws"), Some(ARN));
+        for action in WRITE_ROLES {
+            let allowing: Vec<_> =
+                statements(&policy).iter().filter(|s| texts(&s["Action"]).contains(&action)).collect();
+            assert_eq!(allowing.len(), 1, "{action}");
+            assert_eq!(allowing[0]["Condition"]["StringEquals"]["iam:PermissionsBoundary"], ARN, "{action}");
+        }
+        assert!(!policy.to_string().contains("DeleteRolePermissionsBoundary"));
+    }
+
+    #[test]
+    fn an_address_goes_to_interfaces_of_the_stack_only() {
+        let policy = deployer(&names("a", "eu-west-1", "aws"), None);
+        for action in ["ec2:AssociateAddress", "ec2:RunInstances"] {
+            let unconditional = statements(&policy).iter().filter(|s| {
+                texts(&s["Action"]).contains(&action)
+                    && texts(&s["Resource"]).iter().any(|arn| arn.contains("network-interface"))
+            });
+            assert_eq!(unconditional.count(), 0, "{action}");
+        }
+    }
+
+    #[test]
+    fn a_denied_action_leads_to_its_statements() {
+        for (action, expected) in [
+            ("iam:PutRolePolicy", &["WriteRoles"][..]),
+            ("ec2:DescribeInstanceTypes", &["Look"]),
+            ("ec2:CreateSubnet", &["MakeTagged", "UseOwn"]),
+            ("iam:PassRole", &["HandToInstances", "HandToFunction"]),
+            ("iam:DeleteUser", &[]),
+        ] {
+            assert_eq!(statements_with(action), expected, "{action}");
+        }
     }
 
     #[test]
     fn tags_are_given_only_to_what_is_being_made() {
-        let policy = deployer(&names("a", "eu-west-1", "aws"));
+        let policy = deployer(&names("a", "eu-west-1", "aws"), None);
         let tagging: Vec<&Value> =
             statements(&policy).iter().filter(|s| texts(&s["Action"]).contains(&"ec2:CreateTags")).collect();
         assert_eq!(tagging.len(), 1);

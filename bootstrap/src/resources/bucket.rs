@@ -10,7 +10,7 @@ use aws_sdk_s3::types::{
 };
 
 use crate::aws::Aws;
-use crate::error::{DeployError, Exit, Result, Step as _, found};
+use crate::error::{DeployError, Exit, Result, Step as _, denied, found, lacking};
 use crate::part::{Change, Doing, Part};
 use crate::patience::{self, Look};
 use crate::policies;
@@ -300,14 +300,15 @@ pub async fn delete_versions(aws: &Aws, bucket: &str, objects: Vec<ObjectIdentif
     let deleted = deleted.step(|| format!("empty {bucket}"))?;
     match deleted.errors().first() {
         None => Ok(()),
-        Some(failed) => Err(DeployError::new(
-            Exit::Failed,
-            format!(
-                "could not delete {} of {bucket}: {}",
-                failed.key().unwrap_or("an object"),
-                failed.message().unwrap_or("no reason given")
-            ),
-        )),
+        Some(failed) => {
+            let why = failed.message().unwrap_or("no reason given");
+            let what = format!("could not delete {} of {bucket}: {why}", failed.key().unwrap_or("an object"));
+            let error = DeployError::new(Exit::Failed, what);
+            Err(match lacking(why) {
+                Some(lacking) => denied(error, &lacking),
+                None => error,
+            })
+        }
     }
 }
 

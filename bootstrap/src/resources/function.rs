@@ -31,7 +31,7 @@ use tokio::process::Command;
 use crate::aws::{Aws, cli_session};
 use crate::blueprint::Ec2Api;
 use crate::cli::{Arch, Deploy};
-use crate::error::{DeployError, Exit, Result, Step as _, found, pass_role_denied};
+use crate::error::{DeployError, Exit, Result, Step as _, denied, found, lacking};
 use crate::names::Names;
 use crate::part::{Change, Doing, Part};
 use crate::patience::{self, Look};
@@ -341,8 +341,8 @@ async fn upload(aws: &Aws, options: &Deploy, wanted: &Wanted, package: &Package)
         }
         let said = says(&output);
         let refused = || failed(&said);
-        if said.contains("iam:PassRole") {
-            return Err(pass_role_denied(refused()));
+        if let Some(lacking) = lacking(&said) {
+            return Err(denied(refused(), &lacking));
         }
         let needs = match Refusal::of(&said) {
             Refusal::Final => return Err(refused()),

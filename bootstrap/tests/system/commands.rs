@@ -31,6 +31,7 @@ impl Running {
             (std::fs::File::create(&path).expect("writable"), path)
         };
         let ((out, stdout), (err, stderr)) = (file("stdout"), file("stderr"));
+        let (key, secret) = cloud.deployer(stack);
         let child = Command::new(program("bootstrap"))
             .args([
                 "--endpoint-url",
@@ -43,8 +44,8 @@ impl Running {
             ])
             .arg(cloud.dir.path().join(format!("{stack}.token")))
             .args(arguments)
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_ACCESS_KEY_ID", key)
+            .env("AWS_SECRET_ACCESS_KEY", secret)
             .env_remove("AWS_SESSION_TOKEN")
             .env_remove("AWS_PROFILE")
             .env("VIGIA_CARGO_LAMBDA", venv().join("bin/cargo-lambda"))

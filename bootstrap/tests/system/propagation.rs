@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Cloud, say, stripped, text};
+use crate::support::{Cloud, deployer_of, say, stripped, text};
 
 /// An error, and what is said when it stays.
 struct Row {
@@ -262,7 +262,7 @@ fn passing_a_role_on_is_not_tried_again(cloud: &Cloud) {
     cloud.aws(&["lambda", "delete-function", "--function-name", "vigia-slow-reconciler"]);
     let rule = cloud.api_fault(&json!({
         "effect": {"kind": "error", "status": 403, "code": "AccessDeniedException", "message": message},
-        "calls": {"service": "lambda", "changing": true, "caller": "test"}, "limit": {"for_seconds": 600}
+        "calls": {"service": "lambda", "changing": true, "caller": deployer_of("slow")}, "limit": {"for_seconds": 600}
     }));
     let output = cloud.bootstrap("slow", &deploy(&[]));
     let said = text(&output);

@@ -1,5 +1,6 @@
 //! A local cloud of this test's own, and the commands that people use, as processes.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -46,7 +47,17 @@ pub(crate) struct Cloud {
     client: reqwest::blocking::Client,
     /// Tests ask again and again what there is, for which the AWS command line takes a second of CPU time.
     pub(crate) observer: Observer,
+    /// Keys of the users who deploy, by stack.
+    deployers: Mutex<BTreeMap<String, Key>>,
     _turn: Turn,
+}
+
+/// An access key and its secret.
+pub(crate) type Key = (String, String);
+
+/// The user of IAM who deploys a stack, and what the local cloud calls the caller.
+pub(crate) fn deployer_of(stack: &str) -> String {
+    format!("deployer-{stack}")
 }
 
 impl Cloud {
@@ -66,6 +77,7 @@ impl Cloud {
             listen,
             addresses,
             client: reqwest::blocking::Client::new(),
+            deployers: Mutex::default(),
             _turn: turn,
         };
         cloud.up();
@@ -189,8 +201,40 @@ impl Cloud {
             .collect()
     }
 
+    /// A command, run by a user who has exactly the policy that `iam-policy` prints for the stack.
     pub(crate) fn bootstrap(&self, stack: &str, arguments: &[&str]) -> Output {
-        bootstrap(&self.endpoint, ("test", "test"), stack, &self.token_file(stack), arguments)
+        let (key, secret) = self.deployer(stack);
+        bootstrap(&self.endpoint, (&key, &secret), stack, &self.token_file(stack), arguments)
+    }
+
+    /// The key of the user who deploys a stack.
+    pub(crate) fn deployer(&self, stack: &str) -> Key {
+        let mut deployers = self.deployers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = deployers.get(stack) {
+            return key.clone();
+        }
+        let key = self.user(&deployer_of(stack), &self.deployer_policy(stack));
+        deployers.insert(stack.to_owned(), key.clone());
+        key
+    }
+
+    /// What `iam-policy` prints for a stack.
+    pub(crate) fn deployer_policy(&self, stack: &str) -> Value {
+        let account = ["iam-policy", "--account", "000000000000"];
+        let output = bootstrap(&self.endpoint, ("test", "test"), stack, &self.token_file(stack), &account);
+        assert!(output.status.success(), "bootstrap iam-policy: {}", text(&output));
+        serde_json::from_slice(&output.stdout).expect("a policy is JSON")
+    }
+
+    /// Makes a user of IAM with this policy and no other, or gives the user it.
+    pub(crate) fn user(&self, name: &str, policy: &Value) -> Key {
+        let url = format!("{}/_local-cloud/users", self.endpoint);
+        let wanted = serde_json::json!({"name": name, "policy": policy});
+        let answer = self.client.post(url).json(&wanted).send().expect("an answer");
+        assert!(answer.status().is_success(), "{name}: {}", answer.text().unwrap_or_default());
+        let key: Value = answer.json().expect("JSON");
+        let part = |name: &str| key[name].as_str().expect("a key has two parts").to_owned();
+        (part("access_key"), part("secret"))
     }
 
     /// A command that must succeed; gives what it printed to both outputs.
@@ -320,7 +364,7 @@ impl Cloud {
         self.dir.path().join(format!("{stack}.certificate.pem"))
     }
 
-    fn token_file(&self, stack: &str) -> PathBuf {
+    pub(crate) fn token_file(&self, stack: &str) -> PathBuf {
         self.dir.path().join(format!("{stack}.token"))
     }
 }

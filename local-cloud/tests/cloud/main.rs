@@ -8,6 +8,7 @@ mod boot;
 mod command_line;
 mod elastic_ip;
 mod faults;
+mod iam;
 mod launch;
 mod metadata;
 mod signatures;

@@ -17,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use local_cloud::emulators::default_venv;
 use local_cloud::{LocalCloud, Options};
 use rand::Rng as _;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 pub(crate) const REGION: &str = "us-east-1";
@@ -192,13 +193,40 @@ impl Aws {
         rule.from_port(port).to_port(port).cidr_ip("0.0.0.0/0").send().await.expect("a rule");
     }
 
-    /// An instance profile with a role of the same name.
+    /// An instance profile with a role of the same name, which may do everything.
     pub(crate) async fn profile(&self, name: &str) {
+        self.profile_with(name, &json!([{"Effect": "Allow", "Action": "*", "Resource": "*"}])).await;
+    }
+
+    /// An instance profile with a role of the same name and these statements.
+    pub(crate) async fn profile_with(&self, name: &str, statements: &Value) {
         let role = self.iam.create_role().role_name(name).assume_role_policy_document("{}");
         role.send().await.expect("a role");
+        let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
+        let put = self.iam.put_role_policy().role_name(name).policy_name("own").policy_document(policy);
+        put.send().await.expect("a policy");
         self.iam.create_instance_profile().instance_profile_name(name).send().await.expect("a profile");
         let added = self.iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name);
         added.send().await.expect("the role is in the profile");
+    }
+
+    /// Clients of a new user of IAM with these statements.
+    pub(crate) async fn user(&self, name: &str, statements: &Value) -> Self {
+        self.iam.create_user().user_name(name).send().await.expect("a user");
+        // IAM takes no policy without statements.
+        if *statements != json!([]) {
+            self.user_policy(name, statements).await;
+        }
+        let made = self.iam.create_access_key().user_name(name).send().await.expect("a key");
+        let key = made.access_key().expect("a key");
+        Self::with_key((key.access_key_id(), key.secret_access_key(), None))
+    }
+
+    /// Replaces the statements of a user.
+    pub(crate) async fn user_policy(&self, name: &str, statements: &Value) {
+        let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
+        let put = self.iam.put_user_policy().user_name(name).policy_name("own").policy_document(policy);
+        put.send().await.expect("a policy");
     }
 
     /// RunInstances for one instance, with everything that it must have.
