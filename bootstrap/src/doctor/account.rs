@@ -213,6 +213,7 @@ pub(super) async fn launch(subject: &Subject<'_>) -> Result<Vec<Check>> {
         .iam_instance_profile(IamInstanceProfileSpecification::builder().name(instance_profile).build())
         .tag_specifications(tagged(ResourceType::Instance))
         .tag_specifications(tagged(ResourceType::Volume))
+        .tag_specifications(tagged(ResourceType::NetworkInterface))
         .send()
         .await;
     let Err(error) = asked else {

@@ -84,7 +84,7 @@ pub async fn launch(
     let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
     let mut tags: Vec<Tag> = aws.names.tags(role).into_iter().map(|(key, value)| tag(&key, &value)).collect();
     tags.push(tag(TAG_ROLE, role));
-    let volume_tags = tags.clone();
+    let other_tags = tags.clone();
     tags.push(tag(TAG_RELEASE, release));
     // The reconciler's attempts begin with one: it takes no launch of ours for its own.
     tags.push(tag(TAG_ATTEMPT, "0"));
@@ -117,15 +117,10 @@ pub async fn launch(
         .instance_initiated_shutdown_behavior(ShutdownBehavior::Terminate)
         .set_instance_market_options(market_options(spec.market))
         .block_device_mappings(BlockDeviceMapping::builder().device_name("/dev/xvda").ebs(disk).build())
-        .tag_specifications(
-            TagSpecification::builder().resource_type(ResourceType::Instance).set_tags(Some(tags)).build(),
-        )
-        .tag_specifications(
-            TagSpecification::builder()
-                .resource_type(ResourceType::Volume)
-                .set_tags(Some(volume_tags))
-                .build(),
-        );
+        .tag_specifications(tagged(ResourceType::Instance, tags))
+        .tag_specifications(tagged(ResourceType::Volume, other_tags.clone()))
+        // AssociateAddress may name an interface instead of an instance: its policy asks for this tag.
+        .tag_specifications(tagged(ResourceType::NetworkInterface, other_tags));
     let deadline = aws.patience.deadline(PROFILE_DEADLINE);
     loop {
         match request.clone().send().await.step(|| format!("launch the {role} in {}", subnet.zone)) {
@@ -139,6 +134,10 @@ pub async fn launch(
             Err(error) => return Err(error),
         }
     }
+}
+
+fn tagged(kind: ResourceType, tags: Vec<Tag>) -> TagSpecification {
+    TagSpecification::builder().resource_type(kind).set_tags(Some(tags)).build()
 }
 
 /// As in the reconciler's `act.rs`: nothing on demand, else once and for good.

@@ -8,6 +8,7 @@ use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::operation::run_instances::builders::RunInstancesFluentBuilder;
 use aws_sdk_ec2::types::{
     BlockDeviceMapping, EbsBlockDevice, HttpTokensState, IamInstanceProfileSpecification,
     InstanceInterruptionBehavior, InstanceMarketOptionsRequest, InstanceMetadataOptionsRequest, InstanceType,
@@ -38,6 +39,17 @@ pub struct Actor {
 
 impl Actor {
     pub async fn launch(&self, launch: &Launch) -> Result<WorkerId, Failure> {
+        let sent = self.request(launch).customize().config_override(patient()).send().await;
+        let launched = sent.map_err(failure)?;
+        let id = launched.instances().first().and_then(|instance| instance.instance_id()?.parse().ok());
+        id.ok_or_else(|| Failure {
+            kind: AwsErrorKind::Other,
+            why: "EC2 launched an instance without an id".to_owned(),
+        })
+    }
+
+    /// Builds the request: the same each time, or EC2 refuses the token.
+    fn request(&self, launch: &Launch) -> RunInstancesFluentBuilder {
         let spec = &launch.spec;
         let tags = self.tags(launch);
         let tagged =
@@ -52,8 +64,7 @@ impl Actor {
             .http_tokens(HttpTokensState::Required)
             .http_put_response_hop_limit(1)
             .build();
-        let launched = self
-            .ec2
+        self.ec2
             .run_instances()
             .image_id(&spec.ami)
             .instance_type(InstanceType::from(spec.instance_type.as_str()))
@@ -72,16 +83,8 @@ impl Actor {
             .block_device_mappings(BlockDeviceMapping::builder().device_name("/dev/xvda").ebs(disk).build())
             .tag_specifications(tagged(ResourceType::Instance))
             .tag_specifications(tagged(ResourceType::Volume))
-            .customize()
-            .config_override(patient())
-            .send()
-            .await
-            .map_err(failure)?;
-        let id = launched.instances().first().and_then(|instance| instance.instance_id()?.parse().ok());
-        id.ok_or_else(|| Failure {
-            kind: AwsErrorKind::Other,
-            why: "EC2 launched an instance without an id".to_owned(),
-        })
+            // AssociateAddress may name an interface instead of an instance: its policy asks for this tag.
+            .tag_specifications(tagged(ResourceType::NetworkInterface))
     }
 
     fn tags(&self, launch: &Launch) -> Vec<Tag> {
@@ -156,4 +159,56 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     Failure { kind: kind(&error), why: describe(&error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use aws_sdk_ec2::config::BehaviorVersion;
+    use fleet::release::{Credits, InstanceSpec};
+
+    use super::*;
+
+    fn actor() -> Actor {
+        let config = aws_sdk_ec2::Config::builder().behavior_version(BehaviorVersion::latest()).build();
+        Actor { ec2: aws_sdk_ec2::Client::from_conf(config), stack: "a".parse().expect("a name") }
+    }
+
+    fn launch(instance_type: &str) -> Launch {
+        let spec = InstanceSpec {
+            ami: "ami-1".to_owned(),
+            instance_type: instance_type.to_owned(),
+            subnets: Vec::new(),
+            security_group: "sg-1".to_owned(),
+            instance_profile: "p".to_owned(),
+            user_data: String::new(),
+            market: Market::OnDemand,
+            credits: Credits::Standard,
+        };
+        Launch {
+            role: Role::Worker,
+            slot: 3,
+            attempt: 2,
+            subnet: "subnet-1".to_owned(),
+            release: "r1".to_owned(),
+            token: "t".to_owned(),
+            spec: Arc::new(spec),
+        }
+    }
+
+    #[test]
+    fn a_launch_tags_instance_volume_and_interface_alike() {
+        let request = actor().request(&launch("t4g.nano"));
+        let tagged = request.as_input().get_tag_specifications().clone().expect("tags");
+        let kinds = [ResourceType::Instance, ResourceType::Volume, ResourceType::NetworkInterface];
+        for kind in kinds {
+            let of_kind =
+                tagged.iter().find(|tags| tags.resource_type() == Some(&kind)).expect(kind.as_str());
+            let has = |key: &str, value: &str| {
+                of_kind.tags().iter().any(|tag| (tag.key(), tag.value()) == (Some(key), Some(value)))
+            };
+            assert!(has(TAG_STACK, "a") && has(TAG_ROLE, ROLE_WORKER) && has(TAG_SLOT, "3"), "{of_kind:?}");
+        }
+    }
 }
