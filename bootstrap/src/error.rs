@@ -134,7 +134,15 @@ where
     let what = if code.is_empty() { what } else { format!("{what}: {code}: {message}") };
     let mut failed = DeployError::new(Exit::Failed, what);
     failed.kind = kind;
+    if let Some(why) = fleet::quota::explain(&code, &message) {
+        failed = failed.mend(sentence(&why));
+    }
     if code.is_empty() { failed.caused_by(error) } else { failed }
+}
+
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// A permission that waiting does not bring.
