@@ -153,8 +153,16 @@ where
     let what = if code.is_empty() { what } else { format!("{what}: {code}: {message}") };
     let mut failed = DeployError::new(Exit::Failed, what);
     let has_code = !code.is_empty();
+    if let Some(why) = fleet::quota::explain(&code, &message) {
+        failed = failed.mend(sentence(&why));
+    }
     (failed.kind, failed.code) = (kind, code);
     if has_code { failed } else { failed.caused_by(error) }
+}
+
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// A permission that AWS says is lacking, which waiting does not bring.

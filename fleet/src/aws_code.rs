@@ -28,6 +28,8 @@ pub enum AwsErrorKind {
     Throttled,
     /// A new role or profile that is not known everywhere yet: wait.
     Propagating,
+    /// The instance type has no CPU credits: done, when capping them.
+    NotSupported,
     Other,
 }
 
@@ -52,6 +54,7 @@ impl AwsErrorKind {
             | "SpotMaxPriceTooLow"
             | "Unsupported" => Self::NoCapacity,
             "PendingVerification" | "Blocked" | "OptInRequired" => Self::PendingVerification,
+            "InstanceCreditSpecification.NotSupported" => Self::NotSupported,
             "IdempotentInstanceTerminated" => Self::TokenSpent,
             "IdempotentParameterMismatch" => Self::TokenMismatch,
             "EntityAlreadyExists"
@@ -122,6 +125,7 @@ mod tests {
             ("PreconditionFailed", "", AwsErrorKind::Conflict),
             ("InsufficientInstanceCapacity", "", AwsErrorKind::NoCapacity),
             ("SpotMaxPriceTooLow", "", AwsErrorKind::NoCapacity),
+            ("InstanceCreditSpecification.NotSupported", "", AwsErrorKind::NotSupported),
             ("VcpuLimitExceeded", "", AwsErrorKind::AccountLimit),
             ("MaxSpotInstanceCountExceeded", "", AwsErrorKind::AccountLimit),
             ("InstanceLimitExceeded", "", AwsErrorKind::AccountLimit),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use fleet::memory::{Balancer, Holder, Memory, Phase, Slot};
+use fleet::memory::{Balancer, CreditCap, Holder, Memory, Phase, Slot};
 use fleet::registry::RegisteredWorker;
 use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, LB_ADMIN_PORT, Profile, Registry, WORKER_PORT, WorkerAddr, WorkerId};
@@ -87,6 +87,10 @@ impl Stack {
             },
             revision: 7,
             proven: Some(self.release.as_ref().clone()),
+            credits: CreditCap {
+                done: self.ids().map(|(_, id)| id).chain([balancer()]).collect(),
+                refused: None,
+            },
             ..Memory::default()
         };
         for number in 0..Memory::MAX_EVENTS {

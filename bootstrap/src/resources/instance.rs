@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_sdk_ec2::types::{
-    BlockDeviceMapping, EbsBlockDevice, HttpTokensState, IamInstanceProfileSpecification, Instance,
-    InstanceInterruptionBehavior, InstanceMarketOptionsRequest, InstanceMetadataOptionsRequest,
-    InstanceStateName, InstanceType, MarketType, ResourceType, ShutdownBehavior, SpotInstanceType,
-    SpotMarketOptions, Tag, TagSpecification, VolumeType,
+    BlockDeviceMapping, CreditSpecificationRequest, EbsBlockDevice, HttpTokensState,
+    IamInstanceProfileSpecification, Instance, InstanceInterruptionBehavior, InstanceMarketOptionsRequest,
+    InstanceMetadataOptionsRequest, InstanceStateName, InstanceType, MarketType, ResourceType,
+    ShutdownBehavior, SpotInstanceType, SpotMarketOptions, Tag, TagSpecification, VolumeType,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -115,6 +115,7 @@ pub async fn launch(
         .metadata_options(metadata)
         .instance_initiated_shutdown_behavior(ShutdownBehavior::Terminate)
         .set_instance_market_options(market_options(spec.market))
+        .set_credit_specification(credits_at_launch(spec))
         .block_device_mappings(BlockDeviceMapping::builder().device_name("/dev/xvda").ebs(disk).build())
         .tag_specifications(tagged(ResourceType::Instance, tags))
         .tag_specifications(tagged(ResourceType::Volume, other_tags.clone()))
@@ -126,6 +127,11 @@ pub async fn launch(
         format!("{}, {} and the instance profile {}", subnet.id, spec.security_group, spec.instance_profile);
     let launched = aws.patience.depends_on(&needs, launched).await?;
     id(launched.instances().first().and_then(|i| i.instance_id()), "instance")
+}
+
+/// As in the reconciler's `act.rs`, which caps them once the instance has served for five minutes.
+fn credits_at_launch(spec: &InstanceSpec) -> Option<CreditSpecificationRequest> {
+    spec.is_burstable().then(|| CreditSpecificationRequest::builder().cpu_credits("unlimited").build())
 }
 
 fn tagged(kind: ResourceType, tags: Vec<Tag>) -> TagSpecification {
