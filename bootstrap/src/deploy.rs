@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use fleet::release::{BalancerSpec, InstanceSpec, Market, Release};
+use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release};
 use fleet::{DesiredCount, Profile};
 use jiff::Timestamp;
 use users::password::MinChars;
@@ -378,6 +378,7 @@ fn release(
         instance_profile: Role::Worker.name(&aws.names),
         user_data,
         market: workers.market,
+        credits: Credits::Standard,
     };
     Release::new(aws.names.stack.clone(), profile, env!("CARGO_PKG_VERSION").to_owned(), spec)
 }
@@ -434,6 +435,7 @@ fn lb_spec(
         instance_profile: Role::LoadBalancer.name(&aws.names),
         user_data,
         market: Market::OnDemand,
+        credits: Credits::Standard,
     }
 }
 
@@ -482,6 +484,7 @@ mod tests {
             instance_profile: "p".to_owned(),
             user_data: cloud_config(&Program { name: "ec2-worker", sha256: "abc", settings }),
             market: Market::OnDemand,
+            credits: Credits::Standard,
         };
         Release::new(names().stack, Profile::Secure, "1".to_owned(), spec)
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use fleet::memory::Memory;
-use fleet::release::{BalancerSpec, InstanceSpec, Market, Release, SubnetSpec};
+use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, Profile, WorkerId};
 use reconciler_core::effect::{Effect, Event};
 use reconciler_core::invocation::Invocation;
@@ -591,6 +591,7 @@ pub fn release(number: u32, balancer: u32, zones: usize) -> Release {
         subnets: subnets.clone(),
         user_data: String::new(),
         market: Market::OnDemand,
+        credits: Credits::Standard,
     };
     let stack = "sim".parse().expect("a name");
     let mut release =

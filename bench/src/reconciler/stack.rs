@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use fleet::memory::{Balancer, Holder, Memory, Phase, Slot};
 use fleet::registry::RegisteredWorker;
-use fleet::release::{BalancerSpec, InstanceSpec, Market, Release, SubnetSpec};
+use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, LB_ADMIN_PORT, Profile, Registry, WORKER_PORT, WorkerAddr, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 use reconciler_core::observation::{Address, Instance, Observation, Probe, Role, State};
@@ -44,6 +44,7 @@ impl Stack {
             // As long as ours are.
             user_data: format!("#cloud-config\n{}", "# padding\n".repeat(200)),
             market: Market::OnDemand,
+            credits: Credits::Standard,
         };
         let name = NAME.parse().expect("a name");
         let mut release =

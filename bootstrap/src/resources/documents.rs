@@ -8,7 +8,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use fleet::aws_code::AwsErrorKind;
-use fleet::release::{InstanceSpec, Market, Release};
+use fleet::release::{Credits, InstanceSpec, Market, Release, Rollout};
 use fleet::{DesiredCount, Profile, StackName, keys};
 use rand::RngCore as _;
 use serde::de::DeserializeOwned;
@@ -192,6 +192,15 @@ pub fn compare_release(before: Option<&Release>, release: &Release) -> Part {
     if (&before.profile, &before.version) != (&release.profile, &release.version) {
         differs.push("workers: profile or version".to_owned());
     }
+    if before.rollout != release.rollout {
+        differs.push(
+            match release.rollout {
+                Rollout::SurgeFirst => "rollout: an extra worker first",
+                Rollout::StopFirst => "rollout: stops one worker first",
+            }
+            .to_owned(),
+        );
+    }
     match (&before.balancer, &release.balancer) {
         (Some(before), Some(now)) => {
             differs.extend(instance_differs("load balancer", &before.instance, &now.instance));
@@ -228,6 +237,15 @@ fn instance_differs(of: &str, before: &InstanceSpec, now: &InstanceSpec) -> Vec<
             match now.market {
                 Market::OnDemand => "on demand instead of spot",
                 Market::Spot => "spot instead of on demand",
+            }
+        ));
+    }
+    if before.credits != now.credits {
+        differs.push(format!(
+            "{of}: {}",
+            match now.credits {
+                Credits::Standard => "standard CPU credits instead of unlimited",
+                Credits::Unlimited => "unlimited CPU credits instead of standard",
             }
         ));
     }

@@ -324,7 +324,7 @@ fn list(ids: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fleet::release::{BalancerSpec, InstanceSpec};
+    use fleet::release::{BalancerSpec, Credits, InstanceSpec};
     use fleet::{Profile, WorkerId};
 
     use super::super::seen::{AddressSeen, RulesSeen};
@@ -344,6 +344,7 @@ mod tests {
             security_group: "sg-1".to_owned(),
             instance_profile: "p".to_owned(),
             market: Default::default(),
+            credits: Credits::Standard,
             user_data: String::new(),
         };
         let stack = "a".parse().expect("valid");

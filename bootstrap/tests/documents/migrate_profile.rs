@@ -6,7 +6,7 @@ use bootstrap::error::{DeployError, Result};
 use bootstrap::migrate_profile::{Mode, OnUnusable, Options, Outcome, migrate};
 use bootstrap::output::Progress;
 use bootstrap::resources::documents;
-use fleet::release::{InstanceSpec, Market, Release};
+use fleet::release::{Credits, InstanceSpec, Market, Release};
 use fleet::{Profile, keys};
 use jiff::Timestamp;
 use users::{Arena, Cost, Login, Password, Phc, Record, object_key};
@@ -72,6 +72,7 @@ async fn classic(users: &[User]) -> Stack {
         instance_profile: "p".to_owned(),
         user_data: "    VIGIA_PROFILE=classic\n".to_owned(),
         market: Market::OnDemand,
+        credits: Credits::Standard,
     };
     let release = Release::new(stack.aws.names.stack.clone(), Profile::Classic, "1".to_owned(), spec);
     documents::write_release(&stack.aws, &release).await.expect("a release");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::{Memory, Phase};
-use fleet::release::{BalancerSpec, InstanceSpec, Market, Release, SubnetSpec};
+use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, LB_ADMIN_PORT, Profile, Registry, WORKER_PORT, WorkerAddr, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
@@ -502,6 +502,7 @@ fn spec(ami: &str, subnets: &[&str]) -> InstanceSpec {
         instance_profile: "worker".to_owned(),
         user_data: "#cloud-config\n".to_owned(),
         market: Market::OnDemand,
+        credits: Credits::Standard,
     }
 }
 
