@@ -14,6 +14,7 @@ mod emulators_alone;
 mod function;
 mod healing;
 mod plan;
+mod preflight;
 mod privileges;
 mod propagation;
 mod support;
