@@ -36,6 +36,9 @@ LBS ?=
 # ARN of a policy that limits the stack's roles. Empty: none for a new stack, as it is for an existing one.
 BOUNDARY ?=
 INSTANCE_TYPE ?=
+# standard: workers and load balancers of a burstable type stop earning a bill once they have served for five
+# minutes; unlimited: they never do. Empty: standard for a new stack, as it is for an existing one.
+CREDITS ?=
 # An AWS endpoint other than AWS, for example http://127.0.0.1:4566 for the local cloud.
 ENDPOINT ?=
 
@@ -64,7 +67,7 @@ TOOLS := .tools
 # The local cloud takes these placeholder credentials and no real ones; they are its account's root.
 PLACEHOLDER := AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test
 CLEAN_ENV := env -u AWS_PROFILE -u AWS_SESSION_TOKEN -u AWS_ENDPOINT_URL -u AWS_REGION -u AWS_DEFAULT_REGION
-WITH_TOOLS := VIGIA_CARGO_LAMBDA="$(CURDIR)/$(VENV)/bin/cargo-lambda"
+WITH_TOOLS := VIGIA_CARGO_LAMBDA="$(abspath $(VENV))/bin/cargo-lambda"
 LOCAL_PROGRAM = $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" \
   --endpoint-url $(LOCAL_ENDPOINT) --region "$(LOCAL_REGION)" --token-file "$(LOCAL_DIR)/$(STACK).token"
 LOCAL_REGION = $(if $(ENDPOINT),$(or $(REGION),us-east-1),us-east-1)
@@ -83,18 +86,17 @@ BOOTSTRAP = $(if $(filter $(LOCAL_ENDPOINT),$(ENDPOINT:/=)),if [ -z "$${AWS_ACCE
   AWS_SECRET_ACCESS_KEY="$${AWS_SECRET_ACCESS_KEY:-test}" $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" \
   --endpoint-url "$(ENDPOINT)" --region "$(or $(REGION),us-east-1)" --token-file "$(LOCAL_DIR)/$(STACK).token"
 ARTIFACTS := $(TARGET_DIR)
-BUILT := build
 else
 BOOTSTRAP = $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" $(if $(REGION),--region "$(REGION)")
 ARTIFACTS := $(RELEASE_DIR)
-BUILT := build release-artifacts
 endif
 
 SEED_FLAGS = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST_SEED),--first-seed $(FIRST_SEED))
 DEPLOY_FLAGS = $(if $(N),--workers="$(N)") $(if $(PROFILE),--profile "$(PROFILE)") $(if $(ARCH),--arch "$(ARCH)") \
   $(if $(MIN_PASSWORD),--min-password "$(MIN_PASSWORD)") \
   $(if $(INSTANCE_TYPE),--instance-type "$(INSTANCE_TYPE)") $(if $(ALLOW_CIDR),--allow-cidr "$(ALLOW_CIDR)") \
-  $(if $(SPOT),--spot="$(SPOT)") $(if $(LBS),--lbs "$(LBS)") $(if $(BOUNDARY),--permissions-boundary "$(BOUNDARY)") \
+  $(if $(SPOT),--spot="$(SPOT)") $(if $(CREDITS),--credits "$(CREDITS)") \
+  $(if $(LBS),--lbs "$(LBS)") $(if $(BOUNDARY),--permissions-boundary "$(BOUNDARY)") \
   $(if $(TLS),--tls "$(TLS)") $(if $(TLS_CERT),--tls-cert "$(TLS_CERT)") $(if $(TLS_KEY),--tls-key "$(TLS_KEY)")
 
 # --- The system on this machine -------------------------------------------------------------------
@@ -122,10 +124,24 @@ local-reset: local-down ## Stop the local cloud and forget everything, users inc
 	@rm -rf $(LOCAL_DIR)
 
 # --- The system on AWS (or on ENDPOINT) -----------------------------------------------------------
-deploy: venv $(BUILT) ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= TLS= LBS= SPOT= UNTIL= … ENDPOINT=]
+# What is cheap to find out comes first: credentials and region before cargo starts, then what the account
+# allows, by the deployer alone, and only then the release builds, which take half an hour the first time.
+# One recipe, because `make -j` starts prerequisites at the same time.
+.PHONY: checked deployer
+checked:
+	@$(if $(ENDPOINT),,bootstrap/preflight.sh "$(REGION)")
+	@$(MAKE) -s $(if $(ENDPOINT),venv build,deployer)
+	@$(BOOTSTRAP) preflight $(DEPLOY_FLAGS)
+	@$(if $(ENDPOINT),,$(MAKE) -s release-artifacts)
+
+# All packages are named, so that features are those of `make build`: nothing is compiled twice.
+deployer:
+	@cargo build --workspace --bin bootstrap --quiet
+
+deploy: checked ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= TLS= LBS= SPOT= UNTIL= … ENDPOINT=]
 	@$(BOOTSTRAP) deploy $(DEPLOY_FLAGS) $(if $(UNTIL),--until "$(UNTIL)") --artifacts $(ARTIFACTS)
 
-plan: venv $(BUILT) ## Say what deploy with the same variables would change, and the cost per month [JSON=1]
+plan: checked ## Say what deploy with the same variables would change, and the cost per month [JSON=1]
 	@$(BOOTSTRAP) plan $(DEPLOY_FLAGS) --artifacts $(ARTIFACTS) $(if $(JSON),--json)
 
 .PHONY: logs doctor iam-policy completions man
@@ -182,11 +198,12 @@ destroy: build ## Remove the stack with all its users: make destroy [YES=1]
 KEEP ?=
 ONLY ?=
 ACCEPTANCE = AWS="$(VENV)/bin/aws" BOOTSTRAP="$(TARGET_DIR)/bootstrap" ARTIFACTS="$(ARTIFACTS)" \
-  STACK="$(if $(filter file,$(origin STACK)),vigia-acceptance,$(STACK))" N="$(or $(N),2)" ARCH="$(ARCH)" \
+  STACK="$(if $(filter file,$(origin STACK)),vigia-acceptance,$(STACK))" N="$(N)" ARCH="$(ARCH)" \
   REGION="$(REGION)" ENDPOINT="$(ENDPOINT)" YES="$(YES)" KEEP="$(KEEP)" ONLY="$(ONLY)" $(WITH_TOOLS) bootstrap/acceptance/run.sh
 aws-acceptance: venv ## Prove on an AWS account what only one can: a stack is made, broken, removed [REGION= ARCH= N= YES=1 KEEP=1 ONLY=]
+	@$(if $(ENDPOINT),,bootstrap/preflight.sh "$(REGION)")
 	@$(ACCEPTANCE) ask
-	@$(MAKE) -s $(BUILT)
+	@$(MAKE) -s $(if $(ENDPOINT),build,deployer release-artifacts)
 	@ASKED=1 $(ACCEPTANCE)
 
 # --- Development ----------------------------------------------------------------------------------
@@ -349,7 +366,7 @@ release-artifacts: venv ## Build the programs for AWS [ARCH=arm64 or x86_64]; mi
 	  echo "  Run \`rustup target add $(TRIPLE)\` and try again, or build for this machine's processor: ARCH=$$(uname -m | sed s/aarch64/arm64/)." >&2; \
 	  exit 8; \
 	fi
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo-lambda lambda build --release --locked --target $(TRIPLE).$(GLIBC) \
+	@PATH="$(abspath $(VENV))/bin:$$PATH" cargo-lambda lambda build --release --locked --target $(TRIPLE).$(GLIBC) \
 	  $(addprefix --package ,$(PROGRAMS))
 	@mkdir -p $(RELEASE_DIR)
 	@for program in $(PROGRAMS); do \

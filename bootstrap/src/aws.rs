@@ -19,6 +19,8 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Aws {
     pub names: Names,
+    /// ARN of the user, role session or root that calls; empty if nobody was asked.
+    pub caller: String,
     /// Set for any endpoint but AWS's own.
     pub endpoint_url: Option<String>,
     pub patience: Patience,
@@ -55,7 +57,8 @@ impl Aws {
             region,
             partition: arn.split(':').nth(1).unwrap_or("aws").to_owned(),
         };
-        Ok(Self::new(&config, names, target.endpoint_url.clone(), Patience::at_most(target.patience)))
+        let aws = Self::new(&config, names, target.endpoint_url.clone(), Patience::at_most(target.patience));
+        Ok(Self { caller: arn.to_owned(), ..aws })
     }
 
     fn new(config: &SdkConfig, names: Names, endpoint_url: Option<String>, patience: Patience) -> Self {
@@ -63,6 +66,7 @@ impl Aws {
         let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(endpoint_url.is_some()).build();
         Self {
             names,
+            caller: String::new(),
             endpoint_url,
             patience,
             ec2: aws_sdk_ec2::Client::new(config),

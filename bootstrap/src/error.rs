@@ -116,8 +116,10 @@ where
     let no_credentials = no_reply && (chain.contains("credential") || chain.contains("Credential"));
     let what = format!("could not {step}");
     if no_credentials {
-        return DeployError::new(Exit::Denied, format!("{what}: no AWS credentials were found"))
-            .mend("Run `aws configure` or `aws login`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.");
+        return DeployError::new(Exit::Denied, format!("{what}: no AWS credentials were found")).mend(
+            "Run `aws configure` or `aws login`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. If a session \
+             has expired, sign in again.",
+        );
     }
     if no_reply {
         return DeployError::new(Exit::Unreachable, format!("{what}: the AWS endpoint does not answer"))
@@ -150,19 +152,17 @@ where
         (denied.kind, denied.code) = (kind, code);
         return denied;
     }
+    if let Some(why) = fleet::quota::explain(&code, &message) {
+        let mend = "Then deploy again: it goes on where this run stopped.";
+        let mut limited = DeployError::new(Exit::Failed, format!("{what}: {why}")).mend(mend);
+        (limited.kind, limited.code) = (kind, code);
+        return limited;
+    }
     let what = if code.is_empty() { what } else { format!("{what}: {code}: {message}") };
     let mut failed = DeployError::new(Exit::Failed, what);
     let has_code = !code.is_empty();
-    if let Some(why) = fleet::quota::explain(&code, &message) {
-        failed = failed.mend(sentence(&why));
-    }
     (failed.kind, failed.code) = (kind, code);
     if has_code { failed } else { failed.caused_by(error) }
-}
-
-fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// A permission that AWS says is lacking, which waiting does not bring.
@@ -229,6 +229,11 @@ pub fn found<T>(result: Result<T>) -> Result<Option<T>> {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_ec2::config::http::HttpResponse;
+    use aws_sdk_ec2::error::{ErrorMetadata, SdkError};
+    use aws_sdk_ec2::operation::run_instances::RunInstancesError;
+    use aws_sdk_s3::primitives::SdkBody;
+
     use super::*;
 
     fn mend(message: &str) -> String {
@@ -275,5 +280,34 @@ mod tests {
         for message in ["", "Access Denied", "not authorized to perform: this operation"] {
             assert_eq!(lacking(message), None, "{message}");
         }
+    }
+
+    fn refused(code: &str, message: &str) -> DeployError {
+        let status = 400_u16.try_into().expect("a status");
+        let metadata = ErrorMetadata::builder().code(code).message(message).build();
+        let answer: std::result::Result<(), SdkError<RunInstancesError, HttpResponse>> =
+            Err(SdkError::service_error(
+                RunInstancesError::generic(metadata),
+                HttpResponse::new(status, SdkBody::empty()),
+            ));
+        answer.step(|| "launch the lb in eu-west-1a".to_owned()).expect_err("it is refused")
+    }
+
+    #[test]
+    fn an_account_limit_names_the_quota() {
+        for (code, message, says) in [
+            ("VcpuLimitExceeded", "your current vCPU limit of 5 allows", "may run 5 on-demand vCPUs"),
+            ("VcpuLimitExceeded", "", "L-1216C47A"),
+            ("MaxSpotInstanceCountExceeded", "", "L-34B43A08"),
+            ("AddressLimitExceeded", "", "Elastic IPs"),
+            ("PendingVerification", "", "at most four hours"),
+        ] {
+            let error = refused(code, message);
+            let text = error.message();
+            assert!(text.starts_with("could not launch the lb in eu-west-1a: "), "{text}");
+            assert!(text.contains(says) && text.contains("deploy again"), "{text}");
+            assert_eq!(error.exit, Exit::Failed);
+        }
+        assert_eq!(refused("InvalidParameterValue", "bad").mend, None, "no quota is to blame");
     }
 }

@@ -9,8 +9,8 @@ use bootstrap::error::{DeployError, Exit, Result};
 use bootstrap::interrupt::unless_told_to_stop;
 use bootstrap::migrate_profile::{Mode, OnUnusable, Options};
 use bootstrap::{
-    deploy, destroy, doctor, iam_policy, logs, manual, migrate_profile, output, plan, scale, session_keys,
-    status, token,
+    deploy, destroy, doctor, iam_policy, logs, manual, migrate_profile, output, plan, preflight, scale,
+    session_keys, status, token,
 };
 use clap::Parser as _;
 
@@ -51,6 +51,7 @@ async fn run(cli: &Cli) -> Result<Exit> {
             let changes = plan::run(target, deploy).await?;
             return Ok(if changes && *detailed_exitcode { Exit::Changes } else { Exit::Done });
         }
+        Command::Preflight(options) => preflight::run(target, options).await,
         Command::Status(options) => status::run(target, options).await,
         Command::Scale { count } => scale::run(target, *count).await,
         Command::Logs(options) => logs::run(target, options).await,

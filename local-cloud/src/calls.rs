@@ -122,7 +122,12 @@ impl Call {
     /// Whether EC2's permissions for the call may depend on what it names. Lists are allowed as a whole; what
     /// an instance has said is read by its id.
     pub(crate) fn is_judged_by_resource(&self) -> bool {
-        self.is_mutating() || self.action == "GetConsoleOutput"
+        self.is_named_a_change() || self.action == "GetConsoleOutput"
+    }
+
+    /// Whether EC2 is only asked what it would say.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.service == "ec2" && self.parameter("DryRun") == Some("true")
     }
 
     /// The instance profile that a launch names.
@@ -135,8 +140,12 @@ impl Call {
         self.service == "ec2" && self.action == "RunInstances"
     }
 
-    /// Told by its name: AWS begins the names of all calls that only read with one of a few verbs.
     pub(crate) fn is_mutating(&self) -> bool {
+        self.is_named_a_change() && !self.is_dry_run()
+    }
+
+    /// AWS begins the names of all calls that only read with one of a few verbs.
+    fn is_named_a_change(&self) -> bool {
         const METHODS: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
         const VERBS: [&str; 11] = [
             "Describe", "Get", "BatchGet", "List", "Search", "Filter", "Lookup", "Simulate", "Test",

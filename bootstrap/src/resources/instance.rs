@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use aws_sdk_ec2::operation::run_instances::builders::RunInstancesFluentBuilder;
 use aws_sdk_ec2::types::{
     BlockDeviceMapping, CreditSpecificationRequest, EbsBlockDevice, HttpTokensState,
     IamInstanceProfileSpecification, Instance, InstanceInterruptionBehavior, InstanceMarketOptionsRequest,
@@ -80,6 +81,24 @@ pub async fn launch(
     place: u32,
     token: &str,
 ) -> Result<String> {
+    let request = request(aws, role, release, spec, subnet, place).client_token(token);
+    let launched =
+        async || request.clone().send().await.step(|| format!("launch the {role} in {}", subnet.zone));
+    let needs =
+        format!("{}, {} and the instance profile {}", subnet.id, spec.security_group, spec.instance_profile);
+    let launched = aws.patience.depends_on(&needs, launched).await?;
+    id(launched.instances().first().and_then(|i| i.instance_id()), "instance")
+}
+
+/// All that is asked of EC2 at a launch, but for the client token; a dry run asks for the same.
+pub fn request(
+    aws: &Aws,
+    role: &str,
+    release: &str,
+    spec: &InstanceSpec,
+    subnet: &SubnetSpec,
+    place: u32,
+) -> RunInstancesFluentBuilder {
     let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
     let mut tags: Vec<Tag> = aws.names.tags(role).into_iter().map(|(key, value)| tag(&key, &value)).collect();
     tags.push(tag(TAG_ROLE, role));
@@ -100,14 +119,12 @@ pub async fn launch(
         .http_tokens(HttpTokensState::Required)
         .http_put_response_hop_limit(1)
         .build();
-    let request = aws
-        .ec2
+    aws.ec2
         .run_instances()
         .image_id(&spec.ami)
         .instance_type(InstanceType::from(spec.instance_type.as_str()))
         .min_count(1)
         .max_count(1)
-        .client_token(token)
         .subnet_id(&subnet.id)
         .security_group_ids(&spec.security_group)
         .iam_instance_profile(IamInstanceProfileSpecification::builder().name(&spec.instance_profile).build())
@@ -120,13 +137,7 @@ pub async fn launch(
         .tag_specifications(tagged(ResourceType::Instance, tags))
         .tag_specifications(tagged(ResourceType::Volume, other_tags.clone()))
         // AssociateAddress may name an interface instead of an instance: its policy asks for this tag.
-        .tag_specifications(tagged(ResourceType::NetworkInterface, other_tags));
-    let launched =
-        async || request.clone().send().await.step(|| format!("launch the {role} in {}", subnet.zone));
-    let needs =
-        format!("{}, {} and the instance profile {}", subnet.id, spec.security_group, spec.instance_profile);
-    let launched = aws.patience.depends_on(&needs, launched).await?;
-    id(launched.instances().first().and_then(|i| i.instance_id()), "instance")
+        .tag_specifications(tagged(ResourceType::NetworkInterface, other_tags))
 }
 
 /// As in the reconciler's `act.rs`, which caps them once the instance has served for five minutes.

@@ -15,6 +15,7 @@ mod function;
 mod healing;
 mod lacking;
 mod plan;
+mod preflight;
 mod privileges;
 mod propagation;
 mod second_judge;

@@ -280,6 +280,7 @@ fn client(cloud: &Cloud) -> Aws {
             region: "us-east-1".to_owned(),
             partition: "aws".to_owned(),
         },
+        caller: "arn:aws:iam::000000000000:root".to_owned(),
         patience: bootstrap::patience::Patience::at_most(None),
         endpoint_url: Some(cloud.endpoint.clone()),
         ec2: aws_sdk_ec2::Client::new(&config),
