@@ -1,6 +1,7 @@
 //! The one endpoint. Routes each request by the service in its SigV4 scope, after checking that
 //! the signature is right, and passes it on; EC2 calls that concern instances stop at `ec2.rs`.
-//! Here, and nowhere else, the faults of `api_faults.rs` happen to calls.
+//! Here, and nowhere else, the faults of `api_faults.rs` happen to calls. Everything else is answered as
+//! `consistency.rs` says.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use tokio::sync::Mutex;
 use crate::api_faults::{ApiFaults, Effect, Hit, Hold, MAX_DELAY};
 use crate::calls::{self, Call, Caller, Calls};
 use crate::connection::no_answer;
+use crate::consistency::{Consistency, Seed, pass};
 use crate::credentials::{Credentials, Principal, random_text};
 use crate::ec2::Ec2;
 use crate::emulators::Emulator;
@@ -45,6 +47,8 @@ pub struct Options {
     pub venv: PathBuf,
     /// Loopback addresses handed out as Elastic IPs, in this order.
     pub elastic_ips: Vec<Ipv4Addr>,
+    /// What the delays of `consistency.rs` are drawn from; a random one if none is given.
+    pub consistency_seed: Option<u64>,
 }
 
 /// Keep-alive of our connections to the emulators: less than theirs (75 s), so that they never close
@@ -66,6 +70,7 @@ pub(crate) struct Shared {
     api_faults: std::sync::Mutex<ApiFaults>,
     pub calls: Calls,
     pub uses: Uses,
+    pub consistency: Consistency,
     /// Both children; emptied when they are stopped.
     pub emulators: Mutex<Vec<Emulator>>,
     /// Locked as long as the local cloud runs: two of them must not share a directory.
@@ -101,6 +106,11 @@ impl LocalCloud {
             client.clone(),
             credentials.clone(),
         );
+        let consistency_seed = options.consistency_seed.unwrap_or_else(rand::random);
+        tracing::info!(
+            consistency_seed,
+            "what was made moments ago is not known everywhere; --consistency-seed draws the same delays again"
+        );
         let shared = Arc::new(Shared {
             credentials,
             ec2,
@@ -109,6 +119,7 @@ impl LocalCloud {
             api_faults: std::sync::Mutex::default(),
             calls: Calls::default(),
             uses: Uses::default(),
+            consistency: Consistency::new(Seed(consistency_seed)),
             emulators: Mutex::new(vec![ministack, moto]),
             _lock: lock,
         });
@@ -219,7 +230,7 @@ async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<
             return (instead, None);
         }
     }
-    let mut answer = carry_out(shared, admitted).await;
+    let mut answer = pass::answer(shared, &call, admitted, hit.is_some()).await;
     // What is not there has no tags that could allow the call.
     let mut is_absent = false;
     if call.service == "ec2" {
@@ -252,14 +263,6 @@ async fn with_tags(shared: &Shared, call: &Call, parts: &Parts, mut needs: Needs
         needs.add_resource_tags(&tags);
     }
     needs
-}
-
-async fn carry_out(shared: &Shared, admitted: Admitted) -> Response<Body> {
-    if admitted.service == "ec2" {
-        shared.ec2.handle(admitted).await
-    } else {
-        forward(&shared.client, shared.ministack, admitted.parts, admitted.body).await
-    }
 }
 
 /// The availability zone of a subnet, in the region of a call.

@@ -3,6 +3,8 @@
 //! moto keeps the books (ids, states, tags, networks); here instances become processes, client
 //! tokens are honoured and Elastic IPs lead somewhere.
 
+mod ipv6;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -32,7 +34,7 @@ use crate::sigv4;
 use crate::xml::Element;
 
 /// A query's parameters, in the order they came.
-type Form = Vec<(String, String)>;
+pub(crate) type Form = Vec<(String, String)>;
 
 pub type Tags = BTreeMap<String, String>;
 
@@ -750,7 +752,7 @@ pub(crate) fn parse_form(body: &[u8]) -> Form {
         .collect()
 }
 
-fn encode_form(form: &Form) -> String {
+pub(crate) fn encode_form(form: &Form) -> String {
     let encode = |text: &str| {
         percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
     };

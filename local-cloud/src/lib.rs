@@ -12,6 +12,7 @@ mod function_process;
 pub mod calls;
 pub mod uses;
 pub mod api_faults;
+pub mod consistency;
 pub mod reply;
 pub mod ec2;
 pub mod xml;
