@@ -14,6 +14,10 @@ use local_cloud::consistency::Behaviour;
 
 use crate::support::{Aws, cloud, code, comes_too_early, eventually, known, profile};
 
+/// Any policy that IAM takes.
+const POLICY: &str =
+    r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}"#;
+
 /// Tries with a new number each time until something is met.
 async fn met<T>(what: &str, mut attempt: impl AsyncFnMut(u32) -> Option<T>) -> T {
     for number in 1..=60 {
@@ -319,7 +323,7 @@ async fn a_list_may_have_what_was_just_deleted() {
 async fn iam_may_not_find_a_new_role() {
     let aws = Aws::new();
     let put = async |name: &str| {
-        let put = aws.iam.put_role_policy().role_name(name).policy_name("p").policy_document("{}");
+        let put = aws.iam.put_role_policy().role_name(name).policy_name("p").policy_document(POLICY);
         put.send().await
     };
     let (name, code) = met("a role that is not found", async |number| {
@@ -579,7 +583,7 @@ async fn a_call_that_a_fault_hits_is_never_too_early() {
         let name = format!("hit-{number}");
         let create = aws.iam.create_role().role_name(&name).assume_role_policy_document("{}");
         create.send().await.expect("a role");
-        let put = aws.iam.put_role_policy().role_name(&name).policy_name("p").policy_document("{}");
+        let put = aws.iam.put_role_policy().role_name(&name).policy_name("p").policy_document(POLICY);
         put.send().await.expect("carried out");
     }
     http.delete(format!("{url}/{id}")).send().await.expect("an answer");
