@@ -227,6 +227,14 @@ cuts: venv build ## Cut deploy and destroy after each of their calls, run them a
 	  cargo test --workspace --quiet --test system -- --ignored cuts:: --nocapture --test-threads=1 >&2 || code=1; \
 	cat "$$report"; rm -f "$$report"; exit $$code
 
+# The last line says how many deployments failed, and how many answers of AWS's first seconds one met.
+.PHONY: consistency
+consistency: venv build ## Deploy, deploy again and destroy over many seeds of AWS's eventual consistency [SEEDS=20 FIRST_SEED=]
+	@report="$$(mktemp)"; code=0; \
+	VIGIA_CONSISTENCY_SEEDS="$(or $(SEEDS),20)" VIGIA_CONSISTENCY_FIRST_SEED="$(FIRST_SEED)" VIGIA_CONSISTENCY_REPORT="$$report" \
+	  cargo test --workspace --quiet --test system -- consistency:: --nocapture >&2 || code=1; \
+	cat "$$report"; rm -f "$$report"; exit $$code
+
 # The tool is not among the emulators' packages: it is large, and nothing else needs it.
 CONTRACT := $(TOOLS)/contract
 contract: $(CONTRACT)/.installed ## The running local stack against its /openapi.json, by generated requests [SEED= CASES=]

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api_faults::{Rule, RuleView};
 use crate::calls::Record;
+use crate::consistency;
 use crate::door::Shared;
 use crate::iam::people::{self, UserKey, UserWanted};
 use crate::iam::verdicts;
@@ -34,6 +35,8 @@ pub struct Status {
     pub machines: Vec<MachineView>,
     /// Public address and where it leads.
     pub public: Vec<(SocketAddr, SocketAddr)>,
+    /// See [`crate::Options::consistency_seed`].
+    pub consistency_seed: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -73,6 +76,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/uses", get(uses))
         .route("/iam", get(verdicts))
         .route("/users", post(make_user))
+        .route("/consistency", get(consistency))
         .with_state(shared)
 }
 
@@ -81,6 +85,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<Status>, Refus
         pid: std::process::id(),
         machines: shared.ec2.all_machines().await.map_err(internal)?,
         public: shared.ec2.public_addresses().await,
+        consistency_seed: shared.consistency.seed(),
     }))
 }
 
@@ -178,6 +183,10 @@ struct CallsWanted {
 
 async fn calls(State(shared): State<Arc<Shared>>, Query(wanted): Query<CallsWanted>) -> Json<Vec<Record>> {
     Json(shared.calls.list(wanted.last.unwrap_or(usize::MAX), wanted.since.unwrap_or(0)))
+}
+
+async fn consistency(State(shared): State<Arc<Shared>>) -> Json<consistency::Report> {
+    Json(shared.consistency.report(Instant::now()))
 }
 
 async fn uses(State(shared): State<Arc<Shared>>) -> Json<Report> {

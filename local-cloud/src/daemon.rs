@@ -72,8 +72,10 @@ pub async fn up(options: &Options, reserved: &[SocketAddr]) -> anyhow::Result<()
     let log =
         std::fs::File::create(&log_path).with_context(|| format!("cannot create {}", log_path.display()))?;
     let addresses: Vec<String> = options.elastic_ips.iter().map(ToString::to_string).collect();
+    let seed = options.consistency_seed.map(|seed| format!("--consistency-seed={seed}"));
     let mut child = Command::new(std::env::current_exe()?)
         .arg("serve")
+        .args(seed)
         .arg("--listen")
         .arg(options.listen.to_string())
         .arg("--dir")

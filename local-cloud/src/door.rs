@@ -1,6 +1,7 @@
 //! The one endpoint. Routes each request by the service in its SigV4 scope, after checking that
-//! the signature is right and the caller's policies allow it, and passes it on; EC2 calls that concern instances stop at `ec2.rs`.
-//! Here, and nowhere else, the faults of `api_faults.rs` happen to calls.
+//! the signature is right and the caller's policies allow it, and passes it on; EC2 calls that concern
+//! instances stop at `ec2.rs`. Here, and nowhere else, the faults of `api_faults.rs` happen to calls.
+//! Everything else is answered as `consistency.rs` says.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use tokio::sync::Mutex;
 use crate::api_faults::{ApiFaults, Effect, Hit, Hold, MAX_DELAY};
 use crate::calls::{self, Call, Caller, Calls};
 use crate::connection::no_answer;
+use crate::consistency::{Consistency, Seed, pass};
 use crate::credentials::{Credentials, Principal, random_text};
 use crate::ec2::Ec2;
 use crate::emulators::Emulator;
@@ -48,6 +50,8 @@ pub struct Options {
     pub venv: PathBuf,
     /// Loopback addresses handed out as Elastic IPs, in this order.
     pub elastic_ips: Vec<Ipv4Addr>,
+    /// What the delays of `consistency.rs` are drawn from; a random one if none is given.
+    pub consistency_seed: Option<u64>,
 }
 
 /// Keep-alive of our connections to the emulators: less than theirs (75 s), so that they never close
@@ -72,6 +76,7 @@ pub(crate) struct Shared {
     pub books: Books,
     pub verdicts: Verdicts,
     pub keys: KeyFile,
+    pub consistency: Consistency,
     /// Both children; emptied when they are stopped.
     pub emulators: Mutex<Vec<Emulator>>,
     /// Locked as long as the local cloud runs: two of them must not share a directory.
@@ -109,6 +114,11 @@ impl LocalCloud {
             client.clone(),
             credentials.clone(),
         );
+        let consistency_seed = options.consistency_seed.unwrap_or_else(rand::random);
+        tracing::info!(
+            consistency_seed,
+            "what was made moments ago is not known everywhere; --consistency-seed draws the same delays again"
+        );
         let shared = Arc::new(Shared {
             credentials,
             ec2,
@@ -120,6 +130,7 @@ impl LocalCloud {
             books: Books::default(),
             verdicts: Verdicts::default(),
             keys,
+            consistency: Consistency::new(Seed(consistency_seed)),
             emulators: Mutex::new(vec![ministack, moto]),
             _lock: lock,
         });
@@ -237,7 +248,7 @@ async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<
             return (instead, None);
         }
     }
-    let mut answer = carry_out(shared, &call, &judgement, admitted).await;
+    let mut answer = carry_out(shared, &call, &judgement, admitted, hit.is_some()).await;
     shared.books.hear_of(&call);
     answer = iam::people::hear_of(shared, &call, answer).await;
     // What is not there has no tags that could allow the call.
@@ -368,6 +379,7 @@ async fn carry_out(
     call: &Call,
     judgement: &Judgement,
     admitted: Admitted,
+    is_hit: bool,
 ) -> Response<Body> {
     let is_simulation = call.service == "iam" && call.action == "SimulatePrincipalPolicy";
     let is_dry_run = call.service == "ec2" && call.parameter("DryRun") == Some("true");
@@ -379,10 +391,8 @@ async fn carry_out(
         // It is allowed. The emulator would carry some calls out all the same.
         let message = "Request would have succeeded, but DryRun flag is set.";
         refusal("ec2", StatusCode::PRECONDITION_FAILED, "DryRunOperation", message)
-    } else if admitted.service == "ec2" {
-        shared.ec2.handle(admitted).await
     } else {
-        forward(&shared.client, shared.ministack, admitted.parts, admitted.body).await
+        pass::answer(shared, call, admitted, is_hit).await
     }
 }
 

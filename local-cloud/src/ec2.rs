@@ -4,6 +4,7 @@
 //! tokens are honoured and Elastic IPs lead somewhere.
 
 mod facts;
+mod ipv6;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -34,7 +35,7 @@ use crate::sigv4;
 use crate::xml::Element;
 
 /// A query's parameters, in the order they came.
-type Form = Vec<(String, String)>;
+pub(crate) type Form = Vec<(String, String)>;
 
 pub type Tags = BTreeMap<String, String>;
 

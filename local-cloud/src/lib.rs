@@ -13,6 +13,7 @@ pub mod calls;
 pub mod uses;
 pub mod iam;
 pub mod api_faults;
+pub mod consistency;
 pub mod reply;
 pub mod ec2;
 pub mod xml;

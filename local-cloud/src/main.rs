@@ -1,5 +1,5 @@
 //! The command line of the local cloud: `up`, `down`, `status`, `fault`, `fault-api`, `calls`, `uses`,
-//! `iam`, `user`, and `serve` in the foreground.
+//! `iam`, `user`, `consistency`, and `serve` in the foreground.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use local_cloud::api_faults::RuleView;
 use local_cloud::api_faults::arguments::ApiFault;
 use local_cloud::calls::Record;
+use local_cloud::consistency;
 use local_cloud::control::{Fault, FaultKind, MachineView};
 use local_cloud::daemon::{self, Prerequisite};
 use local_cloud::iam::people::{UserKey, UserWanted};
@@ -95,6 +96,11 @@ enum Command {
         #[arg(long, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
     },
+    /// Print how often a call met something that AWS does not know yet, by kind, and the seed, as JSON.
+    Consistency {
+        #[arg(long, default_value = "http://127.0.0.1:4566")]
+        endpoint: String,
+    },
     /// Print which permissions of IAM all calls so far needed, and how often, as JSON.
     Uses {
         #[arg(long, default_value = "http://127.0.0.1:4566")]
@@ -133,6 +139,9 @@ struct Place {
     /// Loopback addresses to hand out as Elastic IPs.
     #[arg(long, value_delimiter = ',', default_value = "127.0.0.1,127.0.0.2,127.0.0.3,127.0.0.4,127.0.0.5")]
     elastic_ips: Vec<Ipv4Addr>,
+    /// Draws the delays after which AWS knows what was made from this number [default: a random one].
+    #[arg(long, value_name = "N", env = "LOCAL_CLOUD_CONSISTENCY_SEED")]
+    consistency_seed: Option<u64>,
 }
 
 impl Place {
@@ -145,6 +154,7 @@ impl Place {
             dir: std::path::absolute(self.dir)?,
             venv: std::path::absolute(self.venv)?,
             elastic_ips: self.elastic_ips,
+            consistency_seed: self.consistency_seed,
         })
     }
 }
@@ -238,6 +248,11 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let policy = serde_json::from_str(&policy).context("standard input is no policy in JSON")?;
             let key: UserKey = Control(&endpoint).post("users", &UserWanted { name, policy }).await?;
             writeln!(out, "AWS_ACCESS_KEY_ID={}\nAWS_SECRET_ACCESS_KEY={}", key.access_key, key.secret)?;
+            Ok(())
+        }
+        Command::Consistency { endpoint } => {
+            let report: consistency::Report = Control(&endpoint).call(Method::GET, "consistency").await?;
+            writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
             Ok(())
         }
         Command::Uses { endpoint } => {

@@ -9,6 +9,7 @@ mod browser;
 mod census;
 mod classic;
 mod commands;
+mod consistency;
 mod cuts;
 mod emulators_alone;
 mod function;

@@ -44,6 +44,8 @@ pub(crate) struct Cloud {
     pub(crate) dir: tempfile::TempDir,
     listen: SocketAddr,
     addresses: Vec<Ipv4Addr>,
+    /// Of the delays after which the cloud knows what was made; random if there is none.
+    seed: Option<u64>,
     client: reqwest::blocking::Client,
     /// Tests ask again and again what there is, for which the AWS command line takes a second of CPU time.
     pub(crate) observer: Observer,
@@ -62,6 +64,14 @@ pub(crate) fn deployer_of(stack: &str) -> String {
 
 impl Cloud {
     pub(crate) fn start() -> Self {
+        Self::with(None)
+    }
+
+    pub(crate) fn start_with_seed(seed: u64) -> Self {
+        Self::with(Some(seed))
+    }
+
+    fn with(seed: Option<u64>) -> Self {
         let turn = Turn::wait();
         let listen = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
         // Public addresses that nobody else on this machine uses: the port is always 5000.
@@ -76,6 +86,7 @@ impl Cloud {
             dir,
             listen,
             addresses,
+            seed,
             client: reqwest::blocking::Client::new(),
             deployers: Mutex::default(),
             _turn: turn,
@@ -92,6 +103,7 @@ impl Cloud {
             .arg(self.cloud_dir())
             .arg("--venv")
             .arg(venv())
+            .args(self.seed.map(|seed| format!("--consistency-seed={seed}")))
             .output()
             .expect("local-cloud runs");
         assert!(output.status.success(), "local-cloud up: {}", text(&output));
@@ -392,6 +404,9 @@ impl Cloud {
 impl Drop for Cloud {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            if let Ok(status) = self.client.get(format!("{}/_local-cloud/status", self.endpoint)).send() {
+                say(&format!("local cloud: {}", status.text().unwrap_or_default()));
+            }
             let log = std::fs::read_to_string(self.cloud_dir().join("local-cloud.log")).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(40).collect();
             for line in tail.iter().rev() {

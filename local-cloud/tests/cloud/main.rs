@@ -6,6 +6,7 @@
 mod api_faults;
 mod boot;
 mod command_line;
+mod consistency;
 mod elastic_ip;
 mod faults;
 mod iam;
