@@ -20,7 +20,10 @@ struct Emulator {
     ends: Option<(&'static str, &'static str)>,
 }
 
-const MOTO: Emulator = Emulator { name: "moto", ends: None };
+const MOTO: Emulator = Emulator {
+    name: "moto",
+    ends: Some(("the IPv6 block of subnet-", "it does not show the IPv6 blocks of subnets")),
+};
 
 const MINISTACK: Emulator = Emulator {
     name: "ministack",
