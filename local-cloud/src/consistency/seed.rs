@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-/// One in eight delays is long, two are short, and the rest is none: a deployment makes two dozen calls
-/// that depend on something made moments ago, and shall meet such an answer several times and still end
-/// within half a minute.
-const SHORT: (u64, u64) = (100, 800);
+/// One in sixteen delays is long, three are short, and the rest is none: a deployment makes some sixty calls
+/// that depend on something made moments ago. It shall meet two dozen such answers and still end within half
+/// a minute.
+const SHORT: (u64, u64) = (100, 600);
 const LONG: (u64, u64) = (800, 2000);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +39,9 @@ impl Seed {
     /// How long one kind of call does not know yet what another one made; often not at all.
     pub fn delay(self, words: &[&str]) -> Duration {
         let length = [words, &["length"]].concat();
-        match self.draw(words) % 8 {
-            0..=4 => Duration::ZERO,
-            5 | 6 => self.millis(SHORT, &length),
+        match self.draw(words) % 16 {
+            0..=11 => Duration::ZERO,
+            12..=14 => self.millis(SHORT, &length),
             _ => self.millis(LONG, &length),
         }
     }
@@ -66,8 +66,8 @@ mod tests {
             (0..800).map(|number: u32| Seed(7).delay(&[&number.to_string()])).collect();
         let none = delays.iter().filter(|delay| delay.is_zero()).count();
         let long = delays.iter().filter(|delay| **delay >= Duration::from_millis(LONG.0)).count();
-        assert!((440..560).contains(&none), "{none}");
-        assert!((60..140).contains(&long), "{long}");
+        assert!((540..660).contains(&none), "{none}");
+        assert!((25..90).contains(&long), "{long}");
         assert!(delays.iter().all(|delay| *delay <= Duration::from_millis(LONG.1)));
     }
 }
