@@ -1,11 +1,12 @@
 //! `iam:SimulatePrincipalPolicy`: AWS's own evaluation of the caller's policies, for what no dry run
 //! covers. Without the permission to ask, nothing is known here.
 
+use aws_sdk_iam::error::ProvideErrorMetadata as _;
 use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, EvaluationResult, PolicyEvaluationDecisionType};
 use futures::StreamExt as _;
 use serde_json::Value;
 
-use super::permission::{Answer, Asked, Denial, spelled_out, texts};
+use super::permission::{Answer, Asked, Denial, is_denial, spelled_out, texts};
 use crate::aws::Aws;
 
 /// IAM has a quota of its own for these calls.
@@ -33,15 +34,43 @@ pub(crate) async fn ask(aws: &Aws, policy: &Value) -> Vec<Asked> {
     let Principal::Arn(arn) = principal else { return Vec::new() };
     let mut questions = questions(policy).into_iter();
     let Some(first) = questions.next() else { return Vec::new() };
-    // The first alone: a refusal is the same for all.
-    let Some(mut known) = ask_one(aws, &arn, &first).await else { return Vec::new() };
+    // The first alone: if the caller may not ask, nobody asks on.
+    let mut known = match ask_one(aws, &arn, &first).await {
+        Ok(known) => known,
+        Err(Failed::Denied) => return Vec::new(),
+        Err(Failed::Otherwise) => one_by_one(aws, &arn, &first).await,
+    };
     let rest = futures::stream::iter(questions)
-        .map(async |question| ask_one(aws, &arn, &question).await.unwrap_or_default())
+        .map(async |question| match ask_one(aws, &arn, &question).await {
+            Ok(known) => known,
+            Err(_) => one_by_one(aws, &arn, &question).await,
+        })
         .buffer_unordered(AT_A_TIME)
         .collect::<Vec<_>>();
     known.extend(rest.await.into_iter().flatten());
-    known.push(Asked { action: ASKING.to_owned(), answer: Answer::Allowed });
+    if !known.is_empty() {
+        known.push(Asked { action: ASKING.to_owned(), answer: Answer::Allowed });
+    }
     known
+}
+
+/// IAM takes only actions together that need the same information; which those are is not documented.
+async fn one_by_one(aws: &Aws, principal: &str, question: &Question) -> Vec<Asked> {
+    let mut known = Vec::new();
+    if question.actions.len() > 1 {
+        for action in &question.actions {
+            let alone = Question { actions: vec![action.clone()], ..question.clone() };
+            known.extend(ask_one(aws, principal, &alone).await.unwrap_or_default());
+        }
+    }
+    known
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failed {
+    Denied,
+    Otherwise,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,8 +186,7 @@ fn context(conditions: &Value) -> Vec<(String, String)> {
     .collect()
 }
 
-/// None: it was not answered.
-async fn ask_one(aws: &Aws, principal: &str, question: &Question) -> Option<Vec<Asked>> {
+async fn ask_one(aws: &Aws, principal: &str, question: &Question) -> std::result::Result<Vec<Asked>, Failed> {
     let Question { actions, resource, context } = question;
     let entries = context.iter().map(|(key, value)| {
         let entry = ContextEntry::builder().context_key_name(key).context_key_values(value);
@@ -174,8 +202,12 @@ async fn ask_one(aws: &Aws, principal: &str, question: &Question) -> Option<Vec<
         .max_items(1000)
         .send()
         .await
-        .ok()?;
-    Some(asked.evaluation_results().iter().map(|result| judge(result, resource)).collect())
+        .map_err(|error| {
+            let status = error.raw_response().map(|response| response.status().as_u16());
+            let is_denied = is_denial(error.code().unwrap_or_default(), status);
+            if is_denied { Failed::Denied } else { Failed::Otherwise }
+        })?;
+    Ok(asked.evaluation_results().iter().map(|result| judge(result, resource)).collect())
 }
 
 fn judge(result: &EvaluationResult, resource: &str) -> Asked {

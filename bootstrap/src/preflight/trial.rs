@@ -279,6 +279,11 @@ pub(crate) async fn launch(aws: &Aws, release: Option<&Release>) -> Result<Vec<C
             Check::new(name, Verdict::Failed, format!("these credentials may not launch a worker: {message}"))
                 .mend("`bootstrap iam-policy` (make iam-policy) prints what they need.")
         }
+        // The permission is there, and `preflight` says what fits.
+        Outcome::Refused { code, message, .. } if fleet::quota::explain(&code, &message).is_some() => {
+            let why = fleet::quota::explain(&code, &message).unwrap_or_default();
+            Check::new(name, Verdict::Warning, format!("no more worker could be launched: {why}"))
+        }
         Outcome::Refused { code, message, .. } => {
             Check::new(name, Verdict::Failed, format!("EC2 would refuse a worker: {code}: {message}"))
                 .mend("`make deploy` writes the release anew, with what there is now.")
