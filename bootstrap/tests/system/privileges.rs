@@ -47,7 +47,7 @@ const UNUSED: &[Unused] = &[
         "iam:PutRolePermissionsBoundary",
         "--permissions-boundary on roles that are there",
     ),
-    ("deployer", "SimulateOwn", "iam:SimulatePrincipalPolicy", "checks before anything is made"),
+    ("deployer", "Look", "iam:SimulatePrincipalPolicy", "checks before anything is made"),
     ("deployer", "SpotRole", "iam:CreateServiceLinkedRole", "--spot"),
     ("deployer", "Function", "lambda:ListTags", "Lambda shows a function's tags to whoever may list them"),
     ("deployer", "Function", "lambda:PublishVersion", "an update with Publish asks it"),
@@ -57,7 +57,7 @@ const UNUSED: &[Unused] = &[
         "ec2:DisassociateAddress",
         "--lbs 1; at the end the instances are gone, and with them the associations",
     ),
-    ("deployer", "FromInterface", "ec2:DisassociateAddress", "the same, of the instance's interface"),
+    ("deployer", "Interface", "ec2:DisassociateAddress", "the same, of the instance's interface"),
 ];
 
 /// One permission that somebody used.
