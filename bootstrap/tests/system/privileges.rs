@@ -265,7 +265,12 @@ mod tests {
         use local_cloud::iam::evaluate::{Decision, Policies, decide};
         use local_cloud::iam::policy::Policy;
 
-        let names = Names::example("a");
+        let names = Names {
+            stack: "a".parse().expect("a name"),
+            account: "123456789012".to_owned(),
+            region: "eu-west-1".to_owned(),
+            partition: "aws".to_owned(),
+        };
         let document = reconciler(&names).to_string();
         let policies = Policies { identity: vec![Policy::parse(&document).expect("valid")], boundary: None };
         let from_code = Context::default().with("lambda:SourceFunctionArn", names.function_arn());
