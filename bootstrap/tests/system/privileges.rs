@@ -47,7 +47,7 @@ const UNUSED: &[Unused] = &[
         "iam:PutRolePermissionsBoundary",
         "--permissions-boundary on roles that are there",
     ),
-    ("deployer", "SimulateOwn", "iam:SimulatePrincipalPolicy", "checks before anything is made"),
+    ("deployer", "Look", "iam:SimulatePrincipalPolicy", "checks before anything is made"),
     ("deployer", "SpotRole", "iam:CreateServiceLinkedRole", "--spot"),
     ("deployer", "Function", "lambda:ListTags", "Lambda shows a function's tags to whoever may list them"),
     ("deployer", "Function", "lambda:PublishVersion", "an update with Publish asks it"),
@@ -57,7 +57,7 @@ const UNUSED: &[Unused] = &[
         "ec2:DisassociateAddress",
         "--lbs 1; at the end the instances are gone, and with them the associations",
     ),
-    ("deployer", "FromInterface", "ec2:DisassociateAddress", "the same, of the instance's interface"),
+    ("deployer", "Interface", "ec2:DisassociateAddress", "the same, of the instance's interface"),
 ];
 
 /// One permission that somebody used.
@@ -265,7 +265,12 @@ mod tests {
         use local_cloud::iam::evaluate::{Decision, Policies, decide};
         use local_cloud::iam::policy::Policy;
 
-        let names = Names::example("a");
+        let names = Names {
+            stack: "a".parse().expect("a name"),
+            account: "123456789012".to_owned(),
+            region: "eu-west-1".to_owned(),
+            partition: "aws".to_owned(),
+        };
         let document = reconciler(&names).to_string();
         let policies = Policies { identity: vec![Policy::parse(&document).expect("valid")], boundary: None };
         let from_code = Context::default().with("lambda:SourceFunctionArn", names.function_arn());
