@@ -30,7 +30,7 @@ use crate::function_process::Peer;
 use crate::reply::refusal;
 use crate::uses::{Needs, Uses};
 use crate::xml::Element;
-use crate::{ACCOUNT, connection, control, sigv4};
+use crate::{ACCOUNT, connection, control, open_files, sigv4};
 
 /// A Lambda package of 50 MB in base64, with room; nothing of ours comes near.
 const MAX_BODY: usize = 512 * 1024 * 1024;
@@ -75,6 +75,7 @@ pub(crate) struct Shared {
 impl LocalCloud {
     /// Starts the emulators and takes the endpoint's port; serves nothing yet.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
+        open_files::raise();
         std::fs::create_dir_all(&options.dir)
             .with_context(|| format!("cannot create {}", options.dir.display()))?;
         // The port first: when another local cloud has it, its state must not be touched.

@@ -24,7 +24,7 @@ use crate::addresses::{self, Block};
 use crate::control::MachineView;
 use crate::credentials::Credentials;
 use crate::door::{Admitted, Options, forward};
-use crate::elastic_ip::{self, ElasticIps, Wanted};
+use crate::elastic_ip::{self, ElasticIps, Target, Wanted};
 use crate::imds::Metadata;
 use crate::machine::{self, Image, Machine, POWER_OFF_DEADLINE};
 use crate::reply::{refusal, xml};
@@ -454,7 +454,8 @@ impl Ec2 {
                 let Some(machine) = self.machines.lock().await.get(instance).cloned() else { continue };
                 let public: Ipv4Addr = public.parse().context("moto has a public address that is none")?;
                 for port in self.world_ports(&parts, instance).await? {
-                    wanted.insert((public, port).into(), (machine.address, port).into());
+                    let address = (machine.address, port).into();
+                    wanted.insert((public, port).into(), Target { address, power: machine.power() });
                 }
             }
         }

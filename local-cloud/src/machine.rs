@@ -45,7 +45,7 @@ pub struct Image {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Power {
+pub enum Power {
     On,
     /// As by TerminateInstances: services are asked to stop.
     ShuttingDown,
@@ -83,6 +83,11 @@ impl Machine {
     /// Whether the host has power; a dead host does not, although EC2 says `running`.
     pub fn is_on(&self) -> bool {
         *self.power.borrow() == Power::On
+    }
+
+    /// What becomes of the power.
+    pub fn power(&self) -> watch::Receiver<Power> {
+        self.power.subscribe()
     }
 
     /// The main process of each service ends as by a crash; systemd would start it again.
