@@ -61,7 +61,7 @@ pub struct Running {
 
 /// A type that a zone does not offer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct Gap {
     pub zone: String,
     pub instance_type: String,

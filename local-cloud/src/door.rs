@@ -20,17 +20,20 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
+use crate::account::Account;
 use crate::api_faults::{ApiFaults, Effect, Hit, Hold, MAX_DELAY};
 use crate::calls::{self, Call, Caller, Calls};
 use crate::connection::no_answer;
+use crate::cpu::Policy;
 use crate::credentials::{Credentials, Principal, random_text};
 use crate::ec2::Ec2;
 use crate::emulators::Emulator;
 use crate::function_process::Peer;
+use crate::quotas::Quotas;
 use crate::reply::refusal;
 use crate::uses::{Needs, Uses};
 use crate::xml::Element;
-use crate::{ACCOUNT, connection, control, open_files, sigv4};
+use crate::{ACCOUNT, connection, control, open_files, service_quotas, sigv4};
 
 /// A Lambda package of 50 MB in base64, with room; nothing of ours comes near.
 const MAX_BODY: usize = 512 * 1024 * 1024;
@@ -45,6 +48,10 @@ pub struct Options {
     pub venv: PathBuf,
     /// Loopback addresses handed out as Elastic IPs, in this order.
     pub elastic_ips: Vec<Ipv4Addr>,
+    /// What the account may have.
+    pub quotas: Quotas,
+    /// What instances may use of a processor.
+    pub cpu: Policy,
 }
 
 /// Keep-alive of our connections to the emulators: less than theirs (75 s), so that they never close
@@ -61,6 +68,7 @@ pub struct LocalCloud {
 pub(crate) struct Shared {
     pub credentials: Arc<Credentials>,
     pub ec2: Ec2,
+    pub account: Arc<Account>,
     pub client: Client<HttpConnector, Body>,
     pub ministack: SocketAddr,
     api_faults: std::sync::Mutex<ApiFaults>,
@@ -94,6 +102,7 @@ impl LocalCloud {
         let endpoint = format!("http://{}", listener.local_addr()?);
         let credentials = Arc::new(Credentials::new(ACCOUNT, &function_secret));
         let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(KEEP_ALIVE).build_http();
+        let account = Arc::new(Account::new(options.quotas.clone()));
         let ec2 = Ec2::new(
             &options,
             endpoint.clone(),
@@ -101,10 +110,12 @@ impl LocalCloud {
             ministack.addr(),
             client.clone(),
             credentials.clone(),
+            account.clone(),
         );
         let shared = Arc::new(Shared {
             credentials,
             ec2,
+            account,
             client,
             ministack: ministack.addr(),
             api_faults: std::sync::Mutex::default(),
@@ -220,7 +231,7 @@ async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<
             return (instead, None);
         }
     }
-    let mut answer = carry_out(shared, admitted).await;
+    let mut answer = carry_out(shared, &call, admitted).await;
     // What is not there has no tags that could allow the call.
     let mut is_absent = false;
     if call.service == "ec2" {
@@ -255,11 +266,20 @@ async fn with_tags(shared: &Shared, call: &Call, parts: &Parts, mut needs: Needs
     needs
 }
 
-async fn carry_out(shared: &Shared, admitted: Admitted) -> Response<Body> {
-    if admitted.service == "ec2" {
-        shared.ec2.handle(admitted).await
-    } else {
-        forward(&shared.client, shared.ministack, admitted.parts, admitted.body).await
+async fn carry_out(shared: &Shared, call: &Call, admitted: Admitted) -> Response<Body> {
+    let Admitted { parts, body, .. } = &admitted;
+    match admitted.service.as_str() {
+        "ec2" => shared.ec2.handle(admitted).await,
+        "servicequotas" => {
+            let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+            let region = header.and_then(sigv4::parse).map_or("us-east-1", |auth| auth.region);
+            service_quotas::answer(&shared.account, region, &call.action, body)
+        }
+        "lambda" if call.path.contains("/account-settings") => {
+            let answer = forward(&shared.client, shared.ministack, admitted.parts, admitted.body).await;
+            service_quotas::with_concurrency(&shared.account, answer).await
+        }
+        _ => forward(&shared.client, shared.ministack, admitted.parts, admitted.body).await,
     }
 }
 

@@ -107,6 +107,7 @@ impl ElasticIps {
 async fn accept(listener: TcpListener, mut target: watch::Receiver<Target>) {
     // Owns the connections: they end with the forward.
     let mut connections = JoinSet::new();
+    let mut is_full = false;
     loop {
         let current = target.borrow_and_update().clone();
         if current.is_dead() {
@@ -120,9 +121,14 @@ async fn accept(listener: TcpListener, mut target: watch::Receiver<Target>) {
         }
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((client, from)) => drop(connections.spawn(flow::carry(client, from, current))),
+                Ok((client, from)) => {
+                    is_full = false;
+                    connections.spawn(flow::carry(client, from, current));
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "an Elastic IP takes no connection for a moment");
+                    if !std::mem::replace(&mut is_full, true) {
+                        tracing::warn!(%error, "an Elastic IP takes no more connections for now");
+                    }
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                 }
             },

@@ -20,6 +20,7 @@ pub mod ec2;
 pub mod xml;
 pub mod addresses;
 pub mod machine;
+pub mod cpu;
 pub mod cloud_config;
 pub mod unit;
 pub mod imds;

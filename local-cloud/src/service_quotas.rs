@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Collected};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -53,6 +54,27 @@ pub fn answer(account: &Account, region: &str, operation: &str, body: &[u8]) -> 
         "ListAWSDefaultServiceQuotas" => all(&default),
         _ => refused("UnknownOperationException", "The local cloud only reads quotas."),
     }
+}
+
+/// Lambda's own answer to GetAccountSettings, with the quota of this account. The emulator's is fixed.
+pub async fn with_concurrency(account: &Account, answer: Response<Body>) -> Response<Body> {
+    let (head, body) = answer.into_parts();
+    let Ok(body) = body.collect().await.map(Collected::to_bytes) else {
+        let message = "an emulator's answer is cut off";
+        return refusal("lambda", StatusCode::BAD_GATEWAY, "InternalError", message);
+    };
+    let Ok(mut settings) = serde_json::from_slice::<Value>(&body) else {
+        return Response::from_parts(head, Body::from(body));
+    };
+    let limit = account.quota(Quota::Concurrency);
+    let number = |name: &str| settings["AccountLimit"][name].as_u64().unwrap_or(0);
+    let reserved = number("ConcurrentExecutions").saturating_sub(number("UnreservedConcurrentExecutions"));
+    if settings["AccountLimit"].is_object() {
+        settings["AccountLimit"]["ConcurrentExecutions"] = limit.into();
+        settings["AccountLimit"]["UnreservedConcurrentExecutions"] =
+            u64::from(limit).saturating_sub(reserved).into();
+    }
+    reply(&settings)
 }
 
 fn describe(quota: Quota, value: u32, region: &str) -> Value {

@@ -221,7 +221,7 @@ async fn a_host_without_power_is_not_heard_to_end() {
 #[tokio::test]
 async fn a_flood_reaches_the_instance_whole() {
     const SOURCES: u8 = 4;
-    const EACH: usize = 250;
+    const EACH: usize = 500;
     crate::open_files::raise();
     let (instance, address) = listener().await;
     let (public, _forwards) = forward(at(address)).await;

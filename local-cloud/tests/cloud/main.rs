@@ -6,9 +6,11 @@
 mod api_faults;
 mod boot;
 mod command_line;
+mod credits;
 mod elastic_ip;
 mod faults;
 mod launch;
 mod metadata;
+mod quotas;
 mod signatures;
 mod support;
