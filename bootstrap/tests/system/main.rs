@@ -16,6 +16,7 @@ mod healing;
 mod plan;
 mod privileges;
 mod propagation;
+mod small;
 mod support;
 mod tls;
 mod two_stacks;

@@ -43,6 +43,8 @@ pub(crate) struct Cloud {
     pub(crate) dir: tempfile::TempDir,
     listen: SocketAddr,
     addresses: Vec<Ipv4Addr>,
+    /// Arguments of `local-cloud up` that make it another than usual.
+    more: &'static [&'static str],
     client: reqwest::blocking::Client,
     /// Tests ask again and again what there is, for which the AWS command line takes a second of CPU time.
     pub(crate) observer: Observer,
@@ -51,6 +53,10 @@ pub(crate) struct Cloud {
 
 impl Cloud {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub(crate) fn start_with(more: &'static [&'static str]) -> Self {
         let turn = Turn::wait();
         let listen = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
         // Public addresses that nobody else on this machine uses: the port is always 5000.
@@ -65,6 +71,7 @@ impl Cloud {
             dir,
             listen,
             addresses,
+            more,
             client: reqwest::blocking::Client::new(),
             _turn: turn,
         };
@@ -76,6 +83,7 @@ impl Cloud {
         let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
         let output = Command::new(program("local-cloud"))
             .args(["up", "--listen", &self.listen.to_string(), "--elastic-ips", &addresses.join(",")])
+            .args(self.more)
             .arg("--dir")
             .arg(self.cloud_dir())
             .arg("--venv")
