@@ -87,7 +87,8 @@ pub(crate) async fn look(aws: &Aws, options: &Deploy) -> Findings {
 }
 
 async fn permissions(aws: &Aws, release: Option<&Release>) -> Vec<Check> {
-    let policy = deployer(&aws.names);
+    let boundary = options.permissions_boundary.as_ref().map(PolicyArn::as_str);
+    let policy = deployer(&aws.names, boundary);
     let late = || Vec::<Asked>::new();
     let (surely, simulated) = tokio::join!(
         timeout(PATIENCE, trial::permissions(aws, release)),

@@ -21,10 +21,12 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
+use crate::account::Account;
 use crate::api_faults::{ApiFaults, Effect, Hit, Hold, MAX_DELAY};
 use crate::calls::{self, Call, Caller, Calls};
 use crate::connection::no_answer;
 use crate::consistency::{Consistency, Seed, pass};
+use crate::cpu::Policy;
 use crate::credentials::{Credentials, Principal, random_text};
 use crate::ec2::Ec2;
 use crate::emulators::Emulator;
@@ -32,10 +34,11 @@ use crate::function_process::Peer;
 use crate::iam::people::KeyFile;
 use crate::iam::verdicts::Verdicts;
 use crate::iam::{self, Books, Judgement};
+use crate::quotas::Quotas;
 use crate::reply::refusal;
 use crate::uses::{Needs, Uses};
 use crate::xml::Element;
-use crate::{ACCOUNT, connection, control, sigv4};
+use crate::{ACCOUNT, connection, control, open_files, service_quotas, sigv4};
 
 /// A Lambda package of 50 MB in base64, with room; nothing of ours comes near.
 const MAX_BODY: usize = 512 * 1024 * 1024;
@@ -52,6 +55,10 @@ pub struct Options {
     pub elastic_ips: Vec<Ipv4Addr>,
     /// What the delays of `consistency.rs` are drawn from; a random one if none is given.
     pub consistency_seed: Option<u64>,
+    /// What the account may have.
+    pub quotas: Quotas,
+    /// What instances may use of a processor.
+    pub cpu: Policy,
 }
 
 /// Keep-alive of our connections to the emulators: less than theirs (75 s), so that they never close
@@ -68,6 +75,7 @@ pub struct LocalCloud {
 pub(crate) struct Shared {
     pub credentials: Arc<Credentials>,
     pub ec2: Ec2,
+    pub account: Arc<Account>,
     pub client: Client<HttpConnector, Body>,
     pub ministack: SocketAddr,
     api_faults: std::sync::Mutex<ApiFaults>,
@@ -86,6 +94,7 @@ pub(crate) struct Shared {
 impl LocalCloud {
     /// Starts the emulators and takes the endpoint's port; serves nothing yet.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
+        open_files::raise();
         std::fs::create_dir_all(&options.dir)
             .with_context(|| format!("cannot create {}", options.dir.display()))?;
         // The port first: when another local cloud has it, its state must not be touched.
@@ -106,6 +115,7 @@ impl LocalCloud {
         let keys = KeyFile::new(options.dir.join("access-keys.json"));
         keys.load(&credentials)?;
         let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(KEEP_ALIVE).build_http();
+        let account = Arc::new(Account::new(options.quotas.clone()));
         let ec2 = Ec2::new(
             &options,
             endpoint.clone(),
@@ -113,6 +123,7 @@ impl LocalCloud {
             ministack.addr(),
             client.clone(),
             credentials.clone(),
+            account.clone(),
         );
         let consistency_seed = options.consistency_seed.unwrap_or_else(rand::random);
         tracing::info!(
@@ -122,6 +133,7 @@ impl LocalCloud {
         let shared = Arc::new(Shared {
             credentials,
             ec2,
+            account,
             client,
             ministack: ministack.addr(),
             api_faults: std::sync::Mutex::default(),
@@ -391,6 +403,13 @@ async fn carry_out(
         // It is allowed. The emulator would carry some calls out all the same.
         let message = "Request would have succeeded, but DryRun flag is set.";
         refusal("ec2", StatusCode::PRECONDITION_FAILED, "DryRunOperation", message)
+    } else if call.service == "servicequotas" {
+        let header = admitted.parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let region = header.and_then(sigv4::parse).map_or("us-east-1", |auth| auth.region);
+        service_quotas::answer(&shared.account, region, &call.action, &admitted.body)
+    } else if call.service == "lambda" && call.path.contains("/account-settings") {
+        let answer = pass::answer(shared, call, admitted, is_hit).await;
+        service_quotas::with_concurrency(&shared.account, answer).await
     } else {
         pass::answer(shared, call, admitted, is_hit).await
     }

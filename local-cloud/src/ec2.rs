@@ -5,6 +5,8 @@
 
 mod facts;
 mod ipv6;
+mod credits;
+mod limits;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,13 +25,16 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
+use crate::account::{Account, Refusal};
 use crate::addresses::{self, Block};
 use crate::control::MachineView;
+use crate::cpu::Policy;
 use crate::credentials::Credentials;
 use crate::door::{Admitted, Options, forward};
-use crate::elastic_ip::{self, ElasticIps, Wanted};
+use crate::elastic_ip::{self, ElasticIps, Target, Wanted};
 use crate::imds::Metadata;
 use crate::machine::{self, Image, Machine, POWER_OFF_DEADLINE};
+use crate::quotas::Quota;
 use crate::reply::{refusal, xml};
 use crate::sigv4;
 use crate::xml::Element;
@@ -48,6 +53,8 @@ pub struct Ec2 {
     ministack: SocketAddr,
     client: Client<HttpConnector, Body>,
     credentials: Arc<Credentials>,
+    account: Arc<Account>,
+    cpu: Policy,
     machines: Mutex<BTreeMap<String, Arc<Machine>>>,
     /// Terminated; processes of the last ones may still be ending.
     terminated: Mutex<BTreeMap<String, Arc<Machine>>>,
@@ -56,6 +63,7 @@ pub struct Ec2 {
     launches: Mutex<Launches>,
     /// Held over a whole call that has a client token.
     answers: Mutex<Answers>,
+    vpcs: Mutex<()>,
     /// Held while moto is asked what the forwards should be, so that they end up as they are last.
     elastic: Mutex<ElasticIps>,
     /// Regions in which anything was asked; moto keeps separate books for each.
@@ -91,6 +99,7 @@ impl Ec2 {
         ministack: SocketAddr,
         client: Client<HttpConnector, Body>,
         credentials: Arc<Credentials>,
+        account: Arc<Account>,
     ) -> Self {
         Self {
             dir: options.dir.join("instances"),
@@ -101,10 +110,13 @@ impl Ec2 {
             ministack,
             client,
             credentials,
+            account,
+            cpu: options.cpu,
             machines: Mutex::default(),
             terminated: Mutex::default(),
             launches: Mutex::default(),
             answers: Mutex::default(),
+            vpcs: Mutex::default(),
             elastic: Mutex::default(),
             regions: std::sync::Mutex::default(),
         }
@@ -127,6 +139,10 @@ impl Ec2 {
             "CreateVpc" => self.create_vpc(call).await,
             "AllocateAddress" => self.allocate_address(call).await,
             "DeleteVpcEndpoints" => self.delete_vpc_endpoints(call).await,
+            "DescribeInstanceTypeOfferings" => self.describe_offerings(&call).await,
+            "DescribeAccountAttributes" => self.describe_account_attributes(&call).await,
+            "DescribeInstanceCreditSpecifications" => Ok(self.describe_credits(&call).await),
+            "ModifyInstanceCreditSpecification" => Ok(self.modify_credits(&call).await),
             action if ONCE_PER_TOKEN.contains(&action) => self.once_per_token(call).await,
             "AssociateAddress" => self.associate_address(call).await,
             "AuthorizeSecurityGroupIngress" => self.authorize_ingress(call).await,
@@ -191,6 +207,10 @@ impl Ec2 {
             let message = "The local cloud boots instances only in subnets of a VPC that it made itself.";
             return Ok(bad_request("UnsupportedOperation", message));
         }
+        if let Some(refused) = self.refuse_launch(&call, &zone).await? {
+            return Ok(refused);
+        }
+        let credits = limits::credits(&call).ok().flatten();
         let private: Vec<Ipv4Addr> =
             self.machines.lock().await.values().map(|machine| machine.address).collect();
         let used = private.iter().chain(&self.pool).copied().collect();
@@ -234,6 +254,8 @@ impl Ec2 {
             }),
             endpoint: self.endpoint.clone(),
             aws_cli: self.venv.join("bin"),
+            credits,
+            cpu: self.cpu,
         };
         tracing::info!(instance, %address, "an instance boots");
         self.machines.lock().await.insert(instance.clone(), Arc::new(Machine::boot(image, metadata_port)));
@@ -354,6 +376,11 @@ impl Ec2 {
     /// A VPC's block moves into loopback: 10.77.0.0/16 becomes 127.77.0.0/16. Subnets are then cut
     /// from the block that DescribeVpcs shows.
     async fn create_vpc(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
+        // Two calls at once must not both have the last one.
+        let _one_at_a_time = self.vpcs.lock().await;
+        if !self.has_room_for(&call, Quota::Vpcs, "DescribeVpcs", "vpcSet").await? {
+            return Ok(limits::refused(&Refusal::vpcs()));
+        }
         if let Some(block) = call.take("CidrBlock") {
             let moved = Block::parse(&block).map_or(block, Block::into_loopback);
             call.form.push(("CidrBlock".to_owned(), moved));
@@ -383,6 +410,9 @@ impl Ec2 {
     async fn allocate_address(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
         // Two calls at once must not get the same address.
         let _one_at_a_time = self.elastic.lock().await;
+        if !self.has_room_for(&call, Quota::Addresses, "DescribeAddresses", "addressesSet").await? {
+            return Ok(limits::refused(&Refusal::addresses()));
+        }
         let mut used: Vec<Ipv4Addr> = Vec::new();
         for parts in self.every_region()? {
             let described = self.read(&parts, &[("Action", "DescribeAddresses")]).await?;
@@ -391,10 +421,7 @@ impl Ec2 {
             );
         }
         let Some(address) = elastic_ip::next_free(&self.pool, &used) else {
-            return Ok(bad_request(
-                "AddressLimitExceeded",
-                "The maximum number of addresses has been reached.",
-            ));
+            return Ok(limits::refused(&Refusal::addresses()));
         };
         call.form.push(("Address".to_owned(), address.to_string()));
         Ok(self.to_moto(&call).await?.into_response())
@@ -464,7 +491,8 @@ impl Ec2 {
                 let Some(machine) = self.machines.lock().await.get(instance).cloned() else { continue };
                 let public: Ipv4Addr = public.parse().context("moto has a public address that is none")?;
                 for port in self.world_ports(&parts, instance).await? {
-                    wanted.insert((public, port).into(), (machine.address, port).into());
+                    let address = (machine.address, port).into();
+                    wanted.insert((public, port).into(), Target { address, power: machine.power() });
                 }
             }
         }
@@ -635,7 +663,13 @@ impl Ec2 {
                     Some((tag.text_of("key")?.to_owned(), tag.text_of("value").unwrap_or("").to_owned()))
                 })
                 .collect();
-            views.push(MachineView { id: machine.id.clone(), address: machine.address, tags });
+            views.push(MachineView {
+                id: machine.id.clone(),
+                address: machine.address,
+                tags,
+                credits: machine.cpu.credits().map(|credits| credits.name().to_owned()),
+                cpu_limit: machine.cpu.limit(),
+            });
         }
         Ok(views)
     }
@@ -707,6 +741,23 @@ impl Call {
     fn take(&mut self, key: &str) -> Option<String> {
         let position = self.form.iter().position(|(name, _)| name == key)?;
         Some(self.form.remove(position).1)
+    }
+
+    /// The values of `key.1`, `key.2`, ….
+    fn numbered<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a str> {
+        (1_u32..).map_while(move |number| self.get(&format!("{key}.{number}")))
+    }
+
+    /// The values of the filter with this name.
+    fn filter<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        let number = self.numbered_filters().position(|filter| filter == name).map(|index| index + 1);
+        let prefix = number.map(|number| format!("Filter.{number}.Value."));
+        let is_value = move |key: &str| prefix.as_ref().is_some_and(|prefix| key.starts_with(prefix));
+        self.form.iter().filter(move |(key, _)| is_value(key)).map(|(_, value)| value.as_str())
+    }
+
+    fn numbered_filters(&self) -> impl Iterator<Item = &str> {
+        (1_u32..).map_while(|number| self.get(&format!("Filter.{number}.Name")))
     }
 
     fn region(&self) -> &str {

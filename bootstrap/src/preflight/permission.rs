@@ -197,7 +197,7 @@ mod tests {
     use crate::policies::deployer::deployer;
 
     fn policy() -> Value {
-        deployer(&Names::example("a"))
+        deployer(&Names::example("a"), None)
     }
 
     fn asked(action: &str, answer: Answer) -> Asked {

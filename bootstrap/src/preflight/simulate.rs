@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn every_action_of_the_policy_is_asked_about() {
-        let policy = deployer(&Names::example("a"));
+        let policy = deployer(&Names::example("a"), None);
         let questions = questions(&policy);
         let asked: BTreeSet<&str> =
             questions.iter().flat_map(|question| &question.actions).map(String::as_str).collect();
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_question_brings_what_the_conditions_want() {
-        let questions = questions(&deployer(&Names::example("a")));
+        let questions = questions(&deployer(&Names::example("a"), None));
         let of = |action: &str, kind: &str| {
             let is_it = |question: &&Question| {
                 question.actions.iter().any(|one| one == action) && question.resource.contains(kind)

@@ -223,15 +223,20 @@ fn doctor_is_content_and_names_what_is_left_over(cloud: &Cloud, stack: &str) {
     must_hold_no_secret(cloud, stack, &shown, "doctor");
     let report = doctor(cloud, stack);
     assert_eq!(report["ok"], true, "{report}");
-    for name in
-        ["credentials", "clock", "cargo-lambda", "launch permission", "workers", "reconciler", "leftovers"]
-    {
+    for name in [
+        "credentials",
+        "clock",
+        "cargo-lambda",
+        "launch permission",
+        "vCPU quota",
+        "VPC quota",
+        "workers",
+        "reconciler",
+        "leftovers",
+    ] {
         assert_eq!(check(&report, name).0, "ok", "{name}: {report}");
     }
-    // No emulator has quotas of vCPUs.
-    for name in ["vCPU quota", "VPC quota", "EC2 over IPv6"] {
-        assert_eq!(check(&report, name).0, "not-known-here", "{name}: {report}");
-    }
+    assert_eq!(check(&report, "EC2 over IPv6").0, "not-known-here", "{report}");
 
     let vpc = cloud.aws(&[
         "ec2",

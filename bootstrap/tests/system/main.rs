@@ -20,6 +20,7 @@ mod preflight;
 mod privileges;
 mod propagation;
 mod second_judge;
+mod small;
 mod support;
 mod tls;
 mod two_stacks;

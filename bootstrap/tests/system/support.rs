@@ -46,6 +46,8 @@ pub(crate) struct Cloud {
     addresses: Vec<Ipv4Addr>,
     /// Of the delays after which the cloud knows what was made; random if there is none.
     seed: Option<u64>,
+    /// Arguments of `local-cloud up` that make it another than usual.
+    more: &'static [&'static str],
     client: reqwest::blocking::Client,
     /// Tests ask again and again what there is, for which the AWS command line takes a second of CPU time.
     pub(crate) observer: Observer,
@@ -64,14 +66,18 @@ pub(crate) fn deployer_of(stack: &str) -> String {
 
 impl Cloud {
     pub(crate) fn start() -> Self {
-        Self::with(None)
+        Self::with(None, &[])
     }
 
     pub(crate) fn start_with_seed(seed: u64) -> Self {
-        Self::with(Some(seed))
+        Self::with(Some(seed), &[])
     }
 
-    fn with(seed: Option<u64>) -> Self {
+    pub(crate) fn start_with(more: &'static [&'static str]) -> Self {
+        Self::with(None, more)
+    }
+
+    fn with(seed: Option<u64>, more: &'static [&'static str]) -> Self {
         let turn = Turn::wait();
         let listen = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
         // Public addresses that nobody else on this machine uses: the port is always 5000.
@@ -87,6 +93,7 @@ impl Cloud {
             listen,
             addresses,
             seed,
+            more,
             client: reqwest::blocking::Client::new(),
             deployers: Mutex::default(),
             _turn: turn,
@@ -99,6 +106,7 @@ impl Cloud {
         let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
         let output = Command::new(program("local-cloud"))
             .args(["up", "--listen", &self.listen.to_string(), "--elastic-ips", &addresses.join(",")])
+            .args(self.more)
             .arg("--dir")
             .arg(self.cloud_dir())
             .arg("--venv")

@@ -15,10 +15,13 @@ use aws_sdk_ec2::types::{
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use local_cloud::consistency::Report;
+use local_cloud::cpu::Policy;
 use local_cloud::emulators::default_venv;
+use local_cloud::quotas::{Quota, Quotas};
 use local_cloud::{LocalCloud, Options};
 use rand::Rng as _;
 use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 pub(crate) const REGION: &str = "us-east-1";
@@ -34,28 +37,41 @@ pub(crate) struct Cloud {
 /// The local cloud of this process.
 pub(crate) fn cloud() -> &'static Cloud {
     static CLOUD: OnceLock<Cloud> = OnceLock::new();
-    CLOUD.get_or_init(|| {
-        let (send, receive) = std::sync::mpsc::channel();
-        // Its processes die with the threads that started them, so these stay to the end.
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-            runtime.block_on(async {
-                let dir = own_dir();
-                let cloud = LocalCloud::start(Options {
-                    listen: "127.0.0.1:0".parse().expect("an address"),
-                    dir: dir.clone(),
-                    venv: default_venv(),
-                    elastic_ips: public_addresses(4),
-                    consistency_seed: None,
-                })
-                .await
-                .expect("the local cloud starts");
-                send.send(Cloud { endpoint: cloud.endpoint.clone(), dir }).expect("somebody waits");
-                cloud.serve(std::future::pending()).await.expect("the emulators live on");
-            });
+    // All tests together have more instances than an account may.
+    CLOUD.get_or_init(|| start("shared", Quotas::generous(4).change(&Quotas::parse(&[(Quota::Vcpus, 1000)]))))
+}
+
+/// Another one, whose account may be changed by the test that holds it.
+pub(crate) async fn other_cloud() -> (MutexGuard<'static, ()>, &'static Cloud) {
+    static CLOUD: OnceLock<Cloud> = OnceLock::new();
+    static TURN: Mutex<()> = Mutex::const_new(());
+    let turn = TURN.lock().await;
+    (turn, CLOUD.get_or_init(|| start("other", Quotas::generous(4))))
+}
+
+fn start(name: &'static str, quotas: Quotas) -> Cloud {
+    let (send, receive) = std::sync::mpsc::channel();
+    // Its processes die with the threads that started them, so these stay to the end.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let dir = own_dir().join(name);
+            let cloud = LocalCloud::start(Options {
+                listen: "127.0.0.1:0".parse().expect("an address"),
+                dir: dir.clone(),
+                venv: default_venv(),
+                elastic_ips: public_addresses(4),
+                consistency_seed: None,
+                quotas,
+                cpu: Policy { quota: None, baseline: "10%".parse().ok() },
+            })
+            .await
+            .expect("the local cloud starts");
+            send.send(Cloud { endpoint: cloud.endpoint.clone(), dir }).expect("somebody waits");
+            cloud.serve(std::future::pending()).await.expect("the emulators live on");
         });
-        receive.recv().expect("the local cloud starts")
-    })
+    });
+    receive.recv().expect("the local cloud starts")
 }
 
 /// A directory for this process alone, after removing those of test programs that have ended:
@@ -88,6 +104,7 @@ pub(crate) struct Aws {
     pub(crate) lambda: aws_sdk_lambda::Client,
     pub(crate) events: aws_sdk_eventbridge::Client,
     pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
+    pub(crate) quotas: aws_sdk_servicequotas::Client,
 }
 
 /// The configuration of one service's client. No retries: a test wants the first answer.
@@ -134,6 +151,7 @@ impl Aws {
             lambda: client!(aws_sdk_lambda, endpoint, region, key),
             events: client!(aws_sdk_eventbridge, endpoint, region, key),
             logs: client!(aws_sdk_cloudwatchlogs, endpoint, region, key),
+            quotas: client!(aws_sdk_servicequotas, endpoint, region, key),
         }
     }
 
@@ -469,9 +487,12 @@ pub(crate) fn processes_in(dir: &Path) -> Vec<String> {
 
 /// A fault, as the command line asks for it.
 pub(crate) async fn fault(kind: &str, id: &str) -> Result<(), String> {
-    let fault = serde_json::json!({"kind": kind, "instance": id, "region": REGION});
+    inject(&serde_json::json!({"kind": kind, "instance": id, "region": REGION})).await
+}
+
+pub(crate) async fn inject(fault: &serde_json::Value) -> Result<(), String> {
     let url = format!("{}/_local-cloud/fault", cloud().endpoint);
-    let response = reqwest::Client::new().post(url).json(&fault).send().await.expect("an answer");
+    let response = reqwest::Client::new().post(url).json(fault).send().await.expect("an answer");
     if response.status().is_success() { Ok(()) } else { Err(response.text().await.expect("text")) }
 }
 
