@@ -29,7 +29,7 @@ use self::permission::Asked;
 use self::quota::Size;
 use crate::aws::Aws;
 use crate::check::{Check, Verdict, table, within};
-use crate::cli::{Deploy, Target};
+use crate::cli::{Deploy, PolicyArn, Target};
 use crate::deploy;
 use crate::error::{DeployError, Exit, Result};
 use crate::output::{self, Progress};
@@ -75,7 +75,7 @@ pub(crate) async fn look(aws: &Aws, options: &Deploy) -> Findings {
     let stack = stack.unwrap_or_default();
     let size = stack.size(options);
     let (permissions, vcpus, addresses, vpcs, concurrency) = tokio::join!(
-        permissions(aws, stack.release.as_ref()),
+        permissions(aws, options, stack.release.as_ref()),
         account::vcpus(aws, &size, PATIENCE),
         within(PATIENCE, "Elastic IP quota", account::addresses(aws, &size)),
         within(PATIENCE, "VPC quota", account::vpcs(aws)),
@@ -86,7 +86,7 @@ pub(crate) async fn look(aws: &Aws, options: &Deploy) -> Findings {
     Findings { checks, rollout }
 }
 
-async fn permissions(aws: &Aws, release: Option<&Release>) -> Vec<Check> {
+async fn permissions(aws: &Aws, options: &Deploy, release: Option<&Release>) -> Vec<Check> {
     let boundary = options.permissions_boundary.as_ref().map(PolicyArn::as_str);
     let policy = deployer(&aws.names, boundary);
     let late = || Vec::<Asked>::new();
