@@ -86,10 +86,18 @@ async fn stopping_limits_a_process() {
 #[tokio::test]
 async fn a_process_that_hangs_on_purpose_is_not_woken() {
     let greedy = Greedy::start();
+    let is_stopped = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", greedy.child.id())).expect("it exists");
+        stat.contains(") T ")
+    };
     greedy.processes.hang();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !is_stopped() {
+        assert!(std::time::Instant::now() < deadline, "it does not stop");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     greedy.processes.throttle(nix::sys::signal::Signal::SIGCONT);
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", greedy.child.id())).expect("it exists");
-    assert!(stat.contains(") T "), "{stat}");
+    assert!(is_stopped(), "it was woken");
 }
 
 #[tokio::test]
