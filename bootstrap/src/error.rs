@@ -129,7 +129,9 @@ where
             .caused_by(error);
     }
     if let Some(lacking) = lacking(&message) {
-        return denied(DeployError::new(Exit::Denied, format!("{what}: {code}: {message}")), &lacking);
+        let mut denied = denied(DeployError::new(Exit::Denied, format!("{what}: {code}: {message}")), &lacking);
+        denied.code = code;
+        return denied;
     }
     if kind == AwsErrorKind::Denied {
         let mend = match code.as_str() {
@@ -149,7 +151,7 @@ where
         let (code, message) =
             if code.is_empty() { ("403", "Forbidden") } else { (code.as_str(), message.as_str()) };
         let mut denied = DeployError::new(Exit::Denied, format!("{what}: {code}: {message}")).mend(mend);
-        (denied.kind, denied.code) = (kind, code);
+        (denied.kind, denied.code) = (kind, code.to_owned());
         return denied;
     }
     if let Some(why) = fleet::quota::explain(&code, &message) {

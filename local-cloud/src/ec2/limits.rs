@@ -94,7 +94,7 @@ impl Ec2 {
                 self.account.offers(zone, name)
             });
         }
-        Ok(xml(tree.to_xml()))
+        Ok(xml(tree.write_ec2()))
     }
 
     /// One of the attributes is a quota.
@@ -112,7 +112,7 @@ impl Ec2 {
                 value.text = self.account.quota(Quota::Addresses).to_string();
             }
         }
-        Ok(xml(tree.to_xml()))
+        Ok(xml(tree.write_ec2()))
     }
 
     /// Whether the region of the call has room for one more of what this action lists.
