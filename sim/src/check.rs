@@ -105,6 +105,8 @@ struct Calm {
     /// The account has no room, and nobody is left who could show that our probes arrive: people have to
     /// help.
     is_stuck: bool,
+    /// A rollout that was refused room in the storm goes on by stopping one worker first.
+    stops_first: bool,
 }
 
 impl Checks {
@@ -137,7 +139,7 @@ impl Checks {
                     || rest.boots()
                     || rest.is_at_cap(desired)
             });
-        self.calm = Some(Calm { since: now, restored: None, is_excused, is_stuck });
+        self.calm = Some(Calm { since: now, restored: None, is_excused, is_stuck, stops_first: false });
     }
 }
 
@@ -640,11 +642,14 @@ impl World {
         if self.weather.is_storm {
             return;
         }
-        let Some(calm) = self.checks.calm.as_ref().filter(|calm| !calm.is_stuck) else { return };
+        let stops_first = self.s3.memory().is_some_and(|memory| memory.stop_first.is_some());
+        let Some(calm) = self.checks.calm.as_mut().filter(|calm| !calm.is_stuck) else { return };
+        calm.stops_first |= stops_first;
+        let stops_first = calm.stops_first;
         let (since, restored, is_excused) = (calm.since, calm.restored, calm.is_excused);
         let wanted = self.s3.desired.as_ref().map_or(0, |desired| desired.get() as usize);
         // One may be missing while an update goes on.
-        let is_slow = self.scenario.is_tight || self.scenario.rollout == Rollout::StopFirst;
+        let is_slow = self.scenario.is_tight || self.scenario.rollout == Rollout::StopFirst || stops_first;
         let least = if is_slow && restored.is_some() { wanted.saturating_sub(1) } else { wanted };
         let serving = self.serving();
         let after = self.now - since;

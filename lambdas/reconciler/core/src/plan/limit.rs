@@ -117,12 +117,20 @@ impl Tick<'_> {
     }
 
     /// A rollout that wants an extra worker, and EC2 refuses it: the quota was not known when it was
-    /// deployed.
-    pub(super) fn fall_back_to_stop_first(&mut self) {
+    /// deployed. The only worker is not stopped for it, and the extra one is asked for again and again.
+    pub(super) fn fall_back_to_stop_first(&mut self, desired: usize) {
         let worker = &self.release.worker;
         let is_refused = self.is_limited(&self.release.id, worker.market) && !planted::is(Bug::NoFallback);
-        if is_refused && !self.stops_first() {
-            let id = self.release.id.clone();
+        let id = self.release.id.clone();
+        if desired == 1 && self.release.rollout != Rollout::StopFirst {
+            self.memory.stop_first = None;
+            if is_refused {
+                self.hold(format!(
+                    "the rollout of release {id}: the account has no room for an extra worker, and the only one is \
+                     not stopped without notice; ask for more room, or deploy again"
+                ));
+            }
+        } else if is_refused && !self.stops_first() {
             self.record(format!(
                 "The rollout of release {id} goes on by stopping one worker first: the account has no room for an \
                  extra one."
@@ -242,12 +250,6 @@ impl Tick<'_> {
     /// Stops one worker for the next of a new release.
     pub(super) fn stop_one(&mut self, desired: usize) {
         let release = &self.release.id;
-        if desired == 1 && self.release.rollout != Rollout::StopFirst {
-            return self.hold(format!(
-                "the rollout of release {release}: the account has no room for an extra worker, and the only one is \
-                 not stopped without notice; ask for more room, or deploy again"
-            ));
-        }
         if desired == 1 && self.failures() >= Boots::FREEZE {
             return self.hold(format!(
                 "the rollout of release {release}: its boots failed, and the only worker is not stopped for it again; \

@@ -71,7 +71,7 @@ impl Tick<'_> {
         } else if let Some(why) = self.frozen() {
             self.hold(why);
         } else {
-            self.fall_back_to_stop_first();
+            self.fall_back_to_stop_first(desired);
             if self.stops_first() { self.stop_one(desired) } else { self.surge = batch }
         }
     }

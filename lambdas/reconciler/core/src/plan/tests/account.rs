@@ -232,6 +232,18 @@ fn the_only_worker_is_not_stopped_without_notice() {
     world.ticks(60);
     assert_eq!(world.live(), [before]);
     assert_eq!(world.memory.healthy(), 1);
+    assert!(world.holds("not stopped without notice"), "{:?}", world.memory.held);
+}
+
+#[test]
+fn the_only_worker_is_updated_once_there_is_room() {
+    let mut world = World::serving(1);
+    world.quota = Some(1);
+    world.deploy("ami-2");
+    world.ticks(60);
+    world.quota = None;
+    world.settle_down();
+    assert_eq!((healthy_of_release(&world), world.live().len()), (1, 1), "{:?}", world.memory.held);
 }
 
 #[test]
