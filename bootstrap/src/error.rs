@@ -129,7 +129,8 @@ where
             .caused_by(error);
     }
     if let Some(lacking) = lacking(&message) {
-        let mut denied = denied(DeployError::new(Exit::Denied, format!("{what}: {code}: {message}")), &lacking);
+        let mut denied =
+            denied(DeployError::new(Exit::Denied, format!("{what}: {code}: {message}")), &lacking);
         denied.code = code;
         return denied;
     }

@@ -31,12 +31,14 @@ use crate::names::Names;
 pub const MAX_CHARS: usize = 6144;
 
 /// Calls that every command makes to find what there is, and `doctor` to judge the account.
-const LOOK: [&str; 16] = [
+const LOOK: [&str; 17] = [
     // AccountAttributes, Addresses, AvailabilityZones: a policy has few characters to spare.
     "ec2:DescribeA*",
-    "ec2:DescribeEgressOnlyInternetGateways",
+    "ec2:DescribeE*",
     "ec2:DescribeImages",
-    "ec2:DescribeInstance*",
+    // Not DescribeInstanceAttribute, which shows the user data of every machine in the account.
+    "ec2:DescribeInstanceType*",
+    "ec2:DescribeInstances",
     "ec2:DescribeInternetGateways",
     "ec2:DescribeRouteTables",
     "ec2:DescribeSecurityGroups",
@@ -100,8 +102,7 @@ pub fn deployer(names: &Names, boundary: Option<&str>) -> Value {
             &[
                 "s3:CreateBucket",
                 "s3:DeleteBucket",
-                "s3:GetBucketTagging",
-                "s3:GetLifecycleConfiguration",
+                "s3:Get*",
                 "s3:ListBucket*",
                 "s3:PutBucketOwnershipControls",
                 "s3:PutBucketPolicy",
@@ -159,11 +160,9 @@ pub fn deployer(names: &Names, boundary: Option<&str>) -> Value {
                 "lambda:AddPermission",
                 "lambda:CreateFunction",
                 "lambda:DeleteFunction",
-                "lambda:GetFunction*",
-                "lambda:GetPolicy",
+                "lambda:Get*",
                 "lambda:InvokeFunction",
-                "lambda:ListTags",
-                "lambda:ListVersionsByFunction",
+                "lambda:List*",
                 "lambda:PublishVersion",
                 "lambda:PutFunctionEventInvokeConfig",
                 "lambda:TagResource",

@@ -30,15 +30,28 @@ const OCCASIONAL: [&str; 10] = [
     "servicequotas:GetServiceQuota",
 ];
 /// The calls of ours that the policy allows by patterns, because it has few characters to spare.
-const UNDER_PATTERNS: [&str; 8] = [
+const UNDER_PATTERNS: [&str; 21] = [
     "ec2:DescribeAccountAttributes",
     "ec2:DescribeAddresses",
     "ec2:DescribeAvailabilityZones",
+    "ec2:DescribeEgressOnlyInternetGateways",
     "ec2:DescribeInstanceTypeOfferings",
     "ec2:DescribeInstanceTypes",
     "ec2:DescribeVpcAttribute",
     "ec2:DescribeVpcEndpoints",
     "ec2:DescribeVpcs",
+    "iam:GetRole",
+    "iam:GetRolePolicy",
+    "lambda:GetFunction",
+    "lambda:GetFunctionConfiguration",
+    "lambda:GetFunctionEventInvokeConfig",
+    "lambda:GetPolicy",
+    "lambda:ListTags",
+    "lambda:ListVersionsByFunction",
+    "s3:GetBucketTagging",
+    "s3:GetLifecycleConfiguration",
+    "s3:ListBucket",
+    "s3:ListBucketVersions",
 ];
 /// What takes things away is for `destroy`, and for a deployment that changes what it finds.
 const TAKING_AWAY: [&str; 6] = ["Delete", "Detach", "Disassociate", "Release", "Remove", "Revoke"];

@@ -41,15 +41,8 @@ const UNUSED: &[Unused] = &[
         "s3:PutBucketPolicy",
         "over plain HTTP a policy that wants TLS would lock everybody out",
     ),
-    (
-        "deployer",
-        "WriteRoles",
-        "iam:PutRolePermissionsBoundary",
-        "--permissions-boundary on roles that are there",
-    ),
-    ("deployer", "Look", "iam:SimulatePrincipalPolicy", "checks before anything is made"),
+    ("deployer", "Roles", "iam:PutRolePermissionsBoundary", "--permissions-boundary on roles that are there"),
     ("deployer", "SpotRole", "iam:CreateServiceLinkedRole", "--spot"),
-    ("deployer", "Function", "lambda:ListTags", "Lambda shows a function's tags to whoever may list them"),
     ("deployer", "Function", "lambda:PublishVersion", "an update with Publish asks it"),
     (
         "deployer",

@@ -269,26 +269,6 @@ impl Cloud {
         self.must(stack, &[&["deploy", "--artifacts", artifacts], more].concat())
     }
 
-    /// A user of the local cloud with this policy and no other: its access key and the secret.
-    pub(crate) fn user(&self, name: &str, policy: &str) -> (String, String) {
-        use std::io::Write as _;
-        let mut child = Command::new(program("local-cloud"))
-            .args(["user", name, "--endpoint", &self.endpoint])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("local-cloud runs");
-        child.stdin.take().expect("it is piped").write_all(policy.as_bytes()).expect("it reads");
-        let output = child.wait_with_output().expect("it ends");
-        assert!(output.status.success(), "local-cloud user: {}", text(&output));
-        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-        let value = |key: &str| {
-            let mut words = printed.split_whitespace().filter_map(|word| word.split_once('='));
-            words.find(|(name, _)| *name == key).expect(key).1.to_owned()
-        };
-        (value("AWS_ACCESS_KEY_ID"), value("AWS_SECRET_ACCESS_KEY"))
-    }
-
     pub(crate) fn token(&self, stack: &str) -> String {
         std::fs::read_to_string(self.token_file(stack)).expect("deploy wrote the token").trim().to_owned()
     }

@@ -14,7 +14,6 @@ fn set_vcpus(cloud: &Cloud, count: u32) {
 }
 
 #[test]
-#[ignore = "needs the quotas of the local cloud"]
 fn a_small_quota_refuses_three_workers_and_runs_one() {
     let cloud = Cloud::start();
     set_vcpus(&cloud, 5);
@@ -45,13 +44,10 @@ fn a_small_quota_refuses_three_workers_and_runs_one() {
 }
 
 #[test]
-#[ignore = "needs a local cloud that enforces IAM"]
 fn a_denied_permission_stops_a_deployment_before_its_first_change() {
     let cloud = Cloud::start();
-    let policy = cloud.must(STACK, &["--quiet", "iam-policy", "--account", "000000000000"]);
-    let policy = policy.split_once('{').expect("a policy").1;
-    let policy = format!("{{{policy}").replace("\"ec2:CreateVpc\",", "");
-    let key = cloud.user("deployer", &policy);
+    let policy = cloud.deployer_policy(STACK).to_string().replace("\"ec2:CreateVpc\",", "");
+    let key = cloud.user("deployer", &serde_json::from_str(&policy).expect("JSON"));
     let artifacts = stripped().to_str().expect("a path of letters");
     let output = bootstrap(
         &cloud.endpoint,
