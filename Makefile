@@ -235,6 +235,10 @@ consistency: venv build ## Deploy, deploy again and destroy over many seeds of A
 	  cargo test --workspace --quiet --test system -- consistency:: --nocapture >&2 || code=1; \
 	cat "$$report"; rm -f "$$report"; exit $$code
 
+# Each of them in its full size: hours. `make test` runs the short forms.
+.PHONY: test-full
+test-full: test test-long consistency sim sim-mutants cuts ## All tests in their full sizes: make test, test-long, consistency, sim, sim-mutants, cuts
+
 # The tool is not among the emulators' packages: it is large, and nothing else needs it.
 CONTRACT := $(TOOLS)/contract
 contract: $(CONTRACT)/.installed ## The running local stack against its /openapi.json, by generated requests [SEED= CASES=]
