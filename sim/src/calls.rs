@@ -60,7 +60,7 @@ impl World {
             Effect::Launch(launch) => self.launch(number, launch),
             Effect::Terminate(id) => self.terminate(number, id),
             Effect::Associate { allocation, instance } => self.associate(number, &allocation, instance),
-            Effect::CapCredits(id) => self.cap_credits(number, id),
+            Effect::CapCredits(id) => self.cap_credits(number, &id),
             // Handled where it is issued.
             Effect::Sleep { .. } => {}
         }
@@ -398,8 +398,8 @@ impl World {
         self.answer_at(number, back, Event::Associated { instance, result: Ok(()) });
     }
 
-    fn cap_credits(&mut self, number: usize, id: WorkerId) {
-        let Some(index) = self.ec2.find(&id) else { return };
+    fn cap_credits(&mut self, number: usize, id: &WorkerId) {
+        let Some(index) = self.ec2.find(id) else { return };
         let answer = |result| Event::CreditsCapped { id: id.clone(), result };
         let failure = |kind, why: &str| Failure { kind, why: why.to_owned() };
         if self.faults.strikes(Kind::CapFails) {
