@@ -17,17 +17,20 @@ use clap::Parser as _;
 /// Somebody may be asked a question on a thread of its own, which cannot be called back.
 const LAST_THREADS: Duration = Duration::from_millis(100);
 
+/// Without optimisation, the checks of `doctor` and `preflight`, which run at the same time, need more than the
+/// 8 MiB that Linux gives the main thread. Address space only: pages that are not touched cost nothing.
+const STACK_BYTES: usize = 64 * 1024 * 1024;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     output::choose(cli.mode());
-    let result = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => {
-            let result = runtime.block_on(unless_told_to_stop(run(&cli)));
-            runtime.shutdown_timeout(LAST_THREADS);
-            result
+    let result = std::thread::scope(|scope| {
+        let story = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || start(&cli));
+        match story {
+            Ok(story) => story.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(error) => Err(cannot_start(error)),
         }
-        Err(error) => Err(DeployError::new(Exit::Failed, "cannot start").caused_by(error)),
-    };
+    });
     match result {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => {
@@ -39,6 +42,17 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit as u8)
         }
     }
+}
+
+fn start(cli: &Cli) -> Result<Exit> {
+    let runtime = tokio::runtime::Runtime::new().map_err(cannot_start)?;
+    let result = runtime.block_on(unless_told_to_stop(run(cli)));
+    runtime.shutdown_timeout(LAST_THREADS);
+    result
+}
+
+fn cannot_start(error: std::io::Error) -> DeployError {
+    DeployError::new(Exit::Failed, "cannot start").caused_by(error)
 }
 
 /// The code to end with, unless it failed.

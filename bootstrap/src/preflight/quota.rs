@@ -265,8 +265,8 @@ mod tests {
         let fails = |workers, balancers, market, limit, used| {
             let size = size(workers, balancers, market);
             let all = size.demands().into_iter();
-            let all = all.map(|demand| vcpus(demand, Room { limit, used }, "t4g.nano", 2).0);
-            let failed = all.filter(|check| check.verdict == Verdict::Failed).last().expect("one fails");
+            let mut all = all.map(|demand| vcpus(demand, Room { limit, used }, "t4g.nano", 2).0);
+            let failed = all.rfind(|check| check.verdict == Verdict::Failed).expect("one fails");
             format!("{} | {}", failed.detail, failed.mend.expect("what to do"))
         };
         assert_eq!(

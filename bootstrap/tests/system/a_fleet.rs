@@ -254,7 +254,7 @@ fn a_second_evaluator_agrees(cloud: &Cloud, policies: &[Policy], reports: &[Valu
     for policy in policies {
         let kind = if policy.what == "deployer" { "user" } else { "role" };
         let arn = format!("arn:aws:iam::000000000000:{kind}/{}", policy.who);
-        principals.add(arn, policy.document.clone());
+        principals.add(arn, &policy.document);
     }
     let uses = reports.iter().flat_map(|report| report["uses"].as_array().expect("a list").clone());
     second_judge::must_agree(cloud, &principals, &uses.collect::<Vec<_>>());

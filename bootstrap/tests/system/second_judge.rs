@@ -24,7 +24,7 @@ const FREE: &str = "sts:GetCallerIdentity";
 pub(crate) struct Principals(BTreeMap<String, Value>);
 
 impl Principals {
-    pub(crate) fn add(&mut self, arn: String, policy: Value) {
+    pub(crate) fn add(&mut self, arn: String, policy: &Value) {
         self.0.insert(arn, json!({"identity": [policy], "boundary": null}));
     }
 }
@@ -103,7 +103,7 @@ fn a_wrong_verdict_is_a_disagreement() {
     let policy = json!({"Version": "2012-10-17", "Statement": [
         {"Effect": "Allow", "Action": "ec2:TerminateInstances", "Resource": "arn:aws:ec2:r:0:instance/*",
          "Condition": {"StringEquals": {"aws:ResourceTag/vigia:stack": "a"}}}]});
-    principals.add(arn.to_owned(), policy);
+    principals.add(arn.to_owned(), &policy);
     let verdict = |stack: &str, decision: &str| {
         json!({"principal": arn, "action": "ec2:TerminateInstances", "resource": "arn:aws:ec2:r:0:instance/i-1",
                "context": {"aws:ResourceTag/vigia:stack": stack}, "decision": decision})

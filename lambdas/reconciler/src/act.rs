@@ -273,7 +273,7 @@ mod tests {
         let kinds = [ResourceType::Instance, ResourceType::Volume, ResourceType::NetworkInterface];
         for kind in kinds {
             let of_kind =
-                tagged.iter().find(|tags| tags.resource_type() == Some(&kind)).expect(kind.as_str());
+                tagged.iter().find(|tags| tags.resource_type() == Some(&kind)).expect("it is tagged");
             let has = |key: &str, value: &str| {
                 of_kind.tags().iter().any(|tag| (tag.key(), tag.value()) == (Some(key), Some(value)))
             };
