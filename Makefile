@@ -36,6 +36,9 @@ LBS ?=
 # ARN of a policy that limits the stack's roles. Empty: none for a new stack, as it is for an existing one.
 BOUNDARY ?=
 INSTANCE_TYPE ?=
+# standard: workers and load balancers of a burstable type stop earning a bill once they have served for five
+# minutes; unlimited: they never do. Empty: standard for a new stack, as it is for an existing one.
+CREDITS ?=
 # An AWS endpoint other than AWS, for example http://127.0.0.1:4566 for the local cloud.
 ENDPOINT ?=
 
@@ -61,38 +64,46 @@ VENV := .venv
 TOOLS := .tools
 
 # --- How the programs are called ------------------------------------------------------------------
-# The local cloud takes these placeholder credentials and no real ones.
+# The local cloud takes these placeholder credentials and no real ones; they are its account's root.
 PLACEHOLDER := AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test
 CLEAN_ENV := env -u AWS_PROFILE -u AWS_SESSION_TOKEN -u AWS_ENDPOINT_URL -u AWS_REGION -u AWS_DEFAULT_REGION
-WITH_TOOLS := VIGIA_CARGO_LAMBDA="$(CURDIR)/$(VENV)/bin/cargo-lambda"
-LOCAL_BOOTSTRAP := $(CLEAN_ENV) $(PLACEHOLDER) $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" \
-  --endpoint-url $(LOCAL_ENDPOINT) --region us-east-1 --token-file "$(LOCAL_DIR)/$(STACK).token"
+WITH_TOOLS := VIGIA_CARGO_LAMBDA="$(abspath $(VENV))/bin/cargo-lambda"
+LOCAL_PROGRAM = $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" \
+  --endpoint-url $(LOCAL_ENDPOINT) --region "$(LOCAL_REGION)" --token-file "$(LOCAL_DIR)/$(STACK).token"
+LOCAL_REGION = $(if $(ENDPOINT),$(or $(REGION),us-east-1),us-east-1)
+LOCAL_BOOTSTRAP = $(CLEAN_ENV) $(PLACEHOLDER) $(LOCAL_PROGRAM)
+# Whoever deploys to the local cloud is a user there with exactly the policy that `iam-policy` prints.
+BOUND = $(if $(BOUNDARY),--permissions-boundary "$(BOUNDARY)")
+AS_DEPLOYER = policy="$$($(LOCAL_BOOTSTRAP) --quiet iam-policy --account 000000000000 $(BOUND))" && \
+  keys="$$($(TARGET_DIR)/local-cloud user "deployer-$(STACK)" --endpoint $(LOCAL_ENDPOINT) <<< "$$policy")" && export $$keys
+LOCAL_DEPLOYER = $(AS_DEPLOYER) && $(CLEAN_ENV) $(LOCAL_PROGRAM)
 
-# Against ENDPOINT, credentials of the environment are used if there are any.
+# Against ENDPOINT, credentials of the environment are used if there are any; else, on the local cloud, those
+# of its user who deploys.
 ifneq ($(ENDPOINT),)
-BOOTSTRAP = $(CLEAN_ENV) AWS_ACCESS_KEY_ID="$${AWS_ACCESS_KEY_ID:-test}" \
+BOOTSTRAP = $(if $(filter $(LOCAL_ENDPOINT),$(ENDPOINT:/=)),if [ -z "$${AWS_ACCESS_KEY_ID:-}" ]; then $(AS_DEPLOYER); fi &&) \
+  $(CLEAN_ENV) AWS_ACCESS_KEY_ID="$${AWS_ACCESS_KEY_ID:-test}" \
   AWS_SECRET_ACCESS_KEY="$${AWS_SECRET_ACCESS_KEY:-test}" $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" \
   --endpoint-url "$(ENDPOINT)" --region "$(or $(REGION),us-east-1)" --token-file "$(LOCAL_DIR)/$(STACK).token"
 ARTIFACTS := $(TARGET_DIR)
-BUILT := build
 else
 BOOTSTRAP = $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" $(if $(REGION),--region "$(REGION)")
 ARTIFACTS := $(RELEASE_DIR)
-BUILT := build release-artifacts
 endif
 
 SEED_FLAGS = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST_SEED),--first-seed $(FIRST_SEED))
 DEPLOY_FLAGS = $(if $(N),--workers="$(N)") $(if $(PROFILE),--profile "$(PROFILE)") $(if $(ARCH),--arch "$(ARCH)") \
   $(if $(MIN_PASSWORD),--min-password "$(MIN_PASSWORD)") \
   $(if $(INSTANCE_TYPE),--instance-type "$(INSTANCE_TYPE)") $(if $(ALLOW_CIDR),--allow-cidr "$(ALLOW_CIDR)") \
-  $(if $(SPOT),--spot="$(SPOT)") $(if $(LBS),--lbs "$(LBS)") $(if $(BOUNDARY),--permissions-boundary "$(BOUNDARY)") \
+  $(if $(SPOT),--spot="$(SPOT)") $(if $(CREDITS),--credits "$(CREDITS)") \
+  $(if $(LBS),--lbs "$(LBS)") $(if $(BOUNDARY),--permissions-boundary "$(BOUNDARY)") \
   $(if $(TLS),--tls "$(TLS)") $(if $(TLS_CERT),--tls-cert "$(TLS_CERT)") $(if $(TLS_KEY),--tls-key "$(TLS_KEY)")
 
 # --- The system on this machine -------------------------------------------------------------------
 local: venv build ## Run the whole system on this machine: make local N=3 [PROFILE=classic TLS=self-signed]
 	@$(LOCAL_BOOTSTRAP) deploy $(DEPLOY_FLAGS) --check
 	@$(TARGET_DIR)/local-cloud up --listen $(LOCAL_LISTEN) --dir $(LOCAL_DIR)/cloud --venv $(VENV) --reserve $(RESERVED)
-	@$(LOCAL_BOOTSTRAP) deploy $(DEPLOY_FLAGS) --until healthy --artifacts $(TARGET_DIR)
+	@$(LOCAL_DEPLOYER) deploy $(DEPLOY_FLAGS) --until healthy --artifacts $(TARGET_DIR)
 
 local-url: build ## Print the URL of the local stack
 	@$(LOCAL_BOOTSTRAP) url
@@ -113,10 +124,24 @@ local-reset: local-down ## Stop the local cloud and forget everything, users inc
 	@rm -rf $(LOCAL_DIR)
 
 # --- The system on AWS (or on ENDPOINT) -----------------------------------------------------------
-deploy: venv $(BUILT) ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= TLS= LBS= SPOT= UNTIL= … ENDPOINT=]
+# What is cheap to find out comes first: credentials and region before cargo starts, then what the account
+# allows, by the deployer alone, and only then the release builds, which take half an hour the first time.
+# One recipe, because `make -j` starts prerequisites at the same time.
+.PHONY: checked deployer
+checked:
+	@$(if $(ENDPOINT),,bootstrap/preflight.sh "$(REGION)")
+	@$(MAKE) -s $(if $(ENDPOINT),venv build,deployer)
+	@$(BOOTSTRAP) preflight $(DEPLOY_FLAGS)
+	@$(if $(ENDPOINT),,$(MAKE) -s release-artifacts)
+
+# All packages are named, so that features are those of `make build`: nothing is compiled twice.
+deployer:
+	@cargo build --workspace --bin bootstrap --quiet
+
+deploy: checked ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= TLS= LBS= SPOT= UNTIL= … ENDPOINT=]
 	@$(BOOTSTRAP) deploy $(DEPLOY_FLAGS) $(if $(UNTIL),--until "$(UNTIL)") --artifacts $(ARTIFACTS)
 
-plan: venv $(BUILT) ## Say what deploy with the same variables would change, and the cost per month [JSON=1]
+plan: checked ## Say what deploy with the same variables would change, and the cost per month [JSON=1]
 	@$(BOOTSTRAP) plan $(DEPLOY_FLAGS) --artifacts $(ARTIFACTS) $(if $(JSON),--json)
 
 .PHONY: logs doctor iam-policy completions man
@@ -135,8 +160,8 @@ doctor: venv build ## Check credentials, clock, tools, quotas, leftovers, reacha
 	@$(BOOTSTRAP) doctor $(if $(N),--workers="$(N)") $(if $(ARCH),--arch "$(ARCH)")
 
 ACCOUNT ?=
-iam-policy: build ## Print the IAM policy that the deployer of STACK needs [ACCOUNT=123456789012]
-	@$(BOOTSTRAP) iam-policy $(if $(ACCOUNT),--account "$(ACCOUNT)")
+iam-policy: build ## Print the IAM policy that the deployer of STACK needs [ACCOUNT=123456789012 BOUNDARY=arn:…]
+	@$(BOOTSTRAP) iam-policy $(if $(ACCOUNT),--account "$(ACCOUNT)") $(BOUND)
 
 completions: build ## Print completions of the deployer's program: make completions SHELL_NAME=bash|zsh|fish
 	@$(TARGET_DIR)/bootstrap completions "$(or $(SHELL_NAME),bash)"
@@ -173,17 +198,18 @@ destroy: build ## Remove the stack with all its users: make destroy [YES=1]
 KEEP ?=
 ONLY ?=
 ACCEPTANCE = AWS="$(VENV)/bin/aws" BOOTSTRAP="$(TARGET_DIR)/bootstrap" ARTIFACTS="$(ARTIFACTS)" \
-  STACK="$(if $(filter file,$(origin STACK)),vigia-acceptance,$(STACK))" N="$(or $(N),2)" ARCH="$(ARCH)" \
+  STACK="$(if $(filter file,$(origin STACK)),vigia-acceptance,$(STACK))" N="$(N)" ARCH="$(ARCH)" \
   REGION="$(REGION)" ENDPOINT="$(ENDPOINT)" YES="$(YES)" KEEP="$(KEEP)" ONLY="$(ONLY)" $(WITH_TOOLS) bootstrap/acceptance/run.sh
 aws-acceptance: venv ## Prove on an AWS account what only one can: a stack is made, broken, removed [REGION= ARCH= N= YES=1 KEEP=1 ONLY=]
+	@$(if $(ENDPOINT),,bootstrap/preflight.sh "$(REGION)")
 	@$(ACCEPTANCE) ask
-	@$(MAKE) -s $(BUILT)
+	@$(MAKE) -s $(if $(ENDPOINT),build,deployer release-artifacts)
 	@ASKED=1 $(ACCEPTANCE)
 
 # --- Development ----------------------------------------------------------------------------------
 # Those of the whole system wait for most of their time, so more run at a time than there are cores; the
 # others, many of which hash passwords, would only hinder each other.
-test: venv browser boot-tools build ## Run all tests; no AWS account needed
+test: venv browser boot-tools second-judge build ## Run all tests; no AWS account needed
 	@cargo test --workspace
 	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-3} cargo test --workspace --test system
 
@@ -200,6 +226,18 @@ cuts: venv build ## Cut deploy and destroy after each of their calls, run them a
 	VIGIA_CUTS_FROM="$(FROM)" VIGIA_CUTS_TO="$(TO)" VIGIA_CUTS_REPORT="$$report" \
 	  cargo test --workspace --quiet --test system -- --ignored cuts:: --nocapture --test-threads=1 >&2 || code=1; \
 	cat "$$report"; rm -f "$$report"; exit $$code
+
+# The last line says how many deployments failed, and how many answers of AWS's first seconds one met.
+.PHONY: consistency
+consistency: venv build ## Deploy, deploy again and destroy over many seeds of AWS's eventual consistency [SEEDS=20 FIRST_SEED=]
+	@report="$$(mktemp)"; code=0; \
+	VIGIA_CONSISTENCY_SEEDS="$(or $(SEEDS),20)" VIGIA_CONSISTENCY_FIRST_SEED="$(FIRST_SEED)" VIGIA_CONSISTENCY_REPORT="$$report" \
+	  cargo test --workspace --quiet --test system -- consistency:: --nocapture >&2 || code=1; \
+	cat "$$report"; rm -f "$$report"; exit $$code
+
+# Each of them in its full size: hours. `make test` runs the short forms.
+.PHONY: test-full
+test-full: test test-long consistency sim sim-mutants cuts ## All tests in their full sizes: make test, test-long, consistency, sim, sim-mutants, cuts
 
 # The tool is not among the emulators' packages: it is large, and nothing else needs it.
 CONTRACT := $(TOOLS)/contract
@@ -340,7 +378,7 @@ release-artifacts: venv ## Build the programs for AWS [ARCH=arm64 or x86_64]; mi
 	  echo "  Run \`rustup target add $(TRIPLE)\` and try again, or build for this machine's processor: ARCH=$$(uname -m | sed s/aarch64/arm64/)." >&2; \
 	  exit 8; \
 	fi
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo-lambda lambda build --release --locked --target $(TRIPLE).$(GLIBC) \
+	@PATH="$(abspath $(VENV))/bin:$$PATH" cargo-lambda lambda build --release --locked --target $(TRIPLE).$(GLIBC) \
 	  $(addprefix --package ,$(PROGRAMS))
 	@mkdir -p $(RELEASE_DIR)
 	@for program in $(PROGRAMS); do \
@@ -396,6 +434,20 @@ browser: $(VENV)/.browser ## Install what the test of the pages in a browser nee
 $(VENV)/.browser: $(VENV)/.installed bootstrap/tests/browser/requirements.txt
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r bootstrap/tests/browser/requirements.txt >&2
 	@touch $@
+
+# A second evaluator of IAM policies, in an environment of its own: of what it depends on, nothing is needed.
+# Where it cannot be installed, the test says that it was not run.
+.PHONY: second-judge
+SECOND_JUDGE := $(TOOLS)/second-judge
+second-judge: $(VENV)/.installed ## Install the second evaluator of IAM policies, which tests compare with the local cloud's
+	@if [ ! $(SECOND_JUDGE)/.installed -nt bootstrap/tests/second_judge/requirements.txt ]; then \
+	  echo "installing a second evaluator of IAM policies into $(SECOND_JUDGE) (once, some seconds)" >&2; \
+	  { python3 -m venv --clear $(SECOND_JUDGE) && \
+	    $(SECOND_JUDGE)/bin/pip install --quiet --disable-pip-version-check --no-deps \
+	      -r bootstrap/tests/second_judge/requirements.txt && touch $(SECOND_JUDGE)/.installed; } >&2 \
+	    || { rm -f $(SECOND_JUDGE)/.installed; \
+	      echo "NOT RUN: the second evaluator cannot be installed; IAM is judged by the local cloud alone" >&2; }; \
+	fi
 
 # What judges the user data without booting it. Debian's cloud-init would run at this machine's next boot,
 # and take a cloud server for a new one: it is switched off before it is installed.

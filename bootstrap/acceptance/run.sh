@@ -5,6 +5,10 @@
 # It makes a stack of its own, breaks it, mends it and removes it. It touches nothing without that
 # stack's tag or name. Run again after an interruption, it goes on with what has not passed yet.
 #
+# Two identities act. The deployer runs `bootstrap`, from the first deployment to `destroy`, with the policy
+# that `iam-policy` prints and no other permission: a role that is made for this run or, because root cannot
+# assume a role, a user. Your own credentials make and remove it, break things, and look.
+#
 # Each check is a function that runs in a shell of its own: its output is what was measured, and its
 # exit code says what that means (0 passed, 3 cannot be told here, anything else failed).
 #
@@ -13,7 +17,7 @@
 set -euo pipefail
 
 : "${BOOTSTRAP:?}" "${ARTIFACTS:?}" "${AWS:?}"
-export STACK=${STACK:-vigia-acceptance} ENDPOINT=${ENDPOINT:-} ARCH=${ARCH:-} N=${N:-2}
+export STACK=${STACK:-vigia-acceptance} ENDPOINT=${ENDPOINT:-} ARCH=${ARCH:-} N=${N:-}
 export YES=${YES:-} KEEP=${KEEP:-} ONLY=${ONLY:-} ASKED=${ASKED:-} WORK=${WORK:-.acceptance}
 readonly NOT_HERE=3
 # From launch to serving. Research says 40 to 70 s; with less than 90 the reconciler's grace of three
@@ -21,16 +25,46 @@ readonly NOT_HERE=3
 readonly MAX_BOOT=90
 # A boot, two silent ticks and the minute of the schedule.
 readonly PATIENCE=300
+# After a bucket's versioning is switched on for the first time, S3 may not find new objects for this long
+# (S3 API reference, PutBucketVersioning).
+readonly VERSIONING=900
+# IAM's answers differ for some seconds after a change, rarely for a minute or two.
+readonly PROPAGATION=180
 
 say() { echo "$*" >&2; }
 fail() { echo "$*"; exit 1; }
 only_on_aws() { [ -z "$ENDPOINT" ] || { echo "only on AWS"; exit "$NOT_HERE"; }; }
 
+# Without the deployer's session (it is not made yet, or cannot be made here) your own credentials are used.
 vigia() {
-  "$BOOTSTRAP" --stack "$STACK" --token-file "$DIR/token" --region "$REGION" \
-    ${ENDPOINT:+--endpoint-url "$ENDPOINT"} "$@"
+  if [ -e "$DIR/session" ] || [ -e "$DIR/role" ]; then renew_session || return 4; fi
+  (
+    if [ -e "$DIR/session" ]; then
+      read -r AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN _ < "$DIR/session"
+      unset AWS_PROFILE
+      export AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN
+      if [ "$AWS_SESSION_TOKEN" = - ]; then unset AWS_SESSION_TOKEN; fi
+    fi
+    exec "$BOOTSTRAP" --stack "$STACK" --token-file "$DIR/token" --region "$REGION" \
+      ${ENDPOINT:+--endpoint-url "$ENDPOINT"} "$@"
+  )
+}
+# A session of a role lasts an hour: it is renewed before a long command could outlive it.
+renew_session() {
+  local key secret token until now
+  now=$(date +%s)
+  if [ -e "$DIR/session" ]; then
+    read -r key secret token until < "$DIR/session"
+    if [ "$until" = never ] || [ "$until" -gt $((now + 1800)) ]; then return; fi
+  fi
+  (umask 077 && : > "$DIR/session.new")
+  read -r key secret token < <(aws sts assume-role --role-arn "$(cat "$DIR/role")" --role-session-name acceptance \
+    --query 'Credentials.[AccessKeyId,SecretAccessKey,SessionToken]' 2> "$DIR/refused") || return 1
+  echo "$key $secret $token $((now + 3600))" > "$DIR/session.new"
+  mv "$DIR/session.new" "$DIR/session"
 }
 aws() { command "$AWS" --region "$REGION" ${ENDPOINT:+--endpoint-url "$ENDPOINT"} --output text "$@"; }
+workers() { cat "$DIR/workers"; }
 control() { echo "vigia-$STACK-control-$ACCOUNT-$REGION"; }
 data() { echo "vigia-$STACK-data-$ACCOUNT-$REGION"; }
 
@@ -56,11 +90,77 @@ serves() { # how many
     && [ "$(running worker | grep -c .)" = "$1" ]
 }
 
+# Whether a deployment with these options passes its own checks of permissions and quotas.
+fits() { vigia preflight ${ARCH:+--arch "$ARCH"} "$@" > "$DIR/preflight" 2>&1; }
+
 # --- Checks, in their order -----------------------------------------------------------------------
+check_deployer() {
+  local arn=arn:$PARTITION:iam::$ACCOUNT name=vigia-$STACK-deployer
+  "$BOOTSTRAP" --stack "$STACK" --region "$REGION" iam-policy --account "$ACCOUNT" > "$DIR/deployer.json"
+  # One of a run that was cut may have another version's policy.
+  remove_deployer
+  # A managed policy: one that is written into a user may have 2,048 characters.
+  aws iam create-policy --policy-name "$name" --policy-document "file://$DIR/deployer.json" \
+    --tags "Key=vigia:stack,Value=$STACK" >&2
+  case $CALLER in
+    *:root)
+      aws iam create-user --user-name "$name" --tags "Key=vigia:stack,Value=$STACK" >&2
+      aws iam attach-user-policy --user-name "$name" --policy-arn "$arn:policy/$name" >&2
+      (umask 077 && aws iam create-access-key --user-name "$name" --query 'AccessKey.[AccessKeyId,SecretAccessKey]' \
+        | while read -r key secret; do echo "$key $secret - never"; done > "$DIR/session.new")
+      mv "$DIR/session.new" "$DIR/session"
+      ;;
+    *)
+      printf '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"%s"},"Action":"sts:AssumeRole"}]}' \
+        "$arn:root" > "$DIR/trust.json"
+      aws iam create-role --role-name "$name" --assume-role-policy-document "file://$DIR/trust.json" \
+        --tags "Key=vigia:stack,Value=$STACK" >&2
+      aws iam attach-role-policy --role-name "$name" --policy-arn "$arn:policy/$name" >&2
+      echo "$arn:role/$name" > "$DIR/role"
+      within 60 renew_session > "$DIR/seconds" || fail "the role of the deployer cannot be assumed: $(cat "$DIR/refused")"
+      ;;
+  esac
+  # A whole minute without an answer other than "wrong key": this endpoint knows no keys but its own.
+  known() { ! { vigia preflight --workers 1 2>&1 || true; } | grep -Eq 'InvalidClientTokenId|InvalidAccessKeyId|UnrecognizedClient|access key or its secret is wrong'; }
+  if ! within "$([ -n "$ENDPOINT" ] && echo 5 || echo 60)" known > "$DIR/seconds"; then
+    [ -n "$ENDPOINT" ] || fail "the new access key is not known after a minute"
+    remove_deployer
+    echo "this endpoint knows no other keys than its own; everything runs with those"
+    exit "$NOT_HERE"
+  fi
+  may() { fits --workers 1 || ! grep -q 'not allowed' "$DIR/preflight"; }
+  within "$PROPAGATION" may > "$DIR/seconds" || fail "$(cat "$DIR/preflight")"
+  echo "everything from here on runs as ${name}, after $(cat "$DIR/seconds") s: $(grep 'permissions' "$DIR/preflight" | head -n 1 | tr -s ' ')"
+}
+
+# As many workers as were asked for, else two, or one where the quota has room for one.
+check_quota() {
+  local n
+  for n in ${N:-2 1}; do
+    if fits --workers "$n"; then
+      echo "$n" > "$DIR/workers"
+      echo "$n workers: $(grep 'vCPU quota' "$DIR/preflight" | head -n 1 | tr -s ' ')"
+      return
+    fi
+    say "$(cat "$DIR/preflight")"
+  done
+  fail "$(tail -n 4 "$DIR/preflight")"
+}
+
 check_deploy() {
   local since=$SECONDS
   vigia deploy --workers "$N" --artifacts "$ARTIFACTS" ${ARCH:+--arch "$ARCH"} >&2 || fail "deploy ended with $?"
   echo "$((SECONDS - since)) s, $(vigia url)"
+}
+
+# What S3 documents for new objects in a bucket whose versioning is new matters to people who sign up.
+check_settled() {
+  only_on_aws
+  local made age
+  made=$(aws s3api list-buckets --query "Buckets[?Name=='$(data)'].CreationDate")
+  age=$(($(date +%s) - $(date -d "$made" +%s)))
+  if [ "$age" -lt "$VERSIONING" ]; then sleep $((VERSIONING - age)); fi
+  echo "the bucket of users is older than $((VERSIONING / 60)) minutes"
 }
 
 check_boot() {
@@ -289,6 +389,7 @@ check_tags() {
 
 check_scale() {
   local up down
+  fits --workers $((N + 1)) || { echo "the quota has no room for $((N + 1)) workers"; exit "$NOT_HERE"; }
   vigia scale $((N + 1)) >&2
   up=$(within "$PATIENCE" serves $((N + 1))) || fail "not $((N + 1)) workers within $PATIENCE s"
   vigia scale "$N" >&2
@@ -330,7 +431,7 @@ check_heal() {
   }
   polled heal || fail "$victim is not replaced within $PATIENCE s"
   seconds=$(cat "$DIR/seconds")
-  [ ! -s "$DIR/polling.bad" ] || fail "whole again after $seconds s, but $(lost)"
+  [ "$N" = 1 ] || [ ! -s "$DIR/polling.bad" ] || fail "whole again after $seconds s, but $(lost)"
   echo "whole again after $seconds s; $(lost)"
 }
 
@@ -343,7 +444,8 @@ check_rollout() {
   }
   polled rollout || fail "not every worker is of the new release within 20 minutes"
   seconds=$(cat "$DIR/seconds")
-  [ ! -s "$DIR/polling.bad" ] || fail "complete after $seconds s, but $(lost)"
+  # One worker, and no room for a second one: nobody serves while it is replaced.
+  [ "$N" = 1 ] || [ ! -s "$DIR/polling.bad" ] || fail "complete after $seconds s, but $(lost)"
   echo "complete $seconds s after the deployment; $(lost)"
 }
 
@@ -365,6 +467,7 @@ check_address() {
 check_spot() {
   only_on_aws
   [[ "$(vigia deploy --help)" == *--spot* ]] || { echo "this bootstrap has no --spot"; exit "$NOT_HERE"; }
+  fits --spot || { echo "the quota of spot vCPUs has no room"; exit "$NOT_HERE"; }
   vigia deploy --artifacts "$ARTIFACTS" ${ARCH:+--arch "$ARCH"} --spot >&2
   complete() { [ "$(status "s['rollout'] is None" 2>/dev/null)" = True ] && serves "$N"; }
   local seconds kinds
@@ -373,34 +476,6 @@ check_spot() {
     Name=instance-state-name,Values=running --query 'Reservations[].Instances[].InstanceLifecycle' | tr '\t' '\n' | sort -u)
   [ "$kinds" = spot ] || fail "workers are: $kinds"
   echo "all workers are spot instances after $seconds s"
-}
-
-# Everything the deployer does, with no other permissions than `iam-policy` prints.
-check_deployer() {
-  only_on_aws
-  vigia iam-policy > "$DIR/deployer.json" 2>/dev/null || { echo "this bootstrap has no iam-policy"; exit "$NOT_HERE"; }
-  local role=vigia-$STACK-deployer me
-  me=$(aws sts get-caller-identity --query Arn)
-  printf '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"%s"},"Action":"sts:AssumeRole"}]}' \
-    "arn:$(echo "$me" | cut -d: -f2):iam::$ACCOUNT:root" > "$DIR/trust.json"
-  aws iam create-role --role-name "$role" --assume-role-policy-document "file://$DIR/trust.json" --tags "Key=vigia:stack,Value=$STACK" >&2 || true
-  aws iam put-role-policy --role-name "$role" --policy-name deployer --policy-document "file://$DIR/deployer.json" >&2
-  trap 'aws iam delete-role-policy --role-name "$role" --policy-name deployer >&2; aws iam delete-role --role-name "$role" >&2' EXIT
-  assume() {
-    aws sts assume-role --role-arn "arn:$(echo "$me" | cut -d: -f2):iam::$ACCOUNT:role/$role" --role-session-name acceptance \
-      --query 'Credentials.[AccessKeyId,SecretAccessKey,SessionToken]' > "$DIR/session" 2>/dev/null
-  }
-  touch "$DIR/session"
-  chmod 600 "$DIR/session"
-  within 60 assume > "$DIR/seconds" || fail "the role of the deployer cannot be assumed"
-  sleep 15 # its policy propagates as well
-  local key secret token said
-  read -r key secret token < "$DIR/session"
-  rm -f "$DIR/session"
-  said=$(AWS_ACCESS_KEY_ID=$key AWS_SECRET_ACCESS_KEY=$secret AWS_SESSION_TOKEN=$token vigia deploy \
-    --artifacts "$ARTIFACTS" ${ARCH:+--arch "$ARCH"} --min-password $((9 + RANDOM % 20)) 2>&1) || fail "$said"
-  AWS_ACCESS_KEY_ID=$key AWS_SECRET_ACCESS_KEY=$secret AWS_SESSION_TOKEN=$token vigia status >&2 || fail "status"
-  echo "deploy and status with the printed policy alone"
 }
 
 check_destroy() {
@@ -415,6 +490,24 @@ check_destroy_again() {
   say "$said"
   [[ $said == *"nothing to remove"* ]] || fail "the second destroy found something"
   echo "nothing to remove"
+}
+
+remove_deployer() {
+  local arn=arn:$PARTITION:iam::$ACCOUNT name=vigia-$STACK-deployer key
+  gone() { "$@" > "$DIR/refused" 2>&1 || grep -q NoSuchEntity "$DIR/refused" || fail "$(cat "$DIR/refused")"; }
+  for key in $(aws iam list-access-keys --user-name "$name" --query 'AccessKeyMetadata[].AccessKeyId' 2> /dev/null || true); do
+    gone aws iam delete-access-key --user-name "$name" --access-key-id "$key"
+  done
+  gone aws iam detach-user-policy --user-name "$name" --policy-arn "$arn:policy/$name"
+  gone aws iam delete-user --user-name "$name"
+  gone aws iam detach-role-policy --role-name "$name" --policy-arn "$arn:policy/$name"
+  gone aws iam delete-role --role-name "$name"
+  gone aws iam delete-policy --policy-arn "$arn:policy/$name"
+  rm -f "$DIR/session" "$DIR/role"
+}
+check_deployer_removed() {
+  remove_deployer
+  echo "role, user, keys and policy"
 }
 
 check_nothing_left() {
@@ -440,10 +533,12 @@ check_nothing_left() {
   there rules aws events list-rules --name-prefix "vigia-$STACK-" --query 'Rules[].Name'
   there logs aws logs describe-log-groups --log-group-name-prefix "/aws/lambda/vigia-$STACK-" --query 'logGroups[].logGroupName'
   there roles aws iam list-roles --query "Roles[?starts_with(RoleName, 'vigia-$STACK-')].RoleName"
+  there users aws iam list-users --query "Users[?starts_with(UserName, 'vigia-$STACK-')].UserName"
+  there policies aws iam list-policies --scope Local --query "Policies[?starts_with(PolicyName, 'vigia-$STACK-')].PolicyName"
   there profiles aws iam list-instance-profiles --query "InstanceProfiles[?starts_with(InstanceProfileName, 'vigia-$STACK-')].InstanceProfileName"
   there buckets aws s3api list-buckets --query "Buckets[?starts_with(Name, 'vigia-$STACK-')].Name"
   [ -z "$left" ] || fail "left:$left"
-  echo "14 kinds looked through"
+  echo "16 kinds looked through"
 }
 
 # One check in a shell of its own, in which an error ends it.
@@ -453,35 +548,40 @@ if [ "${1:-}" = check ]; then
 fi
 
 # --- The run --------------------------------------------------------------------------------------
-readonly CHECKS='deploy|a new stack answers
-boot|a worker serves within 90 s of its launch
-again|a second deployment changes nothing
-people|people sign up and in
-conditions|S3 keeps the conditions of writes and deletes
-checksums|S3 refuses a wrong checksum and keeps the right one
-anonymous|an unsigned request reads nothing
-plain_http|buckets refuse plain HTTP
-roles|each role may do its work and no more
-instances|instances want IMDSv2; workers have no public address
-console|the console tells of the boot
-reach|the function reaches EC2 and S3 from its private subnets
-drift|nothing differs from what was deployed
-doctor|the doctor finds nothing to mend
-cadence|ticks come every 20 s
-logs|the logs of all three are there
-function|the function is as it should be
-account|limits of this account
-tags|everything has the tag for the bill
-scale|one worker more, one worker less
-heal|a terminated worker is replaced, and nobody notices
-rollout|a new release replaces all workers, and nobody notices
-address|a terminated load balancer is replaced at the same address
-spot|workers can be spot instances
-deployer|the printed policy suffices for the deployer'
-readonly LAST='destroy|the stack is removed
-destroy_again|a second destroy finds nothing
-nothing_left|nothing of the stack is left'
+# name|what|minutes, as a rule
+readonly CHECKS='deployer|a role or a user with the printed policy and nothing else is the deployer|1
+quota|the account has room for the stack|0
+deploy|a new stack answers|6
+boot|a worker serves within 90 s of its launch|0
+again|a second deployment changes nothing|1
+checksums|S3 refuses a wrong checksum and keeps the right one|0
+conditions|S3 keeps the conditions of writes and deletes|0
+anonymous|an unsigned request reads nothing|0
+plain_http|buckets refuse plain HTTP|0
+roles|each role may do its work and no more|1
+instances|instances want IMDSv2; workers have no public address|0
+console|the console tells of the boot|1
+reach|the function reaches EC2 and S3 from its private subnets|1
+drift|nothing differs from what was deployed|0
+doctor|the doctor finds nothing to mend|1
+cadence|ticks come every 20 s|4
+logs|the logs of all three are there|1
+function|the function is as it should be|0
+account|limits of this account|0
+tags|everything has the tag for the bill|0
+settled|S3 is past the first 15 minutes of versioning|5
+people|people sign up and in|0
+scale|one worker more, one worker less|4
+heal|a terminated worker is replaced, and nobody notices|2
+rollout|a new release replaces all workers, and nobody notices|7
+address|a terminated load balancer is replaced at the same address|4
+spot|workers can be spot instances|7'
+readonly LAST='destroy|the stack is removed|10
+destroy_again|a second destroy finds nothing|0
+deployer_removed|the deployer of this run is removed|0
+nothing_left|nothing of the stack is left|1'
 
+minutes() { echo "$CHECKS"$'\n'"$LAST" | awk -F'|' '{ all += $3 } END { print all }'; }
 die() { say "error: $1"; say "  $2"; exit "$3"; }
 
 case $STACK in
@@ -498,14 +598,17 @@ else
 fi
 [ -n "$REGION" ] || die "no AWS region is set" "Add REGION=…, or run \`aws configure\`." 2
 export REGION
-if ! ACCOUNT=$(aws sts get-caller-identity --query Account 2>&1); then
-  case $ACCOUNT in
-    *"Could not connect"*) die "$(echo "$ACCOUNT" | tail -n 1)" "Check network and region; \`make local\` starts the local cloud." 7 ;;
+if ! CALLER=$(aws sts get-caller-identity --query Arn 2>&1); then
+  case $CALLER in
+    *"Could not connect"*) die "$(echo "$CALLER" | tail -n 1)" "Check network and region; \`make local\` starts the local cloud." 7 ;;
   esac
-  die "no AWS credentials that work: $(echo "$ACCOUNT" | tail -n 1)" \
+  die "no AWS credentials that work: $(echo "$CALLER" | tail -n 1)" \
     "Run \`aws configure\`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; ENDPOINT=… runs against the local cloud." 4
 fi
-export ACCOUNT
+export CALLER
+PARTITION=$(echo "$CALLER" | cut -d: -f2)
+ACCOUNT=$(echo "$CALLER" | cut -d: -f5)
+export PARTITION ACCOUNT
 export DIR="$WORK/$STACK-$ACCOUNT-$REGION${ENDPOINT:+-endpoint}"
 export LOG=$DIR/log
 readonly RESULTS=$DIR/results REPORT=$DIR/report.md
@@ -519,8 +622,12 @@ fi
 
 if [ -z "$YES$ASKED" ]; then
   [ -t 0 ] || die "this makes a stack that costs money, and nobody can be asked" "Add YES=1." 2
-  say "This makes stack $STACK in account $ACCOUNT, region $REGION${ENDPOINT:+, endpoint $ENDPOINT}: $N workers, a load balancer,"
-  say "an Elastic IP, two buckets, a function; breaks and mends it for about an hour, and removes it in the end."
+  say "This makes stack $STACK in account $ACCOUNT, region $REGION${ENDPOINT:+, endpoint $ENDPOINT}: ${N:-2} workers, a load balancer,"
+  say "an Elastic IP, two buckets, a function; breaks and mends it for about $(minutes) minutes, and removes it in the end."
+  case $CALLER in
+    *:root) say "The deployer is a user that is made for this run, because root cannot assume a role; its access key is removed in the end." ;;
+    *) say "The deployer is a role that is made for this run and removed in the end." ;;
+  esac
   say "Cost: about five instances and an address for an hour and a half, 0.10 US dollars; less than 1 with all else."
   read -r -p "Type the stack's name to go on: " answer
   [ "$answer" = "$STACK" ] || die "nothing was made" "Type $STACK to go on." 2
@@ -531,14 +638,21 @@ mkdir -p "$DIR"
 touch "$DIR/ours" "$LOG" "$RESULTS"
 
 verdict() { grep "^$1|" "$RESULTS" | tail -n 1 | cut -d'|' -f2; }
-run() { # name|what
-  local name=${1%%|*} what=${1#*|} since=$SECONDS measured rc=0 said
+run() { # name|what|minutes
+  local name what minutes since=$SECONDS measured rc=0 said
+  IFS='|' read -r name what minutes <<< "$1"
   if [ -n "$ONLY" ] && ! [[ ",$ONLY," == *",$name,"* ]]; then return; fi
   if [ "$(verdict "$name")" = passed ]; then
     say "$what: passed before"
     return
   fi
   echo "== $name $(date -u +%FT%TZ)" >> "$LOG"
+  case $minutes in
+    0) say "next: $what (seconds)" ;;
+    *) say "next: $what (about $minutes min)" ;;
+  esac
+  if [ -e "$DIR/workers" ]; then N=$(workers); fi
+  export N
   measured=$("$BASH" "$0" check "$name" 2>> "$LOG") || rc=$?
   case $rc in
     0) said=passed ;;
@@ -554,12 +668,12 @@ report() {
   {
     echo "# Acceptance of $STACK"
     echo
-    echo "$(date -u +%FT%TZ), account $ACCOUNT, region $REGION, ${ENDPOINT:+endpoint $ENDPOINT, }$N workers${ARCH:+, $ARCH}," \
+    echo "$(date -u +%FT%TZ), account $ACCOUNT, region $REGION, ${ENDPOINT:+endpoint $ENDPOINT, }${N:-no} workers${ARCH:+, $ARCH}," \
       "$("$BOOTSTRAP" --version)."
     echo
     echo "| check | | measured | took |"
     echo "|---|---|---|---|"
-    while IFS='|' read -r name what; do
+    while IFS='|' read -r name what _; do
       line=$(grep "^$name|" "$RESULTS" | tail -n 1 || true)
       [ -z "$line" ] || echo "| $what (\`$name\`) | $(echo "$line" | cut -d'|' -f2) | $(echo "$line" | cut -d'|' -f3) | $(echo "$line" | cut -d'|' -f4) s |"
     done <<< "$CHECKS
@@ -577,7 +691,11 @@ trap 'still_there; exit 130' INT TERM
 
 while read -r line; do
   run "$line" < /dev/null
-  [ "${line%%|*}" != deploy ] || [ -n "$ONLY" ] || [ "$(verdict deploy)" = passed ] || break
+  case ${line%%|*} in
+    # Without one of these the others say nothing.
+    quota | deploy) [ -n "$ONLY" ] || [ "$(verdict "${line%%|*}")" = passed ] || break ;;
+    deployer) [ -n "$ONLY" ] || [ "$(verdict deployer)" != FAILED ] || break ;;
+  esac
 done <<< "$CHECKS"
 
 answer=y

@@ -1,22 +1,26 @@
 //! The clients, made once from the usual sources of credentials, and who they act as.
 
+pub mod cli_session;
+
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 
 use crate::cli::{AccountId, Target};
 use crate::error::{DeployError, Exit, Result, Step as _};
 use crate::names::Names;
 use crate::patience::Patience;
 
-/// One call with all its retries. Uploads of a 60 MB debug program to a busy emulator take seconds.
+/// One call with all its retries. Uploads have limits of their own (`resources/upload.rs`).
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(120);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Aws {
     pub names: Names,
+    /// ARN of the user, role session or root that calls; empty if nobody was asked.
+    pub caller: String,
     /// Set for any endpoint but AWS's own.
     pub endpoint_url: Option<String>,
     pub patience: Patience,
@@ -53,28 +57,33 @@ impl Aws {
             region,
             partition: arn.split(':').nth(1).unwrap_or("aws").to_owned(),
         };
+        let aws = Self::new(&config, names, target.endpoint_url.clone(), Patience::at_most(target.patience));
+        Ok(Self { caller: arn.to_owned(), ..aws })
+    }
+
+    fn new(config: &SdkConfig, names: Names, endpoint_url: Option<String>, patience: Patience) -> Self {
         // AWS addresses buckets by host name, which an endpoint on an IP address cannot.
-        let s3 = aws_sdk_s3::config::Builder::from(&config)
-            .force_path_style(target.endpoint_url.is_some())
-            .build();
-        Ok(Self {
+        let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(endpoint_url.is_some()).build();
+        Self {
             names,
-            endpoint_url: target.endpoint_url.clone(),
-            patience: Patience::at_most(target.patience),
-            ec2: aws_sdk_ec2::Client::new(&config),
+            caller: String::new(),
+            endpoint_url,
+            patience,
+            ec2: aws_sdk_ec2::Client::new(config),
             s3: aws_sdk_s3::Client::from_conf(s3),
-            iam: aws_sdk_iam::Client::new(&config),
-            lambda: aws_sdk_lambda::Client::new(&config),
-            events: aws_sdk_eventbridge::Client::new(&config),
-            logs: aws_sdk_cloudwatchlogs::Client::new(&config),
-            quotas: aws_sdk_servicequotas::Client::new(&config),
-        })
+            iam: aws_sdk_iam::Client::new(config),
+            lambda: aws_sdk_lambda::Client::new(config),
+            events: aws_sdk_eventbridge::Client::new(config),
+            logs: aws_sdk_cloudwatchlogs::Client::new(config),
+            quotas: aws_sdk_servicequotas::Client::new(config),
+        }
     }
 }
 
 /// The names of a stack in an account that is told; AWS is not asked.
 pub async fn names_of(target: &Target, account: &AccountId) -> Result<Names> {
-    let region = region(&load(target).await?)?;
+    must_be_endpoint(target)?;
+    let region = region(&loader(target).load().await)?;
     let partition = partition(&region).to_owned();
     Ok(Names { stack: target.stack.clone(), account: account.to_string(), region, partition })
 }
@@ -96,6 +105,20 @@ fn region(config: &SdkConfig) -> Result<String> {
 }
 
 async fn load(target: &Target) -> Result<SdkConfig> {
+    must_be_endpoint(target)?;
+    Ok(cli_session::or_of_cli(loader(target).load().await, || loader(target)).await)
+}
+
+fn must_be_endpoint(target: &Target) -> Result<()> {
+    let Some(url) = &target.endpoint_url else { return Ok(()) };
+    if url.starts_with("http://") || url.starts_with("https://") {
+        return Ok(());
+    }
+    Err(DeployError::new(Exit::Usage, format!("`{url}` is not an endpoint"))
+        .mend("Write it with its scheme, for example http://127.0.0.1:4566."))
+}
+
+fn loader(target: &Target) -> ConfigLoader {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .retry_config(RetryConfig::standard().with_max_attempts(8))
         .timeout_config(
@@ -108,14 +131,13 @@ async fn load(target: &Target) -> Result<SdkConfig> {
         loader = loader.region(Region::new(region.clone()));
     }
     if let Some(url) = &target.endpoint_url {
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(DeployError::new(Exit::Usage, format!("`{url}` is not an endpoint"))
-                .mend("Write it with its scheme, for example http://127.0.0.1:4566."));
-        }
         loader = loader.endpoint_url(url);
     }
-    Ok(loader.load().await)
+    loader
 }
+
+#[cfg(test)]
+pub(crate) mod stub;
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,10 @@
 //!
 //! `tests/blueprint.json` is the whole of it for one stack.
 
+use std::net::Ipv4Addr;
+
 use fleet::{LB_ADMIN_PORT, PUBLIC_PORT, TLS_PORT, WORKER_PORT};
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -24,7 +27,11 @@ use crate::names::Names;
 use crate::resources::role::Role;
 
 /// Private addresses of a stack. Two stacks may have the same: their VPCs are not connected.
-const VPC_BLOCK: &str = "10.77.0.0/16";
+const VPC_BLOCK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 77, 0, 0), 16);
+/// Prefix of a subnet's IPv4 block: 16 of them fit into the VPC, each with room for 4091 machines.
+const SUBNET_PREFIX: u8 = 20;
+/// The only one that EC2 allows by default for a subnet's IPv6 block.
+const SUBNET_IPV6_PREFIX: u8 = 64;
 /// Two zones survive the loss of one; a third would cost nothing but a load balancer in it.
 pub const ZONES: usize = 2;
 /// What the API of EC2 listens on.
@@ -66,14 +73,15 @@ pub struct Facts {
 /// that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocks {
-    pub ipv4: String,
+    /// A /16.
+    pub ipv4: Ipv4Net,
     /// A /56 that Amazon chooses; unknown before there is a VPC.
-    pub ipv6: Option<String>,
+    pub ipv6: Option<Ipv6Net>,
 }
 
 impl Default for Blocks {
     fn default() -> Self {
-        Self { ipv4: VPC_BLOCK.to_owned(), ipv6: None }
+        Self { ipv4: VPC_BLOCK, ipv6: None }
     }
 }
 
@@ -192,7 +200,7 @@ impl Blueprint {
         let both = [Side::Public, Side::Private];
         let zones = facts.zones.iter().enumerate();
         Self {
-            vpc: Vpc { block: facts.blocks.ipv4.clone(), dns_hostnames: true },
+            vpc: Vpc { block: facts.blocks.ipv4.to_string(), dns_hostnames: true },
             subnets: zones
                 .flat_map(|(index, zone)| both.map(|side| Subnet::new(side, index, zone, &facts.blocks)))
                 .collect(),
@@ -212,6 +220,14 @@ impl Side {
             Self::Private => "private",
         }
     }
+
+    /// Number of the first of `all` blocks that are for this side.
+    const fn half(self, all: usize) -> usize {
+        match self {
+            Self::Public => 0,
+            Self::Private => all / 2,
+        }
+    }
 }
 
 impl Gateway {
@@ -226,20 +242,18 @@ impl Gateway {
 
 impl Subnet {
     /// IPv4: /20s, public ones from the lower half of the VPC's /16, private ones from the upper. IPv6:
-    /// /64s out of the /56; the last byte of the fourth group tells them apart.
+    /// /64s out of the /56, in the same halves.
     fn new(side: Side, index: usize, zone: &str, blocks: &Blocks) -> Self {
-        let (third, number) = match side {
-            Side::Public => (index * 16, index),
-            Side::Private => (index * 16 + 128, index + 0x80),
-        };
-        let octets: Vec<&str> = blocks.ipv4.split('.').take(2).collect();
-        let prefix = blocks.ipv6.as_ref().and_then(|block| block.strip_suffix("00::/56"));
+        let ipv4 = blocks.ipv4.subnets(SUBNET_PREFIX);
+        let ipv4 = ipv4.ok().and_then(|mut all| all.nth(side.half(16) + index));
+        let ipv6 = blocks.ipv6.and_then(|block| block.subnets(SUBNET_IPV6_PREFIX).ok());
+        let ipv6 = ipv6.and_then(|mut all| all.nth(side.half(256) + index));
         Self {
             what: format!("{}-{index}", side.name()),
             side,
             zone: zone.to_owned(),
-            block: format!("{}.{third}.0/20", octets.join(".")),
-            ipv6_block: prefix.map(|prefix| format!("{prefix}{number:02x}::/64")),
+            block: ipv4.expect("a /16 has sixteen /20s, and there are two zones").to_string(),
+            ipv6_block: ipv6.map(|block| block.to_string()),
         }
     }
 }
@@ -313,7 +327,10 @@ mod tests {
     fn facts(ec2_api: Ec2Api) -> Facts {
         Facts {
             zones: vec!["eu-west-1a".to_owned(), "eu-west-1b".to_owned()],
-            blocks: Blocks { ipv4: VPC_BLOCK.to_owned(), ipv6: Some("2600:1f16:abc:5f00::/56".to_owned()) },
+            blocks: Blocks {
+                ipv4: VPC_BLOCK,
+                ipv6: Some("2600:1f16:abc:5f00::/56".parse().expect("a block")),
+            },
             ec2_api,
         }
     }
@@ -384,5 +401,33 @@ mod tests {
                 ("private-1", "10.77.144.0/20", "2600:1f16:abc:5f81::/64"),
             ]
         );
+    }
+
+    fn ipv6_blocks(vpc: Ipv6Net) -> Vec<Ipv6Net> {
+        let mut facts = facts(Ec2Api::DualStack);
+        facts.blocks.ipv6 = Some(vpc);
+        let subnets = Blueprint::new(&names(), &world(TlsPort::Closed), &facts).subnets;
+        let blocks = subnets.iter().map(|it| it.ipv6_block.as_ref().expect("every subnet has one"));
+        blocks.map(|block| block.parse().expect("a block")).collect()
+    }
+
+    #[test]
+    fn a_block_whose_fourth_group_is_zero_is_divided() {
+        let blocks = ipv6_blocks("2600:1f16:abc::/56".parse().expect("a block"));
+        let texts: Vec<String> = blocks.iter().map(ToString::to_string).collect();
+        let expected =
+            ["2600:1f16:abc::/64", "2600:1f16:abc:80::/64", "2600:1f16:abc:1::/64", "2600:1f16:abc:81::/64"];
+        assert_eq!(texts, expected);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn subnets_of_any_block_are_distinct_and_lie_in_it(bits: u128) {
+            let vpc = Ipv6Net::new(bits.into(), 56).expect("a prefix").trunc();
+            let blocks = ipv6_blocks(vpc);
+            let distinct: std::collections::BTreeSet<_> = blocks.iter().collect();
+            proptest::prop_assert_eq!(distinct.len(), 2 * ZONES);
+            proptest::prop_assert!(blocks.iter().all(|block| vpc.contains(block) && block.prefix_len() == 64));
+        }
     }
 }

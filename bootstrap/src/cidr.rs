@@ -4,23 +4,21 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 /// A block of addresses. Everything after its prefix is zero: EC2 would set it to zero silently, and
 /// each deployment would find another block than the one it wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(into = "String")]
-pub struct Cidr {
-    address: IpAddr,
-    prefix: u8,
-}
+pub struct Cidr(IpNet);
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CidrError {
     #[error("`{0}` is not a block of addresses: write it like 203.0.113.0/24 or 2001:db8::/32")]
     NoBlock(String),
-    #[error("`{0}` is an address without a prefix: for it alone write {0}/{1}")]
-    NoPrefix(IpAddr, u8),
+    #[error("`{0}` is an address without a prefix: for it alone write {1}")]
+    NoPrefix(IpAddr, Cidr),
     #[error("`{text}` has bits after its prefix: the block that it lies in is {block}")]
     BitsAfterPrefix { text: String, block: Cidr },
 }
@@ -32,29 +30,7 @@ impl Cidr {
     }
 
     pub const fn is_ipv4(self) -> bool {
-        self.address.is_ipv4()
-    }
-
-    /// The block of this length that an address lies in.
-    fn around(address: IpAddr, prefix: u8) -> Self {
-        let address = match address {
-            IpAddr::V4(address) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-                IpAddr::V4((address.to_bits() & mask).into())
-            }
-            IpAddr::V6(address) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
-                IpAddr::V6((address.to_bits() & mask).into())
-            }
-        };
-        Self { address, prefix }
-    }
-}
-
-const fn bits(address: IpAddr) -> u8 {
-    match address {
-        IpAddr::V4(_) => 32,
-        IpAddr::V6(_) => 128,
+        matches!(self.0, IpNet::V4(_))
     }
 }
 
@@ -62,26 +38,20 @@ impl FromStr for Cidr {
     type Err = CidrError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let no_block = || CidrError::NoBlock(text.chars().take(80).collect());
-        let Some((address, prefix)) = text.split_once('/') else {
-            let address: IpAddr = text.parse().map_err(|_| no_block())?;
-            return Err(CidrError::NoPrefix(address, bits(address)));
-        };
-        let address: IpAddr = address.parse().map_err(|_| no_block())?;
-        let is_number = !prefix.is_empty() && prefix.bytes().all(|byte| byte.is_ascii_digit());
-        let prefix = prefix.parse().ok().filter(|prefix| is_number && *prefix <= bits(address));
-        let block = Self::around(address, prefix.ok_or_else(no_block)?);
-        if block.address == address {
-            Ok(block)
-        } else {
-            Err(CidrError::BitsAfterPrefix { text: text.to_owned(), block })
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Err(CidrError::NoPrefix(address, Self(address.into())));
+        }
+        let net: IpNet = text.parse().map_err(|_| CidrError::NoBlock(text.chars().take(80).collect()))?;
+        match net.trunc() {
+            block if block == net => Ok(Self(block)),
+            block => Err(CidrError::BitsAfterPrefix { text: text.to_owned(), block: Self(block) }),
         }
     }
 }
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
+        self.0.fmt(f)
     }
 }
 

@@ -12,7 +12,7 @@ use users::password::MinChars;
 use crate::cidr::Cidr;
 use crate::output::Mode;
 use values::parse_age;
-pub use values::{AccountId, Arch, PolicyArn, PolicyArnError, Switch};
+pub use values::{AccountId, Arch, CreditsOption, PolicyArn, PolicyArnError, Switch};
 
 /// Deploys and looks after a Vigia stack.
 #[derive(Parser)]
@@ -69,6 +69,11 @@ pub enum Command {
         #[arg(long)]
         detailed_exitcode: bool,
     },
+    /// Check what a deployment with these options needs: credentials, permissions, quotas; change nothing.
+    ///
+    /// It takes seconds and needs no built programs. `deploy` and `plan` run the same checks. What an
+    /// endpoint does not know is `not known here`, never `ok`.
+    Preflight(Deploy),
     /// Show the stack: desired and healthy workers, what the reconciler did and why, and what is not as
     /// it was deployed.
     Status(Status),
@@ -130,6 +135,10 @@ pub enum Command {
         /// The account, 12 digits; by default that of the credentials.
         #[arg(long, value_name = "ID")]
         account: Option<AccountId>,
+        /// Allow roles only within this permissions boundary, the ARN of a managed policy; give `deploy` the
+        /// same one.
+        #[arg(long, value_name = "ARN")]
+        permissions_boundary: Option<PolicyArn>,
     },
     /// Remove the stack and everything in it.
     Destroy {
@@ -247,6 +256,7 @@ impl Command {
             | Self::Logs(_)
             | Self::Doctor(_)
             | Self::Plan { .. }
+            | Self::Preflight(_)
             | Self::Token { .. }
             | Self::Url { .. }
             | Self::IamPolicy { .. }
@@ -290,6 +300,11 @@ pub struct Deploy {
     /// has them on demand, an existing one keeps what it has.
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     pub spot: Option<Switch>,
+    /// What burstable instances may spend on processor time beyond what they earn. `standard`: nothing, once
+    /// they have served for five minutes; `unlimited`: whatever it takes, which AWS bills. A new stack is
+    /// standard, an existing one keeps what it has.
+    #[arg(long, value_enum, value_name = "standard|unlimited")]
+    pub credits: Option<CreditsOption>,
     /// ARN of a policy that limits what the stack's roles may do. An existing stack keeps its own.
     #[arg(long, value_name = "ARN")]
     pub permissions_boundary: Option<PolicyArn>,

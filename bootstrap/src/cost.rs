@@ -3,6 +3,7 @@
 //! Each figure is a unit price times a number that follows from the code, so that it can be checked.
 //! What depends on use is not in it: traffic to the internet, requests of users, their objects.
 
+use fleet::release::Credits;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -22,8 +23,13 @@ const PUTS_PER_TICK: f64 = 1.0;
 /// A load balancer looks at the registry every two seconds, a worker at its two secrets once a minute.
 const GETS_PER_HOUR_OF_A_BALANCER: f64 = 1800.0;
 const GETS_PER_HOUR_OF_A_WORKER: f64 = 120.0;
-/// Burstable instances are not told otherwise, and so have no limit.
-const CREDITS: &str = "a worker that hashes all day costs more: surplus processor credits, see docs/cost.md";
+/// A machine boots in at most three minutes, is switched to `standard` once it has served for five, and a tick
+/// may come 20 s late.
+const SURPLUS_HOURS: f64 = 9.0 / 60.0;
+const VCPUS: f64 = 2.0;
+/// Lambda's free tier in a month, which never expires.
+const FREE_GB_SECONDS: f64 = 400_000.0;
+const FREE_REQUESTS: f64 = 1_000_000.0;
 
 #[derive(Deserialize)]
 struct Prices {
@@ -32,6 +38,8 @@ struct Prices {
     source: String,
     hours_per_month: f64,
     instance_hour: BTreeMap<String, f64>,
+    /// By family: for CPU time that a burstable instance has not earned, while it is `unlimited`.
+    surplus_vcpu_hour: BTreeMap<String, f64>,
     gp3_gb_month: f64,
     public_ipv4_hour: f64,
     interface_endpoint_zone_hour: f64,
@@ -48,6 +56,7 @@ pub struct Size {
     pub is_spot: bool,
     pub balancers: u32,
     pub instance_type: String,
+    pub credits: Credits,
     pub arch: Arch,
     /// Zones in which there is an interface endpoint.
     pub endpoint_zones: u32,
@@ -60,6 +69,8 @@ pub struct Estimate {
     pub source: String,
     /// In US dollars per month; `None` where a line has no price.
     pub total: Option<f64>,
+    /// The same for an account whose Lambda free tier covers the function, as it does for most.
+    pub total_with_free_function: Option<f64>,
     pub lines: Vec<Line>,
 }
 
@@ -85,13 +96,15 @@ pub fn estimate(size: &Size) -> Estimate {
         note: if hour.is_some() { note } else { Some(no_price()) },
     };
     let spot = "at the price on demand; spot instances cost less, and how much changes by the hour";
-    let is_burstable = size.instance_type.starts_with('t');
-    let notes: Vec<&str> =
-        size.is_spot.then_some(spot).into_iter().chain(is_burstable.then_some(CREDITS)).collect();
+    let notes: Vec<String> =
+        size.is_spot.then(|| spot.to_owned()).into_iter().chain(credits(size, &prices)).collect();
     let workers_note = (!notes.is_empty()).then(|| notes.join("; "));
     let line = |what: String, dollars| Line { what, dollars: Some(dollars), note: None };
     let gb_second = prices.lambda_gb_second[size.arch.as_str()];
     let invocations = MINUTES_PER_HOUR * hours;
+    let gb_seconds = invocations * INVOCATION_SECONDS * FUNCTION_GB;
+    let function = gb_seconds * gb_second + invocations * prices.lambda_request;
+    let is_free = gb_seconds <= FREE_GB_SECONDS && invocations <= FREE_REQUESTS;
     let gets = GETS_PER_TICK * TICKS_PER_HOUR
         + GETS_PER_HOUR_OF_A_BALANCER * balancers
         + GETS_PER_HOUR_OF_A_WORKER * workers;
@@ -104,10 +117,7 @@ pub fn estimate(size: &Size) -> Estimate {
             (workers + balancers) * DISK_GB * prices.gp3_gb_month,
         ),
         line(format!("{balancers} public IPv4 addresses"), balancers * prices.public_ipv4_hour * hours),
-        line(
-            "the reconciler's function, always on".to_owned(),
-            invocations * (INVOCATION_SECONDS * FUNCTION_GB * gb_second + prices.lambda_request),
-        ),
+        line("the reconciler's function, always on".to_owned(), function),
         line(
             "S3 requests of an idle stack".to_owned(),
             hours * (gets * prices.s3_get + puts * prices.s3_put),
@@ -120,13 +130,31 @@ pub fn estimate(size: &Size) -> Estimate {
             zones * prices.interface_endpoint_zone_hour * hours,
         ));
     }
+    let total: Option<f64> = lines.iter().map(|line| line.dollars).sum();
     Estimate {
         region: prices.region,
         as_of: prices.as_of,
         source: prices.source,
-        total: lines.iter().map(|line| line.dollars).sum(),
+        total,
+        total_with_free_function: total.filter(|_| is_free).map(|total| total - function),
         lines,
     }
+}
+
+/// What a flood of sign-ins can add: hashing is CPU time beyond what a burstable instance earns.
+fn credits(size: &Size, prices: &Prices) -> Option<String> {
+    let family = size.instance_type.split('.').next().unwrap_or_default();
+    let surplus = prices.surplus_vcpu_hour.get(family)?;
+    Some(match size.credits {
+        Credits::Standard => format!(
+            "CPU credits are capped: at most {:.1} cents for each launch",
+            100.0 * surplus * VCPUS * SURPLUS_HOURS
+        ),
+        Credits::Unlimited => format!(
+            "CPU credits are unlimited: a worker that hashes all the time costs up to {:.0} more, see docs/cost.md",
+            surplus * VCPUS * prices.hours_per_month
+        ),
+    })
 }
 
 impl Estimate {
@@ -145,13 +173,17 @@ impl Estimate {
             }
         }
         let total = match self.total {
-            Some(total) => format!("{total:.2}  in all"),
+            Some(total) => format!("{total:>8.2}  in all"),
             None => {
                 let known: f64 = self.lines.iter().filter_map(|line| line.dollars).sum();
-                format!("{known:.2}  in all, without what has no price")
+                format!("{known:>8.2}  in all, without what has no price")
             }
         };
-        text.push_str(&format!("\n  {total:>8}\n  {}.", self.source));
+        text.push_str(&format!("\n  {total}"));
+        if let Some(total) = self.total_with_free_function {
+            text.push_str(&format!("\n  {total:>8.2}  while Lambda's free tier covers the function"));
+        }
+        text.push_str(&format!("\n  {}.", self.source));
         text
     }
 }
@@ -166,6 +198,7 @@ mod tests {
             is_spot: false,
             balancers: 1,
             instance_type: instance_type.to_owned(),
+            credits: Credits::Standard,
             arch: Arch::Arm64,
             endpoint_zones: 0,
         }
@@ -202,10 +235,23 @@ mod tests {
     }
 
     #[test]
-    fn it_is_said_that_a_busy_worker_may_cost_more() {
-        let note = |instance_type| estimate(&size(instance_type)).lines[0].note.clone();
-        assert!(note("t4g.micro").is_some_and(|note| note.contains("surplus processor credits")));
-        assert!(!note("m9z.huge").is_some_and(|note| note.contains("credits")), "it earns none");
+    fn three_small_workers_cost_at_most_20_dollars() {
+        let estimate = estimate(&size("t4g.nano"));
+        let total = estimate.total_with_free_function.expect("the function fits the free tier");
+        assert!((19.0..=20.0).contains(&total), "{total}");
+        assert!(estimate.table("us-east-1").contains("19.97  while Lambda's free tier"), "{estimate:?}");
+    }
+
+    #[test]
+    fn surplus_credits_are_in_the_note() {
+        let note = |instance_type, credits| {
+            let size = Size { credits, ..size(instance_type) };
+            estimate(&size).lines[0].note.clone().unwrap_or_default()
+        };
+        assert!(note("t4g.nano", Credits::Standard).contains("at most 1.2 cents for each launch"));
+        assert!(note("t3.nano", Credits::Standard).contains("at most 1.5 cents"));
+        assert!(note("t3.nano", Credits::Unlimited).contains("up to 73 more"));
+        assert!(!note("m9z.huge", Credits::Standard).contains("credits"), "it earns none");
     }
 
     #[test]

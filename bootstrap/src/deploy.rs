@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use fleet::release::{BalancerSpec, InstanceSpec, Market, Release};
+use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, Rollout};
 use fleet::{DesiredCount, Profile};
 use jiff::Timestamp;
 use users::password::MinChars;
@@ -26,7 +26,7 @@ use crate::resources::{certificate, documents, function, image, load_balancer, n
 use crate::rollout::{self, Scope};
 use crate::tls::{self, Wanted};
 use crate::user_data::{Program, cloud_config, setting};
-use crate::{ec2_api, healthy, token};
+use crate::{ec2_api, healthy, preflight, token};
 
 /// The worker's setting that a later deployment keeps.
 const MIN_PASSWORD: &str = "VIGIA_MIN_PASSWORD";
@@ -81,8 +81,12 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
     progress.begin("credentials");
     let aws = Aws::connect(target).await?;
     progress.end_with(&format!("account {}, region {}", aws.names.account, aws.names.region));
+    progress.begin("checks");
+    let findings = preflight::look(&aws, options).await;
+    findings.tell(&mut progress)?;
     let token_file = token::file(target, &aws);
-    let stack = bring(&aws, Doing::Apply, options, inputs, &token_file, &mut progress).await?;
+    let rollout = findings.rollout;
+    let stack = bring(&aws, Doing::Apply, options, inputs, rollout, &token_file, &mut progress).await?;
     let certificate_file = certificate::file(&token_file);
     certificate::keep_file(&certificate_file, stack.certificate.as_ref())?;
     if progress.changes() > 0 {
@@ -148,6 +152,7 @@ pub(crate) async fn bring(
     doing: Doing,
     options: &Deploy,
     inputs: Inputs,
+    rollout: Option<Rollout>,
     token_file: &Path,
     progress: &mut Progress,
 ) -> Result<Stack> {
@@ -156,9 +161,10 @@ pub(crate) async fn bring(
         bucket::ensure(aws, doing, Contents::Users),
         bucket::ensure(aws, doing, Contents::Control)
     )?;
-    let profile = documents::profile(aws, options.profile).await?;
     let before = documents::release(aws).await?;
+    let profile = documents::profile(aws, options.profile, before.as_ref()).await?;
     let market = market(options, before.as_ref());
+    let credits = credits(options, before.as_ref());
     let min_password = min_password(options, profile, before.as_ref())?;
     progress.end(vec![data, control]);
 
@@ -203,14 +209,17 @@ pub(crate) async fn bring(
 
     progress.begin("release and desired count");
     let ami = image::newest(aws, options.arch).await?;
-    let lb_spec = lb_spec(aws, options, &network, &inputs.lb, &ami, tls);
+    let lb_spec = lb_spec(aws, options, &network, &inputs.lb, &ami, tls, credits);
     let mut allocations = addresses.iter().map(|address| address.allocation.clone());
     let first = allocations.next().expect("a stack has one address at least");
     let lb_spec =
         BalancerSpec { more_allocations: allocations.collect(), ..BalancerSpec::new(first, lb_spec) };
-    let workers = Workers { profile, min_password, market };
+    let workers = Workers { profile, min_password, market, credits };
     let mut release = release(aws, options, &workers, &network, &inputs.worker, &ami);
     release.balancer = Some(lb_spec.clone());
+    // Quotas that are not known change nothing.
+    let kept = before.as_ref().map_or_else(Rollout::default, |before| before.rollout);
+    release.rollout = rollout.unwrap_or(kept);
     let is_new_release = before.as_ref().is_some_and(|before| before.id != release.id);
     let released = documents::compare_release(before.as_ref(), &release);
     if doing.applies(&released) {
@@ -267,11 +276,19 @@ impl Stack {
 }
 
 /// What is asked for, else what the workers have.
-fn market(options: &Deploy, before: Option<&Release>) -> Market {
+pub(crate) fn market(options: &Deploy, before: Option<&Release>) -> Market {
     match options.spot {
         Some(Switch::On) => Market::Spot,
         Some(Switch::Off) => Market::OnDemand,
         None => before.map_or(Market::OnDemand, |before| before.worker.market),
+    }
+}
+
+/// What is asked for, else what the workers have.
+fn credits(options: &Deploy, before: Option<&Release>) -> Credits {
+    match options.credits {
+        Some(option) => option.into(),
+        None => before.map_or_else(Credits::default, |before| before.worker.credits),
     }
 }
 
@@ -357,6 +374,7 @@ struct Workers {
     profile: Profile,
     min_password: Option<MinChars>,
     market: Market,
+    credits: Credits,
 }
 
 fn release(
@@ -378,6 +396,7 @@ fn release(
         instance_profile: Role::Worker.name(&aws.names),
         user_data,
         market: workers.market,
+        credits: workers.credits,
     };
     Release::new(aws.names.stack.clone(), profile, env!("CARGO_PKG_VERSION").to_owned(), spec)
 }
@@ -423,6 +442,7 @@ fn lb_spec(
     lb: &Artifact,
     ami: &str,
     tls: TlsPort,
+    credits: Credits,
 ) -> InstanceSpec {
     let settings = lb_settings(&aws.names, tls);
     let user_data = cloud_config(&Program { name: lb.name, sha256: &lb.sha256, settings });
@@ -434,6 +454,7 @@ fn lb_spec(
         instance_profile: Role::LoadBalancer.name(&aws.names),
         user_data,
         market: Market::OnDemand,
+        credits,
     }
 }
 
@@ -482,6 +503,7 @@ mod tests {
             instance_profile: "p".to_owned(),
             user_data: cloud_config(&Program { name: "ec2-worker", sha256: "abc", settings }),
             market: Market::OnDemand,
+            credits: Credits::Standard,
         };
         Release::new(names().stack, Profile::Secure, "1".to_owned(), spec)
     }
@@ -515,6 +537,17 @@ mod tests {
         assert_eq!(market(&deploy(&[]), Some(&spot)), Market::Spot);
         assert_eq!(market(&deploy(&["--spot"]), Some(&on_demand)), Market::Spot);
         assert_eq!(market(&deploy(&["--spot=off"]), Some(&spot)), Market::OnDemand);
+    }
+
+    #[test]
+    fn credits_stay_as_they_are_until_others_are_asked_for() {
+        let standard = released(None);
+        let mut unlimited = standard.clone();
+        unlimited.worker.credits = Credits::Unlimited;
+        assert_eq!(credits(&deploy(&[]), None), Credits::Standard);
+        assert_eq!(credits(&deploy(&[]), Some(&unlimited)), Credits::Unlimited);
+        assert_eq!(credits(&deploy(&["--credits", "unlimited"]), Some(&standard)), Credits::Unlimited);
+        assert_eq!(credits(&deploy(&["--credits", "standard"]), Some(&unlimited)), Credits::Standard);
     }
 
     #[test]

@@ -87,6 +87,9 @@ pub async fn run(target: &Target, consent: Consent, keep_data: bool) -> Result<(
     certificate::keep_file(&certificate::file(&token_file), None)?;
     progress.finish();
     let stack = &target.stack;
+    if role::has_spot(&aws).await.unwrap_or(false) {
+        progress.line(&format!("{} stays: it belongs to the account, not to a stack.", role::SPOT_ROLE));
+    }
     if progress.changes() == 0 {
         progress.line(&format!("There is no stack {stack}: nothing to remove."));
     } else if keep_data {

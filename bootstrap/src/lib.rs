@@ -11,6 +11,8 @@ pub mod cidr;
 pub mod blueprint;
 pub mod ec2_api;
 pub mod part;
+pub(crate) mod check;
+pub mod preflight;
 pub mod deploy;
 pub mod plan;
 pub mod cost;

@@ -9,25 +9,28 @@ use bootstrap::error::{DeployError, Exit, Result};
 use bootstrap::interrupt::unless_told_to_stop;
 use bootstrap::migrate_profile::{Mode, OnUnusable, Options};
 use bootstrap::{
-    deploy, destroy, doctor, iam_policy, logs, manual, migrate_profile, output, plan, scale, session_keys,
-    status, token,
+    deploy, destroy, doctor, iam_policy, logs, manual, migrate_profile, output, plan, preflight, scale,
+    session_keys, status, token,
 };
 use clap::Parser as _;
 
 /// Somebody may be asked a question on a thread of its own, which cannot be called back.
 const LAST_THREADS: Duration = Duration::from_millis(100);
 
+/// Without optimisation, the checks of `doctor` and `preflight`, which run at the same time, need more than the
+/// 8 MiB that Linux gives the main thread. Address space only: pages that are not touched cost nothing.
+const STACK_BYTES: usize = 64 * 1024 * 1024;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     output::choose(cli.mode());
-    let result = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => {
-            let result = runtime.block_on(unless_told_to_stop(run(&cli)));
-            runtime.shutdown_timeout(LAST_THREADS);
-            result
+    let result = std::thread::scope(|scope| {
+        let story = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || start(&cli));
+        match story {
+            Ok(story) => story.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(error) => Err(cannot_start(error)),
         }
-        Err(error) => Err(DeployError::new(Exit::Failed, "cannot start").caused_by(error)),
-    };
+    });
     match result {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => {
@@ -41,6 +44,17 @@ fn main() -> ExitCode {
     }
 }
 
+fn start(cli: &Cli) -> Result<Exit> {
+    let runtime = tokio::runtime::Runtime::new().map_err(cannot_start)?;
+    let result = runtime.block_on(unless_told_to_stop(run(cli)));
+    runtime.shutdown_timeout(LAST_THREADS);
+    result
+}
+
+fn cannot_start(error: std::io::Error) -> DeployError {
+    DeployError::new(Exit::Failed, "cannot start").caused_by(error)
+}
+
 /// The code to end with, unless it failed.
 async fn run(cli: &Cli) -> Result<Exit> {
     let target = &cli.target;
@@ -51,6 +65,7 @@ async fn run(cli: &Cli) -> Result<Exit> {
             let changes = plan::run(target, deploy).await?;
             return Ok(if changes && *detailed_exitcode { Exit::Changes } else { Exit::Done });
         }
+        Command::Preflight(options) => preflight::run(target, options).await,
         Command::Status(options) => status::run(target, options).await,
         Command::Scale { count } => scale::run(target, *count).await,
         Command::Logs(options) => logs::run(target, options).await,
@@ -69,7 +84,9 @@ async fn run(cli: &Cli) -> Result<Exit> {
             let mode = if *dry_run { Mode::DryRun } else { Mode::Migrate };
             migrate_profile::run(target, Options { unusable, mode }).await
         }
-        Command::IamPolicy { account } => iam_policy::run(target, account.as_ref()).await,
+        Command::IamPolicy { account, permissions_boundary } => {
+            iam_policy::run(target, account.as_ref(), permissions_boundary.as_ref()).await
+        }
         Command::Destroy { yes, keep_data, .. } => {
             destroy::run(target, Consent::of(*yes, cli.manners), *keep_data).await
         }

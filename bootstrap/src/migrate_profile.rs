@@ -251,6 +251,7 @@ fn as_secure(before: Release) -> Release {
     let worker = InstanceSpec { user_data, ..before.worker };
     Release {
         balancer: before.balancer,
+        rollout: before.rollout,
         ..Release::new(before.stack, Profile::Secure, before.version, worker)
     }
 }
@@ -263,7 +264,7 @@ fn no_users(aws: &Aws) -> DeployError {
 
 #[cfg(test)]
 mod tests {
-    use fleet::release::Market;
+    use fleet::release::{Credits, Market};
 
     use super::*;
 
@@ -277,6 +278,7 @@ mod tests {
             instance_profile: "p".to_owned(),
             user_data: "    VIGIA_PROFILE=classic\n    VIGIA_STACK=classic\n".to_owned(),
             market: Market::OnDemand,
+            credits: Credits::Standard,
         };
         let classic = Release::new("classic".parse().expect("valid"), Profile::Classic, "1".to_owned(), spec);
         let secure = as_secure(classic.clone());

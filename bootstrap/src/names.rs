@@ -53,8 +53,17 @@ impl Names {
 
     /// The API of EC2 over IPv4 and IPv6, in a region that has it.
     pub fn ec2_dual_stack_host(&self) -> String {
+        self.dual_stack_host("ec2")
+    }
+
+    fn dual_stack_host(&self, service: &str) -> String {
         let domain = if self.is_china() { "api.amazonwebservices.com.cn" } else { "api.aws" };
-        format!("ec2.{}.{domain}", self.region)
+        format!("{service}.{}.{domain}", self.region)
+    }
+
+    /// A name beside it that AWS has never had. Whoever resolves it invents addresses.
+    pub fn impossible_host(&self) -> String {
+        self.dual_stack_host("vigia-no-such-service")
     }
 
     fn is_china(&self) -> bool {

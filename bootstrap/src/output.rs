@@ -9,7 +9,7 @@
 //! | `--json` | one JSON object a line: `step`, `message`, `error` | the result, one JSON object |
 
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use fleet::settings::{Env, Vars as _};
@@ -52,6 +52,9 @@ fn is_dumb() -> bool {
     Env.get("TERM").as_deref() == Some("dumb")
 }
 
+/// The spinner of the command that runs, so that a wait deep inside a step can be seen.
+static SPINNER: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
 /// Progress of a command: one line per step, with what happened and how long it took.
 pub struct Progress {
     spinner: Option<ProgressBar>,
@@ -75,6 +78,7 @@ impl Default for Progress {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
+        SPINNER.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&spinner);
         Self { spinner, is_silent: false, step: None, parts: Vec::new() }
     }
 }
@@ -167,6 +171,22 @@ fn step_event(what: &str, outcome: &str, seconds: f64) -> Value {
 
 fn event(value: &Value) {
     writeln!(std::io::stderr(), "{value}").ok();
+}
+
+/// Shows what a step waits for, in the spinner.
+pub fn waiting(text: &str) {
+    if let Some(spinner) = &*SPINNER.lock().unwrap_or_else(PoisonError::into_inner) {
+        spinner.set_message(text.to_owned());
+    }
+}
+
+/// Says what a step has been waiting for, in a line of its own.
+pub fn still_waiting(text: &str) {
+    let spinner = SPINNER.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match (mode(), spinner) {
+        (Mode::People, Some(spinner)) => spinner.println(text),
+        _ => note(text),
+    }
 }
 
 /// The last thing that a command which failed says.

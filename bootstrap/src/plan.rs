@@ -4,18 +4,19 @@
 
 use std::fmt::Write as _;
 
-use fleet::release::Market;
+use fleet::release::{Market, Rollout};
 use serde::Serialize;
 
 use crate::aws::Aws;
 use crate::blueprint::Ec2Api;
+use crate::check::{Check, Verdict};
 use crate::cli::{Deploy, Target};
 use crate::cost::{self, Estimate, Size};
 use crate::deploy::{self, Inputs, Stack};
 use crate::error::Result;
 use crate::output::{self, Mode, Progress};
 use crate::part::{Change, Doing, Part};
-use crate::token;
+use crate::{preflight, token};
 
 #[derive(Serialize)]
 struct Plan {
@@ -25,6 +26,10 @@ struct Plan {
     /// How many resources would be created, updated or removed.
     changes: usize,
     parts: Vec<Part>,
+    /// Of the credentials and the account, see `preflight.rs`.
+    checks: Vec<Check>,
+    /// How workers would be replaced.
+    rollout: Rollout,
     cost: Estimate,
 }
 
@@ -33,8 +38,11 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<bool> {
     let inputs = Inputs::read(target, options)?;
     let aws = Aws::connect(target).await?;
     let mut progress = Progress::silent();
-    let token_file = token::file(target, &aws);
-    let stack = deploy::bring(&aws, Doing::Plan, options, inputs, &token_file, &mut progress).await?;
+    let findings = preflight::look(&aws, options).await;
+    findings.refuse()?;
+    let (rollout, token_file) = (findings.rollout, token::file(target, &aws));
+    let stack =
+        deploy::bring(&aws, Doing::Plan, options, inputs, rollout, &token_file, &mut progress).await?;
     progress.finish();
     let plan = Plan {
         stack: aws.names.stack.to_string(),
@@ -42,6 +50,8 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<bool> {
         region: aws.names.region.clone(),
         changes: progress.changes(),
         parts: std::mem::take(&mut progress.parts),
+        checks: findings.checks,
+        rollout: stack.release.rollout,
         cost: cost::estimate(&size(options, &stack)),
     };
     if output::mode() == Mode::Json {
@@ -62,6 +72,7 @@ fn size(options: &Deploy, stack: &Stack) -> Size {
         is_spot: stack.release.worker.market == Market::Spot,
         balancers: u32::try_from(stack.balancers.len()).expect("a few load balancers"),
         instance_type: deploy::instance_type(options),
+        credits: stack.release.worker.credits,
         arch: options.arch,
         endpoint_zones: u32::try_from(endpoint_zones).expect("a few zones"),
     }
@@ -91,7 +102,28 @@ impl Plan {
                 count(Change::Unchanged)
             ),
         };
-        write!(text, "\n{verdict}\n\n{}", self.cost.table(region)).expect("writing to a String cannot fail");
+        write!(text, "\n{verdict}\n{}\n{}", self.caveats(), self.cost.table(region))
+            .expect("writing to a String cannot fail");
+        text
+    }
+
+    /// How workers would be replaced, if not as usual, and what the checks found, but for what is in order.
+    fn caveats(&self) -> String {
+        let mut text = match self.rollout {
+            Rollout::SurgeFirst => String::new(),
+            Rollout::StopFirst => {
+                "An update stops one machine before it launches the next: the account's quota \
+                                   has no room for one more.\n"
+                    .to_owned()
+            }
+        };
+        for check in self.checks.iter().filter(|check| check.verdict != Verdict::Ok) {
+            writeln!(text, "{}: {}: {}", check.verdict.word(), check.name, check.detail)
+                .expect("writing to a String cannot fail");
+            if let Some(mend) = &check.mend {
+                writeln!(text, "  {mend}").expect("writing to a String cannot fail");
+            }
+        }
         text
     }
 }

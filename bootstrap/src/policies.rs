@@ -10,8 +10,10 @@
 //! | worker, lb | read `artifacts/` | the instance installs its program |
 //! | reconciler | read and write `fleet/`, read `desired-count` | it remembers and publishes |
 //! | reconciler | describe; run with the stack's tag; terminate with the stack's tag | it heals, and only its own |
-//! | reconciler | give the stack's address to an instance of the stack | it replaces a load balancer |
-//! | reconciler | network interfaces, logs | Lambda needs both to run it in a VPC |
+//! | reconciler | give the stack's address to an instance and interface of the stack | it replaces a load balancer |
+//! | reconciler | switch CPU credits of the stack's instances | a flood of sign-ins runs up no bill |
+//! | reconciler, but not its code | network interfaces | Lambda makes them with this role to run it in a VPC |
+//! | reconciler | logs | Lambda writes them with this role |
 //!
 //! Everybody may list the buckets they read: without that S3 answers 403 for a missing key, and
 //! "not there" could not be told from "not allowed".
@@ -22,6 +24,16 @@ use fleet::stack::TAG_STACK;
 use serde_json::{Value, json};
 
 use crate::names::Names;
+
+/// What Lambda does with a function's role to put the function into a VPC.
+const BY_LAMBDA_ALONE: [&str; 6] = [
+    "ec2:CreateNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeSubnets",
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:UnassignPrivateIpAddresses",
+];
 
 /// Who may assume a role: `ec2.amazonaws.com` or `lambda.amazonaws.com`.
 pub fn trust(service: &str) -> Value {
@@ -93,7 +105,7 @@ pub fn reconciler(names: &Names) -> Value {
         }),
         json!({
             "Sid": "LaunchTagged", "Effect": "Allow", "Action": "ec2:RunInstances",
-            "Resource": [ec2("instance/*"), ec2("volume/*")],
+            "Resource": [ec2("instance/*"), ec2("volume/*"), ec2("network-interface/*")],
             "Condition": {"StringEquals": {(format!("aws:RequestTag/{TAG_STACK}")): stack}}
         }),
         json!({
@@ -103,8 +115,7 @@ pub fn reconciler(names: &Names) -> Value {
         }),
         json!({
             "Sid": "LaunchFrom", "Effect": "Allow", "Action": "ec2:RunInstances",
-            "Resource": [ec2("network-interface/*"), ec2("spot-instances-request/*"),
-                         format!("arn:{partition}:ec2:{region}::image/*")]
+            "Resource": [ec2("spot-instances-request/*"), format!("arn:{partition}:ec2:{region}::image/*")]
         }),
         json!({
             "Sid": "TagAtLaunch", "Effect": "Allow", "Action": "ec2:CreateTags", "Resource": ec2("*/*"),
@@ -115,15 +126,15 @@ pub fn reconciler(names: &Names) -> Value {
             "Resource": ec2("instance/*"), "Condition": {"StringEquals": {(stack_tag.clone()): stack}}
         }),
         json!({
-            "Sid": "MoveOwnAddress", "Effect": "Allow", "Action": "ec2:AssociateAddress",
-            "Resource": [ec2("elastic-ip/*"), ec2("instance/*")],
-            "Condition": {"StringEquals": {(stack_tag): stack}}
+            "Sid": "SetOwnCredits", "Effect": "Allow", "Action": "ec2:ModifyInstanceCreditSpecification",
+            "Resource": ec2("instance/*"), "Condition": {"StringEquals": {(stack_tag.clone()): stack}}
         }),
-        // The interface is that of the instance, which the statement above has checked; launches tag
-        // instances and volumes only.
+        // A call may name an interface instead of an instance. Without the condition on interfaces, this
+        // role could put the stack's address on any machine of the account.
         json!({
-            "Sid": "MoveAddressTo", "Effect": "Allow", "Action": "ec2:AssociateAddress",
-            "Resource": ec2("network-interface/*")
+            "Sid": "MoveOwnAddress", "Effect": "Allow", "Action": "ec2:AssociateAddress",
+            "Resource": [ec2("elastic-ip/*"), ec2("instance/*"), ec2("network-interface/*")],
+            "Condition": {"StringEquals": {(stack_tag): stack}}
         }),
         json!({
             "Sid": "HandOverRoles", "Effect": "Allow", "Action": "iam:PassRole",
@@ -132,10 +143,13 @@ pub fn reconciler(names: &Names) -> Value {
         }),
         // Lambda makes the function's network interfaces with the function's own role.
         json!({
-            "Sid": "InVpc", "Effect": "Allow",
-            "Action": ["ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DeleteNetworkInterface",
-                       "ec2:DescribeSubnets", "ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses"],
-            "Resource": "*"
+            "Sid": "InVpc", "Effect": "Allow", "Action": BY_LAMBDA_ALONE, "Resource": "*"
+        }),
+        // Only calls from the function's environment have this key (Lambda developer guide, "Giving Lambda
+        // functions access to resources in an Amazon VPC").
+        json!({
+            "Sid": "NotByItsCode", "Effect": "Deny", "Action": BY_LAMBDA_ALONE, "Resource": "*",
+            "Condition": {"ArnEquals": {"lambda:SourceFunctionArn": names.function_arn()}}
         }),
         json!({
             "Sid": "Log", "Effect": "Allow", "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
@@ -180,6 +194,7 @@ mod tests {
             ("ec2:TerminateInstances", ":instance/"),
             ("ec2:AssociateAddress", ":instance/"),
             ("ec2:AssociateAddress", ":elastic-ip/"),
+            ("ec2:ModifyInstanceCreditSpecification", ":instance/"),
         ] {
             let allowing: Vec<_> = statements
                 .iter()
@@ -188,6 +203,37 @@ mod tests {
             assert_eq!(allowing.len(), 1, "{action} on {resource}");
             assert_eq!(allowing[0]["Condition"]["StringEquals"]["aws:ResourceTag/vigia:stack"], "a");
         }
+    }
+
+    #[test]
+    fn an_address_moves_to_interfaces_of_the_stack_only() {
+        let policy = reconciler(&names("a"));
+        let statements = policy["Statement"].as_array().expect("statements");
+        for (action, key) in [("ec2:AssociateAddress", "ResourceTag"), ("ec2:RunInstances", "RequestTag")] {
+            let of_interfaces: Vec<_> = statements
+                .iter()
+                .filter(|s| {
+                    s["Action"] == action && s["Resource"].to_string().contains(":network-interface/")
+                })
+                .collect();
+            assert_eq!(of_interfaces.len(), 1, "{action}");
+            let key = format!("aws:{key}/vigia:stack");
+            assert_eq!(of_interfaces[0]["Condition"]["StringEquals"][key], "a", "{action}");
+        }
+    }
+
+    #[test]
+    fn the_functions_code_is_denied_what_lambda_alone_needs() {
+        let names = names("a");
+        let policy = reconciler(&names);
+        let statements = policy["Statement"].as_array().expect("statements");
+        let of = |sid: &str| statements.iter().find(|s| s["Sid"] == sid).expect("a statement").clone();
+        let (allow, deny) = (of("InVpc"), of("NotByItsCode"));
+        assert_eq!((&deny["Effect"], &deny["Action"]), (&json!("Deny"), &allow["Action"]));
+        assert_eq!(
+            deny["Condition"],
+            json!({"ArnEquals": {"lambda:SourceFunctionArn": names.function_arn()}})
+        );
     }
 
     #[test]

@@ -12,3 +12,4 @@ pub mod load_balancer;
 pub mod network;
 pub mod role;
 pub mod schedule;
+mod upload;

@@ -21,6 +21,7 @@ use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result};
 use crate::output::Progress;
 use crate::resources::{documents, load_balancer};
+use crate::status::STOPS_FIRST;
 
 /// A boot is given up after 180 s, and a trial and a drain follow one that goes well: twice that.
 const STALL: Duration = Duration::from_secs(600);
@@ -61,8 +62,13 @@ pub enum Scope {
 
 pub async fn follow(aws: &Aws, release: &Release, scope: Scope, progress: &Progress) -> Result<()> {
     let mut last = (Step::default(), Instant::now());
+    let mut is_told = false;
     loop {
         let memory: Memory = documents::read_as(aws, keys::STATE).await?.unwrap_or_default();
+        if !is_told && scope == Scope::All && stops_first(&memory, release) {
+            is_told = true;
+            progress.line(&format!("  {STOPS_FIRST}"));
+        }
         let holders = load_balancer::released(aws).await?;
         let seen = match (scope, judge(&memory, release, &holders)) {
             (Scope::LoadBalancers, Seen::Under(step)) if step.balancer == BalancerStep::Current => Seen::Done,
@@ -94,6 +100,11 @@ pub async fn follow(aws: &Aws, release: &Release, scope: Scope, progress: &Progr
         }
         sleep(EVERY).await;
     }
+}
+
+/// Whether a worker of another release is left to be stopped before the next one is launched.
+fn stops_first(memory: &Memory, release: &Release) -> bool {
+    memory.stops_first(release) && memory.slots.values().any(|slot| slot.release != release.id)
 }
 
 /// `holders` are the definitions of the load balancers that have an address, by their places.
@@ -211,6 +222,20 @@ mod tests {
         assert!(matches!(seen(with(1), true), Seen::Under(Step { failures: 1, .. })));
         let Seen::Failed(why) = seen(with(2), true) else { panic!("it has stopped") };
         assert!(why.contains("2 workers") && why.contains("1 worker of the release before stays"), "{why}");
+    }
+
+    #[test]
+    fn a_rollout_without_room_stops_one_worker_first() {
+        let mut release = release();
+        let memory = |memory: Value| serde_json::from_value::<Memory>(memory).expect("a memory");
+        let old = memory(json!({"slots": {"0": slot("before", "healthy")}}));
+        assert!(!stops_first(&old, &release));
+        let refused = memory(json!({"stop_first": release.id, "slots": {"0": slot("before", "healthy")}}));
+        assert!(stops_first(&refused, &release), "EC2 refused an extra worker");
+        release.rollout = fleet::release::Rollout::StopFirst;
+        assert!(stops_first(&old, &release));
+        let new = memory(json!({"slots": {"0": slot(&release.id, "healthy")}}));
+        assert!(!stops_first(&new, &release), "it is over");
     }
 
     #[test]

@@ -96,6 +96,8 @@ pub(crate) struct Rollout {
     updated: usize,
     /// Workers of older releases.
     left: usize,
+    /// The account has no room for an extra worker.
+    stops_first: bool,
 }
 
 #[derive(Serialize)]
@@ -143,7 +145,7 @@ pub(crate) async fn look(aws: &Aws) -> Result<Status> {
         account: aws.names.account.clone(),
         region: aws.names.region.clone(),
         profile: release.profile.to_string(),
-        rollout: rollout(&memory, &release.id),
+        rollout: rollout(&memory, &release),
         drift: drift(&facts),
         released: released?,
         release: release.id,
@@ -283,12 +285,22 @@ fn balancer(memory: &Balancer, place: u32, seen: &Seen) -> BalancerStatus {
     }
 }
 
-fn rollout(memory: &Memory, release: &str) -> Option<Rollout> {
+fn rollout(memory: &Memory, released: &Release) -> Option<Rollout> {
+    let release = &released.id;
     let (new, old): (Vec<&Slot>, Vec<&Slot>) =
-        memory.slots.values().partition(|slot| slot.release == release);
+        memory.slots.values().partition(|slot| slot.release == *release);
     let updated = new.iter().filter(|slot| slot.phase == Phase::Healthy).count();
-    (!old.is_empty()).then(|| Rollout { release: release.to_owned(), updated, left: old.len() })
+    (!old.is_empty()).then(|| Rollout {
+        release: release.clone(),
+        updated,
+        left: old.len(),
+        stops_first: memory.stops_first(released),
+    })
 }
+
+/// Said while such a rollout is under way, here and by `deploy`.
+pub(crate) const STOPS_FIRST: &str =
+    "This rollout stops one worker first: the account has no room for an extra one.";
 
 fn https_line(https: &Https) -> String {
     let until = https.until.map_or(String::new(), |until| format!(", until {}", until.strftime("%F")));
@@ -346,6 +358,9 @@ fn table(status: &Status, now: Timestamp) -> String {
             "Rollout    release {}: {} workers of it answer, {} of an older one are left",
             rollout.release, rollout.updated, rollout.left
         ));
+        if rollout.stops_first {
+            lines.push(format!("           {STOPS_FIRST}"));
+        }
     }
     lines.push(format!("Workers    {} healthy of {desired} desired", status.healthy));
     for worker in &status.workers {
@@ -438,7 +453,9 @@ mod tests {
             schedule: Ok(seen::ScheduleSeen::Missing),
             function: Ok(seen::FunctionSeen::Missing),
             addresses: Ok(Default::default()),
-            rules: Ok(Vec::new()),
+            rules: Ok(seen::RulesSeen::default()),
+            subnets: Ok(Vec::new()),
+            tables: Ok(Vec::new()),
         }
     }
 

@@ -13,6 +13,11 @@ pub enum AwsErrorKind {
     InUse,
     /// No capacity in this zone for this type now: try another.
     NoCapacity,
+    /// A quota of the account is used up. Another zone does not help: wait, make room, or ask AWS for
+    /// more. [`crate::quota::explain`] names the quota.
+    AccountLimit,
+    /// AWS has not verified the account yet, or has blocked it: wait, or ask AWS.
+    PendingVerification,
     /// A client token that belongs to an instance that is gone: the next attempt needs a new one.
     TokenSpent,
     /// A client token that was used with other parameters.
@@ -23,6 +28,8 @@ pub enum AwsErrorKind {
     Throttled,
     /// A new role or profile that is not known everywhere yet: wait.
     Propagating,
+    /// The instance type has no CPU credits: done, when capping them.
+    NotSupported,
     Other,
 }
 
@@ -41,15 +48,13 @@ impl AwsErrorKind {
             | "InvalidAddress.NotFound"
             | "Gateway.NotAttached" => Self::NotFound,
             _ if code.ends_with(".NotFound") || code.ends_with("NotFoundException") => Self::NotFound,
-            // The quota codes below also end in `Exceeded`, so they are named.
             "InsufficientInstanceCapacity"
             | "UnfulfillableCapacity"
             | "InsufficientFreeAddressesInSubnet"
-            | "MaxSpotInstanceCountExceeded"
             | "SpotMaxPriceTooLow"
-            | "VcpuLimitExceeded"
-            | "InstanceLimitExceeded"
             | "Unsupported" => Self::NoCapacity,
+            "PendingVerification" | "Blocked" | "OptInRequired" => Self::PendingVerification,
+            "InstanceCreditSpecification.NotSupported" => Self::NotSupported,
             "IdempotentInstanceTerminated" => Self::TokenSpent,
             "IdempotentParameterMismatch" => Self::TokenMismatch,
             "EntityAlreadyExists"
@@ -88,6 +93,9 @@ impl AwsErrorKind {
             | "TooManyRequestsException"
             | "SlowDown"
             | "503" => Self::Throttled,
+            // After `RequestLimitExceeded`, which is no quota of the account.
+            "MaxSpotInstanceCountExceeded" => Self::AccountLimit,
+            _ if code.ends_with("LimitExceeded") => Self::AccountLimit,
             "InvalidParameterValue" | "InvalidParameterValueException"
                 if message.contains("IAM Instance Profile")
                     || message.contains("cannot be assumed")
@@ -117,7 +125,17 @@ mod tests {
             ("PreconditionFailed", "", AwsErrorKind::Conflict),
             ("InsufficientInstanceCapacity", "", AwsErrorKind::NoCapacity),
             ("SpotMaxPriceTooLow", "", AwsErrorKind::NoCapacity),
-            ("MaxSpotInstanceCountExceeded", "", AwsErrorKind::NoCapacity),
+            ("InstanceCreditSpecification.NotSupported", "", AwsErrorKind::NotSupported),
+            ("VcpuLimitExceeded", "", AwsErrorKind::AccountLimit),
+            ("MaxSpotInstanceCountExceeded", "", AwsErrorKind::AccountLimit),
+            ("InstanceLimitExceeded", "", AwsErrorKind::AccountLimit),
+            ("VolumeLimitExceeded", "", AwsErrorKind::AccountLimit),
+            ("AddressLimitExceeded", "", AwsErrorKind::AccountLimit),
+            ("VpcLimitExceeded", "", AwsErrorKind::AccountLimit),
+            ("RequestLimitExceeded", "", AwsErrorKind::Throttled),
+            ("PendingVerification", "", AwsErrorKind::PendingVerification),
+            ("Blocked", "", AwsErrorKind::PendingVerification),
+            ("OptInRequired", "", AwsErrorKind::PendingVerification),
         ] {
             assert_eq!(AwsErrorKind::of(code, message), kind, "{code}");
         }

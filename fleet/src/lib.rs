@@ -13,6 +13,7 @@ pub mod release;
 pub mod memory;
 pub mod keys;
 pub mod aws_code;
+pub mod quota;
 pub mod profile;
 pub mod settings;
 pub mod shutdown;

@@ -8,12 +8,12 @@
 //! so a launch repeated after a crash or a lost reply returns the same instance. The attempt grows
 //! when an instance is known to be gone or given up, and is never used twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::release::{BalancerSpec, Release};
+use crate::release::{BalancerSpec, Market, Release, Rollout};
 use crate::{DesiredCount, WorkerAddr, WorkerId};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -63,6 +63,78 @@ pub struct Memory {
     /// The last release that a worker has served from: what the fleet falls back on while a newer
     /// one does not boot.
     pub proven: Option<Release>,
+    /// Launches that EC2 refuses because of the account. On-demand and spot instances have quotas of
+    /// their own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub refusals: BTreeMap<Market, Refusal>,
+    /// The release whose rollout stops one worker first, because EC2 refused an extra one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_first: Option<String>,
+    /// The place in the account's quota that a worker leaves to another instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub room: Option<Room>,
+    #[serde(skip_serializing_if = "CreditCap::is_empty")]
+    pub credits: CreditCap,
+}
+
+/// EC2 refuses launches, whatever their zone and slot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Refusal {
+    pub cause: RefusalCause,
+    /// What EC2 said, in whole sentences.
+    pub why: String,
+    /// Ids of the definitions that were refused. Any other is tried at once.
+    pub definitions: BTreeSet<String>,
+    /// Since when launches have been refused. Begins anew when a worker was terminated to make room.
+    pub since: Timestamp,
+    pub last: Timestamp,
+    /// Refused launches since the first.
+    pub count: u32,
+    /// Refused tries in a row since room was made: the pause before the next one grows with it.
+    pub tries: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalCause {
+    /// A quota is used up: terminating an instance of ours makes room.
+    Limit,
+    /// AWS has not verified the account yet.
+    Verification,
+}
+
+/// A worker is stopped so that the instance in its place fits into the account's quota.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Room {
+    pub purpose: RoomFor,
+    /// The worker that leaves; none for the moment in which it is chosen.
+    pub worker: Option<WorkerId>,
+    pub since: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RoomFor {
+    /// A worker of the released definition.
+    Worker,
+    /// The successor of a load balancer.
+    Balancer,
+}
+
+/// Instances that are not to spend more CPU credits than they earn.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CreditCap {
+    /// EC2 has switched these to `standard`.
+    pub done: BTreeSet<WorkerId>,
+    /// EC2 refused a switch: why, and until when none is asked for.
+    pub refused: Option<(String, Timestamp)>,
+}
+
+impl CreditCap {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -223,6 +295,11 @@ impl Memory {
         }
     }
 
+    /// Whether the rollout of this release stops one worker before it launches the next.
+    pub fn stops_first(&self, release: &Release) -> bool {
+        release.rollout == Rollout::StopFirst || self.stop_first.as_ref() == Some(&release.id)
+    }
+
     pub fn balancers(&self) -> impl Iterator<Item = &Balancer> {
         std::iter::once(&self.balancer).chain(self.more_balancers.values())
     }
@@ -255,5 +332,37 @@ mod tests {
     fn a_document_of_an_older_version_still_reads() {
         let memory: Memory = serde_json::from_str(r#"{"nonce":"x"}"#).expect("missing fields default");
         assert_eq!(memory.nonce, "x");
+    }
+
+    #[test]
+    fn what_an_older_version_does_not_know_is_written_only_if_needed() {
+        let text = serde_json::to_string(&Memory::default()).expect("plain data");
+        for key in ["refusals", "stop_first", "room", "credits"] {
+            assert!(!text.contains(&format!("\"{key}\"")), "{key}: {text}");
+        }
+    }
+
+    #[test]
+    fn account_limits_survive_a_round_trip() {
+        let at = Timestamp::UNIX_EPOCH;
+        let id: WorkerId = "i-a".parse().expect("test id");
+        let refusal = Refusal {
+            cause: RefusalCause::Limit,
+            why: "a quota".to_owned(),
+            definitions: BTreeSet::from(["r1".to_owned()]),
+            since: at,
+            last: at,
+            count: 3,
+            tries: 2,
+        };
+        let memory = Memory {
+            refusals: BTreeMap::from([(Market::OnDemand, refusal.clone()), (Market::Spot, refusal)]),
+            stop_first: Some("r1".to_owned()),
+            room: Some(Room { purpose: RoomFor::Balancer, worker: Some(id.clone()), since: at }),
+            credits: CreditCap { done: BTreeSet::from([id]), refused: Some(("no".to_owned(), at)) },
+            ..Memory::default()
+        };
+        let text = serde_json::to_string(&memory).expect("plain data");
+        assert_eq!(serde_json::from_str::<Memory>(&text).expect("own output"), memory);
     }
 }

@@ -20,6 +20,26 @@ pub struct Release {
     /// workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balancer: Option<BalancerSpec>,
+    /// How a rollout proceeds. Not part of `id`: a quota that was raised makes no new release.
+    #[serde(default, skip_serializing_if = "Rollout::is_surge_first")]
+    pub rollout: Rollout,
+}
+
+/// Which comes first when workers of an older release are replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rollout {
+    /// A new worker is launched beyond the desired number, and an old one goes when it serves.
+    #[default]
+    SurgeFirst,
+    /// The account's quota has no room for an extra worker: an old one goes, then a new one is launched.
+    StopFirst,
+}
+
+impl Rollout {
+    fn is_surge_first(&self) -> bool {
+        *self == Self::SurgeFirst
+    }
 }
 
 /// What the reconciler needs to replace a load balancer.
@@ -48,10 +68,13 @@ pub struct InstanceSpec {
     /// Left out on demand, so that a definition from before there was a choice has the same id.
     #[serde(default, skip_serializing_if = "Market::is_on_demand")]
     pub market: Market,
+    /// Left out if standard, for the same reason.
+    #[serde(default, skip_serializing_if = "Credits::is_standard")]
+    pub credits: Credits,
 }
 
 /// What EC2 may do with an instance that it needs back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Market {
     #[default]
@@ -66,10 +89,37 @@ impl Market {
     }
 }
 
+/// What an instance of a burstable type (t2, t3, t3a, t4g) may spend on CPU time beyond its baseline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Credits {
+    /// Nothing, so that a flood of sign-ins runs up no bill. T3 and T4g get no launch credits in the mode
+    /// `standard` and would boot at their baseline, so they are launched as `unlimited` and switched when
+    /// they have served for five minutes.
+    #[default]
+    Standard,
+    /// Whatever it takes: CPU time beyond the credits earned is billed.
+    Unlimited,
+}
+
+impl Credits {
+    fn is_standard(&self) -> bool {
+        *self == Self::Standard
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SubnetSpec {
     pub id: String,
     pub zone: String,
+}
+
+impl InstanceSpec {
+    /// Whether the instance type has CPU credits: EC2 refuses a credit option for any other.
+    pub fn is_burstable(&self) -> bool {
+        let family = self.instance_type.split('.').next().unwrap_or("");
+        matches!(family, "t2" | "t3" | "t3a" | "t4g")
+    }
 }
 
 impl Release {
@@ -77,7 +127,8 @@ impl Release {
     pub const MAX_BYTES: usize = 64 * 1024;
 
     pub fn new(stack: StackName, profile: Profile, version: String, worker: InstanceSpec) -> Self {
-        let mut release = Self { id: String::new(), stack, profile, version, worker, balancer: None };
+        let (balancer, rollout) = (None, Rollout::default());
+        let mut release = Self { id: String::new(), stack, profile, version, worker, balancer, rollout };
         let text = serde_json::to_vec(&release).expect("a release is plain data");
         release.id = crate::release::short_hash(&text);
         release
@@ -118,6 +169,7 @@ mod tests {
             instance_profile: "p".to_owned(),
             user_data: "#cloud-config\n".to_owned(),
             market: Market::OnDemand,
+            credits: Credits::Standard,
         }
     }
 
@@ -142,6 +194,44 @@ mod tests {
         let release = |spec| Release::new(stack.clone(), Profile::Secure, "1".to_owned(), spec);
         assert_eq!(release(spec("ami-1")).id, "384757c88b0e", "releases of before keep their id");
         assert_ne!(release(spot).id, release(spec("ami-1")).id);
+    }
+
+    #[test]
+    fn credits_are_written_only_if_unlimited() {
+        let standard = serde_json::to_string(&spec("ami-1")).expect("plain data");
+        assert!(!standard.contains("credits"), "{standard}");
+        let unlimited = InstanceSpec { credits: Credits::Unlimited, ..spec("ami-1") };
+        let text = serde_json::to_string(&unlimited).expect("plain data");
+        assert!(text.ends_with(r#","credits":"unlimited"}"#), "{text}");
+        assert_eq!(serde_json::from_str::<InstanceSpec>(&text).expect("a new one"), unlimited);
+        let balancer = |spec| BalancerSpec::new("eipalloc-1".to_owned(), spec).id;
+        assert_ne!(balancer(unlimited), balancer(spec("ami-1")));
+    }
+
+    #[test]
+    fn a_way_to_roll_out_makes_no_new_release() {
+        let stack: StackName = "vigia".parse().expect("valid");
+        let before = Release::new(stack, Profile::Secure, "1".to_owned(), spec("ami-1"));
+        let text = serde_json::to_string(&before).expect("plain data");
+        assert!(!text.contains("rollout"), "{text}");
+        assert_eq!(serde_json::from_str::<Release>(&text).expect("an old one"), before);
+        let after = Release { rollout: Rollout::StopFirst, ..before.clone() };
+        let text = serde_json::to_string(&after).expect("plain data");
+        assert!(text.ends_with(r#","rollout":"stop-first"}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Release>(&text).expect("a new one"), after);
+        assert_eq!(after.id, before.id);
+    }
+
+    #[test]
+    fn only_burstable_types_have_credits() {
+        let is_burstable =
+            |kind: &str| InstanceSpec { instance_type: kind.to_owned(), ..spec("a") }.is_burstable();
+        for kind in ["t2.micro", "t3.nano", "t3a.small", "t4g.nano"] {
+            assert!(is_burstable(kind), "{kind}");
+        }
+        for kind in ["m7g.medium", "t1.micro", "c8g.large", "trn1.2xlarge", ""] {
+            assert!(!is_burstable(kind), "{kind}");
+        }
     }
 
     #[test]

@@ -340,7 +340,9 @@ impl CallFilter {
         let Self { service, changing, action, path, caller, subnet, zone } = self;
         let is =
             |wanted: &Option<String>, given: Option<&str>| wanted.is_none() || wanted.as_deref() == given;
-        service.is_none_or(|service| service.name() == call.service)
+        // A dry run is neither the change that a rule counts nor one that it could keep from being made.
+        !call.is_dry_run()
+            && service.is_none_or(|service| service.name() == call.service)
             && (!changing || call.is_mutating())
             && action.as_ref().is_none_or(|action| action.eq_ignore_ascii_case(&call.action))
             && path.as_ref().is_none_or(|part| call.path.contains(part.as_str()))

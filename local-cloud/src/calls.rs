@@ -44,7 +44,7 @@ pub struct Call {
 /// Who signed a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
-    /// The role of an instance, `function` for any Lambda function, or the access key.
+    /// The role of an instance or session, the user, `function` for any Lambda function, or the access key.
     #[serde(rename = "caller")]
     pub name: String,
     pub access_key: String,
@@ -59,6 +59,8 @@ impl Caller {
             Principal::Operator => (access_key.to_owned(), None),
             Principal::Function => ("function".to_owned(), None),
             Principal::Instance { id, role } => (role.clone(), Some(id.clone())),
+            Principal::User { name } => (name.clone(), None),
+            Principal::Session { role, .. } => (role.clone(), None),
         };
         Self { name, access_key: access_key.to_owned(), instance, function: None }
     }
@@ -120,15 +122,30 @@ impl Call {
     /// Whether EC2's permissions for the call may depend on what it names. Lists are allowed as a whole; what
     /// an instance has said is read by its id.
     pub(crate) fn is_judged_by_resource(&self) -> bool {
-        self.is_mutating() || self.action == "GetConsoleOutput"
+        self.is_named_a_change() || self.action == "GetConsoleOutput"
+    }
+
+    /// Whether EC2 is only asked what it would say.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.service == "ec2" && self.parameter("DryRun") == Some("true")
+    }
+
+    /// The instance profile that a launch names.
+    pub(crate) fn profile(&self) -> Option<&str> {
+        let named = ["IamInstanceProfile.Name", "IamInstanceProfile.Arn"].map(|key| self.parameter(key));
+        named.into_iter().flatten().next()?.rsplit('/').next().filter(|_| self.is_launch())
     }
 
     pub fn is_launch(&self) -> bool {
         self.service == "ec2" && self.action == "RunInstances"
     }
 
-    /// Told by its name: AWS begins the names of all calls that only read with one of a few verbs.
     pub(crate) fn is_mutating(&self) -> bool {
+        self.is_named_a_change() && !self.is_dry_run()
+    }
+
+    /// AWS begins the names of all calls that only read with one of a few verbs.
+    fn is_named_a_change(&self) -> bool {
         const METHODS: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
         const VERBS: [&str; 11] = [
             "Describe", "Get", "BatchGet", "List", "Search", "Filter", "Lookup", "Simulate", "Test",
@@ -315,7 +332,7 @@ impl Calls {
 }
 
 /// The response, still whole, and its body.
-async fn read(response: Response<Body>, service: &str) -> (Response<Body>, Bytes) {
+pub(crate) async fn read(response: Response<Body>, service: &str) -> (Response<Body>, Bytes) {
     let (head, body) = response.into_parts();
     match body.collect().await {
         Ok(body) => {

@@ -9,14 +9,20 @@ use std::time::Instant;
 
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use rand::seq::IndexedRandom as _;
 use serde::{Deserialize, Serialize};
 
+use crate::account::{Gap, Verification, View};
 use crate::api_faults::{Rule, RuleView};
 use crate::calls::Record;
+use crate::consistency;
+use crate::cpu::Percent;
 use crate::door::Shared;
+use crate::iam::people::{self, UserKey, UserWanted};
+use crate::iam::verdicts;
+use crate::quotas::Quotas;
 use crate::uses::Report;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,6 +30,12 @@ pub struct MachineView {
     pub id: String,
     pub address: Ipv4Addr,
     pub tags: BTreeMap<String, String>,
+    /// `standard` or `unlimited`; nothing for a type that cannot burst.
+    #[serde(default)]
+    pub credits: Option<String>,
+    /// Percent of a core.
+    #[serde(default)]
+    pub cpu_limit: Option<Percent>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,6 +44,8 @@ pub struct Status {
     pub machines: Vec<MachineView>,
     /// Public address and where it leads.
     pub public: Vec<(SocketAddr, SocketAddr)>,
+    /// See [`crate::Options::consistency_seed`].
+    pub consistency_seed: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -47,6 +61,8 @@ pub enum FaultKind {
     KillHost,
     /// Terminated, as if somebody had done it in the console.
     Terminate,
+    /// It may use only so much of a processor, `--percent` of a core; without, as much as before.
+    CpuQuota,
 }
 
 /// A fault for one live instance: the one named, or a random one with all these tags.
@@ -58,6 +74,18 @@ pub struct Fault {
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
     pub region: String,
+    /// For `cpu-quota`.
+    #[serde(default)]
+    pub percent: Option<Percent>,
+}
+
+/// Whether a zone offers a type.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Offer {
+    #[serde(flatten)]
+    pub gap: Gap,
+    pub is_offered: bool,
 }
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router<Arc<Shared>> {
@@ -67,8 +95,15 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/api-faults", get(api_faults).post(add_api_fault).delete(clear_api_faults))
         .route("/api-faults/{id}", delete(clear_api_fault))
         .route("/api-faults/{id}/release", post(release_api_fault))
+        .route("/quotas", get(quotas).put(change_quotas))
+        .route("/account", get(account))
+        .route("/account/verification", put(verification))
+        .route("/account/offers", put(offer))
         .route("/calls", get(calls))
         .route("/uses", get(uses))
+        .route("/iam", get(verdicts))
+        .route("/users", post(make_user))
+        .route("/consistency", get(consistency))
         .with_state(shared)
 }
 
@@ -77,6 +112,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<Status>, Refus
         pid: std::process::id(),
         machines: shared.ec2.all_machines().await.map_err(internal)?,
         public: shared.ec2.public_addresses().await,
+        consistency_seed: shared.consistency.seed(),
     }))
 }
 
@@ -116,9 +152,34 @@ async fn fault(
         FaultKind::Terminate => {
             shared.ec2.terminate_behind_our_back(&view.id, &fault.region).await.map_err(internal)?;
         }
+        FaultKind::CpuQuota => machine.cpu.force(fault.percent),
     }
     tracing::info!(instance = view.id, kind = ?fault.kind, "a fault on purpose");
     Ok(Json(view.clone()))
+}
+
+async fn quotas(State(shared): State<Arc<Shared>>) -> Json<Quotas> {
+    Json(shared.account.view(Instant::now()).quotas)
+}
+
+/// What is left out stays as it is. Answers with all.
+async fn change_quotas(State(shared): State<Arc<Shared>>, Json(changes): Json<Quotas>) -> Json<Quotas> {
+    shared.account.change_quotas(&changes);
+    quotas(State(shared)).await
+}
+
+async fn account(State(shared): State<Arc<Shared>>) -> Json<View> {
+    Json(shared.account.view(Instant::now()))
+}
+
+async fn verification(State(shared): State<Arc<Shared>>, Json(wanted): Json<Verification>) -> Json<View> {
+    shared.account.set_verification(wanted, Instant::now());
+    account(State(shared)).await
+}
+
+async fn offer(State(shared): State<Arc<Shared>>, Json(offer): Json<Offer>) -> Json<View> {
+    shared.account.set_offered(offer.gap, offer.is_offered);
+    account(State(shared)).await
 }
 
 async fn api_faults(State(shared): State<Arc<Shared>>) -> Json<Vec<RuleView>> {
@@ -176,6 +237,23 @@ async fn calls(State(shared): State<Arc<Shared>>, Query(wanted): Query<CallsWant
     Json(shared.calls.list(wanted.last.unwrap_or(usize::MAX), wanted.since.unwrap_or(0)))
 }
 
+async fn consistency(State(shared): State<Arc<Shared>>) -> Json<consistency::Report> {
+    Json(shared.consistency.report(Instant::now()))
+}
+
 async fn uses(State(shared): State<Arc<Shared>>) -> Json<Report> {
     Json(shared.uses.report())
+}
+
+async fn verdicts(State(shared): State<Arc<Shared>>) -> Json<verdicts::Report> {
+    Json(shared.verdicts.report())
+}
+
+/// Answers with a key of the user.
+async fn make_user(
+    State(shared): State<Arc<Shared>>,
+    Json(wanted): Json<UserWanted>,
+) -> Result<Json<UserKey>, Refused> {
+    let made = people::ensure(&shared, &wanted).await;
+    made.map(Json).map_err(|error| (StatusCode::BAD_REQUEST, format!("{error:#}")))
 }

@@ -16,8 +16,12 @@ const PLACEHOLDERS: [&str; 8] = ["test", "testing", "local", "localstack", "vigi
 /// Who signed a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
-    /// The person at the keyboard, allowed everything.
+    /// The person at the keyboard, as the account's root: allowed everything.
     Operator,
+    /// A user of IAM, by an access key.
+    User { name: String },
+    /// A session that AssumeRole gave.
+    Session { role: String, name: String },
     /// A Lambda function; ministack gives all of them the same key.
     Function,
     /// An instance, through the role of its instance profile.
@@ -63,6 +67,33 @@ impl Credentials {
         self.write().retain(
             |_, (_, principal)| !matches!(principal, Principal::Instance { id: owner, .. } if owner == id),
         );
+    }
+
+    /// Takes a key that IAM or STS has made.
+    pub fn learn(&self, access_key: &str, secret: &str, principal: Principal) {
+        self.write().insert(access_key.to_owned(), (secret.to_owned(), principal));
+    }
+
+    /// Takes a key no longer. Those of people, functions and instances stay.
+    pub fn unlearn(&self, access_key: &str) {
+        let mut known = self.write();
+        let is_users =
+            known.get(access_key).is_some_and(|(_, principal)| matches!(principal, Principal::User { .. }));
+        if is_users {
+            known.remove(access_key);
+        }
+    }
+
+    /// Access keys of users: key, secret, user.
+    pub fn of_users(&self) -> Vec<(String, String, String)> {
+        let known = self.known.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let of_user = |(key, (secret, principal)): (&String, &(String, Principal))| match principal {
+            Principal::User { name } => Some((key.clone(), secret.clone(), name.clone())),
+            _ => None,
+        };
+        let mut keys: Vec<_> = known.iter().filter_map(of_user).collect();
+        keys.sort();
+        keys
     }
 
     pub fn find(&self, access_key: &str) -> Option<(String, Principal)> {

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
 use crate::control::Status;
+use crate::cpu::Percent;
 use crate::door::Options;
 
 /// Two emulators, a cold disk, two busy cores.
@@ -72,8 +73,10 @@ pub async fn up(options: &Options, reserved: &[SocketAddr]) -> anyhow::Result<()
     let log =
         std::fs::File::create(&log_path).with_context(|| format!("cannot create {}", log_path.display()))?;
     let addresses: Vec<String> = options.elastic_ips.iter().map(ToString::to_string).collect();
+    let seed = options.consistency_seed.map(|seed| format!("--consistency-seed={seed}"));
     let mut child = Command::new(std::env::current_exe()?)
         .arg("serve")
+        .args(seed)
         .arg("--listen")
         .arg(options.listen.to_string())
         .arg("--dir")
@@ -82,6 +85,9 @@ pub async fn up(options: &Options, reserved: &[SocketAddr]) -> anyhow::Result<()
         .arg(&options.venv)
         .arg("--elastic-ips")
         .arg(addresses.join(","))
+        .args(options.quotas.pairs().flat_map(|pair| ["--quota".to_owned(), pair]))
+        .args(percent("--cpu-quota", options.cpu.quota))
+        .args(percent("--cpu-baseline", options.cpu.baseline))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -101,6 +107,10 @@ pub async fn up(options: &Options, reserved: &[SocketAddr]) -> anyhow::Result<()
         sleep(Duration::from_millis(100)).await;
     }
     Ok(())
+}
+
+fn percent(option: &str, value: Option<Percent>) -> Vec<String> {
+    value.map(|percent| format!("{option}={}%", percent.get())).into_iter().collect()
 }
 
 /// Stops the local cloud of this directory and everything in it. Its S3 objects stay.

@@ -1,6 +1,7 @@
 //! The one endpoint. Routes each request by the service in its SigV4 scope, after checking that
-//! the signature is right, and passes it on; EC2 calls that concern instances stop at `ec2.rs`.
-//! Here, and nowhere else, the faults of `api_faults.rs` happen to calls.
+//! the signature is right and the caller's policies allow it, and passes it on; EC2 calls that concern
+//! instances stop at `ec2.rs`. Here, and nowhere else, the faults of `api_faults.rs` happen to calls.
+//! Everything else is answered as `consistency.rs` says.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -20,17 +21,24 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
+use crate::account::Account;
 use crate::api_faults::{ApiFaults, Effect, Hit, Hold, MAX_DELAY};
 use crate::calls::{self, Call, Caller, Calls};
 use crate::connection::no_answer;
+use crate::consistency::{Consistency, Seed, pass};
+use crate::cpu::Policy;
 use crate::credentials::{Credentials, Principal, random_text};
 use crate::ec2::Ec2;
 use crate::emulators::Emulator;
 use crate::function_process::Peer;
+use crate::iam::people::KeyFile;
+use crate::iam::verdicts::Verdicts;
+use crate::iam::{self, Books, Judgement};
+use crate::quotas::Quotas;
 use crate::reply::refusal;
 use crate::uses::{Needs, Uses};
 use crate::xml::Element;
-use crate::{ACCOUNT, connection, control, sigv4};
+use crate::{ACCOUNT, connection, control, open_files, service_quotas, sigv4};
 
 /// A Lambda package of 50 MB in base64, with room; nothing of ours comes near.
 const MAX_BODY: usize = 512 * 1024 * 1024;
@@ -45,6 +53,12 @@ pub struct Options {
     pub venv: PathBuf,
     /// Loopback addresses handed out as Elastic IPs, in this order.
     pub elastic_ips: Vec<Ipv4Addr>,
+    /// What the delays of `consistency.rs` are drawn from; a random one if none is given.
+    pub consistency_seed: Option<u64>,
+    /// What the account may have.
+    pub quotas: Quotas,
+    /// What instances may use of a processor.
+    pub cpu: Policy,
 }
 
 /// Keep-alive of our connections to the emulators: less than theirs (75 s), so that they never close
@@ -61,11 +75,16 @@ pub struct LocalCloud {
 pub(crate) struct Shared {
     pub credentials: Arc<Credentials>,
     pub ec2: Ec2,
+    pub account: Arc<Account>,
     pub client: Client<HttpConnector, Body>,
     pub ministack: SocketAddr,
     api_faults: std::sync::Mutex<ApiFaults>,
     pub calls: Calls,
     pub uses: Uses,
+    pub books: Books,
+    pub verdicts: Verdicts,
+    pub keys: KeyFile,
+    pub consistency: Consistency,
     /// Both children; emptied when they are stopped.
     pub emulators: Mutex<Vec<Emulator>>,
     /// Locked as long as the local cloud runs: two of them must not share a directory.
@@ -75,6 +94,7 @@ pub(crate) struct Shared {
 impl LocalCloud {
     /// Starts the emulators and takes the endpoint's port; serves nothing yet.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
+        open_files::raise();
         std::fs::create_dir_all(&options.dir)
             .with_context(|| format!("cannot create {}", options.dir.display()))?;
         // The port first: when another local cloud has it, its state must not be touched.
@@ -92,7 +112,10 @@ impl LocalCloud {
         )?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         let credentials = Arc::new(Credentials::new(ACCOUNT, &function_secret));
+        let keys = KeyFile::new(options.dir.join("access-keys.json"));
+        keys.load(&credentials)?;
         let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(KEEP_ALIVE).build_http();
+        let account = Arc::new(Account::new(options.quotas.clone()));
         let ec2 = Ec2::new(
             &options,
             endpoint.clone(),
@@ -100,15 +123,26 @@ impl LocalCloud {
             ministack.addr(),
             client.clone(),
             credentials.clone(),
+            account.clone(),
+        );
+        let consistency_seed = options.consistency_seed.unwrap_or_else(rand::random);
+        tracing::info!(
+            consistency_seed,
+            "what was made moments ago is not known everywhere; --consistency-seed draws the same delays again"
         );
         let shared = Arc::new(Shared {
             credentials,
             ec2,
+            account,
             client,
             ministack: ministack.addr(),
             api_faults: std::sync::Mutex::default(),
             calls: Calls::default(),
             uses: Uses::default(),
+            books: Books::default(),
+            verdicts: Verdicts::default(),
+            keys,
+            consistency: Consistency::new(Seed(consistency_seed)),
             emulators: Mutex::new(vec![ministack, moto]),
             _lock: lock,
         });
@@ -202,7 +236,13 @@ async fn decide(shared: &Shared, call: &Call) -> Option<Hit> {
 /// to the answer.
 async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<Hit>) {
     let mut call = Call::of(&admitted);
-    let needs = with_tags(shared, &call, &admitted.parts, Needs::of(&call, &admitted)).await;
+    let needs = with_facts(shared, &call, &admitted.parts, Needs::of(&call, &admitted)).await;
+    let identity = iam::identify(shared, &call, &needs.region).await;
+    let mut judgement = iam::judge(shared, identity, &needs).await;
+    if let Some(refused) = refuse(shared, &call, &admitted.parts, &judgement).await {
+        let answer = refused_and_recorded(shared, &call, judgement, &needs, refused).await;
+        return (answer, None);
+    }
     if call.is_launch() && shared.api_faults().ask_for_zones(Instant::now()) {
         call.zone = zone(shared, &admitted.parts, call.parameter("SubnetId").unwrap_or("")).await;
     }
@@ -215,18 +255,27 @@ async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<
             if let Some(number) = record {
                 shared.calls.stopped(number, &instead);
             }
-            shared.uses.add(&call.caller, needs);
+            shared.verdicts.add(&judgement);
+            shared.uses.add(&call.caller, judgement, &needs.names);
             return (instead, None);
         }
     }
-    let mut answer = carry_out(shared, admitted).await;
+    let mut answer = carry_out(shared, &call, &judgement, admitted, hit.is_some()).await;
+    shared.books.hear_of(&call);
+    answer = iam::people::hear_of(shared, &call, answer).await;
     // What is not there has no tags that could allow the call.
     let mut is_absent = false;
     if call.service == "ec2" {
         (answer, is_absent) = calls::look_for_absence(answer).await;
     }
+    if let Some(asked) = needs.after(answer.status())
+        && let Some(refused) = iam::judge_also(shared, &mut judgement, asked, &call).await
+    {
+        answer = refused;
+    }
     if !is_absent {
-        shared.uses.add(&call.caller, needs.answered(answer.status()));
+        shared.verdicts.add(&judgement);
+        shared.uses.add(&call.caller, judgement, &needs.names);
     }
     if let Some(number) = record {
         answer = shared.calls.carried_out(number, &call, answer).await;
@@ -237,12 +286,95 @@ async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<
     (answer, hit)
 }
 
-/// A permission may depend on the tags of what a call names. What lists is allowed or not as a whole.
-async fn with_tags(shared: &Shared, call: &Call, parts: &Parts, mut needs: Needs) -> Needs {
+/// The refusal of a call whose caller lacks a permission.
+///
+/// What is not there has no tags that could allow the call. EC2 says that it is not there, whoever asks.
+async fn refuse(
+    shared: &Shared,
+    call: &Call,
+    parts: &Parts,
+    judgement: &Judgement,
+) -> Option<Response<Body>> {
+    let denied = judgement.denied()?;
+    let mut is_absent = false;
+    let mut is_there = false;
+    for judged in judgement.all.iter().filter(|judged| !judged.decision.is_allowed()) {
+        if let Some(id) = judged.asked.id() {
+            let exists = shared.ec2.exists(parts, id).await;
+            (is_absent, is_there) = (is_absent || !exists, is_there || exists);
+        }
+    }
+    // What a call makes has no id; it is not made when something that the call names is not there.
+    if is_absent && !is_there {
+        return None;
+    }
+    tracing::info!(
+        caller = judgement.identity.arn(),
+        action = denied.asked.action,
+        resource = denied.asked.resource,
+        "a call is not allowed"
+    );
+    Some(iam::refuse(call, judgement, denied))
+}
+
+/// Nothing is done, so no fault on purpose happens to it either.
+async fn refused_and_recorded(
+    shared: &Shared,
+    call: &Call,
+    judgement: Judgement,
+    needs: &Needs,
+    refused: Response<Body>,
+) -> Response<Body> {
+    let record = shared.calls.begin(call, None, jiff::Timestamp::now());
+    shared.verdicts.add(&judgement);
+    shared.uses.add(&call.caller, judgement, &needs.names);
+    match record {
+        Some(number) => shared.calls.carried_out(number, call, refused).await,
+        None => refused,
+    }
+}
+
+/// A permission may depend on what a call does not say: on tags of what it names, on the interface of an
+/// instance, on the boundary of a role. What lists is allowed or not as a whole.
+async fn with_facts(shared: &Shared, call: &Call, parts: &Parts, mut needs: Needs) -> Needs {
+    if call.service == "iam" {
+        if call.is_mutating()
+            && let Some(role) = call.parameter("RoleName")
+            && let Some(boundary) = shared.books.role(shared, role).await.and_then(|role| role.boundary)
+        {
+            needs.are_of_role_within(&boundary);
+        }
+        return needs;
+    }
+    if call.service != "ec2" {
+        return needs;
+    }
     if let Some(association) = call.association()
         && let Ok(Some(table)) = shared.ec2.route_table_of(parts, association).await
     {
-        needs.is_about(&table);
+        needs.are_about(&[table]);
+    }
+    match (call.action.as_str(), call.parameter("InstanceId"), call.parameter("AssociationId")) {
+        ("AssociateAddress", Some(instance), _) => {
+            if let Some(interface) = shared.ec2.interface_of(parts, instance).await {
+                needs.concerns_interface(&interface);
+            }
+        }
+        ("DisassociateAddress", _, Some(association)) => {
+            if let Some((address, instance)) = shared.ec2.association(parts, association).await {
+                let interface = match instance {
+                    Some(instance) => shared.ec2.interface_of(parts, &instance).await,
+                    None => None,
+                };
+                needs.are_about(&[Some(address), interface].into_iter().flatten().collect::<Vec<_>>());
+            }
+        }
+        _ => {}
+    }
+    if let Some(profile) = call.profile()
+        && let Ok(Some(role)) = shared.ec2.role_of(profile, parts).await
+    {
+        needs.hands_over(&role);
     }
     let ids = needs.ids();
     if call.is_judged_by_resource()
@@ -254,11 +386,32 @@ async fn with_tags(shared: &Shared, call: &Call, parts: &Parts, mut needs: Needs
     needs
 }
 
-async fn carry_out(shared: &Shared, admitted: Admitted) -> Response<Body> {
-    if admitted.service == "ec2" {
-        shared.ec2.handle(admitted).await
+async fn carry_out(
+    shared: &Shared,
+    call: &Call,
+    judgement: &Judgement,
+    admitted: Admitted,
+    is_hit: bool,
+) -> Response<Body> {
+    let is_simulation = call.service == "iam" && call.action == "SimulatePrincipalPolicy";
+    let is_dry_run = call.service == "ec2" && call.parameter("DryRun") == Some("true");
+    if is_simulation {
+        iam::simulate::answer(shared, call).await
+    } else if call.service == "sts" && call.action == "GetCallerIdentity" {
+        iam::who(&judgement.identity)
+    } else if is_dry_run && !call.is_launch() {
+        // It is allowed. The emulator would carry some calls out all the same.
+        let message = "Request would have succeeded, but DryRun flag is set.";
+        refusal("ec2", StatusCode::PRECONDITION_FAILED, "DryRunOperation", message)
+    } else if call.service == "servicequotas" {
+        let header = admitted.parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let region = header.and_then(sigv4::parse).map_or("us-east-1", |auth| auth.region);
+        service_quotas::answer(&shared.account, region, &call.action, &admitted.body)
+    } else if call.service == "lambda" && call.path.contains("/account-settings") {
+        let answer = pass::answer(shared, call, admitted, is_hit).await;
+        service_quotas::with_concurrency(&shared.account, answer).await
     } else {
-        forward(&shared.client, shared.ministack, admitted.parts, admitted.body).await
+        pass::answer(shared, call, admitted, is_hit).await
     }
 }
 

@@ -3,6 +3,11 @@
 //! moto keeps the books (ids, states, tags, networks); here instances become processes, client
 //! tokens are honoured and Elastic IPs lead somewhere.
 
+mod facts;
+mod ipv6;
+mod credits;
+mod limits;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -20,19 +25,22 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
+use crate::account::{Account, Refusal};
 use crate::addresses::{self, Block};
 use crate::control::MachineView;
+use crate::cpu::Policy;
 use crate::credentials::Credentials;
 use crate::door::{Admitted, Options, forward};
-use crate::elastic_ip::{self, ElasticIps, Wanted};
+use crate::elastic_ip::{self, ElasticIps, Target, Wanted};
 use crate::imds::Metadata;
 use crate::machine::{self, Image, Machine, POWER_OFF_DEADLINE};
+use crate::quotas::Quota;
 use crate::reply::{refusal, xml};
 use crate::sigv4;
 use crate::xml::Element;
 
 /// A query's parameters, in the order they came.
-type Form = Vec<(String, String)>;
+pub(crate) type Form = Vec<(String, String)>;
 
 pub type Tags = BTreeMap<String, String>;
 
@@ -45,6 +53,8 @@ pub struct Ec2 {
     ministack: SocketAddr,
     client: Client<HttpConnector, Body>,
     credentials: Arc<Credentials>,
+    account: Arc<Account>,
+    cpu: Policy,
     machines: Mutex<BTreeMap<String, Arc<Machine>>>,
     /// Terminated; processes of the last ones may still be ending.
     terminated: Mutex<BTreeMap<String, Arc<Machine>>>,
@@ -53,6 +63,7 @@ pub struct Ec2 {
     launches: Mutex<Launches>,
     /// Held over a whole call that has a client token.
     answers: Mutex<Answers>,
+    vpcs: Mutex<()>,
     /// Held while moto is asked what the forwards should be, so that they end up as they are last.
     elastic: Mutex<ElasticIps>,
     /// Regions in which anything was asked; moto keeps separate books for each.
@@ -88,6 +99,7 @@ impl Ec2 {
         ministack: SocketAddr,
         client: Client<HttpConnector, Body>,
         credentials: Arc<Credentials>,
+        account: Arc<Account>,
     ) -> Self {
         Self {
             dir: options.dir.join("instances"),
@@ -98,10 +110,13 @@ impl Ec2 {
             ministack,
             client,
             credentials,
+            account,
+            cpu: options.cpu,
             machines: Mutex::default(),
             terminated: Mutex::default(),
             launches: Mutex::default(),
             answers: Mutex::default(),
+            vpcs: Mutex::default(),
             elastic: Mutex::default(),
             regions: std::sync::Mutex::default(),
         }
@@ -111,6 +126,12 @@ impl Ec2 {
         let form = parse_form(&admitted.body);
         let call = Call { parts: admitted.parts, form };
         self.regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(call.region().to_owned());
+        // moto knows dry runs of some calls only, and would carry the others out. Those of launches need a look
+        // at the role.
+        if call.get("DryRun") == Some("true") && call.get("Action") != Some("RunInstances") {
+            let message = "Request would have succeeded, but DryRun flag is set.";
+            return refusal("ec2", StatusCode::PRECONDITION_FAILED, "DryRunOperation", message);
+        }
         let handled = match call.get("Action").unwrap_or("") {
             "RunInstances" => self.run_instances(call).await,
             "TerminateInstances" => self.terminate_instances(call).await,
@@ -118,6 +139,10 @@ impl Ec2 {
             "CreateVpc" => self.create_vpc(call).await,
             "AllocateAddress" => self.allocate_address(call).await,
             "DeleteVpcEndpoints" => self.delete_vpc_endpoints(call).await,
+            "DescribeInstanceTypeOfferings" => self.describe_offerings(&call).await,
+            "DescribeAccountAttributes" => self.describe_account_attributes(&call).await,
+            "DescribeInstanceCreditSpecifications" => Ok(self.describe_credits(&call).await),
+            "ModifyInstanceCreditSpecification" => Ok(self.modify_credits(&call).await),
             action if ONCE_PER_TOKEN.contains(&action) => self.once_per_token(call).await,
             "AssociateAddress" => self.associate_address(call).await,
             "AuthorizeSecurityGroupIngress" => self.authorize_ingress(call).await,
@@ -182,6 +207,10 @@ impl Ec2 {
             let message = "The local cloud boots instances only in subnets of a VPC that it made itself.";
             return Ok(bad_request("UnsupportedOperation", message));
         }
+        if let Some(refused) = self.refuse_launch(&call, &zone).await? {
+            return Ok(refused);
+        }
+        let credits = limits::credits(&call).ok().flatten();
         let private: Vec<Ipv4Addr> =
             self.machines.lock().await.values().map(|machine| machine.address).collect();
         let used = private.iter().chain(&self.pool).copied().collect();
@@ -206,6 +235,7 @@ impl Ec2 {
             .text_of("instanceId")
             .context("moto launched an instance without an id")?
             .to_owned();
+        self.tag_interface(&call, &instance).await?;
         let image = Image {
             root: self.dir.join(&instance),
             address,
@@ -224,6 +254,8 @@ impl Ec2 {
             }),
             endpoint: self.endpoint.clone(),
             aws_cli: self.venv.join("bin"),
+            credits,
+            cpu: self.cpu,
         };
         tracing::info!(instance, %address, "an instance boots");
         self.machines.lock().await.insert(instance.clone(), Arc::new(Machine::boot(image, metadata_port)));
@@ -344,6 +376,11 @@ impl Ec2 {
     /// A VPC's block moves into loopback: 10.77.0.0/16 becomes 127.77.0.0/16. Subnets are then cut
     /// from the block that DescribeVpcs shows.
     async fn create_vpc(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
+        // Two calls at once must not both have the last one.
+        let _one_at_a_time = self.vpcs.lock().await;
+        if !self.has_room_for(&call, Quota::Vpcs, "DescribeVpcs", "vpcSet").await? {
+            return Ok(limits::refused(&Refusal::vpcs()));
+        }
         if let Some(block) = call.take("CidrBlock") {
             let moved = Block::parse(&block).map_or(block, Block::into_loopback);
             call.form.push(("CidrBlock".to_owned(), moved));
@@ -373,6 +410,9 @@ impl Ec2 {
     async fn allocate_address(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
         // Two calls at once must not get the same address.
         let _one_at_a_time = self.elastic.lock().await;
+        if !self.has_room_for(&call, Quota::Addresses, "DescribeAddresses", "addressesSet").await? {
+            return Ok(limits::refused(&Refusal::addresses()));
+        }
         let mut used: Vec<Ipv4Addr> = Vec::new();
         for parts in self.every_region()? {
             let described = self.read(&parts, &[("Action", "DescribeAddresses")]).await?;
@@ -381,10 +421,7 @@ impl Ec2 {
             );
         }
         let Some(address) = elastic_ip::next_free(&self.pool, &used) else {
-            return Ok(bad_request(
-                "AddressLimitExceeded",
-                "The maximum number of addresses has been reached.",
-            ));
+            return Ok(limits::refused(&Refusal::addresses()));
         };
         call.form.push(("Address".to_owned(), address.to_string()));
         Ok(self.to_moto(&call).await?.into_response())
@@ -454,7 +491,8 @@ impl Ec2 {
                 let Some(machine) = self.machines.lock().await.get(instance).cloned() else { continue };
                 let public: Ipv4Addr = public.parse().context("moto has a public address that is none")?;
                 for port in self.world_ports(&parts, instance).await? {
-                    wanted.insert((public, port).into(), (machine.address, port).into());
+                    let address = (machine.address, port).into();
+                    wanted.insert((public, port).into(), Target { address, power: machine.power() });
                 }
             }
         }
@@ -491,7 +529,7 @@ impl Ec2 {
         let by_arn = call.take("IamInstanceProfile.Arn");
         let by_arn = by_arn.and_then(|arn| arn.rsplit('/').next().map(str::to_owned));
         let Some(profile) = call.take("IamInstanceProfile.Name").or(by_arn) else { return Ok(Ok(None)) };
-        Ok(match self.role_of(&profile, call).await? {
+        Ok(match self.role_of(&profile, &call.parts).await? {
             Some(role) => Ok(Some(role)),
             None => {
                 let message = format!(
@@ -504,10 +542,10 @@ impl Ec2 {
     }
 
     /// The role in an instance profile, by asking ministack; `None` if there is no such profile.
-    async fn role_of(&self, profile: &str, call: &Call) -> anyhow::Result<Option<String>> {
+    pub(crate) async fn role_of(&self, profile: &str, parts: &Parts) -> anyhow::Result<Option<String>> {
         let form =
             [("Action", "GetInstanceProfile"), ("Version", "2010-05-08"), ("InstanceProfileName", profile)];
-        let reply = self.send(self.ministack, &call.parts, "iam", &owned(&form)).await?;
+        let reply = self.send(self.ministack, parts, "iam", &owned(&form)).await?;
         if !reply.ok {
             return Ok(None);
         }
@@ -625,7 +663,13 @@ impl Ec2 {
                     Some((tag.text_of("key")?.to_owned(), tag.text_of("value").unwrap_or("").to_owned()))
                 })
                 .collect();
-            views.push(MachineView { id: machine.id.clone(), address: machine.address, tags });
+            views.push(MachineView {
+                id: machine.id.clone(),
+                address: machine.address,
+                tags,
+                credits: machine.cpu.credits().map(|credits| credits.name().to_owned()),
+                cpu_limit: machine.cpu.limit(),
+            });
         }
         Ok(views)
     }
@@ -699,6 +743,23 @@ impl Call {
         Some(self.form.remove(position).1)
     }
 
+    /// The values of `key.1`, `key.2`, ….
+    fn numbered<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a str> {
+        (1_u32..).map_while(move |number| self.get(&format!("{key}.{number}")))
+    }
+
+    /// The values of the filter with this name.
+    fn filter<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        let number = self.numbered_filters().position(|filter| filter == name).map(|index| index + 1);
+        let prefix = number.map(|number| format!("Filter.{number}.Value."));
+        let is_value = move |key: &str| prefix.as_ref().is_some_and(|prefix| key.starts_with(prefix));
+        self.form.iter().filter(move |(key, _)| is_value(key)).map(|(_, value)| value.as_str())
+    }
+
+    fn numbered_filters(&self) -> impl Iterator<Item = &str> {
+        (1_u32..).map_while(|number| self.get(&format!("Filter.{number}.Name")))
+    }
+
     fn region(&self) -> &str {
         region_of(&self.parts)
     }
@@ -750,7 +811,7 @@ pub(crate) fn parse_form(body: &[u8]) -> Form {
         .collect()
 }
 
-fn encode_form(form: &Form) -> String {
+pub(crate) fn encode_form(form: &Form) -> String {
     let encode = |text: &str| {
         percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
     };

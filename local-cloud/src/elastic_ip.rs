@@ -1,17 +1,33 @@
 //! Elastic IPs as TCP forwards: a connection to the public address goes to the instance that the
 //! address is associated with, on each port that the instance's security groups open to the world.
+//!
+//! The instance sees each client's own address, and the client what the instance does (`flow.rs`). There
+//! is no limit here but the number of open files of this process, two for each connection.
+
+mod black_hole;
+mod flow;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::machine::Power;
+use black_hole::BlackHole;
+
 /// Where public addresses lead, as EC2 has it now.
-pub type Wanted = BTreeMap<SocketAddr, SocketAddr>;
+pub type Wanted = BTreeMap<SocketAddr, Target>;
+
+/// A port of an instance.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub address: SocketAddr,
+    /// Of the instance's host: packets to a host without power vanish.
+    pub power: watch::Receiver<Power>,
+}
 
 #[derive(Default)]
 pub struct ElasticIps {
@@ -19,8 +35,23 @@ pub struct ElasticIps {
 }
 
 struct Forward {
-    target: watch::Sender<SocketAddr>,
+    target: watch::Sender<Target>,
     task: JoinHandle<()>,
+}
+
+impl Target {
+    fn is_dead(&self) -> bool {
+        *self.power.borrow() == Power::Dead
+    }
+
+    /// Waits until the host loses its power.
+    async fn dies(&self) {
+        let died = self.power.clone().wait_for(|power| *power == Power::Dead).await.is_ok();
+        if !died {
+            // The instance is gone in order, and the forward will be.
+            std::future::pending().await
+        }
+    }
 }
 
 impl Drop for Forward {
@@ -45,10 +76,10 @@ impl ElasticIps {
         let mut outcome = Ok(());
         for (public, private) in wanted {
             if let Some(forward) = self.forwards.get(public) {
-                forward.target.send_replace(*private);
+                forward.target.send_replace(private.clone());
                 continue;
             }
-            let bound = TcpListener::bind(public).await.with_context(|| {
+            let bound = flow::listen(*public).with_context(|| {
                 format!(
                     "port {} of {} is taken by another program on this machine",
                     public.port(),
@@ -62,33 +93,48 @@ impl ElasticIps {
                     continue;
                 }
             };
-            let (target, seen) = watch::channel(*private);
+            let (target, seen) = watch::channel(private.clone());
             self.forwards.insert(*public, Forward { target, task: tokio::spawn(accept(listener, seen)) });
         }
         outcome
     }
 
     pub fn addresses(&self) -> Vec<(SocketAddr, SocketAddr)> {
-        self.forwards.iter().map(|(public, forward)| (*public, *forward.target.borrow())).collect()
+        self.forwards.iter().map(|(public, forward)| (*public, forward.target.borrow().address)).collect()
     }
 }
 
-async fn accept(listener: TcpListener, target: watch::Receiver<SocketAddr>) {
+async fn accept(listener: TcpListener, mut target: watch::Receiver<Target>) {
     // Owns the connections: they end with the forward.
     let mut connections = JoinSet::new();
+    let mut is_full = false;
     loop {
-        let Ok((mut client, _)) = listener.accept().await else {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            continue;
-        };
-        let target = *target.borrow();
-        connections.spawn(async move {
-            if let Ok(mut server) = TcpStream::connect(target).await {
-                drop(client.set_nodelay(true));
-                drop(server.set_nodelay(true));
-                drop(copy_bidirectional(&mut client, &mut server).await);
+        let current = target.borrow_and_update().clone();
+        if current.is_dead() {
+            let hole = BlackHole::dig(&listener).await;
+            let is_moved = target.changed().await.is_ok();
+            hole.fill(&listener);
+            if is_moved {
+                continue;
             }
-        });
+            return;
+        }
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((client, from)) => {
+                    is_full = false;
+                    connections.spawn(flow::carry(client, from, current));
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut is_full, true) {
+                        tracing::warn!(%error, "an Elastic IP takes no more connections for now");
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            },
+            moved = target.changed() => if moved.is_err() { return },
+            () = current.dies() => {}
+        }
         while connections.try_join_next().is_some() {}
     }
 }
@@ -99,93 +145,4 @@ pub fn next_free(pool: &[Ipv4Addr], used: &[Ipv4Addr]) -> Option<Ipv4Addr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    use super::*;
-
-    async fn listener() -> (TcpListener, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        (listener, address)
-    }
-
-    async fn free_address() -> SocketAddr {
-        listener().await.1
-    }
-
-    /// Answers each connection, at its end, with a name and what was sent.
-    async fn server(name: &'static str) -> SocketAddr {
-        let (listener, address) = listener().await;
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let mut sent = String::from(name);
-                    client.read_to_string(&mut sent).await.expect("readable");
-                    client.write_all(sent.as_bytes()).await.expect("writable");
-                });
-            }
-        });
-        address
-    }
-
-    async fn answer(mut client: TcpStream, text: &str) -> String {
-        client.write_all(text.as_bytes()).await.expect("writable");
-        client.shutdown().await.expect("half closed");
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).await.expect("readable");
-        answer
-    }
-
-    #[tokio::test]
-    async fn a_half_closed_connection_is_answered() {
-        let (public, mut forwards) = (free_address().await, ElasticIps::default());
-        forwards.apply(&[(public, server("a:").await)].into()).await.expect("forwarded");
-        let client = TcpStream::connect(public).await.expect("connected");
-        assert_eq!(answer(client, "hello").await, "a:hello");
-    }
-
-    #[tokio::test]
-    async fn a_moved_forward_leaves_open_connections_where_they_are() {
-        let (public, mut forwards) = (free_address().await, ElasticIps::default());
-        let (first, second) = (listener().await, server("b:").await);
-        forwards.apply(&[(public, first.1)].into()).await.expect("forwarded");
-        let old = TcpStream::connect(public).await.expect("connected");
-        let (mut served, _) = first.0.accept().await.expect("forwarded");
-        forwards.apply(&[(public, second)].into()).await.expect("moved");
-        let new = TcpStream::connect(public).await.expect("connected");
-        assert_eq!(answer(new, "new").await, "b:new");
-        let serve = async {
-            let mut sent = String::new();
-            served.read_to_string(&mut sent).await.expect("readable");
-            served.write_all(format!("a:{sent}").as_bytes()).await.expect("writable");
-            drop(served);
-        };
-        assert_eq!(tokio::join!(answer(old, "old"), serve).0, "a:old");
-    }
-
-    #[tokio::test]
-    async fn a_removed_forward_cuts_connections_and_frees_its_port() {
-        let (public, mut forwards) = (free_address().await, ElasticIps::default());
-        forwards.apply(&[(public, server("a:").await)].into()).await.expect("forwarded");
-        let mut client = TcpStream::connect(public).await.expect("connected");
-        forwards.apply(&Wanted::new()).await.expect("removed");
-        assert!(TcpListener::bind(public).await.is_ok(), "the port is not free");
-        // Closed or reset, as it happens; what matters is that it does not wait for an answer.
-        let ended = client.read(&mut [0; 8]).await;
-        assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
-    }
-
-    #[tokio::test]
-    async fn one_taken_port_does_not_keep_the_others() {
-        let (taken, free) = (listener().await, free_address().await);
-        let mut forwards = ElasticIps::default();
-        let target = server("a:").await;
-        let error = forwards.apply(&[(taken.1, target), (free, target)].into()).await.expect_err("taken");
-        assert!(error.to_string().contains(&taken.1.port().to_string()), "{error}");
-        assert_eq!(forwards.addresses(), [(free, target)]);
-        let public = taken.1;
-        drop(taken);
-        forwards.apply(&[(public, target), (free, target)].into()).await.expect("free meanwhile");
-    }
-}
+mod tests;

@@ -6,6 +6,11 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// One look in some hundreds misses the socket; five in a row are a caller that is no function.
+const LOOKS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(20);
 
 const NAME: &str = "AWS_LAMBDA_FUNCTION_NAME=";
 
@@ -14,7 +19,7 @@ const NAME: &str = "AWS_LAMBDA_FUNCTION_NAME=";
 pub(crate) struct Peer {
     addr: SocketAddr,
     /// Looked up once: a connection stays with its process.
-    function: Arc<OnceLock<Option<String>>>,
+    function: Arc<OnceLock<String>>,
 }
 
 impl Peer {
@@ -23,10 +28,22 @@ impl Peer {
     }
 
     /// Name of the function whose process has the connection, if it is one.
+    ///
+    /// The kernel's tables change while they are read, so a look can miss a socket that is there. A caller
+    /// that is taken for nobody is refused, so a miss is looked at again.
     pub(crate) async fn function(&self) -> Option<String> {
-        let Self { addr, function } = self.clone();
-        let look_up = move || function.get_or_init(|| function_at(addr)).clone();
-        tokio::task::spawn_blocking(look_up).await.ok().flatten()
+        for _ in 0..LOOKS {
+            if let Some(name) = self.function.get() {
+                return Some(name.clone());
+            }
+            let addr = self.addr;
+            match tokio::task::spawn_blocking(move || function_at(addr)).await.ok().flatten() {
+                Some(name) => return Some(self.function.get_or_init(|| name).clone()),
+                None => tokio::time::sleep(PAUSE).await,
+            }
+        }
+        tracing::warn!(addr = %self.addr, "a call with the functions' key comes from no function's process");
+        None
     }
 }
 

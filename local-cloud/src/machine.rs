@@ -4,6 +4,8 @@
 //! A service's absolute paths are looked up below the instance's root directory; what a service's
 //! own scripts do is theirs, so scripts must use paths relative to their working directory.
 
+pub mod processes;
+
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
@@ -11,7 +13,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -23,8 +25,10 @@ use tokio::sync::watch;
 
 use crate::addresses::METADATA_PORT;
 use crate::cloud_config::{CloudConfig, Step};
+use crate::cpu::{Cpu, Credits, Policy};
 use crate::imds::{self, Metadata};
 use crate::unit::{Unit, environment_file};
+use processes::Processes;
 
 /// EC2 keeps the last 64 KiB of the console.
 const CONSOLE_BYTES: u64 = 64 * 1024;
@@ -42,10 +46,13 @@ pub struct Image {
     pub endpoint: String,
     /// Directory with the AWS CLI, as on an Amazon Linux image.
     pub aws_cli: PathBuf,
+    /// `None` for a type that cannot burst.
+    pub credits: Option<Credits>,
+    pub cpu: Policy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Power {
+pub enum Power {
     On,
     /// As by TerminateInstances: services are asked to stop.
     ShuttingDown,
@@ -56,28 +63,31 @@ enum Power {
 pub struct Machine {
     pub id: String,
     pub address: Ipv4Addr,
+    pub instance_type: String,
+    pub region: String,
+    pub cpu: Arc<Cpu>,
     power: watch::Sender<Power>,
-    /// Process groups of the main processes of running services.
-    groups: Groups,
+    processes: Arc<Processes>,
     /// Closed when nothing of the instance runs any more.
     life: watch::Receiver<()>,
 }
-
-type Groups = Arc<Mutex<Vec<Pid>>>;
 
 impl Machine {
     /// Switches the instance on. `metadata_port` is already bound on its address.
     pub fn boot(image: Image, metadata_port: TcpListener) -> Self {
         let (power, power_seen) = watch::channel(Power::On);
-        let groups = Groups::default();
-        let (id, address) = (image.metadata.instance_id.clone(), image.address);
+        let processes = Arc::<Processes>::default();
+        let (metadata, address) = (image.metadata.clone(), image.address);
+        let id = metadata.instance_id.clone();
+        let cpu = Arc::new(Cpu::new(&id, image.cpu, image.credits, processes.clone()));
         let (alive, life) = watch::channel(());
-        let running = live(image, metadata_port, groups.clone(), power_seen);
+        let running = live(image, metadata_port, processes.clone(), cpu.clone(), power_seen);
         tokio::spawn(async move {
             running.await;
             drop(alive);
         });
-        Self { id, address, power, groups, life }
+        let (instance_type, region) = (metadata.instance_type.clone(), metadata.region.clone());
+        Self { id, address, instance_type, region, cpu, power, processes, life }
     }
 
     /// Whether the host has power; a dead host does not, although EC2 says `running`.
@@ -85,18 +95,23 @@ impl Machine {
         *self.power.borrow() == Power::On
     }
 
+    /// What becomes of the power.
+    pub fn power(&self) -> watch::Receiver<Power> {
+        self.power.subscribe()
+    }
+
     /// The main process of each service ends as by a crash; systemd would start it again.
     pub fn crash(&self) {
-        self.signal(Signal::SIGKILL);
+        self.processes.signal(Signal::SIGKILL);
     }
 
     /// The processes stop answering without ending.
     pub fn hang(&self) {
-        self.signal(Signal::SIGSTOP);
+        self.processes.hang();
     }
 
     pub fn resume(&self) {
-        self.signal(Signal::SIGCONT);
+        self.processes.resume();
     }
 
     /// The host dies: all processes end and nothing restarts them, while EC2 says `running`.
@@ -120,12 +135,6 @@ impl Machine {
         let mut life = self.life.clone();
         while life.changed().await.is_ok() {}
     }
-
-    fn signal(&self, signal: Signal) {
-        for group in self.groups.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).iter() {
-            killpg(*group, signal).ok();
-        }
-    }
 }
 
 /// The end of the console of the instance with this root directory; it outlives the instance.
@@ -138,20 +147,27 @@ pub fn console(root: &Path) -> std::io::Result<Vec<u8>> {
     Ok(text)
 }
 
-async fn live(image: Image, metadata_port: TcpListener, groups: Groups, mut power: watch::Receiver<Power>) {
+async fn live(
+    image: Image,
+    metadata_port: TcpListener,
+    processes: Arc<Processes>,
+    cpu: Arc<Cpu>,
+    mut power: watch::Receiver<Power>,
+) {
     let metadata =
         tokio::spawn(axum::serve(metadata_port, imds::router(image.metadata.clone())).into_future());
     log(&image.root, &format!("booting {} at {}", image.metadata.instance_id, image.address));
     match prepare(&image) {
         Ok(units) => {
             let services = units.into_iter().map(|(name, unit)| {
-                let service = Service { name, unit, image: &image, groups: groups.clone() };
+                let service = Service { name, unit, image: &image, processes: &processes, cpu: &cpu };
                 let power = power.clone();
                 async move { service.supervise(power).await }
             });
             tokio::select! {
                 _ = futures::future::join_all(services) => (),
                 () = limit_console(&image.root) => (),
+                () = cpu.enforce() => (),
             }
         }
         Err(error) => log(&image.root, &format!("cloud-init failed: {error:#}")),
@@ -160,6 +176,7 @@ async fn live(image: Image, metadata_port: TcpListener, groups: Groups, mut powe
     power_lost(&mut power).await;
     log(&image.root, "powered off");
     remove_disk(&image.root);
+    cpu.end();
     image.metadata.credentials.forget_instance(&image.metadata.instance_id);
     // Last: its port holds the address, and it is closed when this returns.
     metadata.abort();
@@ -234,7 +251,8 @@ struct Service<'a> {
     name: String,
     unit: Unit,
     image: &'a Image,
-    groups: Groups,
+    processes: &'a Processes,
+    cpu: &'a Cpu,
 }
 
 impl Service<'_> {
@@ -269,7 +287,7 @@ impl Service<'_> {
     async fn wait(&self, mut child: Child, power: &mut watch::Receiver<Power>) -> anyhow::Result<ExitStatus> {
         let pid = child.id().context("a child that was just started has a process id")?;
         let group = Pid::from_raw(i32::try_from(pid).context("process ids fit an i32")?);
-        self.groups.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(group);
+        self.processes.add(group);
         let status = tokio::select! {
             status = child.wait() => status,
             lost = power_lost(power) => {
@@ -289,7 +307,7 @@ impl Service<'_> {
         };
         // What the main process left behind ends with it, as in a control group.
         killpg(group, Signal::SIGKILL).ok();
-        self.groups.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).retain(|other| *other != group);
+        self.processes.remove(group);
         Ok(status?)
     }
 
@@ -298,7 +316,15 @@ impl Service<'_> {
         let (program, arguments) = argv.split_first().context("empty command")?;
         let console = open_console(&image.root)?;
         // Dies with us even when we are killed.
-        let mut command = Command::new("setpriv");
+        let mut command = match self.cpu.entrance() {
+            // Before its first step: what it starts is limited with it.
+            Some(entrance) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", "echo $$ >\"$0\" && exec \"$@\""]).arg(entrance).arg("setpriv");
+                shell
+            }
+            None => Command::new("setpriv"),
+        };
         command
             .args(["--pdeathsig", "KILL", "--"])
             .arg(below(&image.root, program)?)

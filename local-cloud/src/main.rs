@@ -1,5 +1,5 @@
-//! The command line of the local cloud: `up`, `down`, `status`, `fault`, `fault-api`, `calls`,
-//! `uses`, and `serve` in the foreground.
+//! The command line of the local cloud: `up`, `down`, `status`, `fault`, `fault-api`, `quota`, `account`,
+//! `offer`, `calls`, `uses`, `iam`, `user`, `consistency`, and `serve` in the foreground.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -9,11 +9,17 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
+use local_cloud::account::{Gap, Verification, View};
 use local_cloud::api_faults::RuleView;
 use local_cloud::api_faults::arguments::ApiFault;
 use local_cloud::calls::Record;
-use local_cloud::control::{Fault, FaultKind, MachineView};
+use local_cloud::consistency;
+use local_cloud::control::{Fault, FaultKind, MachineView, Offer};
+use local_cloud::cpu::{self, Percent, Policy};
 use local_cloud::daemon::{self, Prerequisite};
+use local_cloud::iam::people::{UserKey, UserWanted};
+use local_cloud::iam::verdicts;
+use local_cloud::quotas::{self, Quota, Quotas};
 use local_cloud::uses::Report;
 use local_cloud::{LocalCloud, Options};
 use reqwest::Method;
@@ -61,6 +67,37 @@ enum Command {
         tags: Vec<(String, String)>,
         #[arg(long, default_value = "us-east-1")]
         region: String,
+        /// For cpu-quota: how much of a core, for example 10%; without, the quota is lifted.
+        #[arg(long)]
+        percent: Option<Percent>,
+        #[arg(long, default_value = "http://127.0.0.1:4566")]
+        endpoint: String,
+    },
+    /// Print what the account may have, after changing it if asked to, as JSON.
+    Quota {
+        #[command(subcommand)]
+        command: Option<QuotaCommand>,
+        #[arg(long, global = true, default_value = "http://127.0.0.1:4566")]
+        endpoint: String,
+    },
+    /// Print what AWS thinks of the account, after changing it if asked to, as JSON.
+    Account {
+        #[command(subcommand)]
+        command: Option<AccountCommand>,
+        #[arg(long, global = true, default_value = "http://127.0.0.1:4566")]
+        endpoint: String,
+    },
+    /// Say that a zone offers an instance type, or not, and print the account.
+    Offer {
+        /// For example us-east-1b.
+        #[arg(long)]
+        zone: String,
+        /// A type that the zone does not offer from now on.
+        #[arg(long, value_name = "TYPE", required_unless_present = "with")]
+        without: Vec<String>,
+        /// A type that the zone offers again.
+        #[arg(long, value_name = "TYPE")]
+        with: Vec<String>,
         #[arg(long, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
     },
@@ -79,6 +116,22 @@ enum Command {
         /// Only calls with a number above this one.
         #[arg(long, value_name = "NUMBER")]
         since: Option<u64>,
+        #[arg(long, default_value = "http://127.0.0.1:4566")]
+        endpoint: String,
+    },
+    /// Print how many calls were judged by their callers' policies, and which were denied, as JSON.
+    Iam {
+        #[arg(long, default_value = "http://127.0.0.1:4566")]
+        endpoint: String,
+    },
+    /// Make a user of IAM that has exactly the policy on standard input; print a key as AWS_… variables.
+    User {
+        name: String,
+        #[arg(long, default_value = "http://127.0.0.1:4566")]
+        endpoint: String,
+    },
+    /// Print how often a call met something that AWS does not know yet, by kind, and the seed, as JSON.
+    Consistency {
         #[arg(long, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
     },
@@ -107,6 +160,42 @@ enum FaultApi {
     },
 }
 
+#[derive(Subcommand)]
+enum QuotaCommand {
+    /// For example: set vcpus=5 spot-vcpus=5 addresses=5 vpcs=5 concurrency=10
+    Set {
+        #[arg(required = true, value_name = "QUOTA=NUMBER", value_parser = quotas::pair)]
+        quotas: Vec<(Quota, u32)>,
+    },
+}
+
+#[derive(Subcommand)]
+enum AccountCommand {
+    /// RunInstances answers PendingVerification, until one of the bounds is reached.
+    PendingVerification {
+        /// Over after so many seconds.
+        #[arg(long = "for", value_name = "SECONDS")]
+        seconds: Option<u64>,
+        /// Over after so many refused launches.
+        #[arg(long = "times", value_name = "N")]
+        launches: Option<u32>,
+    },
+    /// RunInstances answers Blocked.
+    Blocked,
+    /// Launches are allowed.
+    Verified,
+}
+
+impl AccountCommand {
+    fn verification(self) -> Verification {
+        match self {
+            Self::PendingVerification { seconds, launches } => Verification::Pending { seconds, launches },
+            Self::Blocked => Verification::Blocked,
+            Self::Verified => Verification::Done,
+        }
+    }
+}
+
 #[derive(Args)]
 struct Place {
     #[arg(long, default_value = "127.0.0.1:4566")]
@@ -120,6 +209,19 @@ struct Place {
     /// Loopback addresses to hand out as Elastic IPs.
     #[arg(long, value_delimiter = ',', default_value = "127.0.0.1,127.0.0.2,127.0.0.3,127.0.0.4,127.0.0.5")]
     elastic_ips: Vec<Ipv4Addr>,
+    /// Draws the delays after which AWS knows what was made from this number [default: a random one].
+    #[arg(long, value_name = "N", env = "LOCAL_CLOUD_CONSISTENCY_SEED")]
+    consistency_seed: Option<u64>,
+    /// What the account may have, for example vcpus=5; may be repeated. By default 64 vCPUs of each kind, 64
+    /// VPCs, each of the addresses, and 1000 functions at a time.
+    #[arg(long = "quota", value_name = "QUOTA=NUMBER", value_parser = quotas::pair)]
+    quotas: Vec<(Quota, u32)>,
+    /// How much of a core each instance may use, for example 10%.
+    #[arg(long, value_name = "PERCENT")]
+    cpu_quota: Option<Percent>,
+    /// The same for instances whose credit option is `standard`: as if they had used up their credits.
+    #[arg(long, value_name = "PERCENT")]
+    cpu_baseline: Option<Percent>,
 }
 
 impl Place {
@@ -131,7 +233,10 @@ impl Place {
             listen: self.listen,
             dir: std::path::absolute(self.dir)?,
             venv: std::path::absolute(self.venv)?,
+            quotas: Quotas::generous(self.elastic_ips.len()).change(&Quotas::parse(&self.quotas)),
+            cpu: Policy { quota: self.cpu_quota, baseline: self.cpu_baseline },
             elastic_ips: self.elastic_ips,
+            consistency_seed: self.consistency_seed,
         })
     }
 }
@@ -177,11 +282,13 @@ async fn run(command: Command) -> anyhow::Result<()> {
             tokio::spawn(async move { while hangup.recv().await.is_some() {} });
             let cloud = LocalCloud::start(place.options()?).await?;
             writeln!(out, "{}", cloud.endpoint)?;
-            cloud
+            let served = cloud
                 .serve(async move {
                     tokio::select! { _ = term.recv() => (), _ = interrupt.recv() => () }
                 })
-                .await
+                .await;
+            cpu::clean_up();
+            served
         }
         Command::Up { place, reserve } => daemon::up(&place.options()?, &reserve).await,
         Command::Down { dir } => {
@@ -199,11 +306,37 @@ async fn run(command: Command) -> anyhow::Result<()> {
             writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?;
             Ok(())
         }
-        Command::Fault { kind, instance, tags, region, endpoint } => {
-            let fault = Fault { kind, instance, tags: tags.into_iter().collect::<BTreeMap<_, _>>(), region };
+        Command::Fault { kind, instance, tags, region, percent, endpoint } => {
+            let tags = tags.into_iter().collect::<BTreeMap<_, _>>();
+            let fault = Fault { kind, instance, tags, region, percent };
             let hit: MachineView = Control(&endpoint).post("fault", &fault).await?;
             writeln!(out, "{}", hit.id)?;
             Ok(())
+        }
+        Command::Quota { command, endpoint } => {
+            let control = Control(&endpoint);
+            let quotas: Quotas = match command {
+                None => control.call(Method::GET, "quotas").await?,
+                Some(QuotaCommand::Set { quotas }) => control.put("quotas", &Quotas::parse(&quotas)).await?,
+            };
+            print(&mut out, &quotas)
+        }
+        Command::Account { command, endpoint } => {
+            let control = Control(&endpoint);
+            let view: View = match command {
+                None => control.call(Method::GET, "account").await?,
+                Some(command) => control.put("account/verification", &command.verification()).await?,
+            };
+            print(&mut out, &view)
+        }
+        Command::Offer { zone, without, with, endpoint } => {
+            let control = Control(&endpoint);
+            let offers = without.into_iter().map(|name| (name, false));
+            for (instance_type, is_offered) in offers.chain(with.into_iter().map(|name| (name, true))) {
+                let offer = Offer { gap: Gap { zone: zone.clone(), instance_type }, is_offered };
+                let _view: View = control.put("account/offers", &offer).await?;
+            }
+            print(&mut out, &control.call::<View>(Method::GET, "account").await?)
         }
         Command::FaultApi { command, endpoint } => fault_api(command, Control(&endpoint), &mut out).await,
         Command::Calls { last, since, endpoint } => {
@@ -215,12 +348,33 @@ async fn run(command: Command) -> anyhow::Result<()> {
             writeln!(out, "{}", serde_json::to_string_pretty(&records)?)?;
             Ok(())
         }
+        Command::Iam { endpoint } => {
+            let report: verdicts::Report = Control(&endpoint).call(Method::GET, "iam").await?;
+            writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+            Ok(())
+        }
+        Command::User { name, endpoint } => {
+            let policy = std::io::read_to_string(std::io::stdin())?;
+            let policy = serde_json::from_str(&policy).context("standard input is no policy in JSON")?;
+            let key: UserKey = Control(&endpoint).post("users", &UserWanted { name, policy }).await?;
+            writeln!(out, "AWS_ACCESS_KEY_ID={}\nAWS_SECRET_ACCESS_KEY={}", key.access_key, key.secret)?;
+            Ok(())
+        }
+        Command::Consistency { endpoint } => {
+            let report: consistency::Report = Control(&endpoint).call(Method::GET, "consistency").await?;
+            writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+            Ok(())
+        }
         Command::Uses { endpoint } => {
             let report: Report = Control(&endpoint).call(Method::GET, "uses").await?;
             writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
             Ok(())
         }
     }
+}
+
+fn print(out: &mut impl std::io::Write, value: &impl Serialize) -> anyhow::Result<()> {
+    Ok(writeln!(out, "{}", serde_json::to_string_pretty(value)?)?)
 }
 
 async fn fault_api(
@@ -257,6 +411,10 @@ impl Control<'_> {
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
         self.send(reqwest::Client::new().post(self.url(path)).json(body)).await
+    }
+
+    async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+        self.send(reqwest::Client::new().put(self.url(path)).json(body)).await
     }
 
     fn url(&self, path: &str) -> String {

@@ -1,11 +1,12 @@
 //! Which permissions of IAM the calls need: who asked for what, on which resource, and how often.
 //!
-//! Nothing is refused here: the emulators would let everybody do everything. A test compares the report
-//! with the policies. One call may need several permissions (a launch needs one for each kind of thing
+//! Nothing is decided here, but in [`crate::iam`]. A test compares the report with the policies, and has a
+//! second evaluator judge it. One call may need several permissions (a launch needs one for each kind of thing
 //! that it makes or names, one to tag them, and one to hand over a role), as the Service Authorization
 //! Reference says; where that is silent, a comment says what is assumed.
 
 mod ec2;
+mod iam;
 mod json;
 mod lambda;
 mod s3;
@@ -20,6 +21,8 @@ use crate::ACCOUNT;
 use crate::calls::{Call, Caller};
 use crate::door::Admitted;
 use crate::ec2::Tags;
+use crate::iam::Judgement;
+use crate::iam::evaluate::Decision;
 use crate::sigv4;
 
 /// A stack with a hundred users needs a thousand; a benchmark with a million must not take all memory.
@@ -37,7 +40,8 @@ pub struct Asked {
     /// be made has no id yet: `arn:aws:ec2:us-east-1:000000000000:vpc/*`.
     pub resource: String,
     /// Keys that conditions may be about, as far as the call says: `aws:RequestTag/KEY`,
-    /// `aws:ResourceTag/KEY`, `ec2:CreateAction`, `iam:PassedToService`.
+    /// `aws:ResourceTag/KEY`, `ec2:CreateAction`, `iam:PassedToService`, `iam:PermissionsBoundary`,
+    /// `lambda:SourceFunctionArn`.
     pub context: BTreeMap<String, String>,
 }
 
@@ -48,6 +52,7 @@ pub struct Use {
     pub who: Who,
     #[serde(flatten)]
     pub asked: Asked,
+    pub decision: Decision,
     /// Ids and values that the calls named in their parameters, at most a thousand: a call that only
     /// reads has no resource that IAM knows of, and names one all the same.
     pub names: BTreeSet<String>,
@@ -60,6 +65,8 @@ pub struct Who {
     pub caller: String,
     /// The Lambda function, if it is one.
     pub function: Option<String>,
+    /// The ARN of the user or role whose policies count, or of the root.
+    pub principal: String,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -77,23 +84,27 @@ pub struct Uses {
 
 #[derive(Debug, Default)]
 struct Seen {
-    uses: BTreeMap<(Who, Asked), (BTreeSet<String>, u64)>,
+    uses: BTreeMap<(Who, Asked, Decision), (BTreeSet<String>, u64)>,
     left_out: u64,
 }
 
 impl Uses {
-    pub(crate) fn add(&self, caller: &Caller, asked: Needs) {
+    pub(crate) fn add(&self, caller: &Caller, judgement: Judgement, named: &BTreeSet<String>) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for one in asked.all {
-            let who = Who { caller: caller.name.clone(), function: caller.function.clone() };
-            let key = (who, one);
+        let who = Who {
+            caller: caller.name.clone(),
+            function: caller.function.clone(),
+            principal: judgement.identity.principal_arn(),
+        };
+        for one in judgement.all {
+            let key = (who.clone(), one.asked, one.decision);
             if seen.uses.len() >= MAX_USES && !seen.uses.contains_key(&key) {
                 seen.left_out += 1;
                 continue;
             }
             let (names, count) = seen.uses.entry(key).or_default();
             *count += 1;
-            for name in &asked.names {
+            for name in named {
                 if names.len() < MAX_NAMES {
                     names.insert(name.clone());
                 }
@@ -103,9 +114,10 @@ impl Uses {
 
     pub fn report(&self) -> Report {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let uses = seen.uses.iter().map(|((who, asked), (names, count))| Use {
+        let uses = seen.uses.iter().map(|((who, asked, decision), (names, count))| Use {
             who: who.clone(),
             asked: asked.clone(),
+            decision: *decision,
             names: names.clone(),
             count: *count,
         });
@@ -119,7 +131,7 @@ pub(crate) struct Needs {
     pub all: Vec<Asked>,
     /// See [`Use::names`].
     pub names: BTreeSet<String>,
-    region: String,
+    pub region: String,
     /// The bucket that must be listable when the call answers that there is no such object: S3 tells
     /// nobody else.
     missing: Option<String>,
@@ -129,31 +141,57 @@ impl Needs {
     pub(crate) fn of(call: &Call, admitted: &Admitted) -> Self {
         let authorization = admitted.parts.headers.get("authorization").and_then(|value| value.to_str().ok());
         let region = authorization.and_then(sigv4::parse).map_or("", |auth| auth.region);
-        match call.service.as_str() {
+        let needs = match call.service.as_str() {
             "s3" => s3::needs(admitted),
             "ec2" => ec2::needs(call, region),
             "lambda" => Self::only(lambda::needs(admitted, region)),
-            "iam" | "sts" => Self::only(ec2::iam(call)),
+            "iam" | "sts" => Self::only(iam::needs(call)),
             _ => Self::only(json::needs(call, &admitted.body, region)),
-        }
+        };
+        Self { region: region.to_owned(), ..needs }
     }
 
     fn only(all: Vec<Asked>) -> Self {
         Self { all, ..Self::default() }
     }
 
-    /// With what the answer makes necessary.
-    pub(crate) fn answered(mut self, status: StatusCode) -> Self {
-        if let Some(bucket) = self.missing.take().filter(|_| status == StatusCode::NOT_FOUND) {
-            self.all.push(Asked::new("s3:ListBucket", bucket));
-        }
-        self
+    /// What the answer makes necessary as well.
+    pub(crate) fn after(&self, status: StatusCode) -> Option<Asked> {
+        let bucket = self.missing.as_ref().filter(|_| status == StatusCode::NOT_FOUND)?;
+        Some(Asked::new("s3:ListBucket", bucket))
     }
 
     /// What a call is about that names it by something else.
-    pub(crate) fn is_about(&mut self, id: &str) {
-        for asked in self.all.iter_mut().filter(|asked| asked.resource == "*") {
+    pub(crate) fn are_about(&mut self, ids: &[String]) {
+        let Some(at) = self.all.iter().position(|asked| asked.resource == "*") else { return };
+        let about: Vec<Asked> = ids
+            .iter()
+            .filter_map(|id| ec2::resource(id, &self.region))
+            .map(|resource| Asked { resource, ..self.all[at].clone() })
+            .collect();
+        if !about.is_empty() {
+            self.all.splice(at..=at, about);
+        }
+    }
+
+    /// Replaces the interface that a call concerns without naming it.
+    pub(crate) fn concerns_interface(&mut self, id: &str) {
+        for asked in self.all.iter_mut().filter(|asked| asked.resource.ends_with(":network-interface/*")) {
             asked.resource = ec2::resource(id, &self.region).unwrap_or_else(|| asked.resource.clone());
+        }
+    }
+
+    /// Replaces the role that a launch hands over, which it names by its profile.
+    pub(crate) fn hands_over(&mut self, role: &str) {
+        for asked in self.all.iter_mut().filter(|asked| asked.action == "iam:PassRole") {
+            asked.resource = format!("arn:aws:iam::{ACCOUNT}:role/{role}");
+        }
+    }
+
+    /// The permissions boundary that a role has already. A call that sets one names it itself.
+    pub(crate) fn are_of_role_within(&mut self, boundary: &str) {
+        for asked in &mut self.all {
+            asked.context.entry("iam:PermissionsBoundary".to_owned()).or_insert_with(|| boundary.to_owned());
         }
     }
 
@@ -188,7 +226,7 @@ impl Asked {
     }
 
     /// The id of an existing resource of EC2.
-    fn id(&self) -> Option<&str> {
+    pub(crate) fn id(&self) -> Option<&str> {
         let ec2 = self.resource.strip_prefix("arn:aws:ec2:")?;
         ec2.rsplit('/').next().filter(|id| *id != "*")
     }

@@ -1,11 +1,12 @@
-//! Reads the XML replies of the EC2 API as a tree: just enough to look at what an emulator said.
+//! The XML replies of the EC2 API as a tree: just enough to look at what an emulator said, to change it,
+//! and to write it again.
 
 use anyhow::Context as _;
 use quick_xml::Reader;
-use quick_xml::escape::resolve_predefined_entity;
+use quick_xml::escape::{escape, resolve_predefined_entity};
 use quick_xml::events::Event;
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Element {
     pub name: String,
     pub text: String,
@@ -76,6 +77,65 @@ impl Element {
         self.all(name).first().map(|element| element.text.as_str()).filter(|text| !text.is_empty())
     }
 
+    pub fn leaf(name: &str, text: &str) -> Self {
+        Self { name: name.to_owned(), text: text.to_owned(), children: Vec::new() }
+    }
+
+    pub fn parent(name: &str, children: Vec<Self>) -> Self {
+        Self { name: name.to_owned(), text: String::new(), children }
+    }
+
+    /// The first element of this name at any depth, to be changed.
+    pub fn find_mut(&mut self, name: &str) -> Option<&mut Self> {
+        for child in &mut self.children {
+            if child.name == name {
+                return Some(child);
+            }
+            if let Some(found) = child.find_mut(name) {
+                return Some(found);
+            }
+        }
+        None
+    }
+
+    /// Gives the first element of this name at any depth this text.
+    pub fn set(&mut self, name: &str, text: &str) {
+        if let Some(element) = self.find_mut(name) {
+            text.clone_into(&mut element.text);
+        }
+    }
+
+    /// Visits this element and all in it.
+    pub fn each(&mut self, visit: &mut impl FnMut(&mut Self)) {
+        visit(self);
+        for child in &mut self.children {
+            child.each(visit);
+        }
+    }
+
+    /// The text of the child of this name.
+    pub fn child_text(&self, name: &str) -> Option<&str> {
+        self.children.iter().find(|child| child.name == name).map(|child| child.text.as_str())
+    }
+
+    /// A parsed answer of EC2 as EC2 sends it.
+    pub fn write_ec2(&self) -> String {
+        let mut text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_owned();
+        for root in &self.children {
+            root.write(" xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"", &mut text);
+        }
+        text
+    }
+
+    fn write(&self, attributes: &str, out: &mut String) {
+        let name = &self.name;
+        out.push_str(&format!("<{name}{attributes}>{}", escape(&self.text)));
+        for child in &self.children {
+            child.write("", out);
+        }
+        out.push_str(&format!("</{name}>"));
+    }
+
     /// The direct `<item>`s of the first `<set>` of this name.
     pub fn items<'a>(&'a self, set: &str) -> Vec<&'a Self> {
         self.all(set)
@@ -96,6 +156,18 @@ mod tests {
         let ids: Vec<_> = tree.items("set").iter().filter_map(|item| item.text_of("id")).collect();
         assert_eq!(ids, ["a", "b"]);
         assert_eq!(tree.text_of("e"), None);
+    }
+
+    #[test]
+    fn a_changed_tree_is_written_and_read_again() {
+        let xml = b"<R xmlns='x'><set><item><id>a</id><v>1 &lt; 2</v></item></set><e/></R>";
+        let mut tree = Element::parse(xml).expect("well-formed");
+        tree.set("id", "b & c");
+        tree.find_mut("set").expect("there").children.push(Element::leaf("item", "last"));
+        let again = Element::parse(tree.write_ec2().as_bytes()).expect("well-formed");
+        assert_eq!(again.children, tree.children);
+        assert_eq!(again.all("item").len(), 2);
+        assert_eq!((again.text_of("id"), again.text_of("v")), (Some("b & c"), Some("1 < 2")));
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl World {
             Effect::Launch(launch) => self.launch(number, launch),
             Effect::Terminate(id) => self.terminate(number, id),
             Effect::Associate { allocation, instance } => self.associate(number, &allocation, instance),
+            Effect::CapCredits(id) => self.cap_credits(number, &id),
             // Handled where it is issued.
             Effect::Sleep { .. } => {}
         }
@@ -283,12 +284,19 @@ impl World {
 
     fn run_instance(&mut self, number: usize, launch: &Launch) -> Result<WorkerId, Failure> {
         let boot = self.boot(&launch.release);
+        self.ec2.quota = self.scenario.is_tight.then(|| self.wanted() + 1);
         let index = match self.ec2.run(launch, self.now, boot) {
             Ran::New(index) => index,
             Ran::Known(index) => return Ok(self.ec2.machines[index].row.id.clone()),
-            Ran::Refused(failure) => return Err(failure),
+            Ran::Refused(failure) => {
+                if failure.kind == AwsErrorKind::AccountLimit && !self.is_late {
+                    self.check_refused(launch);
+                }
+                return Err(failure);
+            }
         };
         self.stats.launches += 1;
+        self.checks.ends.push_back(self.now);
         if self.faults.strikes(Kind::VisibleLate) {
             let lag = self.faults.rng(Kind::VisibleLate);
             let lag = if lag.bool() { lag.i64(0..10_000) } else { lag.i64(0..300_000) };
@@ -350,6 +358,7 @@ impl World {
             self.stats.terminations += 1;
             self.tell(|| format!("EC2 ends {id} for invocation {number}"));
         }
+        self.checks.ends.push_back(self.now);
         self.mix_number(index as u64);
         let shutting_down = self.rng.i64(1_000..60_000);
         self.ec2.machines[index].end(State::Terminated, self.now, shutting_down);
@@ -387,6 +396,33 @@ impl World {
             return self.answer_at(number, timed_out, Event::Associated { instance, result });
         }
         self.answer_at(number, back, Event::Associated { instance, result: Ok(()) });
+    }
+
+    fn cap_credits(&mut self, number: usize, id: &WorkerId) {
+        let Some(index) = self.ec2.find(id) else { return };
+        let answer = |result| Event::CreditsCapped { id: id.clone(), result };
+        let failure = |kind, why: &str| Failure { kind, why: why.to_owned() };
+        if self.faults.strikes(Kind::CapFails) {
+            let result = Err(failure(AwsErrorKind::Denied, "UnauthorizedOperation"));
+            let back = self.way_back(number);
+            return self.answer_at(number, back, answer(result));
+        }
+        if !self.ec2.machines[index].is_live() {
+            let result = Err(failure(AwsErrorKind::Other, "IncorrectInstanceState"));
+            let back = self.way_back(number);
+            return self.answer_at(number, back, answer(result));
+        }
+        self.check_cap(index);
+        let machine = &mut self.ec2.machines[index];
+        machine.asked_again += u32::from(machine.is_capped);
+        machine.is_capped = true;
+        self.mix_number(index as u64);
+        if self.faults.strikes(Kind::CapReplyLost) {
+            let result = Err(failure(AwsErrorKind::Other, "no answer in time"));
+            return self.answer_at(number, self.now + EC2_TIMEOUT, answer(result));
+        }
+        let back = self.way_back(number);
+        self.answer_at(number, back, answer(Ok(())));
     }
 
     pub fn is_worker(&self, index: usize) -> bool {

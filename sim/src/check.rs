@@ -14,6 +14,8 @@
 //! | S10 | a rollout leaves as many healthy as are desired | `check_commit` |
 //! | S11 | the address never leaves a load balancer that answers but for one of a newer definition, goes only to one that answers, and its holder is not ended | `check_issue` |
 //! | S12 | launches in an hour: what was asked for, the budget of losses, and one in three minutes | `check_launched` |
+//! | S15 | an instance may spend CPU credits for its first five minutes of service; at rest none may | `check_cap`, `check_rest` |
+//! | S16 | launches that a quota refuses are not sent again at once | `check_refused` |
 //! | S13 | at rest nothing happens any more | `check_rest` |
 //! | S14 | at rest there is nobody too many, and nobody unknown | `check_rest` |
 //! | L1 | when faults stop, the desired number serves again | `check_calm`, `check_rest` |
@@ -25,6 +27,7 @@ mod decisions;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
+use fleet::release::Rollout;
 use fleet::{DesiredCount, Registry, WorkerId};
 use reconciler_core::effect::{Effect, Launch};
 use reconciler_core::observation::{Probe, Role};
@@ -40,6 +43,13 @@ const DRAIN: Millis = 15 * SECOND;
 const BOOT_GRACE: Millis = 180 * SECOND;
 const SECOND_LOOK: Millis = 15 * SECOND;
 const STALE: Millis = 15 * SECOND;
+/// How long an instance may spend CPU credits once it serves.
+const SERVED: Millis = 5 * MINUTE;
+/// Of 30 ticks, those in which a quota may refuse launches: pauses of up to 2 min, begun anew by each
+/// launch that takes place and each worker that leaves.
+const REFUSED: usize = 16;
+/// Why a dead worker is ended before its replacement is launched.
+const MAKES_ROOM: &str = "EC2 refuses its replacement";
 /// An instance that EC2 does not show for so long may be given up if its launch cannot be repeated.
 const MISSING: Millis = 5 * MINUTE;
 /// Faults have stopped, and nothing is held back: the desired number serves again.
@@ -63,6 +73,8 @@ pub struct Checks {
     /// Since when each worker is out of the registry.
     unpublished: HashMap<usize, Millis>,
     launched: VecDeque<Millis>,
+    /// When an instance was ended, by whomever, or launched.
+    pub ends: VecDeque<Millis>,
     /// What was learned for memories that are on their way, by nonce.
     notes: HashMap<String, Notes>,
     /// Launches that people asked for within the hour: when, and how many.
@@ -72,6 +84,8 @@ pub struct Checks {
     calm: Option<Calm>,
     /// Desired counts that were read.
     counts: HashSet<DesiredCount>,
+    /// Ticks in which a quota refused a launch, by their seconds.
+    refused: VecDeque<Millis>,
 }
 
 /// What a memory that is written next will know.
@@ -88,6 +102,11 @@ struct Calm {
     restored: Option<Millis>,
     /// The reconciler is in a pause that it must keep.
     is_excused: bool,
+    /// The account has no room, and nobody is left who could show that our probes arrive: people have to
+    /// help.
+    is_stuck: bool,
+    /// A rollout that was refused room in the storm goes on by stopping one worker first.
+    stops_first: bool,
 }
 
 impl Checks {
@@ -107,17 +126,20 @@ impl Checks {
         self.wanted.push_back((now, 0));
     }
 
-    pub fn begin_calm(&mut self, now: Millis, s3: &S3, ec2: &Ec2) {
+    pub fn begin_calm(&mut self, now: Millis, s3: &S3, ec2: &Ec2, is_tight: bool) {
         let desired = s3.desired.as_ref().map_or(0, |desired| desired.get() as usize);
-        let is_excused = s3.memory().is_none_or(|memory| {
-            let rest = Rest { memory, now, ec2 };
-            memory.boots.values().any(|boots| boots.failures >= 2)
-                || memory.losses.len() + rest.losses_to_come() >= 3 * desired + 10
-                || !memory.dark_zones.is_empty()
-                || rest.boots()
-                || rest.is_at_cap(desired)
-        });
-        self.calm = Some(Calm { since: now, restored: None, is_excused });
+        let mut live = ec2.live(Role::Worker).chain(ec2.live(Role::LoadBalancer));
+        let is_stuck = is_tight && !live.any(|(_, machine)| machine.is_up(now));
+        let is_excused = is_tight
+            || s3.memory().is_none_or(|memory| {
+                let rest = Rest { memory, now, ec2 };
+                memory.boots.values().any(|boots| boots.failures >= 2)
+                    || memory.losses.len() + rest.losses_to_come() >= 3 * desired + 10
+                    || !memory.dark_zones.is_empty()
+                    || rest.boots()
+                    || rest.is_at_cap(desired)
+            });
+        self.calm = Some(Calm { since: now, restored: None, is_excused, is_stuck, stops_first: false });
     }
 }
 
@@ -262,10 +284,15 @@ impl World {
             return self.violate("S4", format!("{id} did not fail in this round ({heard:?})"));
         }
         if record.was_published || leaving.served {
-            if !others.iter().any(|(other, probe)| *other != index && *probe == Probe::Answered) {
+            let is_heard = others.iter().any(|(other, probe)| *other != index && *probe == Probe::Answered)
+                || (leaving.reason == MAKES_ROOM && self.hears_balancer(number));
+            if !is_heard {
                 return self.violate("S4", format!("{id} served, and nobody else answered in this round"));
             }
-        } else if !others.is_empty() && others.iter().all(|(_, probe)| *probe == Probe::Silent) {
+        } else if !others.is_empty()
+            && others.iter().all(|(_, probe)| *probe == Probe::Silent)
+            && !(leaving.reason == MAKES_ROOM && self.hears_balancer(number))
+        {
             return self.violate("S4", format!("{id} did not boot, and nobody was heard in this round"));
         }
         if record.was_published || leaving.served {
@@ -282,6 +309,47 @@ impl World {
             }
         } else if age < BOOT_GRACE - self.skew() {
             self.violate("S8", format!("{id} had only {age} ms to boot"));
+        }
+    }
+
+    /// Whether a load balancer answered in the round of an invocation.
+    fn hears_balancer(&self, number: usize) -> bool {
+        let round = self.invocations[number].as_ref().map(|running| &running.round.results);
+        let mut results = round.into_iter().flatten();
+        results.any(|(index, probe)| !self.is_worker(*index) && *probe == Probe::Answered)
+    }
+
+    /// A cap on an instance's CPU credits.
+    pub fn check_cap(&mut self, index: usize) {
+        let machine = &self.ec2.machines[index];
+        let (id, served) = (machine.row.id.clone(), self.now - machine.serves_from());
+        let losses = u32::try_from(self.checks.lost.len()).unwrap_or(u32::MAX);
+        let is_asked_again = machine.asked_again > 20 + 5 * losses;
+        if served < SERVED - self.skew() {
+            self.violate("S15", format!("{id} is capped {served} ms after its first answer"));
+        } else if is_asked_again {
+            self.violate("S15", format!("{id} is capped, and asked for again and again"));
+        }
+    }
+
+    /// A launch that a quota refused. Each tick may send what was not refused yet, and after that one.
+    pub fn check_refused(&mut self, launch: &Launch) {
+        let now = self.now;
+        let tick = now / (20 * SECOND);
+        let refused = &mut self.checks.refused;
+        refused.retain(|at| tick - at < 30);
+        self.checks.ends.retain(|at| now - at < 10 * MINUTE);
+        if refused.back() != Some(&tick) {
+            refused.push_back(tick);
+        }
+        let ended = self.checks.ends.iter().filter(|at| now - **at < 10 * MINUTE).count();
+        if self.checks.refused.len() > REFUSED + 2 * ended {
+            let what = format!(
+                "the quota refuses slot {} in {} of 30 ticks",
+                launch.slot,
+                self.checks.refused.len()
+            );
+            self.violate("S16", what);
         }
     }
 
@@ -305,6 +373,9 @@ impl World {
         let left = memory.slots.values().filter(|slot| slot.served).count();
         let known = before.map_or(0, |before| before.slots.values().filter(|slot| slot.served).count());
         let known = known.max(left + memory.leaving.values().filter(|leaving| leaving.served).count());
+        // One in two minutes, for a replacement that a quota refuses: rule `limit`.
+        let makes_room =
+            |id: &WorkerId| memory.leaving.get(id).is_some_and(|leaving| leaving.reason == MAKES_ROOM);
         for (index, at) in news {
             if !self.checks.condemned.insert(index) {
                 continue;
@@ -319,7 +390,7 @@ impl World {
             let id = self.ec2.machines[index].row.id.clone();
             if just_now > (served / 10).max(1) {
                 self.violate("S5", format!("{id} is number {just_now} within 15 s, of {served}"));
-            } else if in_ten_minutes > (served / 3).max(2) && left < desired {
+            } else if in_ten_minutes > (served / 3).max(2) && left < desired && !makes_room(&id) {
                 let what = format!(
                     "{id} is number {in_ten_minutes} within ten minutes, and leaves {left} of {desired}"
                 );
@@ -571,12 +642,18 @@ impl World {
         if self.weather.is_storm {
             return;
         }
-        let Some(calm) = &self.checks.calm else { return };
+        let stops_first = self.s3.memory().is_some_and(|memory| memory.stop_first.is_some());
+        let Some(calm) = self.checks.calm.as_mut().filter(|calm| !calm.is_stuck) else { return };
+        calm.stops_first |= stops_first;
+        let stops_first = calm.stops_first;
         let (since, restored, is_excused) = (calm.since, calm.restored, calm.is_excused);
         let wanted = self.s3.desired.as_ref().map_or(0, |desired| desired.get() as usize);
+        // One may be missing while an update goes on.
+        let is_slow = self.scenario.is_tight || self.scenario.rollout == Rollout::StopFirst || stops_first;
+        let least = if is_slow && restored.is_some() { wanted.saturating_sub(1) } else { wanted };
         let serving = self.serving();
         let after = self.now - since;
-        if serving >= wanted {
+        if serving >= least {
             if restored.is_none() {
                 self.stats.recoveries.push(after);
                 if let Some(calm) = &mut self.checks.calm {
@@ -592,6 +669,9 @@ impl World {
 
     /// The end of a calm: all is as it should be, and nothing moves.
     pub fn check_rest(&mut self) {
+        if self.checks.calm.as_ref().is_some_and(|calm| calm.is_stuck) {
+            return;
+        }
         let wanted = self.s3.desired.as_ref().map_or(0, |desired| desired.get() as usize);
         let workers: Vec<WorkerId> =
             self.ec2.live(Role::Worker).map(|(_, machine)| machine.row.id.clone()).collect();
@@ -627,6 +707,14 @@ impl World {
             let what = format!("at rest {} is of {}, not {released}", row.id, row.release);
             return self.violate("L1", what);
         }
+        let is_uncapped = |machine: &&Machine| {
+            let served = self.now - machine.serves_from();
+            machine.is_live() && !machine.is_capped && served > 4 * SERVED && machine.is_up(self.now)
+        };
+        if let Some(machine) = self.ec2.machines.iter().find(is_uncapped) {
+            let what = format!("at rest {} may spend CPU credits", machine.row.id);
+            return self.violate("S15", what);
+        }
         let Some(memory) = self.s3.memory().cloned() else {
             return self.violate("L1", "at rest there is no memory".to_owned());
         };
@@ -652,6 +740,7 @@ fn name(effect: &Effect) -> &'static str {
         | Effect::Describe { .. }
         | Effect::Probe { .. }
         | Effect::Refresh { .. }
+        | Effect::CapCredits(_)
         | Effect::Sleep { .. } => "a harmless thing",
     }
 }

@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use fleet::WorkerId;
 use fleet::aws_code::AwsErrorKind;
 use reconciler_core::effect::{Failure, Launch};
-use reconciler_core::observation::Role;
+use reconciler_core::observation::{Role, State};
 
 use crate::clock::{Millis, SECOND};
 use crate::machine::{Boot, Machine, subnet_name};
@@ -29,6 +29,14 @@ pub struct Ec2 {
     pub out_until: Vec<Millis>,
     /// Who has the Elastic IP.
     pub holder: Option<usize>,
+    /// How many instances the account may run.
+    pub quota: Option<usize>,
+    /// Until when it is only so many.
+    pub lowered: (usize, Millis),
+    pub counts_leaving: bool,
+    pub unverified_until: Millis,
+    /// Zones that were ever without capacity.
+    pub was_full: Vec<bool>,
 }
 
 pub enum Ran {
@@ -48,7 +56,28 @@ impl Ec2 {
             full_until: vec![0; zones],
             out_until: vec![0; zones],
             holder: None,
+            quota: None,
+            lowered: (0, 0),
+            counts_leaving: false,
+            unverified_until: 0,
+            was_full: vec![false; zones],
         }
+    }
+
+    /// Instances that count against the quota.
+    pub fn counted(&self, now: Millis) -> usize {
+        let counts = |machine: &&Machine| match machine.state(now) {
+            State::Pending | State::Running => true,
+            State::ShuttingDown => self.counts_leaving,
+            State::Stopped | State::Terminated => false,
+        };
+        self.machines.iter().filter(counts).count()
+    }
+
+    fn is_at_quota(&self, now: Millis) -> bool {
+        let lowered = (now < self.lowered.1).then_some(self.lowered.0);
+        let quota = self.quota.into_iter().chain(lowered).min();
+        quota.is_some_and(|quota| self.counted(now) >= quota)
     }
 
     pub fn zones(&self) -> usize {
@@ -103,7 +132,17 @@ impl Ec2 {
             }
             return Ran::Known(index);
         }
+        let explained = |kind, code: &str| {
+            refused(kind, &fleet::quota::explain(code, "vCPU limit of 5 allows").expect("of the account"))
+        };
+        if now < self.unverified_until {
+            return explained(AwsErrorKind::PendingVerification, "PendingVerification");
+        }
+        if self.is_at_quota(now) {
+            return explained(AwsErrorKind::AccountLimit, "VcpuLimitExceeded");
+        }
         if now < self.full_until[zone] {
+            self.was_full[zone] = true;
             return refused(AwsErrorKind::NoCapacity, "InsufficientInstanceCapacity");
         }
         let tags = (Some(launch.slot), Some(launch.attempt), launch.release.as_str());

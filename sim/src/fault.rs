@@ -108,6 +108,11 @@ kinds! {
     DesiredFails "desired count not read" Reply 10,
     Deployed "release deployed" Event 2,
     BadRelease "bad release deployed" Event 1,
+    // --- The account; last, so that the others keep their streams ---
+    AccountLimit "account limit lowered" Event 2,
+    Unverified "account not verified" Event 1,
+    CapFails "credits not capped" Reply 200,
+    CapReplyLost "credits capped, reply lost" Reply 50,
 }
 
 impl fmt::Display for Kind {

@@ -46,6 +46,10 @@ pub struct Machine {
     is_host_dead: bool,
     ended: Option<(State, Millis)>,
     gone_from: Millis,
+    /// It may spend only the CPU credits that it earns.
+    pub is_capped: bool,
+    /// How often this was asked for since.
+    pub asked_again: u32,
     /// What reconciler and probes learned, as the simulator saw it.
     pub record: Record,
 }
@@ -110,6 +114,8 @@ impl Machine {
             is_host_dead: false,
             ended: None,
             gone_from: NEVER,
+            is_capped: false,
+            asked_again: 0,
             record: Record::default(),
         }
     }

@@ -1,6 +1,7 @@
 //! What differs between runs before anything happens: size, zones, and when storms come.
 
 use fastrand::Rng;
+use fleet::release::Rollout;
 
 use crate::clock::{MINUTE, Millis};
 
@@ -8,6 +9,8 @@ use crate::clock::{MINUTE, Millis};
 const CALM: Millis = 40 * MINUTE;
 /// And for each worker, because its release may have to be changed.
 const ROLLOUT: Millis = 2 * MINUTE;
+/// The same, where one has to be gone before the next is launched.
+const SLOW_ROLLOUT: Millis = 6 * MINUTE;
 
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -22,6 +25,13 @@ pub struct Scenario {
     pub calm: Millis,
     /// One fault, and no other.
     pub single: Option<(Millis, Single)>,
+    /// The account's quota has room for the workers and one load balancer, and for nothing else.
+    pub is_tight: bool,
+    pub rollout: Rollout,
+    /// Whether the quota counts instances that shut down.
+    pub counts_leaving: bool,
+    /// AWS has verified the account.
+    pub verified_from: Millis,
 }
 
 /// A clean fault, to measure how long it takes to mend.
@@ -60,8 +70,30 @@ impl Scenario {
         let zones = if rng.u8(0..4) == 0 { 3 } else { 2 };
         let first_storm = Some(rng.i64(0..8) * MINUTE + rng.i64(0..60_000));
         let most_workers = workers * 2 + 2;
-        let calm = CALM + i64::from(most_workers) * ROLLOUT;
-        Self { seed, length, zones, workers, most_workers, first_storm, calm, single: None }
+        // Drawn last, so that the others stay as they were.
+        let is_tight = rng.u8(0..6) == 0;
+        let is_told = if is_tight { rng.bool() } else { rng.u8(0..20) == 0 };
+        let rollout = if is_told { Rollout::StopFirst } else { Rollout::SurgeFirst };
+        let counts_leaving = rng.bool();
+        let verified_from = if rng.u8(0..10) == 0 { rng.i64(1..20) * MINUTE } else { 0 };
+        let workers = if is_tight { workers.max(2) } else { workers };
+        let most_workers = if is_tight { workers * 2 + 2 } else { most_workers };
+        let is_slow = is_tight || is_told;
+        let calm = CALM + i64::from(most_workers) * if is_slow { SLOW_ROLLOUT } else { ROLLOUT };
+        Self {
+            seed,
+            length,
+            zones,
+            workers,
+            most_workers,
+            first_storm,
+            calm,
+            single: None,
+            is_tight,
+            rollout,
+            counts_leaving,
+            verified_from,
+        }
     }
 
     /// One fault at a random moment of a fleet at rest.
@@ -79,6 +111,10 @@ impl Scenario {
             first_storm: None,
             calm: 0,
             single: Some((at, single)),
+            is_tight: false,
+            rollout: Rollout::SurgeFirst,
+            counts_leaving: false,
+            verified_from: 0,
         }
     }
 }

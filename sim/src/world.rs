@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use fleet::memory::Memory;
-use fleet::release::{BalancerSpec, InstanceSpec, Market, Release, SubnetSpec};
+use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, Profile, WorkerId};
 use reconciler_core::effect::{Effect, Event};
 use reconciler_core::invocation::Invocation;
@@ -180,8 +180,12 @@ impl Trace {
 impl World {
     pub fn new(scenario: Scenario, faults: Faults, is_told: bool) -> Self {
         let mut rng = Rng::with_seed(scenario.seed);
-        let release = Arc::new(release(1, 1, scenario.zones));
+        let mut release = release(1, 1, scenario.zones);
+        release.rollout = scenario.rollout;
+        let release = Arc::new(release);
         let mut ec2 = Ec2::new(scenario.zones);
+        ec2.counts_leaving = scenario.counts_leaving;
+        ec2.unverified_until = scenario.verified_from;
         let holder = balancer(&release);
         let tags = (None, Some(1), holder.as_str());
         let boot = Boot { pending: 0, network: 0, serves: Some(0), ailment: None };
@@ -316,7 +320,7 @@ impl World {
         self.faults.calm();
         self.clear_up();
         let deadline = self.now + self.scenario.calm;
-        self.checks.begin_calm(self.now, &self.s3, &self.ec2);
+        self.checks.begin_calm(self.now, &self.s3, &self.ec2, self.scenario.is_tight);
         self.at(deadline, Happening::CalmEnds);
         self.at(deadline, Happening::StormBegins);
     }
@@ -591,6 +595,7 @@ pub fn release(number: u32, balancer: u32, zones: usize) -> Release {
         subnets: subnets.clone(),
         user_data: String::new(),
         market: Market::OnDemand,
+        credits: Credits::Standard,
     };
     let stack = "sim".parse().expect("a name");
     let mut release =

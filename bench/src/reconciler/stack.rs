@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use fleet::memory::{Balancer, Holder, Memory, Phase, Slot};
+use fleet::memory::{Balancer, CreditCap, Holder, Memory, Phase, Slot};
 use fleet::registry::RegisteredWorker;
-use fleet::release::{BalancerSpec, InstanceSpec, Market, Release, SubnetSpec};
+use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, LB_ADMIN_PORT, Profile, Registry, WORKER_PORT, WorkerAddr, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 use reconciler_core::observation::{Address, Instance, Observation, Probe, Role, State};
@@ -44,6 +44,7 @@ impl Stack {
             // As long as ours are.
             user_data: format!("#cloud-config\n{}", "# padding\n".repeat(200)),
             market: Market::OnDemand,
+            credits: Credits::Standard,
         };
         let name = NAME.parse().expect("a name");
         let mut release =
@@ -86,6 +87,10 @@ impl Stack {
             },
             revision: 7,
             proven: Some(self.release.as_ref().clone()),
+            credits: CreditCap {
+                done: self.ids().map(|(_, id)| id).chain([balancer()]).collect(),
+                refused: None,
+            },
             ..Memory::default()
         };
         for number in 0..Memory::MAX_EVENTS {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use fleet::release::Credits;
 
 /// As long as the reconciler's log is kept.
 const MAX_AGE_SECONDS: u64 = 14 * 86_400;
@@ -23,6 +24,22 @@ pub enum Switch {
     On,
     #[value(alias = "0")]
     Off,
+}
+
+/// What a burstable instance may spend, see [`Credits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CreditsOption {
+    Standard,
+    Unlimited,
+}
+
+impl From<CreditsOption> for Credits {
+    fn from(option: CreditsOption) -> Self {
+        match option {
+            CreditsOption::Standard => Self::Standard,
+            CreditsOption::Unlimited => Self::Unlimited,
+        }
+    }
 }
 
 /// The ARN of a managed policy, of the account or of Amazon.

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::{Check, Verdict};
+use crate::check::{Check, Verdict};
 
 /// AWS refuses requests whose time is 5 minutes off, some services only at 15.
 const REFUSED: SignedDuration = SignedDuration::from_secs(5 * 60);
@@ -23,52 +23,6 @@ pub(super) fn clock(skew: SignedDuration) -> Check {
         return check;
     }
     check.mend("Set it (systemd: `timedatectl set-ntp true`): AWS refuses requests that are 5 minutes off.")
-}
-
-/// So many of something that an account has a limit of.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Quota {
-    pub limit: u32,
-    /// By everything but this stack.
-    pub used: u32,
-    /// By this stack, at the most that it ever has.
-    pub needed: u32,
-}
-
-pub(super) fn quota(name: &'static str, quota: Quota, what: &str, mend: &str) -> Check {
-    let Quota { limit, used, needed } = quota;
-    let detail = format!("{needed} {what} needed, {used} used by others, limit {limit}");
-    let left = limit.saturating_sub(used);
-    let verdict = match needed {
-        needed if needed > left => Verdict::Failed,
-        // The next stack, or twice as many workers, would fail.
-        needed if needed * 2 > left => Verdict::Warning,
-        _ => Verdict::Ok,
-    };
-    let check = Check::new(name, verdict, detail);
-    if verdict == Verdict::Ok { check } else { check.mend(mend) }
-}
-
-/// vCPUs that a stack has at the most: workers, a tenth of them or one beyond while a release is rolled
-/// out, the load balancer and its replacement.
-pub(super) fn vcpus_needed(workers: u32, each: u32) -> u32 {
-    (workers + workers.div_ceil(10).max(1) + 2) * each
-}
-
-pub(super) fn concurrency(limit: i32, unreserved: i32) -> Check {
-    let detail =
-        format!("{unreserved} of {limit} executions at once are left to functions without a reservation");
-    let verdict = match unreserved {
-        ..=0 => Verdict::Failed,
-        // As new accounts have it: the reconciler needs one, and shares with everything else.
-        1..=10 => Verdict::Warning,
-        _ => Verdict::Ok,
-    };
-    let check = Check::new("Lambda concurrency", verdict, detail);
-    if verdict == Verdict::Ok {
-        return check;
-    }
-    check.mend("The reconciler needs one. Ask for more in the Service Quotas console: Lambda, Concurrent executions.")
 }
 
 /// `zones` are those that the stack has or would have subnets in; `offered` where EC2 has the type.
@@ -130,32 +84,6 @@ mod tests {
             assert_eq!(clock(SignedDuration::from_secs(seconds)).verdict, verdict, "{seconds}");
         }
         assert!(clock(SignedDuration::from_secs(-40)).detail.contains("40 s behind"));
-    }
-
-    #[test]
-    fn a_quota_fails_when_this_stack_does_not_fit_and_warns_when_the_next_would_not() {
-        let verdict = |limit, used, needed| quota("q", Quota { limit, used, needed }, "x", "ask").verdict;
-        assert_eq!(verdict(5, 4, 1), Verdict::Warning);
-        assert_eq!(verdict(5, 5, 1), Verdict::Failed);
-        assert_eq!(verdict(5, 6, 1), Verdict::Failed);
-        assert_eq!(verdict(5, 3, 1), Verdict::Ok);
-        assert_eq!(verdict(5, 5, 0), Verdict::Ok, "the stack has its own already");
-    }
-
-    #[test]
-    fn a_rollout_and_a_replaced_load_balancer_are_counted() {
-        assert_eq!(
-            [(3, 2), (1, 2), (100, 2)].map(|(workers, each)| vcpus_needed(workers, each)),
-            [12, 8, 224]
-        );
-    }
-
-    #[test]
-    fn lambda_needs_one_execution_that_nobody_reserves() {
-        assert_eq!(
-            [0, 10, 1000].map(|left| concurrency(1000, left).verdict),
-            [Verdict::Failed, Verdict::Warning, Verdict::Ok]
-        );
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use aws_sdk_ec2::types::Instance;
 
 use super::account::idle_addresses;
-use super::{Check, Subject, Verdict, judge};
+use super::{Subject, judge};
+use crate::check::{Check, Verdict};
 use crate::error::{DeployError, Result, Step as _, found};
 use crate::resources::bucket::Contents;
 use crate::resources::instance;

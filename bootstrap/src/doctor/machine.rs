@@ -8,7 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{Check, PATIENCE, Verdict, judge};
+use super::{PATIENCE, judge};
+use crate::check::{Check, Verdict};
 use crate::cli::{Arch, Doctor, Target};
 
 /// A tool that says its version takes milliseconds; a first start from a cold disk seconds.

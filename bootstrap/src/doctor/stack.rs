@@ -1,6 +1,7 @@
 //! The stack itself: whether it can be reached from here, and whether it is as it should be.
 
-use super::{Check, Subject, Verdict};
+use super::Subject;
+use crate::check::{Check, Verdict};
 use crate::error::Result;
 use crate::status;
 

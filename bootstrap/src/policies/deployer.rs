@@ -8,7 +8,10 @@
 //! | `Function`, `Schedule`, `Log` | the reconciler, by name |
 //! | `MakeTagged`, `TagNew` | what is made carries the stack's tag from its first moment |
 //! | `UseOwn` | what carries the tag may be built upon, changed and removed, and nothing else |
-//! | `InterfaceAndImage` | what takes part in a launch and cannot carry the tag |
+//! | `Image`, `Interface` | what takes part and may be without the tag |
+//!
+//! Who may write a role's policy and hand the role over can give himself every permission. A permissions
+//! boundary ends that: with one, roles are made and written only within it (`OnlyWithin`).
 //!
 //! `sts:GetCallerIdentity` needs no permission. EC2 judges a call once for each resource it touches,
 //! with the keys that this kind of resource has: a new one has the tags of the request, one that exists
@@ -28,12 +31,12 @@ use crate::names::Names;
 pub const MAX_CHARS: usize = 6144;
 
 /// Calls that every command makes to find what there is, and `doctor` to judge the account.
-const LOOK: [&str; 18] = [
-    "ec2:DescribeAccountAttributes",
-    "ec2:DescribeAddresses",
-    "ec2:DescribeAvailabilityZones",
-    "ec2:DescribeEgressOnlyInternetGateways",
+const LOOK: [&str; 17] = [
+    // AccountAttributes, Addresses, AvailabilityZones: a policy has few characters to spare.
+    "ec2:DescribeA*",
+    "ec2:DescribeE*",
     "ec2:DescribeImages",
+    // Not DescribeInstanceAttribute, which shows the user data of every machine in the account.
     "ec2:DescribeInstanceType*",
     "ec2:DescribeInstances",
     "ec2:DescribeInternetGateways",
@@ -45,6 +48,9 @@ const LOOK: [&str; 18] = [
     "ec2:GetSecurityGroupsForVpc",
     // For roles that `cargo lambda` left behind.
     "iam:ListRoles",
+    // `deploy` and `plan` ask beforehand what these credentials may do. Of a role's name there is no variable
+    // that would limit this to the caller's own.
+    "iam:SimulatePrincipalPolicy",
     "lambda:GetAccountSettings",
     "logs:DescribeLogGroups",
     // An interface endpoint brings a private zone of names with it, which EC2 associates in our name.
@@ -52,7 +58,31 @@ const LOOK: [&str; 18] = [
     "servicequotas:GetServiceQuota",
 ];
 
-pub fn deployer(names: &Names) -> Value {
+/// What decides on the permissions that the stack's roles have.
+const WRITE_ROLES: [&str; 2] = ["iam:CreateRole", "iam:PutRole*"];
+
+/// The statements that allow an action, by their `Sid`: what somebody lacks to whom it is denied.
+pub fn statements_with(action: &str) -> Vec<String> {
+    let names = Names {
+        stack: "vigia".parse().expect("a name of a stack"),
+        account: "000000000000".to_owned(),
+        region: "us-east-1".to_owned(),
+        partition: "aws".to_owned(),
+    };
+    let policy = deployer(&names, None);
+    let allows = |statement: &&Value| {
+        let actions = statement["Action"].as_array().into_iter().flatten();
+        actions.filter_map(Value::as_str).any(|pattern| match pattern.strip_suffix('*') {
+            Some(start) => action.starts_with(start),
+            None => action == pattern,
+        })
+    };
+    let statements = policy["Statement"].as_array().into_iter().flatten();
+    statements.filter(allows).filter_map(|statement| statement["Sid"].as_str()).map(str::to_owned).collect()
+}
+
+/// The policy for one stack. With a boundary, only roles that have it may be made or given policies.
+pub fn deployer(names: &Names, boundary: Option<&str>) -> Value {
     let Names { account, region, partition, stack } = names;
     let buckets = [names.data_bucket(), names.control_bucket()].map(|bucket| bucket_arn(names, &bucket));
     let ec2 = |what: &str| format!("arn:{partition}:ec2:{region}:{account}:{what}/*");
@@ -72,10 +102,8 @@ pub fn deployer(names: &Names) -> Value {
             &[
                 "s3:CreateBucket",
                 "s3:DeleteBucket",
-                "s3:GetBucketTagging",
-                "s3:GetLifecycleConfiguration",
-                "s3:ListBucket",
-                "s3:ListBucketVersions",
+                "s3:Get*",
+                "s3:ListBucket*",
                 "s3:PutBucketOwnershipControls",
                 "s3:PutBucketPolicy",
                 "s3:PutBucketPublicAccessBlock",
@@ -97,8 +125,7 @@ pub fn deployer(names: &Names) -> Value {
                 "iam:CreateRole",
                 "iam:DeleteRole",
                 "iam:DeleteRolePolicy",
-                "iam:GetRole",
-                "iam:GetRolePolicy",
+                "iam:GetRole*",
                 "iam:ListRolePolicies",
                 "iam:PutRolePermissionsBoundary",
                 "iam:PutRolePolicy",
@@ -124,7 +151,7 @@ pub fn deployer(names: &Names) -> Value {
         allow(
             "SpotRole",
             &["iam:CreateServiceLinkedRole"],
-            json!(names.role_arn("aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot")),
+            json!(names.role_arn("aws-service-role/spot.amazonaws.com/*")),
         ),
         // `cargo lambda deploy` publishes a version each time, and the older ones are deleted.
         allow(
@@ -133,13 +160,9 @@ pub fn deployer(names: &Names) -> Value {
                 "lambda:AddPermission",
                 "lambda:CreateFunction",
                 "lambda:DeleteFunction",
-                "lambda:GetFunction",
-                "lambda:GetFunctionConfiguration",
-                "lambda:GetFunctionEventInvokeConfig",
-                "lambda:GetPolicy",
+                "lambda:Get*",
                 "lambda:InvokeFunction",
-                "lambda:ListTags",
-                "lambda:ListVersionsByFunction",
+                "lambda:List*",
                 "lambda:PublishVersion",
                 "lambda:PutFunctionEventInvokeConfig",
                 "lambda:TagResource",
@@ -197,7 +220,10 @@ pub fn deployer(names: &Names) -> Value {
             &[
                 "ec2:AssociateAddress",
                 "ec2:AssociateRouteTable",
+                "ec2:AssociateSubnetCidrBlock",
+                "ec2:AssociateVpcCidrBlock",
                 "ec2:AttachInternetGateway",
+                "ec2:AuthorizeSecurityGroupEgress",
                 "ec2:AuthorizeSecurityGroupIngress",
                 "ec2:CreateEgressOnlyInternetGateway",
                 "ec2:CreateRoute",
@@ -218,6 +244,7 @@ pub fn deployer(names: &Names) -> Value {
                 "ec2:GetConsoleOutput",
                 "ec2:ModifyVpcAttribute",
                 "ec2:ReleaseAddress",
+                "ec2:ReplaceRoute",
                 "ec2:RevokeSecurityGroupIngress",
                 "ec2:RunInstances",
                 "ec2:TerminateInstances",
@@ -225,15 +252,21 @@ pub fn deployer(names: &Names) -> Value {
             json!(ec2("*")),
         )
         .when(of_stack()),
-        // The interface of an instance carries no tag: launches give it to instances and volumes only.
-        // Which instance gets an address, and which address, the statement before has checked.
-        allow(
-            "InterfaceAndImage",
-            &["ec2:AssociateAddress", "ec2:DisassociateAddress", "ec2:RunInstances"],
-            json!([ec2("network-interface"), format!("arn:{partition}:ec2:{region}::image/*")]),
-        ),
+        allow("Image", &["ec2:RunInstances"], json!(format!("arn:{partition}:ec2:{region}::image/*"))),
+        // Load balancers of earlier versions have interfaces without the tag. Only the stack's own address,
+        // which the statement before has checked, can be taken away.
+        allow("Interface", &["ec2:DisassociateAddress"], json!(ec2("network-interface"))),
     ];
-    super::policy(&statements.map(|statement| statement.0))
+    let mut statements = statements.map(|statement| statement.0).to_vec();
+    // A denial: no other policy of the deployer opens this again. A role without a boundary has no such key,
+    // and then the condition holds.
+    statements.extend(boundary.map(|arn| {
+        json!({
+            "Sid": "OnlyWithin", "Effect": "Deny", "Action": WRITE_ROLES, "Resource": "*",
+            "Condition": {"StringNotEquals": {"iam:PermissionsBoundary": arn}}
+        })
+    }));
+    super::policy(&statements)
 }
 
 struct Statement(Value);
@@ -279,7 +312,8 @@ mod tests {
     #[test]
     fn with_the_longest_names_it_fits_a_managed_policy() {
         for (region, partition) in [("us-gov-west-1", "aws-us-gov"), ("ap-southeast-1", "aws")] {
-            let policy = deployer(&names("abcdefghijklmnopqrst", region, partition));
+            let boundary = format!("arn:{partition}:iam::123456789012:policy/{}", "b".repeat(48));
+            let policy = deployer(&names("abcdefghijklmnopqrst", region, partition), Some(&boundary));
             let chars = chars(&policy);
             assert!(chars <= MAX_CHARS, "{chars} in {region}");
         }
@@ -287,7 +321,7 @@ mod tests {
 
     #[test]
     fn each_statement_has_a_name_of_its_own_that_iam_takes() {
-        let policy = deployer(&names("a", "eu-west-1", "aws"));
+        let policy = deployer(&names("a", "eu-west-1", "aws"), None);
         let sids: BTreeSet<&str> = statements(&policy).iter().filter_map(|s| s["Sid"].as_str()).collect();
         assert_eq!(sids.len(), statements(&policy).len());
         assert!(sids.iter().all(|sid| sid.bytes().all(|b| b.is_ascii_alphanumeric())), "{sids:?}");
@@ -295,11 +329,12 @@ mod tests {
 
     #[test]
     fn only_looking_is_allowed_by_patterns_and_on_everything() {
-        let policy = deployer(&names("a", "eu-west-1", "aws"));
+        let policy = deployer(&names("a", "eu-west-1", "aws"), None);
         for statement in statements(&policy) {
             for action in texts(&statement["Action"]) {
-                let looks =
-                    ["Describe", "Get", "List"].iter().any(|verb| action.contains(&format!(":{verb}")));
+                let looks = ["Describe", "Get", "List", "Simulate"]
+                    .iter()
+                    .any(|verb| action.contains(&format!(":{verb}")));
                 let in_our_name = action == "route53:AssociateVPCWithHostedZone";
                 let on_all = texts(&statement["Resource"]).contains(&"*");
                 assert!(!on_all || looks || in_our_name, "{action} on everything");
@@ -311,7 +346,7 @@ mod tests {
     /// What is bounded neither by a name nor by a tag of the stack.
     #[test]
     fn everything_else_is_bound_to_the_stack() {
-        let policy = deployer(&names("team-a", "eu-west-1", "aws"));
+        let policy = deployer(&names("team-a", "eu-west-1", "aws"), None);
         let unbound: Vec<&str> = statements(&policy)
             .iter()
             .filter(|s| {
@@ -321,12 +356,51 @@ mod tests {
             })
             .filter_map(|s| s["Sid"].as_str())
             .collect();
-        assert_eq!(unbound, ["Look", "SpotRole", "TagNew", "InterfaceAndImage"]);
+        assert_eq!(unbound, ["Look", "SpotRole", "TagNew", "Image", "Interface"]);
+    }
+
+    #[test]
+    fn a_boundary_is_a_condition_of_all_that_gives_roles_permissions() {
+        const ARN: &str = "arn:aws:iam::123456789012:policy/limits";
+        let policy = deployer(&names("a", "eu-west-1", "aws"), Some(ARN));
+        let denying: Vec<_> = statements(&policy).iter().filter(|s| s["Effect"] == "Deny").collect();
+        assert_eq!(denying.len(), 1);
+        assert_eq!(texts(&denying[0]["Action"]), WRITE_ROLES);
+        assert_eq!(
+            (&denying[0]["Resource"], &denying[0]["Condition"]["StringNotEquals"]["iam:PermissionsBoundary"]),
+            (&json!("*"), &json!(ARN))
+        );
+        assert!(!policy.to_string().contains("DeleteRolePermissionsBoundary"));
+    }
+
+    #[test]
+    fn an_address_goes_to_interfaces_of_the_stack_only() {
+        let policy = deployer(&names("a", "eu-west-1", "aws"), None);
+        for action in ["ec2:AssociateAddress", "ec2:RunInstances"] {
+            let unconditional = statements(&policy).iter().filter(|s| {
+                texts(&s["Action"]).contains(&action)
+                    && texts(&s["Resource"]).iter().any(|arn| arn.contains("network-interface"))
+            });
+            assert_eq!(unconditional.count(), 0, "{action}");
+        }
+    }
+
+    #[test]
+    fn a_denied_action_leads_to_its_statements() {
+        for (action, expected) in [
+            ("iam:PutRolePolicy", &["Roles"][..]),
+            ("ec2:DescribeInstanceTypes", &["Look"]),
+            ("ec2:CreateSubnet", &["MakeTagged", "UseOwn"]),
+            ("iam:PassRole", &["HandToInstances", "HandToFunction"]),
+            ("iam:DeleteUser", &[]),
+        ] {
+            assert_eq!(statements_with(action), expected, "{action}");
+        }
     }
 
     #[test]
     fn tags_are_given_only_to_what_is_being_made() {
-        let policy = deployer(&names("a", "eu-west-1", "aws"));
+        let policy = deployer(&names("a", "eu-west-1", "aws"), None);
         let tagging: Vec<&Value> =
             statements(&policy).iter().filter(|s| texts(&s["Action"]).contains(&"ec2:CreateTags")).collect();
         assert_eq!(tagging.len(), 1);

@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
+use aws_sdk_s3::types::ChecksumMode;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use fleet::keys;
@@ -14,6 +13,7 @@ use crate::cli::Arch;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::executable::{self, Unfit};
 use crate::part::{Doing, Part};
+use crate::resources::upload::{self, Upload};
 
 pub struct Artifact {
     pub name: &'static str,
@@ -76,17 +76,16 @@ pub async fn ensure(aws: &Aws, doing: Doing, artifact: &Artifact) -> Result<Part
     });
     let part = Part::found(format!("program {} {:.12}", artifact.name, artifact.sha256), is_whole);
     if doing.applies(&part) {
-        // S3 refuses bytes that are not these. An instance checks the same hash before each start.
-        aws.s3
-            .put_object()
-            .bucket(&bucket)
-            .key(&key)
-            .checksum_algorithm(ChecksumAlgorithm::Sha256)
-            .checksum_sha256(artifact.checksum())
-            .body(ByteStream::from(artifact.bytes.clone()))
-            .send()
-            .await
-            .step(|| format!("upload {}", artifact.name))?;
+        // An instance checks the same hash before each start.
+        let upload = Upload {
+            name: artifact.name,
+            path: &artifact.path,
+            bucket: &bucket,
+            key: &key,
+            checksum: artifact.checksum(),
+            bytes: artifact.bytes.len() as u64,
+        };
+        aws.patience.depends_on(&bucket, async || upload.send(&aws.s3, upload::LIMITS).await).await?;
     }
     Ok(part)
 }

@@ -10,8 +10,9 @@ use aws_sdk_s3::types::{
 };
 
 use crate::aws::Aws;
-use crate::error::{DeployError, Exit, Result, Step as _, found};
+use crate::error::{DeployError, Exit, Result, Step as _, denied, found, lacking};
 use crate::part::{Change, Doing, Part};
+use crate::patience::{self, Look};
 use crate::policies;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,15 +67,25 @@ pub async fn ensure(aws: &Aws, doing: Doing, contents: Contents) -> Result<Part>
 
 const UNFINISHED: &str = "its settings are not complete";
 
+/// S3 may know a bucket that was deleted a moment ago, and may not know yet everywhere one that it knows:
+/// it is looked at again until all answers fit.
 async fn find(aws: &Aws, bucket: &str) -> Result<Found> {
-    let head = aws.s3.head_bucket().bucket(bucket).send().await;
-    if found(head.step(|| format!("look at the bucket {bucket}")))?.is_none() {
-        return Ok(Found::Nothing);
-    }
+    let look = async || {
+        let head = aws.s3.head_bucket().bucket(bucket).send().await;
+        match found(head.step(|| format!("look at the bucket {bucket}")))? {
+            None => Ok(Look::Reached(Found::Nothing)),
+            Some(_) => settings(aws, bucket).await.map(Look::Reached),
+        }
+    };
+    aws.patience.until(&format!("the bucket {bucket}"), patience::SETTLING, look).await
+}
+
+/// Of a bucket that is there.
+async fn settings(aws: &Aws, bucket: &str) -> Result<Found> {
     let tags = aws.s3.get_bucket_tagging().bucket(bucket).send().await;
     let is_tagged = match tags.step(|| format!("read the tags of {bucket}")) {
         Ok(tags) => !tags.tag_set().is_empty(),
-        Err(error) if error.message().contains("NoSuchTagSet") => false,
+        Err(error) if error.code == "NoSuchTagSet" => false,
         Err(error) => return Err(error),
     };
     if !is_tagged {
@@ -83,7 +94,7 @@ async fn find(aws: &Aws, bucket: &str) -> Result<Found> {
     let got = aws.s3.get_bucket_lifecycle_configuration().bucket(bucket).send().await;
     let lifecycle = match got.step(|| format!("read the lifecycle of {bucket}")) {
         Ok(there) => terms(there.rules()),
-        Err(error) if error.message().contains("NoSuchLifecycleConfiguration") => Vec::new(),
+        Err(error) if error.code == "NoSuchLifecycleConfiguration" => Vec::new(),
         Err(error) => return Err(error),
     };
     Ok(Found::Complete { lifecycle })
@@ -113,8 +124,8 @@ async fn create(aws: &Aws, bucket: &str) -> Result<()> {
         .settled(async || create.clone().send().await.step(|| format!("create the bucket {bucket}")));
     match created.await {
         Ok(_) => Ok(()),
-        Err(error) if error.message().contains("BucketAlreadyOwnedByYou") => Ok(()),
-        Err(error) if error.message().contains("BucketAlreadyExists") => Err(DeployError::new(
+        Err(error) if error.code == "BucketAlreadyOwnedByYou" => Ok(()),
+        Err(error) if error.code == "BucketAlreadyExists" => Err(DeployError::new(
             Exit::Failed,
             format!("the bucket name {bucket} belongs to another AWS account"),
         )
@@ -123,6 +134,7 @@ async fn create(aws: &Aws, bucket: &str) -> Result<()> {
     }
 }
 
+/// Each setting is a change of the bucket, and S3 refuses one while the one before is in progress.
 async fn configure(aws: &Aws, bucket: &str, contents: Contents) -> Result<()> {
     let s3 = &aws.s3;
     let invalid = |error| incomplete(bucket, error);
@@ -132,77 +144,58 @@ async fn configure(aws: &Aws, bucket: &str, contents: Contents) -> Result<()> {
         .block_public_policy(true)
         .restrict_public_buckets(true)
         .build();
-    s3.put_public_access_block()
-        .bucket(bucket)
-        .public_access_block_configuration(block)
-        .send()
-        .await
-        .step(|| format!("block public access to {bucket}"))?;
+    let put = s3.put_public_access_block().bucket(bucket).public_access_block_configuration(block);
+    let done = async || put.clone().send().await.step(|| format!("block public access to {bucket}"));
+    aws.patience.depends_on(bucket, done).await?;
+
     let owner = OwnershipControlsRule::builder()
         .object_ownership(ObjectOwnership::BucketOwnerEnforced)
         .build()
         .map_err(invalid)?;
-    s3.put_bucket_ownership_controls()
-        .bucket(bucket)
-        .ownership_controls(OwnershipControls::builder().rules(owner).build().map_err(invalid)?)
-        .send()
-        .await
-        .step(|| format!("switch access lists off on {bucket}"))?;
+    let controls = OwnershipControls::builder().rules(owner).build().map_err(invalid)?;
+    let put = s3.put_bucket_ownership_controls().bucket(bucket).ownership_controls(controls);
+    let done = async || put.clone().send().await.step(|| format!("switch access lists off on {bucket}"));
+    aws.patience.depends_on(bucket, done).await?;
+
     let default = ServerSideEncryptionByDefault::builder()
         .sse_algorithm(ServerSideEncryption::Aes256)
         .build()
         .map_err(invalid)?;
     let rule = ServerSideEncryptionRule::builder().apply_server_side_encryption_by_default(default).build();
-    s3.put_bucket_encryption()
-        .bucket(bucket)
-        .server_side_encryption_configuration(
-            ServerSideEncryptionConfiguration::builder().rules(rule).build().map_err(invalid)?,
-        )
-        .send()
-        .await
-        .step(|| format!("encrypt {bucket}"))?;
+    let encryption = ServerSideEncryptionConfiguration::builder().rules(rule).build().map_err(invalid)?;
+    let put = s3.put_bucket_encryption().bucket(bucket).server_side_encryption_configuration(encryption);
+    let done = async || put.clone().send().await.step(|| format!("encrypt {bucket}"));
+    aws.patience.depends_on(bucket, done).await?;
+
     if contents == Contents::Users {
         let versioned = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-        s3.put_bucket_versioning()
-            .bucket(bucket)
-            .versioning_configuration(versioned)
-            .send()
-            .await
-            .step(|| format!("version {bucket}"))?;
+        let put = s3.put_bucket_versioning().bucket(bucket).versioning_configuration(versioned);
+        let done = async || put.clone().send().await.step(|| format!("version {bucket}"));
+        aws.patience.depends_on(bucket, done).await?;
     }
     put_lifecycle(aws, bucket, lifecycle(contents).map_err(invalid)?).await?;
     let is_plain_http = aws.endpoint_url.as_deref().is_some_and(|url| url.starts_with("http://"));
     if !is_plain_http {
-        s3.put_bucket_policy()
-            .bucket(bucket)
-            .policy(policies::tls_only(&aws.names, bucket).to_string())
-            .send()
-            .await
-            .step(|| format!("require TLS on {bucket}"))?;
+        let policy = policies::tls_only(&aws.names, bucket).to_string();
+        let put = s3.put_bucket_policy().bucket(bucket).policy(policy);
+        let done = async || put.clone().send().await.step(|| format!("require TLS on {bucket}"));
+        aws.patience.depends_on(bucket, done).await?;
     }
     let mut tags = Tagging::builder();
     for (key, value) in aws.names.tags(contents.what()) {
         tags = tags.tag_set(Tag::builder().key(key).value(value).build().map_err(invalid)?);
     }
-    s3.put_bucket_tagging()
-        .bucket(bucket)
-        .tagging(tags.build().map_err(invalid)?)
-        .send()
-        .await
-        .step(|| format!("tag {bucket}"))?;
-    Ok(())
+    let put = s3.put_bucket_tagging().bucket(bucket).tagging(tags.build().map_err(invalid)?);
+    let done = async || put.clone().send().await.step(|| format!("tag {bucket}"));
+    aws.patience.depends_on(bucket, done).await.map(drop)
 }
 
 async fn put_lifecycle(aws: &Aws, bucket: &str, rules: Vec<LifecycleRule>) -> Result<()> {
     let rules = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build();
-    aws.s3
-        .put_bucket_lifecycle_configuration()
-        .bucket(bucket)
-        .lifecycle_configuration(rules.map_err(|error| incomplete(bucket, error))?)
-        .send()
-        .await
-        .step(|| format!("set the lifecycle of {bucket}"))?;
-    Ok(())
+    let rules = rules.map_err(|error| incomplete(bucket, error))?;
+    let put = aws.s3.put_bucket_lifecycle_configuration().bucket(bucket).lifecycle_configuration(rules);
+    let done = async || put.clone().send().await.step(|| format!("set the lifecycle of {bucket}"));
+    aws.patience.depends_on(bucket, done).await.map(drop)
 }
 
 fn incomplete(bucket: &str, error: aws_sdk_s3::error::BuildError) -> DeployError {
@@ -268,11 +261,20 @@ pub async fn delete(aws: &Aws, contents: Contents) -> Result<Part> {
     if found(head.step(|| format!("look at the bucket {bucket}")))?.is_none() {
         return Ok(Part::unchanged(what));
     }
+    // Emptied anew each time: a worker that was just terminated may have written once more.
+    let emptied_and_deleted = async || {
+        empty(aws, &bucket).await?;
+        let deleted = aws.s3.delete_bucket().bucket(&bucket).send().await;
+        deleted.step(|| format!("delete the bucket {bucket}"))
+    };
+    aws.patience.deleted(emptied_and_deleted).await?;
+    Ok(Part::removed(what))
+}
+
+async fn empty(aws: &Aws, bucket: &str) -> Result<()> {
     loop {
-        let page = aws.s3.list_object_versions().bucket(&bucket).send().await;
-        let Some(page) = found(page.step(|| format!("list {bucket}")))? else {
-            return Ok(Part::removed(what));
-        };
+        let page = aws.s3.list_object_versions().bucket(bucket).send().await;
+        let page = page.step(|| format!("list {bucket}"))?;
         let versions = page.versions().iter().map(|version| (version.key(), version.version_id()));
         let markers = page.delete_markers().iter().map(|marker| (marker.key(), marker.version_id()));
         let objects: Vec<ObjectIdentifier> = versions
@@ -282,13 +284,10 @@ pub async fn delete(aws: &Aws, contents: Contents) -> Result<Part> {
             })
             .collect();
         if objects.is_empty() {
-            break;
+            return Ok(());
         }
-        delete_versions(aws, &bucket, objects).await?;
+        delete_versions(aws, bucket, objects).await?;
     }
-    let deleted = aws.s3.delete_bucket().bucket(&bucket).send().await;
-    found(deleted.step(|| format!("delete the bucket {bucket}")))?;
-    Ok(Part::removed(what))
 }
 
 /// Deletes at most 1000 versions of objects for good.
@@ -301,14 +300,15 @@ pub async fn delete_versions(aws: &Aws, bucket: &str, objects: Vec<ObjectIdentif
     let deleted = deleted.step(|| format!("empty {bucket}"))?;
     match deleted.errors().first() {
         None => Ok(()),
-        Some(failed) => Err(DeployError::new(
-            Exit::Failed,
-            format!(
-                "could not delete {} of {bucket}: {}",
-                failed.key().unwrap_or("an object"),
-                failed.message().unwrap_or("no reason given")
-            ),
-        )),
+        Some(failed) => {
+            let why = failed.message().unwrap_or("no reason given");
+            let what = format!("could not delete {} of {bucket}: {why}", failed.key().unwrap_or("an object"));
+            let error = DeployError::new(Exit::Failed, what);
+            Err(match lacking(why) {
+                Some(lacking) => denied(error, &lacking),
+                None => error,
+            })
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use fleet::aws_code::AwsErrorKind;
-use fleet::release::{InstanceSpec, Market, Release};
-use fleet::{DesiredCount, Profile, keys};
+use fleet::release::{Credits, InstanceSpec, Market, Release, Rollout};
+use fleet::{DesiredCount, Profile, StackName, keys};
 use rand::RngCore as _;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
@@ -51,17 +51,25 @@ async fn read_from(aws: &Aws, bucket: &str, key: &str) -> Result<Option<Object>>
 
 /// Writes over what was read: `etag` is that of the object seen, `None` if there was none.
 pub async fn write(aws: &Aws, key: &str, bytes: Vec<u8>, etag: Option<&str>) -> Result<()> {
-    let body = ByteStream::from(bytes.clone());
-    let put = aws.s3.put_object().bucket(aws.names.control_bucket()).key(key).body(body);
-    let put = match etag {
-        Some(etag) => put.if_match(etag),
-        None => put.if_none_match("*"),
+    put_over(aws, &aws.names.control_bucket(), key, bytes, etag).await
+}
+
+/// S3 refuses a write with 412 if the condition does not hold, which is an answer, and with 409 while
+/// another write is in progress, which says nothing of its outcome: that is tried again.
+async fn put_over(aws: &Aws, bucket: &str, key: &str, bytes: Vec<u8>, etag: Option<&str>) -> Result<()> {
+    let written = async || {
+        let put = aws.s3.put_object().bucket(bucket).key(key).body(ByteStream::from(bytes.clone()));
+        let put = match etag {
+            Some(etag) => put.if_match(etag),
+            None => put.if_none_match("*"),
+        };
+        put.send().await.step(|| format!("write {key}"))
     };
-    match put.send().await.step(|| format!("write {key}")) {
+    match aws.patience.depends_on(bucket, written).await {
         Ok(_) => Ok(()),
-        // The SDK repeats a write whose reply was lost, and that finds its own object.
+        // A write whose reply was lost is repeated, and that finds its own object.
         Err(error) if error.kind == AwsErrorKind::Conflict => {
-            let now = read(aws, key).await?;
+            let now = read_from(aws, bucket, key).await?;
             if now.is_some_and(|object| object.bytes == bytes) { Ok(()) } else { Err(error) }
         }
         Err(error) => Err(error),
@@ -92,30 +100,26 @@ pub async fn marker(aws: &Aws) -> Result<(Marker, String)> {
 
 /// Changes the marker that was seen with this tag.
 pub async fn write_marker(aws: &Aws, text: &str, seen: &str) -> Result<()> {
-    let put = aws
-        .s3
-        .put_object()
-        .bucket(aws.names.data_bucket())
-        .key(keys::PROFILE_MARKER)
-        .content_type("text/plain")
-        .if_match(seen)
-        .body(ByteStream::from(text.as_bytes().to_vec()));
-    match put.send().await.step(|| format!("write {}", keys::PROFILE_MARKER)) {
-        Ok(_) => Ok(()),
-        // The SDK repeats a write whose reply was lost.
-        Err(error) if error.kind == AwsErrorKind::Conflict => {
-            let now = read_from(aws, &aws.names.data_bucket(), keys::PROFILE_MARKER).await?;
-            if now.is_some_and(|object| object.bytes == text.as_bytes()) { Ok(()) } else { Err(error) }
-        }
-        Err(error) => Err(error),
-    }
+    let bytes = text.as_bytes().to_vec();
+    put_over(aws, &aws.names.data_bucket(), keys::PROFILE_MARKER, bytes, Some(seen)).await
 }
 
 /// The profile to deploy. A data bucket that holds users has one already, and no worker of another
 /// would start on it; better to say so here than after minutes of waiting for it.
-pub async fn profile(aws: &Aws, wanted: Option<Profile>) -> Result<Profile> {
-    let stack = &aws.names.stack;
-    match (wanted, marker(aws).await?.0) {
+///
+/// In the first 15 minutes of the data bucket's versioning S3 may say of a marker that workers have written
+/// that there is none. The release, which is in a bucket without versions, knows the profile then.
+pub async fn profile(aws: &Aws, wanted: Option<Profile>, before: Option<&Release>) -> Result<Profile> {
+    choose_profile(&aws.names.stack, wanted, marker(aws).await?.0, before.map(|before| before.profile))
+}
+
+fn choose_profile(
+    stack: &StackName,
+    wanted: Option<Profile>,
+    marker: Marker,
+    before: Option<Profile>,
+) -> Result<Profile> {
+    match (wanted, marker) {
         (_, Marker::Migrating) => Err(DeployError::new(
             Exit::Failed,
             format!("the users of stack {stack} are in the middle of becoming secure"),
@@ -135,7 +139,7 @@ pub async fn profile(aws: &Aws, wanted: Option<Profile>) -> Result<Profile> {
             Err(DeployError::new(Exit::Usage, what).mend(mend))
         }
         (_, Marker::Profile(marked)) => Ok(marked),
-        (wanted, Marker::Missing | Marker::Unknown) => Ok(wanted.unwrap_or(Profile::Secure)),
+        (wanted, Marker::Missing | Marker::Unknown) => Ok(wanted.or(before).unwrap_or(Profile::Secure)),
     }
 }
 
@@ -188,6 +192,15 @@ pub fn compare_release(before: Option<&Release>, release: &Release) -> Part {
     if (&before.profile, &before.version) != (&release.profile, &release.version) {
         differs.push("workers: profile or version".to_owned());
     }
+    if before.rollout != release.rollout {
+        differs.push(
+            match release.rollout {
+                Rollout::SurgeFirst => "rollout: an extra worker first",
+                Rollout::StopFirst => "rollout: stops one worker first",
+            }
+            .to_owned(),
+        );
+    }
     match (&before.balancer, &release.balancer) {
         (Some(before), Some(now)) => {
             differs.extend(instance_differs("load balancer", &before.instance, &now.instance));
@@ -224,6 +237,15 @@ fn instance_differs(of: &str, before: &InstanceSpec, now: &InstanceSpec) -> Vec<
             match now.market {
                 Market::OnDemand => "on demand instead of spot",
                 Market::Spot => "spot instead of on demand",
+            }
+        ));
+    }
+    if before.credits != now.credits {
+        differs.push(format!(
+            "{of}: {}",
+            match now.credits {
+                Credits::Standard => "standard CPU credits instead of unlimited",
+                Credits::Unlimited => "unlimited CPU credits instead of standard",
             }
         ));
     }
@@ -323,6 +345,17 @@ fn write_private(file: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_marker_that_s3_does_not_show_yet_does_not_change_the_profile() {
+        let stack: StackName = "a".parse().expect("valid");
+        let chosen = |wanted, marker, before| {
+            choose_profile(&stack, wanted, marker, before).expect("nothing contradicts")
+        };
+        assert_eq!(chosen(None, Marker::Missing, Some(Profile::Classic)), Profile::Classic);
+        assert_eq!(chosen(None, Marker::Missing, None), Profile::Secure);
+        assert_eq!(chosen(None, Marker::Profile(Profile::Classic), Some(Profile::Secure)), Profile::Classic);
+    }
 
     #[test]
     fn the_token_file_is_for_its_owner_only() {

@@ -5,7 +5,7 @@
 //! | `cargo lambda deploy` | here |
 //! |---|---|
 //! | gives up at once when a new role is not known everywhere yet | the call is repeated |
-//! | ignores a changed role on an existing function, if nothing else changed | read back, and set |
+//! | ignores a changed role on an existing function, if nothing else changed | read back, and set; so is the permission to use IPv6 |
 //! | never changes architecture and runtime of an existing function | set before, with the code for it |
 //! | changes settings first and code last: cut in between, the old code has the new settings | the tag `TAG_PROGRAM` is put last, and says which package is whose |
 //! | waits 29 s for a function; one in a VPC takes longer | the call is repeated |
@@ -20,23 +20,25 @@ use std::time::Duration;
 
 use aws_sdk_lambda::operation::get_function::GetFunctionOutput;
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::{Architecture, FunctionConfiguration, LastUpdateStatus, Runtime, State};
+use aws_sdk_lambda::types::{
+    Architecture, FunctionConfiguration, LastUpdateStatus, Runtime, State, VpcConfig,
+};
 use fleet::aws_code::AwsErrorKind;
 use fleet::stack::TAG_STACK;
 use tempfile::TempDir;
 use tokio::process::Command;
-use tokio::time::{Instant, sleep};
 
-use crate::aws::Aws;
+use crate::aws::{Aws, cli_session};
 use crate::blueprint::Ec2Api;
 use crate::cli::{Arch, Deploy};
-use crate::error::{DeployError, Exit, Result, Step as _, found, pass_role_denied};
+use crate::error::{DeployError, Exit, Result, Step as _, denied, found, lacking};
 use crate::names::Names;
 use crate::part::{Change, Doing, Part};
-use crate::patience;
+use crate::patience::{self, Look};
 use crate::resources::artifact::Artifact;
 use crate::resources::network::Network;
 use crate::resources::role::Role;
+use crate::resources::upload;
 
 /// The least that Lambda has, 0.07 of a core: a tick over 100 workers takes it 0.2 s, the first after a
 /// cold start 0.6 s and 20 MB (`make bench-reconciler`, decision 5). Twice as much would double the price
@@ -45,8 +47,8 @@ const MEMORY_MB: i32 = 128;
 /// Three ticks end by about 42 s; the next invocation comes at 60.
 const TIMEOUT_SECONDS: i32 = 55;
 const LOG_DAYS: i32 = 14;
-/// A new role is usable after 2 to 20 s as a rule.
-const ROLE_DEADLINE: Duration = Duration::from_secs(120);
+/// Bytes per second of an uplink that is good enough: a tenth of 1 Mbit/s.
+const SLOWEST_UPLOAD: u64 = 12_500;
 /// A function in a VPC waits for its network interface for up to a minute or two.
 const READY_DEADLINE: Duration = Duration::from_secs(300);
 /// Hash of the program, and Lambda's own hash of the package that was made of it.
@@ -70,15 +72,16 @@ pub async fn ensure_log_group(aws: &Aws, doing: Doing) -> Result<Part> {
     }
     if part.change == Change::Created {
         let tags = HashMap::from(aws.names.tags("reconciler-log"));
-        let created = aws.logs.create_log_group().log_group_name(&group).set_tags(Some(tags)).send().await;
-        match created.step(|| format!("create the log group {group}")) {
+        let create = aws.logs.create_log_group().log_group_name(&group).set_tags(Some(tags));
+        let created = async || create.clone().send().await.step(|| format!("create the log group {group}"));
+        match aws.patience.settled(created).await {
             Err(error) if error.kind != AwsErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
     }
-    let kept =
-        aws.logs.put_retention_policy().log_group_name(&group).retention_in_days(LOG_DAYS).send().await;
-    kept.step(|| format!("set how long {group} is kept"))?;
+    let keep = aws.logs.put_retention_policy().log_group_name(&group).retention_in_days(LOG_DAYS);
+    let kept = async || keep.clone().send().await.step(|| format!("set how long {group} is kept"));
+    aws.patience.depends_on(&format!("the log group {group}"), kept).await?;
     Ok(part)
 }
 
@@ -178,6 +181,7 @@ impl Wanted {
             (current.timeout() == Some(TIMEOUT_SECONDS), "timeout"),
             (vpc.is_some_and(|vpc| vpc.security_group_ids() == [self.group.clone()]), "security group"),
             (has_subnets, "subnets"),
+            (may_use_ipv6(current), "IPv6"),
         ]
         .into_iter()
         .filter(|(is_same, _)| !is_same)
@@ -194,6 +198,11 @@ impl Wanted {
     fn mark(&self, current: &FunctionConfiguration) -> String {
         format!("{} {}", self.program, current.code_sha256().unwrap_or_default())
     }
+}
+
+/// Without it the function has no IPv6 address, and does not reach the API of EC2.
+pub fn may_use_ipv6(current: &FunctionConfiguration) -> bool {
+    current.vpc_config().is_some_and(|vpc| vpc.ipv6_allowed_for_dual_stack() == Some(true))
 }
 
 fn environment(names: &Names, endpoint_url: Option<&str>, ec2_api: Ec2Api) -> BTreeMap<String, String> {
@@ -220,6 +229,8 @@ fn environment(names: &Names, endpoint_url: Option<&str>, ec2_api: Ec2Api) -> BT
 struct Package {
     directory: TempDir,
     binary: PathBuf,
+    /// Of the program, in bytes; the zip file is smaller.
+    len: u64,
 }
 
 impl Package {
@@ -235,7 +246,7 @@ impl Package {
             .and_then(|()| std::fs::write(directory.path().join("Cargo.toml"), EMPTY_PACKAGE))
             .and_then(|()| std::fs::write(directory.path().join("lib.rs"), ""))
             .map_err(failed)?;
-        Ok(Self { directory, binary })
+        Ok(Self { directory, binary, len: program.bytes().len() as u64 })
     }
 
     /// `cargo lambda deploy` of this package; the rest is up to the caller.
@@ -257,11 +268,16 @@ impl Package {
         command
     }
 
+    /// `cargo lambda` says nothing of its progress, so its time is bounded by the size of what it sends.
+    fn deadline(&self) -> Duration {
+        READY_DEADLINE + Duration::from_secs(self.len / SLOWEST_UPLOAD)
+    }
+
     /// The zip file that a deployment would send.
     async fn zip(&self, aws: &Aws, options: &Deploy) -> Result<Vec<u8>> {
         let mut command = self.command(aws, options);
         command.arg("--dry");
-        let output = run(command, options).await?;
+        let output = run(command, options, self.deadline()).await?;
         let read = std::fs::read(self.binary.with_extension("zip"));
         read.map_err(|error| failed(&says(&output)).caused_by(error))
     }
@@ -275,17 +291,13 @@ fn says(output: &Output) -> String {
     format!("`cargo lambda deploy` says: {}", unwrapped(&String::from_utf8_lossy(&output.stderr)))
 }
 
-async fn run(mut command: Command, options: &Deploy) -> Result<Output> {
-    tokio::time::timeout(READY_DEADLINE, command.output())
-        .await
-        .map_err(|_| failed("`cargo lambda deploy` did not end within five minutes"))?
-        .map_err(|error| {
-            DeployError::new(Exit::Prerequisite, format!("cannot run {}", options.cargo_lambda.display()))
-                .mend(
-                    "Install it with `pip install cargo-lambda`; `make venv` does. --cargo-lambda names it.",
-                )
-                .caused_by(error)
-        })
+async fn run(mut command: Command, options: &Deploy, deadline: Duration) -> Result<Output> {
+    let late = |_| failed(&format!("`cargo lambda deploy` did not end within {} s", deadline.as_secs()));
+    tokio::time::timeout(deadline, command.output()).await.map_err(late)?.map_err(|error| {
+        DeployError::new(Exit::Prerequisite, format!("cannot run {}", options.cargo_lambda.display()))
+            .mend("Install it with `pip install cargo-lambda`; `make venv` does. --cargo-lambda names it.")
+            .caused_by(error)
+    })
 }
 
 async fn find(aws: &Aws) -> Result<Option<Current>> {
@@ -310,7 +322,7 @@ pub fn is_as_uploaded(got: &GetFunctionOutput) -> bool {
 async fn upload(aws: &Aws, options: &Deploy, wanted: &Wanted, package: &Package) -> Result<()> {
     let environment: Vec<String> =
         wanted.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let deadline = aws.patience.deadline(ROLE_DEADLINE);
+    let mut wait = aws.patience.wait(patience::SETTLING);
     loop {
         let mut command = package.command(aws, options);
         command
@@ -322,24 +334,30 @@ async fn upload(aws: &Aws, options: &Deploy, wanted: &Wanted, package: &Package)
             .args(["--security-group-ids", &wanted.group])
             .arg("--ipv6-allowed-for-dual-stack")
             .args(["--tag", &format!("{TAG_STACK}={}", aws.names.stack)]);
-        let output = run(command, options).await?;
+        command.envs(cli_session::environment().await);
+        let output = run(command, options, package.deadline()).await?;
         if output.status.success() {
             return Ok(());
         }
         let said = says(&output);
         let refused = || failed(&said);
-        if said.contains("iam:PassRole") {
-            return Err(pass_role_denied(refused()));
+        if let Some(lacking) = lacking(&said) {
+            return Err(denied(refused(), &lacking));
         }
-        match Refusal::of(&said) {
+        let needs = match Refusal::of(&said) {
             Refusal::Final => return Err(refused()),
-            _ if Instant::now() > deadline => return Err(patience::over(refused())),
-            Refusal::RoleIsNew => {}
-            // It bounds itself. Without a function there is nothing to wait for but the next try.
-            Refusal::Busy if find(aws).await?.is_some() => drop(wait_until_idle(aws).await?),
-            Refusal::Busy => {}
+            Refusal::RoleIsNew => format!("the role {}", wanted.role),
+            Refusal::NetworkIsNew => format!("{} and {}", wanted.subnets.join(", "), wanted.group),
+            Refusal::Busy => format!("the function {}", aws.names.stack.function()),
+        };
+        if wait.is_over() {
+            return Err(patience::over(refused(), Some(&needs), wait.waited()));
         }
-        sleep(Duration::from_secs(3)).await;
+        // It bounds itself. Without a function there is nothing to wait for but the next try.
+        if Refusal::of(&said) == Refusal::Busy && find(aws).await?.is_some() {
+            wait_until_idle(aws).await?;
+        }
+        wait.pause(|| format!("waiting until Lambda knows {needs}")).await;
     }
 }
 
@@ -354,6 +372,9 @@ fn unwrapped(said: &str) -> String {
 enum Refusal {
     /// The role is not known everywhere yet.
     RoleIsNew,
+    /// Lambda does not see the subnets, their IPv6 blocks or the security group yet. All were there when
+    /// this run looked.
+    NetworkIsNew,
     /// Another update is still in progress, that of a run that was cut or its own.
     Busy,
     Final,
@@ -364,7 +385,16 @@ impl Refusal {
         let has = |signs: &[&str]| signs.iter().any(|sign| said.contains(sign));
         if has(&["cannot be assumed", "CreateNetworkInterface", "KMS key is invalid"]) {
             Self::RoleIsNew
-        } else if has(&["ResourceConflict", "didn't finish in time"]) {
+        } else if has(&[
+            "SubnetID.NotFound",
+            "Group.NotFound",
+            "GroupID.NotFound",
+            "IPv6",
+            "Ipv6",
+            "dual-stack",
+        ]) {
+            Self::NetworkIsNew
+        } else if has(&["ResourceConflict", "didn't finish in time", "TooManyRequests", "Throttling"]) {
             Self::Busy
         } else {
             Self::Final
@@ -385,18 +415,15 @@ async fn wait_until_ready(aws: &Aws) -> Result<FunctionConfiguration> {
 
 /// Waits until Lambda is done with the last change, whatever became of it.
 async fn wait_until_idle(aws: &Aws) -> Result<FunctionConfiguration> {
-    let deadline = Instant::now() + READY_DEADLINE;
-    loop {
-        match find(aws).await? {
-            Some(Current { configuration, .. }) if is_idle(&configuration) => return Ok(configuration),
-            _ if Instant::now() > deadline => {
-                let what = "the function did not become active within five minutes";
-                return Err(DeployError::new(Exit::Failed, what)
-                    .mend("Run the deployment again; it goes on where this one stopped."));
-            }
-            _ => sleep(Duration::from_secs(1)).await,
-        }
-    }
+    let look = async || {
+        Ok(match find(aws).await? {
+            Some(Current { configuration, .. }) if is_idle(&configuration) => Look::Reached(configuration),
+            Some(_) => Look::NotYet("still being changed by Lambda".to_owned()),
+            None => Look::NotYet("not visible yet".to_owned()),
+        })
+    };
+    let what = format!("the function {}", aws.names.stack.function());
+    aws.patience.until(&what, READY_DEADLINE, look).await
 }
 
 fn is_idle(current: &FunctionConfiguration) -> bool {
@@ -428,15 +455,17 @@ async fn set_processor(
     }
     let function = aws.names.stack.function();
     let zip = package.zip(aws, options).await?;
-    let updated = aws
+    let update = aws
         .lambda
         .update_function_code()
         .function_name(&function)
         .architectures(wanted.architecture.clone())
-        .zip_file(Blob::new(zip))
-        .send()
-        .await;
-    updated.step(|| format!("move {function} to {}", wanted.architecture))?;
+        .zip_file(Blob::new(zip));
+    let updated = async || {
+        let update = update.clone().customize().config_override(upload::lambda(package.len));
+        update.send().await.step(|| format!("move {function} to {}", wanted.architecture))
+    };
+    aws.patience.depends_on(&format!("the function {function}"), updated).await?;
     wait_until_ready(aws).await.map(drop)
 }
 
@@ -444,32 +473,33 @@ async fn set_processor(
 async fn correct(aws: &Aws, wanted: &Wanted, current: &FunctionConfiguration) -> Result<()> {
     let function = aws.names.stack.function();
     let is_runtime = current.runtime() == Some(&Runtime::Providedal2023);
-    if current.role() != Some(&wanted.role) || !is_runtime {
-        let updated = aws
-            .lambda
-            .update_function_configuration()
-            .function_name(&function)
-            .role(&wanted.role)
-            .runtime(Runtime::Providedal2023)
-            .send()
-            .await;
-        updated.step(|| format!("set the role of {function}"))?;
+    if current.role() == Some(&wanted.role) && is_runtime && may_use_ipv6(current) {
+        return Ok(());
     }
-    Ok(())
+    let vpc = VpcConfig::builder()
+        .set_subnet_ids(Some(wanted.subnets.clone()))
+        .security_group_ids(&wanted.group)
+        .ipv6_allowed_for_dual_stack(true)
+        .build();
+    let update = aws
+        .lambda
+        .update_function_configuration()
+        .function_name(&function)
+        .role(&wanted.role)
+        .runtime(Runtime::Providedal2023)
+        .vpc_config(vpc);
+    let updated =
+        async || update.clone().send().await.step(|| format!("set the role and the network of {function}"));
+    aws.patience.depends_on(&format!("the function {function}"), updated).await.map(drop)
 }
 
 /// Says that the function runs our program. Last: without this the next run uploads once more.
 async fn mark(aws: &Aws, wanted: &Wanted, current: &FunctionConfiguration) -> Result<()> {
     let function = aws.names.stack.function();
-    let tagged = aws
-        .lambda
-        .tag_resource()
-        .resource(aws.names.function_arn())
-        .tags(TAG_PROGRAM, wanted.mark(current))
-        .send()
-        .await;
-    tagged.step(|| format!("tag {function}"))?;
-    Ok(())
+    let tag = aws.lambda.tag_resource().resource(aws.names.function_arn());
+    let tag = tag.tags(TAG_PROGRAM, wanted.mark(current));
+    let tagged = async || tag.clone().send().await.step(|| format!("tag {function}"));
+    aws.patience.depends_on(&format!("the function {function}"), tagged).await.map(drop)
 }
 
 /// Deletes the published versions; the schedule calls the function itself.
@@ -484,9 +514,10 @@ async fn forget_versions(aws: &Aws) -> Result<()> {
     }
     for version in versions {
         // Without a qualifier this would delete the function.
+        let delete = aws.lambda.delete_function().function_name(&function).qualifier(version.to_string());
         let deleted =
-            aws.lambda.delete_function().function_name(&function).qualifier(version.to_string()).send().await;
-        found(deleted.step(|| format!("delete version {version} of {function}")))?;
+            async || delete.clone().send().await.step(|| format!("delete version {version} of {function}"));
+        aws.patience.deleted(deleted).await?;
     }
     Ok(())
 }
@@ -501,44 +532,44 @@ async fn has_retries(aws: &Aws) -> Result<bool> {
 
 async fn switch_retries_off(aws: &Aws) -> Result<()> {
     let function = aws.names.stack.function();
-    aws.lambda
+    let put = aws
+        .lambda
         .put_function_event_invoke_config()
         .function_name(&function)
         .maximum_retry_attempts(0)
-        .maximum_event_age_in_seconds(60)
-        .send()
-        .await
-        .step(|| format!("switch retries of {function} off"))?;
-    Ok(())
+        .maximum_event_age_in_seconds(60);
+    let done = async || put.clone().send().await.step(|| format!("switch retries of {function} off"));
+    aws.patience.depends_on(&format!("the function {function}"), done).await.map(drop)
 }
 
 /// Starts a tick now rather than within the next minute. It does not wait for the tick's end.
 pub async fn invoke(aws: &Aws) -> Result<()> {
     let function = aws.names.stack.function();
     let event = serde_json::json!({"source": "vigia.deploy", "time": jiff::Timestamp::now().to_string()});
-    aws.lambda
+    let invoke = aws
+        .lambda
         .invoke()
         .function_name(&function)
         .invocation_type(aws_sdk_lambda::types::InvocationType::Event)
-        .payload(aws_sdk_lambda::primitives::Blob::new(event.to_string()))
-        .send()
-        .await
-        .step(|| format!("invoke {function}"))?;
-    Ok(())
+        .payload(Blob::new(event.to_string()));
+    let invoked = async || invoke.clone().send().await.step(|| format!("invoke {function}"));
+    aws.patience.depends_on(&format!("the function {function}"), invoked).await.map(drop)
 }
 
 pub async fn delete(aws: &Aws) -> Result<Part> {
     let function = aws.names.stack.function();
-    let deleted = aws.lambda.delete_function().function_name(&function).send().await;
-    let deleted = found(deleted.step(|| format!("delete the function {function}")))?;
+    let delete = aws.lambda.delete_function().function_name(&function);
+    let deleted = async || delete.clone().send().await.step(|| format!("delete the function {function}"));
+    let deleted = aws.patience.deleted(deleted).await?;
     Ok(Part::deleted(format!("function {function}"), deleted.is_some()))
 }
 
 /// After the function: a late invocation would make the group again.
 pub async fn delete_log_group(aws: &Aws) -> Result<Part> {
     let group = aws.names.stack.log_group();
-    let deleted = aws.logs.delete_log_group().log_group_name(&group).send().await;
-    let deleted = found(deleted.step(|| format!("delete the log group {group}")))?;
+    let delete = aws.logs.delete_log_group().log_group_name(&group);
+    let deleted = async || delete.clone().send().await.step(|| format!("delete the log group {group}"));
+    let deleted = aws.patience.deleted(deleted).await?;
     Ok(Part::deleted(format!("log group {group}"), deleted.is_some()))
 }
 
@@ -577,6 +608,15 @@ mod tests {
                 Refusal::Busy,
             ),
             ("configuration update didn't finish in time, wait a few minutes and try again", Refusal::Busy),
+            (
+                "InvalidParameterValueException: Error occurred while DescribeSubnets. EC2 Error Code: \
+                 InvalidSubnetID.NotFound.",
+                Refusal::NetworkIsNew,
+            ),
+            (
+                "InvalidParameterValueException: Subnets must have an IPv6 CIDR block for dual-stack access.",
+                Refusal::NetworkIsNew,
+            ),
             ("AccessDeniedException: not authorized to perform: iam:PassRole", Refusal::Final),
         ] {
             assert_eq!(Refusal::of(said), expected, "{said}");

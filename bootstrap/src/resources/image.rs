@@ -3,6 +3,8 @@
 //! It is resolved at deploy and written into the release. An alias that moves would change the
 //! parameters of a launch between two tries of the same client token.
 
+use aws_sdk_ec2::types::Image;
+
 use crate::aws::Aws;
 use crate::cli::Arch;
 use crate::error::{DeployError, Exit, Result, Step as _};
@@ -24,15 +26,33 @@ pub async fn newest(aws: &Aws, arch: Arch) -> Result<String> {
         .send()
         .await
         .step(|| "look for the Amazon Linux image".to_owned())?;
-    described
-        .images()
-        .iter()
-        // Names hold the date of the release, so the greatest is the newest.
-        .max_by_key(|image| image.name().unwrap_or_default().to_owned())
-        .and_then(|image| image.image_id())
-        .map(str::to_owned)
-        .ok_or_else(|| {
-            let what = format!("no image `{}` of Amazon's in {}", pattern(arch), aws.names.region);
-            DeployError::new(Exit::Failed, what).mend("Try another --arch or --region.")
-        })
+    latest(described.images()).map(str::to_owned).ok_or_else(|| {
+        let what = format!("no image `{}` of Amazon's in {}", pattern(arch), aws.names.region);
+        DeployError::new(Exit::Failed, what).mend("Try another --arch or --region.")
+    })
+}
+
+/// By creation date, which sorts as text. Names do not: `2023.9` is greater than `2023.10`. Of two images of
+/// the same moment the name decides, so that two deployments choose the same.
+fn latest(images: &[Image]) -> Option<&str> {
+    images.iter().max_by_key(|image| (image.creation_date(), image.name(), image.image_id()))?.image_id()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_image_is_the_one_created_last() {
+        let image = |id: &str, name: &str, date: &str| {
+            Image::builder().image_id(id).name(name).creation_date(date).build()
+        };
+        let images = [
+            image("ami-9", "al2023-ami-2023.9.20250929.0-kernel-6.1-arm64", "2025-09-29T20:01:11.000Z"),
+            image("ami-10", "al2023-ami-2023.10.20260105.0-kernel-6.1-arm64", "2026-01-05T19:40:02.000Z"),
+            image("ami-8", "al2023-ami-2023.8.20250721.2-kernel-6.1-arm64", "2025-07-21T22:13:43.000Z"),
+        ];
+        assert_eq!(latest(&images), Some("ami-10"));
+        assert_eq!(latest(&[]), None);
+    }
 }

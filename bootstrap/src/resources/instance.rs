@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use aws_sdk_ec2::operation::run_instances::builders::RunInstancesFluentBuilder;
 use aws_sdk_ec2::types::{
-    BlockDeviceMapping, EbsBlockDevice, HttpTokensState, IamInstanceProfileSpecification, Instance,
-    InstanceInterruptionBehavior, InstanceMarketOptionsRequest, InstanceMetadataOptionsRequest,
-    InstanceStateName, InstanceType, MarketType, ResourceType, ShutdownBehavior, SpotInstanceType,
-    SpotMarketOptions, Tag, TagSpecification, VolumeType,
+    BlockDeviceMapping, CreditSpecificationRequest, EbsBlockDevice, HttpTokensState,
+    IamInstanceProfileSpecification, Instance, InstanceInterruptionBehavior, InstanceMarketOptionsRequest,
+    InstanceMetadataOptionsRequest, InstanceStateName, InstanceType, MarketType, ResourceType,
+    ShutdownBehavior, SpotInstanceType, SpotMarketOptions, Tag, TagSpecification, VolumeType,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fleet::aws_code::AwsErrorKind;
 use fleet::release::{InstanceSpec, Market, SubnetSpec};
 use fleet::stack::{TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT};
 use tokio::time::{Instant, sleep};
@@ -19,11 +19,11 @@ use tokio::time::{Instant, sleep};
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::part::Part;
-use crate::patience;
+use crate::patience::Look;
 use crate::resources::network::{filter, id, stack_filter};
 
-/// A new instance profile is rejected for about ten seconds, sometimes for minutes.
-const PROFILE_DEADLINE: Duration = Duration::from_secs(180);
+/// An instance is pending for seconds as a rule, and for minutes when EC2 is busy.
+const RUNNING_DEADLINE: Duration = Duration::from_secs(300);
 /// Shutting down takes 30 to 60 s as a rule.
 const TERMINATED_DEADLINE: Duration = Duration::from_secs(300);
 
@@ -81,10 +81,28 @@ pub async fn launch(
     place: u32,
     token: &str,
 ) -> Result<String> {
+    let request = request(aws, role, release, spec, subnet, place).client_token(token);
+    let launched =
+        async || request.clone().send().await.step(|| format!("launch the {role} in {}", subnet.zone));
+    let needs =
+        format!("{}, {} and the instance profile {}", subnet.id, spec.security_group, spec.instance_profile);
+    let launched = aws.patience.depends_on(&needs, launched).await?;
+    id(launched.instances().first().and_then(|i| i.instance_id()), "instance")
+}
+
+/// All that is asked of EC2 at a launch, but for the client token; a dry run asks for the same.
+pub fn request(
+    aws: &Aws,
+    role: &str,
+    release: &str,
+    spec: &InstanceSpec,
+    subnet: &SubnetSpec,
+    place: u32,
+) -> RunInstancesFluentBuilder {
     let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
     let mut tags: Vec<Tag> = aws.names.tags(role).into_iter().map(|(key, value)| tag(&key, &value)).collect();
     tags.push(tag(TAG_ROLE, role));
-    let volume_tags = tags.clone();
+    let other_tags = tags.clone();
     tags.push(tag(TAG_RELEASE, release));
     // The reconciler's attempts begin with one: it takes no launch of ours for its own.
     tags.push(tag(TAG_ATTEMPT, "0"));
@@ -101,14 +119,12 @@ pub async fn launch(
         .http_tokens(HttpTokensState::Required)
         .http_put_response_hop_limit(1)
         .build();
-    let request = aws
-        .ec2
+    aws.ec2
         .run_instances()
         .image_id(&spec.ami)
         .instance_type(InstanceType::from(spec.instance_type.as_str()))
         .min_count(1)
         .max_count(1)
-        .client_token(token)
         .subnet_id(&subnet.id)
         .security_group_ids(&spec.security_group)
         .iam_instance_profile(IamInstanceProfileSpecification::builder().name(&spec.instance_profile).build())
@@ -116,29 +132,21 @@ pub async fn launch(
         .metadata_options(metadata)
         .instance_initiated_shutdown_behavior(ShutdownBehavior::Terminate)
         .set_instance_market_options(market_options(spec.market))
+        .set_credit_specification(credits_at_launch(spec))
         .block_device_mappings(BlockDeviceMapping::builder().device_name("/dev/xvda").ebs(disk).build())
-        .tag_specifications(
-            TagSpecification::builder().resource_type(ResourceType::Instance).set_tags(Some(tags)).build(),
-        )
-        .tag_specifications(
-            TagSpecification::builder()
-                .resource_type(ResourceType::Volume)
-                .set_tags(Some(volume_tags))
-                .build(),
-        );
-    let deadline = aws.patience.deadline(PROFILE_DEADLINE);
-    loop {
-        match request.clone().send().await.step(|| format!("launch the {role} in {}", subnet.zone)) {
-            Ok(launched) => {
-                return id(launched.instances().first().and_then(|i| i.instance_id()), "instance");
-            }
-            Err(error) if error.kind == AwsErrorKind::Propagating && Instant::now() < deadline => {
-                sleep(Duration::from_secs(3)).await;
-            }
-            Err(error) if error.kind == AwsErrorKind::Propagating => return Err(patience::over(error)),
-            Err(error) => return Err(error),
-        }
-    }
+        .tag_specifications(tagged(ResourceType::Instance, tags))
+        .tag_specifications(tagged(ResourceType::Volume, other_tags.clone()))
+        // AssociateAddress may name an interface instead of an instance: its policy asks for this tag.
+        .tag_specifications(tagged(ResourceType::NetworkInterface, other_tags))
+}
+
+/// As in the reconciler's `act.rs`, which caps them once the instance has served for five minutes.
+fn credits_at_launch(spec: &InstanceSpec) -> Option<CreditSpecificationRequest> {
+    spec.is_burstable().then(|| CreditSpecificationRequest::builder().cpu_credits("unlimited").build())
+}
+
+fn tagged(kind: ResourceType, tags: Vec<Tag>) -> TagSpecification {
+    TagSpecification::builder().resource_type(kind).set_tags(Some(tags)).build()
 }
 
 /// As in the reconciler's `act.rs`: nothing on demand, else once and for good.
@@ -190,8 +198,7 @@ fn is_shutting_down(instance: &Instance) -> bool {
 
 /// Waits until EC2 says `running`, so that an address can be associated.
 pub async fn wait_until_running(aws: &Aws, id: &str) -> Result<()> {
-    let deadline = Instant::now() + TERMINATED_DEADLINE;
-    loop {
+    let look = async || {
         let described = aws.ec2.describe_instances().filters(filter("instance-id", id)).send().await;
         let described = described.step(|| format!("look at {id}"))?;
         let state = described
@@ -200,15 +207,15 @@ pub async fn wait_until_running(aws: &Aws, id: &str) -> Result<()> {
             .flat_map(|reservation| reservation.instances())
             .find_map(|instance| instance.state().and_then(|state| state.name()).cloned());
         match state {
-            Some(InstanceStateName::Running) => return Ok(()),
-            // Not visible yet, or on its way.
-            None | Some(InstanceStateName::Pending) if Instant::now() < deadline => {
-                sleep(Duration::from_millis(500)).await;
-            }
-            state => {
-                let state = state.map_or("not visible".to_owned(), |state| state.as_str().to_owned());
-                return Err(DeployError::new(Exit::Failed, format!("{id} does not run: it is {state}")));
+            Some(InstanceStateName::Running) => Ok(Look::Reached(())),
+            None => Ok(Look::NotYet("not visible yet".to_owned())),
+            Some(InstanceStateName::Pending) => Ok(Look::NotYet("pending".to_owned())),
+            Some(state) => {
+                let what = format!("{id} does not run: it is {}", state.as_str());
+                Err(DeployError::new(Exit::Failed, what)
+                    .mend("`bootstrap logs lb` (make logs OF=lb) may say why. Deploy again for a new one."))
             }
         }
-    }
+    };
+    aws.patience.until(&format!("the instance {id}"), RUNNING_DEADLINE, look).await
 }

@@ -28,9 +28,9 @@ use fleet::release::{BalancerSpec, short_hash};
 use fleet::stack::{ROLE_LB, TAG_RELEASE, TAG_ROLE, TAG_SLOT};
 
 use crate::aws::Aws;
-use crate::error::{DeployError, Exit, Result, Step as _, found};
+use crate::error::{DeployError, Exit, Result, Step as _};
 use crate::part::{Doing, NEW, Part};
-use crate::patience;
+use crate::patience::{self, Look};
 use crate::resources::instance;
 use crate::resources::network::{id, stack_filter, tagged};
 
@@ -192,15 +192,11 @@ pub fn https_url(address: &str) -> String {
 }
 
 async fn associate(aws: &Aws, allocation: &str, instance: &str) -> Result<()> {
-    aws.ec2
-        .associate_address()
-        .allocation_id(allocation)
-        .instance_id(instance)
-        .allow_reassociation(true)
-        .send()
-        .await
-        .step(|| "give the load balancer its address".to_owned())?;
-    Ok(())
+    let associate = aws.ec2.associate_address().allocation_id(allocation).instance_id(instance);
+    let associate = associate.allow_reassociation(true);
+    let associated =
+        async || associate.clone().send().await.step(|| "give the load balancer its address".to_owned());
+    aws.patience.depends_on(&format!("{instance} and {allocation}"), associated).await.map(drop)
 }
 
 /// As many addresses as are asked for, else as many as there are, but one at least. What there is beyond
@@ -283,7 +279,7 @@ async fn ensure_address(
         let there = find_addresses(aws).await?;
         there.get(&place).map(|it| public(place, it.allocation_id(), it.public_ip())).transpose()
     };
-    Ok((aws.patience.made(make, find).await?, part))
+    Ok((aws.patience.made(None, make, find).await?, part))
 }
 
 /// What an address is called within the stack.
@@ -298,14 +294,17 @@ fn public(place: u32, allocation: Option<&str>, ip: Option<&str>) -> Result<Publ
     Ok(PublicAddress { place, allocation: id(allocation, "address")?, ip })
 }
 
-/// Who has the address of a place now.
+/// Who has the address of a place now. A deployment has just allocated it, or seen it.
 async fn holder(aws: &Aws, doing: Doing, place: u32) -> Result<Option<String>> {
-    match (find_addresses(aws).await?.get(&place), doing) {
-        (Some(address), _) => Ok(address.instance_id().filter(|id| !id.is_empty()).map(str::to_owned)),
-        (None, Doing::Plan) => Ok(None),
-        (None, Doing::Apply) => Err(DeployError::new(Exit::Failed, "the new Elastic IP is not visible yet")
-            .mend("Run the deployment again.")),
-    }
+    let look = async || {
+        let holder = |address: &Address| address.instance_id().filter(|id| !id.is_empty()).map(str::to_owned);
+        Ok(match (find_addresses(aws).await?.get(&place), doing) {
+            (Some(address), _) => Look::Reached(holder(address)),
+            (None, Doing::Plan) => Look::Reached(None),
+            (None, Doing::Apply) => Look::NotYet("not visible yet".to_owned()),
+        })
+    };
+    aws.patience.until(&numbered("the Elastic IP", place), patience::SETTLING, look).await
 }
 
 /// The stack's first address, if it has one.
@@ -341,12 +340,13 @@ pub async fn release_addresses(aws: &Aws) -> Result<Vec<Part>> {
 
 async fn release_address(aws: &Aws, address: &Address) -> Result<()> {
     if let Some(association) = address.association_id().filter(|id| !id.is_empty()) {
-        let done = aws.ec2.disassociate_address().association_id(association).send().await;
-        found(done.step(|| "take the Elastic IP away".to_owned()))?;
+        let take = aws.ec2.disassociate_address().association_id(association);
+        let done = async || take.clone().send().await.step(|| "take the Elastic IP away".to_owned());
+        aws.patience.deleted(done).await?;
     }
-    let allocation = id(address.allocation_id(), "address")?;
-    let released = aws.ec2.release_address().allocation_id(allocation).send().await;
-    found(released.step(|| "release the Elastic IP".to_owned()))?;
+    let release = aws.ec2.release_address().allocation_id(id(address.allocation_id(), "address")?);
+    let released = async || release.clone().send().await.step(|| "release the Elastic IP".to_owned());
+    aws.patience.deleted(released).await?;
     Ok(())
 }
 

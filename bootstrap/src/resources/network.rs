@@ -3,6 +3,7 @@
 mod endpoint;
 mod gateway;
 mod group;
+pub(crate) mod ipv6;
 mod route_table;
 mod subnet;
 mod vpc;
@@ -15,7 +16,7 @@ use fleet::release::{SubnetSpec, short_hash};
 use fleet::stack::TAG_STACK;
 
 use crate::aws::Aws;
-use crate::blueprint::{self, Access, Blocks, Blueprint, Ec2Api, Facts, Side, TlsPort, ZONES};
+use crate::blueprint::{self, Access, Blueprint, Ec2Api, Facts, Side, TlsPort, ZONES};
 use crate::cidr::Cidr;
 use crate::error::{DeployError, Exit, Result, Step as _};
 use crate::part::{Doing, NEW, Part};
@@ -58,13 +59,8 @@ struct Site<'a> {
 
 pub async fn ensure(aws: &Aws, doing: Doing, wanted: &Wanted) -> Result<(Network, Vec<Part>)> {
     let zones = zones(aws).await?;
-    let there = vpc::find(aws).await?;
-    let (vpc, part) = vpc::ensure(aws, doing, there).await?;
+    let vpc::Ready { id: vpc, blocks, part } = vpc::ensure(aws, doing).await?;
     let mut site = Site { aws, doing, vpc, parts: vec![part] };
-    let blocks = match &site.vpc {
-        Some(vpc) => vpc::blocks(aws, vpc).await?,
-        None => Blocks::default(),
-    };
     let groups = site.find_groups().await?;
     let from = wanted.from.clone().or_else(|| group::blocks(&groups)).unwrap_or_else(Cidr::world);
     let access = Access { from, tls: wanted.tls };
@@ -129,9 +125,13 @@ impl Site<'_> {
     /// Makes a call recognisable when it is repeated, by the SDK or by the next run, before EC2 shows what
     /// the first one made. It counts for some minutes only: what somebody deletes by hand is made anew.
     fn token(&self, what: &str) -> String {
-        let vpc = self.vpc.as_deref().unwrap_or(NEW);
+        let vpc = self.vpc_id();
         let window = jiff::Timestamp::now().as_second() / TOKEN_SECONDS;
         short_hash(format!("{vpc}/{what}/{window}").as_bytes())
+    }
+
+    fn vpc_id(&self) -> &str {
+        self.vpc.as_deref().unwrap_or(NEW)
     }
 
     fn note(&mut self, part: Part) {

@@ -10,11 +10,12 @@ use crate::cli::PolicyArn;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::names::Names;
 use crate::part::{Doing, Part};
+use crate::patience::{self, Look};
 use crate::policies;
 
 /// The inline policy's name; there is only one.
 const POLICY: &str = "vigia";
-const SPOT_ROLE: &str = "AWSServiceRoleForEC2Spot";
+pub const SPOT_ROLE: &str = "AWSServiceRoleForEC2Spot";
 /// Whose it is, and the one thing that nobody can choose.
 const SPOT_PATH: &str = "/aws-service-role/spot.amazonaws.com/";
 
@@ -68,7 +69,7 @@ struct Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Profile {
     Missing,
-    /// Without its role.
+    /// Without its role: empty, or with another one.
     Empty,
     Complete,
 }
@@ -101,15 +102,17 @@ async fn ensure_one(
             create(aws, wanted, boundary).await?;
         } else if let Some(boundary) = boundary.filter(|_| found.boundary.as_deref() != boundary) {
             let put = aws.iam.put_role_permissions_boundary().role_name(name).permissions_boundary(boundary);
-            put.send().await.step(|| format!("set the permissions boundary of {name}"))?;
+            let written = async || {
+                let written = put.clone().send().await;
+                written.step(|| format!("set the permissions boundary of {name}"))
+            };
+            aws.patience.depends_on(&format!("the role {name}"), written).await?;
         }
         if found.policy.as_ref() != Some(&wanted.policy) {
             let put = aws.iam.put_role_policy().role_name(name).policy_name(POLICY);
             let put = put.policy_document(wanted.policy.to_string());
-            let written = aws
-                .patience
-                .settled(async || put.clone().send().await.step(|| format!("write the policy of {name}")));
-            written.await?;
+            let written = async || put.clone().send().await.step(|| format!("write the policy of {name}"));
+            aws.patience.depends_on(&format!("the role {name}"), written).await?;
         }
     }
     if parts.get(1).is_some_and(|profile| doing.applies(profile)) {
@@ -163,8 +166,8 @@ async fn find_profile(aws: &Aws, name: &str) -> Result<Profile> {
     let got = found(got.step(|| format!("look at the instance profile {name}")))?;
     Ok(match got.as_ref().and_then(|got| got.instance_profile()) {
         None => Profile::Missing,
-        Some(profile) if profile.roles().is_empty() => Profile::Empty,
-        Some(_) => Profile::Complete,
+        Some(profile) if profile.roles().iter().any(|role| role.role_name() == name) => Profile::Complete,
+        Some(_) => Profile::Empty,
     })
 }
 
@@ -193,13 +196,23 @@ async fn make_profile(aws: &Aws, name: &str, found: Profile) -> Result<()> {
         exists_is_fine(created.await.map(drop))?;
     }
     let add = aws.iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name);
-    let added = aws.patience.settled(async || {
-        add.clone().send().await.step(|| format!("put the role {name} into its instance profile"))
-    });
-    match added.await {
-        // A profile holds one role: the limit means that it is in there already.
-        Err(error) if !error.message().contains("LimitExceeded") => Err(error),
-        _ => Ok(()),
+    let added = async || {
+        let added = add.clone().send().await;
+        added.step(|| format!("put the role {name} into its instance profile"))
+    };
+    let both = format!("the role and the instance profile {name}");
+    match aws.patience.depends_on(&both, added).await {
+        // A profile holds one role. If that is ours, our first try has put it there.
+        Err(error) if error.code == "LimitExceeded" => {
+            let look = async || {
+                Ok(match find_profile(aws, name).await? {
+                    Profile::Complete => Look::Reached(()),
+                    Profile::Missing | Profile::Empty => Look::NotYet("without its role".to_owned()),
+                })
+            };
+            aws.patience.until(&format!("the instance profile {name}"), patience::SETTLING, look).await
+        }
+        done => done.map(drop),
     }
 }
 
@@ -232,40 +245,48 @@ pub async fn delete(aws: &Aws, role: Role) -> Result<Vec<Part>> {
     let name = role.name(&aws.names);
     let mut parts = Vec::new();
     if role.has_profile() {
-        let removed = aws
-            .iam
-            .remove_role_from_instance_profile()
-            .instance_profile_name(&name)
-            .role_name(&name)
-            .send()
-            .await;
-        found(removed.step(|| format!("take the role {name} out of its instance profile")))?;
-        let deleted = aws.iam.delete_instance_profile().instance_profile_name(&name).send().await;
-        let deleted = found(deleted.step(|| format!("delete the instance profile {name}")))?;
+        let remove =
+            aws.iam.remove_role_from_instance_profile().instance_profile_name(&name).role_name(&name);
+        let removed = async || {
+            let removed = remove.clone().send().await;
+            removed.step(|| format!("take the role {name} out of its instance profile"))
+        };
+        aws.patience.deleted(removed).await?;
+        let delete = aws.iam.delete_instance_profile().instance_profile_name(&name);
+        let deleted =
+            async || delete.clone().send().await.step(|| format!("delete the instance profile {name}"));
+        let deleted = aws.patience.deleted(deleted).await?;
         parts.push(Part::deleted(format!("instance profile {name}"), deleted.is_some()));
     }
     let listed = aws.iam.list_role_policies().role_name(&name).send().await;
     let listed = found(listed.step(|| format!("list the policies of {name}")))?;
     for policy in listed.iter().flat_map(|listed| listed.policy_names()) {
-        let deleted = aws.iam.delete_role_policy().role_name(&name).policy_name(policy).send().await;
-        found(deleted.step(|| format!("delete the policy {policy} of {name}")))?;
+        let delete = aws.iam.delete_role_policy().role_name(&name).policy_name(policy);
+        let deleted =
+            async || delete.clone().send().await.step(|| format!("delete the policy {policy} of {name}"));
+        aws.patience.deleted(deleted).await?;
     }
-    let deleted = aws.iam.delete_role().role_name(&name).send().await;
-    let deleted = found(deleted.step(|| format!("delete the role {name}")))?;
+    let delete = aws.iam.delete_role().role_name(&name);
+    let deleted = async || delete.clone().send().await.step(|| format!("delete the role {name}"));
+    let deleted = aws.patience.deleted(deleted).await?;
     parts.push(Part::deleted(format!("role {name}"), deleted.is_some()));
     Ok(parts)
+}
+
+/// Whether the account has the role with which EC2 launches spot instances.
+pub async fn has_spot(aws: &Aws) -> Result<bool> {
+    let listed = aws.iam.list_roles().path_prefix(SPOT_PATH).send().await;
+    Ok(!listed.step(|| format!("look for the role {SPOT_ROLE}"))?.roles().is_empty())
 }
 
 /// The role with which EC2 launches spot instances: one in the account, of no stack, so `destroy` leaves
 /// it.
 pub async fn ensure_spot(aws: &Aws, doing: Doing) -> Result<Part> {
-    let listed = aws.iam.list_roles().path_prefix(SPOT_PATH).send().await;
-    let exists = !listed.step(|| format!("look for the role {SPOT_ROLE}"))?.roles().is_empty();
-    let part = Part::found(format!("service-linked role {SPOT_ROLE}"), exists);
+    let part = Part::found(format!("service-linked role {SPOT_ROLE}"), has_spot(aws).await?);
     if doing.applies(&part) {
-        let created =
-            aws.iam.create_service_linked_role().aws_service_name("spot.amazonaws.com").send().await;
-        match created.step(|| format!("create the role {SPOT_ROLE}")) {
+        let create = aws.iam.create_service_linked_role().aws_service_name("spot.amazonaws.com");
+        let created = async || create.clone().send().await.step(|| format!("create the role {SPOT_ROLE}"));
+        match aws.patience.settled(created).await {
             // Somebody else made it just now.
             Err(error)
                 if error.kind == AwsErrorKind::AlreadyExists

@@ -4,6 +4,7 @@
 
 use aws_sdk_eventbridge::types::{RetryPolicy, RuleState, Tag, Target};
 use fleet::aws_code::AwsErrorKind;
+use serde_json::Value;
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
@@ -63,9 +64,6 @@ async fn find(aws: &Aws, rule: &str) -> Result<Found> {
     let listed = found(listed.step(|| format!("list the targets of {rule}")))?;
     let arn = aws.names.function_arn();
     let targets = listed.and_then(|listed| listed.targets).unwrap_or_default();
-    let function = aws.names.stack.function();
-    let policy = aws.lambda.get_policy().function_name(&function).send().await;
-    let policy = found(policy.step(|| format!("read the policy of {function}")))?;
     Ok(Found {
         exists: described.is_some(),
         is_right: described.is_some_and(|described| {
@@ -73,9 +71,7 @@ async fn find(aws: &Aws, rule: &str) -> Result<Found> {
                 && described.state() == Some(&RuleState::Enabled)
         }),
         has_target: targets.iter().any(|target| target.id() == TARGET && target.arn() == arn),
-        may_invoke: policy
-            .and_then(|policy| policy.policy)
-            .is_some_and(|text| text.contains(&aws.names.rule_arn())),
+        may_invoke: permission(aws).await? == Permission::Granted,
     })
 }
 
@@ -104,24 +100,32 @@ async fn put_target(aws: &Aws, rule: &str) -> Result<()> {
         DeployError::new(Exit::Failed, "the rule's target is incomplete").caused_by(error)
     })?;
     let put = aws.events.put_targets().rule(rule).targets(target);
-    let put = aws
-        .patience
-        .settled(async || put.clone().send().await.step(|| format!("point {rule} at the reconciler")));
-    let put = put.await?;
-    // PutTargets answers 200 for entries that failed.
-    match put.failed_entries().first() {
-        None => Ok(()),
-        Some(failed) => {
-            let why = failed.error_message().unwrap_or("no reason given");
-            Err(DeployError::new(Exit::Failed, format!("could not point {rule} at the reconciler: {why}")))
+    let put = async || {
+        let put = put.clone().send().await.step(|| format!("point {rule} at the reconciler"))?;
+        // PutTargets answers 200 for entries that failed.
+        match put.failed_entries().first() {
+            None => Ok(()),
+            Some(failed) => Err(of_entry(rule, failed.error_code(), failed.error_message())),
         }
-    }
+    };
+    aws.patience.depends_on(&format!("the rule {rule}"), put).await
+}
+
+fn of_entry(rule: &str, code: Option<&str>, message: Option<&str>) -> DeployError {
+    let (code, why) = (code.unwrap_or_default(), message.unwrap_or("no reason given"));
+    let what = format!("could not point {rule} at the reconciler: {code}: {why}");
+    let mut error = DeployError::new(Exit::Failed, what);
+    (error.kind, error.code) = (AwsErrorKind::of(code, why), code.to_owned());
+    error
 }
 
 /// Lets the rule, and only it, invoke the function.
+///
+/// Lambda answers with the same conflict when the permission is there already and when another change of
+/// the function is in progress, so the function's policy is read to tell them apart.
 async fn allow(aws: &Aws) -> Result<()> {
     let function = aws.names.stack.function();
-    let added = aws
+    let add = aws
         .lambda
         .add_permission()
         .function_name(&function)
@@ -129,13 +133,61 @@ async fn allow(aws: &Aws) -> Result<()> {
         .action("lambda:InvokeFunction")
         .principal("events.amazonaws.com")
         .source_arn(aws.names.rule_arn())
-        .source_account(&aws.names.account)
-        .send()
-        .await
-        .step(|| format!("let the rule invoke {function}"));
-    match added {
-        Err(error) if error.kind != AwsErrorKind::Conflict => Err(error),
-        _ => Ok(()),
+        .source_account(&aws.names.account);
+    let added = async || {
+        let added = add.clone().send().await.step(|| format!("let the rule invoke {function}"));
+        let Err(error) = added else { return Ok(()) };
+        if error.kind != AwsErrorKind::Conflict {
+            return Err(error);
+        }
+        match permission(aws).await? {
+            Permission::Granted => Ok(()),
+            Permission::Missing => Err(error),
+            Permission::Other => Err(DeployError::new(
+                Exit::Failed,
+                format!("{function} has a statement `{STATEMENT}` that is not for the stack's schedule"),
+            )
+            .mend(format!(
+                "Remove it (`aws lambda remove-permission --function-name {function} --statement-id \
+                 {STATEMENT}`), then deploy again."
+            ))),
+        }
+    };
+    aws.patience.depends_on(&format!("the function {function}"), added).await
+}
+
+/// Whether the rule may invoke the function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Permission {
+    Granted,
+    Missing,
+    /// Our statement's name belongs to another statement.
+    Other,
+}
+
+async fn permission(aws: &Aws) -> Result<Permission> {
+    let function = aws.names.stack.function();
+    let got = aws.lambda.get_policy().function_name(&function).send().await;
+    let got = found(got.step(|| format!("read the policy of {function}")))?;
+    let text = got.and_then(|got| got.policy).unwrap_or_default();
+    Ok(judge_policy(&text, &aws.names.rule_arn()))
+}
+
+fn judge_policy(text: &str, rule: &str) -> Permission {
+    let policy: Value = serde_json::from_str(text).unwrap_or_default();
+    let statements = policy["Statement"].as_array().cloned().unwrap_or_default();
+    let is_ours = |statement: &Value| {
+        let conditions = statement["Condition"].as_object().into_iter().flatten();
+        conditions
+            .flat_map(|(_, keys)| keys.as_object().into_iter().flatten())
+            .any(|(key, value)| key.eq_ignore_ascii_case("aws:SourceArn") && value.as_str() == Some(rule))
+    };
+    if statements.iter().any(is_ours) {
+        Permission::Granted
+    } else if statements.iter().any(|statement| statement["Sid"] == STATEMENT) {
+        Permission::Other
+    } else {
+        Permission::Missing
     }
 }
 
@@ -146,9 +198,53 @@ pub async fn delete(aws: &Aws) -> Result<Part> {
     if found(described.step(|| format!("look at the rule {rule}")))?.is_none() {
         return Ok(Part::unchanged(what));
     }
-    let removed = aws.events.remove_targets().rule(&rule).ids(TARGET).send().await;
-    found(removed.step(|| format!("remove the target of {rule}")))?;
-    let deleted = aws.events.delete_rule().name(&rule).send().await;
-    found(deleted.step(|| format!("delete the rule {rule}")))?;
+    let remove = aws.events.remove_targets().rule(&rule).ids(TARGET);
+    let removed = async || remove.clone().send().await.step(|| format!("remove the target of {rule}"));
+    aws.patience.deleted(removed).await?;
+    let delete = aws.events.delete_rule().name(&rule);
+    let deleted = async || {
+        let deleted = delete.clone().send().await.step(|| format!("delete the rule {rule}"));
+        deleted.map_err(target_is_still_seen)
+    };
+    aws.patience.deleted(deleted).await?;
     Ok(Part::removed(what))
+}
+
+/// EventBridge says it in words only.
+fn target_is_still_seen(mut error: DeployError) -> DeployError {
+    if error.code == "ValidationException" && error.what.contains("has targets") {
+        error.kind = AwsErrorKind::InUse;
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: &str = "arn:aws:events:eu-west-1:123456789012:rule/vigia-a-reconcile";
+
+    fn judged(sid: &str, source: &str) -> Permission {
+        let statement = serde_json::json!({
+            "Sid": sid, "Effect": "Allow", "Action": "lambda:InvokeFunction",
+            "Condition": {"StringEquals": {"AWS:SourceAccount": "123456789012"}, "ArnLike": {"AWS:SourceArn": source}}
+        });
+        judge_policy(&serde_json::json!({"Statement": [statement]}).to_string(), RULE)
+    }
+
+    #[test]
+    fn a_permission_counts_only_if_it_is_for_the_rule() {
+        assert_eq!(judged(STATEMENT, RULE), Permission::Granted);
+        assert_eq!(judged("by-hand", RULE), Permission::Granted);
+        assert_eq!(judged(STATEMENT, &format!("{RULE}-2")), Permission::Other);
+        assert_eq!(judged("by-hand", &format!("{RULE}-2")), Permission::Missing);
+        assert_eq!(judge_policy("", RULE), Permission::Missing);
+    }
+
+    #[test]
+    fn a_target_that_failed_for_another_change_is_tried_again() {
+        let kind = |code| of_entry("r", Some(code), None).kind;
+        assert_eq!(kind("ConcurrentModificationException"), AwsErrorKind::Conflict);
+        assert_eq!(kind("ResourceNotFoundException"), AwsErrorKind::NotFound);
+    }
 }

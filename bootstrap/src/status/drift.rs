@@ -4,9 +4,10 @@
 //! |---|---|
 //! | instances of the stack | of another release; unknown to the reconciler; remembered, but not there |
 //! | the schedule | missing, disabled, of another period, or without its target |
-//! | the function | missing, not active, or with another program than the deployment left |
+//! | the function | missing, not active, without IPv6, or with another program than the deployment left |
 //! | the address | missing, or nobody has it |
-//! | security groups | a rule that no deployment makes, or one that is missing |
+//! | security groups | a rule, in or out, that no deployment makes, or one that is missing |
+//! | subnets, route tables | without an IPv6 block; without a working way out |
 //!
 //! What cannot be looked at is said instead: a permission that is missing hides nothing.
 
@@ -18,7 +19,10 @@ use fleet::stack::{ROLE_LB, ROLE_WORKER};
 use fleet::{LB_ADMIN_PORT, PUBLIC_PORT, TLS_PORT, WORKER_PORT};
 use jiff::{SignedDuration, Timestamp};
 
-use super::seen::{FunctionSeen, InstanceSeen, Port, RuleSeen, ScheduleSeen, Seen, Source};
+use super::seen::{
+    FunctionSeen, InstanceSeen, Port, RuleSeen, ScheduleSeen, Seen, Source, SubnetSeen, TableSeen,
+};
+use crate::resources::network::ipv6::Ipv6;
 
 /// The reconciler takes in what it did not launch at a tick or two.
 const YOUNG: SignedDuration = SignedDuration::from_secs(90);
@@ -37,7 +41,7 @@ pub(super) struct Facts<'a> {
 
 pub(super) fn drift(facts: &Facts<'_>) -> Vec<String> {
     let mut drift = Vec::new();
-    let Seen { instances, schedule, function, addresses, rules } = facts.seen;
+    let Seen { instances, schedule, function, addresses, rules, subnets, tables } = facts.seen;
     match instances {
         Ok(instances) => drift.extend(of_instances(facts, instances)),
         Err(why) => drift.push(format!("The instances are not known: {why}.")),
@@ -69,8 +73,19 @@ pub(super) fn drift(facts: &Facts<'_>) -> Vec<String> {
         Err(why) => drift.push(format!("The reconciler's function is not known: {why}.")),
     }
     match rules {
-        Ok(rules) => drift.extend(of_rules(rules, facts.has_tls)),
+        Ok(rules) => {
+            drift.extend(of_rules(&rules.incoming, facts.has_tls));
+            drift.extend(of_egress(&rules.groups, &rules.outgoing));
+        }
         Err(why) => drift.push(format!("The security groups are not known: {why}.")),
+    }
+    match subnets {
+        Ok(subnets) => drift.extend(of_subnets(subnets)),
+        Err(why) => drift.push(format!("The subnets are not known: {why}.")),
+    }
+    match tables {
+        Ok(tables) => drift.extend(of_tables(tables)),
+        Err(why) => drift.push(format!("The route tables are not known: {why}.")),
     }
     drift
 }
@@ -181,7 +196,67 @@ fn of_function(seen: &FunctionSeen) -> String {
             "The reconciler's function runs another program than the last deployment left. `make deploy` uploads it again."
                 .to_owned()
         }
+        FunctionSeen::WithoutIpv6 => {
+            "The reconciler's function may not use IPv6, so it may not reach EC2. `make deploy` permits it."
+                .to_owned()
+        }
     }
+}
+
+/// Groups of the stack that exist beside these are the operator's own.
+const GROUPS: [&str; 3] = ["lb", "worker", "reconciler"];
+const WORLD: [&str; 2] = ["0.0.0.0/0", "::/0"];
+
+/// A deployment lets everything out to both families, and to nothing by a rule of its own.
+fn of_egress(groups: &[String], rules: &[RuleSeen]) -> Vec<String> {
+    let is_everything = |rule: &RuleSeen, to: &str| {
+        rule.port == Port::everything() && rule.from == Source::Block(to.to_owned())
+    };
+    let ours: Vec<&String> = groups.iter().filter(|group| GROUPS.contains(&group.as_str())).collect();
+    let mut drift = Vec::new();
+    for group in &ours {
+        let of_group = || rules.iter().filter(|rule| rule.group == **group);
+        for to in WORLD.iter().filter(|to| !of_group().any(|rule| is_everything(rule, to))) {
+            drift.push(format!(
+                "The security group of the {group} does not let everything out to {to}. `make deploy` opens it."
+            ));
+        }
+        for rule in of_group().filter(|rule| !WORLD.iter().any(|to| is_everything(rule, to))) {
+            drift.push(format!(
+                "The security group of the {group} has a rule for {} out to {}, which no deployment makes. Remove the rule, unless you made it.",
+                rule.port, rule.from
+            ));
+        }
+    }
+    drift
+}
+
+fn of_subnets(subnets: &[SubnetSeen]) -> Vec<String> {
+    let sentence = |subnet: &SubnetSeen| match &subnet.ipv6 {
+        Ipv6::Associated(_) => None,
+        Ipv6::Associating => Some(format!(
+            "The IPv6 block of the subnet {} is still being associated. Look again in a minute.",
+            subnet.name
+        )),
+        Ipv6::Missing | Ipv6::Failed(_) => Some(format!(
+            "The subnet {} has no IPv6 block, so the reconciler may not reach EC2 from it. `make deploy` adds one.",
+            subnet.name
+        )),
+    };
+    subnets.iter().filter_map(sentence).collect()
+}
+
+/// The ways out by their tables, as the blueprint has them.
+fn of_tables(tables: &[TableSeen]) -> Vec<String> {
+    let mut drift = Vec::new();
+    for (name, to) in [("public", "0.0.0.0/0"), ("public", "::/0"), ("private", "::/0")] {
+        let has_route =
+            |table: &TableSeen| table.name == name && table.routes.iter().any(|route| route == to);
+        if !tables.iter().any(has_route) {
+            drift.push(format!("The {name} subnets have no working route to {to}. `make deploy` adds it."));
+        }
+    }
+    drift
 }
 
 /// Whether a deployment makes such a rule. The public ports may be open to any block: that is the
@@ -249,10 +324,10 @@ fn list(ids: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fleet::release::{BalancerSpec, InstanceSpec};
+    use fleet::release::{BalancerSpec, Credits, InstanceSpec};
     use fleet::{Profile, WorkerId};
 
-    use super::super::seen::AddressSeen;
+    use super::super::seen::{AddressSeen, RulesSeen};
     use std::collections::BTreeMap;
 
     use super::*;
@@ -269,6 +344,7 @@ mod tests {
             security_group: "sg-1".to_owned(),
             instance_profile: "p".to_owned(),
             market: Default::default(),
+            credits: Credits::Standard,
             user_data: String::new(),
         };
         let stack = "a".parse().expect("valid");
@@ -295,6 +371,18 @@ mod tests {
         Source::Group(group.to_owned())
     }
 
+    fn block(text: &str) -> Source {
+        Source::Block(text.to_owned())
+    }
+
+    fn out(group: &str, to: &str) -> RuleSeen {
+        RuleSeen { group: group.to_owned(), port: Port::everything(), from: block(to) }
+    }
+
+    fn subnet(ipv6: Ipv6) -> SubnetSeen {
+        SubnetSeen { name: "private-0".to_owned(), ipv6 }
+    }
+
     /// A stack as `deploy` leaves it, with one worker.
     fn seen() -> Seen {
         let release = release();
@@ -310,11 +398,20 @@ mod tests {
                 0,
                 AddressSeen { ip: "192.0.2.1".to_owned(), holder: Some("i-1b".to_owned()) },
             )])),
-            rules: Ok(vec![
-                rule("lb", 5000, Source::Block("0.0.0.0/0".to_owned())),
-                rule("lb", 9000, from("reconciler")),
-                rule("worker", 8080, from("lb")),
-                rule("worker", 8080, from("reconciler")),
+            rules: Ok(RulesSeen {
+                groups: GROUPS.map(str::to_owned).to_vec(),
+                incoming: vec![
+                    rule("lb", 5000, block("0.0.0.0/0")),
+                    rule("lb", 9000, from("reconciler")),
+                    rule("worker", 8080, from("lb")),
+                    rule("worker", 8080, from("reconciler")),
+                ],
+                outgoing: GROUPS.iter().flat_map(|group| WORLD.map(|to| out(group, to))).collect(),
+            }),
+            subnets: Ok(vec![subnet(Ipv6::Associated("2001:db8::/64".parse().expect("a block")))]),
+            tables: Ok(vec![
+                TableSeen { name: "public".to_owned(), routes: WORLD.map(str::to_owned).to_vec() },
+                TableSeen { name: "private".to_owned(), routes: vec!["::/0".to_owned()] },
             ]),
         }
     }
@@ -343,16 +440,41 @@ mod tests {
     #[test]
     fn each_difference_is_one_sentence() {
         type Change = fn(&mut Seen);
-        let changes: [(Change, &str); 10] = [
+        let changes: [(Change, &str); 17] = [
             (|seen| seen.schedule = Ok(ScheduleSeen::Disabled), "disabled"),
             (|seen| seen.schedule = Ok(ScheduleSeen::Every("rate(5 minutes)".to_owned())), "rate(5 minutes)"),
             (|seen| seen.function = Ok(FunctionSeen::Missing), "function is missing"),
             (|seen| seen.function = Ok(FunctionSeen::OtherProgram), "another program"),
+            (|seen| seen.function = Ok(FunctionSeen::WithoutIpv6), "may not use IPv6"),
+            (|seen| seen.subnets = Ok(vec![subnet(Ipv6::Missing)]), "private-0 has no IPv6 block"),
+            (|seen| seen.subnets = Ok(vec![subnet(Ipv6::Associating)]), "still being associated"),
+            (
+                |seen| seen.tables.as_mut().expect("seen")[1].routes.clear(),
+                "private subnets have no working route to ::/0",
+            ),
+            (
+                |seen| {
+                    let rules = seen.rules.as_mut().expect("seen");
+                    rules.outgoing.retain(|rule| *rule != out("reconciler", "::/0"));
+                },
+                "of the reconciler does not let everything out to ::/0",
+            ),
+            (
+                |seen| seen.rules.as_mut().expect("seen").outgoing.push(out("worker", "10.0.0.0/8")),
+                "of the worker has a rule for every port out to 10.0.0.0/8",
+            ),
+            (
+                |seen| {
+                    let rules = seen.rules.as_mut().expect("seen");
+                    rules.outgoing.push(rule("lb", 443, block("0.0.0.0/0")));
+                },
+                "of the lb has a rule for port 443 out to 0.0.0.0/0",
+            ),
             (|seen| seen.addresses = Ok(BTreeMap::new()), "no address"),
             (|seen| seen.addresses = Err("denied".to_owned()), "not known: denied"),
             (
                 |seen| {
-                    seen.rules.as_mut().expect("seen").push(rule(
+                    seen.rules.as_mut().expect("seen").incoming.push(rule(
                         "worker",
                         22,
                         Source::Block("0.0.0.0/0".to_owned()),
@@ -362,7 +484,7 @@ mod tests {
             ),
             (
                 |seen| {
-                    seen.rules.as_mut().expect("seen").push(RuleSeen {
+                    seen.rules.as_mut().expect("seen").incoming.push(RuleSeen {
                         group: "reconciler".to_owned(),
                         port: Port::Other("everything".to_owned()),
                         from: from("lb"),
@@ -370,7 +492,10 @@ mod tests {
                 },
                 "of the reconciler lets the lb in on everything",
             ),
-            (|seen| seen.rules.as_mut().expect("seen").truncate(3), "let the reconciler in on port 8080"),
+            (
+                |seen| seen.rules.as_mut().expect("seen").incoming.truncate(3),
+                "let the reconciler in on port 8080",
+            ),
             (
                 |seen| seen.instances.as_mut().expect("seen").push(instance("i-2", "", "x")),
                 "neither a worker",
@@ -422,7 +547,11 @@ mod tests {
     #[test]
     fn the_port_of_tls_is_open_exactly_when_the_stack_speaks_it() {
         let mut seen = seen();
-        seen.rules.as_mut().expect("seen").push(rule("lb", 5443, Source::Block("10.0.0.0/8".to_owned())));
+        seen.rules.as_mut().expect("seen").incoming.push(rule(
+            "lb",
+            5443,
+            Source::Block("10.0.0.0/8".to_owned()),
+        ));
         only(&judged(&seen, &memory()), "in on port 5443");
         let facts = Facts { seen: &seen, release: &release(), memory: &memory(), has_tls: true, now: now() };
         assert!(drift(&facts).is_empty());

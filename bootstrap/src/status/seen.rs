@@ -1,15 +1,16 @@
-//! What AWS shows of a stack, in five calls: the facts that drift is judged from.
+//! What AWS shows of a stack, in seven calls: the facts that drift is judged from.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use aws_sdk_ec2::types::{Instance, InstanceStateName, IpPermission};
+use aws_sdk_ec2::types::{Instance, InstanceStateName, IpPermission, RouteState, Tag};
 use aws_sdk_eventbridge::types::RuleState;
 use fleet::stack::{TAG_RELEASE, TAG_ROLE};
 use jiff::Timestamp;
 
 use crate::aws::Aws;
 use crate::error::{Result, Step as _, found};
+use crate::resources::network::ipv6::Ipv6;
 use crate::resources::network::stack_filter;
 use crate::resources::{function, instance, load_balancer, schedule};
 
@@ -20,7 +21,9 @@ pub(super) struct Seen {
     pub function: Look<FunctionSeen>,
     /// By their places.
     pub addresses: Look<BTreeMap<u32, AddressSeen>>,
-    pub rules: Look<Vec<RuleSeen>>,
+    pub rules: Look<RulesSeen>,
+    pub subnets: Look<Vec<SubnetSeen>>,
+    pub tables: Look<Vec<TableSeen>>,
 }
 
 pub(super) type Look<T> = std::result::Result<T, String>;
@@ -59,6 +62,30 @@ pub(super) enum FunctionSeen {
     Missing,
     NotActive(String),
     OtherProgram,
+    WithoutIpv6,
+}
+
+/// What the stack's groups let in and out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct RulesSeen {
+    pub groups: Vec<String>,
+    pub incoming: Vec<RuleSeen>,
+    /// `from` is where it leads to.
+    pub outgoing: Vec<RuleSeen>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SubnetSeen {
+    /// `private-0`: the last part of its name.
+    pub name: String,
+    pub ipv6: Ipv6,
+}
+
+/// A route table, and the destinations that it has working routes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TableSeen {
+    pub name: String,
+    pub routes: Vec<String>,
 }
 
 /// One source on one port of one of the stack's groups.
@@ -83,6 +110,13 @@ pub(super) enum Source {
     Group(String),
 }
 
+impl Port {
+    /// All protocols and all ports.
+    pub(super) fn everything() -> Self {
+        Self::Other("every port".to_owned())
+    }
+}
+
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -103,14 +137,23 @@ impl fmt::Display for Source {
 
 impl Seen {
     pub(super) async fn look(aws: &Aws) -> Self {
-        let (instances, schedule, function, addresses, rules) =
-            tokio::join!(instances(aws), schedule(aws), function(aws), addresses(aws), rules(aws));
+        let (instances, schedule, function, addresses, rules, subnets, tables) = tokio::join!(
+            instances(aws),
+            schedule(aws),
+            function(aws),
+            addresses(aws),
+            rules(aws),
+            subnets(aws),
+            tables(aws)
+        );
         Self {
             instances: instances.map_err(|error| error.what),
             schedule: schedule.map_err(|error| error.what),
             function: function.map_err(|error| error.what),
             addresses: addresses.map_err(|error| error.what),
             rules: rules.map_err(|error| error.what),
+            subnets: subnets.map_err(|error| error.what),
+            tables: tables.map_err(|error| error.what),
         }
     }
 
@@ -188,38 +231,80 @@ async fn function(aws: &Aws) -> Result<FunctionSeen> {
     Ok(match state.map(|state| state.as_str()) {
         // In whatever state: a function may be pending just because of the other program.
         _ if !function::is_as_uploaded(&got) => FunctionSeen::OtherProgram,
+        None | Some("Active") if !got.configuration().is_some_and(function::may_use_ipv6) => {
+            FunctionSeen::WithoutIpv6
+        }
         None | Some("Active") => FunctionSeen::Right,
         Some(state) => FunctionSeen::NotActive(state.to_lowercase()),
     })
 }
 
-async fn rules(aws: &Aws) -> Result<Vec<RuleSeen>> {
+async fn rules(aws: &Aws) -> Result<RulesSeen> {
     let described = aws.ec2.describe_security_groups().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "read the security groups".to_owned())?;
     let groups = described.security_groups();
-    let prefix = aws.names.stack.resource("");
-    let short = |name: Option<&str>| name.and_then(|name| name.strip_prefix(&prefix)).map(str::to_owned);
     let name_of = |id: &str| {
         let group = groups.iter().find(|group| group.group_id() == Some(id));
-        group.and_then(|group| short(group.group_name())).unwrap_or_else(|| id.to_owned())
+        group.and_then(|group| short(aws, group.group_name())).unwrap_or_else(|| id.to_owned())
     };
-    let mut rules = Vec::new();
+    let mut seen = RulesSeen::default();
     for group in groups {
-        let Some(name) = short(group.group_name()) else { continue };
-        for permission in group.ip_permissions() {
-            let ipv4 = permission.ip_ranges().iter().filter_map(|range| range.cidr_ip());
-            let ipv6 = permission.ipv6_ranges().iter().filter_map(|range| range.cidr_ipv6());
-            let blocks = ipv4.chain(ipv6).map(|block| Source::Block(block.to_owned()));
-            let lists = permission.prefix_list_ids().iter().filter_map(|list| list.prefix_list_id());
-            let lists = lists.map(|id| Source::Block(id.to_owned()));
-            let pairs = permission.user_id_group_pairs().iter().filter_map(|pair| pair.group_id());
-            let groups = pairs.map(|id| Source::Group(name_of(id)));
-            for from in blocks.chain(lists).chain(groups) {
-                rules.push(RuleSeen { group: name.clone(), port: port(permission), from });
-            }
-        }
+        let Some(name) = short(aws, group.group_name()) else { continue };
+        let rows = |permissions: &[IpPermission]| -> Vec<RuleSeen> {
+            let row = |port: Port, from| RuleSeen { group: name.clone(), port, from };
+            let ends =
+                |it: &IpPermission| ends(it, &name_of).into_iter().map(|end| (port(it), end)).collect();
+            let all = permissions.iter().flat_map(|it| -> Vec<(Port, Source)> { ends(it) });
+            all.map(|(port, end)| row(port, end)).collect()
+        };
+        seen.incoming.extend(rows(group.ip_permissions()));
+        seen.outgoing.extend(rows(group.ip_permissions_egress()));
+        seen.groups.push(name);
     }
-    Ok(rules)
+    Ok(seen)
+}
+
+/// The last part of a name of the stack's.
+fn short(aws: &Aws, name: Option<&str>) -> Option<String> {
+    let prefix = aws.names.stack.resource("");
+    name.and_then(|name| name.strip_prefix(&prefix)).map(str::to_owned)
+}
+
+/// The other ends of a permission.
+fn ends(permission: &IpPermission, name_of: &dyn Fn(&str) -> String) -> Vec<Source> {
+    let ipv4 = permission.ip_ranges().iter().filter_map(|range| range.cidr_ip());
+    let ipv6 = permission.ipv6_ranges().iter().filter_map(|range| range.cidr_ipv6());
+    let lists = permission.prefix_list_ids().iter().filter_map(|list| list.prefix_list_id());
+    let blocks = ipv4.chain(ipv6).chain(lists).map(|block| Source::Block(block.to_owned()));
+    let pairs = permission.user_id_group_pairs().iter().filter_map(|pair| pair.group_id());
+    blocks.chain(pairs.map(|id| Source::Group(name_of(id)))).collect()
+}
+
+fn named(aws: &Aws, tags: &[Tag]) -> Option<String> {
+    short(aws, tags.iter().find(|tag| tag.key() == Some("Name")).and_then(Tag::value))
+}
+
+async fn subnets(aws: &Aws) -> Result<Vec<SubnetSeen>> {
+    let described = aws.ec2.describe_subnets().filters(stack_filter(aws)).send().await;
+    let described = described.step(|| "read the subnets".to_owned())?;
+    let seen = described.subnets().iter().filter_map(|subnet| {
+        let ipv6 = Ipv6::of_subnet(subnet.ipv6_cidr_block_association_set());
+        Some(SubnetSeen { name: named(aws, subnet.tags())?, ipv6 })
+    });
+    Ok(seen.collect())
+}
+
+async fn tables(aws: &Aws) -> Result<Vec<TableSeen>> {
+    let described = aws.ec2.describe_route_tables().filters(stack_filter(aws)).send().await;
+    let described = described.step(|| "read the route tables".to_owned())?;
+    let seen = described.route_tables().iter().filter_map(|table| {
+        let working = table.routes().iter().filter(|route| route.state() != Some(&RouteState::Blackhole));
+        let to = working.filter_map(|route| {
+            route.destination_cidr_block().or_else(|| route.destination_ipv6_cidr_block())
+        });
+        Some(TableSeen { name: named(aws, table.tags())?, routes: to.map(str::to_owned).collect() })
+    });
+    Ok(seen.collect())
 }
 
 fn port(permission: &IpPermission) -> Port {
@@ -227,7 +312,7 @@ fn port(permission: &IpPermission) -> Port {
     let one = |port: Option<i32>| port.and_then(|port| u16::try_from(port).ok());
     match (protocol, one(permission.from_port()), one(permission.to_port())) {
         ("tcp", Some(from), Some(to)) if from == to => Port::Tcp(from),
-        ("-1", ..) => Port::Other("every port".to_owned()),
+        ("-1", ..) => Port::everything(),
         (protocol, Some(from), Some(to)) => Port::Other(format!("{protocol} ports {from} to {to}")),
         (protocol, ..) => Port::Other(format!("all of {protocol}")),
     }

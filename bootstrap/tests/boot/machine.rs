@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use crate::limits::{Groups, Limits, Memory};
 use crate::support::{say, text};
 use crate::wait;
 
@@ -24,6 +25,8 @@ pub(crate) struct Machine {
     init: u32,
     dir: tempfile::TempDir,
     name: String,
+    /// After the processes in them.
+    _groups: Option<Groups>,
 }
 
 /// What makes a machine this one.
@@ -35,7 +38,8 @@ pub(crate) struct Seed<'a> {
 }
 
 impl Machine {
-    pub(crate) fn boot(root: &Path, seed: &Seed<'_>) -> Self {
+    /// As large as this machine, unless there are limits.
+    pub(crate) fn boot(root: &Path, seed: &Seed<'_>, limits: Option<Limits>) -> Self {
         let dir = tempfile::Builder::new().prefix("vigia-boot-").tempdir().expect("a temporary directory");
         let at = |name: &str| {
             let path = dir.path().join(name);
@@ -53,7 +57,13 @@ impl Machine {
 
         let name = format!("vigia-boot-{}-{}", std::process::id(), seed.instance);
         let console = File::create(dir.path().join("console")).expect("writable");
-        let mut nspawn = Command::new("systemd-nspawn");
+        let (mut nspawn, groups) = match limits {
+            Some(limits) => {
+                let (command, groups) = limits.command(&name);
+                (command, Some(groups))
+            }
+            None => (Command::new("systemd-nspawn"), None),
+        };
         nspawn.args(["--quiet", "--boot", "--volatile=overlay", "--register=no", "--link-journal=no"]);
         nspawn.args(["--console=read-only", "--machine", &name, "--directory"]).arg(root);
         nspawn.arg(bind("--bind-ro", &nocloud, "/var/lib/cloud/seed/nocloud"));
@@ -67,13 +77,17 @@ impl Machine {
         nspawn.process_group(0).stdin(Stdio::null());
         nspawn.stdout(console.try_clone().expect("a descriptor")).stderr(console);
         let nspawn = nspawn.spawn().expect("systemd-nspawn runs");
-        let mut machine = Self { nspawn, init: 0, dir, name };
+        let mut machine = Self { nspawn, init: 0, dir, name, _groups: groups };
         let nspawn = machine.nspawn.id();
         let found = wait::until("the machine has an init", INIT_DEADLINE, || {
             child_of(nspawn, "systemd").ok_or_else(|| machine.console())
         });
         machine.init = found.0;
         machine
+    }
+
+    pub(crate) fn memory(&self) -> Memory {
+        Memory::of(self.init)
     }
 
     pub(crate) fn console(&self) -> String {

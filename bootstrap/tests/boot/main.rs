@@ -9,7 +9,9 @@
 #[path = "../system/census.rs"]
 mod census;
 mod cloud;
+mod limits;
 mod machine;
+mod small;
 mod story;
 #[expect(dead_code, reason = "the system tests need more of it")]
 #[path = "../system/support.rs"]
@@ -47,7 +49,8 @@ fn main() -> ExitCode {
     match told {
         Ok(()) => {
             say(&format!(
-                "boot-test: a worker and a load balancer booted and kept their promises, {seconds:.0} s"
+                "boot-test: a worker and a load balancer booted and kept their promises, on small machines too, \
+                 {seconds:.0} s"
             ));
             ExitCode::SUCCESS
         }

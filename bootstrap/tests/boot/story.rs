@@ -13,6 +13,7 @@ use reqwest::blocking::{Body, Client};
 use reqwest::header::{HeaderMap, HeaderValue};
 
 use crate::cloud::{Artifact, Place, release, user_data};
+use crate::limits::Limits;
 use crate::machine::{Machine, Seed};
 use crate::support::{Cloud, program, say, text};
 use crate::wait;
@@ -74,6 +75,7 @@ pub(crate) fn tell(cloud: &Cloud, root: &Path) {
         let role = Role { cloud, root, role, program, place, user_data, url, people: &people };
         role.serves_recovers_and_ends();
         role.refuses_an_impostor();
+        role.fits_into_a_small_machine();
     }
 }
 
@@ -106,15 +108,15 @@ fn people(from: Ipv4Addr) -> Client {
         .expect("a client")
 }
 
-struct Role<'a> {
+pub(crate) struct Role<'a> {
     cloud: &'a Cloud,
     root: &'a Path,
-    role: &'static str,
+    pub(crate) role: &'static str,
     program: &'static str,
     place: Place,
     user_data: String,
-    url: String,
-    people: &'a Client,
+    pub(crate) url: String,
+    pub(crate) people: &'a Client,
 }
 
 impl Role<'_> {
@@ -155,17 +157,21 @@ impl Role<'_> {
     }
 
     fn boot(&self) -> Machine {
-        let environment = self.place.environment(self.cloud);
-        let seed = Seed { instance: &self.place.instance, user_data: &self.user_data, environment };
-        Machine::boot(self.root, &seed)
+        self.boot_within(None)
     }
 
-    fn unit(&self) -> String {
+    pub(crate) fn boot_within(&self, limits: Option<Limits>) -> Machine {
+        let environment = self.place.environment(self.cloud);
+        let seed = Seed { instance: &self.place.instance, user_data: &self.user_data, environment };
+        Machine::boot(self.root, &seed, limits)
+    }
+
+    pub(crate) fn unit(&self) -> String {
         format!("{}.service", self.program)
     }
 
     /// The load balancer passes the question to a worker, so this is a request through it.
-    fn asked(&self) -> Result<(), String> {
+    pub(crate) fn asked(&self) -> Result<(), String> {
         let answer = self.people.get(format!("{}/healthcheck", self.url)).send();
         match answer.map(|answer| answer.status()) {
             Ok(status) if status == 200 => Ok(()),
@@ -174,7 +180,7 @@ impl Role<'_> {
         }
     }
 
-    fn answers(&self, machine: &Machine, within: Duration) -> Duration {
+    pub(crate) fn answers(&self, machine: &Machine, within: Duration) -> Duration {
         let look = || self.asked().map_err(|why| format!("{why}; console: {}", machine.console()));
         wait::until("it answers", within, look).1
     }
@@ -287,11 +293,11 @@ impl Role<'_> {
         Flight { go_on, thread }
     }
 
-    fn say(&self, what: &str, time: Duration, since: &str) {
+    pub(crate) fn say(&self, what: &str, time: Duration, since: &str) {
         self.tell(&format!("{what} {:.1} s {since}", time.as_secs_f64()));
     }
 
-    fn tell(&self, what: &str) {
+    pub(crate) fn tell(&self, what: &str) {
         say(&format!("{}: {}", self.program, what.trim_end()));
     }
 }

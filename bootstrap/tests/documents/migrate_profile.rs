@@ -6,7 +6,7 @@ use bootstrap::error::{DeployError, Result};
 use bootstrap::migrate_profile::{Mode, OnUnusable, Options, Outcome, migrate};
 use bootstrap::output::Progress;
 use bootstrap::resources::documents;
-use fleet::release::{InstanceSpec, Market, Release};
+use fleet::release::{Credits, InstanceSpec, Market, Release};
 use fleet::{Profile, keys};
 use jiff::Timestamp;
 use users::{Arena, Cost, Login, Password, Phc, Record, object_key};
@@ -72,6 +72,7 @@ async fn classic(users: &[User]) -> Stack {
         instance_profile: "p".to_owned(),
         user_data: "    VIGIA_PROFILE=classic\n".to_owned(),
         market: Market::OnDemand,
+        credits: Credits::Standard,
     };
     let release = Release::new(stack.aws.names.stack.clone(), Profile::Classic, "1".to_owned(), spec);
     documents::write_release(&stack.aws, &release).await.expect("a release");
@@ -284,18 +285,22 @@ async fn a_worker_that_started_just_before_the_marker_changed_stops_it() {
     let refused = migrate(&stack.aws, Options::default(), instances, &mut Progress::default()).await;
     assert!(refused.expect_err("it serves").message().contains("i-late"));
     assert_eq!(stack.read_user("users/Ana").await.as_deref(), Some(&b"plain-text-of-ana"[..]));
-    let deploying = documents::profile(&stack.aws, None).await.expect_err("it is in the middle");
+    let deploying = documents::profile(&stack.aws, None, None).await.expect_err("it is in the middle");
     assert!(deploying.message().contains("migrate-profile"), "{}", deploying.message());
 
     run(&stack.aws, Options::default()).await.expect("the worker is gone");
     all_are_secure(&stack, &users).await;
-    assert_eq!(documents::profile(&stack.aws, Some(Profile::Secure)).await.expect("done"), Profile::Secure);
+    assert_eq!(
+        documents::profile(&stack.aws, Some(Profile::Secure), None).await.expect("done"),
+        Profile::Secure
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_classic_users_are_converted() {
     let stack = classic(&[]).await;
-    let refused_deploy = documents::profile(&stack.aws, Some(Profile::Secure)).await.expect_err("classic");
+    let refused_deploy =
+        documents::profile(&stack.aws, Some(Profile::Secure), None).await.expect_err("classic");
     assert!(refused_deploy.message().contains("make migrate-profile"), "{}", refused_deploy.message());
     stack.write_user(keys::PROFILE_MARKER, b"paranoid").await;
     let said = refused(&stack, Options::default()).await.message();

@@ -4,11 +4,9 @@
 
 use std::time::Duration;
 
-use ::bootstrap::names::Names;
-use ::bootstrap::policies::deployer::deployer;
-
 use crate::privileges::{self, Policy, Use};
-use crate::support::{Cloud, Poller, bootstrap, eventually, say, text};
+use crate::second_judge::{self, Principals};
+use crate::support::{Cloud, Poller, bootstrap, deployer_of, eventually, say, text};
 use aws_sdk_ec2::types::Instance;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{AUTHORIZATION, COOKIE, LOCATION, SET_COOKIE};
@@ -49,12 +47,14 @@ fn serves_heals_scales_survives_a_restart_and_goes_without_a_trace() {
     deploying_again_changes_nothing(&cloud);
     somebody_looks_after_it(&cloud);
     // The local cloud forgets at its end what was used.
-    let mut uses = privileges::uses(&cloud.control("uses"));
-    users_survive_a_restart_of_the_local_cloud(&cloud);
+    let before = cloud.control("uses");
     let policies = deployed_policies(&cloud);
+    users_survive_a_restart_of_the_local_cloud(&cloud);
     destroy_leaves_nothing(&cloud);
-    uses.extend(privileges::uses(&cloud.control("uses")));
+    let reports = [before, cloud.control("uses")];
+    let uses: Vec<Use> = reports.iter().flat_map(privileges::uses).collect();
     everybody_may_do_what_they_do_and_no_more(&policies, &uses);
+    a_second_evaluator_agrees(&cloud, &policies, &reports);
     cloud.down();
     assert_eq!(cloud.processes(), Vec::<String>::new(), "local-cloud down leaves no process");
 }
@@ -247,13 +247,8 @@ fn deployed_policies(cloud: &Cloud) -> Vec<Policy> {
             let text = cloud.aws(&[&["iam", "get-role-policy"], &name[..], &how].concat());
             policies.push(Policy { what, who, document: serde_json::from_str(&text).expect("a policy") });
         }
-        let names = Names {
-            stack: stack.parse().expect("a name"),
-            account: "000000000000".to_owned(),
-            region: "us-east-1".to_owned(),
-            partition: "aws".to_owned(),
-        };
-        policies.push(Policy { what: "deployer", who: "test".to_owned(), document: deployer(&names) });
+        let document = cloud.deployer_policy(stack);
+        policies.push(Policy { what: "deployer", who: deployer_of(stack), document });
     }
     policies
 }
@@ -263,6 +258,17 @@ fn everybody_may_do_what_they_do_and_no_more(policies: &[Policy], uses: &[Use]) 
     assert!(wrong.is_empty(), "{wrong:#?}");
     let judged = uses.iter().filter(|one| policies.iter().any(|policy| policy.who == one.who)).count();
     say(&format!("{judged} uses judged by {} policies", policies.len()));
+}
+
+fn a_second_evaluator_agrees(cloud: &Cloud, policies: &[Policy], reports: &[Value]) {
+    let mut principals = Principals::default();
+    for policy in policies {
+        let kind = if policy.what == "deployer" { "user" } else { "role" };
+        let arn = format!("arn:aws:iam::000000000000:{kind}/{}", policy.who);
+        principals.add(arn, &policy.document);
+    }
+    let uses = reports.iter().flat_map(|report| report["uses"].as_array().expect("a list").clone());
+    second_judge::must_agree(cloud, &principals, &uses.collect::<Vec<_>>());
 }
 
 /// What they print is tried elsewhere; here it matters what they may do.

@@ -31,6 +31,7 @@ impl Running {
             (std::fs::File::create(&path).expect("writable"), path)
         };
         let ((out, stdout), (err, stderr)) = (file("stdout"), file("stderr"));
+        let (key, secret) = cloud.deployer(stack);
         let child = Command::new(program("bootstrap"))
             .args([
                 "--endpoint-url",
@@ -43,8 +44,8 @@ impl Running {
             ])
             .arg(cloud.dir.path().join(format!("{stack}.token")))
             .args(arguments)
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_ACCESS_KEY_ID", key)
+            .env("AWS_SECRET_ACCESS_KEY", secret)
             .env_remove("AWS_SESSION_TOKEN")
             .env_remove("AWS_PROFILE")
             .env("VIGIA_CARGO_LAMBDA", venv().join("bin/cargo-lambda"))
@@ -222,15 +223,20 @@ fn doctor_is_content_and_names_what_is_left_over(cloud: &Cloud, stack: &str) {
     must_hold_no_secret(cloud, stack, &shown, "doctor");
     let report = doctor(cloud, stack);
     assert_eq!(report["ok"], true, "{report}");
-    for name in
-        ["credentials", "clock", "cargo-lambda", "launch permission", "workers", "reconciler", "leftovers"]
-    {
+    for name in [
+        "credentials",
+        "clock",
+        "cargo-lambda",
+        "launch permission",
+        "vCPU quota",
+        "VPC quota",
+        "workers",
+        "reconciler",
+        "leftovers",
+    ] {
         assert_eq!(check(&report, name).0, "ok", "{name}: {report}");
     }
-    // No emulator has quotas of vCPUs.
-    for name in ["vCPU quota", "VPC quota", "EC2 over IPv6"] {
-        assert_eq!(check(&report, name).0, "not-known-here", "{name}: {report}");
-    }
+    assert_eq!(check(&report, "EC2 over IPv6").0, "not-known-here", "{report}");
 
     let vpc = cloud.aws(&[
         "ec2",
@@ -280,15 +286,43 @@ fn drift_is_named_and_mended_by_the_next_deployment(cloud: &Cloud, stack: &str) 
         "--zip-file",
         &zip,
     ]);
+    take_ipv6_away(cloud);
     let seen = drift();
-    for says in ["is disabled", "in on port 22", "another program"] {
+    for says in [
+        "is disabled",
+        "in on port 22",
+        "another program",
+        "private-1 has no IPv6 block",
+        "of the worker does not let everything out to ::/0",
+        "private subnets have no working route to ::/0",
+    ] {
         assert!(seen.iter().any(|sentence| sentence.contains(says)), "{says}: {seen:?}");
     }
-    assert_eq!(seen.len(), 3, "{seen:?}");
+    assert_eq!(seen.len(), 6, "{seen:?}");
     cloud.aws(&[&["ec2", "revoke-security-group-ingress"], &rule[..]].concat());
     cloud.deploy(stack, &[]);
     assert_eq!(drift(), Vec::<String>::new());
     assert!(cloud.deploy(stack, &[]).contains("nothing changed"), "the second time");
+}
+
+/// From a subnet, a security group and a route table, as they were if they had been made too early.
+fn take_ipv6_away(cloud: &Cloud) {
+    let one = |what: &str, name: &str, query: &str| {
+        cloud.aws(&["ec2", what, "--filters", &format!("Name=tag:Name,Values={name}"), "--query", query])
+    };
+    let association = one(
+        "describe-subnets",
+        "vigia-ops-private-1",
+        "Subnets[0].Ipv6CidrBlockAssociationSet[0].AssociationId",
+    );
+    cloud.aws(&["ec2", "disassociate-subnet-cidr-block", "--association-id", &association]);
+    let group = one("describe-security-groups", "vigia-ops-worker", "SecurityGroups[0].GroupId");
+    let everything = "IpProtocol=-1,Ipv6Ranges=[{CidrIpv6=::/0}]";
+    let revoke = ["--group-id", &group, "--ip-permissions", everything];
+    cloud.aws(&[&["ec2", "revoke-security-group-egress"], &revoke[..]].concat());
+    let table = one("describe-route-tables", "vigia-ops-private", "RouteTables[0].RouteTableId");
+    let route = ["--route-table-id", &table, "--destination-ipv6-cidr-block", "::/0"];
+    cloud.aws(&[&["ec2", "delete-route"], &route[..]].concat());
 }
 
 /// A zip file without a file in it.

@@ -25,7 +25,7 @@ use fleet::settings::{Env, Vars as _};
 use serde_json::{Value, json};
 
 use crate::census::{Census, Observer};
-use crate::support::{Cloud, bootstrap_command, eventually, say, stripped};
+use crate::support::{Cloud, bootstrap_command, deployer_of, eventually, say, stripped};
 
 /// One run of a command; it has no reason to take longer than a few seconds.
 const RUN: Duration = Duration::from_secs(180);
@@ -40,8 +40,8 @@ const MOST_CUTS: usize = 400;
 fn cut_after_any_change_both_are_completed_by_the_next_run() {
     let cloud = Cloud::start();
     let observer = &cloud.observer;
-    let whole = undisturbed(&cloud, observer, "whole", "local");
-    let cutter = Cutter { cloud: &cloud, stack: "cut", key: "test" };
+    let whole = undisturbed(&cloud, observer, "whole");
+    let cutter = Cutter { cloud: &cloud, stack: "cut" };
 
     let deployed = cutter.chain(&DEPLOY);
     settled(observer, "cut", &whole).unwrap_or_else(|wrong| panic!("after {deployed} cuts: {wrong}"));
@@ -53,9 +53,7 @@ fn cut_after_any_change_both_are_completed_by_the_next_run() {
     let said = cutter.run(&DESTROY).unwrap_or_else(|said| panic!("{said}"));
     assert!(said.contains("nothing to remove"), "{said}");
     assert!(observer.census("whole").must_be(&whole).is_ok(), "the other stack was touched");
-    Cutter { cloud: &cloud, stack: "whole", key: "local" }
-        .run(&DESTROY)
-        .unwrap_or_else(|said| panic!("{said}"));
+    Cutter { cloud: &cloud, stack: "whole" }.run(&DESTROY).unwrap_or_else(|said| panic!("{said}"));
     gone(observer, "whole").unwrap_or_else(|left| panic!("undisturbed: {left}"));
     assert_eq!(observer.stray_roles(), Vec::<String>::new());
     say(&format!("{deployed} cut points of deploy, {destroyed} of destroy: 0 duplicated, 0 leaked"));
@@ -65,16 +63,14 @@ fn cut_after_any_change_both_are_completed_by_the_next_run() {
 fn a_change_whose_reply_is_lost_is_not_made_twice() {
     let cloud = Cloud::start();
     let observer = &cloud.observer;
-    let whole = undisturbed(&cloud, observer, "whole", "local");
-    let cutter = Cutter { cloud: &cloud, stack: "lossy", key: "test" };
+    let whole = undisturbed(&cloud, observer, "whole");
+    let cutter = Cutter { cloud: &cloud, stack: "lossy" };
     let deployed = cutter.lossy(&DEPLOY);
     settled(observer, "lossy", &whole)
         .unwrap_or_else(|wrong| panic!("after {deployed} lost replies: {wrong}"));
     let destroyed = cutter.lossy(&DESTROY);
     gone(observer, "lossy").unwrap_or_else(|left| panic!("after {destroyed} lost replies: {left}"));
-    Cutter { cloud: &cloud, stack: "whole", key: "local" }
-        .run(&DESTROY)
-        .unwrap_or_else(|said| panic!("{said}"));
+    Cutter { cloud: &cloud, stack: "whole" }.run(&DESTROY).unwrap_or_else(|said| panic!("{said}"));
     say(&format!("{deployed} lost replies of deploy, {destroyed} of destroy: 0 duplicated, 0 leaked"));
 }
 
@@ -86,7 +82,7 @@ fn matrix() {
     let wanted = number("VIGIA_CUTS_FROM").unwrap_or(1)..=number("VIGIA_CUTS_TO").unwrap_or(u32::MAX);
     let cloud = Cloud::start();
     let observer = &cloud.observer;
-    let whole = undisturbed(&cloud, observer, "whole", "test");
+    let whole = undisturbed(&cloud, observer, "whole");
     say(&format!("an undisturbed stack has {} things", whole.len()));
     let matrix = Matrix {
         cloud: &cloud,
@@ -97,9 +93,9 @@ fn matrix() {
         tally: Mutex::default(),
     };
     std::thread::scope(|scope| {
-        for key in ["testing", "localstack", "dummy"] {
+        for _ in 0..3 {
             let matrix = &matrix;
-            scope.spawn(move || matrix.work(key));
+            scope.spawn(move || matrix.work());
         }
     });
     let tally = matrix.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -127,8 +123,8 @@ const DEPLOY: [&str; 4] = ["deploy", "--workers", "1", "--no-wait"];
 const DESTROY: [&str; 2] = ["destroy", "--yes"];
 
 /// The census of a stack whose deployment nothing happened to.
-fn undisturbed(cloud: &Cloud, observer: &Observer, stack: &str, key: &'static str) -> Census {
-    Cutter { cloud, stack, key }.run(&DEPLOY).unwrap_or_else(|said| panic!("{said}"));
+fn undisturbed(cloud: &Cloud, observer: &Observer, stack: &str) -> Census {
+    Cutter { cloud, stack }.run(&DEPLOY).unwrap_or_else(|said| panic!("{said}"));
     eventually("an undisturbed stack has a load balancer and a worker", SETTLED, || {
         let census = observer.census(stack);
         let text = census.to_string();
@@ -180,7 +176,7 @@ struct Tally {
 }
 
 impl Matrix<'_> {
-    fn work(&self, key: &'static str) {
+    fn work(&self) {
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let tally = self.tally();
@@ -190,7 +186,7 @@ impl Matrix<'_> {
                 return;
             }
             let stack = format!("cut{number}");
-            let cutter = Cutter { cloud: self.cloud, stack: &stack, key };
+            let cutter = Cutter { cloud: self.cloud, stack: &stack };
             if let Err(wrong) = self.one(&cutter, number) {
                 self.tally().wrong.push(format!("after change {number}: {wrong}"));
             }
@@ -232,11 +228,10 @@ impl Matrix<'_> {
     }
 }
 
-/// A stack whose commands are cut; its key is used by nobody else at the same time.
+/// A stack whose commands are cut; its deployer is a user that no other stack has.
 struct Cutter<'a> {
     cloud: &'a Cloud,
     stack: &'a str,
-    key: &'static str,
 }
 
 impl Cutter<'_> {
@@ -329,9 +324,9 @@ impl Cutter<'_> {
         }
     }
 
-    /// Lets so many changes of this key pass, holds the reply to the next, and then every other.
+    /// Lets so many changes of the deployer pass, holds the reply to the next, and then every other.
     fn hold(&self, after: u32) -> Hold {
-        let calls = json!({"changing": true, "caller": self.key});
+        let calls = json!({"changing": true, "caller": deployer_of(self.stack)});
         let rule = |kind: &str, after: u32, limit: Value| {
             self.cloud
                 .api_fault(&json!({"effect": {"kind": kind}, "calls": calls, "after": after, "limit": limit}))
@@ -371,8 +366,9 @@ impl Cutter<'_> {
         }
         let ended = within(RUN, || {
             let calls = self.cloud.calls_since(seen);
-            let pending =
-                calls.iter().find(|call| call["caller"] == self.key && call["outcome"] == "pending");
+            let pending = calls
+                .iter()
+                .find(|call| call["caller"] == deployer_of(self.stack) && call["outcome"] == "pending");
             pending.map_or(Ok(()), |call| Err(call.to_string()))
         });
         ended.expect("every call ends");
@@ -384,9 +380,10 @@ impl Cutter<'_> {
         let arguments = [command, &more[..]].concat();
         let log = self.cloud.dir.path().join(format!("{}.log", self.stack));
         let file = std::fs::File::create(&log).expect("a log");
+        let (key, secret) = self.cloud.deployer(self.stack);
         let child = bootstrap_command(
             &self.cloud.endpoint,
-            (self.key, self.key),
+            (&key, &secret),
             self.stack,
             &self.cloud.dir.path().join(format!("{}.token", self.stack)),
             &arguments,

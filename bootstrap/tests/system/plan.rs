@@ -13,10 +13,10 @@ use bootstrap::part::{Doing, Part};
 use bootstrap::resources::network;
 use serde_json::Value;
 
-use crate::support::{Cloud, eventually, stripped, text};
+use crate::support::{Cloud, deployer_of, eventually, stripped, text};
 
 const STACK: &str = "omega";
-const BOUNDARY: &str = "arn:aws:iam::aws:policy/PowerUserAccess";
+const BOUNDARY: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
 
 /// Boots, two ticks of silence, and the next invocation.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -91,7 +91,11 @@ fn blocks_take_the_place_of_those_before(cloud: &Cloud) {
 }
 
 fn a_boundary_is_changed_on_all_roles(cloud: &Cloud) {
-    const OTHER: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
+    const OTHER: &str = "arn:aws:iam::000000000000:policy/limits";
+    let limits = r#"{"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"},
+        {"Effect": "Allow", "Action": "iam:PassRole", "Resource": "*"}]}"#;
+    cloud.aws(&["iam", "create-policy", "--policy-name", "limits", "--policy-document", limits]);
     let other = ["--permissions-boundary", OTHER];
     let planned = plan(cloud, &other, 3);
     assert_eq!(planned.len(), 3, "{planned:?}");
@@ -122,11 +126,11 @@ fn a_rule_that_somebody_removed_is_found(cloud: &Cloud) {
     assert_eq!(deploy(cloud, &options), planned);
 }
 
-/// Of the operator; the reconciler and the emulators' services have keys of their own.
+/// Of the deployer; the reconciler and the emulators' services have keys of their own.
 fn mutating_calls(cloud: &Cloud) -> Vec<String> {
     let url = format!("{}/_local-cloud/calls", cloud.endpoint);
     let calls: Value = reqwest::blocking::get(url).expect("an answer").json().expect("JSON");
-    let calls = calls.as_array().expect("a list").iter().filter(|call| call["access_key"] == "test");
+    let calls = calls.as_array().expect("a list").iter().filter(|call| call["caller"] == deployer_of(STACK));
     calls.map(|call| format!("{} {} {}", call["number"], call["service"], call["action"])).collect()
 }
 
@@ -276,6 +280,7 @@ fn client(cloud: &Cloud) -> Aws {
             region: "us-east-1".to_owned(),
             partition: "aws".to_owned(),
         },
+        caller: "arn:aws:iam::000000000000:root".to_owned(),
         patience: bootstrap::patience::Patience::at_most(None),
         endpoint_url: Some(cloud.endpoint.clone()),
         ec2: aws_sdk_ec2::Client::new(&config),

@@ -1,7 +1,7 @@
 //! Least privilege, compared with what was really used: the local cloud says which permissions every call
-//! needed (`local-cloud uses`), and here they are judged by the policies that were deployed, as IAM would.
+//! needed (`local-cloud uses`), and whether it let the call pass.
 //!
-//! Both ways: each use is allowed, and each action of each statement was used, or [`UNUSED`] says why it
+//! Both ways: each use was allowed, and each action of each statement was used, or [`UNUSED`] says why it
 //! is there all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,12 @@ const UNUSED: &[Unused] = &[
     ("reconciler", "InVpc", "ec2:DescribeSubnets", BY_LAMBDA),
     ("reconciler", "InVpc", "ec2:AssignPrivateIpAddresses", BY_LAMBDA),
     ("reconciler", "InVpc", "ec2:UnassignPrivateIpAddresses", BY_LAMBDA),
+    (
+        "reconciler",
+        "SetOwnCredits",
+        "ec2:ModifyInstanceCreditSpecification",
+        "after five minutes of serving, which no run takes",
+    ),
     ("reconciler", "Log", "logs:CreateLogStream", "Lambda itself writes the function's log"),
     ("reconciler", "Log", "logs:PutLogEvents", "Lambda itself writes the function's log"),
     ("deployer", "Look", "ec2:GetSecurityGroupsForVpc", "Lambda asks it when a function gets into a VPC"),
@@ -37,7 +43,6 @@ const UNUSED: &[Unused] = &[
     ),
     ("deployer", "Roles", "iam:PutRolePermissionsBoundary", "--permissions-boundary on roles that are there"),
     ("deployer", "SpotRole", "iam:CreateServiceLinkedRole", "--spot"),
-    ("deployer", "Function", "lambda:ListTags", "Lambda shows a function's tags to whoever may list them"),
     ("deployer", "Function", "lambda:PublishVersion", "an update with Publish asks it"),
     (
         "deployer",
@@ -45,7 +50,7 @@ const UNUSED: &[Unused] = &[
         "ec2:DisassociateAddress",
         "--lbs 1; at the end the instances are gone, and with them the associations",
     ),
-    ("deployer", "InterfaceAndImage", "ec2:DisassociateAddress", "the same, of the instance's interface"),
+    ("deployer", "Interface", "ec2:DisassociateAddress", "the same, of the instance's interface"),
 ];
 
 /// One permission that somebody used.
@@ -56,6 +61,8 @@ pub(crate) struct Use {
     pub(crate) action: String,
     pub(crate) resource: String,
     pub(crate) context: BTreeMap<String, String>,
+    /// What the local cloud decided: `allowed`, or why not.
+    pub(crate) decision: String,
     /// What the calls named, see `local-cloud/src/uses.rs`.
     pub(crate) names: BTreeSet<String>,
 }
@@ -69,6 +76,7 @@ pub(crate) fn uses(report: &Value) -> Vec<Use> {
         action: text(&used["action"]),
         resource: text(&used["resource"]),
         context: serde_json::from_value(used["context"].clone()).expect("a map"),
+        decision: text(&used["decision"]),
         names: serde_json::from_value(used["names"].clone()).expect("a list"),
     };
     report["uses"].as_array().expect("a list").iter().map(of).collect()
@@ -93,14 +101,9 @@ pub(crate) fn wrong(policies: &[Policy], uses: &[Use]) -> Vec<String> {
             let allowing: Vec<(String, String)> =
                 statements(policy).flat_map(|statement| allowing(statement, one)).collect();
             used.extend(allowing.iter().map(|(sid, action)| (policy.what, sid.clone(), action.clone())));
-            // Somebody who deploys two stacks has both their policies.
-            let is_elsewhere = || {
-                let others = policies.iter().filter(|other| other.who == policy.who);
-                others.flat_map(statements).any(|statement| !self::allowing(statement, one).is_empty())
-            };
             // IAM asks nobody for a permission to learn who one is.
             let is_free = one.action == "sts:GetCallerIdentity";
-            if allowing.is_empty() && !is_free && !is_elsewhere() {
+            if one.decision != "allowed" || (allowing.is_empty() && !is_free) {
                 wrong.push(format!(
                     "{} is not allowed {} on {} {:?}",
                     policy.who, one.action, one.resource, one.context
@@ -136,13 +139,14 @@ pub(crate) fn wrong(policies: &[Policy], uses: &[Use]) -> Vec<String> {
     wrong
 }
 
+/// Those that allow something. The local cloud obeys those that deny.
 fn statements(policy: &Policy) -> impl Iterator<Item = &Value> {
-    policy.document["Statement"].as_array().expect("a policy has statements").iter()
+    let all = policy.document["Statement"].as_array().expect("a policy has statements").iter();
+    all.filter(|statement| statement["Effect"] == "Allow")
 }
 
 /// The actions by which a statement allows this use, each with the `Sid`.
 fn allowing(statement: &Value, one: &Use) -> Vec<(String, String)> {
-    assert_eq!(statement["Effect"], "Allow", "only what allows is judged here: {statement}");
     let sid = statement["Sid"].as_str().unwrap_or_default();
     let is_resource = texts(&statement["Resource"]).any(|pattern| fits(pattern, &one.resource));
     if !is_resource || !conditions_hold(&statement["Condition"], &one.context) {
@@ -200,14 +204,16 @@ fn fits(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use ::bootstrap::names::Names;
+    use ::bootstrap::policies::reconciler;
     use serde_json::json;
 
     use super::*;
 
     fn one(action: &str, resource: &str, context: &[(&str, &str)]) -> Use {
         let context = context.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let (who, names) = ("me".to_owned(), BTreeSet::new());
-        Use { who, action: action.to_owned(), resource: resource.to_owned(), context, names }
+        let (who, decision, names) = ("me".to_owned(), "allowed".to_owned(), BTreeSet::new());
+        Use { who, action: action.to_owned(), resource: resource.to_owned(), context, decision, names }
     }
 
     #[test]
@@ -245,17 +251,55 @@ mod tests {
         assert!(!on("ec2:StopInstances", "arn:aws:ec2:r:a:instance/i-1", &tag("a")));
     }
 
+    /// Lambda itself makes the function's interfaces with the same role, which the function's code may not.
+    #[test]
+    fn lambda_makes_interfaces_and_the_functions_code_does_not() {
+        use local_cloud::iam::context::Context;
+        use local_cloud::iam::evaluate::{Decision, Policies, decide};
+        use local_cloud::iam::policy::Policy;
+
+        let names = Names {
+            stack: "a".parse().expect("a name"),
+            account: "123456789012".to_owned(),
+            region: "eu-west-1".to_owned(),
+            partition: "aws".to_owned(),
+        };
+        let document = reconciler(&names).to_string();
+        let policies = Policies { identity: vec![Policy::parse(&document).expect("valid")], boundary: None };
+        let from_code = Context::default().with("lambda:SourceFunctionArn", names.function_arn());
+        for action in [
+            "ec2:CreateNetworkInterface",
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DeleteNetworkInterface",
+            "ec2:DescribeSubnets",
+            "ec2:AssignPrivateIpAddresses",
+            "ec2:UnassignPrivateIpAddresses",
+        ] {
+            let decision = |context: &Context| decide(&policies, None, action, "*", context);
+            assert_eq!(decision(&Context::default()), Decision::Allowed, "{action}");
+            assert_eq!(decision(&from_code), Decision::DeniedByIdentity, "{action}");
+        }
+    }
+
     #[test]
     fn what_is_not_allowed_or_not_used_is_named() {
         let document = json!({"Statement": [
             {"Sid": "S", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": "arn:aws:s3:::b/*"}
         ]});
         let policy = Policy { what: "lb", who: "me".to_owned(), document };
-        let uses =
-            [one("s3:GetObject", "arn:aws:s3:::b/k", &[]), one("s3:GetObject", "arn:aws:s3:::c/k", &[])];
+        let mut uses = [
+            one("s3:GetObject", "arn:aws:s3:::b/k", &[]),
+            one("s3:GetObject", "arn:aws:s3:::c/k", &[]),
+            one("s3:GetObject", "arn:aws:s3:::b/refused", &[]),
+        ];
+        uses[2].decision = "not-allowed".to_owned();
         let wrong = wrong(&[policy], &uses);
-        assert_eq!(wrong.len(), 2, "{wrong:?}");
+        assert_eq!(wrong.len(), 3, "{wrong:?}");
         assert!(wrong[0].starts_with("lb may s3:PutObject (S)"), "{wrong:?}");
-        assert!(wrong[1].starts_with("me is not allowed s3:GetObject on arn:aws:s3:::c/k"), "{wrong:?}");
+        assert!(
+            wrong[1].starts_with("me is not allowed s3:GetObject on arn:aws:s3:::b/refused"),
+            "{wrong:?}"
+        );
+        assert!(wrong[2].starts_with("me is not allowed s3:GetObject on arn:aws:s3:::c/k"), "{wrong:?}");
     }
 }

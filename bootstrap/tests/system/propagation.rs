@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Cloud, say, stripped, text};
+use crate::support::{Cloud, deployer_of, say, stripped, text};
 
 /// An error, and what is said when it stays.
 struct Row {
@@ -27,7 +27,17 @@ struct Row {
 const BUCKET: &str = "/vigia-slow-control-000000000000-us-east-1";
 
 /// In the order in which a deployment gets to them.
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 17] = [
+    Row {
+        service: "s3",
+        action: "PUT",
+        path: "/vigia-slow-control-000000000000-us-east-1?publicAccessBlock",
+        status: 404,
+        code: "NoSuchBucket",
+        message: "The specified bucket does not exist",
+        times: 2,
+        mend: "same command again",
+    },
     Row {
         service: "s3",
         action: "PUT",
@@ -47,7 +57,7 @@ const ROWS: [Row; 11] = [
         code: "ConcurrentModification",
         message: "Request processing failed because of a conflict with another request. Please try again.",
         times: 1,
-        mend: "deploy again",
+        mend: "same command again",
     },
     Row {
         service: "iam",
@@ -57,7 +67,17 @@ const ROWS: [Row; 11] = [
         code: "ConcurrentModification",
         message: "Request processing failed because of a conflict with another request. Please try again.",
         times: 1,
-        mend: "deploy again",
+        mend: "same command again",
+    },
+    Row {
+        service: "iam",
+        action: "PutRolePolicy",
+        path: "",
+        status: 404,
+        code: "NoSuchEntity",
+        message: "The role with name vigia-slow-worker cannot be found.",
+        times: 2,
+        mend: "same command again",
     },
     Row {
         service: "iam",
@@ -67,7 +87,47 @@ const ROWS: [Row; 11] = [
         code: "ConcurrentModification",
         message: "Request processing failed because of a conflict with another request. Please try again.",
         times: 1,
-        mend: "deploy again",
+        mend: "same command again",
+    },
+    Row {
+        service: "ec2",
+        action: "ModifyVpcAttribute",
+        path: "",
+        status: 400,
+        code: "InvalidVpcID.NotFound",
+        message: "The vpc ID 'vpc-1' does not exist",
+        times: 2,
+        mend: "same command again",
+    },
+    Row {
+        service: "ec2",
+        action: "AttachInternetGateway",
+        path: "",
+        status: 400,
+        code: "InvalidInternetGatewayID.NotFound",
+        message: "The internetGateway ID 'igw-1' does not exist",
+        times: 2,
+        mend: "same command again",
+    },
+    Row {
+        service: "ec2",
+        action: "AssociateRouteTable",
+        path: "",
+        status: 400,
+        code: "InvalidRouteTableID.NotFound",
+        message: "The routeTable ID 'rtb-1' does not exist",
+        times: 2,
+        mend: "same command again",
+    },
+    Row {
+        service: "ec2",
+        action: "AuthorizeSecurityGroupIngress",
+        path: "",
+        status: 400,
+        code: "InvalidGroup.NotFound",
+        message: "The security group 'sg-1' does not exist",
+        times: 2,
+        mend: "same command again",
     },
     Row {
         service: "ec2",
@@ -78,7 +138,7 @@ const ROWS: [Row; 11] = [
         message: "Value (vigia-slow-lb) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance \
                   Profile name",
         times: 2,
-        mend: "deploy again",
+        mend: "same command again",
     },
     Row {
         service: "lambda",
@@ -88,7 +148,7 @@ const ROWS: [Row; 11] = [
         code: "InvalidParameterValueException",
         message: "The role defined for the function cannot be assumed by Lambda.",
         times: 1,
-        mend: "deploy again",
+        mend: "same command again",
     },
     Row {
         service: "lambda",
@@ -99,7 +159,7 @@ const ROWS: [Row; 11] = [
         message: "Lambda was unable to configure access to your environment variables because the KMS key is \
                   invalid for CreateGrant.",
         times: 1,
-        mend: "deploy again",
+        mend: "same command again",
     },
     Row {
         service: "lambda",
@@ -109,7 +169,7 @@ const ROWS: [Row; 11] = [
         code: "InvalidParameterValueException",
         message: "The provided execution role does not have permissions to call CreateNetworkInterface on EC2",
         times: 1,
-        mend: "deploy again",
+        mend: "same command again",
     },
     Row {
         service: "lambda",
@@ -120,7 +180,7 @@ const ROWS: [Row; 11] = [
         message: "The operation cannot be performed at this time. An update is in progress for resource: \
                   vigia-slow-reconciler",
         times: 1,
-        mend: "deploy again",
+        mend: "same command again",
     },
     Row {
         service: "events",
@@ -130,7 +190,7 @@ const ROWS: [Row; 11] = [
         code: "ConcurrentModificationException",
         message: "Rule vigia-slow-reconcile was modified concurrently.",
         times: 1,
-        mend: "deploy again",
+        mend: "same command again",
     },
     Row {
         service: "events",
@@ -140,7 +200,7 @@ const ROWS: [Row; 11] = [
         code: "ConcurrentModificationException",
         message: "Rule vigia-slow-reconcile was modified concurrently.",
         times: 1,
-        mend: "deploy again",
+        mend: "same command again",
     },
 ];
 
@@ -156,8 +216,8 @@ const THROTTLED: [(&str, &str); 6] = [
 
 /// What a deployment that is not patient waits at most.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Two or three seconds apart within that; once more at its end.
-const MOST_TRIES: u64 = 3 * 6;
+/// The first ones are tenths of a second apart, later ones a second at least; three roles are made at once.
+const MOST_TRIES: u64 = 3 * 16;
 
 /// Every error that stays takes a deployment its whole patience.
 #[test]
@@ -202,7 +262,7 @@ fn passing_a_role_on_is_not_tried_again(cloud: &Cloud) {
     cloud.aws(&["lambda", "delete-function", "--function-name", "vigia-slow-reconciler"]);
     let rule = cloud.api_fault(&json!({
         "effect": {"kind": "error", "status": 403, "code": "AccessDeniedException", "message": message},
-        "calls": {"service": "lambda", "changing": true, "caller": "test"}, "limit": {"for_seconds": 600}
+        "calls": {"service": "lambda", "changing": true, "caller": deployer_of("slow")}, "limit": {"for_seconds": 600}
     }));
     let output = cloud.bootstrap("slow", &deploy(&[]));
     let said = text(&output);

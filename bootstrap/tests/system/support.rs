@@ -1,5 +1,6 @@
 //! A local cloud of this test's own, and the commands that people use, as processes.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -43,14 +44,40 @@ pub(crate) struct Cloud {
     pub(crate) dir: tempfile::TempDir,
     listen: SocketAddr,
     addresses: Vec<Ipv4Addr>,
+    /// Of the delays after which the cloud knows what was made; random if there is none.
+    seed: Option<u64>,
+    /// Arguments of `local-cloud up` that make it another than usual.
+    more: &'static [&'static str],
     client: reqwest::blocking::Client,
     /// Tests ask again and again what there is, for which the AWS command line takes a second of CPU time.
     pub(crate) observer: Observer,
+    /// Keys of the users who deploy, by stack.
+    deployers: Mutex<BTreeMap<String, Key>>,
     _turn: Turn,
+}
+
+/// An access key and its secret.
+pub(crate) type Key = (String, String);
+
+/// The user of IAM who deploys a stack, and what the local cloud calls the caller.
+pub(crate) fn deployer_of(stack: &str) -> String {
+    format!("deployer-{stack}")
 }
 
 impl Cloud {
     pub(crate) fn start() -> Self {
+        Self::with(None, &[])
+    }
+
+    pub(crate) fn start_with_seed(seed: u64) -> Self {
+        Self::with(Some(seed), &[])
+    }
+
+    pub(crate) fn start_with(more: &'static [&'static str]) -> Self {
+        Self::with(None, more)
+    }
+
+    fn with(seed: Option<u64>, more: &'static [&'static str]) -> Self {
         let turn = Turn::wait();
         let listen = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
         // Public addresses that nobody else on this machine uses: the port is always 5000.
@@ -65,7 +92,10 @@ impl Cloud {
             dir,
             listen,
             addresses,
+            seed,
+            more,
             client: reqwest::blocking::Client::new(),
+            deployers: Mutex::default(),
             _turn: turn,
         };
         cloud.up();
@@ -76,10 +106,12 @@ impl Cloud {
         let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
         let output = Command::new(program("local-cloud"))
             .args(["up", "--listen", &self.listen.to_string(), "--elastic-ips", &addresses.join(",")])
+            .args(self.more)
             .arg("--dir")
             .arg(self.cloud_dir())
             .arg("--venv")
             .arg(venv())
+            .args(self.seed.map(|seed| format!("--consistency-seed={seed}")))
             .output()
             .expect("local-cloud runs");
         assert!(output.status.success(), "local-cloud up: {}", text(&output));
@@ -189,8 +221,40 @@ impl Cloud {
             .collect()
     }
 
+    /// A command, run by a user who has exactly the policy that `iam-policy` prints for the stack.
     pub(crate) fn bootstrap(&self, stack: &str, arguments: &[&str]) -> Output {
-        bootstrap(&self.endpoint, ("test", "test"), stack, &self.token_file(stack), arguments)
+        let (key, secret) = self.deployer(stack);
+        bootstrap(&self.endpoint, (&key, &secret), stack, &self.token_file(stack), arguments)
+    }
+
+    /// The key of the user who deploys a stack.
+    pub(crate) fn deployer(&self, stack: &str) -> Key {
+        let mut deployers = self.deployers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = deployers.get(stack) {
+            return key.clone();
+        }
+        let key = self.user(&deployer_of(stack), &self.deployer_policy(stack));
+        deployers.insert(stack.to_owned(), key.clone());
+        key
+    }
+
+    /// What `iam-policy` prints for a stack.
+    pub(crate) fn deployer_policy(&self, stack: &str) -> Value {
+        let account = ["iam-policy", "--account", "000000000000"];
+        let output = bootstrap(&self.endpoint, ("test", "test"), stack, &self.token_file(stack), &account);
+        assert!(output.status.success(), "bootstrap iam-policy: {}", text(&output));
+        serde_json::from_slice(&output.stdout).expect("a policy is JSON")
+    }
+
+    /// Makes a user of IAM with this policy and no other, or gives the user it.
+    pub(crate) fn user(&self, name: &str, policy: &Value) -> Key {
+        let url = format!("{}/_local-cloud/users", self.endpoint);
+        let wanted = serde_json::json!({"name": name, "policy": policy});
+        let answer = self.client.post(url).json(&wanted).send().expect("an answer");
+        assert!(answer.status().is_success(), "{name}: {}", answer.text().unwrap_or_default());
+        let key: Value = answer.json().expect("JSON");
+        let part = |name: &str| key[name].as_str().expect("a key has two parts").to_owned();
+        (part("access_key"), part("secret"))
     }
 
     /// A command that must succeed; gives what it printed to both outputs.
@@ -320,7 +384,7 @@ impl Cloud {
         self.dir.path().join(format!("{stack}.certificate.pem"))
     }
 
-    fn token_file(&self, stack: &str) -> PathBuf {
+    pub(crate) fn token_file(&self, stack: &str) -> PathBuf {
         self.dir.path().join(format!("{stack}.token"))
     }
 }
@@ -328,6 +392,9 @@ impl Cloud {
 impl Drop for Cloud {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            if let Ok(status) = self.client.get(format!("{}/_local-cloud/status", self.endpoint)).send() {
+                say(&format!("local cloud: {}", status.text().unwrap_or_default()));
+            }
             let log = std::fs::read_to_string(self.cloud_dir().join("local-cloud.log")).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(40).collect();
             for line in tail.iter().rev() {

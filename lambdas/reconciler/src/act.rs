@@ -8,16 +8,18 @@ use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::operation::modify_instance_credit_specification::ModifyInstanceCreditSpecificationOutput;
+use aws_sdk_ec2::operation::run_instances::builders::RunInstancesFluentBuilder;
 use aws_sdk_ec2::types::{
-    BlockDeviceMapping, EbsBlockDevice, HttpTokensState, IamInstanceProfileSpecification,
-    InstanceInterruptionBehavior, InstanceMarketOptionsRequest, InstanceMetadataOptionsRequest, InstanceType,
-    MarketType, ResourceType, ShutdownBehavior, SpotInstanceType, SpotMarketOptions, Tag, TagSpecification,
-    VolumeType,
+    BlockDeviceMapping, CreditSpecificationRequest, EbsBlockDevice, HttpTokensState,
+    IamInstanceProfileSpecification, InstanceCreditSpecificationRequest, InstanceInterruptionBehavior,
+    InstanceMarketOptionsRequest, InstanceMetadataOptionsRequest, InstanceType, MarketType, ResourceType,
+    ShutdownBehavior, SpotInstanceType, SpotMarketOptions, Tag, TagSpecification, VolumeType,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fleet::aws_code::AwsErrorKind;
-use fleet::release::Market;
+use fleet::release::{InstanceSpec, Market};
 use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT, TAG_STACK};
 use fleet::{StackName, WorkerId};
 use reconciler_core::effect::{Failure, Launch};
@@ -31,6 +33,9 @@ use crate::store::{describe, kind};
 /// would outlast the tick, for what is planned is not carried out when it is 15 s old.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(8);
 
+const UNLIMITED: &str = "unlimited";
+const STANDARD_CREDITS: &str = "standard";
+
 pub struct Actor {
     pub ec2: aws_sdk_ec2::Client,
     pub stack: StackName,
@@ -38,6 +43,17 @@ pub struct Actor {
 
 impl Actor {
     pub async fn launch(&self, launch: &Launch) -> Result<WorkerId, Failure> {
+        let sent = self.request(launch).customize().config_override(patient()).send().await;
+        let launched = sent.map_err(failure)?;
+        let id = launched.instances().first().and_then(|instance| instance.instance_id()?.parse().ok());
+        id.ok_or_else(|| Failure {
+            kind: AwsErrorKind::Other,
+            why: "EC2 launched an instance without an id".to_owned(),
+        })
+    }
+
+    /// Builds the request: the same each time, or EC2 refuses the token.
+    fn request(&self, launch: &Launch) -> RunInstancesFluentBuilder {
         let spec = &launch.spec;
         let tags = self.tags(launch);
         let tagged =
@@ -52,8 +68,7 @@ impl Actor {
             .http_tokens(HttpTokensState::Required)
             .http_put_response_hop_limit(1)
             .build();
-        let launched = self
-            .ec2
+        self.ec2
             .run_instances()
             .image_id(&spec.ami)
             .instance_type(InstanceType::from(spec.instance_type.as_str()))
@@ -69,19 +84,12 @@ impl Actor {
             .metadata_options(metadata)
             .instance_initiated_shutdown_behavior(ShutdownBehavior::Terminate)
             .set_instance_market_options(market_options(spec.market))
+            .set_credit_specification(credits_at_launch(spec))
             .block_device_mappings(BlockDeviceMapping::builder().device_name("/dev/xvda").ebs(disk).build())
             .tag_specifications(tagged(ResourceType::Instance))
             .tag_specifications(tagged(ResourceType::Volume))
-            .customize()
-            .config_override(patient())
-            .send()
-            .await
-            .map_err(failure)?;
-        let id = launched.instances().first().and_then(|instance| instance.instance_id()?.parse().ok());
-        id.ok_or_else(|| Failure {
-            kind: AwsErrorKind::Other,
-            why: "EC2 launched an instance without an id".to_owned(),
-        })
+            // AssociateAddress may name an interface instead of an instance: its policy asks for this tag.
+            .tag_specifications(tagged(ResourceType::NetworkInterface))
     }
 
     fn tags(&self, launch: &Launch) -> Vec<Tag> {
@@ -112,6 +120,16 @@ impl Actor {
         }
     }
 
+    /// Switches the instance to `standard` credits. What EC2 could not do for it, it says in its answer.
+    pub async fn cap_credits(&self, id: &WorkerId) -> Result<(), Failure> {
+        let capped = InstanceCreditSpecificationRequest::builder()
+            .instance_id(id.as_str())
+            .cpu_credits(STANDARD_CREDITS);
+        let request = self.ec2.modify_instance_credit_specification();
+        let answer = request.instance_credit_specifications(capped.build()).send().await.map_err(failure)?;
+        capped_by(&answer)
+    }
+
     /// Takes the address from whoever has it: the address is the fence.
     pub async fn associate(&self, allocation: &str, instance: &WorkerId) -> Result<(), Failure> {
         let associated = self
@@ -124,6 +142,20 @@ impl Actor {
             .await;
         associated.map(drop).map_err(failure)
     }
+}
+
+/// T3 and T4g get no launch credits in the mode `standard`: they would boot at their baseline. EC2
+/// refuses a credit option for types that have none. As in the deployer's `instance.rs`.
+fn credits_at_launch(spec: &InstanceSpec) -> Option<CreditSpecificationRequest> {
+    spec.is_burstable().then(|| CreditSpecificationRequest::builder().cpu_credits(UNLIMITED).build())
+}
+
+/// Reads from EC2's answer whether the instance was switched.
+fn capped_by(answer: &ModifyInstanceCreditSpecificationOutput) -> Result<(), Failure> {
+    let Some(refused) = answer.unsuccessful_instance_credit_specifications().first() else { return Ok(()) };
+    let code = refused.error().and_then(|error| error.code()).map_or("", |code| code.as_str());
+    let message = refused.error().and_then(|error| error.message()).unwrap_or_default();
+    Err(Failure { kind: AwsErrorKind::of(code, message), why: format!("{code}: {message}") })
 }
 
 /// Nothing on demand; a spot instance is asked for once, and what EC2 takes back is gone: the next tick
@@ -155,5 +187,97 @@ fn failure<E>(error: SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    Failure { kind: kind(&error), why: describe(&error) }
+    let (code, message) = (error.code().unwrap_or_default(), error.message().unwrap_or_default());
+    let why = fleet::quota::explain(code, message).unwrap_or_else(|| describe(&error));
+    Failure { kind: kind(&error), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use aws_sdk_ec2::config::BehaviorVersion;
+    use aws_sdk_ec2::types::{
+        UnsuccessfulInstanceCreditSpecificationErrorCode, UnsuccessfulInstanceCreditSpecificationItem,
+        UnsuccessfulInstanceCreditSpecificationItemError,
+    };
+    use fleet::release::Credits;
+
+    use super::*;
+
+    fn actor() -> Actor {
+        let config = aws_sdk_ec2::Config::builder().behavior_version(BehaviorVersion::latest()).build();
+        Actor { ec2: aws_sdk_ec2::Client::from_conf(config), stack: "a".parse().expect("a name") }
+    }
+
+    fn launch(instance_type: &str) -> Launch {
+        let spec = InstanceSpec {
+            ami: "ami-1".to_owned(),
+            instance_type: instance_type.to_owned(),
+            subnets: Vec::new(),
+            security_group: "sg-1".to_owned(),
+            instance_profile: "p".to_owned(),
+            user_data: String::new(),
+            market: Market::OnDemand,
+            credits: Credits::Standard,
+        };
+        Launch {
+            role: Role::Worker,
+            slot: 3,
+            attempt: 2,
+            subnet: "subnet-1".to_owned(),
+            release: "r1".to_owned(),
+            token: "t".to_owned(),
+            spec: Arc::new(spec),
+        }
+    }
+
+    #[test]
+    fn burstable_types_boot_with_unlimited_credits() {
+        let credits = |kind: &str| {
+            let request = actor().request(&launch(kind));
+            request.as_input().get_credit_specification().clone()
+        };
+        for kind in ["t3.micro", "t4g.nano"] {
+            let credits = credits(kind).expect("a credit option");
+            assert_eq!(credits.cpu_credits(), Some("unlimited"), "{kind}");
+        }
+        assert_eq!(credits("m7g.medium"), None, "EC2 refuses the option");
+    }
+
+    #[test]
+    fn an_answer_says_whether_credits_are_capped() {
+        let answer = |code: Option<UnsuccessfulInstanceCreditSpecificationErrorCode>| {
+            let error = UnsuccessfulInstanceCreditSpecificationItemError::builder().set_code(code).build();
+            let item = UnsuccessfulInstanceCreditSpecificationItem::builder().error(error).build();
+            let answer = ModifyInstanceCreditSpecificationOutput::builder();
+            capped_by(&answer.unsuccessful_instance_credit_specifications(item).build())
+        };
+        use UnsuccessfulInstanceCreditSpecificationErrorCode as Code;
+        for (code, kind) in [
+            (Some(Code::InstanceCreditSpecificationNotSupported), AwsErrorKind::NotSupported),
+            (Some(Code::InstanceNotFound), AwsErrorKind::NotFound),
+            (Some(Code::IncorrectInstanceState), AwsErrorKind::Other),
+            (None, AwsErrorKind::Other),
+        ] {
+            let failure = answer(code.clone()).expect_err("it is not capped");
+            assert_eq!(failure.kind, kind, "{code:?}");
+        }
+        assert_eq!(capped_by(&ModifyInstanceCreditSpecificationOutput::builder().build()), Ok(()));
+    }
+
+    #[test]
+    fn a_launch_tags_instance_volume_and_interface_alike() {
+        let request = actor().request(&launch("t4g.nano"));
+        let tagged = request.as_input().get_tag_specifications().clone().expect("tags");
+        let kinds = [ResourceType::Instance, ResourceType::Volume, ResourceType::NetworkInterface];
+        for kind in kinds {
+            let of_kind =
+                tagged.iter().find(|tags| tags.resource_type() == Some(&kind)).expect("it is tagged");
+            let has = |key: &str, value: &str| {
+                of_kind.tags().iter().any(|tag| (tag.key(), tag.value()) == (Some(key), Some(value)))
+            };
+            assert!(has(TAG_STACK, "a") && has(TAG_ROLE, ROLE_WORKER) && has(TAG_SLOT, "3"), "{of_kind:?}");
+        }
+    }
 }

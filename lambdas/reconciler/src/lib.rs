@@ -84,6 +84,10 @@ impl Reconciler {
                 let result = self.actor.associate(&allocation, &instance).await;
                 Event::Associated { instance, result }
             }
+            Effect::CapCredits(id) => {
+                let result = self.actor.cap_credits(&id).await;
+                Event::CreditsCapped { id, result }
+            }
             Effect::Sleep { until } => {
                 sleep_until(until).await;
                 Event::Woke

@@ -19,6 +19,7 @@ fn each_format_names_its_action() {
     for (admitted, action, path, is_mutating) in [
         (request("ec2", "POST", "/", None, form), "RunInstances", "/", true),
         (request("ec2", "POST", "/", None, "Action=DescribeVpcs"), "DescribeVpcs", "/", false),
+        (request("ec2", "POST", "/", None, "Action=CreateVpc&DryRun=true"), "CreateVpc", "/", false),
         (request("iam", "POST", "/", None, "Action=CreateRole"), "CreateRole", "/", true),
         (request("sts", "POST", "/", None, "Action=AssumeRole"), "AssumeRole", "/", false),
         (request("events", "POST", "/", Some("AWSEvents.PutRule"), "{}"), "PutRule", "/", true),

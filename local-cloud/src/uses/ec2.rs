@@ -1,4 +1,4 @@
-//! EC2, and IAM with STS, which are written the same way.
+//! EC2: a query names ids, and the beginning of an id says what it is of.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +34,7 @@ const MAKES: [(&str, &[&str]); 10] = [
     ("CreateVpc", &["vpc"]),
     ("CreateVpcEndpoint", &["vpc-endpoint"]),
     ("RunInstances", &["instance", "volume", "network-interface"]),
+    // Nothing is made, but the instance's interface is concerned; its id is looked up later.
     ("AssociateAddress", &["network-interface"]),
 ];
 
@@ -46,7 +47,8 @@ pub(super) fn needs(call: &Call, region: &str) -> Needs {
     let tags = tags(call);
     let mut all = Vec::new();
     let made = MAKES.iter().find(|(name, _)| *name == call.action).map_or(&[][..], |(_, kinds)| kinds);
-    for kind in made {
+    let is_spot = call.parameter("InstanceMarketOptions.MarketType") == Some("spot");
+    for kind in made.iter().chain(is_spot.then_some(&"spot-instances-request")) {
         let anew = arn("ec2", region, &format!("{kind}/*"));
         let own = tags.get(*kind).cloned().unwrap_or_default();
         all.push(Asked::new(&action, &anew).with_tags(&own));
@@ -58,12 +60,9 @@ pub(super) fn needs(call: &Call, region: &str) -> Needs {
     for id in ids(call) {
         all.extend(resource(id, region).map(|resource| Asked::new(&action, resource)));
     }
-    if call.is_launch() {
-        let profile = ["IamInstanceProfile.Name", "IamInstanceProfile.Arn"].map(|key| call.parameter(key));
-        // Our stacks name a role and its profile alike, and so does everybody who uses a console.
-        if let Some(profile) = profile.into_iter().flatten().next().and_then(|name| name.rsplit('/').next()) {
-            all.push(pass_role(profile, "ec2.amazonaws.com"));
-        }
+    if let Some(profile) = call.profile() {
+        // The role is looked up later: the call names its profile only.
+        all.push(pass_role(profile, "ec2.amazonaws.com"));
     }
     if all.is_empty() {
         all.push(Asked::new(action, "*"));
@@ -112,7 +111,7 @@ fn tags(call: &Call) -> BTreeMap<String, Tags> {
     tags
 }
 
-fn numbered(call: &Call, list: &str, key: &str) -> Tags {
+pub(super) fn numbered(call: &Call, list: &str, key: &str) -> Tags {
     let of = |number: u32| {
         let key = call.parameter(&format!("{list}.{number}.{key}"))?;
         let value = call.parameter(&format!("{list}.{number}.Value")).unwrap_or("");
@@ -121,38 +120,8 @@ fn numbered(call: &Call, list: &str, key: &str) -> Tags {
     (1..).map_while(of).collect()
 }
 
-fn pass_role(role: &str, to: &str) -> Asked {
+pub(super) fn pass_role(role: &str, to: &str) -> Asked {
     Asked::new("iam:PassRole", format!("arn:aws:iam::{ACCOUNT}:role/{role}")).with("iam:PassedToService", to)
-}
-
-/// IAM and STS.
-pub(super) fn iam(call: &Call) -> Vec<Asked> {
-    let action = format!("{}:{}", call.service, call.action);
-    let role = call.parameter("RoleName");
-    let profile = call.parameter("InstanceProfileName");
-    let resource = match (profile, role) {
-        (Some(profile), _) => format!("arn:aws:iam::{ACCOUNT}:instance-profile/{profile}"),
-        (None, Some(role)) => format!("arn:aws:iam::{ACCOUNT}:role/{role}"),
-        (None, None) => "*".to_owned(),
-    };
-    let tags = numbered(call, "Tags.member", "Key");
-    let mut asked = Asked::new(&action, &resource).with_tags(&tags);
-    if let Some(boundary) = call.parameter("PermissionsBoundary") {
-        asked = asked.with("iam:PermissionsBoundary", boundary);
-    }
-    let mut all = vec![asked];
-    let tagging = match call.action.as_str() {
-        "CreateRole" => Some("iam:TagRole"),
-        "CreateInstanceProfile" => Some("iam:TagInstanceProfile"),
-        _ => None,
-    };
-    all.extend(
-        tagging.filter(|_| !tags.is_empty()).map(|tagging| Asked::new(tagging, resource).with_tags(&tags)),
-    );
-    if let ("AddRoleToInstanceProfile", Some(role)) = (call.action.as_str(), role) {
-        all.push(pass_role(role, "ec2.amazonaws.com"));
-    }
-    all
 }
 
 /// Handing a function its role.

@@ -2,6 +2,7 @@ use axum::body::Bytes;
 
 use super::*;
 use crate::credentials::Principal;
+use crate::iam::{Identity, Judged};
 
 const REGION: &str = "eu-west-1";
 
@@ -64,9 +65,9 @@ fn an_s3_request_is_named_by_method_path_and_query() {
 #[test]
 fn whoever_is_told_that_an_object_is_not_there_may_list_the_bucket() {
     let read = needs("s3", "GET", "/b/k", &[], "");
-    assert_eq!(pairs(&read.clone().answered(StatusCode::OK)), [("s3:GetObject", "arn:aws:s3:::b/k")]);
-    let told = read.answered(StatusCode::NOT_FOUND);
-    assert_eq!(pairs(&told), [("s3:GetObject", "arn:aws:s3:::b/k"), ("s3:ListBucket", "arn:aws:s3:::b")]);
+    assert_eq!(pairs(&read), [("s3:GetObject", "arn:aws:s3:::b/k")]);
+    assert_eq!(read.after(StatusCode::OK), None);
+    assert_eq!(read.after(StatusCode::NOT_FOUND), Some(Asked::new("s3:ListBucket", "arn:aws:s3:::b")));
 }
 
 #[test]
@@ -129,10 +130,63 @@ fn a_kind_of_resource_is_no_id_and_an_association_is_that_of_its_table() {
 
     let mut release =
         needs("ec2", "POST", "/", &[], "Action=DisassociateRouteTable&AssociationId=rtbassoc-1a");
-    release.is_about("rtb-2b");
+    release.are_about(&["rtb-2b".to_owned()]);
     let table = format!("arn:aws:ec2:{REGION}:{ACCOUNT}:route-table/rtb-2b");
     assert_eq!(pairs(&release), [("ec2:DisassociateRouteTable", table.as_str())]);
     assert_eq!(release.ids(), ["rtb-2b"]);
+}
+
+#[test]
+fn moving_an_address_concerns_the_interface_of_the_instance() {
+    let form = "Action=AssociateAddress&AllocationId=eipalloc-1&InstanceId=i-2";
+    let mut associate = needs("ec2", "POST", "/", &[], form);
+    associate.concerns_interface("eni-3");
+    assert_eq!(associate.ids(), ["eni-3", "eipalloc-1", "i-2"]);
+    let mut release = needs("ec2", "POST", "/", &[], "Action=DisassociateAddress&AssociationId=eipassoc-4");
+    release.are_about(&["eipalloc-1".to_owned(), "eni-3".to_owned()]);
+    assert_eq!(release.ids(), ["eipalloc-1", "eni-3"]);
+}
+
+#[test]
+fn a_launch_of_a_spot_instance_makes_a_request_for_one() {
+    let spot = "Action=RunInstances&InstanceMarketOptions.MarketType=spot";
+    let is_request = |form| {
+        let needs = needs("ec2", "POST", "/", &[], form);
+        pairs(&needs).iter().any(|(_, resource)| resource.ends_with(":spot-instances-request/*"))
+    };
+    assert!(is_request(spot) && !is_request("Action=RunInstances"));
+}
+
+#[test]
+fn a_launch_hands_over_the_role_in_its_profile() {
+    let mut launch = needs("ec2", "POST", "/", &[], "Action=RunInstances&IamInstanceProfile.Name=profile");
+    launch.hands_over("role");
+    assert!(pairs(&launch).contains(&("iam:PassRole", &format!("arn:aws:iam::{ACCOUNT}:role/role"))));
+}
+
+#[test]
+fn a_role_has_the_boundary_it_is_given_or_has_already() {
+    let boundary = |body| {
+        let mut needs = needs("iam", "POST", "/", &[], body);
+        needs.are_of_role_within("arn:old");
+        needs.all[0].context["iam:PermissionsBoundary"].clone()
+    };
+    assert_eq!(boundary("Action=PutRolePolicy&RoleName=r"), "arn:old");
+    assert_eq!(
+        boundary("Action=PutRolePermissionsBoundary&RoleName=r&PermissionsBoundary=arn:new"),
+        "arn:new"
+    );
+}
+
+#[test]
+fn users_policies_and_roles_are_named_by_their_parameters() {
+    let resource = |body| needs("iam", "POST", "/", &[], body).all[0].resource.clone();
+    let own = |what: &str| format!("arn:aws:iam::{ACCOUNT}:{what}");
+    assert_eq!(resource("Action=CreateUser&UserName=u"), own("user/u"));
+    assert_eq!(resource("Action=CreatePolicy&PolicyName=p"), own("policy/p"));
+    assert_eq!(resource("Action=SimulatePrincipalPolicy&PolicySourceArn=arn:x"), "arn:x");
+    let spot = own("role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot");
+    assert_eq!(resource("Action=CreateServiceLinkedRole&AWSServiceName=spot.amazonaws.com"), spot);
 }
 
 #[test]
@@ -223,16 +277,21 @@ fn uses_are_counted_by_caller_and_there_are_not_too_many() {
     let uses = Uses::default();
     let caller = |key: &str| Caller::new(key, &Principal::Operator);
     let read = |key: &str| needs("s3", "GET", &format!("/b/{key}"), &[], "");
-    uses.add(&caller("one"), read("k"));
-    uses.add(&caller("one"), read("k"));
-    uses.add(&caller("two"), read("k"));
+    let add = |key: &str, needs: Needs| {
+        let judged = |asked| Judged { asked, decision: Decision::Allowed };
+        let all = needs.all.into_iter().map(judged).collect();
+        uses.add(&caller(key), Judgement { identity: Identity::Root, all }, &needs.names);
+    };
+    add("one", read("k"));
+    add("one", read("k"));
+    add("two", read("k"));
     let counts: Vec<_> =
         uses.report().uses.iter().map(|used| (used.who.caller.clone(), used.count)).collect();
     assert_eq!(counts, [("one".to_owned(), 2), ("two".to_owned(), 1)]);
     for number in 0..MAX_USES {
-        uses.add(&caller("many"), read(&number.to_string()));
+        add("many", read(&number.to_string()));
     }
-    uses.add(&caller("one"), read("k"));
+    add("one", read("k"));
     let report = uses.report();
     assert_eq!((report.uses.len(), report.left_out), (MAX_USES, 2));
     assert!(report.uses.iter().any(|used| used.who.caller == "one" && used.count == 3));

@@ -263,6 +263,7 @@ async fn capacity_is_refused_in_one_subnet_or_one_zone_only() {
             subnet.await.expect("a subnet").subnet().and_then(|subnet| subnet.subnet_id().map(str::to_owned));
         networks.push(Network { vpc: vpc.clone(), subnet: subnet.expect("an id") });
     }
+    aws.caught_up().await;
     let launch = |number: usize| aws.launch(&networks[number]).send();
     let capacity = ("InsufficientInstanceCapacity".to_owned(), 500);
 
@@ -281,6 +282,7 @@ async fn capacity_is_refused_in_one_subnet_or_one_zone_only() {
     launch(1).await.expect("once only");
     assert_eq!((rule.hits(), rule.view().seen), (1, 1));
 
+    aws.caught_up().await;
     let in_vpc = Filter::builder().name("vpc-id").values(&vpc).build();
     let described = aws.ec2.describe_instances().filters(in_vpc).send().await.expect("described");
     let instances = described.reservations().iter().map(|reservation| reservation.instances().len());

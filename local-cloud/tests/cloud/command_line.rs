@@ -9,6 +9,7 @@ use local_cloud::api_faults::RuleView;
 use local_cloud::emulators::default_venv;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
@@ -260,6 +261,40 @@ fn without_a_local_cloud_its_commands_say_so() {
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains(&format!("no local cloud at {endpoint}")), "{said}");
     }
+}
+
+/// The IPv6 block of a new VPC in a local cloud of its own with this seed, and what that says of itself.
+async fn block_of_seed(seed: &str) -> (String, Value) {
+    let place = Place::new();
+    let (code, said) = place.up(&["--consistency-seed", seed]);
+    assert_eq!(code, Some(0), "{said}");
+    let aws = place.aws();
+    let create = aws.ec2.create_vpc().cidr_block("10.83.0.0/16").amazon_provided_ipv6_cidr_block(true);
+    let vpc = create.send().await.expect("a VPC");
+    let vpc = vpc.vpc().and_then(|vpc| vpc.vpc_id()).expect("an id");
+    aws.settled(&[vpc]).await;
+    let described = aws.ec2.describe_vpcs().vpc_ids(vpc).send().await.expect("described");
+    let block = described.vpcs()[0].ipv6_cidr_block_association_set().last().expect("a block");
+    let ask = |command: &str| -> Value {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_local-cloud"));
+        let endpoint = format!("http://{}", place.listen);
+        let (code, said) = outcome(program.args([command, "--endpoint", &endpoint]));
+        assert_eq!(code, Some(0), "{said}");
+        serde_json::from_str(&said).expect("JSON")
+    };
+    assert_eq!(ask("status")["consistency_seed"].to_string(), seed);
+    (block.ipv6_cidr_block().expect("a block").to_owned(), ask("consistency"))
+}
+
+#[tokio::test]
+async fn a_seed_draws_the_same_again() {
+    let ((one, report), (again, _), (other, _)) =
+        futures::join!(block_of_seed("7"), block_of_seed("7"), block_of_seed("8"));
+    assert_eq!(one, again);
+    assert_ne!(one, other);
+    assert_eq!(report["seed"], 7);
+    assert!(report["answers"]["block-associating"].as_u64() >= Some(1), "{report}");
+    assert_eq!(report["callers"]["test"], report["answers"]);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 
-use crate::support::{Aws, Instance, Network, PORT, cloud, code, get, launched, web_server};
+use crate::support::{Aws, Instance, Network, PORT, cloud, code, get, known, launched, web_server};
 
 /// The pool is small and belongs to the whole cloud: one test at a time takes from it.
 static POOL: Mutex<()> = Mutex::const_new(());
@@ -33,19 +33,22 @@ impl<'a> ElasticIp<'a> {
     /// Gives the id of the association.
     async fn associate(&self, instance: &Instance) -> String {
         let request = self.aws.ec2.associate_address().allocation_id(&self.id).instance_id(&instance.id);
-        let associated = request.allow_reassociation(true).send().await.expect("associated");
+        let request = request.allow_reassociation(true);
+        let associated = known(async || request.clone().send().await).await;
         associated.association_id().expect("an id").to_owned()
     }
 
     /// The instance that EC2 says it is associated with.
     async fn instance(&self) -> Option<String> {
+        self.aws.settled(&[&self.id]).await;
         let described = self.aws.ec2.describe_addresses().allocation_ids(&self.id).send().await;
         let described = described.expect("described");
         described.addresses()[0].instance_id().filter(|id| !id.is_empty()).map(str::to_owned)
     }
 
     async fn release(self) {
-        self.aws.ec2.release_address().allocation_id(&self.id).send().await.expect("released");
+        let release = self.aws.ec2.release_address().allocation_id(&self.id);
+        known(async || release.clone().send().await).await;
     }
 }
 
@@ -131,13 +134,14 @@ async fn only_ports_open_to_the_world_are_forwarded() {
             .user_id_group_pairs(aws_sdk_ec2::types::UserIdGroupPair::builder().group_id(&group).build())
             .build(),
     );
-    inside.send().await.expect("a rule");
+    known(async || inside.clone().send().await).await;
     assert!(TcpStream::connect(public.at(PORT)).await.is_err(), "a port that is open to a group alone");
     aws.open(&group, PORT).await;
     assert_eq!(who(public.at(PORT)).await, Ok(instance.address));
     let port = i32::from(PORT);
     let revoke = aws.ec2.revoke_security_group_ingress().group_id(&group).ip_protocol("tcp");
-    revoke.from_port(port).to_port(port).cidr_ip("0.0.0.0/0").send().await.expect("revoked");
+    let revoke = revoke.from_port(port).to_port(port).cidr_ip("0.0.0.0/0");
+    known(async || revoke.clone().send().await).await;
     assert!(TcpStream::connect(public.at(PORT)).await.is_err(), "a port that is closed again");
     public.release().await;
 }
@@ -149,6 +153,7 @@ async fn a_taken_port_is_named_and_nothing_is_associated() {
     let network = aws.network().await;
     let (instance, _) = server_open_at(&aws, &network, &[PORT]).await;
     let public = ElasticIp::allocate(&aws).await;
+    aws.caught_up().await;
     let other_program = TcpListener::bind(public.at(PORT)).await.expect("the port is free");
     let request = aws.ec2.associate_address().allocation_id(&public.id).instance_id(&instance.id);
     let error = request.send().await.expect_err("refused");
@@ -169,6 +174,7 @@ async fn a_port_that_is_taken_is_not_opened_and_the_others_go_on() {
     let (instance, group) = server_open_at(&aws, &network, &[PORT]).await;
     let public = ElasticIp::allocate(&aws).await;
     public.associate(&instance).await;
+    aws.caught_up().await;
     let other_program = TcpListener::bind(public.at(PORT + 1)).await.expect("the port is free");
     let open = || {
         let request = aws.ec2.authorize_security_group_ingress().group_id(&group).ip_protocol("tcp");

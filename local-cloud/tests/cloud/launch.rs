@@ -145,6 +145,7 @@ async fn without_a_token_each_call_launches() {
 async fn whenever_a_caller_hangs_up_its_token_stands_for_one_instance() {
     let aws = Aws::new();
     let network = aws.network().await;
+    let mut launched = Vec::new();
     for millis in 0..20 {
         let token = format!("hung up after {millis} ms");
         let launch =
@@ -156,6 +157,10 @@ async fn whenever_a_caller_hangs_up_its_token_stands_for_one_instance() {
         let id = again.instances()[0].instance_id().expect("an id").to_owned();
         let status = local_cloud::daemon::status(&cloud().endpoint).await.expect("it answers");
         assert!(status.machines.iter().any(|machine| machine.id == id), "{id} has not booted");
+        launched.push((token, id));
+    }
+    aws.caught_up().await;
+    for (token, id) in launched {
         assert_eq!(aws.named(&token).await, std::slice::from_ref(&id), "{token}");
         aws.terminate(&id).await;
     }
@@ -206,6 +211,7 @@ async fn to_terminate_twice_is_as_good_as_once() {
     let aws = Aws::new();
     let network = aws.network().await;
     let (a, b) = (launched(aws.launch(&network)).await, launched(aws.launch(&network)).await);
+    aws.settled(&[&a.id, &b.id]).await;
     aws.terminate(&a.id).await;
     aws.terminate(&a.id).await;
     let both = aws.ec2.terminate_instances().instance_ids(&a.id).instance_ids(&b.id).send().await;

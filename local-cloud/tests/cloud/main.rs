@@ -6,9 +6,13 @@
 mod api_faults;
 mod boot;
 mod command_line;
+mod consistency;
+mod credits;
 mod elastic_ip;
 mod faults;
+mod iam;
 mod launch;
 mod metadata;
+mod quotas;
 mod signatures;
 mod support;

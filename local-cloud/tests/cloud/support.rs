@@ -14,9 +14,14 @@ use aws_sdk_ec2::types::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use local_cloud::consistency::Report;
+use local_cloud::cpu::Policy;
 use local_cloud::emulators::default_venv;
+use local_cloud::quotas::{Quota, Quotas};
 use local_cloud::{LocalCloud, Options};
 use rand::Rng as _;
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 pub(crate) const REGION: &str = "us-east-1";
@@ -32,27 +37,41 @@ pub(crate) struct Cloud {
 /// The local cloud of this process.
 pub(crate) fn cloud() -> &'static Cloud {
     static CLOUD: OnceLock<Cloud> = OnceLock::new();
-    CLOUD.get_or_init(|| {
-        let (send, receive) = std::sync::mpsc::channel();
-        // Its processes die with the threads that started them, so these stay to the end.
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-            runtime.block_on(async {
-                let dir = own_dir();
-                let cloud = LocalCloud::start(Options {
-                    listen: "127.0.0.1:0".parse().expect("an address"),
-                    dir: dir.clone(),
-                    venv: default_venv(),
-                    elastic_ips: public_addresses(4),
-                })
-                .await
-                .expect("the local cloud starts");
-                send.send(Cloud { endpoint: cloud.endpoint.clone(), dir }).expect("somebody waits");
-                cloud.serve(std::future::pending()).await.expect("the emulators live on");
-            });
+    // All tests together have more instances than an account may.
+    CLOUD.get_or_init(|| start("shared", Quotas::generous(4).change(&Quotas::parse(&[(Quota::Vcpus, 1000)]))))
+}
+
+/// Another one, whose account may be changed by the test that holds it.
+pub(crate) async fn other_cloud() -> (MutexGuard<'static, ()>, &'static Cloud) {
+    static CLOUD: OnceLock<Cloud> = OnceLock::new();
+    static TURN: Mutex<()> = Mutex::const_new(());
+    let turn = TURN.lock().await;
+    (turn, CLOUD.get_or_init(|| start("other", Quotas::generous(4))))
+}
+
+fn start(name: &'static str, quotas: Quotas) -> Cloud {
+    let (send, receive) = std::sync::mpsc::channel();
+    // Its processes die with the threads that started them, so these stay to the end.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let dir = own_dir().join(name);
+            let cloud = LocalCloud::start(Options {
+                listen: "127.0.0.1:0".parse().expect("an address"),
+                dir: dir.clone(),
+                venv: default_venv(),
+                elastic_ips: public_addresses(4),
+                consistency_seed: None,
+                quotas,
+                cpu: Policy { quota: None, baseline: "10%".parse().ok() },
+            })
+            .await
+            .expect("the local cloud starts");
+            send.send(Cloud { endpoint: cloud.endpoint.clone(), dir }).expect("somebody waits");
+            cloud.serve(std::future::pending()).await.expect("the emulators live on");
         });
-        receive.recv().expect("the local cloud starts")
-    })
+    });
+    receive.recv().expect("the local cloud starts")
 }
 
 /// A directory for this process alone, after removing those of test programs that have ended:
@@ -77,6 +96,7 @@ pub(crate) fn public_addresses(count: u8) -> Vec<Ipv4Addr> {
 
 /// Clients with one key.
 pub(crate) struct Aws {
+    endpoint: String,
     pub(crate) ec2: aws_sdk_ec2::Client,
     pub(crate) s3: aws_sdk_s3::Client,
     pub(crate) iam: aws_sdk_iam::Client,
@@ -84,6 +104,7 @@ pub(crate) struct Aws {
     pub(crate) lambda: aws_sdk_lambda::Client,
     pub(crate) events: aws_sdk_eventbridge::Client,
     pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
+    pub(crate) quotas: aws_sdk_servicequotas::Client,
 }
 
 /// The configuration of one service's client. No retries: a test wants the first answer.
@@ -122,6 +143,7 @@ impl Aws {
 
     pub(crate) fn at(endpoint: &str, region: &str, key: (&str, &str, Option<&str>)) -> Self {
         Self {
+            endpoint: endpoint.to_owned(),
             ec2: client!(aws_sdk_ec2, endpoint, region, key),
             s3: client!(aws_sdk_s3, endpoint, region, key, force_path_style(true)),
             iam: client!(aws_sdk_iam, endpoint, region, key),
@@ -129,6 +151,7 @@ impl Aws {
             lambda: client!(aws_sdk_lambda, endpoint, region, key),
             events: client!(aws_sdk_eventbridge, endpoint, region, key),
             logs: client!(aws_sdk_cloudwatchlogs, endpoint, region, key),
+            quotas: client!(aws_sdk_servicequotas, endpoint, region, key),
         }
     }
 
@@ -151,27 +174,57 @@ impl Aws {
         String::from_utf8(bytes.to_vec()).expect("text")
     }
 
+    /// What the local cloud says about what is new, and how often it was missed.
+    pub(crate) async fn consistency(&self) -> Report {
+        let url = format!("{}/_local-cloud/consistency", self.endpoint);
+        reqwest::get(url).await.expect("an answer").json().await.expect("a report")
+    }
+
+    /// Waits until every call knows what has one of these ids or names.
+    pub(crate) async fn settled(&self, names: &[&str]) {
+        eventually(&format!("{names:?} are known"), async || {
+            let young = self.consistency().await.young;
+            let is_young = young.iter().any(|text| text.split(' ').any(|word| names.contains(&word)));
+            if is_young { Err(format!("{young:?}")) } else { Ok(()) }
+        })
+        .await;
+    }
+
+    /// Waits until every call knows all that there is now.
+    pub(crate) async fn caught_up(&self) {
+        let young = self.consistency().await.young;
+        let ids: Vec<&str> = young.iter().flat_map(|text| text.split(' ').next_back()).collect();
+        self.settled(&ids).await;
+    }
+
     /// A VPC and the block that it really has.
     pub(crate) async fn vpc(&self, block: &str) -> (String, String) {
         let created = self.ec2.create_vpc().cidr_block(block).send().await.expect("a VPC");
         let id = created.vpc().and_then(|vpc| vpc.vpc_id()).expect("an id").to_owned();
+        self.settled(&[&id]).await;
         let described = self.ec2.describe_vpcs().vpc_ids(&id).send().await.expect("described");
         let block = described.vpcs()[0].cidr_block().expect("a block").to_owned();
         (id, block)
     }
 
     pub(crate) async fn subnet(&self, vpc: &str, block: &str) -> String {
-        let created = self.ec2.create_subnet().vpc_id(vpc).cidr_block(block).send().await.expect("a subnet");
-        created.subnet().and_then(|subnet| subnet.subnet_id()).expect("an id").to_owned()
+        let created = self.ec2.create_subnet().vpc_id(vpc).cidr_block(block);
+        let created = known(async || created.clone().send().await).await;
+        let subnet = created.subnet().and_then(|subnet| subnet.subnet_id()).expect("an id").to_owned();
+        self.settled(&[&subnet]).await;
+        subnet
     }
 
     /// A subnet in a VPC of its own.
     pub(crate) async fn network(&self) -> Network {
         static NUMBER: AtomicU8 = AtomicU8::new(1);
-        let (vpc, block) = self.vpc("10.78.0.0/16").await;
-        assert_eq!(block, "127.78.0.0/16");
+        let created = self.ec2.create_vpc().cidr_block("10.78.0.0/16").send().await.expect("a VPC");
+        let vpc = created.vpc().expect("a VPC");
+        assert_eq!(vpc.cidr_block(), Some("127.78.0.0/16"));
+        let vpc = vpc.vpc_id().expect("an id").to_owned();
         let block = format!("127.78.{}.0/24", NUMBER.fetch_add(1, Ordering::Relaxed));
         let subnet = self.subnet(&vpc, &block).await;
+        self.settled(&[&vpc]).await;
         Network { vpc, subnet }
     }
 
@@ -189,16 +242,45 @@ impl Aws {
     pub(crate) async fn open(&self, group: &str, port: u16) {
         let port = i32::from(port);
         let rule = self.ec2.authorize_security_group_ingress().group_id(group).ip_protocol("tcp");
-        rule.from_port(port).to_port(port).cidr_ip("0.0.0.0/0").send().await.expect("a rule");
+        let rule = rule.from_port(port).to_port(port).cidr_ip("0.0.0.0/0");
+        known(async || rule.clone().send().await).await;
     }
 
-    /// An instance profile with a role of the same name.
+    /// An instance profile with a role of the same name, which may do everything.
     pub(crate) async fn profile(&self, name: &str) {
+        self.profile_with(name, &json!([{"Effect": "Allow", "Action": "*", "Resource": "*"}])).await;
+    }
+
+    /// An instance profile with a role of the same name and these statements.
+    pub(crate) async fn profile_with(&self, name: &str, statements: &Value) {
         let role = self.iam.create_role().role_name(name).assume_role_policy_document("{}");
         role.send().await.expect("a role");
+        let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
+        let put = self.iam.put_role_policy().role_name(name).policy_name("own").policy_document(policy);
+        put.send().await.expect("a policy");
         self.iam.create_instance_profile().instance_profile_name(name).send().await.expect("a profile");
-        let added = self.iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name);
-        added.send().await.expect("the role is in the profile");
+        let add = self.iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name);
+        known(async || add.clone().send().await).await;
+        self.settled(&[name]).await;
+    }
+
+    /// Clients of a new user of IAM with these statements.
+    pub(crate) async fn user(&self, name: &str, statements: &Value) -> Self {
+        self.iam.create_user().user_name(name).send().await.expect("a user");
+        // IAM takes no policy without statements.
+        if *statements != json!([]) {
+            self.user_policy(name, statements).await;
+        }
+        let made = self.iam.create_access_key().user_name(name).send().await.expect("a key");
+        let key = made.access_key().expect("a key");
+        Self::with_key((key.access_key_id(), key.secret_access_key(), None))
+    }
+
+    /// Replaces the statements of a user.
+    pub(crate) async fn user_policy(&self, name: &str, statements: &Value) {
+        let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
+        let put = self.iam.put_user_policy().user_name(name).policy_name("own").policy_document(policy);
+        put.send().await.expect("a policy");
     }
 
     /// RunInstances for one instance, with everything that it must have.
@@ -220,6 +302,7 @@ impl Aws {
     }
 
     pub(crate) async fn describe(&self, id: &str) -> Described {
+        self.settled(&[id]).await;
         let described = self.ec2.describe_instances().instance_ids(id).send().await.expect("described");
         described.reservations()[0].instances()[0].clone()
     }
@@ -231,6 +314,7 @@ impl Aws {
 
     /// Ids of the instances with this name that are not terminated.
     pub(crate) async fn named(&self, name: &str) -> Vec<String> {
+        self.caught_up().await;
         let running = Filter::builder().name("instance-state-name").values("running").build();
         let named = Filter::builder().name("tag:Name").values(name).build();
         let described = self.ec2.describe_instances().filters(running).filters(named).send().await;
@@ -240,11 +324,13 @@ impl Aws {
     }
 
     pub(crate) async fn terminate(&self, id: &str) {
-        self.ec2.terminate_instances().instance_ids(id).send().await.expect("terminated");
+        let terminate = self.ec2.terminate_instances().instance_ids(id);
+        known(async || terminate.clone().send().await).await;
     }
 
     pub(crate) async fn console(&self, id: &str) -> String {
-        let output = self.ec2.get_console_output().instance_id(id).send().await.expect("a console");
+        let output = self.ec2.get_console_output().instance_id(id);
+        let output = known(async || output.clone().send().await).await;
         let text = STANDARD.decode(output.output().unwrap_or_default()).expect("base64");
         String::from_utf8_lossy(&text).into_owned()
     }
@@ -274,12 +360,36 @@ pub(crate) fn profile(name: &str) -> IamInstanceProfileSpecification {
 }
 
 pub(crate) async fn launched(request: RunInstancesFluentBuilder) -> Instance {
-    let reply = request.send().await.expect("an instance");
+    let reply = known(async || request.clone().send().await).await;
     let instance = &reply.instances()[0];
     Instance {
         id: instance.instance_id().expect("an id").to_owned(),
         address: instance.private_ip_address().expect("an address").parse().expect("an IPv4 address"),
     }
+}
+
+/// Repeats a call as long as it does not know what was made moments ago.
+pub(crate) async fn known<T, E: ProvideErrorMetadata + std::fmt::Debug>(
+    call: impl AsyncFn() -> Result<T, E>,
+) -> T {
+    eventually("a call knows what it names", async || match call().await {
+        Ok(done) => Ok(done),
+        Err(error) if comes_too_early(&error) => Err(format!("{error:?}")),
+        Err(error) => panic!("{error:?}"),
+    })
+    .await
+}
+
+/// Whether a refusal is one of those that pass.
+pub(crate) fn comes_too_early(error: &impl ProvideErrorMetadata) -> bool {
+    let code = error.code().unwrap_or_default();
+    let is_about_profile =
+        error.message().is_some_and(|message| message.contains("Invalid IAM Instance Profile"));
+    matches!(
+        code,
+        "NoSuchEntity" | "NoSuchBucket" | "NotFound" | "OperationAborted" | "ResourceConflictException"
+    ) || code.ends_with(".NotFound")
+        || is_about_profile
 }
 
 /// The code of a refusal.
@@ -377,9 +487,12 @@ pub(crate) fn processes_in(dir: &Path) -> Vec<String> {
 
 /// A fault, as the command line asks for it.
 pub(crate) async fn fault(kind: &str, id: &str) -> Result<(), String> {
-    let fault = serde_json::json!({"kind": kind, "instance": id, "region": REGION});
+    inject(&serde_json::json!({"kind": kind, "instance": id, "region": REGION})).await
+}
+
+pub(crate) async fn inject(fault: &serde_json::Value) -> Result<(), String> {
     let url = format!("{}/_local-cloud/fault", cloud().endpoint);
-    let response = reqwest::Client::new().post(url).json(&fault).send().await.expect("an answer");
+    let response = reqwest::Client::new().post(url).json(fault).send().await.expect("an answer");
     if response.status().is_success() { Ok(()) } else { Err(response.text().await.expect("text")) }
 }
 

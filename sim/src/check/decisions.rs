@@ -13,6 +13,8 @@
 //! | surplus | nobody who served leaves as one too many while another still boots |
 //! | trial | nobody leaves for a release before one of its workers has served for 55 s |
 //! | rollout | a rollout launches at most one, or a tenth, beyond the desired number |
+//! | room | one worker at a time leaves for another instance: of a rollout when all are healthy and the last new one is tried, and never the last that answers |
+//! | limit | a zone is avoided only if it had no capacity; a release has no more failures than instances; a dead worker makes room after two minutes of refusals |
 //! | frozen | after two failed boots of an unproven release it is not tried for 30 min, but to heal |
 //! | cap | twice the desired number and two; where none answers three times and six, one in 30 min |
 //! | deaf | where nobody answers two, or a fifth, boot at a time |
@@ -28,8 +30,9 @@ use fleet::{DesiredCount, Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 use reconciler_core::observation::Probe;
 
-use super::{BOOT_GRACE, Checks};
+use super::{BOOT_GRACE, Checks, MAKES_ROOM};
 use crate::clock::{Millis, SECOND, timestamp};
+use crate::machine::subnet_name;
 use crate::world::World;
 
 const YOUNG: SignedDuration = SignedDuration::from_secs(50);
@@ -38,6 +41,10 @@ const PANIC_SPACING: SignedDuration = SignedDuration::from_secs(55);
 const TRIAL: SignedDuration = SignedDuration::from_secs(55);
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(30);
 const SLOW_LAUNCHES: SignedDuration = SignedDuration::from_mins(3);
+/// Two minutes, and the skew of two clocks that are accepted.
+const OUT_OF_ROOM: SignedDuration = SignedDuration::from_secs(111);
+/// How the reasons of those begin who leave for another instance.
+const ROOM: &str = "it makes room for";
 const CONFIRM: Millis = 15 * SECOND;
 
 const TOO_MANY: &str = "more workers than desired";
@@ -64,13 +71,18 @@ impl World {
         let Some(before) = before else { return };
         self.check_count(before, after);
         self.check_instances(after);
+        self.check_blame(after);
         let notes = self.checks.notes.get(&after.nonce);
         let heard = notes.iter().flat_map(|notes| &notes.heard);
         let heard =
             heard.map(|(index, probe, _)| (self.ec2.machines[*index].row.id.clone(), *probe)).collect();
         let decisions = Decisions::new(before, after, heard);
         let newest = self.s3.release.id.clone();
-        let wrong = decisions.leave(|id| Some(self.ec2.machines[self.ec2.find(id)?].row.zone.clone()));
+        let wrong = decisions
+            .room(&newest, |id| self.ec2.find(id).is_some_and(|index| self.ec2.machines[index].is_live()));
+        let wrong = wrong.and_then(|()| {
+            decisions.leave(|id| Some(self.ec2.machines[self.ec2.find(id)?].row.zone.clone()))
+        });
         if let Err((rule, what)) = wrong.and_then(|()| decisions.launch(&newest)) {
             self.violate(rule, what);
         }
@@ -102,6 +114,23 @@ impl World {
         };
         if let Some(slot) = after.slots.values().find(is_anothers) {
             self.violate("launch", format!("another launch's instance is taken: {slot:?}"));
+        }
+    }
+
+    /// Neither a zone nor a release is blamed for what the account may not.
+    fn check_blame(&mut self, after: &Memory) {
+        let was_full = |subnet: &String| {
+            (0..self.ec2.zones()).any(|zone| subnet_name(zone) == subnet && self.ec2.was_full[zone])
+        };
+        if let Some(subnet) = after.avoid.keys().find(|subnet| !was_full(subnet)) {
+            return self.violate("limit", format!("{subnet} is avoided, and never was without capacity"));
+        }
+        for (release, boots) in &after.boots {
+            let launched = self.ec2.machines.iter().filter(|machine| machine.row.release == *release).count();
+            if boots.failures as usize > launched {
+                let what = format!("{} boots of {release} failed, of {launched}", boots.failures);
+                return self.violate("limit", what);
+            }
         }
     }
 
@@ -177,6 +206,42 @@ impl<'a> Decisions<'a> {
             }
             if leaving.reason == REPLACED {
                 self.trial(id, leaving.since)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who leaves so that another instance fits into the account's quota.
+    fn room(&self, newest: &str, is_live: impl Fn(&WorkerId) -> bool) -> Verdict {
+        let is_room = |leaving: &Leaving| leaving.reason.starts_with(ROOM);
+        let leaving = self.leaving.iter().filter(|(_, leaving)| is_room(leaving));
+        let leaving: Vec<_> = leaving.collect();
+        let before =
+            self.before.leaving.iter().filter(|(id, leaving)| is_room(leaving) && is_live(id)).count();
+        let healthy = self.slots().filter(|slot| slot.phase == Phase::Healthy).count();
+        if let Some((id, it)) = leaving.first() {
+            if leaving.len() + before > 1 {
+                return fail("room", format!("{id} is one of {} who make room", leaving.len() + before));
+            }
+            let is_rollout = it.reason.ends_with("release");
+            if is_rollout && healthy + 1 < self.desired() || healthy == 0 && self.desired() > 1 {
+                return fail("room", format!("{id} makes room and leaves {healthy} of {}", self.desired()));
+            }
+            let is_proven = self.before.proven.as_ref().is_none_or(|proven| proven.id == newest);
+            let is_tried =
+                |slot: &Slot| slot.phase == Phase::Healthy && it.since.duration_since(slot.since) >= TRIAL;
+            let mut new = self.slots().filter(|slot| slot.release == newest).peekable();
+            if is_rollout && !is_proven && new.peek().is_some() && !new.any(is_tried) {
+                return fail("room", format!("{id} makes room for a release on trial"));
+            }
+        }
+        let ended = self.leaving.iter().filter(|(_, leaving)| leaving.reason == MAKES_ROOM);
+        for (n, (id, leaving)) in ended.enumerate() {
+            let latest = leaving.since - OUT_OF_ROOM;
+            let is_late = self.before.refusals.values().any(|refusal| refusal.since <= latest);
+            if n > 0 || !is_late {
+                let refusals = &self.before.refusals;
+                return fail("limit", format!("{id} makes room, the {n}th, of {refusals:?}"));
             }
         }
         Ok(())

@@ -2,15 +2,20 @@
 //! through interfaces in the private subnets.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aws_sdk_ec2::types::{ResourceType, VpcEndpointType};
 use fleet::release::SubnetSpec;
 
-use super::{Site, filter, name_in_stack, tagged};
+use super::{Site, filter, id, name_in_stack, tagged};
 use crate::aws::Aws;
 use crate::blueprint::{Endpoint, EndpointKind};
-use crate::error::{Result, Step as _, found};
-use crate::part::{NEW, Part};
+use crate::error::{DeployError, Exit, Result, Step as _, found};
+use crate::part::{Doing, NEW, Part};
+use crate::patience::Look;
+
+/// An interface endpoint gets an interface and a name in each subnet, which takes a minute or two.
+const AVAILABLE_DEADLINE: Duration = Duration::from_secs(600);
 
 impl Site<'_> {
     pub(super) async fn endpoints(
@@ -25,32 +30,80 @@ impl Site<'_> {
             None => Vec::new(),
         };
         for wanted in wanted {
-            let exists = there.iter().any(|endpoint| endpoint.what == wanted.what);
-            let part = Part::found(format!("endpoint {}", wanted.service), exists);
-            if self.doing.applies(&part) {
-                let create = self
-                    .aws
-                    .ec2
-                    .create_vpc_endpoint()
-                    .client_token(self.token(wanted.what))
-                    .set_vpc_id(self.vpc.clone())
-                    .service_name(&wanted.service)
-                    .tag_specifications(tagged(self.aws, ResourceType::VpcEndpoint, wanted.what));
-                let create = match wanted.kind {
-                    EndpointKind::Gateway => create
-                        .vpc_endpoint_type(VpcEndpointType::Gateway)
-                        .set_route_table_ids(Some(tables.to_vec())),
-                    EndpointKind::Interface { group } => create
-                        .vpc_endpoint_type(VpcEndpointType::Interface)
-                        .set_subnet_ids(Some(subnets.iter().map(|subnet| subnet.id.clone()).collect()))
-                        .security_group_ids(groups.get(group).map_or(NEW, String::as_str))
-                        .private_dns_enabled(true),
-                };
-                create.send().await.step(|| format!("create the endpoint {}", wanted.service))?;
-            }
+            let found = there.iter().find(|endpoint| endpoint.what == wanted.what);
+            let part = Part::found(format!("endpoint {}", wanted.service), found.is_some());
+            let endpoint = match found {
+                Some(found) => found.id.clone(),
+                None if self.doing.applies(&part) => {
+                    self.create_endpoint(wanted, tables, subnets, groups).await?
+                }
+                None => NEW.to_owned(),
+            };
             self.note(part);
+            if self.doing == Doing::Apply && wanted.kind != EndpointKind::Gateway {
+                self.wait_for_endpoint(&endpoint).await?;
+            }
         }
         Ok(())
+    }
+
+    async fn create_endpoint(
+        &self,
+        wanted: &Endpoint,
+        tables: &[String],
+        subnets: &[SubnetSpec],
+        groups: &BTreeMap<&'static str, String>,
+    ) -> Result<String> {
+        let create = self
+            .aws
+            .ec2
+            .create_vpc_endpoint()
+            .client_token(self.token(wanted.what))
+            .set_vpc_id(self.vpc.clone())
+            .service_name(&wanted.service)
+            .tag_specifications(tagged(self.aws, ResourceType::VpcEndpoint, wanted.what));
+        let create = match wanted.kind {
+            EndpointKind::Gateway => {
+                create.vpc_endpoint_type(VpcEndpointType::Gateway).set_route_table_ids(Some(tables.to_vec()))
+            }
+            EndpointKind::Interface { group } => create
+                .vpc_endpoint_type(VpcEndpointType::Interface)
+                .set_subnet_ids(Some(subnets.iter().map(|subnet| subnet.id.clone()).collect()))
+                .security_group_ids(groups.get(group).map_or(NEW, String::as_str))
+                .private_dns_enabled(true),
+        };
+        let created = async || {
+            let created = create.clone().send().await;
+            created.step(|| format!("create the endpoint {}", wanted.service))
+        };
+        let created = self.aws.patience.depends_on(self.vpc_id(), created).await?;
+        id(created.vpc_endpoint().and_then(|endpoint| endpoint.vpc_endpoint_id()), "endpoint")
+    }
+
+    /// The function reaches the API of EC2 through it.
+    async fn wait_for_endpoint(&self, endpoint: &str) -> Result<()> {
+        let look = async || {
+            let described = self.aws.ec2.describe_vpc_endpoints().vpc_endpoint_ids(endpoint).send().await;
+            let described = described.step(|| format!("look at {endpoint}"))?;
+            let state = described.vpc_endpoints().first().and_then(|seen| seen.state());
+            judge(endpoint, state.map(|state| state.as_str()))
+        };
+        let what = format!("the endpoint {endpoint}");
+        self.aws.patience.until(&what, AVAILABLE_DEADLINE, look).await
+    }
+}
+
+/// EC2 writes its states in capitals in some answers and in small letters in others.
+fn judge(endpoint: &str, state: Option<&str>) -> Result<Look<()>> {
+    match state.map(str::to_ascii_lowercase).as_deref() {
+        Some("available") => Ok(Look::Reached(())),
+        None => Ok(Look::NotYet("not visible yet".to_owned())),
+        Some(state @ ("failed" | "rejected" | "expired" | "deleting" | "deleted")) => {
+            let what = format!("the endpoint {endpoint} is {state}");
+            Err(DeployError::new(Exit::Failed, what)
+                .mend("Delete it in the VPC console, then deploy again, which makes a new one."))
+        }
+        Some(state) => Ok(Look::NotYet(state.to_owned())),
     }
 }
 
@@ -79,8 +132,23 @@ pub(super) async fn exists(aws: &Aws, vpc: &str, what: &str) -> Result<bool> {
 pub(super) async fn delete(aws: &Aws, vpc: &str) -> Result<Vec<Part>> {
     let ids: Vec<String> = find(aws, vpc).await?.into_iter().map(|endpoint| endpoint.id).collect();
     if !ids.is_empty() {
-        let deleted = aws.ec2.delete_vpc_endpoints().set_vpc_endpoint_ids(Some(ids.clone())).send().await;
-        found(deleted.step(|| "delete the endpoints".to_owned()))?;
+        let delete = aws.ec2.delete_vpc_endpoints().set_vpc_endpoint_ids(Some(ids.clone()));
+        let deleted = async || delete.clone().send().await.step(|| "delete the endpoints".to_owned());
+        found(aws.patience.settled(deleted).await)?;
     }
     Ok(ids.into_iter().map(|id| Part::removed(format!("endpoint {id}"))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_waited_for_until_it_is_available() {
+        let judged = |state| judge("vpce-1", state).map_err(|error| error.what);
+        assert_eq!(judged(Some("available")), Ok(Look::Reached(())));
+        assert_eq!(judged(Some("Pending")), Ok(Look::NotYet("pending".to_owned())));
+        assert_eq!(judged(None), Ok(Look::NotYet("not visible yet".to_owned())));
+        assert_eq!(judged(Some("Failed")), Err("the endpoint vpce-1 is failed".to_owned()));
+    }
 }

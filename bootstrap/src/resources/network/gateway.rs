@@ -57,28 +57,29 @@ impl Site<'_> {
             let find = async || -> Result<Option<String>> {
                 Ok(find(self.aws, Gateway::Internet).await?.map(|there| there.id))
             };
-            self.aws.patience.made(make, find).await?
+            self.aws.patience.made(None, make, find).await?
         } else {
             there
         };
         let attach = ec2.attach_internet_gateway().internet_gateway_id(&gateway).set_vpc_id(self.vpc.clone());
-        let attached = attach.send().await.map(drop);
-        exists_is_fine(attached.step(|| "attach the internet gateway".to_owned()))?;
+        let attached = async || attach.clone().send().await.step(|| "attach the internet gateway".to_owned());
+        let both = format!("{gateway} and {}", self.vpc_id());
+        exists_is_fine(self.aws.patience.depends_on(&both, attached).await.map(drop))?;
         Ok(gateway)
     }
 
     async fn create_egress_only_gateway(&self) -> Result<String> {
         let kind = ResourceType::EgressOnlyInternetGateway;
-        let created = self
+        let create = self
             .aws
             .ec2
             .create_egress_only_internet_gateway()
             .client_token(self.token(Gateway::EgressOnly.what()))
             .set_vpc_id(self.vpc.clone())
-            .tag_specifications(tagged(self.aws, kind, Gateway::EgressOnly.what()))
-            .send()
-            .await
-            .step(|| "create the egress-only gateway".to_owned())?;
+            .tag_specifications(tagged(self.aws, kind, Gateway::EgressOnly.what()));
+        let created =
+            async || create.clone().send().await.step(|| "create the egress-only gateway".to_owned());
+        let created = self.aws.patience.depends_on(self.vpc_id(), created).await?;
         let gateway = created.egress_only_internet_gateway();
         id(gateway.and_then(|gateway| gateway.egress_only_internet_gateway_id()), "egress-only gateway")
     }
@@ -115,18 +116,20 @@ pub(super) async fn delete(aws: &Aws, vpc: &str) -> Result<Vec<Part>> {
     let ec2 = &aws.ec2;
     let mut parts = Vec::new();
     if let Some(id) = find_egress_only(aws).await? {
-        let deleted =
-            ec2.delete_egress_only_internet_gateway().egress_only_internet_gateway_id(&id).send().await;
-        found(deleted.step(|| format!("delete {id}")))?;
+        let delete = ec2.delete_egress_only_internet_gateway().egress_only_internet_gateway_id(&id);
+        let deleted = async || delete.clone().send().await.step(|| format!("delete {id}"));
+        found(aws.patience.settled(deleted).await)?;
         parts.push(Part::removed(format!("egress-only gateway {id}")));
     }
     let gateways = ec2.describe_internet_gateways().filters(stack_filter(aws)).send().await;
     let gateways = gateways.step(|| "list the internet gateways".to_owned())?;
     for id in gateways.internet_gateways().iter().filter_map(|gateway| gateway.internet_gateway_id()) {
-        let detached = ec2.detach_internet_gateway().internet_gateway_id(id).vpc_id(vpc).send().await;
-        found(detached.step(|| format!("detach {id}")))?;
-        let deleted = ec2.delete_internet_gateway().internet_gateway_id(id).send().await;
-        found(deleted.step(|| format!("delete {id}")))?;
+        let detach = ec2.detach_internet_gateway().internet_gateway_id(id).vpc_id(vpc);
+        let detached = async || detach.clone().send().await.step(|| format!("detach {id}"));
+        found(aws.patience.settled(detached).await)?;
+        let delete = ec2.delete_internet_gateway().internet_gateway_id(id);
+        let deleted = async || delete.clone().send().await.step(|| format!("delete {id}"));
+        found(aws.patience.settled(deleted).await)?;
         parts.push(Part::removed(format!("internet gateway {id}")));
     }
     Ok(parts)

@@ -2,9 +2,13 @@
 //!
 //! A rule that is missing is made. On the ports that are closed to others, a rule for a block that is not
 //! wanted is taken away, after the wanted ones are made: nobody who may come in is shut out meanwhile.
+//!
+//! Outwards everything is open. EC2 opens a new group itself, but towards IPv6 only if the VPC's IPv6 block
+//! is associated by then; so both families are compared, and the missing one is opened.
 
 use std::collections::BTreeMap;
 
+use aws_sdk_ec2::types::builders::IpPermissionBuilder;
 use aws_sdk_ec2::types::{IpPermission, IpRange, Ipv6Range, ResourceType, SecurityGroup, UserIdGroupPair};
 use fleet::PUBLIC_PORT;
 
@@ -15,11 +19,16 @@ use crate::cidr::Cidr;
 use crate::error::{Result, Step as _, found};
 use crate::part::{NEW, Part};
 
+/// How EC2 calls all protocols and ports together.
+const EVERYTHING: &str = "-1";
+
 /// A group as it is: its id, and who may reach which port.
 #[derive(Clone, Debug)]
 pub(super) struct There {
     id: String,
     open: Vec<Open>,
+    /// Blocks that it lets everything out to.
+    out: Vec<Cidr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +69,8 @@ impl Site<'_> {
         let mut there = BTreeMap::new();
         for group in described.security_groups() {
             let Some(what) = group.group_name().and_then(|name| name.strip_prefix(&prefix)) else { continue };
-            let there_now = There { id: id(group.group_id(), "security group")?, open: open(group) };
+            let there_now =
+                There { id: id(group.group_id(), "security group")?, open: open(group), out: out(group) };
             there.insert(what.to_owned(), there_now);
         }
         Ok(there)
@@ -75,12 +85,17 @@ impl Site<'_> {
         let mut ids = BTreeMap::new();
         for wanted in wanted {
             let found = there.get(wanted.what);
-            let part = Part::found(format!("security group {}", wanted.what), found.is_some());
+            let closed = closed(found);
+            let part = compare_group(wanted.what, found, &closed);
+            let is_made = self.doing.applies(&part);
             let id = match found {
                 Some(found) => found.id.clone(),
-                None if self.doing.applies(&part) => self.create_group(wanted).await?,
+                None if is_made => self.create_group(wanted).await?,
                 None => NEW.to_owned(),
             };
+            if is_made && !closed.is_empty() {
+                self.let_out(wanted.what, &id, &closed).await?;
+            }
             self.note(part);
             ids.insert(wanted.what, id);
         }
@@ -109,14 +124,37 @@ impl Site<'_> {
             return Ok(());
         }
         for (port, permission) in permissions(&comparison.missing) {
-            let opened = self.aws.ec2.authorize_security_group_ingress().group_id(group);
-            let opened = opened.ip_permissions(permission).send().await.map(drop);
-            exists_is_fine(opened.step(|| format!("open port {port} of the group {}", wanted.what)))?;
+            let open = self.aws.ec2.authorize_security_group_ingress().group_id(group);
+            let open = open.ip_permissions(permission);
+            let opened = async || {
+                let opened = open.clone().send().await;
+                opened.step(|| format!("open port {port} of the group {}", wanted.what))
+            };
+            // The rules name other groups, which may be as new.
+            exists_is_fine(self.aws.patience.depends_on(group, opened).await.map(drop))?;
         }
         for (port, permission) in permissions(&comparison.surplus) {
-            let closed = self.aws.ec2.revoke_security_group_ingress().group_id(group);
-            let closed = closed.ip_permissions(permission).send().await;
-            found(closed.step(|| format!("close port {port} of the group {}", wanted.what)))?;
+            let close = self.aws.ec2.revoke_security_group_ingress().group_id(group);
+            let close = close.ip_permissions(permission);
+            let closed = async || {
+                let closed = close.clone().send().await;
+                closed.step(|| format!("close port {port} of the group {}", wanted.what))
+            };
+            found(self.aws.patience.settled(closed).await)?;
+        }
+        Ok(())
+    }
+
+    async fn let_out(&self, what: &str, group: &str, to: &[Cidr]) -> Result<()> {
+        for block in to {
+            let everything = IpPermission::builder().ip_protocol(EVERYTHING);
+            let open = self.aws.ec2.authorize_security_group_egress().group_id(group);
+            let open = open.ip_permissions(towards(everything, *block).build());
+            let opened = async || {
+                let opened = open.clone().send().await;
+                opened.step(|| format!("let the group {what} out to {block}"))
+            };
+            exists_is_fine(self.aws.patience.depends_on(group, opened).await.map(drop))?;
         }
         Ok(())
     }
@@ -139,7 +177,26 @@ impl Site<'_> {
         let find = async || -> Result<Option<String>> {
             Ok(self.find_groups().await?.remove(wanted.what).map(|there| there.id))
         };
-        self.aws.patience.made(make, find).await
+        self.aws.patience.made(self.vpc.as_deref(), make, find).await
+    }
+}
+
+/// Blocks that a group does not let everything out to. That of a new group is known only afterwards, so
+/// IPv6 is opened in any case: what is open already is not opened twice.
+fn closed(there: Option<&There>) -> Vec<Cidr> {
+    let is_closed = |block: &Cidr| match there {
+        Some(there) => !there.out.contains(block),
+        None => !block.is_ipv4(),
+    };
+    Cidr::world().into_iter().filter(is_closed).collect()
+}
+
+fn compare_group(what: &str, there: Option<&There>, closed: &[Cidr]) -> Part {
+    let what = format!("security group {what}");
+    let differs = closed.iter().map(|block| format!("nothing gets out to {block}"));
+    match there {
+        None => Part::created(what),
+        Some(_) => Part::compared(what, differs.collect()),
     }
 }
 
@@ -181,17 +238,31 @@ fn permissions(rules: &[Open]) -> BTreeMap<u16, IpPermission> {
         let number = i32::from(port);
         let tcp = IpPermission::builder().ip_protocol("tcp").from_port(number).to_port(number);
         let permission = to.into_iter().fold(tcp, |permission, to| match to {
-            To::Block(block) if block.is_ipv4() => {
-                permission.ip_ranges(IpRange::builder().cidr_ip(block.to_string()).build())
-            }
-            To::Block(block) => {
-                permission.ipv6_ranges(Ipv6Range::builder().cidr_ipv6(block.to_string()).build())
-            }
+            To::Block(block) => towards(permission, *block),
             To::Group(id) => permission.user_id_group_pairs(UserIdGroupPair::builder().group_id(id).build()),
         });
         permission.build()
     };
     ports.into_iter().map(|(port, to)| (port, permission(port, to))).collect()
+}
+
+fn towards(permission: IpPermissionBuilder, block: Cidr) -> IpPermissionBuilder {
+    let text = block.to_string();
+    match block.is_ipv4() {
+        true => permission.ip_ranges(IpRange::builder().cidr_ip(text).build()),
+        false => permission.ipv6_ranges(Ipv6Range::builder().cidr_ipv6(text).build()),
+    }
+}
+
+/// The blocks that a group lets everything out to.
+fn out(group: &SecurityGroup) -> Vec<Cidr> {
+    let everything = group.ip_permissions_egress().iter().filter(|it| it.ip_protocol() == Some(EVERYTHING));
+    everything.flat_map(blocks_of).filter_map(|text| text.parse().ok()).collect()
+}
+
+fn blocks_of(permission: &IpPermission) -> impl Iterator<Item = &str> {
+    let ipv4 = permission.ip_ranges().iter().filter_map(IpRange::cidr_ip);
+    ipv4.chain(permission.ipv6_ranges().iter().filter_map(Ipv6Range::cidr_ipv6))
 }
 
 /// Everything that a group lets in over exactly one port of TCP. A block that is no block of ours to
@@ -205,9 +276,7 @@ fn open(group: &SecurityGroup) -> Vec<Open> {
         if from != to || permission.ip_protocol() != Some("tcp") {
             continue;
         }
-        let ipv4 = permission.ip_ranges().iter().filter_map(IpRange::cidr_ip);
-        let ipv6 = permission.ipv6_ranges().iter().filter_map(Ipv6Range::cidr_ipv6);
-        let blocks = ipv4.chain(ipv6).filter_map(|text| text.parse().ok()).map(To::Block);
+        let blocks = blocks_of(permission).filter_map(|text| text.parse().ok()).map(To::Block);
         let groups = permission.user_id_group_pairs().iter().filter_map(UserIdGroupPair::group_id);
         let groups = groups.map(|id| To::Group(id.to_owned()));
         open.extend(blocks.chain(groups).map(|to| Open { port, to }));
@@ -244,14 +313,17 @@ pub(super) async fn delete(aws: &Aws, vpc: &str) -> Result<Vec<Part>> {
     for group in groups.security_groups() {
         let (Some(id), rules) = (group.group_id(), group.ip_permissions()) else { continue };
         if !rules.is_empty() {
-            let revoked = ec2.revoke_security_group_ingress().group_id(id);
-            let revoked = revoked.set_ip_permissions(Some(rules.to_vec())).send().await;
-            found(revoked.step(|| format!("close {id}")))?;
+            let revoke = ec2.revoke_security_group_ingress().group_id(id);
+            let revoke = revoke.set_ip_permissions(Some(rules.to_vec()));
+            let revoked = async || revoke.clone().send().await.step(|| format!("close {id}"));
+            found(aws.patience.settled(revoked).await)?;
         }
     }
     let mut parts = Vec::new();
     for id in groups.security_groups().iter().filter_map(|group| group.group_id()) {
-        found(ec2.delete_security_group().group_id(id).send().await.step(|| format!("delete {id}")))?;
+        let delete = ec2.delete_security_group().group_id(id);
+        let deleted = async || delete.clone().send().await.step(|| format!("delete {id}"));
+        found(aws.patience.settled(deleted).await)?;
         parts.push(Part::removed(format!("security group {id}")));
     }
     Ok(parts)
@@ -310,5 +382,30 @@ mod tests {
         assert_eq!((first.ip_ranges().len(), first.ipv6_ranges().len()), (1, 1));
         let group = SecurityGroup::builder().set_ip_permissions(Some(permissions.into_values().collect()));
         assert_eq!(open(&group.build()), rules);
+    }
+
+    fn there(out: &[&str]) -> There {
+        let out = out.iter().map(|text| block(text)).collect();
+        There { id: "sg-1".to_owned(), open: Vec::new(), out }
+    }
+
+    #[test]
+    fn a_group_that_is_closed_towards_ipv6_is_opened() {
+        let of_before = there(&["0.0.0.0/0"]);
+        let closed_now = closed(Some(&of_before));
+        assert_eq!(closed_now, [block("::/0")]);
+        let part = compare_group("lb", Some(&of_before), &closed_now);
+        assert_eq!(part.differs, ["nothing gets out to ::/0"]);
+        assert_eq!(closed(Some(&there(&["0.0.0.0/0", "::/0"]))), []);
+    }
+
+    #[test]
+    fn a_rule_for_one_port_does_not_open_a_group() {
+        let one_port = IpPermission::builder().ip_protocol("tcp").from_port(443).to_port(443);
+        let one_port = towards(one_port, block("::/0")).build();
+        let all = towards(IpPermission::builder().ip_protocol("-1"), block("0.0.0.0/0")).build();
+        let group =
+            SecurityGroup::builder().ip_permissions_egress(one_port).ip_permissions_egress(all).build();
+        assert_eq!(out(&group), [block("0.0.0.0/0")]);
     }
 }

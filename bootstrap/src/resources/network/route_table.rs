@@ -1,9 +1,9 @@
 //! Route tables, their subnets and their routes. A route that somebody adds meanwhile is an error that
-//! means done.
+//! means done. A route whose gateway is gone, or is another than ours, is replaced.
 
 use std::collections::BTreeMap;
 
-use aws_sdk_ec2::types::ResourceType;
+use aws_sdk_ec2::types::{ResourceType, RouteState};
 
 use super::subnet::Placed;
 use super::{Site, exists_is_fine, filter, id, name_in_stack, stack_filter, tagged};
@@ -15,7 +15,23 @@ use crate::part::{NEW, Part};
 struct There {
     id: String,
     subnets: Vec<String>,
-    destinations: Vec<String>,
+    routes: Vec<Leads>,
+}
+
+/// A route as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Leads {
+    to: String,
+    /// The id of a gateway; `None` for a route of another kind.
+    via: Option<String>,
+    is_lost: bool,
+}
+
+/// What is wrong with a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrong {
+    Missing,
+    Elsewhere,
 }
 
 impl Site<'_> {
@@ -50,16 +66,12 @@ impl Site<'_> {
             .iter()
             .filter(|id| !there_or_empty.is_some_and(|there| there.subnets.iter().any(|it| it == **id)))
             .collect();
-        let missing_routes: Vec<&Route> = wanted
-            .routes
-            .iter()
-            .filter(|route| {
-                !there_or_empty.is_some_and(|there| there.destinations.iter().any(|to| to == route.to))
-            })
-            .collect();
+        let routes = there_or_empty.map(|there| there.routes.as_slice()).unwrap_or_default();
+        let wrong_routes: Vec<(&Route, Wrong)> =
+            wanted.routes.iter().filter_map(|route| Some((route, wrong(route, routes, gateways)?))).collect();
         let part = match &there {
             None => Part::created(what),
-            Some(_) => Part::compared(what, differs(&missing_subnets, &missing_routes)),
+            Some(_) => Part::compared(what, differs(&missing_subnets, &wrong_routes)),
         };
         let mut table = there.map_or(NEW.to_owned(), |there| there.id);
         if self.doing.applies(&part) {
@@ -67,12 +79,20 @@ impl Site<'_> {
                 table = self.create_route_table(&wanted.what).await?;
             }
             for subnet in missing_subnets {
-                let use_it = self.aws.ec2.associate_route_table().route_table_id(&table).subnet_id(*subnet);
-                let done = use_it.send().await.map(drop);
-                exists_is_fine(done.step(|| format!("use the {} route table in {subnet}", wanted.what)))?;
+                let associate =
+                    self.aws.ec2.associate_route_table().route_table_id(&table).subnet_id(*subnet);
+                let done = async || {
+                    let done = associate.clone().send().await;
+                    done.step(|| format!("use the {} route table in {subnet}", wanted.what))
+                };
+                let both = format!("{table} and {subnet}");
+                exists_is_fine(self.aws.patience.depends_on(&both, done).await.map(drop))?;
             }
-            for route in missing_routes {
-                self.create_route(&table, route, gateways).await?;
+            for (route, wrong) in wrong_routes {
+                match wrong {
+                    Wrong::Missing => self.create_route(&table, route, gateways).await?,
+                    Wrong::Elsewhere => self.replace_route(&table, route, gateways).await?,
+                }
             }
         }
         self.note(part);
@@ -91,10 +111,7 @@ impl Site<'_> {
             let there = There {
                 id: id(table.route_table_id(), "route table")?,
                 subnets: associations.filter_map(|it| it.subnet_id().map(str::to_owned)).collect(),
-                destinations: routes
-                    .filter_map(|it| it.destination_cidr_block().or_else(|| it.destination_ipv6_cidr_block()))
-                    .map(str::to_owned)
-                    .collect(),
+                routes: routes.filter_map(leads).collect(),
             };
             tables.insert(what.to_owned(), there);
         }
@@ -102,16 +119,15 @@ impl Site<'_> {
     }
 
     async fn create_route_table(&self, what: &str) -> Result<String> {
-        let created = self
+        let create = self
             .aws
             .ec2
             .create_route_table()
             .client_token(self.token(what))
             .set_vpc_id(self.vpc.clone())
-            .tag_specifications(tagged(self.aws, ResourceType::RouteTable, what))
-            .send()
-            .await
-            .step(|| format!("create the {what} route table"))?;
+            .tag_specifications(tagged(self.aws, ResourceType::RouteTable, what));
+        let created = async || create.clone().send().await.step(|| format!("create the {what} route table"));
+        let created = self.aws.patience.depends_on(self.vpc_id(), created).await?;
         id(created.route_table().and_then(|table| table.route_table_id()), "route table")
     }
 
@@ -132,14 +148,60 @@ impl Site<'_> {
         } else {
             create.destination_cidr_block(route.to)
         };
-        let created = create.send().await.map(drop);
-        exists_is_fine(created.step(|| format!("add the route to {}", route.to)))
+        let created = async || create.clone().send().await.step(|| format!("add the route to {}", route.to));
+        let both = format!("{table} and {gateway}");
+        exists_is_fine(self.aws.patience.depends_on(&both, created).await.map(drop))
+    }
+
+    async fn replace_route(
+        &self,
+        table: &str,
+        route: &Route,
+        gateways: &BTreeMap<&'static str, String>,
+    ) -> Result<()> {
+        let gateway = gateways.get(route.via.what()).map_or(NEW, String::as_str);
+        let replace = self.aws.ec2.replace_route().route_table_id(table);
+        let replace = match route.via {
+            Gateway::Internet => replace.gateway_id(gateway),
+            Gateway::EgressOnly => replace.egress_only_internet_gateway_id(gateway),
+        };
+        let replace = if route.to.contains(':') {
+            replace.destination_ipv6_cidr_block(route.to)
+        } else {
+            replace.destination_cidr_block(route.to)
+        };
+        let replaced =
+            async || replace.clone().send().await.step(|| format!("replace the route to {}", route.to));
+        let both = format!("{table} and {gateway}");
+        self.aws.patience.depends_on(&both, replaced).await.map(drop)
     }
 }
 
-fn differs(subnets: &[&&str], routes: &[&Route]) -> Vec<String> {
+fn leads(route: &aws_sdk_ec2::types::Route) -> Option<Leads> {
+    let to = route.destination_cidr_block().or_else(|| route.destination_ipv6_cidr_block())?;
+    let via = route.gateway_id().or_else(|| route.egress_only_internet_gateway_id());
+    Some(Leads {
+        to: to.to_owned(),
+        via: via.filter(|via| !via.is_empty()).map(str::to_owned),
+        is_lost: route.state() == Some(&RouteState::Blackhole),
+    })
+}
+
+/// A route that leads through something else than a gateway was made by the operator, and stays.
+fn wrong(wanted: &Route, there: &[Leads], gateways: &BTreeMap<&'static str, String>) -> Option<Wrong> {
+    let Some(there) = there.iter().find(|route| route.to == wanted.to) else { return Some(Wrong::Missing) };
+    let gateway = gateways.get(wanted.via.what());
+    let is_elsewhere = there.via.is_some() && there.via.as_ref() != gateway;
+    (there.is_lost || is_elsewhere).then_some(Wrong::Elsewhere)
+}
+
+fn differs(subnets: &[&&str], routes: &[(&Route, Wrong)]) -> Vec<String> {
     let subnets = subnets.iter().map(|id| format!("not used in {id}"));
-    subnets.chain(routes.iter().map(|route| format!("no route to {}", route.to))).collect()
+    let routes = routes.iter().map(|(route, wrong)| match wrong {
+        Wrong::Missing => format!("no route to {}", route.to),
+        Wrong::Elsewhere => format!("the route to {} does not lead to the stack's gateway", route.to),
+    });
+    subnets.chain(routes).collect()
 }
 
 /// Takes every subnet out of the stack's tables.
@@ -147,8 +209,12 @@ pub(super) async fn release(aws: &Aws, vpc: &str) -> Result<()> {
     for table in list(aws, vpc).await? {
         for association in table.associations() {
             if let (Some(id), Some(_)) = (association.route_table_association_id(), association.subnet_id()) {
-                let done = aws.ec2.disassociate_route_table().association_id(id).send().await;
-                found(done.step(|| format!("release the route table association {id}")))?;
+                let release = aws.ec2.disassociate_route_table().association_id(id);
+                let done = async || {
+                    let done = release.clone().send().await;
+                    done.step(|| format!("release the route table association {id}"))
+                };
+                found(aws.patience.settled(done).await)?;
             }
         }
     }
@@ -158,7 +224,9 @@ pub(super) async fn release(aws: &Aws, vpc: &str) -> Result<()> {
 pub(super) async fn delete(aws: &Aws, vpc: &str) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     for id in list(aws, vpc).await?.iter().filter_map(|table| table.route_table_id()) {
-        found(aws.ec2.delete_route_table().route_table_id(id).send().await.step(|| format!("delete {id}")))?;
+        let delete = aws.ec2.delete_route_table().route_table_id(id);
+        let deleted = async || delete.clone().send().await.step(|| format!("delete {id}"));
+        found(aws.patience.settled(deleted).await)?;
         parts.push(Part::removed(format!("route table {id}")));
     }
     Ok(parts)
@@ -168,4 +236,28 @@ async fn list(aws: &Aws, vpc: &str) -> Result<Vec<aws_sdk_ec2::types::RouteTable
     let filters = [filter("vpc-id", vpc), stack_filter(aws)];
     let tables = aws.ec2.describe_route_tables().set_filters(Some(filters.to_vec())).send().await;
     Ok(tables.step(|| "list the route tables".to_owned())?.route_tables.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(via: Option<&str>, is_lost: bool) -> Option<Wrong> {
+        let wanted = Route { to: "::/0", via: Gateway::EgressOnly };
+        let there = Leads { to: "::/0".to_owned(), via: via.map(str::to_owned), is_lost };
+        let gateways = BTreeMap::from([(Gateway::EgressOnly.what(), "eigw-2".to_owned())]);
+        wrong(&wanted, &[there], &gateways)
+    }
+
+    #[test]
+    fn a_route_that_leads_nowhere_is_replaced() {
+        assert_eq!(judged(Some("eigw-2"), false), None);
+        assert_eq!(judged(Some("eigw-2"), true), Some(Wrong::Elsewhere));
+        assert_eq!(judged(Some("eigw-1"), false), Some(Wrong::Elsewhere));
+    }
+
+    #[test]
+    fn a_route_of_the_operator_stays() {
+        assert_eq!(judged(None, false), None);
+    }
 }

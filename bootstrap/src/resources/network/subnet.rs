@@ -1,15 +1,28 @@
-//! Subnets, found by their names.
+//! Subnets, found by their names, and their IPv6 blocks.
+//!
+//! The zone and the IPv4 block of a subnet never change. Its IPv6 block is added if it has none: without
+//! it Lambda refuses the function, and the function could not reach the API of EC2. Instances get no IPv6
+//! address (nothing assigns one at creation), because they need none.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aws_sdk_ec2::types::ResourceType;
+use fleet::aws_code::AwsErrorKind;
 use fleet::release::SubnetSpec;
 
+use super::ipv6::Ipv6;
 use super::{Site, filter, id, name_in_stack, tagged};
 use crate::aws::Aws;
 use crate::blueprint::{Side, Subnet};
-use crate::error::{Result, Step as _, found};
-use crate::part::{NEW, Part};
+use crate::error::{DeployError, Exit, Result, Step as _, found};
+use crate::part::{Doing, NEW, Part};
+use crate::patience::Look;
+
+const IPV6: &str = "no IPv6 block";
+
+/// As for the block of the VPC.
+const ASSOCIATED_DEADLINE: Duration = Duration::from_secs(120);
 
 /// A subnet as it is; in a plan, as it would be.
 pub(super) struct Placed {
@@ -18,19 +31,28 @@ pub(super) struct Placed {
     pub(super) block: String,
 }
 
+struct There {
+    spec: SubnetSpec,
+    block: String,
+    ipv6: Ipv6,
+}
+
 impl Site<'_> {
-    /// A subnet is never changed: its zone and its block stay those that it was made with.
     pub(super) async fn subnets(&mut self, wanted: &[Subnet]) -> Result<Vec<Placed>> {
         let mut there = self.find_subnets().await?;
         let mut placed = Vec::new();
         for wanted in wanted {
             let found = there.remove(&wanted.what);
-            let part = Part::found(format!("subnet {}", wanted.what), found.is_some());
+            let part = compare(&wanted.what, found.as_ref());
+            let is_made = self.doing.applies(&part);
             let (spec, block) = match found {
-                Some(found) => found,
-                None if self.doing.applies(&part) => {
-                    (self.create_subnet(wanted).await?, wanted.block.clone())
+                Some(found) => {
+                    if is_made {
+                        self.add_ipv6(wanted, &found.spec.id).await?;
+                    }
+                    (found.spec, found.block)
                 }
+                None if is_made => (self.create_subnet(wanted).await?, wanted.block.clone()),
                 None => {
                     let spec = SubnetSpec { id: NEW.to_owned(), zone: wanted.zone.clone() };
                     (spec, wanted.block.clone())
@@ -39,10 +61,15 @@ impl Site<'_> {
             self.note(part);
             placed.push(Placed { side: wanted.side, spec, block });
         }
+        if self.doing == Doing::Apply {
+            for subnet in &placed {
+                self.wait_for_ipv6(&subnet.spec.id).await?;
+            }
+        }
         Ok(placed)
     }
 
-    async fn find_subnets(&self) -> Result<BTreeMap<String, (SubnetSpec, String)>> {
+    async fn find_subnets(&self) -> Result<BTreeMap<String, There>> {
         let Some(filters) = self.filters() else { return Ok(BTreeMap::new()) };
         let described = self.aws.ec2.describe_subnets().set_filters(Some(filters)).send().await;
         let described = described.step(|| "look for the subnets".to_owned())?;
@@ -50,8 +77,12 @@ impl Site<'_> {
         for subnet in described.subnets() {
             let Some(what) = name_in_stack(self.aws, subnet.tags()) else { continue };
             let zone = subnet.availability_zone().unwrap_or_default().to_owned();
-            let spec = SubnetSpec { id: id(subnet.subnet_id(), "subnet")?, zone };
-            there.insert(what.to_owned(), (spec, subnet.cidr_block().unwrap_or_default().to_owned()));
+            let subnet = There {
+                spec: SubnetSpec { id: id(subnet.subnet_id(), "subnet")?, zone },
+                block: subnet.cidr_block().unwrap_or_default().to_owned(),
+                ipv6: Ipv6::of_subnet(subnet.ipv6_cidr_block_association_set()),
+            };
+            there.insert(what.to_owned(), subnet);
         }
         Ok(there)
     }
@@ -68,15 +99,62 @@ impl Site<'_> {
             .tag_specifications(tagged(self.aws, ResourceType::Subnet, &wanted.what));
         let make = async || -> Result<SubnetSpec> {
             let created = create.clone().send().await;
-            let created = created.step(|| format!("create the subnet {}", wanted.what))?;
+            let created = created.step(|| format!("create the subnet {}", wanted.what));
+            let created = created.map_err(block_is_new)?;
             let id = id(created.subnet().and_then(|subnet| subnet.subnet_id()), "subnet")?;
             Ok(SubnetSpec { id, zone: wanted.zone.clone() })
         };
         let find = async || -> Result<Option<SubnetSpec>> {
-            Ok(self.find_subnets().await?.remove(&wanted.what).map(|(spec, _)| spec))
+            Ok(self.find_subnets().await?.remove(&wanted.what).map(|there| there.spec))
         };
-        self.aws.patience.made(make, find).await
+        self.aws.patience.made(self.vpc.as_deref(), make, find).await
     }
+
+    async fn add_ipv6(&self, wanted: &Subnet, subnet: &str) -> Result<()> {
+        let block = wanted.ipv6_block.clone().ok_or_else(|| {
+            let what = format!("the VPC has no IPv6 block for the subnet {}", wanted.what);
+            DeployError::new(Exit::Failed, what).mend("Run `destroy`, then deploy again.")
+        })?;
+        let add = self.aws.ec2.associate_subnet_cidr_block().subnet_id(subnet).ipv6_cidr_block(block);
+        let added = async || {
+            let added = add.clone().send().await.step(|| format!("add an IPv6 block to {subnet}"));
+            added.map_err(block_is_new)
+        };
+        let added = self.aws.patience.depends_on(subnet, added).await.map(drop);
+        // Our own first try, if its reply was lost; otherwise the wait that follows says what is missing.
+        super::exists_is_fine(added)
+    }
+
+    async fn wait_for_ipv6(&self, subnet: &str) -> Result<()> {
+        let look = async || {
+            let described = self.aws.ec2.describe_subnets().subnet_ids(subnet).send().await;
+            let described = described.step(|| format!("look at {subnet}"))?;
+            match described.subnets().first() {
+                Some(seen) => Ipv6::of_subnet(seen.ipv6_cidr_block_association_set()).awaited(subnet),
+                None => Ok(Look::NotYet("not visible yet".to_owned())),
+            }
+        };
+        let what = format!("the IPv6 block of {subnet}");
+        self.aws.patience.until(&what, ASSOCIATED_DEADLINE, look).await.map(drop)
+    }
+}
+
+fn compare(what: &str, there: Option<&There>) -> Part {
+    let what = format!("subnet {what}");
+    match there {
+        None => Part::created(what),
+        Some(there) if there.ipv6.is_to_be_added() => Part::compared(what, vec![IPV6.to_owned()]),
+        Some(_) => Part::unchanged(what),
+    }
+}
+
+/// The block is cut from the VPC's own: EC2 calls it outside of the VPC only as long as the server that
+/// answers does not know the VPC's block yet.
+fn block_is_new(mut error: DeployError) -> DeployError {
+    if error.code == "InvalidSubnet.Range" {
+        error.kind = AwsErrorKind::Propagating;
+    }
+    error
 }
 
 pub(super) async fn delete(aws: &Aws, vpc: &str) -> Result<Vec<Part>> {
@@ -84,8 +162,30 @@ pub(super) async fn delete(aws: &Aws, vpc: &str) -> Result<Vec<Part>> {
     let subnets = subnets.step(|| "list the subnets".to_owned())?;
     let mut parts = Vec::new();
     for id in subnets.subnets().iter().filter_map(|subnet| subnet.subnet_id()) {
-        found(aws.ec2.delete_subnet().subnet_id(id).send().await.step(|| format!("delete {id}")))?;
+        let delete = aws.ec2.delete_subnet().subnet_id(id);
+        let deleted = async || delete.clone().send().await.step(|| format!("delete {id}"));
+        found(aws.patience.settled(deleted).await)?;
         parts.push(Part::removed(format!("subnet {id}")));
     }
     Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::part::Change;
+
+    #[test]
+    fn a_subnet_without_an_ipv6_block_gets_one() {
+        let change = |ipv6| {
+            let spec = SubnetSpec { id: "subnet-1".to_owned(), zone: "z".to_owned() };
+            compare("private-0", Some(&There { spec, block: "10.77.128.0/20".to_owned(), ipv6 })).change
+        };
+        assert_eq!(change(Ipv6::Missing), Change::Updated);
+        assert_eq!(change(Ipv6::Associating), Change::Unchanged);
+        assert_eq!(
+            change(Ipv6::Associated("2600:1f16:abc::/64".parse().expect("a block"))),
+            Change::Unchanged
+        );
+    }
 }

@@ -1,28 +1,51 @@
-//! The VPC, found by the stack's tag.
+//! The VPC, found by the stack's tag, and its IPv6 block.
+//!
+//! EC2 associates the block after it has answered, and shows it empty until then. Everything in the network
+//! depends on the block, so it is waited for before anything is made in the VPC.
 
-use aws_sdk_ec2::types::{AttributeBooleanValue, ResourceType, VpcAttributeName};
+use std::time::Duration;
+
+use aws_sdk_ec2::types::{AttributeBooleanValue, ResourceType, Vpc, VpcAttributeName};
 use fleet::stack::TAG_STACK;
+use ipnet::Ipv4Net;
 
+use super::ipv6::Ipv6;
 use super::{id, stack_filter, tagged};
 use crate::aws::Aws;
 use crate::blueprint::Blocks;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::part::{Change, Doing, Part};
-use crate::patience;
+use crate::part::{Doing, Part};
+use crate::patience::{self, Look};
 
 const NAMES: &str = "names for its instances";
+const IPV6: &str = "no IPv6 block";
+
+/// A block is associated within seconds. Ten times the delay that other deployers start with.
+const ASSOCIATED_DEADLINE: Duration = Duration::from_secs(120);
 
 pub(super) struct There {
     pub(super) id: String,
-    gives_names: bool,
+    /// Empty if EC2 does not say.
+    ipv4: String,
+    ipv6: Ipv6,
+    /// Ids of all associations, of whatever state.
+    associations: Vec<String>,
+}
+
+/// The VPC as the rest of the network needs it.
+pub(super) struct Ready {
+    /// `None` in a plan that would make it.
+    pub(super) id: Option<String>,
+    pub(super) blocks: Blocks,
+    pub(super) part: Part,
 }
 
 pub(super) async fn find(aws: &Aws) -> Result<Option<There>> {
     let described = aws.ec2.describe_vpcs().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the VPC".to_owned())?;
-    let vpc = match described.vpcs() {
-        [] => return Ok(None),
-        [vpc] => id(vpc.vpc_id(), "VPC")?,
+    match described.vpcs() {
+        [] => Ok(None),
+        [vpc] => There::new(vpc, &[]).map(Some),
         several => {
             let ids: Vec<&str> = several.iter().filter_map(|vpc| vpc.vpc_id()).collect();
             let what = format!(
@@ -31,53 +54,98 @@ pub(super) async fn find(aws: &Aws) -> Result<Option<There>> {
                 aws.names.stack,
                 ids.join(", ")
             );
-            return Err(DeployError::new(Exit::Failed, what)
-                .mend("Delete those that no instance uses, then try again."));
+            Err(DeployError::new(Exit::Failed, what)
+                .mend("Delete those that no instance uses, then try again."))
+        }
+    }
+}
+
+impl There {
+    fn new(vpc: &Vpc, past: &[String]) -> Result<Self> {
+        let associations = vpc.ipv6_cidr_block_association_set();
+        Ok(Self {
+            id: id(vpc.vpc_id(), "VPC")?,
+            ipv4: vpc.cidr_block().unwrap_or_default().to_owned(),
+            ipv6: Ipv6::of_vpc(associations, past),
+            associations: associations
+                .iter()
+                .filter_map(|one| one.association_id().map(str::to_owned))
+                .collect(),
+        })
+    }
+
+    /// The one that subnets can be cut from. The one that was asked for is not assumed.
+    fn ipv4(&self) -> Result<Ipv4Net> {
+        let wanted = Blocks::default().ipv4;
+        let block = if self.ipv4.is_empty() { Ok(wanted) } else { self.ipv4.parse::<Ipv4Net>() };
+        block.ok().filter(|block| block.prefix_len() == wanted.prefix_len()).ok_or_else(|| {
+            let what = format!("{} has the block {}, and a stack needs a /16", self.id, self.ipv4);
+            DeployError::new(Exit::Failed, what).mend("Run `destroy`, which removes it, then deploy again.")
+        })
+    }
+}
+
+fn compare(there: Option<(&There, bool)>) -> Part {
+    let Some((there, gives_names)) = there else { return Part::created("VPC") };
+    let wrong = [(!gives_names, NAMES), (there.ipv6.is_to_be_added(), IPV6)];
+    let differs = wrong.iter().filter(|(is_wrong, _)| *is_wrong).map(|(_, what)| (*what).to_owned());
+    Part::compared(format!("VPC {}", there.id), differs.collect())
+}
+
+pub(super) async fn ensure(aws: &Aws, doing: Doing) -> Result<Ready> {
+    let there = find_with_names(aws).await?;
+    let part = compare(there.as_ref().map(|(there, gives_names)| (there, *gives_names)));
+    if doing == Doing::Plan {
+        let blocks = match &there {
+            Some((there, _)) => Blocks { ipv4: there.ipv4()?, ipv6: there.ipv6.block() },
+            None => Blocks::default(),
+        };
+        return Ok(Ready { id: there.map(|(there, _)| there.id), blocks, part });
+    }
+    let (vpc, past) = match &there {
+        None => {
+            let vpc = create(aws).await?;
+            give_names(aws, &vpc).await?;
+            (vpc, Vec::new())
+        }
+        Some((there, gives_names)) => {
+            if !gives_names {
+                give_names(aws, &there.id).await?;
+            }
+            let mut past = Vec::new();
+            if there.ipv6.is_to_be_added() {
+                add_ipv6(aws, &there.id).await?;
+                past.clone_from(&there.associations);
+            }
+            (there.id.clone(), past)
         }
     };
-    let attribute =
-        aws.ec2.describe_vpc_attribute().vpc_id(&vpc).attribute(VpcAttributeName::EnableDnsHostnames).send();
-    let attribute = attribute.await.step(|| format!("look at {vpc}"))?;
-    let gives_names = attribute.enable_dns_hostnames().and_then(|value| value.value()).unwrap_or(false);
-    Ok(Some(There { id: vpc, gives_names }))
+    let blocks = wait_for_blocks(aws, &vpc, &past).await?;
+    Ok(Ready { id: Some(vpc), blocks, part })
 }
 
-fn compare(there: Option<&There>) -> Part {
-    match there {
-        None => Part::created("VPC"),
-        Some(There { id, gives_names }) => Part::compared(
-            format!("VPC {id}"),
-            if *gives_names { Vec::new() } else { vec![NAMES.to_owned()] },
-        ),
-    }
-}
-
-/// The VPC's id, if there is one after this.
-pub(super) async fn ensure(aws: &Aws, doing: Doing, there: Option<There>) -> Result<(Option<String>, Part)> {
-    let part = compare(there.as_ref());
-    let there = there.map(|there| there.id);
-    if !doing.applies(&part) {
-        return Ok((there, part));
-    }
-    let vpc = match (part.change, there) {
-        (Change::Created, _) | (_, None) => create(aws).await?,
-        (_, Some(vpc)) => vpc,
+/// The VPC, and whether it gives names. EC2 may list one that it deleted a moment ago, and may not know
+/// yet one that it lists: the list is read again until both answers fit.
+async fn find_with_names(aws: &Aws) -> Result<Option<(There, bool)>> {
+    let look = async || {
+        let Some(there) = find(aws).await? else { return Ok(Look::Reached(None)) };
+        let asked = aws
+            .ec2
+            .describe_vpc_attribute()
+            .vpc_id(&there.id)
+            .attribute(VpcAttributeName::EnableDnsHostnames);
+        let attribute = asked.send().await.step(|| format!("look at {}", there.id))?;
+        let gives_names = attribute.enable_dns_hostnames().and_then(|value| value.value()).unwrap_or(false);
+        Ok(Look::Reached(Some((there, gives_names))))
     };
-    aws.ec2
-        .modify_vpc_attribute()
-        .vpc_id(&vpc)
-        .enable_dns_hostnames(AttributeBooleanValue::builder().value(true).build())
-        .send()
-        .await
-        .step(|| "give the VPC DNS names".to_owned())?;
-    Ok((Some(vpc), part))
+    aws.patience.until("the VPC of the stack", patience::SETTLING, look).await
 }
 
 async fn create(aws: &Aws) -> Result<String> {
     let create = aws
         .ec2
         .create_vpc()
-        .cidr_block(Blocks::default().ipv4)
+        .cidr_block(Blocks::default().ipv4.to_string())
         .amazon_provided_ipv6_cidr_block(true)
         .tag_specifications(tagged(aws, ResourceType::Vpc, "vpc"));
     let make = async || {
@@ -86,21 +154,130 @@ async fn create(aws: &Aws) -> Result<String> {
         id(created.vpc().and_then(|vpc| vpc.vpc_id()), "VPC")
     };
     let find = async || -> Result<Option<String>> { Ok(find(aws).await?.map(|there| there.id)) };
-    aws.patience.made(make, find).await
+    aws.patience.made(None, make, find).await
 }
 
-pub(super) async fn blocks(aws: &Aws, vpc: &str) -> Result<Blocks> {
-    let described = aws.ec2.describe_vpcs().vpc_ids(vpc).send().await.step(|| format!("look at {vpc}"))?;
-    let vpc = described.vpcs().first();
-    let ipv4 = vpc.and_then(|vpc| vpc.cidr_block()).map_or_else(|| Blocks::default().ipv4, str::to_owned);
-    let ipv6 = vpc
-        .and_then(|vpc| vpc.ipv6_cidr_block_association_set().first())
-        .and_then(|association| association.ipv6_cidr_block())
-        .map(str::to_owned);
-    Ok(Blocks { ipv4, ipv6 })
+async fn give_names(aws: &Aws, vpc: &str) -> Result<()> {
+    let value = AttributeBooleanValue::builder().value(true).build();
+    let modify = aws.ec2.modify_vpc_attribute().vpc_id(vpc).enable_dns_hostnames(value);
+    let modified = async || modify.clone().send().await.step(|| "give the VPC DNS names".to_owned());
+    aws.patience.depends_on(vpc, modified).await.map(drop)
+}
+
+/// Asks for a block of Amazon's. A VPC may have one at a time, so asking twice is refused, not harmful.
+async fn add_ipv6(aws: &Aws, vpc: &str) -> Result<()> {
+    let add = aws.ec2.associate_vpc_cidr_block().vpc_id(vpc).amazon_provided_ipv6_cidr_block(true);
+    let added = async || add.clone().send().await.step(|| format!("add an IPv6 block to {vpc}"));
+    aws.patience.depends_on(vpc, added).await.map(drop)
+}
+
+/// Waits until the VPC has its IPv6 block; associations with the ids in `past` are not it.
+async fn wait_for_blocks(aws: &Aws, vpc: &str, past: &[String]) -> Result<Blocks> {
+    let look = async || {
+        let described = aws.ec2.describe_vpcs().vpc_ids(vpc).send().await;
+        let described = described.step(|| format!("look at {vpc}"))?;
+        let Some(seen) = described.vpcs().first() else {
+            return Ok(Look::NotYet("not visible yet".to_owned()));
+        };
+        let there = There::new(seen, past)?;
+        let ipv4 = there.ipv4()?;
+        Ok(match there.ipv6.awaited(vpc)? {
+            Look::Reached(block) => Look::Reached(Blocks { ipv4, ipv6: Some(block) }),
+            Look::NotYet(state) => Look::NotYet(state),
+        })
+    };
+    aws.patience.until(&format!("the IPv6 block of {vpc}"), ASSOCIATED_DEADLINE, look).await
 }
 
 pub(super) async fn delete(aws: &Aws, vpc: &str) -> Result<Part> {
-    found(aws.ec2.delete_vpc().vpc_id(vpc).send().await.step(|| format!("delete {vpc}")))?;
+    let delete = aws.ec2.delete_vpc().vpc_id(vpc);
+    found(aws.patience.settled(async || delete.clone().send().await.step(|| format!("delete {vpc}"))).await)?;
     Ok(Part::removed(format!("VPC {vpc}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::stub::Stub;
+    use crate::part::Change;
+
+    #[test]
+    fn a_vpc_without_an_ipv6_block_gets_one() {
+        let part = |ipv6| {
+            let ipv4 = "10.77.0.0/16".to_owned();
+            let there = There { id: "vpc-1".to_owned(), ipv4, ipv6, associations: Vec::new() };
+            compare(Some((&there, true)))
+        };
+        assert_eq!(part(Ipv6::Missing).differs, [IPV6]);
+        assert_eq!(part(Ipv6::Failed("why".to_owned())).differs, [IPV6]);
+        assert_eq!(part(Ipv6::Associating).change, Change::Unchanged);
+    }
+
+    const ID: &str = "<vpcSet><item><vpcId>vpc-1</vpcId><cidrBlock>10.77.0.0/16</cidrBlock>";
+    const NAMED: &str = "<enableDnsHostnames><value>true</value></enableDnsHostnames>";
+
+    /// The list of VPCs with these associations: id, state and block of each.
+    fn described(associations: &[(&str, &str, &str)]) -> String {
+        let item = |(id, state, block): &(&str, &str, &str)| {
+            format!(
+                "<item><associationId>{id}</associationId><ipv6CidrBlock>{block}</ipv6CidrBlock>\
+                 <ipv6CidrBlockState><state>{state}</state></ipv6CidrBlockState></item>"
+            )
+        };
+        let items: String = associations.iter().map(item).collect();
+        format!("{ID}<ipv6CidrBlockAssociationSet>{items}</ipv6CidrBlockAssociationSet></item></vpcSet>")
+    }
+
+    const PAST: (&str, &str, &str) = ("a-0", "disassociated", "2600:1f16:aaa:100::/56");
+
+    #[tokio::test]
+    async fn a_new_vpc_is_ready_when_its_block_is_associated() {
+        let stub = Stub::default()
+            .answers("DescribeVpcs", "<vpcSet/>")
+            .answers("CreateVpc", "<vpc><vpcId>vpc-1</vpcId></vpc>")
+            .refuses("ModifyVpcAttribute", "InvalidVpcID.NotFound")
+            .answers("ModifyVpcAttribute", "<return>true</return>")
+            .refuses("DescribeVpcs", "InvalidVpcID.NotFound")
+            .answers("DescribeVpcs", "<vpcSet/>")
+            .answers("DescribeVpcs", &described(&[PAST, ("a-1", "associating", "")]))
+            .answers("DescribeVpcs", &described(&[PAST, ("a-1", "associated", "2600:1f16:abc::/56")]));
+        let ready = ensure(&stub.serve().await, Doing::Apply).await.expect("it settles");
+        assert_eq!(ready.blocks.ipv6, Some("2600:1f16:abc::/56".parse().expect("a block")));
+        assert_eq!((stub.count("CreateVpc"), stub.count("ModifyVpcAttribute")), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn a_vpc_whose_block_failed_asks_for_another() {
+        let failed = ("a-1", "failed", "");
+        let stub = Stub::default()
+            .answers("DescribeVpcs", &described(&[failed]))
+            .answers("DescribeVpcAttribute", NAMED)
+            .answers("AssociateVpcCidrBlock", "<vpcId>vpc-1</vpcId>")
+            .answers("DescribeVpcs", &described(&[failed]))
+            .answers("DescribeVpcs", &described(&[failed, ("a-2", "associated", "2600:1f16:abc:100::/56")]));
+        let ready = ensure(&stub.serve().await, Doing::Apply).await.expect("the second is associated");
+        assert_eq!(ready.part.differs, [IPV6]);
+        assert_eq!(ready.blocks.ipv6, Some("2600:1f16:abc:100::/56".parse().expect("a block")));
+    }
+
+    #[tokio::test]
+    async fn a_new_vpc_whose_block_fails_ends_the_run() {
+        let stub = Stub::default()
+            .answers("DescribeVpcs", "<vpcSet/>")
+            .answers("CreateVpc", "<vpc><vpcId>vpc-1</vpcId></vpc>")
+            .answers("ModifyVpcAttribute", "<return>true</return>")
+            .answers("DescribeVpcs", &described(&[("a-1", "failing", "")]));
+        let error = ensure(&stub.serve().await, Doing::Apply).await.err().expect("it never comes");
+        assert!(error.what.contains("could not give vpc-1 an IPv6 block"), "{}", error.what);
+    }
+
+    #[tokio::test]
+    async fn a_vpc_that_was_just_deleted_is_none() {
+        let stub = Stub::default()
+            .answers("DescribeVpcs", &described(&[]))
+            .refuses("DescribeVpcAttribute", "InvalidVpcID.NotFound")
+            .answers("DescribeVpcs", "<vpcSet/>");
+        let ready = ensure(&stub.serve().await, Doing::Plan).await.expect("the list is read again");
+        assert_eq!((ready.id, ready.part.change), (None, Change::Created));
+    }
 }

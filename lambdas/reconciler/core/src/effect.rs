@@ -40,6 +40,8 @@ pub enum Effect {
     Terminate(WorkerId),
     /// Move the Elastic IP to this instance. Answered by [`Event::Associated`].
     Associate { allocation: String, instance: WorkerId },
+    /// Let it spend only the CPU credits that it earns. Answered by [`Event::CreditsCapped`].
+    CapCredits(WorkerId),
     /// Answered by [`Event::Woke`], not before this time.
     Sleep { until: Timestamp },
 }
@@ -84,6 +86,10 @@ pub enum Event {
     },
     Associated {
         instance: WorkerId,
+        result: Result<(), Failure>,
+    },
+    CreditsCapped {
+        id: WorkerId,
         result: Result<(), Failure>,
     },
     Woke,

@@ -459,6 +459,7 @@ impl Invocation {
             Event::Associated { instance, result } => {
                 work.outcomes.not_associated.extend(result.err().map(|failure| (instance, failure.why)));
             }
+            Event::CreditsCapped { id, result } => work.outcomes.credits.push((id, result)),
             Event::Refreshed => {}
             // Nothing else is under way.
             _ => {
@@ -507,7 +508,7 @@ impl Work {
         is_tick: bool,
         is_urgent: bool,
     ) -> Self {
-        let Plan { memory, launches, terminations, association, last_launch, registry, news } = plan;
+        let Plan { memory, launches, terminations, association, credits, last_launch, registry, news } = plan;
         let rows = observation.instances.iter().flatten();
         let balancers = rows.filter(|row| row.role == Role::LoadBalancer && row.state == State::Running);
         // Replacements first: they take longest.
@@ -516,6 +517,8 @@ impl Work {
             association.map(|to| Effect::Associate { allocation: to.allocation, instance: to.instance }),
         );
         queue.extend(terminations.into_iter().map(Effect::Terminate));
+        // Whatever the rest of the tick is for is more urgent.
+        queue.extend(credits.into_iter().map(Effect::CapCredits));
         Self {
             is_tick,
             is_urgent,

@@ -24,19 +24,26 @@
 //! | deaf | while nobody answers: at most two replacements, or a fifth, boot at a time | `resize` |
 //! | boot loop | after three boots in a row that failed: one launch at a time, 1, 2, 4 … 30 min apart; of a release that never served at most three boot at a time | `resize` |
 //! | money | three losses per desired worker and ten within an hour: one launch in three minutes | `resize` |
+//! | account limit | a launch that EC2 refuses because of the account puts no zone aside and counts against no release; the next try is 15 s, 30 s, 1 min, 2 min … later, one for all slots; a definition that was not refused is tried at once | `limit`, `settle` |
+//! | room | refused by a quota for 2 min: one worker that is dead as long is terminated before its replacement; another worker answers, or none does and a load balancer | `judge` |
+//! | stop first | where the release says so, or a quota refuses the extra worker: one old worker is drained and gone before the next new one is launched; not before all answer, and the only one only if the release says so | `limit`, `rollout` |
+//! | room for a load balancer | one that a quota refuses is launched in place of one worker, which returns when the one before is gone; for a dead one not the last that answers, and after 2 min | `limit`, `balancer` |
 //! | rollout | one (or a tenth) of a new release beyond the desired number; the first must serve for 55 s; then as many old ones leave; not while anybody is ill | `rollout` |
 //! | frozen | two boots of a new release failed: the old one is launched, unless it fails more often, and the new one is tried once in 30 min | `rollout` |
 //! | balancer | dead as a worker is; the address moves only to one that answers, and from one that does only to one of the released definition | `balancer` |
 //! | renewal | a load balancer that is not as released gets a successor beside it; a dead one is replaced by what served last, unless that fails more often | `balancer` |
+//! | credits | an instance of a burstable type that has served for 5 min is capped to the CPU credits that it earns, unless its definition says otherwise; five in a tick | `credits` |
 //!
 //! Parts: `follow` moves what is remembered along with what is seen, `leave` ends lives, `judge` is
-//! the brakes on that, `rollout` and `resize` make release and number right, `balancer` guards the
-//! address, `registry` says who gets traffic, `settle` writes down how it went.
+//! the brakes on that, `rollout` and `resize` make release and number right, `limit` waits out account
+//! limits and makes room, `balancer` guards the address, `credits` caps what an instance may spend, `registry` says who gets traffic, `settle` writes down how it went.
 
 mod balancer;
+mod credits;
 mod follow;
 mod judge;
 mod leave;
+mod limit;
 mod registry;
 mod resize;
 mod rollout;
@@ -48,7 +55,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
-use fleet::release::Release;
+use fleet::release::{Market, Release};
 use fleet::{Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
@@ -73,6 +80,8 @@ pub struct Plan {
     pub launches: Vec<Launch>,
     pub terminations: Vec<WorkerId>,
     pub association: Option<Association>,
+    /// Instances whose CPU credits are to be capped.
+    pub credits: Vec<WorkerId>,
     /// When workers were launched last before this plan.
     pub last_launch: Option<Timestamp>,
     /// The registry to publish; `None` when readers have the right one.
@@ -118,6 +127,7 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
                     launches: Vec::new(),
                     terminations: Vec::new(),
                     association: None,
+                    credits: Vec::new(),
                     registry: None,
                     news,
                 };
@@ -130,14 +140,17 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
         memory.follows_loss = published.is_some() || instances.iter().any(|row| row.role == Role::Worker);
     }
     let mut tick = Tick::new(observation, instances, release, published, memory, now);
+    tick.follow_refusals();
     tick.follow_slots();
     tick.follow_leaving();
     tick.adopt_unknown();
     tick.judge();
+    // Before the workers: while one of them is missing, the others are of no use.
+    tick.guard_addresses();
     tick.roll_out();
     tick.shrink();
     tick.grow();
-    tick.guard_addresses();
+    tick.cap_credits();
     let mut plan = tick.finish();
     news += plan.news;
     plan.news = news;
@@ -185,11 +198,18 @@ struct Tick<'a> {
     is_panic: bool,
     /// How many workers of a new release there may be beyond the desired number.
     surge: usize,
+    /// How many workers are missing on purpose, so that another instance fits into the quota.
+    deficit: usize,
+    /// Definitions that are launched in this tick although EC2 refused launches in the last one.
+    tried: Vec<(Market, String)>,
+    /// A load balancer that a quota refuses.
+    waiting: Option<limit::Need>,
     /// Launches of before, of which nothing is known.
     replays: Vec<Launch>,
     launches: Vec<Launch>,
     terminations: Vec<WorkerId>,
     association: Option<Association>,
+    credits: Vec<WorkerId>,
     /// Before this tick.
     last_launch: Option<Timestamp>,
     /// What was decided, oldest first.
@@ -220,10 +240,14 @@ impl<'a> Tick<'a> {
             is_look: false,
             is_panic: false,
             surge: 0,
+            deficit: 0,
+            tried: Vec::new(),
+            waiting: None,
             replays: Vec::new(),
             launches: Vec::new(),
             terminations: Vec::new(),
             association: None,
+            credits: Vec::new(),
             news: Vec::new(),
         }
     }
@@ -316,6 +340,7 @@ impl<'a> Tick<'a> {
         if stage == LeavingStage::Terminating && self.workers.get(&id).is_some_and(|row| row.state.is_live())
         {
             self.terminations.push(id.clone());
+            self.room_is_made();
         }
         let reason = reason.to_owned();
         let leaving =
@@ -337,6 +362,7 @@ impl<'a> Tick<'a> {
             launches,
             terminations: self.terminations,
             association: self.association,
+            credits: self.credits,
             last_launch: self.last_launch,
             registry,
             news,

@@ -82,6 +82,21 @@ bugs! {
     NoBackOff "no boot-loop back-off" "a release that does not boot is launched as often as it fails",
     UnprovenBoots "no limit on an unproven release" "the whole fleet boots a release that never served",
     NoLaunchBudget "no launch budget" "losses are replaced at once, however many there were",
+    // --- Account limits ---
+    LimitAvoidsZone "account limit avoids zone" "a zone is left alone when the account's quota is used up",
+    LimitIsFailure "account limit is a failed boot" "a launch that a quota refuses counts against its release",
+    LimitHammered "account limit hammered" "launches that a quota refuses are sent again in each tick",
+    NoRoom "no room for a replacement" "a dead worker waits for a replacement that a quota refuses",
+    RoomAtOnce "room at once" "a dead worker makes room although its replacement was refused just now",
+    RoomUncontrolled "room without control" "a dead worker makes room although nobody at all answers",
+    NoFallback "no fallback to stop-first" "a rollout whose extra worker is refused asks for it for ever",
+    RoomForTwo "room for two" "two workers leave at once to make room for one",
+    RoomWhileIll "room while ill" "a worker makes room although others do not answer",
+    RoomKept "room kept" "the place of a worker that made room stays empty",
+    // --- Credits ---
+    CreditsTooEarly "credits capped too early" "an instance is capped with its first answer",
+    CreditsForgotten "credits forgotten" "a cap that was refused is taken as done",
+    CreditsAskedAgain "credits asked again" "a cap that is done is asked for in each tick",
     // --- Releases ---
     NoTrial "rollout without a trial" "the first worker of a release proves it with its first answer",
     WholeFleetAtOnce "rollout beyond its surge" "all workers of a new release are launched at once",

@@ -250,6 +250,7 @@ impl World {
                 Event::Terminated { id: id.clone(), result: Ok(()) }
             }
             Effect::Refresh { .. } => Event::Refreshed,
+            Effect::CapCredits(id) => Event::CreditsCapped { id: id.clone(), result: Ok(()) },
             Effect::Describe { .. } | Effect::Associate { .. } | Effect::Sleep { .. } => return None,
         })
     }
@@ -348,6 +349,7 @@ const fn changes_the_world(effect: &Effect) -> bool {
         | Effect::Describe { .. }
         | Effect::Probe { .. }
         | Effect::Refresh { .. }
+        | Effect::CapCredits(_)
         | Effect::Sleep { .. } => false,
     }
 }

@@ -209,6 +209,42 @@ fn the_registry_is_published_before_anybody_is_launched_or_terminated() {
 }
 
 #[test]
+fn credits_are_capped_after_everything_else() {
+    let (rows, mut memory, registry) = serving(2);
+    for slot in memory.slots.values_mut() {
+        slot.since = minute() - SignedDuration::from_mins(10);
+    }
+    let mut hand = Hand::start();
+    hand.plans(found(memory, "etag-1"), observation(3, rows, Some(registry)), Probe::Answered);
+    hand.writes(done("etag-2"));
+    hand.publishes(done("registry-2"));
+    let launches = hand.launches();
+    assert_eq!(launches.len(), 1);
+    let caps = [Effect::CapCredits(id("i-0")), Effect::CapCredits(id("i-1"))];
+    assert_eq!(hand.asked, [vec![Effect::Launch(launches[0].clone())], caps.to_vec()].concat());
+}
+
+#[test]
+fn a_cap_counts_when_ec2_has_said_so() {
+    let (rows, mut memory, registry) = serving(2);
+    for slot in memory.slots.values_mut() {
+        slot.since = minute() - SignedDuration::from_mins(10);
+    }
+    let mut hand = Hand::start();
+    hand.plans(found(memory, "etag-1"), observation(2, rows, Some(registry)), Probe::Answered);
+    let (written, _) = hand.writes(done("etag-2"));
+    assert!(written.credits.done.is_empty(), "it is not known yet");
+    hand.asked.clear();
+    hand.step(Event::CreditsCapped { id: id("i-0"), result: Ok(()) });
+    let why = "a permission is missing".to_owned();
+    let result = Err(Failure { kind: AwsErrorKind::Denied, why: why.clone() });
+    hand.step(Event::CreditsCapped { id: id("i-1"), result });
+    let (settled, _) = hand.writes(done("etag-3"));
+    assert_eq!(settled.credits.done.into_iter().collect::<Vec<_>>(), [id("i-0")]);
+    assert_eq!(settled.credits.refused.expect("it is asked for again").0, why);
+}
+
+#[test]
 fn a_lost_compare_and_swap_drops_the_tick_and_all_its_effects() {
     for written in [Written::Conflict, unknown()] {
         let theirs = Memory { nonce: "theirs-1".to_owned(), last_tick: Some(minute()), ..Memory::default() };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fleet::release::{InstanceSpec, Market, Release};
+use fleet::release::{Credits, InstanceSpec, Market, Release};
 use fleet::{DesiredCount, Profile, Registry, keys};
 use hyper::Method;
 use jiff::Timestamp;
@@ -77,6 +77,7 @@ async fn a_release_is_read_whole_or_not_at_all() {
         instance_profile: "worker".to_owned(),
         user_data: "#cloud-config\n".to_owned(),
         market: Market::OnDemand,
+        credits: Credits::Standard,
     };
     let release = Release::new("test".parse().expect("a name"), Profile::Secure, "1".to_owned(), spec);
     control.write(keys::RELEASE, serde_json::to_vec(&release).expect("plain data")).await;

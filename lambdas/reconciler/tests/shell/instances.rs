@@ -8,7 +8,7 @@ use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::types::{DomainType, ResourceType, Tag, TagSpecification};
 use fleet::WorkerId;
 use fleet::aws_code::AwsErrorKind;
-use fleet::release::{InstanceSpec, Market};
+use fleet::release::{Credits, InstanceSpec, Market};
 use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT, TAG_STACK};
 use hyper::Method;
 use reconciler::act::Actor;
@@ -153,6 +153,7 @@ async fn launchable(ec2: &Client, profile: &str) -> (InstanceSpec, String) {
         instance_profile: profile.to_owned(),
         user_data: "#cloud-config\n".to_owned(),
         market: Market::OnDemand,
+        credits: Credits::Standard,
     };
     (spec, subnet)
 }

@@ -24,6 +24,7 @@ use fleet::release::BalancerSpec;
 use jiff::SignedDuration;
 
 use super::follow::{self, BOOT_GRACE, MISSING, SECOND_LOOK};
+use super::limit::Need;
 use super::resize::pause;
 use super::{Association, Tick};
 use crate::effect::Launch;
@@ -380,7 +381,7 @@ impl Tick<'_> {
         if let Some(slot) = young {
             return self.adopt_successor(slot);
         }
-        self.launch_successor(spec, spec, "the one that serves is not as released");
+        self.launch_successor(spec, spec, "the one that serves is not as released", Need::Renewal);
     }
 
     fn other_balancers(&self) -> impl Iterator<Item = &Instance> {
@@ -456,7 +457,7 @@ impl Tick<'_> {
         }
         self.end_failed();
         let definition = self.trusted_definition(spec).clone();
-        self.launch_successor(spec, &definition, why);
+        self.launch_successor(spec, &definition, why, Need::Replacement);
     }
 
     /// What served last, unless it fails more often than what is released.
@@ -497,7 +498,7 @@ impl Tick<'_> {
         self.memory.balancer.successor = Some(slot);
     }
 
-    fn launch_successor(&mut self, spec: &BalancerSpec, definition: &BalancerSpec, why: &str) {
+    fn launch_successor(&mut self, spec: &BalancerSpec, definition: &BalancerSpec, why: &str, need: Need) {
         let live = self.balancers.values().filter(|row| row.state.is_live()).count();
         let balancer = &self.memory.balancer;
         // A renewal waits for its own failures only.
@@ -515,7 +516,22 @@ impl Tick<'_> {
         } else if live >= MOST {
             self.hold(format!("a new load balancer: there are {live} instances already"));
         } else {
-            self.launch_balancer(definition, why);
+            self.launch_if_not_refused(definition, why, need);
+        }
+    }
+
+    /// A quota that refuses it has no more room when it is tried again: it waits for room meanwhile.
+    fn launch_if_not_refused(&mut self, definition: &BalancerSpec, why: &str, need: Need) {
+        let market = definition.instance.market;
+        if self.is_limited(&definition.id, market) {
+            self.waiting = Some(need);
+        }
+        match self.refused(&definition.id, market) {
+            Some(refused) => self.hold(format!("a new load balancer: {refused}")),
+            None => {
+                self.note_try(&definition.id, market);
+                self.launch_balancer(definition, why);
+            }
         }
     }
 
@@ -560,7 +576,10 @@ impl Tick<'_> {
             is_unwanted: false,
             served: false,
         };
-        self.record(format!("Launching a load balancer (attempt {attempt}): {why}."));
+        // What is refused is tried again and again; that it is refused was recorded.
+        if !self.memory.refusals.contains_key(&spec.instance.market) {
+            self.record(format!("Launching a load balancer (attempt {attempt}): {why}."));
+        }
         self.memory.balancer.attempt = attempt;
         self.launches.push(balancer_launch(self, spec, &slot));
         self.memory.balancer.successor = Some(slot);

@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 
 use super::Tick;
 use super::follow::{SECOND_LOOK, who};
+use super::limit::OUT_OF_ROOM;
 use crate::observation::Probe;
 use crate::planted::{self, Bug};
 
@@ -17,6 +18,19 @@ use crate::planted::{self, Bug};
 const PANIC_SPACING: SignedDuration = SignedDuration::from_secs(55);
 /// How long a zone may be silent before its workers are judged like others.
 pub(super) const DARK_ZONE: SignedDuration = SignedDuration::from_mins(15);
+
+/// Why a dead worker is terminated before its replacement answers.
+pub(super) const MAKES_ROOM: &str = "EC2 refuses its replacement";
+/// A dead worker has waited for nearly as long as its replacement was refused: a tick is the jitter.
+const HAS_WAITED: SignedDuration = OUT_OF_ROOM.saturating_sub(SignedDuration::from_secs(25));
+
+/// What a worker is terminated for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Health,
+    /// It is dead, and its replacement needs its place in the account's quota.
+    Room,
+}
 
 /// What of a tick the brakes look at.
 struct Bench {
@@ -42,9 +56,14 @@ impl Tick<'_> {
         let mut bench = self.bench(&dead);
         self.is_panic = bench.is_panic;
         for number in dead {
-            match self.why_not(number, &bench) {
+            match self.why_not(number, &bench, Cause::Health) {
+                None => self.end(number, &mut bench, Cause::Health),
+                Some(_)
+                    if self.waits_for_room(number) && self.why_not(number, &bench, Cause::Room).is_none() =>
+                {
+                    self.end(number, &mut bench, Cause::Room);
+                }
                 Some(why) => self.keep_dead(number, &why),
-                None => self.end(number, &mut bench),
             }
         }
     }
@@ -68,7 +87,16 @@ impl Tick<'_> {
         }
     }
 
-    fn why_not(&self, number: u32, bench: &Bench) -> Option<String> {
+    /// Whether it has been dead for as long as a quota has refused its replacement.
+    fn waits_for_room(&self, number: u32) -> bool {
+        let Some(slot) = self.memory.slots.get(&number) else { return false };
+        let has_waited = slot.phase == Phase::Dead && self.age(slot.since) >= HAS_WAITED;
+        let market = self.market_of(slot);
+        let fits = market == self.release.worker.market && self.is_out_of_room(market);
+        (has_waited || planted::is(Bug::RoomAtOnce)) && fits && !planted::is(Bug::NoRoom)
+    }
+
+    fn why_not(&self, number: u32, bench: &Bench, cause: Cause) -> Option<String> {
         let slot = self.memory.slots.get(&number)?;
         let is_seen = slot.worker.as_ref().is_some_and(|id| self.workers.contains_key(id));
         let last = self.memory.terminations.last();
@@ -77,6 +105,9 @@ impl Tick<'_> {
             && !planted::is(Bug::TerminationsForgotten);
         let is_degraded = (bench.is_many || is_often) && !planted::is(Bug::NoDegradedBrake);
         let is_panic = bench.is_panic && !planted::is(Bug::NoPanicBrake);
+        // Where no worker is left that could answer, a load balancer shows that our probes arrive.
+        let is_heard_otherwise =
+            cause == Cause::Room && (self.balancer_answers() || planted::is(Bug::RoomUncontrolled));
         let was_just_now = last.is_some_and(|last| self.age(*last) < PANIC_SPACING);
         let why = if !is_seen {
             "EC2 does not show it, so it may be gone or not"
@@ -84,11 +115,11 @@ impl Tick<'_> {
             "memory was lost a moment ago"
         } else if !slot.served && !self.is_deaf() {
             return None;
-        } else if bench.answering == 0 && !planted::is(Bug::NoPositiveControl) {
+        } else if bench.answering == 0 && !is_heard_otherwise && !planted::is(Bug::NoPositiveControl) {
             "no other worker answers, so the fault may be ours; a replacement is launched first"
         } else if self.is_dark(&slot.zone) && self.probe_of(slot) == Some(Probe::Silent) {
             "most of its zone is silent; replacements are launched elsewhere"
-        } else if is_degraded && bench.replaced <= bench.retired {
+        } else if is_degraded && bench.replaced <= bench.retired && cause == Cause::Health {
             "many fail; a replacement has to answer first"
         } else if is_panic && (was_just_now || bench.retired > 0 || planted::is(Bug::LostPanicValve)) {
             "most workers fail at once; one a minute is terminated"
@@ -111,7 +142,7 @@ impl Tick<'_> {
         self.hold(format!("the termination of {id}: {why}"));
     }
 
-    fn end(&mut self, number: u32, bench: &mut Bench) {
+    fn end(&mut self, number: u32, bench: &mut Bench, cause: Cause) {
         let Some(slot) = self.memory.slots.get(&number) else { return };
         let id = who(number, slot);
         if slot.phase != Phase::Dead {
@@ -120,11 +151,20 @@ impl Tick<'_> {
         if slot.served {
             bench.retired += 1;
             self.memory.terminations.push(self.now);
-            self.record(format!("Terminating {id}: it does not answer, and others do."));
+            self.record(match cause {
+                Cause::Health => format!("Terminating {id}: it does not answer, and others do."),
+                Cause::Room => format!(
+                    "Terminating {id}: it does not answer, and EC2 has refused its replacement for two minutes."
+                ),
+            });
         } else {
             self.record(format!("Terminating {id}: it never answered, and workers are heard."));
         }
-        self.retire(number, LeavingStage::Terminating, "it does not answer", true);
+        let reason = match cause {
+            Cause::Health => "it does not answer",
+            Cause::Room => MAKES_ROOM,
+        };
+        self.retire(number, LeavingStage::Terminating, reason, true);
     }
 
     /// Notices zones that fall silent as a whole, and those that are heard again.

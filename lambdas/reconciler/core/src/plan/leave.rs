@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 
 use super::Tick;
 use super::follow::{BOOT_GRACE, addr};
+use super::judge::MAKES_ROOM;
 use crate::observation::{Instance, Probe, State};
 use crate::planted::{self, Bug};
 
@@ -86,12 +87,15 @@ impl Tick<'_> {
                         leaving.since = self.now;
                     }
                     self.end_again(id);
+                    self.room_is_made();
                 }
             }
             LeavingStage::Terminating if planted::is(Bug::BlindReplay) => self.end_again(id),
             LeavingStage::Terminating if leaving.judged && leaving.served => {
                 // Where nobody is desired it is no verdict any more, but the operator's wish.
-                if self.desired() == Some(0) || (self.somebody_answers() && self.probe(id).is_some()) {
+                let is_controlled =
+                    self.somebody_answers() || (leaving.reason == MAKES_ROOM && self.balancer_answers());
+                if self.desired() == Some(0) || (is_controlled && self.probe(id).is_some()) {
                     self.end_again(id);
                 } else {
                     self.hold(format!("the termination of {id}: no other worker answers"));

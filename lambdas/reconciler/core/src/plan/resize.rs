@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fleet::memory::{LeavingStage, Lowering, Memory, Phase, Slot};
+use fleet::memory::{LeavingStage, Lowering, Memory, Phase, RoomFor, Slot};
 use fleet::release::{Release, SubnetSpec};
 use fleet::{DesiredCount, WorkerId};
 use jiff::{SignedDuration, Timestamp};
@@ -109,7 +109,9 @@ impl Tick<'_> {
         let Some(desired) = self.desired() else { return };
         let live = self.live();
         let surge = if planted::is(Bug::DrainsFirst) { 0 } else { self.surge };
-        let surplus = live.saturating_sub(desired + surge);
+        let surplus = live.saturating_sub((desired + surge).saturating_sub(self.deficit));
+        let purpose = self.memory.room.as_ref().filter(|room| room.worker.is_none() && self.deficit > 0);
+        let purpose = purpose.map(|room| room.purpose);
         if surplus > 0 && self.is_young() {
             return self.hold(format!("the removal of {surplus} workers: memory was lost a moment ago"));
         }
@@ -121,7 +123,15 @@ impl Tick<'_> {
             let stage = if drains { LeavingStage::Draining } else { LeavingStage::Terminating };
             let who = who(number, slot);
             let is_replaced = is_rollout && self.is_old(slot);
-            let why = if is_replaced { "a newer release serves" } else { "more workers than desired" };
+            let why = match purpose {
+                Some(RoomFor::Worker) => "it makes room for one of a newer release",
+                Some(RoomFor::Balancer) => "it makes room for a new load balancer",
+                None if is_replaced => "a newer release serves",
+                None => "more workers than desired",
+            };
+            if let Some(room) = self.memory.room.as_mut().filter(|_| purpose.is_some()) {
+                room.worker.clone_from(&slot.worker);
+            }
             let is_unknown = slot.worker.is_none();
             self.replays.retain(|launch| launch.slot != number || launch.role != Role::Worker);
             self.record(format!("Removing {who}: {why} ({desired} are desired)."));
@@ -193,8 +203,10 @@ impl Tick<'_> {
     pub(super) fn grow(&mut self) {
         let Some(desired) = self.desired() else { return };
         let live = self.live();
-        let missing = (desired + self.surge).saturating_sub(live);
+        let missing = (desired + self.surge).saturating_sub(live + self.deficit);
         let healing = desired.saturating_sub(live.saturating_sub(self.on_trial()));
+        // The place that an old worker has left is for one of the release.
+        let healing = healing.saturating_sub(usize::from(self.is_room_for_worker()));
         let mut allowed = self.launches_allowed(desired, missing);
         for n in 0..missing {
             if allowed == 0 {
@@ -207,9 +219,19 @@ impl Tick<'_> {
                 self.hold(format!("{} launches: {why}", missing - n));
                 return;
             }
+            let market = definition.worker.market;
+            if let Some(why) = self.refused(&definition.id, market) {
+                let who = if missing - n == 1 {
+                    "a new worker".to_owned()
+                } else {
+                    format!("{} new workers", missing - n)
+                };
+                return self.hold(format!("{who}: {why}"));
+            }
             if !self.open_slot(&definition) {
                 return;
             }
+            self.note_try(&definition.id, market);
             allowed -= 1;
         }
     }

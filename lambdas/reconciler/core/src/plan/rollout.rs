@@ -5,6 +5,9 @@
 //! as many old ones drain --> all well --> …
 //!                   \--> its boot fails twice --> frozen: the old release stays, one try in 30 min
 //! ```
+//!
+//! Where the account has no room for an extra worker, an old one drains and goes first (`limit`); the
+//! rest is the same.
 
 use fleet::memory::{Boots, Phase, Slot};
 use jiff::SignedDuration;
@@ -21,9 +24,23 @@ const FROZEN_TRY: SignedDuration = SignedDuration::from_mins(30);
 impl Tick<'_> {
     /// Decides how many workers there may be beyond the desired number.
     pub(super) fn roll_out(&mut self) {
-        let Some(desired) = self.desired().filter(|desired| *desired > 0) else { return };
+        let Some(desired) = self.desired() else { return };
+        self.follow_room(desired);
+        if desired == 0 {
+            return;
+        }
+        self.make_room_for_balancer(desired);
+        self.decide_surge(desired);
+        if self.is_room_open() {
+            // An extra worker would take the room that one is missing for.
+            self.surge = self.surge.min(self.live().saturating_sub(desired));
+        }
+    }
+
+    fn decide_surge(&mut self, desired: usize) {
         let old = self.memory.slots.values().filter(|slot| self.is_old(slot)).count();
         if old == 0 {
+            self.memory.stop_first = None;
             return self.prove();
         }
         let is_well = |slot: &Slot| slot.phase == Phase::Healthy;
@@ -41,7 +58,7 @@ impl Tick<'_> {
         let beyond = self.live().saturating_sub(desired);
         if self.on_trial() > 0 {
             // It is one more than desired until it has proved itself, whoever else is lost meanwhile.
-            self.surge = 1;
+            self.surge = if self.stops_first() { beyond.min(1) } else { 1 };
             return self
                 .hold(format!("the rollout of release {}: its first worker is on trial", self.release.id));
         }
@@ -54,7 +71,8 @@ impl Tick<'_> {
         } else if let Some(why) = self.frozen() {
             self.hold(why);
         } else {
-            self.surge = batch;
+            self.fall_back_to_stop_first(desired);
+            if self.stops_first() { self.stop_one(desired) } else { self.surge = batch }
         }
     }
 
@@ -110,7 +128,7 @@ impl Tick<'_> {
         }
     }
 
-    fn failures(&self) -> u32 {
+    pub(super) fn failures(&self) -> u32 {
         self.memory.boots.get(&self.release.id).map_or(0, |boots| boots.failures)
     }
 

@@ -1,8 +1,10 @@
 //! Writes down how launches and the rest went. What an error means for the next tick is decided here.
 
+use std::collections::BTreeSet;
+
 use fleet::WorkerId;
 use fleet::aws_code::AwsErrorKind;
-use fleet::memory::{Memory, Phase, Slot};
+use fleet::memory::{Memory, Phase, Refusal, RefusalCause, Slot};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::{Failure, Launch};
@@ -11,6 +13,9 @@ use crate::planted::{self, Bug};
 
 /// A zone without capacity is left alone this long, Karpenter's value.
 const AVOID: SignedDuration = SignedDuration::from_mins(3);
+/// A cap on CPU credits that was refused is not urgent: it costs cents a minute at the worst, and a
+/// permission that is missing stays so for longer.
+const CREDITS_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 /// The most attempts that are passed over at once.
 const STRIDE: u32 = 1_000;
 
@@ -21,11 +26,14 @@ pub struct Outcomes {
     pub last_launch: Option<Timestamp>,
     pub not_terminated: Vec<(WorkerId, String)>,
     pub not_associated: Vec<(WorkerId, String)>,
+    /// How the caps on CPU credits went.
+    pub credits: Vec<(WorkerId, Result<(), Failure>)>,
 }
 
 impl Outcomes {
     pub fn is_empty(&self) -> bool {
-        self.launched.is_empty() && self.not_terminated.is_empty() && self.not_associated.is_empty()
+        let is_without_calls = self.launched.is_empty() && self.not_terminated.is_empty();
+        is_without_calls && self.not_associated.is_empty() && self.credits.is_empty()
     }
 }
 
@@ -57,12 +65,18 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize
             }
             Ok(id) => {
                 launched(slot, id, now);
+                news += end_refusal(memory, launch, now);
                 format!("Launched {id} in {place} (attempt {attempt}).")
             }
             // Of an instance that was seen this says nothing.
-            Err(Failure { kind: AwsErrorKind::NoCapacity | AwsErrorKind::TokenMismatch, why })
-                if slot.worker.is_some() =>
-            {
+            Err(Failure {
+                kind:
+                    AwsErrorKind::NoCapacity
+                    | AwsErrorKind::TokenMismatch
+                    | AwsErrorKind::AccountLimit
+                    | AwsErrorKind::PendingVerification,
+                why,
+            }) if slot.worker.is_some() => {
                 memory.held.push(format!("the launch in {place}: {why}"));
                 continue;
             }
@@ -70,6 +84,14 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize
                 empty(memory, launch);
                 memory.avoid.insert(launch.subnet.clone(), now + AVOID);
                 format!("No capacity in {} for {place}: {why}; another zone is next.", launch.subnet)
+            }
+            Err(Failure { kind: AwsErrorKind::AccountLimit, why }) => {
+                news += refuse(memory, launch, RefusalCause::Limit, why, now);
+                continue;
+            }
+            Err(Failure { kind: AwsErrorKind::PendingVerification, why }) => {
+                news += refuse(memory, launch, RefusalCause::Verification, why, now);
+                continue;
             }
             Err(Failure { kind: AwsErrorKind::TokenSpent | AwsErrorKind::TokenMismatch, why })
                 if !planted::is(Bug::SpentTokenKept) =>
@@ -104,7 +126,81 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize
     for (id, why) in &outcomes.not_associated {
         memory.held.push(format!("the address for {id}: {why}"));
     }
+    for (id, result) in &outcomes.credits {
+        settle_credits(memory, id, result, now);
+    }
     news
+}
+
+/// EC2 says that it launched nothing, because of the account: neither the zone nor the definition is to
+/// blame. Returns the number of events: a refusal that repeats is none.
+fn refuse(memory: &mut Memory, launch: &Launch, cause: RefusalCause, why: &str, now: Timestamp) -> usize {
+    empty(memory, launch);
+    if planted::is(Bug::LimitAvoidsZone) {
+        memory.avoid.insert(launch.subnet.clone(), now + AVOID);
+    }
+    if planted::is(Bug::LimitIsFailure) {
+        let boots = memory.boots.entry(launch.release.clone()).or_default();
+        (boots.failures, boots.last_failure) = (boots.failures + 1, Some(now));
+    }
+    let before = memory.refusals.remove(&launch.spec.market).filter(|before| before.cause == cause);
+    let is_first = before.is_none();
+    let mut refusal = before.unwrap_or_else(|| Refusal {
+        cause,
+        why: String::new(),
+        definitions: BTreeSet::new(),
+        since: now,
+        last: now,
+        count: 0,
+        tries: 0,
+    });
+    refusal.why = why.to_owned();
+    let is_new = refusal.definitions.insert(launch.release.clone());
+    // Launches of one tick are one try, and a definition that was not tried before says nothing of the others.
+    if is_first || (!is_new && refusal.last != now) {
+        refusal.tries += 1;
+    }
+    refusal.last = now;
+    refusal.count += 1;
+    memory.refusals.insert(launch.spec.market, refusal);
+    if !memory.held.iter().any(|held| held.contains(why)) {
+        memory.held.push(format!("{}: {why}", new_instance(launch.role)));
+    }
+    if is_first {
+        memory.record(now, format!("EC2 refuses to launch {}: {why}", new_instance(launch.role)));
+    }
+    usize::from(is_first)
+}
+
+const fn new_instance(role: Role) -> &'static str {
+    match role {
+        Role::Worker => "a new worker",
+        Role::LoadBalancer => "a new load balancer",
+    }
+}
+
+/// Returns the number of events.
+fn end_refusal(memory: &mut Memory, launch: &Launch, now: Timestamp) -> usize {
+    let Some(refusal) = memory.refusals.remove(&launch.spec.market) else { return 0 };
+    let times = if refusal.count == 1 { "once".to_owned() } else { format!("{} times", refusal.count) };
+    memory.record(now, format!("EC2 launches again; it refused {times}."));
+    1
+}
+
+fn settle_credits(memory: &mut Memory, id: &WorkerId, result: &Result<(), Failure>, now: Timestamp) {
+    match result {
+        Ok(()) => drop(memory.credits.done.insert(id.clone())),
+        Err(_) if planted::is(Bug::CreditsForgotten) => drop(memory.credits.done.insert(id.clone())),
+        Err(Failure { kind: AwsErrorKind::NotSupported, .. }) => {
+            memory.credits.done.insert(id.clone());
+        }
+        // It is on its way out.
+        Err(Failure { kind: AwsErrorKind::NotFound, .. }) => {}
+        Err(Failure { why, .. }) => {
+            memory.held.push(format!("the cap on the CPU credits of {id}: {why}"));
+            memory.credits.refused = Some((why.clone(), now + CREDITS_AGAIN));
+        }
+    }
 }
 
 /// Slots that the tick has opened, and their attempts.

@@ -6,10 +6,12 @@
 mod rules;
 mod world;
 
+mod account;
 mod balancer;
 mod blind;
 mod boots;
 mod brakes;
+mod credits;
 mod health;
 mod limits;
 mod lost;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use fleet::release::{InstanceSpec, Market, Release, SubnetSpec};
+use fleet::release::{Credits, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, Profile, Registry, WorkerId};
 use jiff::Timestamp;
 use reconciler_core::observation::{Instance, Observation, Role, State};
@@ -32,6 +32,7 @@ fn spec(ami: &str) -> InstanceSpec {
         instance_profile: "worker".to_owned(),
         user_data: "#cloud-config\n".to_owned(),
         market: Market::OnDemand,
+        credits: Credits::Standard,
     }
 }
 

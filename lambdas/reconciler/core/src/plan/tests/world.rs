@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::{Memory, Phase};
-use fleet::release::{BalancerSpec, InstanceSpec, Market, Release, SubnetSpec};
+use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, LB_ADMIN_PORT, Profile, Registry, WORKER_PORT, WorkerAddr, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
@@ -33,6 +33,10 @@ pub(super) struct World {
     /// What happens to the next launches, in their order.
     pub(super) launch_faults: VecDeque<LaunchFault>,
     pub(super) without_capacity: BTreeSet<String>,
+    /// Instances that the account may run.
+    pub(super) quota: Option<usize>,
+    /// How EC2 refuses the next caps on CPU credits.
+    pub(super) credit_refusals: VecDeque<AwsErrorKind>,
     /// Releases whose program never starts.
     pub(super) broken: BTreeSet<String>,
     /// The prober hears nobody, whatever the workers do.
@@ -86,6 +90,8 @@ impl World {
             machines: Vec::new(),
             launch_faults: VecDeque::new(),
             without_capacity: BTreeSet::new(),
+            quota: None,
+            credit_refusals: VecDeque::new(),
             broken: BTreeSet::new(),
             is_deaf: false,
             can_publish: true,
@@ -164,6 +170,11 @@ impl World {
                 outcomes.not_terminated.push((id.clone(), "on purpose".to_owned()));
             }
         }
+        for id in &planned.credits {
+            let refusal = self.credit_refusals.pop_front();
+            let result = refusal.map_or(Ok(()), |kind| Err(Failure { kind, why: "on purpose".to_owned() }));
+            outcomes.credits.push((id.clone(), result));
+        }
         settle(&mut self.memory, &outcomes, self.now);
     }
 
@@ -228,13 +239,15 @@ impl World {
             Some(LaunchFault::ReplyLost) => self.run_instance(launch).and(Err(AwsErrorKind::Other)),
             _ => self.run_instance(launch),
         };
-        launched.map_err(|kind| Failure { kind, why: "on purpose".to_owned() })
+        launched.map_err(|kind| Failure { kind, why: "on purpose.".to_owned() })
     }
 
     /// Errors about an instance to be never answer a launch that took place.
     fn may_refuse(&self, launch: &Launch, kind: AwsErrorKind) -> bool {
-        use AwsErrorKind::{NoCapacity, TokenMismatch, TokenSpent};
-        !matches!(kind, NoCapacity | TokenMismatch | TokenSpent) || self.launched(launch).is_none()
+        use AwsErrorKind::{AccountLimit, NoCapacity, PendingVerification, TokenMismatch, TokenSpent};
+        let is_definite =
+            matches!(kind, NoCapacity | AccountLimit | PendingVerification | TokenMismatch | TokenSpent);
+        !is_definite || self.launched(launch).is_none()
     }
 
     /// The instance with the client token of a launch, which holds within one zone.
@@ -258,6 +271,10 @@ impl World {
                 }
                 State::Pending | State::Running | State::Stopped => Ok(row.id.clone()),
             };
+        }
+        let running = self.machines.iter().filter(|machine| machine.row.state.is_live()).count();
+        if self.quota.is_some_and(|quota| running >= quota) {
+            return Err(AwsErrorKind::AccountLimit);
         }
         if self.without_capacity.contains(&launch.subnet) {
             return Err(AwsErrorKind::NoCapacity);
@@ -502,6 +519,7 @@ fn spec(ami: &str, subnets: &[&str]) -> InstanceSpec {
         instance_profile: "worker".to_owned(),
         user_data: "#cloud-config\n".to_owned(),
         market: Market::OnDemand,
+        credits: Credits::Standard,
     }
 }
 

@@ -1,0 +1,75 @@
+//! Sessions that only the AWS CLI can read, as those of `aws login`: the CLI is asked for credentials.
+//!
+//! It is asked only if the SDK finds none. The SDK could read such sessions itself with its feature
+//! `credentials-login`, and `cargo lambda`, which is given the same credentials, could not.
+
+use std::sync::OnceLock;
+
+use aws_config::credential_process::CredentialProcessProvider;
+use aws_config::{ConfigLoader, SdkConfig};
+use aws_sdk_s3::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
+
+/// The CLI renews its session itself and answers with what is valid now.
+const COMMAND: &str = "aws configure export-credentials --format process";
+
+/// Set once a process has found its credentials here.
+static IN_USE: OnceLock<SharedCredentialsProvider> = OnceLock::new();
+
+/// The configuration with credentials of the CLI, if the SDK has none and the CLI has some.
+pub(super) async fn or_of_cli(config: SdkConfig, load: impl Fn() -> ConfigLoader) -> SdkConfig {
+    if provides(config.credentials_provider()).await {
+        return config;
+    }
+    match of_command(COMMAND).await {
+        Some(cli) => load().credentials_provider(IN_USE.get_or_init(|| cli).clone()).load().await,
+        None => config,
+    }
+}
+
+async fn of_command(command: &str) -> Option<SharedCredentialsProvider> {
+    let cli = SharedCredentialsProvider::new(CredentialProcessProvider::new(command.to_owned()));
+    provides(Some(cli.clone())).await.then_some(cli)
+}
+
+async fn provides(provider: Option<SharedCredentialsProvider>) -> bool {
+    match provider {
+        Some(provider) => provider.provide_credentials().await.is_ok(),
+        None => false,
+    }
+}
+
+/// Environment of a program that could not read the session itself. Empty for all others.
+pub async fn environment() -> Vec<(&'static str, String)> {
+    let Some(provider) = IN_USE.get() else { return Vec::new() };
+    provider.provide_credentials().await.map(|session| variables(&session)).unwrap_or_default()
+}
+
+fn variables(session: &Credentials) -> Vec<(&'static str, String)> {
+    let mut all = vec![
+        ("AWS_ACCESS_KEY_ID", session.access_key_id().to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", session.secret_access_key().to_owned()),
+    ];
+    all.extend(session.session_token().map(|token| ("AWS_SESSION_TOKEN", token.to_owned())));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_of_the_cli_is_handed_on() {
+        let says =
+            r#"{"Version":1,"AccessKeyId":"AKIDEXAMPLE","SecretAccessKey":"secret","SessionToken":"token"}"#;
+        let cli = of_command(&format!("printf '%s' '{says}'")).await.expect("the CLI has a session");
+        let session = cli.provide_credentials().await.expect("the same again");
+        let names: Vec<&str> = variables(&session).iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]);
+        assert_eq!(variables(&session)[2].1, "token");
+    }
+
+    #[tokio::test]
+    async fn a_cli_without_a_session_changes_nothing() {
+        assert!(of_command("exit 255").await.is_none());
+    }
+}

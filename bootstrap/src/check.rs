@@ -1,0 +1,137 @@
+//! One thing that was looked at, and the verdict: what `doctor` and `preflight` print.
+//!
+//! | verdict | means |
+//! |---|---|
+//! | `ok` | looked at, and enough |
+//! | `warning` | works, but not for long or not for everything |
+//! | `failed` | a deployment or the stack fails at it |
+//! | `not known here` | could not be looked at: no permission, no answer, or an emulator that has no such thing |
+
+use std::time::Duration;
+
+use fleet::aws_code::AwsErrorKind;
+use serde::Serialize;
+use tokio::time::timeout;
+
+use crate::error::{DeployError, Result};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Verdict {
+    Ok,
+    Warning,
+    Failed,
+    NotKnownHere,
+}
+
+impl Verdict {
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+            Self::NotKnownHere => "not known here",
+        }
+    }
+
+    /// The colour of its word on a terminal.
+    const fn colour(self) -> u8 {
+        match self {
+            Self::Ok => 32,
+            Self::Warning => 33,
+            Self::Failed => 31,
+            Self::NotKnownHere => 36,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Check {
+    pub(crate) name: &'static str,
+    pub(crate) verdict: Verdict,
+    pub(crate) detail: String,
+    /// What to do about it.
+    pub(crate) mend: Option<String>,
+}
+
+impl Check {
+    pub(crate) fn new(name: &'static str, verdict: Verdict, detail: impl Into<String>) -> Self {
+        Self { name, verdict, detail: detail.into(), mend: None }
+    }
+
+    pub(crate) fn mend(mut self, mend: impl Into<String>) -> Self {
+        self.mend = Some(mend.into());
+        self
+    }
+
+    /// What a failed look says: never that something is wrong with what was looked at.
+    pub(crate) fn unknown(name: &'static str, error: &DeployError) -> Self {
+        let check = Self::new(name, Verdict::NotKnownHere, error.what.clone());
+        match error.kind {
+            AwsErrorKind::Denied => {
+                check.mend("`bootstrap iam-policy` (make iam-policy) prints what these credentials need.")
+            }
+            _ => check,
+        }
+    }
+
+    pub(crate) fn late(name: &'static str, patience: Duration) -> Self {
+        Self::new(name, Verdict::NotKnownHere, format!("no answer within {} s", patience.as_secs()))
+    }
+}
+
+/// One look with its bound; what cannot be looked at ends no other check.
+pub(crate) async fn within(
+    patience: Duration,
+    name: &'static str,
+    look: impl Future<Output = Result<Vec<Check>>>,
+) -> Vec<Check> {
+    match timeout(patience, look).await {
+        Ok(Ok(checks)) => checks,
+        Ok(Err(error)) => vec![Check::unknown(name, &error)],
+        Err(_) => vec![Check::late(name, patience)],
+    }
+}
+
+/// For people: a line for each check, and what to do about it on the next one.
+pub(crate) fn table(checks: &[Check], has_colour: bool) -> String {
+    let mut lines = Vec::new();
+    for check in checks {
+        let word = format!("{:<14}", check.verdict.word());
+        let word =
+            if has_colour { format!("\u{1b}[{}m{word}\u{1b}[0m", check.verdict.colour()) } else { word };
+        lines.push(format!("{word}  {:<19} {}", check.name, check.detail));
+        lines.extend(check.mend.iter().map(|mend| format!("{:<14}  {:<19} {mend}", "", "")));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Exit;
+
+    #[test]
+    fn a_line_says_the_verdict_and_the_next_one_the_mend() {
+        let checks = [
+            Check::new("clock", Verdict::Ok, "1 s"),
+            Check::new("leftovers", Verdict::NotKnownHere, "denied").mend("Ask for it."),
+        ];
+        let plain = table(&checks, false);
+        assert_eq!(
+            plain,
+            "ok              clock               1 s\n\
+             not known here  leftovers           denied\n                                    Ask for it."
+        );
+        assert!(table(&checks, true).contains("\u{1b}[32mok "));
+    }
+
+    #[test]
+    fn a_permission_that_is_missing_is_not_a_failure() {
+        let mut error = DeployError::new(Exit::Denied, "could not list the roles");
+        error.kind = AwsErrorKind::Denied;
+        let check = Check::unknown("leftovers", &error);
+        assert_eq!(check.verdict, Verdict::NotKnownHere);
+        assert!(check.mend.expect("a mend").contains("iam-policy"));
+    }
+}

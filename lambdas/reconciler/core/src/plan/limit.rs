@@ -1,0 +1,294 @@
+//! Account limits: waits out launches that EC2 refuses because of the account, and makes room.
+//!
+//! ```text
+//! a launch is refused --> the next try after 15 s, 30 s, 1 min, 2 min, 2 min …, one for all slots
+//!          |                  \--> it takes place: the refusal is over
+//!          |--> for two minutes, and its worker is dead: the dead one is terminated (`judge`)
+//!          \--> of a rollout, or of a load balancer: one worker leaves first, and returns at the end
+//! ```
+//!
+//! A refusal says nothing about a zone and nothing about a release. A definition that was not refused
+//! yet is tried at once: a new instance type may have a quota of its own.
+//!
+//! At most one worker is missing at a time because of this, and none leaves before the desired number
+//! answers. The only worker leaves only if the release says so: then `plan` has said so as well.
+
+use fleet::memory::{Boots, Phase, RefusalCause, Room, RoomFor, Slot};
+use fleet::release::{Market, Rollout};
+use jiff::SignedDuration;
+
+use super::Tick;
+use super::follow::MISSING;
+use crate::observation::Probe;
+use crate::planted::{self, Bug};
+
+/// The next tick, less its jitter. Half of this would be the same tick, twice would skip one.
+const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(15);
+/// A quota that was raised is used within two minutes; half would be 60 refused calls an hour.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(2);
+/// A refusal after which nothing was tried for so long is no news any more.
+const FORGET: SignedDuration = SignedDuration::from_mins(5);
+/// After so long a dead worker makes room for its replacement.
+pub(super) const OUT_OF_ROOM: SignedDuration = SignedDuration::from_mins(2);
+/// Between the first and the last refusal of those two minutes: less the longest pause within them.
+const STILL_REFUSED: SignedDuration = SignedDuration::from_secs(55);
+/// A load balancer that was not launched although a worker left will not be: the worker returns.
+const ROOM_LASTS: SignedDuration = SignedDuration::from_mins(10);
+/// When it may be tried again.
+const NEXT_ROOM: SignedDuration = SignedDuration::from_mins(40);
+
+/// What a load balancer is launched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// The one before serves.
+    Renewal,
+    /// The one before is dead.
+    Replacement,
+}
+
+impl Tick<'_> {
+    pub(super) fn follow_refusals(&mut self) {
+        let now = self.now;
+        self.memory.refusals.retain(|_, refusal| now.duration_since(refusal.last) < FORGET);
+    }
+
+    /// Why this definition may not be launched now, if EC2 refuses it because of the account.
+    pub(super) fn refused(&self, definition: &str, market: Market) -> Option<String> {
+        let refusal = self.memory.refusals.get(&market)?;
+        let is_tried = self.tried.iter().any(|(tried, id)| {
+            *tried == market && (id == definition || refusal.definitions.contains(definition))
+        });
+        let is_new = !refusal.definitions.contains(definition);
+        let is_over = self.age(refusal.last) >= pause(refusal.tries);
+        let may_try = (is_new || is_over) && !is_tried;
+        (!may_try && !planted::is(Bug::LimitHammered)).then(|| {
+            let times =
+                if refusal.count == 1 { "once".to_owned() } else { format!("{} times", refusal.count) };
+            format!("{} EC2 has refused {times}; it is tried again within 2 min", refusal.why)
+        })
+    }
+
+    /// Notes a launch: while launches are refused, one in a tick is enough to learn whether they are.
+    pub(super) fn note_try(&mut self, definition: &str, market: Market) {
+        if self.memory.refusals.contains_key(&market) {
+            self.tried.push((market, definition.to_owned()));
+        }
+    }
+
+    /// Whether a quota has refused this definition.
+    pub(super) fn is_limited(&self, definition: &str, market: Market) -> bool {
+        let refusal = self.memory.refusals.get(&market);
+        refusal.is_some_and(|it| it.cause == RefusalCause::Limit && it.definitions.contains(definition))
+    }
+
+    /// Whether a quota has refused launches for two minutes.
+    pub(super) fn is_out_of_room(&self, market: Market) -> bool {
+        let wait = if planted::is(Bug::RoomAtOnce) { SignedDuration::ZERO } else { OUT_OF_ROOM };
+        self.memory.refusals.get(&market).is_some_and(|refusal| {
+            refusal.cause == RefusalCause::Limit
+                && self.age(refusal.since) >= wait
+                && refusal.last.duration_since(refusal.since) >= STILL_REFUSED.min(wait)
+        })
+    }
+
+    /// An instance of ours is on its way out: the next try is not to wait for long, and the two minutes
+    /// begin anew, so that one makes room at a time.
+    pub(super) fn room_is_made(&mut self) {
+        for refusal in self.memory.refusals.values_mut().filter(|it| it.cause == RefusalCause::Limit) {
+            refusal.since = self.now;
+            refusal.last = refusal.last.max(refusal.since);
+            refusal.tries = 1;
+        }
+    }
+
+    /// The market of a worker's definition; of one that is not known any more, that of the released one.
+    pub(super) fn market_of(&self, slot: &Slot) -> Market {
+        self.definition(&slot.release).map_or(self.release.worker.market, |release| release.worker.market)
+    }
+
+    /// Whether a load balancer was heard: where no worker answers, that shows that our probes arrive.
+    pub(super) fn balancer_answers(&self) -> bool {
+        self.balancers.keys().any(|id| self.probe(id) == Some(Probe::Answered))
+    }
+
+    /// Whether the rollout of the release stops a worker first.
+    pub(super) fn stops_first(&self) -> bool {
+        self.memory.stops_first(self.release)
+    }
+
+    /// A rollout that wants an extra worker, and EC2 refuses it: the quota was not known when it was
+    /// deployed. The only worker is not stopped for it, and the extra one is asked for again and again.
+    pub(super) fn fall_back_to_stop_first(&mut self, desired: usize) {
+        let worker = &self.release.worker;
+        let is_refused = self.is_limited(&self.release.id, worker.market) && !planted::is(Bug::NoFallback);
+        let id = self.release.id.clone();
+        if desired == 1 && self.release.rollout != Rollout::StopFirst {
+            self.memory.stop_first = None;
+            if is_refused {
+                self.hold(format!(
+                    "the rollout of release {id}: the account has no room for an extra worker, and the only one is \
+                     not stopped without notice; ask for more room, or deploy again"
+                ));
+            }
+        } else if is_refused && !self.stops_first() {
+            self.record(format!(
+                "The rollout of release {id} goes on by stopping one worker first: the account has no room for an \
+                 extra one."
+            ));
+            self.memory.stop_first = Some(id);
+        }
+    }
+
+    /// How many workers are missing on purpose. Ends the room that is not needed any more.
+    pub(super) fn follow_room(&mut self, desired: usize) {
+        let Some(room) = self.memory.room.clone() else { return };
+        let is_needed = desired > 0
+            && room.worker.is_some()
+            && match room.purpose {
+                RoomFor::Worker => self.needs_worker_room(&room, desired),
+                RoomFor::Balancer => self.balancer_waits() && self.age(room.since) < NEXT_ROOM,
+            };
+        if !is_needed && !planted::is(Bug::RoomKept) {
+            self.memory.room = None;
+            return;
+        }
+        // Where fewer are desired meanwhile, the room is there anyway.
+        let is_short = self.live() < desired;
+        let is_waited_for = match room.purpose {
+            RoomFor::Worker => !self.is_left(&room),
+            RoomFor::Balancer => !self.is_room_closed(&room),
+        };
+        self.deficit = usize::from(is_short && (is_waited_for || planted::is(Bug::RoomKept)));
+        let release = &self.release.id;
+        match room.purpose {
+            RoomFor::Worker if desired == 1 => self.hold(format!(
+                "the rollout of release {release}: there is no worker for a moment, because the account has no room \
+                 for an extra one"
+            )),
+            RoomFor::Worker => self.hold(format!(
+                "the rollout of release {release}: one worker was stopped first, because the account has no room for \
+                 an extra one"
+            )),
+            RoomFor::Balancer if self.deficit > 0 => self.hold(
+                "a worker: it was stopped so that a new load balancer fits into the account's quota".to_owned(),
+            ),
+            RoomFor::Balancer => {}
+        }
+    }
+
+    /// The room of a rollout lasts until its worker serves, or the release has failed.
+    fn needs_worker_room(&self, room: &Room, desired: usize) -> bool {
+        let is_well = self.memory.slots.values().all(|slot| slot.phase == Phase::Healthy);
+        let is_filled = self.is_left(room) && is_well && self.live() >= desired;
+        let has_old = self.memory.slots.values().any(|slot| self.is_old(slot));
+        (has_old || !self.is_left(room)) && !is_filled && self.failures() < Boots::FREEZE
+    }
+
+    /// Whether EC2 counts the worker no more. One that EC2 does not show may only be left out.
+    fn is_left(&self, room: &Room) -> bool {
+        let row = room.worker.as_ref().and_then(|id| self.workers.get(id));
+        row.map_or_else(|| self.age(room.since) > MISSING, |row| !row.state.is_live())
+    }
+
+    /// Whether a load balancer is on its way, or waits for room.
+    fn balancer_waits(&self) -> bool {
+        let places = self.release.balancer.as_ref().map_or(0, |spec| spec.places().count());
+        let live = self.balancers.values().filter(|row| row.state.is_live()).count();
+        self.waiting.is_some() || self.has_successor() || live > places
+    }
+
+    fn has_successor(&self) -> bool {
+        self.memory.balancers().any(|balancer| balancer.successor.is_some())
+    }
+
+    /// A load balancer has not come in time; the room is not given to it again for a while.
+    fn is_room_closed(&self, room: &Room) -> bool {
+        room.purpose == RoomFor::Balancer && self.age(room.since) > ROOM_LASTS && !self.has_successor()
+    }
+
+    /// Whether a worker is missing, or about to be, for another instance.
+    pub(super) fn is_room_open(&self) -> bool {
+        self.memory.room.as_ref().is_some_and(|room| !self.is_room_closed(room))
+    }
+
+    /// Whether the place that an old worker has left is for one of the release.
+    pub(super) fn is_room_for_worker(&self) -> bool {
+        self.memory.room.as_ref().is_some_and(|room| room.purpose == RoomFor::Worker)
+    }
+
+    /// A load balancer that EC2 refuses waits for room: a worker leaves, if enough are left.
+    pub(super) fn make_room_for_balancer(&mut self, desired: usize) {
+        let Some(need) = self.waiting.filter(|_| self.memory.room.is_none() && desired > 0) else { return };
+        let is_told = self.release.rollout == Rollout::StopFirst;
+        let spec = self.release.balancer.as_ref();
+        let market = spec.map_or(Market::OnDemand, |spec| spec.instance.market);
+        let may_go = match need {
+            Need::Renewal if desired == 1 && !is_told => {
+                return self.hold(
+                    "the renewal of the load balancer: the account has no room for a second one, and the only worker \
+                     is not stopped without notice; ask for more room, or deploy again"
+                        .to_owned(),
+                );
+            }
+            Need::Renewal => self.is_calm(desired),
+            Need::Replacement if !self.is_out_of_room(market) => false,
+            Need::Replacement => {
+                if self.answering() < 2 {
+                    return self.hold(
+                        "room for a new load balancer: it is not made by stopping the last worker that answers"
+                            .to_owned(),
+                    );
+                }
+                self.live() == desired && !self.is_young()
+            }
+        };
+        if may_go {
+            self.open_room(RoomFor::Balancer);
+        }
+    }
+
+    /// Stops one worker for the next of a new release.
+    pub(super) fn stop_one(&mut self, desired: usize) {
+        let release = &self.release.id;
+        if desired == 1 && self.failures() >= Boots::FREEZE {
+            return self.hold(format!(
+                "the rollout of release {release}: its boots failed, and the only worker is not stopped for it again; \
+                 deploy one that works"
+            ));
+        }
+        let has_new = self.memory.slots.values().any(|slot| slot.release == *release);
+        if has_new && !self.is_tried() {
+            return self.hold(format!("the rollout of release {release}: its first worker is on trial"));
+        }
+        if !self.is_room_open() && self.is_calm(desired) {
+            self.open_room(RoomFor::Worker);
+        }
+    }
+
+    fn open_room(&mut self, purpose: RoomFor) {
+        self.memory.room = Some(Room { purpose, worker: None, since: self.now });
+        self.deficit = 1;
+        if planted::is(Bug::RoomForTwo) {
+            self.deficit = 2;
+        }
+    }
+
+    /// Everybody who is desired answers, nobody else is there, and nobody is on the way out.
+    fn is_calm(&self, desired: usize) -> bool {
+        let is_well = self.memory.slots.values().all(|slot| slot.phase == Phase::Healthy);
+        let is_here = |id| self.workers.get(id).is_some_and(|row| row.state.is_live());
+        let is_leaving = self.memory.leaving.keys().any(is_here);
+        let is_calm = is_well
+            && self.live() == desired
+            && self.answering() >= desired
+            && !is_leaving
+            && !self.is_young();
+        is_calm || planted::is(Bug::RoomWhileIll)
+    }
+}
+
+/// 15, 30, 60, 120 seconds.
+fn pause(tries: u32) -> SignedDuration {
+    let doublings = tries.saturating_sub(1).min(3);
+    (FIRST_PAUSE * (1 << doublings)).min(LONGEST_PAUSE)
+}

@@ -1,0 +1,234 @@
+//! Lambda: a function is busy for a moment after each change, and depends on what other services know.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::behaviour::Behaviour;
+use super::network::not_found;
+use super::seed::Seed;
+use super::young::Young;
+use super::{Refused, iam, refused};
+use crate::ACCOUNT;
+use crate::door::Admitted;
+use crate::sigv4;
+
+/// Milliseconds that Lambda takes to make or update a function: more than the emulator's half second,
+/// and less than in a VPC of AWS.
+const TAKES: (u64, u64) = (600, 1500);
+
+const CONFLICT: &str = "ResourceConflictException";
+const INVALID: &str = "InvalidParameterValueException";
+
+/// What a request to Lambda is about.
+#[derive(Debug)]
+pub(super) struct Target {
+    method: String,
+    /// Empty for requests that are not about one function.
+    function: String,
+    /// What of the function: `code`, `configuration`, `policy`, … or nothing for itself.
+    what: String,
+    region: String,
+    body: Settings,
+}
+
+/// Of the settings of a function those that depend on others; a package of megabytes is passed over.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Settings {
+    function_name: String,
+    role: Option<String>,
+    vpc_config: Option<VpcConfig>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct VpcConfig {
+    subnet_ids: Vec<String>,
+    security_group_ids: Vec<String>,
+    ipv6_allowed_for_dual_stack: bool,
+}
+
+impl Target {
+    pub(super) fn of(admitted: &Admitted) -> Self {
+        let path = admitted.parts.uri.path();
+        let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
+        let mut segments = path.trim_matches('/').splitn(4, '/').skip(1);
+        let is_of_functions = segments.next() == Some("functions");
+        let method = admitted.parts.method.to_string();
+        let named = segments.next().unwrap_or_default();
+        let what = segments.next().unwrap_or_default().to_owned();
+        let has_settings = is_of_functions && (named.is_empty() || what == "configuration");
+        let body: Settings = match has_settings {
+            true => serde_json::from_slice(&admitted.body).unwrap_or_default(),
+            false => Settings::default(),
+        };
+        // By its name or its ARN.
+        let named = if named.is_empty() { &body.function_name } else { named };
+        let function = named.rsplit(':').next().filter(|_| is_of_functions).unwrap_or_default().to_owned();
+        let authorization = admitted.parts.headers.get("authorization").and_then(|value| value.to_str().ok());
+        let region = authorization.and_then(sigv4::parse).map_or("", |auth| auth.region).to_owned();
+        Self { method, function, what, region, body }
+    }
+
+    fn is(&self, method: &str, what: &str) -> bool {
+        !self.function.is_empty() && self.method == method && self.what == what
+    }
+
+    fn is_creation(&self) -> bool {
+        self.is("POST", "")
+    }
+
+    fn is_update(&self) -> bool {
+        self.is("PUT", "code") || self.is("PUT", "configuration")
+    }
+
+    /// Whether its answer is, or has, the function's configuration.
+    fn is_look(&self) -> bool {
+        self.is("GET", "") || self.is("GET", "configuration")
+    }
+
+    /// Subnets that are to be used with IPv6 too; none if it is not asked for.
+    pub(super) fn dual_stack_subnets(&self) -> Vec<String> {
+        let vpc = self.body.vpc_config.iter().filter(|vpc| vpc.ipv6_allowed_for_dual_stack);
+        vpc.flat_map(|vpc| vpc.subnet_ids.clone()).collect()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Pending,
+    Updating,
+}
+
+#[derive(Debug, Default)]
+struct Function {
+    /// How many changes there were.
+    number: u32,
+    busy: Option<(Phase, Instant)>,
+    /// Until when its policy cannot be changed; drawn when somebody first tries.
+    policy: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(super) struct Functions {
+    seed: Seed,
+    all: BTreeMap<String, Function>,
+}
+
+impl Functions {
+    pub(super) fn new(seed: Seed) -> Self {
+        Self { seed, all: BTreeMap::new() }
+    }
+
+    pub(super) fn refuse(&mut self, young: &mut Young, target: &Target, now: Instant) -> Option<Refused> {
+        self.is_busy(target, now).or_else(|| unknown(young, target, now))
+    }
+
+    fn is_busy(&mut self, target: &Target, now: Instant) -> Option<Refused> {
+        let function = self.all.get_mut(&target.function)?;
+        let arn = format!("arn:aws:lambda:{}:{ACCOUNT}:function:{}", target.region, target.function);
+        let updating = |behaviour| {
+            let message = format!(
+                "The operation cannot be performed at this time. An update is in progress for resource: {arn}"
+            );
+            refused(behaviour, 409, CONFLICT, message)
+        };
+        let is_change = target.is_update() || target.is("POST", "versions");
+        match function.busy.filter(|(_, until)| now < *until) {
+            Some((Phase::Pending, _)) if is_change || target.is("POST", "invocations") => {
+                let message = "The operation cannot be performed at this time. The function is currently in the \
+                               following state: Pending";
+                return Some(refused(Behaviour::FunctionBusy, 409, CONFLICT, message.to_owned()));
+            }
+            Some((Phase::Updating, _)) if is_change => return Some(updating(Behaviour::FunctionBusy)),
+            _ => {}
+        }
+        if !target.is("POST", "policy") {
+            return None;
+        }
+        let words = ["policy of function", target.function.as_str()];
+        let until = *function.policy.get_or_insert_with(|| now + self.seed.delay(&words));
+        (now < until).then(|| updating(Behaviour::PolicyBusy))
+    }
+
+    /// Notes what a successful call did.
+    pub(super) fn answered(&mut self, target: &Target, now: Instant) {
+        if target.is("DELETE", "") {
+            self.all.remove(&target.function);
+        }
+        if !target.is_creation() && !target.is_update() {
+            return;
+        }
+        let phase = if target.is_creation() { Phase::Pending } else { Phase::Updating };
+        let function = self.all.entry(target.function.clone()).or_default();
+        function.number += 1;
+        let words = ["change of function", &target.function, &function.number.to_string()];
+        function.busy = Some((phase, now + self.seed.millis(TAKES, &words)));
+    }
+
+    /// Whether an answer has to say that the function is not ready.
+    pub(super) fn has_to_show(&self, target: &Target, now: Instant) -> bool {
+        target.is_look() && self.phase(target, now).is_some()
+    }
+
+    /// The same configuration as long as Lambda works on it.
+    pub(super) fn show(&self, target: &Target, answer: &mut Value, now: Instant) {
+        let configuration = match answer.get("Configuration") {
+            Some(_) => &mut answer["Configuration"],
+            None => answer,
+        };
+        match self.phase(target, now) {
+            Some(Phase::Pending) => {
+                configuration["State"] = json!("Pending");
+                configuration["StateReasonCode"] = json!("Creating");
+                configuration["LastUpdateStatus"] = json!("InProgress");
+            }
+            Some(Phase::Updating) => {
+                configuration["State"] = json!("Active");
+                configuration["LastUpdateStatus"] = json!("InProgress");
+            }
+            None => {}
+        }
+    }
+
+    fn phase(&self, target: &Target, now: Instant) -> Option<Phase> {
+        let (phase, until) = self.all.get(&target.function)?.busy?;
+        (now < until).then_some(phase)
+    }
+}
+
+/// What Lambda cannot use yet: the role, or what the function's network is made of.
+fn unknown(young: &mut Young, target: &Target, now: Instant) -> Option<Refused> {
+    let role = target.body.role.as_deref().and_then(|arn| arn.rsplit('/').next());
+    if role.is_some_and(|role| young.misses(&iam::role(role), "Lambda", now)) {
+        let message = "The role defined for the function cannot be assumed by Lambda.".to_owned();
+        return Some(refused(Behaviour::RoleNotInLambda, 400, INVALID, message));
+    }
+    let vpc = target.body.vpc_config.as_ref()?;
+    let lists = [("DescribeSubnets", &vpc.subnet_ids), ("DescribeSecurityGroups", &vpc.security_group_ids)];
+    for (look, ids) in lists {
+        let missed = ids.iter().find(|id| young.misses(id, "Lambda", now));
+        if let Some((code, message)) = missed.and_then(|id| not_found(id, look)) {
+            let message =
+                format!("Error occurred while {look}. EC2 Error Code: {code}. EC2 Error Message: {message}");
+            return Some(refused(Behaviour::NotFoundByLambda, 400, INVALID, message));
+        }
+    }
+    None
+}
+
+/// The refusal of subnets that have no IPv6. The words are ours: Lambda's guide says that it is refused,
+/// and not how.
+pub(super) fn not_dual_stack(subnets: &[String]) -> Refused {
+    let message = format!(
+        "Ipv6AllowedForDualStack cannot be true: these subnets have no IPv6 CIDR block: {}",
+        subnets.join(", ")
+    );
+    refused(Behaviour::NotDualStack, 400, INVALID, message)
+}
+
+#[cfg(test)]
+mod tests;

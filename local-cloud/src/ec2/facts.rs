@@ -1,0 +1,79 @@
+//! What permissions depend on beyond the call itself: which interface an instance has, what an association
+//! joins, whether a resource exists. Read from moto's books, past every fault.
+
+use anyhow::Context as _;
+use axum::http::request::Parts;
+
+use super::{Call, Ec2};
+
+/// How a resource is described by its id: the beginning of the id, the call, its parameter.
+const BY_ID: [(&str, &str, &str); 12] = [
+    ("eigw-", "DescribeEgressOnlyInternetGateways", "EgressOnlyInternetGatewayId.1"),
+    ("eipalloc-", "DescribeAddresses", "AllocationId.1"),
+    ("eni-", "DescribeNetworkInterfaces", "NetworkInterfaceId.1"),
+    ("i-", "DescribeInstances", "InstanceId.1"),
+    ("igw-", "DescribeInternetGateways", "InternetGatewayId.1"),
+    ("rtb-", "DescribeRouteTables", "RouteTableId.1"),
+    ("sg-", "DescribeSecurityGroups", "GroupId.1"),
+    ("sgr-", "DescribeSecurityGroupRules", "SecurityGroupRuleId.1"),
+    ("subnet-", "DescribeSubnets", "SubnetId.1"),
+    ("vol-", "DescribeVolumes", "VolumeId.1"),
+    ("vpce-", "DescribeVpcEndpoints", "VpcEndpointId.1"),
+    ("vpc-", "DescribeVpcs", "VpcId.1"),
+];
+
+impl Ec2 {
+    /// Whether there is a resource with this id. What cannot be looked up counts as there.
+    pub(crate) async fn exists(&self, parts: &Parts, id: &str) -> bool {
+        let Some((_, action, parameter)) = BY_ID.iter().find(|(prefix, ..)| id.starts_with(prefix)) else {
+            return true;
+        };
+        match self.ask(parts, &[("Action", action), (parameter, id)]).await {
+            Ok(reply) => reply.ok && String::from_utf8_lossy(&reply.body).contains(id),
+            Err(_) => true,
+        }
+    }
+
+    /// Gives the interface of a new instance the tags that the launch has for it; moto leaves them out.
+    pub(super) async fn tag_interface(&self, call: &Call, instance: &str) -> anyhow::Result<()> {
+        let is_for_interfaces = |number: &u32| {
+            call.get(&format!("TagSpecification.{number}.ResourceType")) == Some("network-interface")
+        };
+        let is_there = |number: &u32| call.get(&format!("TagSpecification.{number}.ResourceType")).is_some();
+        let Some(number) = (1..).take_while(is_there).find(is_for_interfaces) else { return Ok(()) };
+        let interface = self.interface_of(&call.parts, instance).await;
+        let interface = interface.with_context(|| format!("moto has no interface of {instance}"))?;
+        let mut form = super::owned(&[("Action", "CreateTags"), ("ResourceId.1", &interface)]);
+        let prefix = format!("TagSpecification.{number}.Tag.");
+        form.extend(
+            call.form.iter().filter_map(|(key, value)| {
+                Some((format!("Tag.{}", key.strip_prefix(&prefix)?), value.clone()))
+            }),
+        );
+        form.push(("Version".to_owned(), "2016-11-15".to_owned()));
+        let reply = self.send(self.moto, &call.parts, "ec2", &form).await?;
+        anyhow::ensure!(reply.ok, "moto does not tag {interface}");
+        Ok(())
+    }
+
+    /// The network interface of an instance.
+    pub(crate) async fn interface_of(&self, parts: &Parts, instance: &str) -> Option<String> {
+        let form = [
+            ("Action", "DescribeNetworkInterfaces"),
+            ("Filter.1.Name", "attachment.instance-id"),
+            ("Filter.1.Value.1", instance),
+        ];
+        let interfaces = self.read(parts, &form).await.ok()?;
+        Some(interfaces.items("networkInterfaceSet").first()?.text_of("networkInterfaceId")?.to_owned())
+    }
+
+    /// What an association of an address joins: the address, and the instance if there is one.
+    pub(crate) async fn association(&self, parts: &Parts, id: &str) -> Option<(String, Option<String>)> {
+        let form =
+            [("Action", "DescribeAddresses"), ("Filter.1.Name", "association-id"), ("Filter.1.Value.1", id)];
+        let addresses = self.read(parts, &form).await.ok()?;
+        let address = *addresses.items("addressesSet").first()?;
+        let instance = address.text_of("instanceId").map(str::to_owned);
+        Some((address.text_of("allocationId")?.to_owned(), instance))
+    }
+}

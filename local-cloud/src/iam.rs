@@ -1,0 +1,302 @@
+//! IAM, enforced: every call is judged by the policies of its caller before it is carried out.
+//!
+//! | caller | policies |
+//! |---|---|
+//! | a placeholder key, `test` or another | none: it is the account's root, which may do everything |
+//! | an instance, a function, a session of AssumeRole | those of its role, within the role's boundary |
+//! | a user of IAM, by an access key | its own, within its boundary |
+//!
+//! A bucket's own policy counts as well, against the root too. [`crate::uses`] says which permissions a call
+//! needs; all of them must be allowed. The evaluator (`policy`, `condition`, `pattern`, `evaluate`) is pure;
+//! `books` asks the emulator that keeps policies. `README.md` lists what is not evaluated.
+
+pub mod context;
+mod pattern;
+mod condition;
+pub mod policy;
+pub mod evaluate;
+mod books;
+pub mod verdicts;
+mod refuse;
+pub(crate) mod simulate;
+pub mod people;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::body::Body;
+use axum::http::Response;
+use quick_xml::escape::escape;
+use serde::{Deserialize, Serialize};
+
+use crate::ACCOUNT;
+use crate::calls::Call;
+use crate::credentials::Principal;
+use crate::door::Shared;
+use crate::reply::xml;
+use crate::uses::{Asked, Needs};
+
+use context::Context;
+use evaluate::{Decision, OfResource, decide};
+use policy::Policy;
+
+pub(crate) use books::Books;
+pub(crate) use refuse::refuse;
+
+/// Whose policies count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identity {
+    Root,
+    User(String),
+    Role {
+        name: String,
+        /// The instance's id, the function's name, or what AssumeRole was told.
+        session: String,
+        /// The ARN of the function in whose environment the call was made.
+        function: Option<String>,
+    },
+    /// A function that is not known, or has no role any more. It may do nothing.
+    Nobody,
+}
+
+impl Identity {
+    /// As AWS's refusals name it, and `aws:PrincipalArn` of a user.
+    pub fn arn(&self) -> String {
+        match self {
+            Self::Root => format!("arn:aws:iam::{ACCOUNT}:root"),
+            Self::User(name) => format!("arn:aws:iam::{ACCOUNT}:user/{name}"),
+            Self::Role { name, session, .. } => {
+                format!("arn:aws:sts::{ACCOUNT}:assumed-role/{name}/{session}")
+            }
+            Self::Nobody => format!("arn:aws:sts::{ACCOUNT}:assumed-role/unknown/unknown"),
+        }
+    }
+
+    /// The ARN of the user or role whose policies count.
+    pub fn principal_arn(&self) -> String {
+        match self {
+            Self::Role { name, .. } => format!("arn:aws:iam::{ACCOUNT}:role/{name}"),
+            other => other.arn(),
+        }
+    }
+
+    /// Records which function made a call.
+    fn with_origin(&self, mut asked: Asked) -> Asked {
+        if let Self::Role { function: Some(function), .. } = self {
+            asked.context.insert("lambda:SourceFunctionArn".to_owned(), function.clone());
+        }
+        asked
+    }
+
+    /// Adds what every call of this caller has in its context.
+    fn describe(&self, context: &mut Context) {
+        context.set("aws:PrincipalArn", vec![self.principal_arn()]);
+        context.set("aws:PrincipalAccount", vec![ACCOUNT.to_owned()]);
+        // The endpoint is plain HTTP.
+        context.set("aws:SecureTransport", vec!["false".to_owned()]);
+        context.set("aws:CurrentTime", vec![jiff::Timestamp::now().to_string()]);
+        if let Self::User(name) = self {
+            context.set("aws:username", vec![name.clone()]);
+        }
+        if let Self::Role { function: Some(function), .. } = self {
+            context.set("lambda:SourceFunctionArn", vec![function.clone()]);
+        }
+    }
+}
+
+/// The answer to GetCallerIdentity. The emulator knows users, and no instance and no function.
+pub(crate) fn who(identity: &Identity) -> Response<Body> {
+    let arn = identity.arn();
+    let id = match identity {
+        Identity::Root => ACCOUNT.to_owned(),
+        Identity::User(name) => format!("AIDA{}", name.to_uppercase()),
+        Identity::Role { name, session, .. } => format!("AROA{}:{session}", name.to_uppercase()),
+        Identity::Nobody => "unknown".to_owned(),
+    };
+    let (arn, id) = (escape(&arn), escape(&id));
+    xml(format!(
+        "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
+         <Arn>{arn}</Arn><UserId>{id}</UserId><Account>{ACCOUNT}</Account></GetCallerIdentityResult>\
+         <ResponseMetadata><RequestId>local-cloud</RequestId></ResponseMetadata></GetCallerIdentityResponse>"
+    ))
+}
+
+/// A permission that a call needs, and whether its caller has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Judged {
+    pub asked: Asked,
+    pub decision: Decision,
+}
+
+/// What was decided about a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Judgement {
+    pub identity: Identity,
+    pub all: Vec<Judged>,
+}
+
+impl Judgement {
+    /// The first permission that the caller lacks.
+    pub(crate) fn denied(&self) -> Option<&Judged> {
+        self.all.iter().find(|judged| !judged.decision.is_allowed())
+    }
+}
+
+/// Who makes a call.
+pub(crate) async fn identify(shared: &Shared, call: &Call, region: &str) -> Identity {
+    match shared.credentials.find(&call.caller.access_key).map(|(_, principal)| principal) {
+        Some(Principal::Operator) => Identity::Root,
+        Some(Principal::User { name }) => Identity::User(name),
+        Some(Principal::Instance { id, role }) => Identity::Role { name: role, session: id, function: None },
+        Some(Principal::Session { role, name }) => {
+            Identity::Role { name: role, session: name, function: None }
+        }
+        Some(Principal::Function) => {
+            let Some(function) = &call.caller.function else { return Identity::Nobody };
+            let Some(role) = shared.books.role_of_function(shared, function, region).await else {
+                return Identity::Nobody;
+            };
+            let arn = format!("arn:aws:lambda:{region}:{ACCOUNT}:function:{function}");
+            Identity::Role { name: role, session: function.clone(), function: Some(arn) }
+        }
+        None => Identity::Nobody,
+    }
+}
+
+/// Decides on everything that a call needs.
+pub(crate) async fn judge(shared: &Shared, identity: Identity, needs: &Needs) -> Judgement {
+    let mut all = Vec::with_capacity(needs.all.len());
+    for asked in &needs.all {
+        let decision = judge_one(shared, &identity, asked).await;
+        all.push(Judged { asked: identity.with_origin(asked.clone()), decision });
+    }
+    Judgement { identity, all }
+}
+
+/// Decides on a permission that the answer has made necessary; returns the refusal if it is lacking.
+pub(crate) async fn judge_also(
+    shared: &Shared,
+    judgement: &mut Judgement,
+    asked: Asked,
+    call: &Call,
+) -> Option<Response<Body>> {
+    let decision = judge_one(shared, &judgement.identity, &asked).await;
+    judgement.all.push(Judged { asked: judgement.identity.with_origin(asked), decision });
+    let denied = judgement.denied()?;
+    Some(refuse(call, judgement, denied))
+}
+
+async fn judge_one(shared: &Shared, identity: &Identity, asked: &Asked) -> Decision {
+    // Nobody needs a permission to learn who he is (STS API reference, GetCallerIdentity).
+    if asked.action == "sts:GetCallerIdentity" {
+        return Decision::Allowed;
+    }
+    let mut context = Context::default();
+    identity.describe(&mut context);
+    for (key, value) in &asked.context {
+        context.set(key, vec![value.clone()]);
+    }
+    let bucket = match bucket(asked) {
+        Some(bucket) => shared.books.bucket_policy(shared, bucket).await,
+        None => None,
+    };
+    if *identity == Identity::Root {
+        return decide_for_root(bucket.as_deref(), asked, &context);
+    }
+    if let ("sts:AssumeRole", Some(role)) = (asked.action.as_str(), asked.resource.rsplit('/').next()) {
+        let trusts =
+            shared.books.role(shared, role).await.is_some_and(|role| role.trusts(identity, &context));
+        if !trusts {
+            return Decision::NotAllowed;
+        }
+    }
+    let policies = shared.books.policies(shared, identity).await;
+    let names = [identity.arn(), identity.principal_arn()];
+    let names = [names[0].as_str(), names[1].as_str()];
+    let of = bucket.as_deref().map(|policy| OfResource { policy, names: &names, account: ACCOUNT });
+    decide(&policies, of, &asked.action, &asked.resource, &context)
+}
+
+/// The root may do everything but what a bucket's policy denies. It may always take that policy away.
+fn decide_for_root(bucket: Option<&Policy>, asked: &Asked, context: &Context) -> Decision {
+    let unlocks = matches!(
+        asked.action.as_str(),
+        "s3:PutBucketPolicy" | "s3:DeleteBucketPolicy" | "s3:GetBucketPolicy"
+    );
+    let root = Identity::Root.arn();
+    let names = [root.as_str()];
+    let of = bucket.map(|policy| OfResource { policy, names: &names, account: ACCOUNT });
+    let decision = decide(&evaluate::Policies::default(), of, &asked.action, &asked.resource, context);
+    if decision == Decision::DeniedByResource && !unlocks { decision } else { Decision::Allowed }
+}
+
+/// The bucket that a permission is about.
+fn bucket(asked: &Asked) -> Option<&str> {
+    let rest = asked.resource.strip_prefix("arn:aws:s3:::")?;
+    Some(rest.split('/').next().unwrap_or(rest))
+        .filter(|bucket| asked.action != "s3:CreateBucket" && *bucket != "*")
+}
+
+/// A value that is looked up again after every change.
+type Cached<T> = RwLock<std::collections::HashMap<String, Arc<T>>>;
+
+fn get<T>(cache: &Cached<T>, key: &str) -> Option<Arc<T>> {
+    cache.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_are_named_as_aws_names_them() {
+        let function = Some(format!("arn:aws:lambda:r:{ACCOUNT}:function:f"));
+        let role = Identity::Role { name: "r".to_owned(), session: "f".to_owned(), function };
+        assert_eq!(role.arn(), format!("arn:aws:sts::{ACCOUNT}:assumed-role/r/f"));
+        assert_eq!(role.principal_arn(), format!("arn:aws:iam::{ACCOUNT}:role/r"));
+        let user = Identity::User("u".to_owned());
+        assert_eq!(
+            (user.arn(), user.principal_arn()),
+            (format!("arn:aws:iam::{ACCOUNT}:user/u"), user.arn())
+        );
+    }
+
+    #[test]
+    fn only_a_call_from_a_functions_environment_says_so() {
+        let context = |function: Option<&str>| {
+            let mut context = Context::default();
+            let function = function.map(str::to_owned);
+            Identity::Role { name: "r".to_owned(), session: "s".to_owned(), function }.describe(&mut context);
+            context
+        };
+        let deny = r#"{"Statement": [
+            {"Effect": "Allow", "Action": "ec2:CreateNetworkInterface", "Resource": "*"},
+            {"Effect": "Deny", "Action": "ec2:CreateNetworkInterface", "Resource": "*",
+             "Condition": {"ArnEquals": {"lambda:SourceFunctionArn": "arn:f"}}}]}"#;
+        let deny = deny.replace("arn:f", "arn:aws:lambda:r:1:function:f");
+        let policies =
+            evaluate::Policies { identity: vec![Policy::parse(&deny).expect("valid")], boundary: None };
+        let decided =
+            |function| decide(&policies, None, "ec2:CreateNetworkInterface", "*", &context(function));
+        assert_eq!(decided(Some("arn:aws:lambda:r:1:function:f")), Decision::DeniedByIdentity);
+        assert_eq!(decided(Some("arn:aws:lambda:r:1:function:g")), Decision::Allowed);
+        assert_eq!(decided(None), Decision::Allowed, "Lambda's own calls");
+    }
+
+    #[test]
+    fn a_bucket_policy_can_lock_the_root_out_of_everything_but_the_policy() {
+        let lock =
+            r#"{"Statement": {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": "*"}}"#;
+        let lock = Policy::parse(lock).expect("valid");
+        let decided = |action: &str| {
+            let asked = Asked {
+                action: action.to_owned(),
+                resource: "arn:aws:s3:::b".to_owned(),
+                context: std::collections::BTreeMap::new(),
+            };
+            decide_for_root(Some(&lock), &asked, &Context::default())
+        };
+        assert_eq!(decided("s3:ListBucket"), Decision::DeniedByResource);
+        assert_eq!(decided("s3:DeleteBucketPolicy"), Decision::Allowed);
+    }
+}
