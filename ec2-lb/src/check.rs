@@ -1,10 +1,12 @@
 //! The active health check: once a second, each worker in the table, over a connection of its own.
 //!
-//! It finds what requests would find, before they do, and brings an ejected worker back. It never
+//! It finds what requests would find, before they do, and brings an ejected worker back. When a request
+//! waits in vain, the worker is checked at once, whether or not the table still lists it. It never
 //! decides about the worker's life: that is the reconciler's, which probes by itself.
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::Empty;
 use hyper::body::Bytes;
@@ -33,6 +35,10 @@ enum Verdict {
 
 /// Checks for as long as it is polled.
 pub(crate) async fn watch(fleet: &Fleet, limits: &Limits) {
+    tokio::join!(watch_all(fleet, limits), watch_suspects(fleet, limits));
+}
+
+async fn watch_all(fleet: &Fleet, limits: &Limits) {
     // The registry lists whom the reconciler has just seen well; the first look can wait.
     let mut rounds = interval_at(tokio::time::Instant::now() + limits.check_every, limits.check_every);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -40,20 +46,42 @@ pub(crate) async fn watch(fleet: &Fleet, limits: &Limits) {
         rounds.tick().await;
         let mut checks = JoinSet::new();
         for worker in &fleet.table().workers {
-            checks.spawn(check(Arc::clone(worker), limits.clone()));
+            let (worker, patience) = (Arc::clone(worker), limits.check_timeout);
+            checks.spawn(async move {
+                match check(&worker, patience).await {
+                    Verdict::Passed => worker.check_passed(),
+                    Verdict::Missed => worker.check_missed(),
+                    Verdict::Refused => worker.check_refused(),
+                    Verdict::Unknown => {}
+                }
+            });
         }
         // Each ends within `check_timeout`.
         while checks.join_next().await.is_some() {}
     }
 }
 
-async fn check(worker: Arc<Worker>, limits: Limits) {
-    match timeout(limits.check_timeout, probe(&worker)).await.unwrap_or(Verdict::Missed) {
-        Verdict::Passed => worker.check_passed(),
-        Verdict::Missed => worker.check_missed(),
-        Verdict::Refused => worker.check_refused(),
+/// The requests that asked decide what a silence means for the worker.
+async fn watch_suspects(fleet: &Fleet, limits: &Limits) {
+    loop {
+        let mut checks = JoinSet::new();
+        for worker in fleet.suspects().await {
+            let patience = limits.check_timeout;
+            checks.spawn(async move { check(&worker, patience).await });
+        }
+        while checks.join_next().await.is_some() {}
+    }
+}
+
+async fn check(worker: &Worker, patience: Duration) -> Verdict {
+    let began_ms = worker.now_ms();
+    let verdict = timeout(patience, probe(worker)).await.unwrap_or(Verdict::Missed);
+    match verdict {
+        Verdict::Passed => worker.checked(began_ms, true),
+        Verdict::Missed | Verdict::Refused => worker.checked(began_ms, false),
         Verdict::Unknown => {}
     }
+    verdict
 }
 
 async fn probe(worker: &Worker) -> Verdict {

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! It is written as a future by hand for its size: ten thousand of them wait on a small machine. A
-//! head that comes in pieces is kept here, so that a slow one costs no more than its bytes.
+//! head that comes in pieces is kept here, so that a slow one costs no more than its bytes, and is
+//! counted among the arriving (`shares.rs`).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -24,18 +25,22 @@ use crate::client::Client;
 use crate::deadline::Key;
 use crate::http::head::{self, MAX_REQUEST_HEAD, Scan};
 use crate::lane::{Done, Job, Lane};
+use crate::refusal::Refusal;
+use crate::retry::UploadFault;
+use crate::shares::{Arrival, Kind, Place};
 use crate::thread::Thread;
 
 pub(crate) struct Connection {
     thread: Rc<Thread>,
     peer: IpAddr,
+    place: Place,
     key: Key,
     state: State,
 }
 
 enum State {
     New(TcpStream),
-    Handshake(Box<Accept<TcpStream>>),
+    Handshake(Box<(Accept<TcpStream>, Arrival)>),
     /// Waits for a request, of whose head this much has come.
     Waiting(Client, Option<Box<Begun>>),
     Serving(Lane),
@@ -43,8 +48,10 @@ enum State {
 }
 
 /// The begin of a head. Boxed it is one word, of which every idle connection has one.
-#[derive(Debug)]
-pub(crate) struct Begun(pub(crate) Vec<u8>);
+struct Begun {
+    bytes: Vec<u8>,
+    arrival: Arrival,
+}
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,38 +60,51 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(crate) fn plain(thread: Rc<Thread>, stream: TcpStream, peer: IpAddr) -> Self {
-        Self::new(thread, peer, State::New(stream))
+    pub(crate) fn plain(thread: Rc<Thread>, stream: TcpStream, peer: IpAddr, place: Place) -> Self {
+        Self::new(thread, peer, place, |_| State::New(stream))
     }
 
+    /// Begins a handshake; none if there are too many.
     pub(crate) fn tls(
         thread: Rc<Thread>,
         stream: TcpStream,
         peer: IpAddr,
+        place: Place,
         config: Arc<ServerConfig>,
     ) -> Self {
-        let handshake = Box::new(TlsAcceptor::from(config).accept(stream));
-        Self::new(thread, peer, State::Handshake(handshake))
+        Self::new(thread, peer, place, |this| match this.thread.arrive(Kind::Handshake, place, this.key) {
+            Ok(arrival) => State::Handshake(Box::new((TlsAcceptor::from(config).accept(stream), arrival))),
+            Err(_) => State::Over,
+        })
     }
 
-    fn new(thread: Rc<Thread>, peer: IpAddr, state: State) -> Self {
-        let key = thread.deadlines.insert();
+    fn new(thread: Rc<Thread>, peer: IpAddr, place: Place, begin: impl FnOnce(&Self) -> State) -> Self {
+        let key = thread.deadlines.insert(place);
         thread.deadlines.set(key, thread.limits().head);
-        Self { thread, peer, key, state }
+        thread.opened(place);
+        let mut this = Self { thread, peer, place, key, state: State::Over };
+        this.state = begin(&this);
+        this
     }
 
-    fn wait(&mut self, client: Client, begun: Option<Box<Begun>>) {
-        match begun {
-            None => self.thread.deadlines.set_idle(self.key, self.thread.limits().idle_client),
-            Some(_) => self.thread.deadlines.set(self.key, self.thread.limits().head),
-        }
-        self.state = State::Waiting(client, begun);
+    fn wait(&mut self, client: Client) {
+        self.thread.deadlines.set_idle(self.key, self.thread.limits().idle_client);
+        self.state = State::Waiting(client, None);
     }
 
-    /// Hands the connection to a lane, with the bytes that have come.
-    fn serve(&mut self, client: Client, bytes: &[u8]) {
+    /// Waits for the rest of a head, if there is room for one more.
+    fn begin(&mut self, bytes: &[u8]) -> Result<Box<Begun>, Refusal> {
+        self.thread.deadlines.set(self.key, self.thread.limits().head);
+        let arrival = self.thread.arrive(Kind::Arriving, self.place, self.key)?;
+        arrival.moved(bytes.len(), self.thread.deadlines.now_ms());
+        Ok(Box::new(Begun { bytes: bytes.to_vec(), arrival }))
+    }
+
+    /// Hands the connection to a lane, with the bytes that have come. If they are no whole head, it is
+    /// answered with `why_not`.
+    fn serve(&mut self, client: Client, bytes: &[u8], why_not: Refusal) {
         let lane = self.thread.lane();
-        lane.begin(Job { client, peer: self.peer, key: self.key }, bytes);
+        lane.begin(Job { client, peer: self.peer, place: self.place, key: self.key, why_not }, bytes);
         self.state = State::Serving(lane);
     }
 
@@ -102,38 +122,59 @@ impl Connection {
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(count) => &scratch[..count],
             };
-            let is_first = begun.is_none();
             match &mut begun {
                 None if is_to_serve(bytes, 0) => {
-                    self.serve(client, bytes);
+                    self.serve(client, bytes, Refusal::SlowHead);
                     return Poll::Pending;
                 }
-                None => begun = Some(Box::new(Begun(bytes.to_vec()))),
+                None => match self.begin(bytes) {
+                    Ok(first) => begun = Some(first),
+                    Err(refusal) => {
+                        self.serve(client, bytes, refusal);
+                        return Poll::Pending;
+                    }
+                },
                 Some(begun) => {
-                    let begun = &mut begun.0;
-                    let seen = begun.len();
-                    begun.extend_from_slice(bytes);
-                    if is_to_serve(begun, seen) {
-                        self.serve(client, begun);
+                    let seen = begun.bytes.len();
+                    begun.bytes.extend_from_slice(bytes);
+                    begun.arrival.moved(bytes.len(), thread.deadlines.now_ms());
+                    if is_to_serve(&begun.bytes, seen) {
+                        self.serve(client, &begun.bytes, Refusal::SlowHead);
                         return Poll::Pending;
                     }
                 }
-            }
-            if is_first {
-                thread.deadlines.set(self.key, thread.limits().head);
             }
         }
         let is_over = thread.deadlines.is_over(self.key);
         match begun {
             // Silence is answered with silence, and a head that does not end with a refusal.
             None if is_over || thread.is_draining() => return Poll::Ready(()),
-            Some(begun) if is_over => {
-                self.serve(client, &begun.0);
+            Some(begun) if begun.arrival.is_dropped() => {
+                self.serve(client, &begun.bytes, Refusal::Upload(UploadFault::Dropped));
                 return Poll::Pending;
             }
-            begun => self.state = State::Waiting(client, begun),
+            Some(begun) if is_over => {
+                self.serve(client, &begun.bytes, Refusal::SlowHead);
+                return Poll::Pending;
+            }
+            Some(begun) => {
+                begun.arrival.waits(thread.deadlines.now_ms());
+                self.state = State::Waiting(client, Some(begun));
+            }
+            None => self.state = State::Waiting(client, None),
         }
         Poll::Pending
+    }
+
+    /// Goes on with a connection whose last request is answered, and of whose next this much has come.
+    fn go_on(&mut self, client: Client, rest: &[u8]) {
+        if rest.is_empty() {
+            return self.wait(client);
+        }
+        match self.begin(rest) {
+            Ok(begun) => self.state = State::Waiting(client, Some(begun)),
+            Err(refusal) => self.serve(client, rest, refusal),
+        }
     }
 }
 
@@ -154,14 +195,15 @@ impl Future for Connection {
             match std::mem::replace(&mut this.state, State::Over) {
                 State::New(stream) => {
                     this.thread.deadlines.register(this.key, cx.waker());
-                    this.wait(Client::Plain(stream), None);
+                    this.wait(Client::Plain(stream));
                 }
-                State::Handshake(mut handshake) => match Pin::new(&mut *handshake).poll(cx) {
-                    Poll::Ready(Ok(stream)) => this.wait(Client::Tls(Box::new(stream)), None),
+                State::Handshake(mut handshake) => match Pin::new(&mut handshake.0).poll(cx) {
+                    Poll::Ready(Ok(stream)) => this.wait(Client::Tls(Box::new(stream))),
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
                     Poll::Pending => {
                         this.thread.deadlines.register(this.key, cx.waker());
-                        if this.thread.deadlines.is_over(this.key) || this.thread.is_draining() {
+                        let is_over = this.thread.deadlines.is_over(this.key);
+                        if is_over || handshake.1.is_dropped() || this.thread.is_draining() {
                             return Poll::Ready(());
                         }
                         this.state = State::Handshake(handshake);
@@ -179,12 +221,14 @@ impl Future for Connection {
                         this.state = State::Serving(lane);
                         return Poll::Pending;
                     };
-                    let rest = lane.take_rest();
-                    this.thread.put_back(lane);
                     match done {
-                        Done::Open(client) => this.wait(client, rest),
-                        Done::Closed => return Poll::Ready(()),
+                        Done::Open(client) => lane.with_rest(|rest| this.go_on(client, rest)),
+                        Done::Closed => {
+                            this.thread.put_back(lane);
+                            return Poll::Ready(());
+                        }
                     }
+                    this.thread.put_back(lane);
                 }
                 State::Over => return Poll::Ready(()),
             }
@@ -194,7 +238,9 @@ impl Future for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        // What it counts is given back before its place is.
+        self.state = State::Over;
         self.thread.deadlines.remove(self.key);
-        self.thread.closed();
+        self.thread.closed(self.place);
     }
 }

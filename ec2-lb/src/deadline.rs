@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use crate::shares::Place;
+
 /// Twenty wake-ups a second on an idle thread, a thousandth of a core with ten thousand connections.
 pub(crate) const SWEEP: Duration = Duration::from_millis(50);
 
@@ -27,7 +29,22 @@ struct Entry {
     waker: Option<Waker>,
     /// In sweeps since the epoch, which last for six years.
     at: u32,
-    is_idle: bool,
+    /// Whose connection it is, and in the lowest bit whether it is idle.
+    owner: u32,
+}
+
+impl Entry {
+    fn is_idle(&self) -> bool {
+        self.owner & 1 == 1
+    }
+
+    fn set_idle(&mut self, is_idle: bool) {
+        self.owner = (self.owner & !1) | u32::from(is_idle);
+    }
+
+    fn belongs_to(&self, place: Place) -> bool {
+        self.owner >> 1 == place.number()
+    }
 }
 
 /// A connection's place in the list.
@@ -45,8 +62,9 @@ impl Deadlines {
         Self { epoch, now: Cell::new(sweeps(epoch.elapsed())), entries: RefCell::default() }
     }
 
-    pub(crate) fn insert(&self) -> Key {
-        let index = self.entries.borrow_mut().insert(Entry { waker: None, at: u32::MAX, is_idle: false });
+    pub(crate) fn insert(&self, place: Place) -> Key {
+        let entry = Entry { waker: None, at: u32::MAX, owner: place.number() << 1 };
+        let index = self.entries.borrow_mut().insert(entry);
         Key(u32::try_from(index).unwrap_or(u32::MAX))
     }
 
@@ -74,7 +92,7 @@ impl Deadlines {
     fn write(&self, key: Key, patience: Duration, is_idle: bool) {
         if let Some(entry) = self.entries.borrow_mut().get_mut(key.index()) {
             entry.at = self.now.get().saturating_add(sweeps(patience)).saturating_add(2);
-            entry.is_idle = is_idle;
+            entry.set_idle(is_idle);
         }
     }
 
@@ -102,13 +120,24 @@ impl Deadlines {
         }
     }
 
-    /// Ends the wait of the connection that is idle for the longest time; false if none is.
-    pub(crate) fn evict_idle(&self) -> bool {
+    /// Wakes a connection to look again, although its time is not over.
+    pub(crate) fn wake(&self, key: Key) {
+        if let Some(entry) = self.entries.borrow().get(key.index()) {
+            entry.waker.iter().for_each(Waker::wake_by_ref);
+        }
+    }
+
+    /// Ends the wait of the connection that is idle for the longest time, of one address or of all;
+    /// false if none is.
+    pub(crate) fn evict_idle(&self, of: Option<Place>) -> bool {
         let mut entries = self.entries.borrow_mut();
-        let idle = entries.iter_mut().map(|(_, entry)| entry).filter(|entry| entry.is_idle);
+        let idle = entries
+            .iter_mut()
+            .map(|(_, entry)| entry)
+            .filter(|entry| entry.is_idle() && of.is_none_or(|of| entry.belongs_to(of)));
         let Some(oldest) = idle.min_by_key(|entry| entry.at) else { return false };
         oldest.at = 0;
-        oldest.is_idle = false;
+        oldest.set_idle(false);
         oldest.waker.iter().for_each(Waker::wake_by_ref);
         true
     }
@@ -129,6 +158,8 @@ mod tests {
     use std::task::Wake;
 
     use super::*;
+    use crate::limits::Limits;
+    use crate::shares::Shares;
 
     #[derive(Default)]
     struct Count(AtomicUsize);
@@ -139,8 +170,14 @@ mod tests {
         }
     }
 
-    fn registered(deadlines: &Deadlines) -> (Key, Arc<Count>) {
-        let (key, count) = (deadlines.insert(), Arc::new(Count::default()));
+    /// Two addresses.
+    fn places() -> [Place; 2] {
+        let shares = Shares::new(&Limits::default(), 1, Arc::default());
+        ["192.0.2.1", "192.0.2.2"].map(|peer| shares.place(peer.parse().expect("an address")))
+    }
+
+    fn registered(deadlines: &Deadlines, place: Place) -> (Key, Arc<Count>) {
+        let (key, count) = (deadlines.insert(place), Arc::new(Count::default()));
         deadlines.register(key, &Waker::from(Arc::clone(&count)));
         (key, count)
     }
@@ -148,7 +185,8 @@ mod tests {
     #[test]
     fn wakes_those_whose_time_is_over_and_nobody_early() {
         let deadlines = Deadlines::new(Instant::now());
-        let ((soon, woken), (late, asleep)) = (registered(&deadlines), registered(&deadlines));
+        let [place, _] = places();
+        let ((soon, woken), (late, asleep)) = (registered(&deadlines, place), registered(&deadlines, place));
         deadlines.set(soon, Duration::from_millis(20));
         deadlines.set(late, Duration::from_secs(600));
         let set_at = Instant::now();
@@ -166,15 +204,26 @@ mod tests {
     #[test]
     fn room_is_made_by_the_longest_idle_connection() {
         let deadlines = Deadlines::new(Instant::now());
-        let ((busy, _), (older, woken), (newer, asleep)) =
-            (registered(&deadlines), registered(&deadlines), registered(&deadlines));
+        let [place, _] = places();
+        let [(busy, _), (older, woken), (newer, asleep)] = [(); 3].map(|()| registered(&deadlines, place));
         deadlines.set(busy, Duration::ZERO);
         deadlines.set_idle(older, Duration::from_secs(1));
         deadlines.set_idle(newer, Duration::from_secs(2));
-        assert!(deadlines.evict_idle());
+        assert!(deadlines.evict_idle(None));
         assert!(deadlines.is_over(older) && !deadlines.is_over(newer));
         assert_eq!((woken.0.load(Ordering::Relaxed), asleep.0.load(Ordering::Relaxed)), (1, 0));
-        assert!(deadlines.evict_idle() && !deadlines.evict_idle());
+        assert!(deadlines.evict_idle(None) && !deadlines.evict_idle(None));
+    }
+
+    #[test]
+    fn an_address_makes_room_for_itself() {
+        let deadlines = Deadlines::new(Instant::now());
+        let [ana, bob] = places();
+        let ((older, _), (newer, _)) = (registered(&deadlines, bob), registered(&deadlines, ana));
+        deadlines.set_idle(older, Duration::from_secs(1));
+        deadlines.set_idle(newer, Duration::from_secs(2));
+        assert!(deadlines.evict_idle(Some(ana)) && !deadlines.evict_idle(Some(ana)));
+        assert!(deadlines.is_over(newer) && !deadlines.is_over(older));
     }
 
     #[test]

@@ -5,15 +5,16 @@
 //! |---|---|
 //! | connect refused or timed out, connection reset | out at once |
 //! | active check refused or reset | out at once, and for longer |
-//! | no first byte in time | out at once |
+//! | a request and a health check that was sent meanwhile both unanswered | out at once |
 //! | active check not answered in time, or not with success | out at the second in a row |
-//! | active check passed | back, unless requests went unanswered: then when the time is over |
+//! | active check passed | back |
 //! | a request was answered | forgets earlier trouble, unless out |
 //!
 //! Out lasts 1 s and doubles to at most 10 s, with jitter so that many balancers do not try again
-//! in step. The exception in the fourth line is for a worker whose `/healthcheck` works and whose
-//! requests hang: each early return would cost somebody a timeout. An active check that keeps failing
-//! keeps prolonging, so a dead worker stays out.
+//! in step. A worker that answers its health check is never put out by silence on requests: what they
+//! wait for may be the client's doing, or S3's, and all workers would go the same way. The choice by
+//! requests in flight sends it less meanwhile. An active check that keeps failing keeps prolonging, so
+//! a dead worker stays out.
 
 use std::time::{Duration, Instant};
 
@@ -30,24 +31,11 @@ const MISSED_CHECKS: u32 = 2;
 
 #[derive(Debug, Default)]
 pub(crate) struct Ejection {
-    out: Option<Out>,
+    /// Until when.
+    out: Option<Instant>,
     /// Ejections and prolongations since things were well; the exponent of the time out.
     streak: u32,
     missed_checks: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Out {
-    until: Instant,
-    cause: Cause,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    /// The active check fails as well, or would.
-    Unreachable,
-    /// Requests hang; the active check may know nothing of it.
-    Silent,
 }
 
 /// What an event changed, for the log and the counters.
@@ -60,12 +48,12 @@ pub(crate) enum Change {
 
 impl Ejection {
     pub(crate) fn is_out(&self, now: Instant) -> bool {
-        self.out.is_some_and(|out| now < out.until)
+        self.out.is_some_and(|until| now < until)
     }
 
     /// When the worker may be chosen again, if it is out at all.
     pub(crate) fn until(&self) -> Option<Instant> {
-        self.out.map(|out| out.until)
+        self.out
     }
 
     /// Whether an answered request would change anything.
@@ -74,7 +62,7 @@ impl Ejection {
     }
 
     pub(crate) fn unreachable(&mut self, now: Instant, rng: &mut impl Rng) -> Change {
-        self.eject(Cause::Unreachable, now, rng)
+        self.eject(now, rng)
     }
 
     pub(crate) fn silent(&mut self, now: Instant, rng: &mut impl Rng) -> Change {
@@ -82,14 +70,14 @@ impl Ejection {
             // One hang fails many requests at once; they are one piece of news.
             return Change::Nothing;
         }
-        self.eject(Cause::Silent, now, rng)
+        self.eject(now, rng)
     }
 
     pub(crate) fn check_refused(&mut self, now: Instant, rng: &mut impl Rng) -> Change {
         // The next result comes after one second, or two if it has to time out; one second out would
         // end before it.
         self.streak = self.streak.max(1);
-        self.eject(Cause::Unreachable, now, rng)
+        self.eject(now, rng)
     }
 
     pub(crate) fn check_missed(&mut self, now: Instant, rng: &mut impl Rng) -> Change {
@@ -100,20 +88,13 @@ impl Ejection {
         self.check_refused(now, rng)
     }
 
-    pub(crate) fn check_passed(&mut self, now: Instant) -> Change {
+    pub(crate) fn check_passed(&mut self) -> Change {
         self.missed_checks = 0;
-        match self.out {
-            Some(Out { cause: Cause::Unreachable, .. }) => {
-                self.out = None;
-                self.streak = 0;
-                Change::Returned
-            }
-            Some(out) if out.until <= now => {
-                self.out = None;
-                Change::Returned
-            }
-            _ => Change::Nothing,
+        if self.out.take().is_none() {
+            return Change::Nothing;
         }
+        self.streak = 0;
+        Change::Returned
     }
 
     pub(crate) fn answered(&mut self, now: Instant) -> Change {
@@ -126,12 +107,11 @@ impl Ejection {
         if was_out { Change::Returned } else { Change::Nothing }
     }
 
-    fn eject(&mut self, cause: Cause, now: Instant, rng: &mut impl Rng) -> Change {
+    fn eject(&mut self, now: Instant, rng: &mut impl Rng) -> Change {
         let was_out = self.is_out(now);
         let duration = duration(self.streak, rng);
-        let until = self.out.map_or(now + duration, |out| out.until.max(now + duration));
+        self.out = Some(self.out.map_or(now + duration, |until| until.max(now + duration)));
         self.streak = self.streak.saturating_add(1);
-        self.out = Some(Out { until, cause });
         if was_out { Change::Nothing } else { Change::Ejected(duration) }
     }
 }
@@ -166,7 +146,7 @@ mod tests {
     fn one_missed_check_is_forgiven_and_two_are_not() {
         let (mut ejection, now, mut rng) = fixture();
         assert_eq!(ejection.check_missed(now, &mut rng), Change::Nothing);
-        assert_eq!(ejection.check_passed(now), Change::Nothing);
+        assert_eq!(ejection.check_passed(), Change::Nothing);
         assert_eq!(ejection.check_missed(now, &mut rng), Change::Nothing);
         assert!(!ejection.is_out(now));
         assert!(matches!(ejection.check_missed(now + SECOND, &mut rng), Change::Ejected(_)));
@@ -176,17 +156,18 @@ mod tests {
     fn a_passed_check_brings_an_unreachable_worker_back_early() {
         let (mut ejection, now, mut rng) = fixture();
         ejection.unreachable(now, &mut rng);
-        assert_eq!(ejection.check_passed(now), Change::Returned);
+        assert_eq!(ejection.check_passed(), Change::Returned);
         assert!(!ejection.is_out(now));
     }
 
     #[test]
-    fn a_passed_check_does_not_bring_a_silent_worker_back_early() {
+    fn one_hang_is_one_piece_of_news() {
         let (mut ejection, now, mut rng) = fixture();
-        ejection.silent(now, &mut rng);
-        assert_eq!(ejection.check_passed(now), Change::Nothing);
-        assert!(ejection.is_out(now));
-        assert_eq!(ejection.check_passed(now + 2 * SECOND), Change::Returned);
+        assert!(matches!(ejection.silent(now, &mut rng), Change::Ejected(time) if time < 2 * SECOND));
+        for _ in 0..100 {
+            assert_eq!(ejection.silent(now, &mut rng), Change::Nothing);
+        }
+        assert!(!ejection.is_out(now + 2 * SECOND));
     }
 
     #[test]
@@ -198,7 +179,6 @@ mod tests {
             assert!(time >= last && time <= MAX, "{time:?} after {last:?}");
             last = time;
             now += time;
-            ejection.check_passed(now);
         }
         assert_eq!(last, MAX);
         ejection.answered(now);

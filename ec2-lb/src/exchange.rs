@@ -1,13 +1,15 @@
 //! The way of one request: read, judged, received, sent to a worker and, if that fails, to others;
 //! then the answer back.
 //!
+//! A request counts as in flight when a worker is chosen, and not while its body arrives: a slow client
+//! occupies neither a worker nor a place that others need.
+//!
 //! Two rules are easy to miss. Only a request that may be repeated travels on an idle connection:
 //! such a connection may be closing at the far end, and nobody could say whether a POST on it had
 //! arrived. And a failure on an idle connection says nothing about the worker, so it is tried once
 //! more on a fresh one before it counts.
 
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -23,11 +25,13 @@ use crate::deadline::Key;
 use crate::http::framing::{Decoder, Framing};
 use crate::http::head::{self, MAX_REQUEST_HEAD, Scan};
 use crate::http::request::{self, Body, Malformed, Method, Origin, Request, Version};
-use crate::limits::{MAX_REPLAY_BODY, MAX_REQUEST_BODY, MAX_TRIES};
+use crate::lane::Job;
+use crate::limits::{BODY_PIECE, MAX_REPLAY_BODY, MAX_REQUEST_BODY, MAX_TRIES, PROOF_OF_BODY};
 use crate::refusal::Refusal;
 use crate::relay;
-use crate::retry::{self, Failure, UploadFault};
+use crate::retry::{self, Effect, Failure, UploadFault};
 use crate::send::{self, Answer, Payload};
+use crate::shares::{Arrival, Counted, Full, Kind, Place};
 use crate::thread::Thread;
 use crate::tunnel;
 use crate::upstream::{self, DialError};
@@ -48,6 +52,9 @@ pub(crate) struct Buffers {
     pub(crate) reply: Vec<u8>,
 }
 
+/// What a buffer may hold while it waits for something.
+const MODEST: usize = 8 * 1024;
+
 impl Buffers {
     /// Gives back what one large message has taken.
     pub(crate) fn shrink(&mut self, max: usize) {
@@ -58,6 +65,26 @@ impl Buffers {
                 buffer.shrink_to(max);
             }
         }
+    }
+
+    /// Gives back what is of no use once the whole request is sent and answered: the response may take
+    /// as much again, for as long as the client takes to read it.
+    pub(crate) fn forget_request(&mut self) {
+        for buffer in [&mut self.outbound, &mut self.body] {
+            if buffer.capacity() > MODEST {
+                *buffer = Vec::new();
+            }
+        }
+    }
+
+    /// Keeps more of a body, without the spare room that a growing buffer takes.
+    fn keep(body: &mut Vec<u8>, data: &[u8]) {
+        let needed = body.len() + data.len();
+        if needed > body.capacity() {
+            let roomy = (2 * body.capacity()).min(MAX_REPLAY_BODY + BODY_PIECE);
+            body.reserve_exact(needed.max(roomy) - body.len());
+        }
+        body.extend_from_slice(data);
     }
 }
 
@@ -88,20 +115,20 @@ pub(crate) struct Exchange<'l> {
     pub(crate) key: Key,
     pub(crate) buffers: &'l mut Buffers,
     origin: Origin,
+    place: Place,
     /// The body of the current request is received whole.
     body_is_read: bool,
+    /// The current request is in flight.
+    flight: Option<Counted<'l>>,
 }
 
 /// Serves the requests whose heads are in `buffers.inbound`, one after the other.
-pub(crate) async fn serve(
-    thread: &Thread,
-    client: &mut Client,
-    peer: IpAddr,
-    key: Key,
-    buffers: &mut Buffers,
-) -> Ending {
-    let origin = Origin { peer, scheme: client.scheme() };
-    let mut exchange = Exchange { thread, client, key, buffers, origin, body_is_read: false };
+pub(crate) async fn serve(thread: &Thread, job: &mut Job, buffers: &mut Buffers) -> Ending {
+    let Job { client, peer, place, key, why_not } = job;
+    let origin = Origin { peer: *peer, scheme: client.scheme() };
+    let (place, key, why_not) = (*place, *key, *why_not);
+    let mut exchange =
+        Exchange { thread, client, key, buffers, origin, place, body_is_read: false, flight: None };
     let mut is_first = true;
     loop {
         let inbound = &mut exchange.buffers.inbound;
@@ -111,8 +138,8 @@ pub(crate) async fn serve(
             Scan::Complete(len) => Ok(len),
             Scan::BareLineFeed => Err(Malformed::BareLineFeed.into()),
             Scan::Incomplete if inbound.len() > MAX_REQUEST_HEAD => Err(Malformed::TooLarge.into()),
-            // The connection hands over what is incomplete when its time is over.
-            Scan::Incomplete if is_first => Err(Refusal::SlowHead),
+            // The connection hands over what is incomplete when its time is over, or there is no room.
+            Scan::Incomplete if is_first => Err(why_not),
             Scan::Incomplete => return Ending::Open,
         };
         match exchange.one(head).await {
@@ -133,7 +160,6 @@ impl Exchange<'_> {
     async fn one(&mut self, head: Result<usize, Refusal>) -> Fate {
         let began = Instant::now();
         let thread = self.thread;
-        let _serving = thread.counters.begin();
         self.body_is_read = false;
         let mut route = None;
         let mut request = None;
@@ -147,6 +173,8 @@ impl Exchange<'_> {
                 self.answer(read).await
             }
         };
+        // A refusal is written without a worker.
+        self.flight = None;
         let (status, fate) = match outcome {
             Ok(answered) => answered,
             Err(refusal) => self.refuse(refusal, request.as_ref()).await,
@@ -169,10 +197,6 @@ impl Exchange<'_> {
     }
 
     async fn answer(&mut self, request: &Request) -> Result<(u16, Fate), Refusal> {
-        if self.thread.is_overloaded() {
-            self.thread.counters.shed.add();
-            return Err(Refusal::Overloaded);
-        }
         let mut payload = self.receive(request).await?;
         self.body_is_read = payload.is_whole();
         let (answer, worker, in_flight) = self.forward(request, &mut payload).await?;
@@ -185,13 +209,14 @@ impl Exchange<'_> {
     }
 
     /// Receives a small body whole, before a worker is chosen: then it can be sent twice, and a slow
-    /// client occupies no worker. A larger one is streamed, within the same bounds.
-    async fn receive(&mut self, request: &Request) -> Result<Payload, UploadFault> {
+    /// client occupies no worker. Of a larger one the begin is received, and the rest is streamed
+    /// within the same bounds.
+    async fn receive(&mut self, request: &Request) -> Result<Payload, Refusal> {
         self.buffers.body.clear();
         let mut decoder = match request.framing {
             Framing::None => return Ok(Payload::whole(Body::None)),
             Framing::Length(0) => return Ok(Payload::whole(Body::Length(0))),
-            Framing::Length(length) if length > MAX_REQUEST_BODY => return Err(UploadFault::TooLarge),
+            Framing::Length(length) if length > MAX_REQUEST_BODY => return Err(UploadFault::TooLarge.into()),
             framing => Decoder::new(framing),
         };
         let body = match request.framing {
@@ -199,32 +224,54 @@ impl Exchange<'_> {
             _ => Body::Chunked,
         };
         let is_large = matches!(body, Body::Length(length) if length > MAX_REPLAY_BODY as u64);
-        // Who waits for leave to send gets it from the worker.
-        let waits = request.expects_continue && self.buffers.inbound.is_empty();
-        if is_large || waits {
-            return Ok(Payload::streamed(body, decoder, 0));
+        let enough = if is_large { PROOF_OF_BODY } else { MAX_REPLAY_BODY + 1 };
+        let has_begun = !self.buffers.inbound.is_empty();
+        let Buffers { inbound, body: received, .. } = &mut *self.buffers;
+        let piece = decoder.decode(inbound).map_err(|_| UploadFault::Broken)?;
+        Buffers::keep(received, &inbound[..piece.data]);
+        inbound.drain(..piece.used);
+        if decoder.is_done() {
+            return Ok(self.whole(body, &decoder));
         }
-        let began_ms = self.thread.deadlines.now_ms();
+        // All of it is used: what is left would be the next request's.
+        if inbound.capacity() > MODEST {
+            *inbound = Vec::new();
+        }
+        let thread = self.thread;
+        let arrival = thread.arrive(Kind::Arriving, self.place, self.key)?;
+        arrival.moved(received.len(), thread.deadlines.now_ms());
+        if request.expects_continue && !has_begun {
+            if is_large {
+                // Whether it is wanted, the worker decides.
+                return Ok(Payload::streamed(body, decoder, 0, arrival));
+            }
+            self.give_leave().await?;
+        }
+        let began_ms = thread.deadlines.now_ms();
         loop {
-            let Buffers { inbound, body: received, .. } = &mut *self.buffers;
-            let piece = decoder.decode(inbound).map_err(|_| UploadFault::Broken)?;
-            received.extend_from_slice(&inbound[..piece.data]);
-            inbound.drain(..piece.used);
+            let length = self.buffers.body.len();
+            if (length as u64).saturating_add(decoder.announced()) > MAX_REQUEST_BODY {
+                return Err(UploadFault::TooLarge.into());
+            }
+            if length >= enough {
+                return Ok(Payload::streamed(body, decoder, length as u64, arrival));
+            }
+            if self.is_past(began_ms, thread.limits().upload) {
+                return Err(UploadFault::TooSlow.into());
+            }
+            self.read_body(&mut decoder, &arrival).await?;
             if decoder.is_done() {
                 return Ok(self.whole(body, &decoder));
             }
-            let length = received.len() as u64;
-            if length.saturating_add(decoder.announced()) > MAX_REQUEST_BODY {
-                return Err(UploadFault::TooLarge);
-            }
-            if received.len() > MAX_REPLAY_BODY {
-                return Ok(Payload::streamed(body, decoder, length));
-            }
-            if self.is_past(began_ms, self.thread.limits().upload) {
-                return Err(UploadFault::TooSlow);
-            }
-            self.read_client(self.thread.limits().upload_pause).await?;
         }
+    }
+
+    /// Tells a client that waits for it to send its body.
+    async fn give_leave(&mut self) -> Result<(), UploadFault> {
+        let reply = &mut self.buffers.reply;
+        reply.clear();
+        reply.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        self.write_reply().await
     }
 
     /// A body that is here. Its length is known, so only trailers need the chunked coding.
@@ -262,7 +309,17 @@ impl Exchange<'_> {
             }
             // Chosen anew for each try: a worker may have come or gone meanwhile.
             self.await_staff().await?;
-            let Some(worker) = self.pick(&tried[..tries]) else { break };
+            let Some(worker) = self.pick(&tried[..tries]) else {
+                if tries == 0 {
+                    self.thread.counters.shed.add();
+                    return Err(Refusal::Overloaded);
+                }
+                break;
+            };
+            if self.flight.is_none() {
+                let counted = self.thread.shares.begin(Kind::InFlight, self.place);
+                self.flight = Some(counted.map_err(|full| self.thread.full(full))?);
+            }
             tried[tries] = worker.number;
             failure = match self.attempt(&worker, request, payload, deadline).await {
                 Ok((answer, stream, in_flight)) => return Ok((answer, stream, in_flight)),
@@ -270,32 +327,52 @@ impl Exchange<'_> {
             };
             tracing::debug!(worker = %worker.id, ?failure, "a try failed");
             let non_idempotent = self.thread.shared.config.non_idempotent;
-            if !retry::may_repeat(failure, request.method, payload.is_at_hand(), non_idempotent) {
+            let effect = self.effect(request);
+            if !retry::may_repeat(failure, effect, payload.is_at_hand(), non_idempotent) {
                 break;
             }
         }
         Err(Refusal::AllFailed(failure))
     }
 
+    /// What the request may change at the worker.
+    fn effect(&self, request: &Request) -> Effect {
+        match request.method.is_idempotent() {
+            false => Effect::EachTime,
+            true if fleet::layers::get_changes_something(&self.buffers.outbound[request.path.clone()]) => {
+                Effect::ChangesByGet
+            }
+            true => Effect::Once,
+        }
+    }
+
     /// Holds a request for which there is no worker at all, for a while.
-    async fn await_staff(&self) -> Result<(), Refusal> {
+    async fn await_staff(&mut self) -> Result<(), Refusal> {
         let shared = &self.thread.shared;
         if !shared.fleet.table().workers.is_empty() {
             return Ok(());
         }
-        let _place = shared.waiting.try_acquire().map_err(|_| Refusal::Crowded)?;
+        // A try that failed gives its place back: the request waits like any other now.
+        self.flight = None;
+        let held = self.thread.shares.begin(Kind::Held, self.place);
+        let _held = held.map_err(|full| match (self.thread.full(full), full) {
+            (_, Full::All) => Refusal::Crowded,
+            (refusal, Full::Share) => refusal,
+        })?;
         if shared.fleet.staffed(shared.config.limits.hold).await { Ok(()) } else { Err(Refusal::NoWorkers) }
     }
 
     fn pick(&self, tried: &[u64]) -> Option<Arc<Worker>> {
         let now = Instant::now();
         let table = self.thread.shared.fleet.table();
+        let most = self.thread.limits().per_worker;
         let standing = |index: usize| {
             let worker = &table.workers[index];
             Standing {
                 load: worker.load(now),
                 is_out: worker.is_out(now),
-                is_tried: tried.contains(&worker.number),
+                // One that has all it may have is no choice either.
+                is_tried: tried.contains(&worker.number) || worker.in_flight() >= most,
             }
         };
         let mut rng = self.thread.rng.borrow_mut();
@@ -385,6 +462,8 @@ impl Exchange<'_> {
 
     async fn refuse(&mut self, refusal: Refusal, request: Option<&Request>) -> (u16, Fate) {
         let status = refusal.status();
+        // The client may take its time to read it.
+        self.buffers.forget_request();
         let is_gone = matches!(
             refusal,
             Refusal::Upload(UploadFault::Gone) | Refusal::AllFailed(Failure::Upload(UploadFault::Gone))
@@ -438,25 +517,34 @@ impl Exchange<'_> {
         written.map_err(|_| UploadFault::Gone)
     }
 
-    /// Reads more of the client's bytes into `inbound`.
-    async fn read_client(&mut self, patience: Duration) -> Result<(), UploadFault> {
+    /// Receives the next piece of a body that is kept.
+    async fn read_body(&mut self, decoder: &mut Decoder, arrival: &Arrival) -> Result<(), UploadFault> {
         let mut wait = Wait::default();
         let (thread, key) = (self.thread, self.key);
         let client = &mut *self.client;
-        let inbound = &mut self.buffers.inbound;
+        let Buffers { inbound, body, .. } = &mut *self.buffers;
         poll_fn(|cx| {
-            let scratch = &mut **thread.scratch.borrow_mut();
+            let scratch = &mut thread.scratch.borrow_mut()[..BODY_PIECE];
             match client.poll_receive(cx, scratch) {
                 Poll::Ready(Ok(0)) => Poll::Ready(Err(UploadFault::Broken)),
                 Poll::Ready(Ok(count)) => {
-                    inbound.extend_from_slice(&scratch[..count]);
+                    arrival.moved(count, thread.deadlines.now_ms());
+                    let piece = decoder.decode(&mut scratch[..count]).map_err(|_| UploadFault::Broken)?;
+                    Buffers::keep(body, &scratch[..piece.data]);
+                    inbound.extend_from_slice(&scratch[piece.used..count]);
                     Poll::Ready(Ok(()))
                 }
                 Poll::Ready(Err(_)) => Poll::Ready(Err(UploadFault::Gone)),
-                Poll::Pending if wait.is_over(thread, key, false, || patience) => {
-                    Poll::Ready(Err(UploadFault::TooSlow))
+                Poll::Pending => {
+                    arrival.waits(thread.deadlines.now_ms());
+                    match thread.lateness(arrival) {
+                        Some(fault) => Poll::Ready(Err(fault)),
+                        None if wait.is_over(thread, key, false, || thread.limits().upload_pause) => {
+                            Poll::Ready(Err(UploadFault::TooSlow))
+                        }
+                        None => Poll::Pending,
+                    }
                 }
-                Poll::Pending => Poll::Pending,
             }
         })
         .await
@@ -516,7 +604,7 @@ fn blame(worker: &Worker, failure: Failure) {
     match failure {
         Failure::NothingSent | Failure::Lost => worker.unreachable(),
         Failure::Silent => worker.silent(),
-        Failure::Invalid => worker.answered_badly(),
+        Failure::Late | Failure::Invalid => worker.answered_badly(),
         Failure::Upload(_) => {}
     }
 }
@@ -528,6 +616,14 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
+    pub(crate) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    pub(crate) fn begin(&mut self) {
+        self.has_begun = true;
+    }
+
     /// To be asked when there is nothing to do but wait.
     pub(crate) fn is_over(
         &mut self,

@@ -15,9 +15,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::client::Client;
-use crate::connection::Begun;
 use crate::deadline::Key;
 use crate::exchange::{self, Buffers, Ending};
+use crate::refusal::Refusal;
+use crate::shares::Place;
 use crate::thread::Thread;
 
 /// A buffer that has grown beyond this is not kept for the next connection.
@@ -28,7 +29,10 @@ const MAX_KEPT: usize = 32 * 1024;
 pub(crate) struct Job {
     pub(crate) client: Client,
     pub(crate) peer: IpAddr,
+    pub(crate) place: Place,
     pub(crate) key: Key,
+    /// What a head that is not whole is answered with.
+    pub(crate) why_not: Refusal,
 }
 
 /// What is left of it.
@@ -81,13 +85,12 @@ impl Lane {
         }
     }
 
-    /// The begin of the next request, if there is one.
-    pub(crate) fn take_rest(&self) -> Option<Box<Begun>> {
+    /// The begin of the next request, if there is one, else nothing.
+    pub(crate) fn with_rest(&self, go_on: impl FnOnce(&[u8])) {
         let mut inbound = self.slot.inbound.take();
-        let rest = (!inbound.is_empty()).then(|| Box::new(Begun(inbound.as_slice().to_vec())));
+        go_on(&inbound);
         inbound.clear();
         self.slot.inbound.set(inbound);
-        rest
     }
 }
 
@@ -128,14 +131,13 @@ impl Spare {
 async fn serve(thread: Rc<Thread>, slot: Rc<Slot>) -> Infallible {
     let mut buffers = Buffers::default();
     loop {
-        let Job { mut client, peer, key } =
-            poll_fn(|_| slot.job.take().map_or(Poll::Pending, Poll::Ready)).await;
+        let mut job = poll_fn(|_| slot.job.take().map_or(Poll::Pending, Poll::Ready)).await;
         buffers.inbound = slot.inbound.take();
-        let ending = exchange::serve(&thread, &mut client, peer, key, &mut buffers).await;
+        let ending = exchange::serve(&thread, &mut job, &mut buffers).await;
         buffers.shrink(MAX_KEPT);
         slot.inbound.set(std::mem::take(&mut buffers.inbound));
         slot.done.set(Some(match ending {
-            Ending::Open => Done::Open(client),
+            Ending::Open => Done::Open(job.client),
             Ending::Closed => Done::Closed,
         }));
     }

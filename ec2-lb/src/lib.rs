@@ -41,6 +41,8 @@ mod client;
 mod connection;
 mod deadline;
 mod lane;
+mod pace;
+mod shares;
 
 // It goes to a worker, and perhaps to another; the answer goes back.
 mod exchange;
@@ -62,7 +64,7 @@ mod metrics;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
 pub use balance::{Policy, PolicyError};
@@ -151,12 +153,7 @@ pub async fn run(
         });
     }
 
-    let shared = thread::Shared {
-        waiting: Arc::new(Semaphore::new(config.limits.held)),
-        config: Arc::new(config),
-        fleet,
-        certificate,
-    };
+    let shared = thread::Shared { config: Arc::new(config), fleet, certificate };
     // Dropped with this future, which stops the threads as well.
     let (stop, stopped) = watch::channel(false);
     let mut threads = start(&shared, &metrics, plain, tls.unwrap_or_default(), &stopped)?;

@@ -1,29 +1,54 @@
 //! Every timeout and bound of the data path, in one place because they lean on each other:
-//! `connect` < `check_timeout` × 2 < `first_byte` < `total` ≤ `drain`.
+//! `connect` ≤ `check_timeout` < `silence` < `response` < `total` < `drain`. What workers must know of
+//! them is in `fleet::layers`, derived from the workers' own.
+//!
+//! | limit | in all | one address | when it is full |
+//! |---|---|---|---|
+//! | `connections` | 20,000 | 5,000 | the longest idle one is closed, then the slowest request, else 429 or 503 |
+//! | `handshakes` | 2,048 | 512 | the oldest is dropped |
+//! | `arriving` | 2,048 | 512 | the one that has made least progress is dropped with 503, else 429 or 503 |
+//! | `held` | 1,024 | 256 | 429 or 503 |
+//! | `in_flight` | 4,096 | 1,024 | 429 or 503 |
+//!
+//! 429 if the address has its share, 503 if all is taken. Each thread has an equal part of each limit
+//! and of each share: nothing is shared on the way of a request, and the kernel spreads the connections
+//! of an address evenly. Loopback addresses are addresses like all others.
 //!
 //! They are values, not constants, so that a test can shorten one; production runs the defaults.
 //! Timeouts pass up to a tenth of a second late, see `deadline.rs`.
 
 use std::time::Duration;
 
+use fleet::layers;
+
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// To connect to a worker. Workers are in the next rack, a handshake takes under a millisecond;
     /// 1 s outlasts one lost SYN only just, and a second worker is the better answer anyway.
     pub connect: Duration,
-    /// From the end of the request to the head of the response. Hashing a password takes a tenth of
-    /// a second; half of 5 s would blame workers for a slow S3, double would lose the user.
-    pub first_byte: Duration,
-    /// All tries of one request together: four silent workers.
+    /// From the end of the request, without a byte of the response, to a health check: only if that
+    /// is silent too is the worker out.
+    pub silence: Duration,
+    /// From the end of the request to the head of the response of a worker that passes its checks.
+    pub response: Duration,
+    /// All tries of one request together.
     pub total: Duration,
     /// To receive a request body whole; 1 MiB in a minute is a bad telephone line.
     pub upload: Duration,
     /// Between two pieces of a request body. Longer, and idle uploads fill the connection limit.
     pub upload_pause: Duration,
+    /// Bytes a second that a client must send of a body or take of a response, while it is waited for.
+    /// A telephone line has seven times as much. At half, bytes that come now and then would hold a place twice as
+    /// long; at double, mobile clients at the edge of a cell would be cut.
+    pub client_rate: u64,
+    /// How far a client may be behind that rate with a body: a loss of the first packets and two
+    /// repetitions.
+    pub upload_grace: Duration,
     /// Between two pieces of a response body, counted only while we wait for the worker. A worker
     /// streams a long list from S3 with pauses of well under a second.
     pub reply_pause: Duration,
-    /// Between two pieces that the client takes. A client that does not read occupies a worker.
+    /// Between two pieces that the client takes, and how far it may be behind the rate with a
+    /// response. A client that does not read occupies a worker.
     pub client_pause: Duration,
     /// Between two pieces of an upgraded connection, in either direction. WebSockets are kept alive
     /// by pings of half a minute or less.
@@ -31,12 +56,25 @@ pub struct Limits {
     /// How long a request waits for a first worker. A replaced lone worker takes longer than any
     /// client waits; 5 s covers the gap between two looks at the registry.
     pub hold: Duration,
-    /// Requests that may wait so at once; each is a socket and a few KiB, and a crowd that waits
-    /// would stampede the first worker.
+    /// An address may take one in so many of each limit below: it takes four to fill one. At 2 two
+    /// could; at 8 an office behind one address would have 640 connections for each of four threads.
+    pub shares: usize,
+    /// Requests that may wait for a first worker at once; each is a socket and a few KiB, and a crowd
+    /// that waits would stampede the first worker.
     pub held: usize,
-    /// Requests being served at once. Each holds about 8 KiB and at most 100 KiB; beyond it a quick
-    /// 503 is better for everybody than a slow answer.
+    /// Requests of which a part has come, head or body, streamed bodies included. Half of `in_flight`, so
+    /// that slow bodies can never take all of that. Each holds up to 16 KiB of a head or 80 KiB of a
+    /// body; at double, the worst case would be a third of the smallest machine's memory.
+    pub arriving: usize,
+    /// TLS handshakes going on; each costs some 30 KiB and a signature. A core makes 2,000 a second, so
+    /// more than a second's worth would wait in vain.
+    pub handshakes: usize,
+    /// Requests for which a worker was chosen and whose response has not ended. Each holds about 8 KiB
+    /// and at most 100 KiB; beyond it a quick 503 is better for everybody than a slow answer.
     pub in_flight: usize,
+    /// Requests in flight on one worker, from this load balancer: with the idle connections below fewer
+    /// than the worker serves, so that its health checks always get through.
+    pub per_worker: usize,
     /// Tries of one request, each on another worker: four dead ones in a row mean an outage, and
     /// more tries would only multiply it.
     pub tries: usize,
@@ -51,11 +89,11 @@ pub struct Limits {
     /// A connection to a worker without a request. Workers keep theirs longer, so that we close
     /// first.
     pub idle_worker: Duration,
-    /// Idle connections kept per worker and thread; a burst of as many requests is met without a
+    /// Idle connections kept per worker, by all threads; a burst of as many requests is met without a
     /// handshake.
     pub idle_per_worker: usize,
     /// Client connections; each costs a descriptor and half a KiB here, and a few KiB in the kernel.
-    /// Beyond it the longest idle one is closed for the new one, or the new one is refused.
+    /// At double, the kernel's part alone would be half of the smallest machine's memory.
     pub connections: usize,
     /// Between two active checks of a worker.
     pub check_every: Duration,
@@ -70,29 +108,38 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(1),
-            first_byte: Duration::from_secs(5),
-            total: Duration::from_secs(20),
+            silence: layers::LB_SILENCE,
+            response: layers::LB_RESPONSE,
+            total: layers::LB_REQUEST,
             upload: Duration::from_secs(60),
             upload_pause: Duration::from_secs(10),
+            client_rate: 1024,
+            upload_grace: Duration::from_secs(5),
             reply_pause: Duration::from_secs(30),
             client_pause: Duration::from_secs(30),
             tunnel_pause: Duration::from_secs(120),
             hold: Duration::from_secs(5),
+            shares: 4,
             held: 1024,
+            arriving: 2048,
+            handshakes: 2048,
             in_flight: 4096,
+            per_worker: layers::LB_PER_WORKER - IDLE_PER_WORKER,
             tries: MAX_TRIES,
-            drain: Duration::from_secs(20),
+            drain: layers::LB_DRAIN,
             idle_client: Duration::from_secs(75),
             head: Duration::from_secs(10),
-            idle_worker: Duration::from_secs(20),
-            idle_per_worker: 256,
+            idle_worker: layers::LB_IDLE_WORKER,
+            idle_per_worker: IDLE_PER_WORKER,
             connections: 20_000,
             certificate_every: Duration::from_secs(20),
             check_every: Duration::from_secs(1),
-            check_timeout: Duration::from_secs(1),
+            check_timeout: layers::LB_CHECK,
         }
     }
 }
+
+const IDLE_PER_WORKER: usize = 512;
 
 /// The most that `Limits::tries` can be.
 pub const MAX_TRIES: usize = 4;
@@ -104,6 +151,42 @@ pub const MAX_REQUEST_BODY: u64 = 1024 * 1024;
 /// smaller; ten times more, on every connection, would be more memory than the machine has.
 pub const MAX_REPLAY_BODY: usize = 64 * 1024;
 
+/// Of a larger body so much comes before a worker is chosen: a client that announces much and sends
+/// nothing occupies none. Each byte of it is copied once more, so not all that could be kept.
+pub const PROOF_OF_BODY: usize = 16 * 1024;
+
+/// Read at once of a body that is kept. More would be held beyond what may be.
+pub const BODY_PIECE: usize = 16 * 1024;
+
 /// Read at once from any socket. Large bodies need few reads, and it fits into the second cache. Twice
 /// as much would be held for each client that stops reading.
 pub const READ_BUFFER: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wait_is_longer_than_those_inside_it() {
+        let limits = Limits::default();
+        assert!(limits.connect <= limits.check_timeout && limits.check_timeout < limits.silence);
+        assert!(limits.silence < limits.response && limits.response < limits.total);
+        assert!(limits.total < limits.drain);
+        assert!(limits.upload_grace < limits.upload_pause && limits.upload_pause < limits.upload);
+    }
+
+    #[test]
+    fn the_load_balancer_gives_up_after_the_worker() {
+        let limits = Limits::default();
+        assert!(limits.response > layers::WORKER_REQUEST);
+        assert!(limits.idle_worker < layers::WORKER_IDLE);
+        let to_one_worker = layers::LBS_AT_ONCE * (limits.per_worker + limits.idle_per_worker);
+        assert!(to_one_worker + layers::WORKER_RESERVE <= layers::WORKER_CONNECTIONS);
+    }
+
+    #[test]
+    fn bodies_that_arrive_never_take_all_that_may_be_in_flight() {
+        let limits = Limits::default();
+        assert!(limits.arriving < limits.in_flight);
+    }
+}

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::shares::{KINDS, Kind};
 use crate::table::Fleet;
 
 /// A number that one thread changes and others read.
@@ -50,27 +51,21 @@ const BUCKETS: [u64; 14] = [
 pub(crate) struct Counters {
     /// Responses by the first digit of their status, from 1.
     responses: [Count; 5],
-    in_flight: Gauge,
-    pub(crate) connections: Gauge,
+    /// By `shares::Kind`.
+    pub(crate) used: [Gauge; KINDS],
     pub(crate) retries: Count,
     /// Requests and connections refused because there were too many.
     pub(crate) shed: Count,
+    /// Those refused because their address had its share.
+    pub(crate) over_share: Count,
+    /// Arrivals that made room for others.
+    pub(crate) dropped: Count,
     /// By bucket; the last is for what is slower than all.
     latency: [Count; BUCKETS.len() + 1],
     latency_micros: AtomicU64,
 }
 
 impl Counters {
-    /// Counts one request as being served until the guard is dropped.
-    pub(crate) fn begin(&self) -> Serving<'_> {
-        self.in_flight.set(self.in_flight.get() + 1);
-        Serving(self)
-    }
-
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.get()
-    }
-
     pub(crate) fn answered(&self, status: u16, took: Duration) {
         if let Some(count) = self.responses.get(usize::from(status / 100).wrapping_sub(1)) {
             count.add();
@@ -79,16 +74,6 @@ impl Counters {
         self.latency[BUCKETS.partition_point(|bound| *bound < micros)].add();
         let sum = self.latency_micros.load(Ordering::Relaxed);
         self.latency_micros.store(sum.wrapping_add(micros), Ordering::Relaxed);
-    }
-}
-
-/// A request being served.
-#[derive(Debug)]
-pub(crate) struct Serving<'c>(&'c Counters);
-
-impl Drop for Serving<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get() - 1);
     }
 }
 
@@ -121,14 +106,25 @@ impl Metrics {
             let value = self.sum(|thread| thread.responses[class - 1].get());
             text.sample("requests_total", &format!("{{class=\"{class}xx\"}}"), value);
         }
-        let in_flight = self.sum(|thread| thread.in_flight.get() as u64);
-        text.single("in_flight", "gauge", "Requests being served.", in_flight);
-        let connections = self.sum(|thread| thread.connections.get() as u64);
-        text.single("connections", "gauge", "Client connections open.", connections);
+        for (kind, name, help) in [
+            (Kind::InFlight, "in_flight", "Requests that a worker was chosen for and that are not answered."),
+            (Kind::Held, "held", "Requests that wait for a worker to appear."),
+            (Kind::Arriving, "arriving", "Requests of which a part has come."),
+            (Kind::Handshake, "handshakes", "TLS handshakes going on."),
+            (Kind::Connection, "connections", "Client connections open."),
+        ] {
+            text.single(name, "gauge", help, self.sum(|thread| thread.used[kind as usize].get() as u64));
+        }
         let retries = self.sum(|thread| thread.retries.get());
         text.single("retries_total", "counter", "Tries after the first.", retries);
         let shed = self.sum(|thread| thread.shed.get());
         text.single("shed_total", "counter", "Requests and connections refused for overload.", shed);
+        let over_share = self.sum(|thread| thread.over_share.get());
+        let help = "Requests and connections refused because their address had its share.";
+        text.single("over_share_total", "counter", help, over_share);
+        let dropped = self.sum(|thread| thread.dropped.get());
+        let help = "Slow requests and handshakes that made room for others.";
+        text.single("dropped_total", "counter", help, dropped);
         let ejections = self.ejections.load(Ordering::Relaxed);
         text.single("ejections_total", "counter", "Workers taken out of the choice.", ejections);
         self.latency(&mut text);
@@ -227,7 +223,8 @@ mod tests {
         metrics.threads[0].answered(200, Duration::from_micros(300));
         metrics.threads[1].answered(201, Duration::from_secs(60));
         metrics.threads[1].answered(502, Duration::from_micros(250));
-        let serving = metrics.threads[0].begin();
+        let in_flight = &metrics.threads[0].used[Kind::InFlight as usize];
+        in_flight.set(1);
         let text = metrics.text(&fleet);
         for line in [
             "vigia_lb_requests_total{class=\"2xx\"} 2\n",
@@ -243,7 +240,7 @@ mod tests {
             assert!(text.contains(line), "{line} in {text}");
         }
         assert!(!text.contains("registry_revision"), "{text}");
-        drop(serving);
+        in_flight.set(0);
         assert!(metrics.text(&fleet).contains("vigia_lb_in_flight 0\n"));
     }
 }

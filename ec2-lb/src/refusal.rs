@@ -18,6 +18,8 @@ pub(crate) enum Refusal {
     Crowded,
     /// Too many requests are being served, or too many connections open.
     Overloaded,
+    /// The client's address has its share of what is full otherwise.
+    OverShare,
     /// All tries failed; this is how the last one did.
     AllFailed(Failure),
 }
@@ -89,6 +91,14 @@ impl Refusal {
                     "body_too_slow",
                     text("the body did not arrive in time; send it again"),
                 ),
+                UploadFault::Dropped => (
+                    503,
+                    UNAVAILABLE,
+                    "overloaded",
+                    text(
+                        "too many requests are arriving and this one was the slowest; send it again in a few seconds",
+                    ),
+                ),
             },
             Self::NoWorkers => {
                 (503, UNAVAILABLE, "no_workers", text("no worker is in service; try again in a few seconds"))
@@ -104,6 +114,15 @@ impl Refusal {
                 UNAVAILABLE,
                 "overloaded",
                 text("too much is going on here and the request was not sent; try again in a few seconds"),
+            ),
+            Self::OverShare => (
+                429,
+                "Too Many Requests",
+                "too_many_from_address",
+                text(
+                    "too many requests from this address are going on here and this one was not sent; \
+                     try again in a few seconds",
+                ),
             ),
             Self::AllFailed(Failure::NothingSent) => (
                 503,
@@ -127,7 +146,7 @@ impl Refusal {
                     "the worker's answer is not valid HTTP; the request may or may not have been carried out",
                 ),
             ),
-            Self::AllFailed(Failure::Silent) => (
+            Self::AllFailed(Failure::Silent | Failure::Late) => (
                 504,
                 "Gateway Timeout",
                 "worker_silent",
@@ -159,7 +178,7 @@ impl Refusal {
             b"\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n",
         );
         line("X-Request-Id", id, out);
-        if status == 503 {
+        if matches!(status, 429 | 503) {
             line("Retry-After", RETRY_AFTER_SECONDS, out);
         }
         match (is_persistent, version) {
@@ -195,6 +214,9 @@ mod tests {
             (Refusal::NoWorkers, 503),
             (Refusal::Crowded, 503),
             (Refusal::Overloaded, 503),
+            (Refusal::OverShare, 429),
+            (Refusal::Upload(UploadFault::Dropped), 503),
+            (Refusal::AllFailed(Failure::Late), 504),
             (Refusal::AllFailed(Failure::NothingSent), 503),
             (Refusal::AllFailed(Failure::Lost), 502),
             (Refusal::AllFailed(Failure::Invalid), 502),
@@ -206,7 +228,7 @@ mod tests {
             let text = String::from_utf8(out).expect("text");
             assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
             assert!(text.contains("X-Content-Type-Options: nosniff\r\n"), "{text}");
-            assert_eq!(text.contains("Retry-After: 2\r\n"), status == 503, "{text}");
+            assert_eq!(text.contains("Retry-After: 2\r\n"), matches!(status, 429 | 503), "{text}");
             assert!(
                 text.contains("X-Request-Id: id\r\n") && text.contains("Connection: close\r\n"),
                 "{text}"

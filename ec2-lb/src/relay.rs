@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
@@ -16,6 +17,7 @@ use crate::exchange::{Exchange, Fate, Wait, poll_write_all};
 use crate::http::chunked;
 use crate::http::framing::{Decoder, Framing};
 use crate::http::response::Relay;
+use crate::pace::Pace;
 use crate::retry::UploadFault;
 use crate::send::{self, Answer, Payload, Upload};
 use crate::worker::InFlight;
@@ -42,6 +44,8 @@ struct Body {
     /// In `buffers.reply`.
     at: usize,
     is_whole: bool,
+    /// How the client takes it.
+    pace: Pace,
     /// The worker sent bytes beyond its response; nobody can say what they are.
     has_excess: bool,
 }
@@ -56,8 +60,12 @@ pub(crate) async fn run(
     let Answer { response, relay, is_persistent, body_at, mut upload } = answer;
     let framing = response.framing;
     let decoder = Decoder::new(framing);
-    let mut body = Body { decoder, framing, relay, at: 0, is_whole: false, has_excess: false };
+    let pace = Pace::default();
+    let mut body = Body { decoder, framing, relay, at: 0, is_whole: false, pace, has_excess: false };
     let buffers = &mut *exchange.buffers;
+    if upload.is_over() {
+        buffers.forget_request();
+    }
     let came_with_head = &mut buffers.response[body_at..];
     let passed = match body.take(came_with_head, &mut buffers.reply) {
         Ok(()) => {
@@ -80,8 +88,8 @@ pub(crate) async fn run(
     }
     if response.is_persistent && upload.is_sent() && !body.has_excess && !in_flight.0.is_draining() {
         let thread = exchange.thread;
-        let (now_ms, max) = (thread.deadlines.now_ms(), thread.limits().idle_per_worker);
-        thread.pools.borrow_mut().put(&in_flight.0, worker, now_ms, max);
+        let now_ms = thread.deadlines.now_ms();
+        thread.pools.borrow_mut().put(&in_flight.0, worker, now_ms, thread.max_idle);
     }
     match (is_persistent, upload.is_sent() && exchange.buffers.inbound.is_empty()) {
         (true, _) => Fate::Keep,
@@ -112,6 +120,8 @@ impl Body {
             let before = self.at;
             let written = poll_write_all(exchange.client, cx, &exchange.buffers.reply, &mut self.at);
             has_progressed |= self.at > before;
+            let now_ms = thread.deadlines.now_ms();
+            self.pace.moved(self.at - before, now_ms);
             let patience = match written {
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Client)),
                 Poll::Ready(Ok(())) if self.is_whole => return Poll::Ready(Ok(())),
@@ -123,7 +133,15 @@ impl Body {
                     Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
                     Poll::Pending => thread.limits().reply_pause,
                 },
-                Poll::Pending => thread.limits().client_pause,
+                Poll::Pending => {
+                    self.pace.waits(now_ms);
+                    let behind =
+                        Duration::from_millis(self.pace.behind_ms(thread.limits().client_rate, now_ms));
+                    if behind > thread.limits().client_pause {
+                        return Poll::Ready(Err(Broken::Client));
+                    }
+                    thread.limits().client_pause
+                }
             };
             if !wait.is_over(thread, key, has_progressed, || patience) {
                 return Poll::Pending;
@@ -160,6 +178,7 @@ impl Body {
             Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Client)),
             Poll::Pending => 0,
         };
+        self.pace.moved(taken, exchange.thread.deadlines.now_ms());
         exchange.buffers.reply.extend_from_slice(&bytes[taken..data]);
         Poll::Ready(Ok(()))
     }

@@ -1,19 +1,22 @@
 //! Whether a failed try may be repeated on another worker. Pure.
 //!
-//! | reached the worker? | GET HEAD OPTIONS TRACE PUT DELETE | others |
-//! |---|---|---|
-//! | nothing was sent | repeat | repeat |
-//! | lost before the first byte of the response | repeat if the body is at hand | only if the operator says so |
-//! | no first byte in time | repeat if the body is at hand | only if the operator says so |
-//! | its answer is not HTTP | repeat if the body is at hand | never |
-//! | the client's own fault | never | never |
+//! | reached the worker? | GET HEAD OPTIONS TRACE PUT DELETE | GET that changes something | others |
+//! |---|---|---|---|
+//! | nothing was sent | repeat | repeat | repeat |
+//! | lost before the first byte of the response | repeat if the body is at hand | the same | only if the operator says so |
+//! | silent, and so is its health check | repeat if the body is at hand | only if the operator says so | only if the operator says so |
+//! | at work on it for too long | never | never | never |
+//! | its answer is not HTTP | repeat if the body is at hand | the same | never |
+//! | the client's own fault | never | never | never |
+//!
+//! After silence the first worker may go on with the request when it wakes up, so a GET that changes something
+//! (`fleet::layers::CHANGING_GETS`) would be carried out twice. A worker that passes its health check
+//! while a request waits is at work on it: another one would do the work again, and be as slow.
 //!
 //! A proxy must not repeat a request that is not idempotent (RFC 9110, 9.2.2): the worker may have
 //! done what it was asked and died before saying so. After the first byte of the response there is
 //! no failed try: the client already has a part of the answer, and only a broken connection tells
 //! it that the rest is missing.
-
-use crate::http::request::Method;
 
 /// How a try failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +25,10 @@ pub(crate) enum Failure {
     NothingSent,
     /// The connection broke.
     Lost,
-    /// No first byte in time.
+    /// No first byte, and no answer to a health check that was sent then.
     Silent,
+    /// No first byte in time, although the worker passes its health checks.
+    Late,
     /// What came back is not HTTP.
     Invalid,
     /// The client did not send its body as announced, or not in time, or too much of it.
@@ -35,6 +40,8 @@ pub(crate) enum UploadFault {
     Broken,
     TooLarge,
     TooSlow,
+    /// It made least progress of all and had to make room.
+    Dropped,
     /// The client has hung up.
     Gone,
 }
@@ -49,19 +56,30 @@ pub enum NonIdempotent {
     Repeat,
 }
 
+/// What it does if a request arrives twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// The same as once (RFC 9110, 9.2.2).
+    Once,
+    /// It is a GET, and changes something all the same.
+    ChangesByGet,
+    EachTime,
+}
+
 pub(crate) fn may_repeat(
     failure: Failure,
-    method: Method,
+    effect: Effect,
     body_is_at_hand: bool,
     non_idempotent: NonIdempotent,
 ) -> bool {
-    let is_repeatable = method.is_idempotent() || non_idempotent == NonIdempotent::Repeat;
+    let is_wanted = non_idempotent == NonIdempotent::Repeat;
     body_is_at_hand
         && match failure {
             Failure::NothingSent => true,
-            Failure::Lost | Failure::Silent => is_repeatable,
-            Failure::Invalid => method.is_idempotent(),
-            Failure::Upload(_) => false,
+            Failure::Lost => effect != Effect::EachTime || is_wanted,
+            Failure::Silent => effect == Effect::Once || is_wanted,
+            Failure::Invalid => effect != Effect::EachTime,
+            Failure::Late | Failure::Upload(_) => false,
         }
 }
 
@@ -101,32 +119,34 @@ mod tests {
 
     #[test]
     fn follows_the_table() {
+        use Effect::{ChangesByGet, EachTime, Once};
         use NonIdempotent::{Never, Repeat};
         let upload = Failure::Upload(UploadFault::Broken);
-        for (failure, method, body_is_at_hand, non_idempotent, expected) in [
-            (Failure::NothingSent, Method::Get, true, Never, true),
-            (Failure::NothingSent, Method::Post, true, Never, true),
-            (Failure::NothingSent, Method::Post, false, Never, false),
-            (Failure::Lost, Method::Get, true, Never, true),
-            (Failure::Lost, Method::Delete, true, Never, true),
-            (Failure::Lost, Method::Put, true, Never, true),
-            (Failure::Lost, Method::Put, false, Never, false),
-            (Failure::Lost, Method::Post, true, Never, false),
-            (Failure::Lost, Method::Other, true, Never, false),
-            (Failure::Lost, Method::Post, true, Repeat, true),
-            (Failure::Lost, Method::Post, false, Repeat, false),
-            (Failure::Silent, Method::Head, true, Never, true),
-            (Failure::Silent, Method::Options, true, Never, true),
-            (Failure::Silent, Method::Post, true, Never, false),
-            (Failure::Silent, Method::Post, true, Repeat, true),
-            (Failure::Invalid, Method::Get, true, Never, true),
-            (Failure::Invalid, Method::Post, true, Repeat, false),
-            (upload, Method::Get, true, Repeat, false),
+        for (failure, effect, body_is_at_hand, non_idempotent, expected) in [
+            (Failure::NothingSent, Once, true, Never, true),
+            (Failure::NothingSent, ChangesByGet, true, Never, true),
+            (Failure::NothingSent, EachTime, true, Never, true),
+            (Failure::NothingSent, EachTime, false, Never, false),
+            (Failure::Lost, Once, true, Never, true),
+            (Failure::Lost, Once, false, Never, false),
+            (Failure::Lost, ChangesByGet, true, Never, true),
+            (Failure::Lost, EachTime, true, Never, false),
+            (Failure::Lost, EachTime, true, Repeat, true),
+            (Failure::Lost, EachTime, false, Repeat, false),
+            (Failure::Silent, Once, true, Never, true),
+            (Failure::Silent, ChangesByGet, true, Never, false),
+            (Failure::Silent, ChangesByGet, true, Repeat, true),
+            (Failure::Silent, EachTime, true, Never, false),
+            (Failure::Silent, EachTime, true, Repeat, true),
+            (Failure::Late, Once, true, Repeat, false),
+            (Failure::Invalid, Once, true, Never, true),
+            (Failure::Invalid, EachTime, true, Repeat, false),
+            (upload, Once, true, Repeat, false),
         ] {
             assert_eq!(
-                may_repeat(failure, method, body_is_at_hand, non_idempotent),
+                may_repeat(failure, effect, body_is_at_hand, non_idempotent),
                 expected,
-                "{failure:?} {method:?} body at hand: {body_is_at_hand} {non_idempotent:?}"
+                "{failure:?} {effect:?} body at hand: {body_is_at_hand} {non_idempotent:?}"
             );
         }
     }

@@ -1,17 +1,26 @@
 //! One request to one worker on one connection: sends it and waits for the head of the response.
 //!
 //! Both directions are looked at in every step. A worker may answer before it has read everything,
-//! and a client that expects `100 Continue` sends nothing until the worker has spoken.
+//! and a client that expects `100 Continue` with a large body sends nothing until the worker has
+//! spoken.
+//!
+//! ```text
+//!  waiting ──(`silence` without a byte)──> a health check is asked for ──(it is silent too)──> Silent
+//!     ^                                              │
+//!     └──────────────(it is answered)────────────────┘        ──(`response`, or no time left)──> Late
+//! ```
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 
 use crate::client::poll_receive;
+use crate::deadline::SWEEP;
 use crate::exchange::{Buffers, Exchange, Wait};
 use crate::http::chunked;
 use crate::http::framing::Decoder;
@@ -20,10 +29,15 @@ use crate::http::request::{Body, Request, Version};
 use crate::http::response::{self, Relay, Reply, Response};
 use crate::limits::MAX_REQUEST_BODY;
 use crate::retry::{Failure, UploadFault};
-use crate::worker::Worker;
+use crate::shares::Arrival;
+use crate::worker::{Health, Worker};
 
 /// Interim responses to one request: a `100` and some `103`. More is a worker gone wild.
 const MAX_INTERIM: usize = 16;
+
+/// A body of up to so many bytes is sent together with the head; one of more would have to be copied,
+/// and held twice.
+const SENT_WITH_HEAD: usize = 8 * 1024;
 
 /// The body of a request.
 #[derive(Debug)]
@@ -31,6 +45,8 @@ pub(crate) struct Payload {
     body: Body,
     /// Takes the framing off what the client has still to send; `None` when the body is here.
     rest: Option<Decoder>,
+    /// Counts the request among those that arrive, until the body is here.
+    arrival: Option<Arrival>,
     /// Bytes of the body so far.
     received: u64,
     /// A part of what is not kept is sent.
@@ -39,11 +55,11 @@ pub(crate) struct Payload {
 
 impl Payload {
     pub(crate) fn whole(body: Body) -> Self {
-        Self { body, rest: None, received: 0, is_spent: false }
+        Self { body, rest: None, arrival: None, received: 0, is_spent: false }
     }
 
-    pub(crate) fn streamed(body: Body, rest: Decoder, received: u64) -> Self {
-        Self { body, rest: Some(rest), received, is_spent: false }
+    pub(crate) fn streamed(body: Body, rest: Decoder, received: u64, arrival: Arrival) -> Self {
+        Self { body, rest: Some(rest), arrival: Some(arrival), received, is_spent: false }
     }
 
     pub(crate) fn is_whole(&self) -> bool {
@@ -59,8 +75,10 @@ impl Payload {
 /// How far a request is sent.
 #[derive(Debug, Default)]
 pub(crate) struct Upload {
-    /// In `buffers.outbound`.
+    /// In `buffers.outbound`, and after its end in `buffers.body` if that goes apart.
     at: usize,
+    /// The whole body is sent from where it was received.
+    is_apart: bool,
     /// Bytes the kernel has taken.
     accepted: u64,
     began_ms: u64,
@@ -102,17 +120,18 @@ pub(crate) async fn run(
     exchange: &mut Exchange<'_>,
     request: &Request,
     payload: &mut Payload,
-    worker: &Worker,
+    worker: &Arc<Worker>,
     stream: &mut TcpStream,
     deadline: Instant,
 ) -> Result<Answer, Failure> {
-    prepare(exchange, request, payload, worker);
-    let mut upload = Upload { began_ms: exchange.thread.deadlines.now_ms(), ..Upload::default() };
+    let is_apart = prepare(exchange, request, payload, worker);
+    let began_ms = exchange.thread.deadlines.now_ms();
+    let mut upload = Upload { is_apart, began_ms, ..Upload::default() };
     let mut interims = 0;
-    let mut wait = Wait::default();
+    let mut patience =
+        Patience { worker, deadline, wait: Wait::default(), silent_since_ms: 0, asked_ms: None };
     loop {
-        let len =
-            poll_fn(|cx| poll_head(exchange, payload, &mut upload, stream, &mut wait, deadline, cx)).await?;
+        let len = poll_fn(|cx| poll_head(exchange, payload, &mut upload, stream, &mut patience, cx)).await?;
         match judge(exchange, request, len, upload)? {
             Judged::Final(answer) => return Ok(answer),
             Judged::Interim(so_far) => upload = so_far,
@@ -128,15 +147,70 @@ pub(crate) async fn run(
     }
 }
 
-/// Ends the head and appends what of the body is here.
-fn prepare(exchange: &mut Exchange<'_>, request: &Request, payload: &Payload, worker: &Worker) {
-    let buffers = &mut *exchange.buffers;
-    request.finish(&worker.authority, payload.body, &mut buffers.outbound);
+/// Ends the head and appends what of the body is here, unless it is sent apart.
+fn prepare(exchange: &mut Exchange<'_>, request: &Request, payload: &Payload, worker: &Worker) -> bool {
+    let Buffers { body, outbound, response, .. } = &mut *exchange.buffers;
+    request.finish(&worker.authority, payload.body, outbound);
+    response.clear();
     match (payload.body, &payload.rest) {
-        (Body::Chunked, Some(_)) => chunked::encode(&buffers.body, &mut buffers.outbound),
-        _ => buffers.outbound.extend_from_slice(&buffers.body),
+        (_, None) if body.len() > SENT_WITH_HEAD => return true,
+        (Body::Chunked, Some(_)) => {
+            outbound.reserve_exact(body.len() + chunked::MAX_OVERHEAD);
+            chunked::encode(body, outbound);
+        }
+        _ => {
+            outbound.reserve_exact(body.len());
+            outbound.extend_from_slice(body);
+        }
     }
-    buffers.response.clear();
+    false
+}
+
+/// How long a worker is waited for.
+struct Patience<'w> {
+    worker: &'w Arc<Worker>,
+    /// Of the whole request.
+    deadline: Instant,
+    wait: Wait,
+    silent_since_ms: u64,
+    /// When a health check was asked for, as the worker counts time.
+    asked_ms: Option<u64>,
+}
+
+impl Patience<'_> {
+    /// Begins anew.
+    fn begin(&mut self, exchange: &Exchange<'_>) {
+        let thread = exchange.thread;
+        (self.silent_since_ms, self.asked_ms) = (thread.deadlines.now_ms(), None);
+        thread.deadlines.set(exchange.key, thread.limits().silence);
+    }
+
+    /// What is wrong with the wait for the worker, if anything.
+    fn fault(&mut self, exchange: &Exchange<'_>, is_whole: bool) -> Option<Failure> {
+        let (thread, limits) = (exchange.thread, exchange.thread.limits());
+        if !thread.deadlines.is_over(exchange.key) {
+            return None;
+        }
+        let is_out_of_time = is_whole && Instant::now() >= self.deadline;
+        if is_out_of_time || exchange.is_past(self.silent_since_ms, limits.response) {
+            return Some(Failure::Late);
+        }
+        // The next look is a sweep or two away.
+        let mut next = SWEEP;
+        match self.asked_ms {
+            None => self.asked_ms = Some(thread.shared.fleet.suspect(self.worker)),
+            Some(asked_ms) => match self.worker.health_since(asked_ms) {
+                Health::Silent => return Some(Failure::Silent),
+                Health::Well => {
+                    self.asked_ms = None;
+                    next = limits.silence;
+                }
+                Health::Unknown => {}
+            },
+        }
+        thread.deadlines.set(exchange.key, next);
+        None
+    }
 }
 
 /// Ready with the length of a response head at the front of `buffers.response`.
@@ -145,8 +219,7 @@ fn poll_head(
     payload: &mut Payload,
     upload: &mut Upload,
     stream: &mut TcpStream,
-    wait: &mut Wait,
-    deadline: Instant,
+    patience: &mut Patience<'_>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<usize, Failure>> {
     let before = (upload.accepted, payload.received);
@@ -176,19 +249,17 @@ fn poll_head(
             Poll::Pending => break,
         }
     }
-    let limits = thread.limits();
-    let awaits_client = !upload.is_over() && upload.at == exchange.buffers.outbound.len();
-    let patience = || match awaits_client {
-        true => limits.upload_pause,
-        // A streamed body is sent once only, so there is nothing to save time for.
-        false if payload.is_whole() => limits
-            .first_byte
-            .min(deadline.saturating_duration_since(Instant::now()))
-            .max(Duration::from_millis(1)),
-        false => limits.first_byte,
-    };
-    if wait.is_over(thread, exchange.key, has_progressed, patience) {
-        let failure = if awaits_client { Failure::Upload(UploadFault::TooSlow) } else { Failure::Silent };
+    let awaits_client =
+        payload.rest.is_some() && !upload.is_over() && upload.at == exchange.buffers.outbound.len();
+    if awaits_client {
+        let pause = || thread.limits().upload_pause;
+        if patience.wait.is_over(thread, exchange.key, has_progressed, pause) {
+            return Poll::Ready(Err(Failure::Upload(UploadFault::TooSlow)));
+        }
+    } else if has_progressed || !patience.wait.has_begun() {
+        patience.wait.begin();
+        patience.begin(exchange);
+    } else if let Some(failure) = patience.fault(exchange, payload.is_whole()) {
         return Poll::Ready(Err(failure));
     }
     Poll::Pending
@@ -203,9 +274,17 @@ pub(crate) fn poll_upload(
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), UploadFault>> {
     while upload.state == UploadState::Sending {
-        let outbound = &mut exchange.buffers.outbound;
-        while upload.at < outbound.len() {
-            match ready!(Pin::new(&mut *stream).poll_write(cx, &outbound[upload.at..])) {
+        let Buffers { outbound, body, .. } = &mut *exchange.buffers;
+        loop {
+            let left = match upload.at.checked_sub(outbound.len()) {
+                None => &outbound[upload.at..],
+                Some(at) if upload.is_apart => &body[at..],
+                Some(_) => &[],
+            };
+            if left.is_empty() {
+                break;
+            }
+            match ready!(Pin::new(&mut *stream).poll_write(cx, left)) {
                 Ok(count) if count > 0 => {
                     upload.at += count;
                     upload.accepted += count as u64;
@@ -219,11 +298,18 @@ pub(crate) fn poll_upload(
         }
         match &mut payload.rest {
             Some(decoder) if !decoder.is_done() => {
+                // A part is sent, so the begin is of no more use.
+                if body.capacity() > 0 {
+                    *body = Vec::new();
+                }
                 outbound.clear();
                 upload.at = 0;
                 ready!(poll_more(exchange, payload, upload, cx))?;
             }
-            Some(_) | None => upload.state = UploadState::Sent,
+            Some(_) | None => {
+                payload.arrival = None;
+                upload.state = UploadState::Sent;
+            }
         }
     }
     Poll::Ready(Ok(()))
@@ -236,18 +322,26 @@ fn poll_more(
     upload: &Upload,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), UploadFault>> {
-    let Some(decoder) = &mut payload.rest else { return Poll::Ready(Ok(())) };
+    let Payload { rest: Some(decoder), arrival: Some(arrival), .. } = payload else {
+        return Poll::Ready(Ok(()));
+    };
     if exchange.is_past(upload.began_ms, exchange.thread.limits().upload) {
         return Poll::Ready(Err(UploadFault::TooSlow));
     }
     let scratch = &mut **exchange.thread.scratch.borrow_mut();
     let buffers = &mut *exchange.buffers;
     if buffers.inbound.is_empty() {
-        let count = match ready!(exchange.client.poll_receive(cx, scratch)) {
-            Ok(0) => return Poll::Ready(Err(UploadFault::Broken)),
-            Ok(count) => count,
-            Err(_) => return Poll::Ready(Err(UploadFault::Gone)),
+        let thread = exchange.thread;
+        let count = match exchange.client.poll_receive(cx, scratch) {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(UploadFault::Broken)),
+            Poll::Ready(Ok(count)) => count,
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(UploadFault::Gone)),
+            Poll::Pending => {
+                arrival.waits(thread.deadlines.now_ms());
+                return thread.lateness(arrival).map_or(Poll::Pending, |fault| Poll::Ready(Err(fault)));
+            }
         };
+        arrival.moved(count, thread.deadlines.now_ms());
         buffers.inbound.extend_from_slice(&scratch[..count]);
     }
     let piece = decoder.decode(&mut buffers.inbound).map_err(|_| UploadFault::Broken)?;
@@ -293,7 +387,7 @@ fn judge(
             return Some(Judged::Final(answer));
         }
         if response.is_interim() {
-            let is_wanted = response.status != 100 || request.expects_continue;
+            let is_wanted = response.status != 100 || request.asks_worker();
             if request.version == Version::Http11 && is_wanted {
                 head.write_interim(reply);
             }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use fleet::{Registry, RegistryDiff};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::metrics::Metrics;
 use crate::worker::Worker;
@@ -47,6 +47,9 @@ pub(crate) struct Fleet {
     confirmed_ms: AtomicU64,
     epoch: Instant,
     changed: watch::Sender<()>,
+    /// Workers that a request waits for in vain: their health is to be checked now.
+    suspects: Mutex<Vec<Arc<Worker>>>,
+    suspected: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -59,6 +62,8 @@ impl Fleet {
             confirmed_ms: AtomicU64::new(0),
             epoch: Instant::now(),
             changed: watch::Sender::new(()),
+            suspects: Mutex::default(),
+            suspected: Notify::new(),
             metrics,
         }
     }
@@ -118,6 +123,25 @@ impl Fleet {
         *held = Some(registry);
         drop(held);
         self.changed.send_replace(());
+    }
+
+    /// Asks for a health check of `worker`, and returns when, see [`Worker::health_since`]. Requests
+    /// that suspect it at the same time share one.
+    pub(crate) fn suspect(&self, worker: &Arc<Worker>) -> u64 {
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked_ms = worker.now_ms();
+        if !suspects.iter().any(|suspect| suspect.number == worker.number) {
+            suspects.push(Arc::clone(worker));
+        }
+        drop(suspects);
+        self.suspected.notify_one();
+        asked_ms
+    }
+
+    /// Waits for workers whose health is to be checked now.
+    pub(crate) async fn suspects(&self) -> Vec<Arc<Worker>> {
+        self.suspected.notified().await;
+        std::mem::take(&mut *self.suspects.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Waits until the table lists a worker; false when `patience` is over before.

@@ -1,7 +1,7 @@
 //! One thread of the data plane: its listeners, its connections, and what they share.
 //!
-//! Threads share nothing on the way of a request but the worker table, the workers' counters and
-//! this process's limits on waiting. Everything else is here, behind `Cell`s that are never held
+//! Threads share nothing on the way of a request but the worker table and the workers' counters.
+//! Everything else is here, behind `Cell`s that are never held
 //! across a wait.
 
 use std::cell::{Cell, RefCell};
@@ -16,18 +16,19 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::Config;
 use crate::connection::Connection;
-use crate::deadline::{Deadlines, SWEEP};
+use crate::deadline::{Deadlines, Key, SWEEP};
 use crate::http::request::{Method, Version};
 use crate::lane::{Lane, Spare};
 use crate::limits::{Limits, READ_BUFFER};
 use crate::metrics::Counters;
 use crate::refusal::Refusal;
-use crate::retry::Budget;
+use crate::retry::{Budget, UploadFault};
+use crate::shares::{Arrival, Full, Kind, Place, Shares};
 use crate::table::Fleet;
 use crate::tls::Certificate;
 use crate::upstream::Pools;
@@ -43,8 +44,6 @@ const SWEEPS_PER_TIDYING: u32 = 20;
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) fleet: Arc<Fleet>,
-    /// Places for requests that wait for a first worker.
-    pub(crate) waiting: Arc<Semaphore>,
     /// The newest certificate, when TLS is spoken.
     pub(crate) certificate: Certificate,
 }
@@ -68,11 +67,11 @@ pub(crate) struct Thread {
     pub(crate) scratch: RefCell<Box<[u8]>>,
     pub(crate) rng: RefCell<SmallRng>,
     pub(crate) budget: RefCell<Budget>,
+    pub(crate) shares: Rc<Shares>,
+    /// Of idle connections to one worker.
+    pub(crate) max_idle: usize,
     lanes: RefCell<Spare>,
-    open: Cell<usize>,
     all_closed: Notify,
-    max_open: usize,
-    max_in_flight: usize,
     is_draining: Cell<bool>,
 }
 
@@ -81,15 +80,14 @@ impl Thread {
         let limits = &shared.config.limits;
         Self {
             deadlines: Deadlines::new(shared.fleet.epoch()),
-            max_open: limits.connections.div_ceil(threads),
-            max_in_flight: limits.in_flight.div_ceil(threads),
+            shares: Rc::new(Shares::new(limits, threads, Arc::clone(&counters))),
+            max_idle: limits.idle_per_worker / threads,
             counters,
             pools: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
             rng: RefCell::new(SmallRng::from_os_rng()),
             budget: RefCell::default(),
             lanes: RefCell::default(),
-            open: Cell::new(0),
             all_closed: Notify::new(),
             is_draining: Cell::new(false),
             address,
@@ -110,9 +108,38 @@ impl Thread {
         self.is_draining.get()
     }
 
-    /// Whether one more request would be too many, the one that asks counted.
-    pub(crate) fn is_overloaded(&self) -> bool {
-        self.counters.in_flight() > self.max_in_flight
+    /// Counts a handshake or a request of which a part has come, until the guard is dropped. If there
+    /// is no room, a slower one makes it.
+    pub(crate) fn arrive(&self, kind: Kind, place: Place, key: Key) -> Result<Arrival, Refusal> {
+        let arrived = self.shares.arrive(kind, place, key, self.deadlines.now_ms());
+        let (arrival, victim) = arrived.map_err(|full| self.full(full))?;
+        if let Some(victim) = victim {
+            self.counters.dropped.add();
+            self.deadlines.wake(victim);
+        }
+        Ok(arrival)
+    }
+
+    /// What is wrong with a body that has to be waited for, if anything.
+    pub(crate) fn lateness(&self, arrival: &Arrival) -> Option<UploadFault> {
+        let grace_ms = u64::try_from(self.limits().upload_grace.as_millis()).unwrap_or(u64::MAX);
+        match () {
+            () if arrival.is_dropped() => Some(UploadFault::Dropped),
+            () if arrival.is_too_slow(grace_ms, self.deadlines.now_ms()) => Some(UploadFault::TooSlow),
+            () => None,
+        }
+    }
+
+    /// Counts what there is no room for.
+    pub(crate) fn full(&self, full: Full) -> Refusal {
+        match full {
+            Full::Share => self.counters.over_share.add(),
+            Full::All => self.counters.shed.add(),
+        }
+        match full {
+            Full::Share => Refusal::OverShare,
+            Full::All => Refusal::Overloaded,
+        }
     }
 
     /// A new request id: 128 random bits, in hexadecimal.
@@ -134,17 +161,34 @@ impl Thread {
         self.lanes.borrow_mut().put(lane);
     }
 
-    pub(crate) fn opened(&self) {
-        self.open.set(self.open.get() + 1);
-        self.counters.connections.set(self.open.get());
+    pub(crate) fn opened(&self, place: Place) {
+        self.shares.add(Kind::Connection, place);
     }
 
-    pub(crate) fn closed(&self) {
-        self.open.set(self.open.get() - 1);
-        self.counters.connections.set(self.open.get());
-        if self.open.get() == 0 {
+    pub(crate) fn closed(&self, place: Place) {
+        self.shares.sub(Kind::Connection, place);
+        self.shares.leave(place);
+        if self.open() == 0 {
             self.all_closed.notify_one();
         }
+    }
+
+    fn open(&self) -> usize {
+        self.shares.total(Kind::Connection)
+    }
+
+    /// Whether one more connection may be opened, at the expense of another if need be.
+    fn make_room(&self, place: Place) -> Result<(), Full> {
+        let Err(full) = self.shares.room(Kind::Connection, place) else { return Ok(()) };
+        let of = (full == Full::Share).then_some(place);
+        if self.deadlines.evict_idle(of) {
+            return Ok(());
+        }
+        let now_ms = self.deadlines.now_ms();
+        let slowest = self.shares.drop_slowest(Kind::Arriving, of, now_ms).ok_or(full)?;
+        self.counters.dropped.add();
+        self.deadlines.wake(slowest);
+        Ok(())
     }
 }
 
@@ -219,10 +263,12 @@ async fn accept_waiting(thread: &Rc<Thread>, listener: &TcpListener, protocol: P
 }
 
 fn admit(thread: &Rc<Thread>, stream: TcpStream, peer: IpAddr, protocol: Protocol) {
-    if thread.open.get() >= thread.max_open && !thread.deadlines.evict_idle() {
-        thread.counters.shed.add();
+    let place = thread.shares.place(peer);
+    if let Err(full) = thread.make_room(place) {
+        thread.shares.leave(place);
+        let refusal = thread.full(full);
         let mut out = Vec::new();
-        Refusal::Overloaded.write(Method::Get, Version::Http11, &thread.new_id(), false, &mut out);
+        refusal.write(Method::Get, Version::Http11, &thread.new_id(), false, &mut out);
         if matches!(protocol, Protocol::Plain) {
             // One attempt: a fresh socket has room, and nobody waits here.
             drop(stream.try_write(&out));
@@ -230,11 +276,10 @@ fn admit(thread: &Rc<Thread>, stream: TcpStream, peer: IpAddr, protocol: Protoco
         return;
     }
     let connection = match (protocol, thread.shared.certificate.current()) {
-        (Protocol::Plain, _) => Connection::plain(Rc::clone(thread), stream, peer),
-        (Protocol::Tls, Some(config)) => Connection::tls(Rc::clone(thread), stream, peer, config),
-        (Protocol::Tls, None) => return,
+        (Protocol::Plain, _) => Connection::plain(Rc::clone(thread), stream, peer, place),
+        (Protocol::Tls, Some(config)) => Connection::tls(Rc::clone(thread), stream, peer, place, config),
+        (Protocol::Tls, None) => return thread.shares.leave(place),
     };
-    thread.opened();
     tokio::task::spawn_local(connection);
 }
 
@@ -272,7 +317,7 @@ async fn drain(thread: &Rc<Thread>) {
     thread.deadlines.wake_all();
     let patience = thread.limits().drain;
     let all_closed = async {
-        while thread.open.get() > 0 {
+        while thread.open() > 0 {
             thread.all_closed.notified().await;
         }
     };
@@ -281,6 +326,6 @@ async fn drain(thread: &Rc<Thread>) {
         () = keep_time(thread) => return,
     };
     if waited.is_err() {
-        tracing::warn!(connections = thread.open.get(), "connections are cut at the end of the drain");
+        tracing::warn!(connections = thread.open(), "connections are cut at the end of the drain");
     }
 }

@@ -35,6 +35,9 @@ pub(crate) struct Worker {
     /// Milliseconds from `epoch` until which the worker is out; mirrors `ejection`.
     out_until_ms: AtomicU64,
     has_history: AtomicBool,
+    /// When a check began that was passed, and one that was not, last; 0 is never.
+    passed_ms: AtomicU64,
+    missed_ms: AtomicU64,
     /// It has said that it stops.
     is_draining: AtomicBool,
     epoch: Instant,
@@ -58,6 +61,8 @@ impl Worker {
             ejection: Mutex::default(),
             out_until_ms: AtomicU64::new(0),
             has_history: AtomicBool::new(false),
+            passed_ms: AtomicU64::new(0),
+            missed_ms: AtomicU64::new(0),
             is_draining: AtomicBool::new(false),
             epoch,
             metrics,
@@ -120,10 +125,30 @@ impl Worker {
         self.note("it cannot be reached", Ejection::unreachable);
     }
 
-    /// No first byte in time.
+    /// No first byte, and no answer to a health check that was sent then.
     pub(crate) fn silent(&self) {
         self.failed();
-        self.note("it does not answer a request", Ejection::silent);
+        self.note("it answers neither a request nor a health check", Ejection::silent);
+    }
+
+    /// The time as [`Worker::health_since`] counts it.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.ms(Instant::now()) + 1
+    }
+
+    /// What the health checks say that began at or after `since_ms`.
+    pub(crate) fn health_since(&self, since_ms: u64) -> Health {
+        match () {
+            () if self.passed_ms.load(Ordering::Relaxed) >= since_ms => Health::Well,
+            () if self.missed_ms.load(Ordering::Relaxed) >= since_ms => Health::Silent,
+            () => Health::Unknown,
+        }
+    }
+
+    /// A check that began then was passed, or was not.
+    pub(crate) fn checked(&self, began_ms: u64, is_passed: bool) {
+        let at = if is_passed { &self.passed_ms } else { &self.missed_ms };
+        at.fetch_max(began_ms, Ordering::Relaxed);
     }
 
     /// Answered with a status from 500 up, or broke off its answer: not to be flooded, but if it is
@@ -156,7 +181,7 @@ impl Worker {
 
     pub(crate) fn check_passed(&self) {
         self.is_draining.store(false, Ordering::Relaxed);
-        self.note("", |ejection, now, _| ejection.check_passed(now));
+        self.note("", |ejection, _, _| ejection.check_passed());
     }
 
     fn failed(&self) {
@@ -189,6 +214,14 @@ impl Worker {
     fn ms(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// What is known of a worker's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    Unknown,
+    Well,
+    Silent,
 }
 
 /// A request in flight on a worker.
@@ -249,6 +282,19 @@ mod tests {
         assert!(worker.is_out(Instant::now()));
         worker.check_passed();
         assert!(!worker.is_out(Instant::now()));
+    }
+
+    #[test]
+    fn only_a_check_from_afterwards_says_how_it_is() {
+        let addr = WorkerAddr("10.0.0.1:8080".parse().expect("valid"));
+        let worker =
+            Worker::new("i-a".parse().expect("valid"), addr, Instant::now(), Arc::new(Metrics::default()));
+        worker.checked(10, true);
+        assert_eq!(worker.health_since(11), Health::Unknown);
+        worker.checked(12, false);
+        assert_eq!(worker.health_since(11), Health::Silent);
+        worker.checked(11, true);
+        assert_eq!(worker.health_since(11), Health::Well, "one answer is enough");
     }
 
     #[test]

@@ -25,6 +25,16 @@ fn is_ejected(view: &Value, id: &str) -> bool {
     view["workers"][id]["ejected"] == true
 }
 
+/// Asks for a check after a moment, and gives up soon.
+fn impatient() -> Limits {
+    short(|limits| {
+        limits.silence = Duration::from_millis(100);
+        limits.response = Duration::from_millis(1000);
+        limits.check_timeout = Duration::from_millis(300);
+        limits.check_every = Duration::from_secs(3600);
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_worker_costs_no_get() {
     let mut doomed = FakeWorker::healthy(21).await;
@@ -57,7 +67,8 @@ async fn a_hung_worker_is_ejected_and_costs_no_get() {
     let hung = FakeWorker::hung(21).await;
     let healthy = FakeWorker::healthy(22).await;
     let limits = short(|limits| {
-        limits.first_byte = Duration::from_millis(200);
+        limits.silence = Duration::from_millis(200);
+        limits.check_timeout = Duration::from_millis(200);
         limits.check_every = Duration::from_secs(3600);
     });
     let lb = Lb::start(limits, &[&hung, &healthy]).await;
@@ -70,6 +81,76 @@ async fn a_hung_worker_is_ejected_and_costs_no_get() {
         |view| is_ejected(view, "i-21"),
     );
     ejected.await;
+}
+
+#[tokio::test]
+async fn a_worker_that_passes_its_check_is_not_ejected_by_silence() {
+    let one = FakeWorker::start(21, |_| std::future::pending()).await;
+    let two = FakeWorker::start(22, |_| std::future::pending()).await;
+    let lb = Lb::start(impatient(), &[&one, &two]).await;
+    for path in ["/", "/signin/ana/secret"] {
+        let before = one.arrivals() + two.arrivals();
+        let answer = lb.get(path).await;
+        assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(one.arrivals() + two.arrivals(), before + 1, "{path} is not repeated: it is worked at");
+    }
+    let view = lb.view().await;
+    assert!(!is_ejected(&view, "i-21") && !is_ejected(&view, "i-22"), "{view}");
+}
+
+#[tokio::test]
+async fn a_get_that_changes_something_is_not_repeated_after_silence() {
+    let (one, two) = (FakeWorker::mute(21).await, FakeWorker::mute(22).await);
+    for (path, times) in
+        [("/signin/ana/secret", 1), ("/setamount/3", 1), ("/setamount?amount=3", 1), ("/", 2)]
+    {
+        let lb = Lb::start(impatient(), &[&one, &two]).await;
+        let before = one.arrivals() + two.arrivals();
+        let answer = lb.get(path).await;
+        assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(one.arrivals() + two.arrivals(), before + times, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_silent_to_a_check_too_is_ejected() {
+    let mute = FakeWorker::mute(21).await;
+    let lb = Lb::start(impatient(), &[&mute]).await;
+    assert_eq!(lb.get("/").await.status, StatusCode::GATEWAY_TIMEOUT);
+    assert!(is_ejected(&lb.view().await, "i-21"), "{}", lb.view().await);
+}
+
+/// As at one login: the worker takes one after the other, and the last waits far longer than a silence.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sign_ins_that_wait_in_line_are_carried_out_once_each() {
+    const CLIENTS: usize = 100;
+    let line = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
+    let mut workers = Vec::new();
+    for host in [21, 22, 23] {
+        let line = std::sync::Arc::clone(&line);
+        let worker = FakeWorker::start(host, move |_| {
+            let line = std::sync::Arc::clone(&line);
+            async move {
+                let _turn = line.acquire().await.expect("never closed");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                ok("in")
+            }
+        });
+        workers.push(worker.await);
+    }
+    let limits = short(|limits| limits.silence = Duration::from_millis(100));
+    let lb = std::sync::Arc::new(Lb::start(limits, &workers.iter().collect::<Vec<_>>()).await);
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let lb = std::sync::Arc::clone(&lb);
+        clients.spawn(async move { lb.get("/signin/ana/secret").await.status });
+    }
+    while let Some(status) = clients.join_next().await {
+        assert_eq!(status.expect("no panic"), StatusCode::OK);
+    }
+    assert_eq!(workers.iter().map(FakeWorker::arrivals).sum::<usize>(), CLIENTS);
+    let metrics = lb.admin(Method::GET, "/metrics").await;
+    assert!(metrics.text().contains("vigia_lb_ejections_total 0\n"), "{}", metrics.text());
 }
 
 #[tokio::test]
@@ -128,8 +209,7 @@ async fn a_post_that_hangs_is_never_sent_again() {
     let hang = |_| std::future::pending();
     let one = FakeWorker::start(21, hang).await;
     let two = FakeWorker::start(22, hang).await;
-    let limits = short(|limits| limits.first_byte = Duration::from_millis(100));
-    let lb = Lb::start(limits, &[&one, &two]).await;
+    let lb = Lb::start(impatient(), &[&one, &two]).await;
     let answer = lb.post("/signup/ana/secret", "").await;
     assert_eq!(
         (answer.status, &answer.json()["error"]),
@@ -224,7 +304,7 @@ async fn a_request_is_held_until_a_worker_appears() {
     let lb = Lb::with_registry(Limits::default(), None).await;
     let worker = FakeWorker::healthy(21).await;
     let (answer, ()) = tokio::join!(lb.get("/"), async {
-        let is_waiting = |metrics: &String| metrics.contains("vigia_lb_in_flight 1\n");
+        let is_waiting = |metrics: &String| metrics.contains("vigia_lb_held 1\n");
         let metrics = async || lb.admin(Method::GET, "/metrics").await.text().to_owned();
         eventually("the request is held", metrics, is_waiting).await;
         lb.source.send_replace(Some(registry(1, &[("i-21", worker.addr)])));

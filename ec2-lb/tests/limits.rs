@@ -15,6 +15,14 @@ use tokio::sync::Semaphore;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
+/// Limits that one address may use up.
+fn alone(change: impl FnOnce(&mut Limits)) -> Limits {
+    short(|limits| {
+        limits.shares = 1;
+        change(limits);
+    })
+}
+
 /// Connects until each of the load balancer's threads has had its share.
 async fn connect(lb: &Lb) -> TcpStream {
     TcpStream::connect(lb.addr).await.expect("it listens")
@@ -56,6 +64,120 @@ async fn a_body_that_comes_too_slowly_is_refused_however_steadily() {
         assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 408");
         trickle.abort();
     }
+}
+
+#[tokio::test]
+async fn a_body_below_the_minimum_rate_is_refused() {
+    let worker = FakeWorker::healthy(71).await;
+    let limits = short(|limits| {
+        limits.upload_grace = Duration::from_millis(200);
+        limits.client_rate = 100_000;
+    });
+    let lb = Lb::start(limits, &[&worker]).await;
+    // Kept whole, and streamed: what comes at first is enough for a worker to be chosen.
+    for (length, at_first) in [(60_000, 10), (900_000, 20_000)] {
+        let mut stream = connect(&lb).await;
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("it reads");
+        stream.write_all(&vec![b'x'; at_first]).await.expect("it reads");
+        let (mut read, mut write) = stream.into_split();
+        let trickle = tokio::spawn(async move {
+            while write.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let mut answer = vec![0; 12];
+        tokio::time::timeout(PATIENCE, read.read_exact(&mut answer))
+            .await
+            .expect("in time")
+            .expect("an answer");
+        assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 408", "{length}");
+        trickle.abort();
+    }
+    assert_eq!(worker.arrivals(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_below_the_minimum_rate_is_cut() {
+    let (write, stream) = Stream::new();
+    let stream = std::sync::Mutex::new(Some(stream));
+    let worker = FakeWorker::start(72, move |_| {
+        let stream = stream.lock().expect("not poisoned").take().expect("asked once");
+        async { Ok(Response::new(stream)) }
+    })
+    .await;
+    let limits = short(|limits| {
+        limits.client_pause = Duration::from_millis(500);
+        limits.client_rate = 1024 * 1024 * 1024;
+    });
+    let lb = Lb::start(limits, &[&worker]).await;
+    let mut slow = connect(&lb).await;
+    slow.write_all(GET).await.expect("it reads");
+    let sips = tokio::spawn(async move {
+        let mut sip = vec![0; 64 * 1024];
+        while slow.read_exact(&mut sip).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let fed =
+        tokio::spawn(
+            async move { while write.send(Ok(Bytes::from(vec![b'x'; 1024 * 1024]))).await.is_ok() {} },
+        );
+    tokio::time::timeout(PATIENCE, fed).await.expect("the worker is freed").expect("no panic");
+    sips.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_large_body_reaches_a_worker_only_when_it_comes() {
+    let worker = FakeWorker::healthy(71).await;
+    let lb = Lb::start(Limits::default(), &[&worker]).await;
+    let mut stream = connect(&lb).await;
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\nfew";
+    stream.write_all(head).await.expect("it reads");
+    let arrives = |metrics: &String| metrics.contains("vigia_lb_arriving 1\n");
+    let metrics = async || lb.admin(Method::GET, "/metrics").await.text().to_owned();
+    let metrics = eventually("the request arrives", metrics, arrives).await;
+    assert!(metrics.contains("vigia_lb_in_flight 0\n"), "{metrics}");
+    stream.write_all(&vec![b'x'; 500_000 - 3]).await.expect("it reads");
+    assert!(read_until(&mut stream, "i-71").await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn leave_to_send_a_small_body_needs_no_worker() {
+    let worker = FakeWorker::healthy(71).await;
+    let lb = Lb::start(Limits::default(), &[&worker]).await;
+    let mut stream = connect(&lb).await;
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    stream.write_all(head).await.expect("it reads");
+    read_until(&mut stream, "HTTP/1.1 100 Continue\r\n\r\n").await;
+    assert_eq!(lb.view().await["workers"]["i-71"]["requests"], 0);
+    stream.write_all(b"hello").await.expect("it reads");
+    assert!(read_until(&mut stream, "i-71").await.starts_with("HTTP/1.1 200 "));
+    assert!(!worker.seen()[0].headers.contains_key("expect"));
+}
+
+#[tokio::test]
+async fn a_worker_gets_no_more_than_it_serves() {
+    let worker = FakeWorker::start(74, |_| std::future::pending()).await;
+    let limits = short(|limits| {
+        limits.per_worker = 3;
+        limits.check_every = Duration::from_millis(20);
+    });
+    let lb = Lb::start(limits, &[&worker]).await;
+    let mut busy = Vec::new();
+    for count in 1..=3 {
+        let mut stream = connect(&lb).await;
+        stream.write_all(GET).await.expect("it reads");
+        busy.push(stream);
+        eventually("it arrived", async || worker.arrivals(), |arrivals| *arrivals == count).await;
+    }
+    let answer = lb.get("/").await;
+    assert_eq!(
+        (answer.status, &answer.json()["error"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &"overloaded".into())
+    );
+    assert_eq!(worker.arrivals(), 3);
+    assert_eq!(lb.view().await["workers"]["i-74"]["ejected"], false, "its health checks are answered");
 }
 
 #[tokio::test]
@@ -114,7 +236,7 @@ async fn too_many_requests_at_once_are_refused_early() {
     })
     .await;
     // Two threads: each takes one request.
-    let lb = Arc::new(Lb::start(short(|limits| limits.in_flight = 2), &[&worker]).await);
+    let lb = Arc::new(Lb::start(alone(|limits| limits.in_flight = 2), &[&worker]).await);
     let mut held = Vec::new();
     let refused = eventually(
         "one is refused",
@@ -143,7 +265,7 @@ async fn too_many_requests_at_once_are_refused_early() {
 #[tokio::test]
 async fn when_connections_run_out_the_longest_idle_one_makes_room() {
     let worker = FakeWorker::healthy(75).await;
-    let lb = Lb::start(short(|limits| limits.connections = 20), &[&worker]).await;
+    let lb = Lb::start(alone(|limits| limits.connections = 20), &[&worker]).await;
     let mut idle = Vec::new();
     for _ in 0..60 {
         let mut stream = connect(&lb).await;
@@ -163,7 +285,7 @@ async fn when_connections_run_out_the_longest_idle_one_makes_room() {
 #[tokio::test]
 async fn when_all_connections_are_busy_a_new_one_is_told_so() {
     let worker = FakeWorker::start(76, |_| std::future::pending()).await;
-    let lb = Lb::start(short(|limits| limits.connections = 4), &[&worker]).await;
+    let lb = Lb::start(alone(|limits| limits.connections = 4), &[&worker]).await;
     let mut busy = Vec::new();
     let refused = eventually(
         "one is refused",

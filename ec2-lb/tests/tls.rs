@@ -142,3 +142,24 @@ async fn a_handshake_that_never_ends_is_cut_and_plain_text_is_not_answered() {
     plain.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("it reads");
     read_until(&mut plain, "i-64").await;
 }
+
+#[tokio::test]
+async fn handshakes_of_one_address_leave_room_for_others() {
+    let worker = FakeWorker::healthy(67).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (source, client) = issue(dir.path());
+    // On each of two threads: two for each address, and eight in all.
+    let limits = short(|limits| (limits.handshakes, limits.head) = (16, support::PATIENCE));
+    let lb = Lb::with_config(with(limits), Some(source), &[&worker]).await;
+    drop(connect_in_time(&lb, &client).await);
+    let mut silent = Vec::new();
+    for _ in 0..60 {
+        silent.push(support::connect_from(83, lb.tls.expect("TLS is spoken")).await);
+    }
+    let metrics = async || lb.admin(hyper::Method::GET, "/metrics").await.text().to_owned();
+    let is_full = |metrics: &String| metrics.contains("vigia_lb_handshakes 4\n");
+    eventually("the greedy one has its share", metrics, is_full).await;
+    let mut stream = connect_in_time(&lb, &client).await;
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    assert!(exchange(&mut stream, request).await.starts_with("HTTP/1.1 200 "));
+}

@@ -5,7 +5,6 @@
 //! any other site could make a visitor's browser send.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
@@ -16,6 +15,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use fleet::Profile;
+use fleet::layers::WORKER_REQUEST;
 use futures::FutureExt as _;
 
 use crate::client::{Client, Peer, Transport};
@@ -24,13 +24,8 @@ use crate::extract::prefers_html;
 use crate::{ApiError, Worker, pages};
 use users::random_id;
 
-/// From the whole head to the start of the answer. A sign-up makes up to three calls to S3 and
-/// waits up to 1.5 s for its hash; half would cut one that is about to succeed after a retry,
-/// double would outlast the client.
-const REQUEST_LIMIT: Duration = Duration::from_secs(15);
-
 /// What the reconciler asks, which is not a load balancer.
-const HEALTH_CHECK: &str = "/healthcheck";
+pub(crate) const HEALTH_CHECK: &str = "/healthcheck";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROFILE: HeaderName = HeaderName::from_static("x-profile");
@@ -129,7 +124,7 @@ fn has_other_origin(headers: &HeaderMap) -> bool {
 }
 
 async fn bounded(answer: impl Future<Output = Response>) -> Response {
-    match tokio::time::timeout(REQUEST_LIMIT, AssertUnwindSafe(answer).catch_unwind()).await {
+    match tokio::time::timeout(WORKER_REQUEST, AssertUnwindSafe(answer).catch_unwind()).await {
         Ok(Ok(response)) => response,
         Ok(Err(_panic)) => ApiError::Panicked.into_response(),
         Err(_elapsed) => ApiError::TimedOut.into_response(),

@@ -80,3 +80,20 @@ where
     let refuse = async || ApiError::MethodNotAllowed { allow: Some("GET") };
     get(handler).head(refuse).fallback(refuse)
 }
+
+#[cfg(test)]
+mod tests {
+    /// The load balancer does not repeat them after silence.
+    #[test]
+    fn the_load_balancer_knows_each_get_that_changes_something() {
+        let routes = include_str!("routes.rs").lines().filter(|line| line.trim().starts_with(".route("));
+        let paths = routes.filter_map(|line| Some((line.split('"').nth(1)?, line.contains("get_only("))));
+        let mut changing = 0;
+        for (path, is_changing) in paths.filter(|(path, _)| *path != "/signin") {
+            changing += usize::from(is_changing);
+            let is_known = fleet::layers::get_changes_something(path.as_bytes());
+            assert_eq!(is_known, is_changing, "{path}");
+        }
+        assert_eq!(changing, 3);
+    }
+}

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! serving --shutdown--> draining: no new connections, every response says `Connection: close`,
-//!                       requests in flight go on --all done, or DRAIN_LIMIT--> ended
+//!                       requests in flight go on --all done, or WORKER_DRAIN--> ended
 //! ```
+//!
+//! The last places for connections are kept for health checks: on one of them everything else is
+//! refused at once, so whatever the others wait for, the load balancer and the reconciler are answered.
 //!
 //! Connections are served here and not by `axum::serve`, which has no time limit for a request's
 //! head and no bound on connections.
@@ -11,30 +14,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
+use fleet::layers::{
+    WORKER_CHECK, WORKER_CONNECTIONS, WORKER_DRAIN, WORKER_FIELDS, WORKER_HEAD, WORKER_IDLE, WORKER_RESERVE,
+};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::client::Peer;
-use crate::{Config, Worker, app, audit, secrets};
-
-/// The longest request takes 15 s. Half would cut one; systemd kills at 90 s.
-const DRAIN_LIMIT: Duration = Duration::from_secs(20);
-
-/// For a request's head, and so also for an idle connection. It must be longer than the load
-/// balancer keeps an idle connection, or it sends a request into a closing one.
-const HEAD_LIMIT: Duration = Duration::from_secs(75);
-
-/// The load balancer keeps some tens of connections for each of its threads. More than this comes
-/// from somebody else and would cost 16 KiB each.
-const MAX_CONNECTIONS: usize = 4096;
-
-/// The longest request line and head. A password of 1024 bytes, percent-encoded, is 3 KiB.
-const MAX_HEAD_BYTES: usize = 32 * 1024;
+use crate::{Config, Worker, app, audit, guard, secrets};
 
 /// Out of descriptors: accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -67,7 +66,7 @@ pub async fn run(
     accept_until(shutdown, &worker, listener, &mut connections).await;
     worker.begin_draining();
     let stopped = drain(&mut connections).await;
-    worker.attempts_are_over(DRAIN_LIMIT / 4).await;
+    worker.attempts_are_over(WORKER_DRAIN / 4).await;
     connections.shutdown().await;
     aside.shutdown().await;
     stopped
@@ -80,7 +79,7 @@ async fn accept_until(
     connections: &mut JoinSet<()>,
 ) {
     let app = app(worker.clone());
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(WORKER_CONNECTIONS - WORKER_RESERVE, WORKER_RESERVE);
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         tokio::select! {
@@ -99,13 +98,48 @@ async fn accept_until(
     }
 }
 
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Peer, OwnedSemaphorePermit) {
-    let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
+/// Places for connections.
+struct Places {
+    ordinary: Arc<Semaphore>,
+    /// Where only health checks are answered.
+    reserve: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(ordinary: usize, reserve: usize) -> Self {
+        Self { ordinary: Arc::new(Semaphore::new(ordinary)), reserve: Arc::new(Semaphore::new(reserve)) }
+    }
+}
+
+/// A place for one connection, until it is dropped.
+#[derive(Debug)]
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    is_reserve: bool,
+}
+
+/// On a place of the reserve.
+async fn checks_only(request: Request, next: Next) -> Response {
+    if request.uri().path() == guard::HEALTH_CHECK {
+        return next.run(request).await;
+    }
+    let message = "this worker has all the connections it may have; try again in a second";
+    let body = Json(json!({"error": "busy", "message": message}));
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], body).into_response()
+}
+
+async fn accept(listener: &TcpListener, places: &Places) -> (TcpStream, Peer, Place) {
+    // With one of the reserve in hand there is a place for whoever comes; most give it back at once.
+    let reserve = Arc::clone(&places.reserve).acquire_owned().await.expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 // Answers are small; waiting to fill a packet would delay each.
                 drop(stream.set_nodelay(true));
+                let place = match Arc::clone(&places.ordinary).try_acquire_owned() {
+                    Ok(permit) => Place { _permit: permit, is_reserve: false },
+                    Err(_) => Place { _permit: reserve, is_reserve: true },
+                };
                 return (stream, Peer(peer), place);
             }
             Err(error) => {
@@ -116,21 +150,39 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, 
     }
 }
 
-async fn serve(
+async fn serve(stream: TcpStream, app: Router, mut draining: watch::Receiver<bool>, place: Place) {
+    if place.is_reserve {
+        let app = app.layer(from_fn(checks_only));
+        // Ends in time for the next check, whatever its other end does.
+        drop(tokio::time::timeout(WORKER_CHECK, converse(stream, app, KeepAlive::No, &mut draining)).await);
+    } else {
+        converse(stream, app, KeepAlive::Yes, &mut draining).await;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeepAlive {
+    Yes,
+    No,
+}
+
+async fn converse(
     stream: TcpStream,
     app: Router,
-    mut draining: watch::Receiver<bool>,
-    _place: OwnedSemaphorePermit,
+    keep_alive: KeepAlive,
+    draining: &mut watch::Receiver<bool>,
 ) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
-        .max_buf_size(MAX_HEAD_BYTES)
+        .header_read_timeout(WORKER_IDLE)
+        .keep_alive(keep_alive == KeepAlive::Yes)
+        .max_headers(WORKER_FIELDS)
+        .max_buf_size(WORKER_HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
     let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
-        () = begun(&mut draining) => {
+        () = begun(draining) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -147,7 +199,7 @@ async fn begun(draining: &mut watch::Receiver<bool>) {
 
 async fn drain(connections: &mut JoinSet<()>) -> Stopped {
     let all_done = async { while connections.join_next().await.is_some() {} };
-    match tokio::time::timeout(DRAIN_LIMIT, all_done).await {
+    match tokio::time::timeout(WORKER_DRAIN, all_done).await {
         Ok(()) => Stopped::Drained,
         Err(_elapsed) => Stopped::CutOff(connections.len()),
     }
@@ -155,15 +207,54 @@ async fn drain(connections: &mut JoinSet<()>) -> Stopped {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn draining_waits_for_the_last_request_but_not_for_ever() {
         let mut connections = JoinSet::new();
-        connections.spawn(tokio::time::sleep(DRAIN_LIMIT - Duration::from_secs(1)));
+        connections.spawn(tokio::time::sleep(WORKER_DRAIN - Duration::from_secs(1)));
         assert_eq!(drain(&mut connections).await, Stopped::Drained);
         connections.spawn(std::future::pending());
         connections.spawn(async {});
         assert_eq!(drain(&mut connections).await, Stopped::CutOff(1));
+    }
+
+    /// Sends a request and reads the answer to its end, or for as long as the connection stays open.
+    async fn ask(stream: &mut TcpStream, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"done.") && !answer.ends_with(b"\"}") {
+            let read = tokio::time::timeout(Duration::from_secs(30), stream.read_buf(&mut answer));
+            if read.await.expect("in time").expect("it answers") == 0 {
+                break;
+            }
+        }
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[tokio::test]
+    async fn the_last_places_are_for_health_checks() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let addr = listener.local_addr().expect("bound");
+        let app = Router::new().fallback(async || "done.");
+        let (_drain, draining) = watch::channel(false);
+        tokio::spawn(async move {
+            let places = Places::new(1, 1);
+            loop {
+                let (stream, _, place) = accept(&listener, &places).await;
+                tokio::spawn(serve(stream, app.clone(), draining.clone(), place));
+            }
+        });
+        let mut first = TcpStream::connect(addr).await.expect("it listens");
+        assert!(ask(&mut first, "/list").await.starts_with("HTTP/1.1 200 "));
+        let mut second = TcpStream::connect(addr).await.expect("it listens");
+        let refused = ask(&mut second, "/list").await;
+        assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("connection: close"), "{refused}");
+        let mut third = TcpStream::connect(addr).await.expect("it listens");
+        assert!(ask(&mut third, "/healthcheck").await.starts_with("HTTP/1.1 200 "));
+        assert!(ask(&mut first, "/list").await.starts_with("HTTP/1.1 200 "), "ordinary places are kept");
     }
 }

@@ -3,15 +3,14 @@
 
 use memchr::{memchr_iter, memmem};
 
-/// The largest head of a request. Passwords travel in paths, cookies are one; 16 KiB is what other
-/// servers allow.
-pub const MAX_REQUEST_HEAD: usize = 16 * 1024;
+/// The largest head of a request; workers read a larger one, see `fleet::layers`.
+pub const MAX_REQUEST_HEAD: usize = fleet::layers::CLIENT_HEAD;
 
 /// The largest head of a response, interim ones included; beyond this the worker is broken.
 pub const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 
-/// Header lines of one message.
-pub const MAX_FIELDS: usize = 100;
+/// Header lines of one message; workers read more in a request, see `fleet::layers`.
+pub const MAX_FIELDS: usize = fleet::layers::CLIENT_FIELDS;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scan {

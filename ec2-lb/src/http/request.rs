@@ -14,6 +14,7 @@ use crate::http::field::{self, Field, Options};
 use crate::http::framing::{Framing, FramingError, Lines};
 use crate::http::head::MAX_FIELDS;
 use crate::http::target;
+use crate::limits::MAX_REPLAY_BODY;
 
 /// What makes a request one that is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -390,7 +391,7 @@ impl Request {
             // Naming an end-to-end line would remove what the worker needs to tell sites apart.
             Field::Host => true,
             Field::Other => !(facts.connection.names_others && field::is_named(headers, header.name)),
-            Field::Expect => self.expects_continue,
+            Field::Expect => self.asks_worker(),
             Field::Trailer => self.framing == Framing::Chunked,
             Field::Connection
             | Field::ContentLength
@@ -402,6 +403,13 @@ impl Request {
             | Field::Origin
             | Field::HopByHop => false,
         }
+    }
+
+    /// Whether the worker decides if the client may send its body. A small one is received before a
+    /// worker is chosen, so its client gets leave from us.
+    pub fn asks_worker(&self) -> bool {
+        let is_large = matches!(self.framing, Framing::Length(length) if length > MAX_REPLAY_BODY as u64);
+        self.expects_continue && is_large
     }
 
     fn write_origin(&self, host: Option<&[u8]>, origin: Origin, out: &mut Vec<u8>) {

@@ -73,6 +73,13 @@ impl LoadBalancer {
         }
     }
 
+    /// Memory that the process has now.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells");
+        line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+
     /// What it has written until now.
     pub fn log(&self) -> String {
         latin1(&self.log.lock().expect("not poisoned"))

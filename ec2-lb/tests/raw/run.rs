@@ -77,6 +77,11 @@ impl Bench {
             next = Some(self.fence(&mut client, &methods, received));
         }
         let elsewhere = self.fence(&mut Client::connect(self.lb.addr), &[], 0);
+        // A POST takes a fresh connection to the worker, which accepts it after all others: what has
+        // begun on one of them is busy by now.
+        let mut last = Client::connect(self.lb.addr);
+        last.send(format!("POST {FENCE} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), Split::Whole);
+        last.read(&[], |reading| reading.finals().count() > 0);
         Self::eventually(|| !self.worker.is_busy());
         let worker = self.worker.play(None);
         let fences = worker.arrivals.iter().filter(|arrival| arrival.request.target.starts_with(FENCE));

@@ -115,6 +115,8 @@ struct Connection<'a> {
 
 impl Connection<'_> {
     fn run(self) {
+        // Whoever connects is about to send.
+        self.is_busy(true);
         let left = self.serve();
         let mut state = lock(self.state);
         state.busy.remove(&self.number);
@@ -130,6 +132,7 @@ impl Connection<'_> {
         // The script of a request that is answered before it has arrived.
         let mut early: Option<Script> = None;
         let mut has_judged_head = false;
+        let mut has_begun = false;
         loop {
             match message::request(&received) {
                 Err(fault) => {
@@ -154,8 +157,9 @@ impl Connection<'_> {
                     }
                     continue;
                 }
-                Ok(None) => self.is_busy(!received.is_empty()),
+                Ok(None) => self.is_busy(!(received.is_empty() && has_begun)),
             }
+            has_begun = true;
             if !has_judged_head && let Ok(Some(((_, target, fields), _))) = message::request_head(&received) {
                 has_judged_head = true;
                 let is_waiting =
@@ -242,5 +246,8 @@ impl Connection<'_> {
 fn plain(request: &Request) -> String {
     let text = format!("{} {}", request.method, request.target);
     let body = if request.method == "HEAD" { "" } else { &text };
-    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nX-Worker: yes\r\n\r\n{body}", text.len())
+    // The last request of a run leaves no connection behind for the next.
+    let is_last = request.method == "POST" && request.target == FENCE;
+    let end = if is_last { "Connection: close\r\n" } else { "" };
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nX-Worker: yes\r\n{end}\r\n{body}", text.len())
 }

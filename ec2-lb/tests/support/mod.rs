@@ -29,7 +29,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -244,12 +244,24 @@ impl Lb {
         self.admin(Method::GET, "/view").await.json()
     }
 
+    /// A connection from 127.0.0.`host`.
+    pub async fn connect_from(&self, host: u8) -> TcpStream {
+        connect_from(host, self.addr).await
+    }
+
     /// Sends bytes as they are and reads until the connection ends.
     pub async fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.addr).await.expect("it listens");
         stream.write_all(bytes).await.expect("it reads");
         read_to_end(&mut stream).await
     }
+}
+
+/// A connection from 127.0.0.`host`.
+pub async fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a descriptor");
+    socket.bind(format!("127.0.0.{host}:0").parse().expect("valid")).expect("an address of this machine");
+    socket.connect(to).await.expect("it listens")
 }
 
 pub async fn read_to_end(stream: &mut TcpStream) -> String {
@@ -381,6 +393,34 @@ impl FakeWorker {
         Self { id: id_of(addr), addr, shared, task }
     }
 
+    /// A worker that reads requests and answers nothing, not even health checks.
+    pub async fn mute(host: u8) -> Self {
+        let listener = TcpListener::bind(format!("127.0.0.{host}:0")).await.expect("a free port");
+        let addr = listener.local_addr().expect("bound");
+        let shared = Arc::new(Shared::default());
+        let recorded = Arc::clone(&shared);
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((mut stream, from)) = listener.accept().await {
+                let recorded = Arc::clone(&recorded);
+                connections.spawn(async move {
+                    let head = read_until(&mut stream, "\r\n\r\n").await;
+                    let mut words = head.split(' ').map(str::to_owned);
+                    let method = words.next().and_then(|word| word.parse().ok()).expect("a method");
+                    let path = words.next().expect("a path");
+                    if path != "/healthcheck" {
+                        let (headers, body) = (HeaderMap::new(), Bytes::new());
+                        let seen = Seen { from, method, path, headers, body };
+                        recorded.seen.lock().expect("not poisoned").push(seen);
+                    }
+                    // Open until the other end gives up.
+                    drop(stream.read(&mut [0; 9]).await);
+                });
+            }
+        });
+        Self { id: id_of(addr), addr, shared, task }
+    }
+
     /// Its port refuses and its connections are gone, as after `kill -9`.
     pub async fn kill(&mut self) {
         self.task.abort();
@@ -437,7 +477,12 @@ where
                 }
                 handle(seen).await
             });
-            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+            // As a worker's.
+            let server = http1::Builder::new()
+                .max_headers(fleet::layers::WORKER_FIELDS)
+                .max_buf_size(fleet::layers::WORKER_HEAD)
+                .serve_connection(TokioIo::new(stream), service);
+            drop(server.await);
         });
     }
 }

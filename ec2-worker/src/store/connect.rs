@@ -43,3 +43,16 @@ pub async fn connect(addressing: Addressing) -> Client {
         aws_sdk_s3::config::Builder::from(&shared).force_path_style(addressing == Addressing::Path).build();
     Client::from_conf(s3)
 }
+
+#[cfg(test)]
+mod tests {
+    use fleet::layers::{LB_RESPONSE, WORKER_REQUEST};
+
+    use super::*;
+
+    #[test]
+    fn each_layer_gives_up_before_the_one_around_it() {
+        assert!(ATTEMPT_LIMIT < OPERATION_LIMIT && OPERATION_LIMIT < WORKER_REQUEST);
+        assert!(WORKER_REQUEST < LB_RESPONSE, "the load balancer would blame a worker at work");
+    }
+}
