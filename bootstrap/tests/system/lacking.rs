@@ -15,11 +15,11 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// In the order in which a deployment comes to need them, each with the statement that allows it.
 const OF_DEPLOYER: [(&str, &str); 8] = [
     ("ec2:DescribeVpc*", "Look"),
+    ("s3:CreateBucket", "Buckets"),
     ("iam:CreateRole", "Roles"),
     ("iam:PutRolePolicy", "Roles"),
-    ("s3:CreateBucket", "Buckets"),
-    ("s3:PutObject", "Objects"),
     ("ec2:CreateVpc", "MakeTagged"),
+    ("s3:PutObject", "Objects"),
     ("lambda:CreateFunction", "Function"),
     ("events:PutRule", "Schedule"),
 ];
