@@ -224,6 +224,7 @@ async fn an_address_moves_only_to_an_interface_with_the_tag() {
     ] {
         let tags = kinds.iter().map(|kind| tagged(kind.clone(), "a")).collect();
         let instance = launched(root.launch(&network).set_tag_specifications(Some(tags))).await;
+        root.settled(&[&instance.id, &address]).await;
         let moved =
             user.ec2.associate_address().allocation_id(&address).instance_id(&instance.id).send().await;
         assert_eq!(moved.is_ok(), is_allowed, "{moved:?}");

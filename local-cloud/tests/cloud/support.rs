@@ -257,7 +257,7 @@ impl Aws {
         role.send().await.expect("a role");
         let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
         let put = self.iam.put_role_policy().role_name(name).policy_name("own").policy_document(policy);
-        put.send().await.expect("a policy");
+        known(async || put.clone().send().await).await;
         self.iam.create_instance_profile().instance_profile_name(name).send().await.expect("a profile");
         let add = self.iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name);
         known(async || add.clone().send().await).await;
