@@ -37,8 +37,9 @@ pub(crate) struct Cloud {
 /// The local cloud of this process.
 pub(crate) fn cloud() -> &'static Cloud {
     static CLOUD: OnceLock<Cloud> = OnceLock::new();
-    // All tests together have more instances than an account may.
-    CLOUD.get_or_init(|| start("shared", Quotas::generous(4).change(&Quotas::parse(&[(Quota::Vcpus, 1000)]))))
+    // All tests together have more instances and networks than an account may.
+    let more = [(Quota::Vcpus, 1000), (Quota::Vpcs, 1000)];
+    CLOUD.get_or_init(|| start("shared", Quotas::generous(4).change(&Quotas::parse(&more))))
 }
 
 /// Another one, whose account may be changed by the test that holds it.
