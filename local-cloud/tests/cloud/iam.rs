@@ -141,10 +141,12 @@ async fn tags_decide_on_what_there_is_and_what_is_made() {
         let create = aws.ec2.create_security_group().group_name(name).description("x").vpc_id(&vpc);
         create.set_tag_specifications(tags).send()
     };
+    root.settled(&[&vpc]).await;
     assert_eq!(code(make(&user, "untagged", None).await), "UnauthorizedOperation");
     assert_eq!(code(make(&user, "other", Some("b")).await), "UnauthorizedOperation");
     let own = make(&user, "own", Some("a")).await.expect("allowed").group_id().expect("an id").to_owned();
     let other = make(&root, "other", Some("b")).await.expect("a group").group_id().expect("an id").to_owned();
+    root.settled(&[&own, &other]).await;
     let delete = async |id: &str| user.ec2.delete_security_group().group_id(id).send().await;
     assert_eq!(code(delete(&other).await), "UnauthorizedOperation");
     delete(&own).await.expect("allowed");
