@@ -24,7 +24,7 @@ pub(crate) struct Stub {
 
 impl Stub {
     pub(crate) fn answers(self, action: &'static str, content: &str) -> Self {
-        let text = format!("<{action}Response><requestId>r</requestId>{content}</{action}Response>");
+        let text = format!("<{action}Response>{content}<requestId>r</requestId></{action}Response>");
         self.push(action, StatusCode::OK, text)
     }
 
@@ -79,7 +79,11 @@ impl Stub {
         let stub = self.clone();
         let router = axum::Router::new().fallback(move |method: Method, uri: Uri, body: String| {
             let is_query = body.starts_with("Action=");
-            let call = if is_query { body } else { format!("Action={method} {}&", uri.path()) };
+            let call = if is_query {
+                body
+            } else {
+                format!("Action={method} {}&", uri.path().trim_end_matches('/'))
+            };
             std::future::ready(stub.answer(call))
         });
         tokio::spawn(async move { axum::serve(listener, router).await });
