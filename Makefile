@@ -79,11 +79,11 @@ AS_DEPLOYER = policy="$$($(LOCAL_BOOTSTRAP) --quiet iam-policy --account 0000000
 LOCAL_DEPLOYER = $(AS_DEPLOYER) && $(CLEAN_ENV) $(LOCAL_PROGRAM)
 
 # Against ENDPOINT, credentials of the environment are used if there are any; else, on the local cloud, those
-# of its user who deploys.
+# of its user who deploys. They are exported, because the arguments of `env` stand in the process list.
 ifneq ($(ENDPOINT),)
 BOOTSTRAP = $(if $(filter $(LOCAL_ENDPOINT),$(ENDPOINT:/=)),if [ -z "$${AWS_ACCESS_KEY_ID:-}" ]; then $(AS_DEPLOYER); fi &&) \
-  $(CLEAN_ENV) AWS_ACCESS_KEY_ID="$${AWS_ACCESS_KEY_ID:-test}" \
-  AWS_SECRET_ACCESS_KEY="$${AWS_SECRET_ACCESS_KEY:-test}" $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" \
+  export AWS_ACCESS_KEY_ID="$${AWS_ACCESS_KEY_ID:-test}" AWS_SECRET_ACCESS_KEY="$${AWS_SECRET_ACCESS_KEY:-test}" && \
+  $(CLEAN_ENV) $(WITH_TOOLS) $(TARGET_DIR)/bootstrap --stack "$(STACK)" \
   --endpoint-url "$(ENDPOINT)" --region "$(or $(REGION),us-east-1)" --token-file "$(LOCAL_DIR)/$(STACK).token"
 ARTIFACTS := $(TARGET_DIR)
 else

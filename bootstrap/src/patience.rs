@@ -13,6 +13,9 @@
 //! | removes a part of the network | [`Patience::settled`] | conflict, throttling; not found is done | all `Delete…`, `Detach…` of EC2; what is still in use is up to `destroy`, which terminates late instances meanwhile |
 //! | looks whether something exists | nothing | nothing: not found is an answer | `Head…`, `Get…`, `Describe…` by name or tag |
 //!
+//! A run that is cut right after a call of the third class may leave a resource that the next run does not
+//! see yet and makes again. Every later run keeps the one in use and removes the other.
+//!
 //! Not found is repeated only in the first class, so that a missing resource is not waited for. Every wait
 //! has a deadline; the error then names the resource, the time, and what to do.
 

@@ -8,7 +8,7 @@
 //! | Elastic IPs, VPCs | there is no room for the stack's own |
 //! | Lambda concurrency | no concurrent execution is left |
 //!
-//! `preflight`, `deploy` and `plan` run the same checks, all at the same time, each within [`PATIENCE`].
+//! `preflight`, `deploy` and `plan` run the same checks, all at the same time, each within a few seconds.
 //! What cannot be read is `not known here`: never `ok`, and no failure by itself.
 
 pub(crate) mod account;

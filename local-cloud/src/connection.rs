@@ -44,7 +44,8 @@ pub(crate) async fn serve(listener: TcpListener, router: Router) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (router, peer) = (router.clone(), Peer::new(peer));
+        let Ok(own) = stream.local_addr() else { continue };
+        let (router, peer) = (router.clone(), Peer::new(peer, own));
         let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(peer.clone());
             let handled = router.call(request);

@@ -296,6 +296,11 @@ async fn refuse(
     judgement: &Judgement,
 ) -> Option<Response<Body>> {
     let denied = judgement.denied()?;
+    // Whatever it joined is not known any more, so there is nothing that the caller could be denied.
+    let is_of_association = call.parameter("AssociationId").is_some() && denied.asked.resource == "*";
+    if is_of_association && call.action.starts_with("Disassociate") {
+        return None;
+    }
     let mut is_absent = false;
     let mut is_there = false;
     for judged in judgement.all.iter().filter(|judged| !judged.decision.is_allowed()) {

@@ -126,12 +126,6 @@ impl Ec2 {
         let form = parse_form(&admitted.body);
         let call = Call { parts: admitted.parts, form };
         self.regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(call.region().to_owned());
-        // moto knows dry runs of some calls only, and would carry the others out. Those of launches need a look
-        // at the role.
-        if call.get("DryRun") == Some("true") && call.get("Action") != Some("RunInstances") {
-            let message = "Request would have succeeded, but DryRun flag is set.";
-            return refusal("ec2", StatusCode::PRECONDITION_FAILED, "DryRunOperation", message);
-        }
         let handled = match call.get("Action").unwrap_or("") {
             "RunInstances" => self.run_instances(call).await,
             "TerminateInstances" => self.terminate_instances(call).await,
@@ -167,6 +161,14 @@ impl Ec2 {
             ));
         }
         if call.get("DryRun") == Some("true") {
+            // moto does not look at the subnet of a dry run.
+            if let Some(subnet) = call.get("SubnetId") {
+                let form = [("Action", "DescribeSubnets"), ("SubnetId.1", subnet)];
+                let described = self.ask(&call.parts, &form).await?;
+                if !described.ok {
+                    return Ok(described.into_response());
+                }
+            }
             return match self.take_role(&mut call).await? {
                 Ok(_) => Ok(self.to_moto(&call).await?.into_response()),
                 Err(unknown) => Ok(unknown),

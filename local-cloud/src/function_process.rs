@@ -18,13 +18,15 @@ const NAME: &str = "AWS_LAMBDA_FUNCTION_NAME=";
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     addr: SocketAddr,
+    /// Our end. The same port of the other end may lead elsewhere as well, for another process.
+    to: SocketAddr,
     /// Looked up once: a connection stays with its process.
     function: Arc<OnceLock<String>>,
 }
 
 impl Peer {
-    pub(crate) fn new(addr: SocketAddr) -> Self {
-        Self { addr, function: Arc::default() }
+    pub(crate) fn new(addr: SocketAddr, to: SocketAddr) -> Self {
+        Self { addr, to, function: Arc::default() }
     }
 
     /// Name of the function whose process has the connection, if it is one.
@@ -36,8 +38,8 @@ impl Peer {
             if let Some(name) = self.function.get() {
                 return Some(name.clone());
             }
-            let addr = self.addr;
-            match tokio::task::spawn_blocking(move || function_at(addr)).await.ok().flatten() {
+            let (addr, to) = (self.addr, self.to);
+            match tokio::task::spawn_blocking(move || function_at(addr, to)).await.ok().flatten() {
                 Some(name) => return Some(self.function.get_or_init(|| name).clone()),
                 None => tokio::time::sleep(PAUSE).await,
             }
@@ -47,8 +49,8 @@ impl Peer {
     }
 }
 
-fn function_at(addr: SocketAddr) -> Option<String> {
-    let socket = inode(&std::fs::read_to_string("/proc/net/tcp").ok()?, addr)?;
+fn function_at(addr: SocketAddr, to: SocketAddr) -> Option<String> {
+    let socket = inode(&std::fs::read_to_string("/proc/net/tcp").ok()?, addr, to)?;
     let link = format!("socket:[{socket}]");
     std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
         let name = function_name(&std::fs::read(process.path().join("environ")).ok()?)?;
@@ -58,15 +60,20 @@ fn function_at(addr: SocketAddr) -> Option<String> {
     })
 }
 
-/// The inode of the socket whose own address this is, in the kernel's table of TCP over IPv4.
-fn inode(table: &str, addr: SocketAddr) -> Option<u64> {
-    let SocketAddr::V4(addr) = addr else { return None };
-    // The kernel prints the address as the number that it is in memory.
-    let own = format!("{:08X}:{:04X}", u32::from_ne_bytes(addr.ip().octets()), addr.port());
+/// The inode of the socket that is connected from here to there, in the kernel's table of TCP over IPv4.
+fn inode(table: &str, addr: SocketAddr, to: SocketAddr) -> Option<u64> {
+    let (own, other) = (in_table(addr)?, in_table(to)?);
     table.lines().skip(1).find_map(|line| {
         let mut fields = line.split_whitespace().skip(1);
-        (fields.next()? == own).then(|| fields.nth(7))??.parse().ok()
+        let is_it = fields.next()? == own && fields.next()? == other;
+        is_it.then(|| fields.nth(6))??.parse().ok()
     })
+}
+
+/// An address as the kernel prints it: as the number that it is in memory.
+fn in_table(addr: SocketAddr) -> Option<String> {
+    let SocketAddr::V4(addr) = addr else { return None };
+    Some(format!("{:08X}:{:04X}", u32::from_ne_bytes(addr.ip().octets()), addr.port()))
 }
 
 fn function_name(environment: &[u8]) -> Option<String> {
@@ -78,18 +85,36 @@ fn function_name(environment: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_socket_is_found_by_its_own_address() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let addr = listener.local_addr().expect("an address");
-        let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
-        let inode = inode(&table, addr).expect("it is in the table");
-        let is_ours = |file: std::fs::DirEntry| {
+    fn connected(addr: SocketAddr) -> (std::net::TcpListener, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind(addr).expect("a port");
+        let client = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        (listener, client)
+    }
+
+    fn has(inode: u64) -> bool {
+        let is_it = |file: std::fs::DirEntry| {
             std::fs::read_link(file.path())
                 .is_ok_and(|to| to.to_string_lossy() == format!("socket:[{inode}]"))
         };
-        assert!(std::fs::read_dir("/proc/self/fd").expect("open files").flatten().any(is_ours));
-        drop(listener);
+        std::fs::read_dir("/proc/self/fd").expect("open files").flatten().any(is_it)
+    }
+
+    #[test]
+    fn a_connection_is_found_by_both_its_ends() {
+        let (_listener, client) = connected("127.0.0.1:0".parse().expect("an address"));
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+        let (own, other) = (client.local_addr().expect("bound"), client.peer_addr().expect("connected"));
+        assert!(has(inode(&table, own, other).expect("it is in the table")));
+    }
+
+    #[test]
+    fn a_port_that_leads_elsewhere_as_well_is_told_apart() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+                     0: 0100007F:8684 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 11 1\n\
+                     1: 0100007F:8684 0100007F:11D6 01 00000000:00000000 00:00000000 00000000     0        0 22 1\n";
+        let addr = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        assert_eq!(inode(table, addr("127.0.0.1:34436"), addr("127.0.0.1:4566")), Some(22));
+        assert_eq!(inode(table, addr("127.0.0.1:34436"), addr("127.0.0.1:4567")), None);
     }
 
     #[test]
@@ -97,7 +122,8 @@ mod tests {
         assert_eq!(function_name(b"A=1\0AWS_LAMBDA_FUNCTION_NAME=f\0B=2"), Some("f".to_owned()));
         assert_eq!(function_name(b"A=1\0X_AWS_LAMBDA_FUNCTION_NAME=f"), None);
         // This process has the socket, and it is no function.
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        assert_eq!(function_at(listener.local_addr().expect("an address")), None);
+        let (_listener, client) = connected("127.0.0.1:0".parse().expect("an address"));
+        let (own, other) = (client.local_addr().expect("bound"), client.peer_addr().expect("connected"));
+        assert_eq!(function_at(own, other), None);
     }
 }

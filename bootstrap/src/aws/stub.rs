@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode, Uri};
 
 use super::Aws;
 use crate::names::Names;
@@ -13,7 +13,8 @@ use crate::patience::Patience;
 
 type Answers = BTreeMap<&'static str, VecDeque<(StatusCode, String)>>;
 
-/// Answers of each action of a query API, in order; the last one is repeated.
+/// Answers of each action, in order; the last one is repeated. An action is that of a query API, or method
+/// and path, as in `PUT /bucket`.
 #[derive(Clone, Default)]
 pub(crate) struct Stub {
     answers: Arc<Mutex<Answers>>,
@@ -23,7 +24,7 @@ pub(crate) struct Stub {
 
 impl Stub {
     pub(crate) fn answers(self, action: &'static str, content: &str) -> Self {
-        let text = format!("<{action}Response><requestId>r</requestId>{content}</{action}Response>");
+        let text = format!("<{action}Response>{content}<requestId>r</requestId></{action}Response>");
         self.push(action, StatusCode::OK, text)
     }
 
@@ -32,6 +33,19 @@ impl Stub {
             "<Response><Errors><Error><Code>{code}</Code><Message>m</Message></Error></Errors></Response>"
         );
         self.push(action, StatusCode::BAD_REQUEST, text)
+    }
+
+    /// An error of IAM.
+    pub(crate) fn refuses_query(self, action: &'static str, code: &str) -> Self {
+        let text =
+            format!("<ErrorResponse><Error><Code>{code}</Code><Message>m</Message></Error></ErrorResponse>");
+        self.push(action, StatusCode::NOT_FOUND, text)
+    }
+
+    /// Whatever a service with methods and paths says.
+    pub(crate) fn says(self, action: &'static str, status: u16, text: &str) -> Self {
+        let status = StatusCode::from_u16(status).expect("a status");
+        self.push(action, status, text.to_owned())
     }
 
     fn push(self, action: &'static str, status: StatusCode, text: String) -> Self {
@@ -63,7 +77,15 @@ impl Stub {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let stub = self.clone();
-        let router = axum::Router::new().fallback(move |body: String| std::future::ready(stub.answer(body)));
+        let router = axum::Router::new().fallback(move |method: Method, uri: Uri, body: String| {
+            let is_query = body.starts_with("Action=");
+            let call = if is_query {
+                body
+            } else {
+                format!("Action={method} {}&", uri.path().trim_end_matches('/'))
+            };
+            std::future::ready(stub.answer(call))
+        });
         tokio::spawn(async move { axum::serve(listener, router).await });
         client(&url)
     }

@@ -243,6 +243,9 @@ async fn inside_of_the_vpc(aws: &Aws) -> Vec<Said> {
 async fn try_launch(aws: &Aws, release: &Release) -> Option<Said> {
     let subnet = release.worker.subnets.first()?;
     let request = instance::request(aws, ROLE_WORKER, &release.id, &release.worker, subnet, 0);
+    // The deployer itself launches load balancers alone, which are on demand. Spot workers are launched by
+    // the reconciler, whose role may make spot requests.
+    let request = request.set_instance_market_options(None);
     Some(said("ec2:RunInstances", None, request.dry_run(true).send().await))
 }
 

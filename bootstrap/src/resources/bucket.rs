@@ -315,6 +315,7 @@ pub async fn delete_versions(aws: &Aws, bucket: &str, objects: Vec<ObjectIdentif
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::stub::Stub;
 
     /// Days until no version of an object of this key is left, if it is replaced or deleted on day 0;
     /// and until it is, if nobody does.
@@ -330,5 +331,24 @@ mod tests {
         assert_eq!(days("revoked/x"), (Some(1), Some(1)));
         assert_eq!(days("users/ana"), (Some(30), None));
         assert_eq!(days("meta/profile"), (Some(30), None));
+    }
+
+    #[tokio::test]
+    async fn a_new_bucket_is_waited_for_between_its_settings() {
+        const HEAD: &str = "HEAD /vigia-a-control-123456789012-eu-west-1";
+        const PUT: &str = "PUT /vigia-a-control-123456789012-eu-west-1";
+        let error = |code: &str| format!("<Error><Code>{code}</Code><Message>m</Message></Error>");
+        let stub = Stub::default()
+            .says(HEAD, 404, "")
+            .says(PUT, 200, "")
+            .says(PUT, 404, &error("NoSuchBucket"))
+            .says(PUT, 200, "")
+            .says(PUT, 409, &error("OperationAborted"))
+            .says(PUT, 200, "");
+        let aws = stub.serve().await;
+        let part = ensure(&aws, Doing::Apply, Contents::Control).await.expect("it settles");
+        assert_eq!(part.change, Change::Created);
+        // Creation, access, owner, encryption, lifecycle, tags, and the two that were refused.
+        assert_eq!(stub.count(PUT), 8);
     }
 }

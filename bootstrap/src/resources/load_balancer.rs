@@ -20,12 +20,13 @@
 //! removes load balancers without the address after ten minutes.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::Ipv4Addr;
 
 use aws_sdk_ec2::types::{Address, DomainType, Instance, InstanceStateName, ResourceType};
 use fleet::aws_code::AwsErrorKind;
 use fleet::release::{BalancerSpec, short_hash};
-use fleet::stack::{ROLE_LB, TAG_RELEASE, TAG_ROLE, TAG_SLOT};
+use fleet::stack::{ROLE_LB, StackName, TAG_RELEASE, TAG_ROLE, TAG_SLOT};
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _};
@@ -206,7 +207,7 @@ pub async fn ensure_addresses(
     doing: Doing,
     wanted: Option<u32>,
 ) -> Result<(Vec<PublicAddress>, Surplus, Vec<Part>)> {
-    let there = find_addresses(aws).await?;
+    let (there, spare) = list_addresses(aws).await?;
     let count = wanted.unwrap_or_else(|| there.keys().max().map_or(1, |place| place + 1));
     let (mut addresses, mut parts) = (Vec::new(), Vec::new());
     for place in 0..count {
@@ -215,7 +216,7 @@ pub async fn ensure_addresses(
         parts.push(part);
     }
     let surplus = Surplus {
-        addresses: there.range(count..).map(|(_, address)| address.clone()).collect(),
+        addresses: there.range(count..).map(|(_, address)| address.clone()).chain(spare).collect(),
         instances: everywhere(aws)
             .await?
             .iter()
@@ -312,18 +313,37 @@ pub async fn find_address(aws: &Aws) -> Result<Option<Address>> {
     Ok(find_addresses(aws).await?.remove(&0))
 }
 
-/// The stack's addresses by their places. An address without a name of ours has the first.
+/// The stack's addresses by their places.
 pub async fn find_addresses(aws: &Aws) -> Result<BTreeMap<u32, Address>> {
+    list_addresses(aws).await.map(|(places, _)| places)
+}
+
+/// The stack's addresses by their places, and those that have none: `AllocateAddress` knows no token, so a
+/// run that is cut right after it leaves an address that the next run may not see yet.
+async fn list_addresses(aws: &Aws) -> Result<(BTreeMap<u32, Address>, Vec<Address>)> {
     let described = aws.ec2.describe_addresses().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the Elastic IP".to_owned())?;
-    let mut addresses = BTreeMap::new();
-    for address in described.addresses.unwrap_or_default() {
+    Ok(placed(&aws.names.stack, described.addresses.unwrap_or_default()))
+}
+
+/// Of several addresses with one name, that in use has the place, and if none is, the same for every run
+/// that looks. An address without a name of ours has the first place, and is never given back as a spare.
+fn placed(stack: &StackName, mut addresses: Vec<Address>) -> (BTreeMap<u32, Address>, Vec<Address>) {
+    let is_free = |address: &Address| address.association_id().is_none_or(str::is_empty);
+    addresses.sort_by_key(|address| (is_free(address), address.allocation_id().map(str::to_owned)));
+    let (mut places, mut spare) = (BTreeMap::new(), Vec::new());
+    for address in addresses {
         let tags = address.tags().iter();
         let called = tags.clone().find(|tag| tag.key() == Some("Name")).and_then(|tag| tag.value());
-        let is_called = |place: &u32| called == Some(aws.names.stack.resource(&name(*place)).as_str());
-        addresses.entry((0..MOST_PLACES).find(is_called).unwrap_or(0)).or_insert(address);
+        let is_called = |place: &u32| called == Some(stack.resource(&name(*place)).as_str());
+        let place = (0..MOST_PLACES).find(is_called);
+        match places.entry(place.unwrap_or(0)) {
+            Entry::Vacant(free) => drop(free.insert(address)),
+            Entry::Occupied(_) if place.is_some() && is_free(&address) => spare.push(address),
+            Entry::Occupied(_) => {}
+        }
     }
-    Ok(addresses)
+    (places, spare)
 }
 
 /// Gives every address of the stack back: an address that is kept costs money for ever.
@@ -382,5 +402,36 @@ mod tests {
         assert_eq!(parts("new", Some("i-1")), [Updated, Unchanged], "it is renewed, and its address stays");
         assert_eq!(parts("new", Some("i-3")), [Unchanged, Created], "one that a cut run launched");
         assert_eq!(parts("gone", None), [Created, Created], "the dead are not current");
+    }
+
+    #[test]
+    fn an_address_that_a_cut_run_left_is_given_back_and_takes_no_place() {
+        let stack: StackName = "a".parse().expect("a name");
+        let address = |id: &str, name: Option<&str>, association: Option<&str>| {
+            let tag = name.map(|name| Tag::builder().key("Name").value(name).build());
+            Address::builder()
+                .allocation_id(id)
+                .set_tags(tag.map(|tag| vec![tag]))
+                .set_association_id(association.map(str::to_owned))
+                .build()
+        };
+        let judged = |addresses: Vec<Address>| {
+            let ids = |addresses: &[Address]| -> Vec<String> {
+                addresses.iter().filter_map(|it| it.allocation_id().map(str::to_owned)).collect()
+            };
+            let (places, spare) = placed(&stack, addresses);
+            let places: Vec<Address> = places.into_values().collect();
+            (ids(&places).join(" "), ids(&spare).join(" "))
+        };
+        let of = |places: &str, spare: &str| (places.to_owned(), spare.to_owned());
+        let (first, second) = (Some("vigia-a-lb"), Some("vigia-a-lb-2"));
+        let used = address("e-3", first, Some("eipassoc-1"));
+        assert_eq!(
+            judged(vec![address("e-1", first, None), address("e-2", second, None), used.clone()]),
+            of("e-3 e-2", "e-1")
+        );
+        let free = [address("e-5", first, None), address("e-4", first, None)];
+        assert_eq!(judged(free.to_vec()), of("e-4", "e-5"));
+        assert_eq!(judged(vec![address("e-6", None, None), used]), of("e-3", ""));
     }
 }

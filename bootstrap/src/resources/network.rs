@@ -59,8 +59,8 @@ struct Site<'a> {
 
 pub async fn ensure(aws: &Aws, doing: Doing, wanted: &Wanted) -> Result<(Network, Vec<Part>)> {
     let zones = zones(aws).await?;
-    let vpc::Ready { id: vpc, blocks, part } = vpc::ensure(aws, doing).await?;
-    let mut site = Site { aws, doing, vpc, parts: vec![part] };
+    let vpc::Ready { id: vpc, blocks, parts } = vpc::ensure(aws, doing).await?;
+    let mut site = Site { aws, doing, vpc, parts };
     let groups = site.find_groups().await?;
     let from = wanted.from.clone().or_else(|| group::blocks(&groups)).unwrap_or_else(Cidr::world);
     let access = Access { from, tls: wanted.tls };
@@ -96,9 +96,12 @@ pub async fn ensure(aws: &Aws, doing: Doing, wanted: &Wanted) -> Result<(Network
 
 /// Removes the network from the leaves to the root. Instances and network interfaces must be gone.
 pub async fn delete(aws: &Aws) -> Result<Vec<Part>> {
-    let Some(vpc) = vpc::find(aws).await? else { return Ok(Vec::new()) };
-    let vpc = vpc.id;
+    let vpc::All { own, empty } = vpc::find(aws).await?;
     let mut parts = Vec::new();
+    for vpc in &empty {
+        parts.push(vpc::delete(aws, vpc).await?);
+    }
+    let Some(vpc) = own.map(|vpc| vpc.id) else { return Ok(parts) };
     parts.extend(endpoint::delete(aws, &vpc).await?);
     parts.extend(group::delete(aws, &vpc).await?);
     route_table::release(aws, &vpc).await?;
@@ -111,7 +114,7 @@ pub async fn delete(aws: &Aws) -> Result<Vec<Part>> {
 
 /// Whether the stack reaches the API of EC2 through an endpoint of its own.
 pub async fn has_ec2_endpoint(aws: &Aws) -> Result<bool> {
-    let Some(vpc) = vpc::find(aws).await? else { return Ok(false) };
+    let Some(vpc) = vpc::find(aws).await?.own else { return Ok(false) };
     endpoint::exists(aws, &vpc.id, blueprint::EC2_ENDPOINT).await
 }
 

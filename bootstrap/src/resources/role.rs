@@ -300,6 +300,7 @@ pub async fn ensure_spot(aws: &Aws, doing: Doing) -> Result<Part> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::stub::Stub;
     use crate::part::Change;
 
     const ARN: &str = "arn:aws:iam::123456789012:policy/limits";
@@ -330,5 +331,32 @@ mod tests {
         assert_eq!(change(Some(ARN), Some(ARN)), Change::Unchanged);
         assert_eq!(change(None, Some(ARN)), Change::Updated);
         assert_eq!(change(Some("arn:aws:iam::aws:policy/PowerUserAccess"), Some(ARN)), Change::Updated);
+    }
+
+    #[tokio::test]
+    async fn a_new_role_is_waited_for_by_its_policy_and_profile() {
+        let stub = Stub::default()
+            .answers("CreateRole", "<CreateRoleResult/>")
+            .refuses_query("PutRolePolicy", "NoSuchEntity")
+            .answers("PutRolePolicy", "")
+            .answers("CreateInstanceProfile", "<CreateInstanceProfileResult/>")
+            .refuses_query("AddRoleToInstanceProfile", "NoSuchEntity")
+            .answers("AddRoleToInstanceProfile", "");
+        let found = Found { exists: false, policy: None, boundary: None, profile: Profile::Missing };
+        let made = ensure_one(&stub.serve().await, Doing::Apply, &wanted(), &found, None).await;
+        assert!(made.expect("it settles").iter().all(|part| part.change == Change::Created));
+        assert_eq!((stub.count("PutRolePolicy"), stub.count("AddRoleToInstanceProfile")), (2, 2));
+    }
+
+    #[tokio::test]
+    async fn a_deletion_waits_until_the_profile_is_forgotten() {
+        let stub = Stub::default()
+            .answers("RemoveRoleFromInstanceProfile", "")
+            .answers("DeleteInstanceProfile", "")
+            .refuses_query("ListRolePolicies", "NoSuchEntity")
+            .refuses_query("DeleteRole", "DeleteConflict")
+            .answers("DeleteRole", "");
+        delete(&stub.serve().await, Role::Worker).await.expect("it settles");
+        assert_eq!(stub.count("DeleteRole"), 2);
     }
 }

@@ -221,6 +221,7 @@ fn target_is_still_seen(mut error: DeployError) -> DeployError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::stub::Stub;
 
     const RULE: &str = "arn:aws:events:eu-west-1:123456789012:rule/vigia-a-reconcile";
 
@@ -239,6 +240,36 @@ mod tests {
         assert_eq!(judged(STATEMENT, &format!("{RULE}-2")), Permission::Other);
         assert_eq!(judged("by-hand", &format!("{RULE}-2")), Permission::Missing);
         assert_eq!(judge_policy("", RULE), Permission::Missing);
+    }
+
+    const POLICY: &str = "POST /2015-03-31/functions/vigia-a-reconciler/policy";
+    const READ_POLICY: &str = "GET /2015-03-31/functions/vigia-a-reconciler/policy";
+    const CONFLICT: &str = r#"{"__type":"ResourceConflictException","message":"m"}"#;
+
+    #[tokio::test]
+    async fn a_permission_is_added_again_after_another_change() {
+        let stub = Stub::default().says(POLICY, 409, CONFLICT).says(POLICY, 201, "{}").says(
+            READ_POLICY,
+            404,
+            r#"{"__type":"ResourceNotFoundException","message":"m"}"#,
+        );
+        allow(&stub.serve().await).await.expect("it is added");
+        assert_eq!(stub.count(POLICY), 2);
+    }
+
+    #[tokio::test]
+    async fn a_permission_that_is_there_is_not_added_again() {
+        let statement = serde_json::json!({
+            "Sid": STATEMENT, "Condition": {"ArnLike": {"AWS:SourceArn": RULE}}
+        });
+        let policy = serde_json::json!({"Statement": [statement]}).to_string();
+        let stub = Stub::default().says(POLICY, 409, CONFLICT).says(
+            READ_POLICY,
+            200,
+            &serde_json::json!({"Policy": policy}).to_string(),
+        );
+        allow(&stub.serve().await).await.expect("it is there");
+        assert_eq!(stub.count(POLICY), 1);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use aws_config::{BehaviorVersion, Region};
-use aws_sdk_ec2::types::{IpPermission, Tag};
+use aws_sdk_ec2::types::{IpPermission, Tag, VpcCidrBlockState, VpcCidrBlockStateCode};
 use aws_sdk_s3::config::Credentials;
 use serde_json::Value;
 
@@ -210,7 +210,12 @@ impl Observer {
             let hostnames = ec2.describe_vpc_attribute().vpc_id(id).attribute(attribute).send().await;
             let hostnames =
                 hostnames.ok().and_then(|got| got.enable_dns_hostnames.and_then(|value| value.value));
-            let ipv6 = vpc.ipv6_cidr_block_association_set().len();
+            // A block of the past may be listed before the one that counts.
+            let blocks = vpc.ipv6_cidr_block_association_set().iter();
+            let is_associated =
+                |state: &VpcCidrBlockState| state.state() == Some(&VpcCidrBlockStateCode::Associated);
+            let ipv6 =
+                blocks.filter(|block| block.ipv6_cidr_block_state().is_some_and(is_associated)).count();
             let cidr = vpc.cidr_block().unwrap_or("");
             lines
                 .push(format!("{} {cidr}, {ipv6} IPv6 blocks, DNS names {hostnames:?}", of.name(vpc.tags())));
@@ -221,7 +226,7 @@ impl Observer {
             let ipv6 =
                 subnet.ipv6_cidr_block_association_set().first().and_then(|block| block.ipv6_cidr_block());
             // The first groups are AWS's choice for each VPC.
-            let ipv6 = ipv6.map(|block| block[block.len().saturating_sub("80::/64".len())..].to_owned());
+            let ipv6 = ipv6.map(number_in_vpc);
             let (zone, cidr) = (subnet.availability_zone().unwrap_or(""), subnet.cidr_block().unwrap_or(""));
             format!("{} {zone} {cidr} {}", of.name(subnet.tags()), ipv6.unwrap_or_default())
         };
@@ -469,6 +474,13 @@ impl Observer {
         };
         listed.iter().map(line).collect()
     }
+}
+
+/// Which /64 of the VPC's /56 a block is. The VPC's block is AWS's choice, and so is how the rest is printed:
+/// `2600:1f16:abc::/64` is the first one of `2600:1f16:abc::/56`.
+fn number_in_vpc(block: &str) -> String {
+    let block: ipnet::Ipv6Net = block.parse().expect("a block");
+    format!("/64 number {}", block.network().segments()[3] & 0xff)
 }
 
 fn route(route: &aws_sdk_ec2::types::Route) -> String {

@@ -51,6 +51,9 @@ const UNUSED: &[Unused] = &[
         "--lbs 1; at the end the instances are gone, and with them the associations",
     ),
     ("deployer", "Interface", "ec2:DisassociateAddress", "the same, of the instance's interface"),
+    ("deployer", "UseOwn", "ec2:AssociateVpcCidrBlock", "the repair of a VPC without an IPv6 block"),
+    ("deployer", "UseOwn", "ec2:AssociateSubnetCidrBlock", "the repair of a subnet without one"),
+    ("deployer", "UseOwn", "ec2:ReplaceRoute", "the repair of a route that leads nowhere"),
 ];
 
 /// One permission that somebody used.

@@ -12,7 +12,7 @@ const STACK: &str = "small";
 const QUOTA: &[&str] = &["--cpu-quota", "10%"];
 
 /// Many times what two tenths of a core can check.
-const PEOPLE: usize = 24;
+const PEOPLE: usize = 48;
 
 /// A worker that times out is dead in the second tick, so after three one that is too slow would be.
 const TICKS: usize = 3;
@@ -33,8 +33,10 @@ fn workers_with_a_tenth_of_a_core_shed_and_live() {
 
     let is_over = AtomicBool::new(false);
     let answers = std::thread::scope(|scope| {
-        let people: Vec<_> = (0..PEOPLE).map(|_| scope.spawn(|| sign_in(&url, &is_over))).collect();
-        let over = Over(&is_over);
+        let (url, is_over) = (url.as_str(), &is_over);
+        let people: Vec<_> =
+            (0..PEOPLE).map(|number| scope.spawn(move || sign_in(url, number, is_over))).collect();
+        let over = Over(is_over);
         let mut ticks = BTreeSet::new();
         eventually("the reconciler has looked often enough", PATIENCE, || {
             ticks.insert(last_tick(&cloud));
@@ -74,11 +76,16 @@ fn client() -> reqwest::blocking::Client {
     client.build().expect("a client")
 }
 
-/// Signs in again and again; counts the answers by status, 0 for none.
-fn sign_in(url: &str, is_over: &AtomicBool) -> BTreeMap<u16, usize> {
+/// Signs up and then signs in again and again; counts the answers to sign-ins by status, 0 for none. Each
+/// person has a login of its own: attempts at one login wait for each other.
+fn sign_in(url: &str, number: usize, is_over: &AtomicBool) -> BTreeMap<u16, usize> {
     let (client, mut answers) = (client(), BTreeMap::new());
+    let sign_up = || client.post(format!("{url}/signup/p{number}/correct-horse-battery")).send();
+    while !is_over.load(Ordering::Relaxed)
+        && !sign_up().is_ok_and(|answer| matches!(answer.status().as_u16(), 201 | 409))
+    {}
     while !is_over.load(Ordering::Relaxed) {
-        let answer = client.get(format!("{url}/signin/ana/correct-horse-battery")).send();
+        let answer = client.get(format!("{url}/signin/p{number}/correct-horse-battery")).send();
         *answers.entry(answer.map_or(0, |answer| answer.status().as_u16())).or_default() += 1;
     }
     answers

@@ -171,6 +171,14 @@ impl Cloud {
         self.client.get(url).send().expect("an answer").json().expect("JSON")
     }
 
+    /// Waits until nothing is so new that a call may not know it.
+    pub(crate) fn wait_until_all_is_known(&self) {
+        eventually("everything that was made is known", Duration::from_secs(30), || {
+            let young = self.control("consistency")["young"].clone();
+            if young.as_array().is_some_and(Vec::is_empty) { Ok(()) } else { Err(young.to_string()) }
+        });
+    }
+
     /// Number of the last call that changed something.
     pub(crate) fn last_call(&self) -> u64 {
         self.control("calls?last=1")[0]["number"].as_u64().unwrap_or(0)

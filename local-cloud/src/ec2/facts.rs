@@ -69,10 +69,10 @@ impl Ec2 {
 
     /// What an association of an address joins: the address, and the instance if there is one.
     pub(crate) async fn association(&self, parts: &Parts, id: &str) -> Option<(String, Option<String>)> {
-        let form =
-            [("Action", "DescribeAddresses"), ("Filter.1.Name", "association-id"), ("Filter.1.Value.1", id)];
-        let addresses = self.read(parts, &form).await.ok()?;
-        let address = *addresses.items("addressesSet").first()?;
+        // moto knows no filter for it.
+        let addresses = self.read(parts, &[("Action", "DescribeAddresses")]).await.ok()?;
+        let addresses = addresses.items("addressesSet");
+        let address = addresses.iter().find(|address| address.text_of("associationId") == Some(id))?;
         let instance = address.text_of("instanceId").map(str::to_owned);
         Some((address.text_of("allocationId")?.to_owned(), instance))
     }

@@ -17,6 +17,7 @@ fn credits(name: &str) -> CreditSpecificationRequest {
 
 impl Aws {
     async fn credits(&self, ids: &[&str]) -> BTreeMap<String, String> {
+        self.caught_up().await;
         let ids = ids.iter().map(|id| (*id).to_owned()).collect();
         let described = self.ec2.describe_instance_credit_specifications().set_instance_ids(Some(ids));
         let described = described.send().await.expect("described");
@@ -28,6 +29,7 @@ impl Aws {
 
     /// What became of the change of each.
     async fn set_credits(&self, name: &str, ids: &[&str]) -> BTreeMap<String, Option<ErrorCode>> {
+        self.caught_up().await;
         let mut request = self.ec2.modify_instance_credit_specification();
         for id in ids {
             let one =

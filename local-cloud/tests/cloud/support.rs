@@ -37,8 +37,9 @@ pub(crate) struct Cloud {
 /// The local cloud of this process.
 pub(crate) fn cloud() -> &'static Cloud {
     static CLOUD: OnceLock<Cloud> = OnceLock::new();
-    // All tests together have more instances than an account may.
-    CLOUD.get_or_init(|| start("shared", Quotas::generous(4).change(&Quotas::parse(&[(Quota::Vcpus, 1000)]))))
+    // All tests together have more instances and networks than an account may.
+    let more = [(Quota::Vcpus, 1000), (Quota::Vpcs, 1000)];
+    CLOUD.get_or_init(|| start("shared", Quotas::generous(4).change(&Quotas::parse(&more))))
 }
 
 /// Another one, whose account may be changed by the test that holds it.
@@ -257,7 +258,7 @@ impl Aws {
         role.send().await.expect("a role");
         let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
         let put = self.iam.put_role_policy().role_name(name).policy_name("own").policy_document(policy);
-        put.send().await.expect("a policy");
+        known(async || put.clone().send().await).await;
         self.iam.create_instance_profile().instance_profile_name(name).send().await.expect("a profile");
         let add = self.iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name);
         known(async || add.clone().send().await).await;

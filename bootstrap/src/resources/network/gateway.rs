@@ -1,13 +1,13 @@
 //! The ways out: the internet gateway of the public subnets, the egress-only one of the private ones.
 
-use aws_sdk_ec2::types::ResourceType;
+use aws_sdk_ec2::types::{InternetGateway, ResourceType};
 use fleet::stack::TAG_STACK;
 
 use super::{Site, exists_is_fine, id, stack_filter, tagged};
 use crate::aws::Aws;
 use crate::blueprint::Gateway;
 use crate::error::{Result, Step as _, found};
-use crate::part::{NEW, Part};
+use crate::part::{Doing, NEW, Part};
 use crate::patience;
 
 struct There {
@@ -18,11 +18,9 @@ struct There {
 impl Site<'_> {
     /// The gateway's id.
     pub(super) async fn gateway(&mut self, wanted: Gateway) -> Result<String> {
-        let there = find(self.aws, wanted).await?;
-        let what = match wanted {
-            Gateway::Internet => "internet gateway",
-            Gateway::EgressOnly => "egress-only gateway",
-        };
+        let mut all = find(self.aws, wanted).await?;
+        let there = if all.is_empty() { None } else { Some(all.remove(0)) };
+        let what = name(wanted);
         let part = match &there {
             None => Part::created(what),
             Some(there) if there.is_attached => Part::unchanged(what),
@@ -36,6 +34,13 @@ impl Site<'_> {
             };
         }
         self.note(part);
+        // What a run left that was cut right after the creation.
+        for spare in all.into_iter().filter(|spare| !spare.is_attached) {
+            if self.doing == Doing::Apply {
+                remove(self.aws, wanted, &spare.id).await?;
+            }
+            self.note(Part::removed(format!("{what} {}", spare.id)));
+        }
         Ok(gateway)
     }
 
@@ -55,7 +60,7 @@ impl Site<'_> {
                 id(gateway, "internet gateway")
             };
             let find = async || -> Result<Option<String>> {
-                Ok(find(self.aws, Gateway::Internet).await?.map(|there| there.id))
+                Ok(find(self.aws, Gateway::Internet).await?.into_iter().next().map(|there| there.id))
             };
             self.aws.patience.made(None, make, find).await?
         } else {
@@ -85,52 +90,108 @@ impl Site<'_> {
     }
 }
 
-async fn find(aws: &Aws, wanted: Gateway) -> Result<Option<There>> {
+fn name(wanted: Gateway) -> &'static str {
     match wanted {
-        Gateway::Internet => {
-            let found = aws.ec2.describe_internet_gateways().filters(stack_filter(aws)).send().await;
-            let found = found.step(|| "look for the internet gateway".to_owned())?;
-            let Some(gateway) = found.internet_gateways().first() else { return Ok(None) };
-            let is_attached = !gateway.attachments().is_empty();
-            Ok(Some(There { id: id(gateway.internet_gateway_id(), "internet gateway")?, is_attached }))
-        }
-        Gateway::EgressOnly => {
-            let gateway = find_egress_only(aws).await?;
-            Ok(gateway.map(|id| There { id, is_attached: true }))
-        }
+        Gateway::Internet => "internet gateway",
+        Gateway::EgressOnly => "egress-only gateway",
     }
 }
 
-async fn find_egress_only(aws: &Aws) -> Result<Option<String>> {
+/// All of the stack, the one that is used first.
+async fn find(aws: &Aws, wanted: Gateway) -> Result<Vec<There>> {
+    let mut all = match wanted {
+        Gateway::Internet => {
+            let found = aws.ec2.describe_internet_gateways().filters(stack_filter(aws)).send().await;
+            let found = found.step(|| "look for the internet gateway".to_owned())?;
+            let there = |gateway: &InternetGateway| -> Result<There> {
+                let is_attached = !gateway.attachments().is_empty();
+                Ok(There { id: id(gateway.internet_gateway_id(), "internet gateway")?, is_attached })
+            };
+            found.internet_gateways().iter().map(there).collect::<Result<Vec<There>>>()?
+        }
+        // One belongs to its VPC from the start, and a token keeps a run from making a second one.
+        Gateway::EgressOnly => {
+            let ids = find_egress_only(aws).await?;
+            ids.into_iter().map(|id| There { id, is_attached: true }).collect()
+        }
+    };
+    all.sort_by(|a, b| (!a.is_attached, &a.id).cmp(&(!b.is_attached, &b.id)));
+    Ok(all)
+}
+
+async fn find_egress_only(aws: &Aws) -> Result<Vec<String>> {
     let described = aws.ec2.describe_egress_only_internet_gateways().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the egress-only gateway".to_owned())?;
     let stack = aws.names.stack.as_str();
     // Filtered once more here: moto ignores filters on this call.
-    let own = described.egress_only_internet_gateways().iter().find(|gateway| {
+    let own = described.egress_only_internet_gateways().iter().filter(|gateway| {
         gateway.tags().iter().any(|tag| tag.key() == Some(TAG_STACK) && tag.value() == Some(stack))
     });
-    Ok(own.and_then(|gateway| gateway.egress_only_internet_gateway_id()).map(str::to_owned))
+    Ok(own.filter_map(|gateway| gateway.egress_only_internet_gateway_id().map(str::to_owned)).collect())
+}
+
+async fn remove(aws: &Aws, wanted: Gateway, id: &str) -> Result<()> {
+    match wanted {
+        Gateway::Internet => {
+            let delete = aws.ec2.delete_internet_gateway().internet_gateway_id(id);
+            let deleted = async || delete.clone().send().await.step(|| format!("delete {id}")).map(drop);
+            found(aws.patience.settled(deleted).await)?;
+        }
+        Gateway::EgressOnly => {
+            let delete = aws.ec2.delete_egress_only_internet_gateway().egress_only_internet_gateway_id(id);
+            let deleted = async || delete.clone().send().await.step(|| format!("delete {id}")).map(drop);
+            found(aws.patience.settled(deleted).await)?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn delete(aws: &Aws, vpc: &str) -> Result<Vec<Part>> {
-    let ec2 = &aws.ec2;
     let mut parts = Vec::new();
-    if let Some(id) = find_egress_only(aws).await? {
-        let delete = ec2.delete_egress_only_internet_gateway().egress_only_internet_gateway_id(&id);
-        let deleted = async || delete.clone().send().await.step(|| format!("delete {id}"));
-        found(aws.patience.settled(deleted).await)?;
-        parts.push(Part::removed(format!("egress-only gateway {id}")));
-    }
-    let gateways = ec2.describe_internet_gateways().filters(stack_filter(aws)).send().await;
-    let gateways = gateways.step(|| "list the internet gateways".to_owned())?;
-    for id in gateways.internet_gateways().iter().filter_map(|gateway| gateway.internet_gateway_id()) {
-        let detach = ec2.detach_internet_gateway().internet_gateway_id(id).vpc_id(vpc);
-        let detached = async || detach.clone().send().await.step(|| format!("detach {id}"));
-        found(aws.patience.settled(detached).await)?;
-        let delete = ec2.delete_internet_gateway().internet_gateway_id(id);
-        let deleted = async || delete.clone().send().await.step(|| format!("delete {id}"));
-        found(aws.patience.settled(deleted).await)?;
-        parts.push(Part::removed(format!("internet gateway {id}")));
+    for wanted in [Gateway::EgressOnly, Gateway::Internet] {
+        for There { id, is_attached } in find(aws, wanted).await? {
+            if is_attached && wanted == Gateway::Internet {
+                let detach = aws.ec2.detach_internet_gateway().internet_gateway_id(&id).vpc_id(vpc);
+                let detached = async || detach.clone().send().await.step(|| format!("detach {id}"));
+                found(aws.patience.settled(detached).await)?;
+            }
+            remove(aws, wanted, &id).await?;
+            parts.push(Part::removed(format!("{} {id}", name(wanted))));
+        }
     }
     Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::stub::Stub;
+
+    /// Internet gateways: id, and the VPC of each that is attached.
+    fn listed(gateways: &[(&str, Option<&str>)]) -> String {
+        let item = |(id, vpc): &(&str, Option<&str>)| {
+            let attached = vpc.map(|vpc| format!("<item><vpcId>{vpc}</vpcId></item>")).unwrap_or_default();
+            format!(
+                "<item><internetGatewayId>{id}</internetGatewayId>\
+                 <attachmentSet>{attached}</attachmentSet></item>"
+            )
+        };
+        let items: String = gateways.iter().map(item).collect();
+        format!("<internetGatewaySet>{items}</internetGatewaySet>")
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_a_cut_run_left_is_removed() {
+        for (doing, deleted) in [(Doing::Plan, 0), (Doing::Apply, 1)] {
+            let stub = Stub::default()
+                .answers("DescribeInternetGateways", &listed(&[("igw-1", None), ("igw-2", Some("vpc-1"))]))
+                .answers("DeleteInternetGateway", "<return>true</return>");
+            let aws = stub.serve().await;
+            let mut site = Site { aws: &aws, doing, vpc: Some("vpc-1".to_owned()), parts: Vec::new() };
+            assert_eq!(site.gateway(Gateway::Internet).await.expect("found"), "igw-2");
+            let wanted = [Part::unchanged("internet gateway"), Part::removed("internet gateway igw-1")];
+            assert_eq!(site.parts, wanted);
+            assert_eq!(stub.count("DeleteInternetGateway"), deleted);
+        }
+    }
 }

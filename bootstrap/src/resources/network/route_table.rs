@@ -113,7 +113,10 @@ impl Site<'_> {
                 subnets: associations.filter_map(|it| it.subnet_id().map(str::to_owned)).collect(),
                 routes: routes.filter_map(leads).collect(),
             };
-            tables.insert(what.to_owned(), there);
+            let before = tables.get(what);
+            if before.is_none_or(|before: &There| before.subnets.len() < there.subnets.len()) {
+                tables.insert(what.to_owned(), there);
+            }
         }
         Ok(tables)
     }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use aws_sdk_ec2::types::{AttributeBooleanValue, ResourceType, Vpc, VpcAttributeName};
+use aws_sdk_ec2::types::{AttributeBooleanValue, Filter, ResourceType, Vpc, VpcAttributeName};
 use fleet::stack::TAG_STACK;
 use ipnet::Ipv4Net;
 
@@ -37,27 +37,45 @@ pub(super) struct Ready {
     /// `None` in a plan that would make it.
     pub(super) id: Option<String>,
     pub(super) blocks: Blocks,
-    pub(super) part: Part,
+    pub(super) parts: Vec<Part>,
 }
 
-pub(super) async fn find(aws: &Aws) -> Result<Option<There>> {
+/// The stack's VPCs: its own, and empty ones.
+#[derive(Default)]
+pub(super) struct All {
+    pub(super) own: Option<There>,
+    /// Those with nothing in them, beside its own. `CreateVpc` knows no token: a run that is cut right after
+    /// it leaves a VPC that the next run may not see yet.
+    pub(super) empty: Vec<String>,
+}
+
+/// The stack's own VPC. Of several it is the one that has subnets; nothing is made before them.
+pub(super) async fn find(aws: &Aws) -> Result<All> {
     let described = aws.ec2.describe_vpcs().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the VPC".to_owned())?;
-    match described.vpcs() {
-        [] => Ok(None),
-        [vpc] => There::new(vpc, &[]).map(Some),
-        several => {
-            let ids: Vec<&str> = several.iter().filter_map(|vpc| vpc.vpc_id()).collect();
-            let what = format!(
-                "{} VPCs carry the tag {TAG_STACK}={}: {}",
-                ids.len(),
-                aws.names.stack,
-                ids.join(", ")
-            );
-            Err(DeployError::new(Exit::Failed, what)
-                .mend("Delete those that no instance uses, then try again."))
-        }
+    let mut there: Vec<There> =
+        described.vpcs().iter().map(|vpc| There::new(vpc, &[])).collect::<Result<_>>()?;
+    if there.len() < 2 {
+        return Ok(All { own: there.pop(), empty: Vec::new() });
     }
+    there.sort_by(|a, b| a.id.cmp(&b.id));
+    let ids: Vec<String> = there.iter().map(|vpc| vpc.id.clone()).collect();
+    let inside = Filter::builder().name("vpc-id").set_values(Some(ids)).build();
+    let subnets = aws.ec2.describe_subnets().filters(inside).send().await;
+    let subnets = subnets.step(|| "look at what is in the VPCs".to_owned())?;
+    let has_subnets =
+        |vpc: &There| subnets.subnets().iter().any(|subnet| subnet.vpc_id() == Some(vpc.id.as_str()));
+    let (mut used, mut empty): (Vec<There>, Vec<There>) = there.into_iter().partition(has_subnets);
+    if used.len() > 1 {
+        let ids: Vec<&str> = used.iter().map(|vpc| vpc.id.as_str()).collect();
+        let (count, ids, stack) = (ids.len(), ids.join(", "), &aws.names.stack);
+        let what = format!("{count} VPCs with subnets carry the tag {TAG_STACK}={stack}: {ids}");
+        return Err(
+            DeployError::new(Exit::Failed, what).mend("Delete those that no instance uses, then try again.")
+        );
+    }
+    let own = used.pop().unwrap_or_else(|| empty.remove(0));
+    Ok(All { own: Some(own), empty: empty.into_iter().map(|vpc| vpc.id).collect() })
 }
 
 impl There {
@@ -93,14 +111,20 @@ fn compare(there: Option<(&There, bool)>) -> Part {
 }
 
 pub(super) async fn ensure(aws: &Aws, doing: Doing) -> Result<Ready> {
-    let there = find_with_names(aws).await?;
-    let part = compare(there.as_ref().map(|(there, gives_names)| (there, *gives_names)));
+    let (there, empty) = find_with_names(aws).await?;
+    let mut parts = vec![compare(there.as_ref().map(|(there, gives_names)| (there, *gives_names)))];
+    for vpc in empty {
+        parts.push(match doing {
+            Doing::Plan => Part::removed(format!("VPC {vpc}")),
+            Doing::Apply => delete(aws, &vpc).await?,
+        });
+    }
     if doing == Doing::Plan {
         let blocks = match &there {
             Some((there, _)) => Blocks { ipv4: there.ipv4()?, ipv6: there.ipv6.block() },
             None => Blocks::default(),
         };
-        return Ok(Ready { id: there.map(|(there, _)| there.id), blocks, part });
+        return Ok(Ready { id: there.map(|(there, _)| there.id), blocks, parts });
     }
     let (vpc, past) = match &there {
         None => {
@@ -121,14 +145,15 @@ pub(super) async fn ensure(aws: &Aws, doing: Doing) -> Result<Ready> {
         }
     };
     let blocks = wait_for_blocks(aws, &vpc, &past).await?;
-    Ok(Ready { id: Some(vpc), blocks, part })
+    Ok(Ready { id: Some(vpc), blocks, parts })
 }
 
-/// The VPC, and whether it gives names. EC2 may list one that it deleted a moment ago, and may not know
-/// yet one that it lists: the list is read again until both answers fit.
-async fn find_with_names(aws: &Aws) -> Result<Option<(There, bool)>> {
+/// The VPC, and whether it gives names; and the empty ones. EC2 may list one that it deleted a moment ago,
+/// and may not know yet one that it lists: the list is read again until both answers fit.
+async fn find_with_names(aws: &Aws) -> Result<(Option<(There, bool)>, Vec<String>)> {
     let look = async || {
-        let Some(there) = find(aws).await? else { return Ok(Look::Reached(None)) };
+        let All { own, empty } = find(aws).await?;
+        let Some(there) = own else { return Ok(Look::Reached((None, empty))) };
         let asked = aws
             .ec2
             .describe_vpc_attribute()
@@ -136,7 +161,7 @@ async fn find_with_names(aws: &Aws) -> Result<Option<(There, bool)>> {
             .attribute(VpcAttributeName::EnableDnsHostnames);
         let attribute = asked.send().await.step(|| format!("look at {}", there.id))?;
         let gives_names = attribute.enable_dns_hostnames().and_then(|value| value.value()).unwrap_or(false);
-        Ok(Look::Reached(Some((there, gives_names))))
+        Ok(Look::Reached((Some((there, gives_names)), empty)))
     };
     aws.patience.until("the VPC of the stack", patience::SETTLING, look).await
 }
@@ -153,7 +178,7 @@ async fn create(aws: &Aws) -> Result<String> {
         let created = created.step(|| "create the VPC".to_owned())?;
         id(created.vpc().and_then(|vpc| vpc.vpc_id()), "VPC")
     };
-    let find = async || -> Result<Option<String>> { Ok(find(aws).await?.map(|there| there.id)) };
+    let find = async || -> Result<Option<String>> { Ok(find(aws).await?.own.map(|there| there.id)) };
     aws.patience.made(None, make, find).await
 }
 
@@ -256,7 +281,7 @@ mod tests {
             .answers("DescribeVpcs", &described(&[failed]))
             .answers("DescribeVpcs", &described(&[failed, ("a-2", "associated", "2600:1f16:abc:100::/56")]));
         let ready = ensure(&stub.serve().await, Doing::Apply).await.expect("the second is associated");
-        assert_eq!(ready.part.differs, [IPV6]);
+        assert_eq!(ready.parts[0].differs, [IPV6]);
         assert_eq!(ready.blocks.ipv6, Some("2600:1f16:abc:100::/56".parse().expect("a block")));
     }
 
@@ -278,6 +303,62 @@ mod tests {
             .refuses("DescribeVpcAttribute", "InvalidVpcID.NotFound")
             .answers("DescribeVpcs", "<vpcSet/>");
         let ready = ensure(&stub.serve().await, Doing::Plan).await.expect("the list is read again");
-        assert_eq!((ready.id, ready.part.change), (None, Change::Created));
+        assert_eq!((ready.id, ready.parts[0].change), (None, Change::Created));
+    }
+
+    /// VPCs without a block that is to be waited for.
+    fn listed(ids: &[&str]) -> String {
+        let items: String = ids.iter().map(|id| format!("<item><vpcId>{id}</vpcId></item>")).collect();
+        format!("<vpcSet>{items}</vpcSet>")
+    }
+
+    fn in_subnets(vpcs: &[&str]) -> String {
+        let items: String = vpcs.iter().map(|id| format!("<item><vpcId>{id}</vpcId></item>")).collect();
+        format!("<subnetSet>{items}</subnetSet>")
+    }
+
+    async fn found_among(vpcs: &[&str], used: &[&str]) -> Result<(Option<String>, Vec<String>)> {
+        let stub = Stub::default()
+            .answers("DescribeVpcs", &listed(vpcs))
+            .answers("DescribeSubnets", &in_subnets(used));
+        let All { own, empty } = find(&stub.serve().await).await?;
+        Ok((own.map(|there| there.id), empty))
+    }
+
+    #[tokio::test]
+    async fn a_vpc_that_a_cut_run_left_empty_does_not_hide_the_stacks_own() {
+        let of = |own: &str, empty: &[&str]| {
+            (Some(own.to_owned()), empty.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(found_among(&["vpc-2", "vpc-1"], &["vpc-2"]).await.expect("one"), of("vpc-2", &["vpc-1"]));
+        // The same one for every run that looks.
+        assert_eq!(found_among(&["vpc-2", "vpc-1"], &[]).await.expect("one"), of("vpc-1", &["vpc-2"]));
+        let error = found_among(&["vpc-1", "vpc-2", "vpc-3"], &["vpc-2", "vpc-3", "vpc-3"]).await;
+        let error = error.expect_err("nobody knows which");
+        assert!(
+            error.what.contains("2 VPCs with subnets") && !error.what.contains("vpc-1"),
+            "{}",
+            error.what
+        );
+    }
+
+    #[tokio::test]
+    async fn an_empty_vpc_is_removed_by_a_deployment_and_shown_by_a_plan() {
+        let stub = || {
+            Stub::default()
+                .answers("DescribeVpcs", &listed(&["vpc-0", "vpc-1"]))
+                .answers("DescribeSubnets", &in_subnets(&["vpc-1"]))
+                .answers("DescribeVpcAttribute", NAMED)
+                .answers("DeleteVpc", "<return>true</return>")
+                .answers("AssociateVpcCidrBlock", "<vpcId>vpc-1</vpcId>")
+                .answers("DescribeVpcs", &described(&[("a-1", "associated", "2600:1f16:abc::/56")]))
+        };
+        let removed = Part::removed("VPC vpc-0");
+        for (doing, deleted) in [(Doing::Plan, 0), (Doing::Apply, 1)] {
+            let stub = stub();
+            let ready = ensure(&stub.serve().await, doing).await.expect("it is ready");
+            assert_eq!((ready.id.as_deref(), &ready.parts[1]), (Some("vpc-1"), &removed));
+            assert_eq!(stub.count("DeleteVpc"), deleted);
+        }
     }
 }
