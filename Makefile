@@ -16,6 +16,10 @@ STACK ?= vigia
 PROFILE ?=
 # Characters that a new password must have, 8 to 64. Empty: 8 for a new stack, as it is for an existing one.
 MIN_PASSWORD ?=
+# Host names under which the service answers, or any. Empty: any for a new stack, as it is for an existing one.
+HOSTS ?=
+# yes: a classic stack may be reached from blocks that are not private.
+CLASSIC_ACCEPT_RISK ?=
 REGION ?=
 ARCH ?=
 YES ?=
@@ -93,13 +97,16 @@ endif
 
 SEED_FLAGS = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST_SEED),--first-seed $(FIRST_SEED))
 DEPLOY_FLAGS = $(if $(N),--workers="$(N)") $(if $(PROFILE),--profile "$(PROFILE)") $(if $(ARCH),--arch "$(ARCH)") \
-  $(if $(MIN_PASSWORD),--min-password "$(MIN_PASSWORD)") \
+  $(if $(MIN_PASSWORD),--min-password "$(MIN_PASSWORD)") $(if $(HOSTS),--hosts "$(HOSTS)") \
+  $(if $(CLASSIC_ACCEPT_RISK),--classic-accept-risk) \
   $(if $(INSTANCE_TYPE),--instance-type "$(INSTANCE_TYPE)") $(if $(ALLOW_CIDR),--allow-cidr "$(ALLOW_CIDR)") \
   $(if $(SPOT),--spot="$(SPOT)") $(if $(CREDITS),--credits "$(CREDITS)") \
   $(if $(LBS),--lbs "$(LBS)") $(if $(BOUNDARY),--permissions-boundary "$(BOUNDARY)") \
   $(if $(TLS),--tls "$(TLS)") $(if $(TLS_CERT),--tls-cert "$(TLS_CERT)") $(if $(TLS_KEY),--tls-key "$(TLS_KEY)")
 
 # --- The system on this machine -------------------------------------------------------------------
+# Nobody but this machine reaches a local stack, and classic wants to be told so.
+local: ALLOW_CIDR := $(or $(ALLOW_CIDR),$(if $(filter classic,$(PROFILE)),127.0.0.0/8))
 local: venv build ## Run the whole system on this machine: make local N=3 [PROFILE=classic TLS=self-signed]
 	@$(LOCAL_BOOTSTRAP) deploy $(DEPLOY_FLAGS) --check
 	@$(TARGET_DIR)/local-cloud up --listen $(LOCAL_LISTEN) --dir $(LOCAL_DIR)/cloud --venv $(VENV) --reserve $(RESERVED)

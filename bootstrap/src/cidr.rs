@@ -29,6 +29,22 @@ impl Cidr {
         ["0.0.0.0/0", "::/0"].map(|text| text.parse().expect("two blocks")).to_vec()
     }
 
+    /// Whether nobody on the internet has an address in it: private use, this host, this link.
+    pub fn is_private(self) -> bool {
+        const PRIVATE: [&str; 8] = [
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "fc00::/7",
+            "fe80::/10",
+            "::1/128",
+        ];
+        let private = PRIVATE.map(|text| text.parse::<IpNet>().expect("a block"));
+        private.iter().any(|private| private.contains(&self.0))
+    }
+
     pub const fn is_ipv4(self) -> bool {
         matches!(self.0, IpNet::V4(_))
     }
@@ -71,6 +87,21 @@ mod tests {
             assert_eq!(text.parse::<Cidr>().expect(text).to_string(), text);
         }
         assert_eq!("2001:DB8:0::/32".parse::<Cidr>().expect("valid").to_string(), "2001:db8::/32");
+    }
+
+    #[test]
+    fn a_block_is_private_if_all_of_it_is() {
+        let is_private = |text: &str| text.parse::<Cidr>().expect(text).is_private();
+        for text in
+            ["10.0.0.0/8", "10.77.0.0/16", "172.31.0.0/16", "192.168.1.1/32", "127.0.0.0/8", "fd00::/8", "::1/128"]
+        {
+            assert!(is_private(text), "{text}");
+        }
+        for text in
+            ["0.0.0.0/0", "8.0.0.0/6", "172.0.0.0/8", "192.0.0.0/8", "203.0.113.0/24", "::/0", "2001:db8::/32"]
+        {
+            assert!(!is_private(text), "{text}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use fleet::hosts::HostNames;
 use fleet::{DesiredCount, Profile, StackName};
 use users::password::MinChars;
 
@@ -278,6 +279,13 @@ pub struct Deploy {
     /// existing one keeps its profile; `migrate-profile` turns a classic one into a secure one.
     #[arg(long)]
     pub profile: Option<Profile>,
+    /// Let a classic stack be reached from blocks that are not private.
+    #[arg(long)]
+    pub classic_accept_risk: bool,
+    /// Host names under which the service answers, without ports, separated by commas; a request for another
+    /// one is refused. `any` ends that. A new stack answers to any, an existing one keeps its names.
+    #[arg(long, value_name = "NAMES", value_parser = parse_hosts)]
+    pub hosts: Option<HostNames>,
     /// Characters that a new password must have at least, 8 to 64; NIST wants 15 where a password is all
     /// there is. A new stack has 8, an existing one keeps its number. Older passwords stay valid.
     #[arg(long, value_name = "N")]
@@ -363,6 +371,14 @@ pub struct TlsOptions {
 pub enum TlsMode {
     SelfSigned,
     Off,
+}
+
+/// No names are any.
+fn parse_hosts(text: &str) -> Result<HostNames, String> {
+    match text {
+        "any" => Ok(HostNames::default()),
+        names => names.parse().map_err(|error: fleet::hosts::HostNamesError| error.to_string()),
+    }
 }
 
 fn parse_count(text: &str) -> Result<DesiredCount, String> {

@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use fleet::hosts::HostNames;
 use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, Rollout};
 use fleet::{DesiredCount, Profile};
 use jiff::Timestamp;
@@ -26,10 +27,11 @@ use crate::resources::{certificate, documents, function, image, load_balancer, n
 use crate::rollout::{self, Scope};
 use crate::tls::{self, Wanted};
 use crate::user_data::{Program, cloud_config, setting};
-use crate::{ec2_api, healthy, preflight, token};
+use crate::{ec2_api, exposure, healthy, preflight, token};
 
-/// The worker's setting that a later deployment keeps.
+/// The worker's settings that a later deployment keeps.
 const MIN_PASSWORD: &str = "VIGIA_MIN_PASSWORD";
+const HOSTS: &str = "VIGIA_HOSTS";
 
 /// Blocks that may reach the load balancer: each is a rule on two ports, and a security group has room
 /// for 60 rules of each family.
@@ -156,6 +158,7 @@ pub(crate) async fn bring(
     token_file: &Path,
     progress: &mut Progress,
 ) -> Result<Stack> {
+    exposure::check(aws, options).await?;
     progress.begin("buckets");
     let (data, control) = tokio::try_join!(
         bucket::ensure(aws, doing, Contents::Users),
@@ -166,6 +169,7 @@ pub(crate) async fn bring(
     let market = market(options, before.as_ref());
     let credits = credits(options, before.as_ref());
     let min_password = min_password(options, profile, before.as_ref())?;
+    let hosts = hosts(options, before.as_ref());
     progress.end(vec![data, control]);
 
     // Roles early: they propagate while the rest is made.
@@ -214,7 +218,7 @@ pub(crate) async fn bring(
     let first = allocations.next().expect("a stack has one address at least");
     let lb_spec =
         BalancerSpec { more_allocations: allocations.collect(), ..BalancerSpec::new(first, lb_spec) };
-    let workers = Workers { profile, min_password, market, credits };
+    let workers = Workers { profile, min_password, hosts, market, credits };
     let mut release = release(aws, options, &workers, &network, &inputs.worker, &ami);
     release.balancer = Some(lb_spec.clone());
     // Quotas that are not known change nothing.
@@ -373,6 +377,7 @@ fn report_json(target: &Target, progress: &Progress, stack: &Stack, token_file: 
 struct Workers {
     profile: Profile,
     min_password: Option<MinChars>,
+    hosts: HostNames,
     market: Market,
     credits: Credits,
 }
@@ -385,8 +390,7 @@ fn release(
     worker: &Artifact,
     ami: &str,
 ) -> Release {
-    let profile = workers.profile;
-    let settings = worker_settings(&aws.names, profile, workers.min_password, &network.public_blocks);
+    let settings = worker_settings(&aws.names, workers, &network.public_blocks);
     let user_data = cloud_config(&Program { name: worker.name, sha256: &worker.sha256, settings });
     let spec = InstanceSpec {
         ami: ami.to_owned(),
@@ -398,13 +402,12 @@ fn release(
         market: workers.market,
         credits: workers.credits,
     };
-    Release::new(aws.names.stack.clone(), profile, env!("CARGO_PKG_VERSION").to_owned(), spec)
+    Release::new(aws.names.stack.clone(), workers.profile, env!("CARGO_PKG_VERSION").to_owned(), spec)
 }
 
 fn worker_settings(
     names: &Names,
-    profile: Profile,
-    min_password: Option<MinChars>,
+    workers: &Workers,
     load_balancers: &[String],
 ) -> Vec<(&'static str, String)> {
     let mut settings = vec![
@@ -412,10 +415,11 @@ fn worker_settings(
         ("VIGIA_STACK", names.stack.to_string()),
         ("VIGIA_DATA_BUCKET", names.data_bucket()),
         ("VIGIA_CONTROL_BUCKET", names.control_bucket()),
-        ("VIGIA_PROFILE", profile.to_string()),
+        ("VIGIA_PROFILE", workers.profile.to_string()),
         ("VIGIA_TRUSTED_PROXIES", load_balancers.join(",")),
     ];
-    settings.extend(min_password.map(|min| (MIN_PASSWORD, min.to_string())));
+    settings.extend(workers.min_password.map(|min| (MIN_PASSWORD, min.to_string())));
+    settings.extend((!workers.hosts.is_any()).then(|| (HOSTS, workers.hosts.to_string())));
     settings
 }
 
@@ -433,6 +437,12 @@ fn min_password(options: &Deploy, profile: Profile, before: Option<&Release>) ->
             Ok(before.and_then(|text| text.parse().ok()))
         }
     }
+}
+
+/// What is asked for, else what the workers have.
+fn hosts(options: &Deploy, before: Option<&Release>) -> HostNames {
+    let before = || before.and_then(|release| setting(&release.worker.user_data, HOSTS)?.parse().ok());
+    options.hosts.clone().or_else(before).unwrap_or_default()
 }
 
 fn lb_spec(
@@ -494,7 +504,14 @@ mod tests {
     }
 
     fn released(min_password: Option<MinChars>) -> Release {
-        let settings = worker_settings(&names(), Profile::Secure, min_password, &["10.77.0.0/20".to_owned()]);
+        let workers = Workers {
+            profile: Profile::Secure,
+            min_password,
+            hosts: "a.example,b.example".parse().expect("names"),
+            market: Market::OnDemand,
+            credits: Credits::Standard,
+        };
+        let settings = worker_settings(&names(), &workers, &["10.77.0.0/20".to_owned()]);
         let spec = InstanceSpec {
             ami: "ami-1".to_owned(),
             instance_type: "t4g.micro".to_owned(),
@@ -526,6 +543,16 @@ mod tests {
         );
         let refused = min_password(&deploy(&["--min-password", "12"]), Profile::Classic, None);
         assert_eq!(refused.expect_err("classic has no rule").exit, Exit::Usage);
+    }
+
+    #[test]
+    fn the_host_names_stay_until_others_are_given() {
+        let named = released(None);
+        let asked = |arguments: &[&str], before| hosts(&deploy(arguments), before).to_string();
+        assert_eq!(asked(&[], None), "");
+        assert_eq!(asked(&[], Some(&named)), "a.example,b.example");
+        assert_eq!(asked(&["--hosts", "c.example"], Some(&named)), "c.example");
+        assert_eq!(asked(&["--hosts", "any"], Some(&named)), "");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod ec2_api;
 pub mod part;
 pub(crate) mod check;
 pub mod preflight;
+pub mod exposure;
 pub mod deploy;
 pub mod plan;
 pub mod cost;

@@ -30,7 +30,7 @@ use self::quota::Size;
 use crate::aws::Aws;
 use crate::check::{Check, Verdict, table, within};
 use crate::cli::{Deploy, PolicyArn, Target};
-use crate::deploy;
+use crate::{deploy, exposure};
 use crate::error::{DeployError, Exit, Result};
 use crate::output::{self, Progress};
 use crate::policies::deployer::deployer;
@@ -44,6 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
     deploy::check(options)?;
     let aws = Aws::connect(target).await?;
+    exposure::check(&aws, options).await?;
     let findings = look(&aws, options).await;
     output::result(&match options.json {
         true => {

@@ -146,6 +146,12 @@ impl Key {
 }
 
 impl Ring {
+    /// Whether workers can use it.
+    pub(crate) fn is_whole(&self) -> bool {
+        let is_key = |key: &Key| STANDARD.decode(&key.key).is_ok_and(|bytes| bytes.len() == KEY_BYTES);
+        self.keys.iter().all(is_key) && self.keys.iter().any(|key| key.kid == self.active)
+    }
+
     /// With a key that waits: the one that is there from a run that was cut, or a fresh one.
     fn with_waiting(&self, fresh: &Key, now: Timestamp) -> Result<Changed> {
         if let Some(waiting) = self.keys.iter().find(|key| self.is_waiting(key)) {

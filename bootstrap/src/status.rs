@@ -2,6 +2,7 @@
 //! deployed.
 
 mod drift;
+mod secrets;
 mod seen;
 mod watch;
 
@@ -61,6 +62,8 @@ pub(crate) struct Status {
     pub(crate) last_tick: Option<Timestamp>,
     /// Whether the next one is overdue.
     pub(crate) is_late: bool,
+    /// What workers cannot read of the stack's secrets.
+    secrets: Vec<String>,
     /// What the last tick did not do, and why.
     held: Vec<String>,
     /// What is not as it was deployed, or could not be looked at.
@@ -136,7 +139,11 @@ pub(crate) async fn look(aws: &Aws) -> Result<Status> {
     let release = release?.ok_or_else(|| no_stack(aws))?;
     let (memory, registry, certificate) = (memory?.unwrap_or_default(), registry?, certificate?);
     let url = seen.ip().map(load_balancer::url);
-    let (answers, https) = tokio::join!(answers(url.as_deref()), https(certificate, seen.ip()));
+    let (answers, https, secrets) = tokio::join!(
+        answers(url.as_deref()),
+        https(certificate, seen.ip()),
+        secrets::complaints(aws, release.profile)
+    );
     let written = written?.map(|object| DesiredCount::from_object(&object.bytes));
     let now = Timestamp::now();
     let facts = Facts { seen: &seen, release: &release, memory: &memory, has_tls: https.is_some(), now };
@@ -162,6 +169,7 @@ pub(crate) async fn look(aws: &Aws) -> Result<Status> {
         workers: workers(&memory, &seen),
         last_tick: memory.last_tick,
         is_late: is_late(memory.last_tick, now),
+        secrets: secrets?,
         held: memory.held,
         events: memory.events.iter().rev().take(EVENTS).rev().cloned().collect(),
     })
@@ -381,6 +389,7 @@ fn table(status: &Status, now: Timestamp) -> String {
         Some(tick) => format!("Last tick  {} ago", age(tick, now)),
         None => "Last tick  none yet".to_owned(),
     });
+    lines.extend(status.secrets.iter().map(|secret| format!("Secret     {secret}")));
     lines.extend(status.held.iter().map(|held| format!("Held back  {held}")));
     lines.extend(status.drift.iter().map(|drift| format!("Drift      {drift}")));
     if !status.events.is_empty() {
@@ -436,6 +445,7 @@ impl Status {
             rollout: None,
             last_tick: Some(Timestamp::UNIX_EPOCH),
             is_late: false,
+            secrets: Vec::new(),
             held: Vec::new(),
             drift: Vec::new(),
             events: Vec::new(),

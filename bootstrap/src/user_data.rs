@@ -53,7 +53,8 @@ echo "vigia: the checksum fits; starting $VIGIA_PROGRAM"
 /// A call that the filter forbids fails with EPERM and does not kill the program, so a library that
 /// tries something better first, and goes on without it, still works. `/proc` shows the program
 /// itself and nothing else; it needs no more (`ec2-lb` raises its limit of open files to the one
-/// given here by `prlimit64`, which `@resources` does not hold). AF_UNIX is how names are resolved.
+/// given here by `prlimit64`, which `@resources` does not hold). AF_UNIX is how names are resolved. No core
+/// is dumped: it would hold passwords.
 fn unit(name: &str) -> String {
     format!(
         "[Unit]\n\
@@ -74,6 +75,7 @@ fn unit(name: &str) -> String {
          StandardOutput=journal+console\n\
          StandardError=journal+console\n\
          LimitNOFILE=1048576\n\
+         LimitCORE=0\n\
          NoNewPrivileges=yes\n\
          ProtectSystem=strict\n\
          ProtectHome=yes\n\
@@ -149,6 +151,7 @@ mod tests {
         assert!(text.starts_with("#cloud-config\n"));
         assert!(text.len() < 16 * 1024);
         assert!(text.contains(&format!("    VIGIA_SHA256={}\n", "a".repeat(64))));
+        assert!(text.contains("    LimitCORE=0\n"));
         assert_eq!(setting(&text, "VIGIA_STACK"), Some("vigia"));
         assert_eq!(setting(&text, "VIGIA_STAC"), None);
     }

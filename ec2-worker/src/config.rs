@@ -20,13 +20,13 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use fleet::hosts::HostNames;
 use fleet::settings::{Reader, SettingsError, Vars};
 use fleet::{Profile, StackName, WorkerId};
 use users::Cost;
 use users::password::MinChars;
 
 use crate::client::TrustedProxies;
-use crate::hosts::AcceptedHosts;
 
 /// What `VIGIA_LOG` may not switch on: the finer events of the libraries that handle requests. In
 /// classic a request to S3 holds a password, and what a library shows of it is not ours to decide.
@@ -43,7 +43,7 @@ pub struct Config {
     pub min_password: MinChars,
     pub cost: Cost,
     pub proxies: TrustedProxies,
-    pub hosts: AcceptedHosts,
+    pub hosts: HostNames,
     pub listen: Option<SocketAddr>,
     pub instance_id: Option<WorkerId>,
     pub exposure: Exposure,
@@ -78,7 +78,7 @@ impl Config {
         let min_password = reader.or("VIGIA_MIN_PASSWORD", MinChars::default(), "15");
         let cost = reader.or("VIGIA_ARGON2", Cost::default(), "m=19456,t=2,p=1");
         let proxies = reader.or("VIGIA_TRUSTED_PROXIES", TrustedProxies::default(), "10.77.0.0/24");
-        let hosts = reader.or("VIGIA_HOSTS", AcceptedHosts::default(), "login.example.org");
+        let hosts = reader.or("VIGIA_HOSTS", HostNames::default(), "login.example.org");
         let listen = reader.optional::<SocketAddr>("VIGIA_LISTEN", "10.77.0.10:8080");
         let instance_id = reader.optional("VIGIA_INSTANCE_ID", "i-0123456789abcdef0");
         let exposure = reader.or("VIGIA_CLASSIC_ACCEPT_RISK", Exposure::PrivateOnly, "yes");

@@ -21,7 +21,7 @@ use futures::FutureExt as _;
 use crate::client::{Client, Peer, Transport};
 use crate::error::Shown;
 use crate::extract::prefers_html;
-use crate::{ApiError, Worker, pages};
+use crate::{ApiError, Worker, hosts, pages};
 use users::random_id;
 
 /// What the reconciler asks, which is not a load balancer.
@@ -70,7 +70,7 @@ pub async fn envelope(State(worker): State<Worker>, mut request: Request, next: 
     }
     let mut response = match client {
         None if !is_health_check => ApiError::DirectTraffic.into_response(),
-        Some(_) if !is_health_check && !worker.hosts.accepts(request.headers()) => {
+        Some(_) if !is_health_check && !hosts::accepts(&worker.hosts, request.headers()) => {
             ApiError::WrongHost.into_response()
         }
         client => {

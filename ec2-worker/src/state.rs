@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleet::hosts::HostNames;
 use fleet::{Profile, WorkerId};
 use tokio::sync::{Semaphore, watch};
 use users::password::MinChars;
@@ -15,7 +16,6 @@ use crate::client::{Client, TrustedProxies};
 use crate::dashboard::Fleet;
 use crate::flights::Recent;
 use crate::hash_pool::HashPool;
-use crate::hosts::AcceptedHosts;
 use crate::limits::{Limits, Shares};
 use crate::secrets::Secrets;
 use crate::stats::Stats;
@@ -42,7 +42,7 @@ pub struct Parts {
     pub hashes: HashPool,
     pub min_password: MinChars,
     pub proxies: TrustedProxies,
-    pub hosts: AcceptedHosts,
+    pub hosts: HostNames,
     pub limits: Limits,
     pub secrets: Secrets,
 }
@@ -55,7 +55,7 @@ pub struct Shared {
     pub hashes: HashPool,
     pub min_password: MinChars,
     pub proxies: TrustedProxies,
-    pub hosts: AcceptedHosts,
+    pub hosts: HostNames,
     pub limits: Limits,
     pub throttle: Throttle,
     /// Who registers which login at this moment.

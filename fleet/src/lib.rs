@@ -12,6 +12,7 @@ pub mod registry;
 pub mod release;
 pub mod memory;
 pub mod keys;
+pub mod hosts;
 pub mod layers;
 pub mod aws_code;
 pub mod quota;

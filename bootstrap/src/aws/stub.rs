@@ -61,7 +61,7 @@ impl Stub {
 
     fn answer(&self, body: String) -> (StatusCode, String) {
         let mut answers = self.answers.lock().expect("no panic");
-        let queue = answers.iter_mut().find(|(action, _)| is_of(&body, action)).map(|(_, queue)| queue);
+        let queue = answers.iter_mut().rev().find(|(action, _)| is_of(&body, action)).map(|(_, queue)| queue);
         let unscripted = (StatusCode::NOT_IMPLEMENTED, format!("no answer to {body}"));
         let answer = match queue {
             Some(queue) if queue.len() > 1 => queue.pop_front().unwrap_or(unscripted),
@@ -91,8 +91,10 @@ impl Stub {
     }
 }
 
+/// Of a method and a path with or without the first part of its query, or of an action of a query API.
 fn is_of(body: &str, action: &str) -> bool {
-    body.strip_prefix("Action=").and_then(|rest| rest.split('&').next()) == Some(action)
+    let rest = body.strip_prefix("Action=").and_then(|rest| rest.strip_prefix(action));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['&', '?', '=']))
 }
 
 /// All clients of a stack in Ireland, at this endpoint, with little patience.

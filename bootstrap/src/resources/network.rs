@@ -112,6 +112,13 @@ pub async fn delete(aws: &Aws) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
+/// The blocks that may reach the load balancer now; `None` if there is none yet.
+pub async fn reachable_from(aws: &Aws) -> Result<Option<Vec<Cidr>>> {
+    let Some(vpc) = vpc::find(aws).await?.own else { return Ok(None) };
+    let site = Site { aws, doing: Doing::Plan, vpc: Some(vpc.id), parts: Vec::new() };
+    Ok(group::blocks(&site.find_groups().await?))
+}
+
 /// Whether the stack reaches the API of EC2 through an endpoint of its own.
 pub async fn has_ec2_endpoint(aws: &Aws) -> Result<bool> {
     let Some(vpc) = vpc::find(aws).await?.own else { return Ok(false) };

@@ -24,7 +24,8 @@ fn serves_heals_scales_survives_a_restart_and_goes_without_a_trace() {
     let cloud = Cloud::start();
     let first = cloud.deploy(ALPHA, &["--workers", "3"]);
     assert!(first.contains("URL") && first.contains("Admin token"), "{first}");
-    cloud.deploy(BETA, &["--workers", "2", "--profile", "classic"]);
+    classic_is_not_published(&cloud);
+    cloud.deploy(BETA, &["--workers", "2", "--profile", "classic", "--allow-cidr", "127.0.0.0/8"]);
     let alpha = Api::new(&cloud, ALPHA);
     let beta = Api::new(&cloud, BETA);
 
@@ -136,6 +137,19 @@ fn signups_are_spread_over_workers(cloud: &Cloud, api: &Api) {
     names.sort();
     names.dedup();
     assert!(names.len() >= 2, "20 health checks were answered by {names:?}");
+}
+
+/// Before anything of it is made.
+fn classic_is_not_published(cloud: &Cloud) {
+    let artifacts = crate::support::stripped().to_string_lossy().into_owned();
+    for blocks in [&[][..], &["--allow-cidr", "10.0.0.0/8,203.0.113.0/24"]] {
+        let arguments = [&["deploy", "--artifacts", &artifacts, "--profile", "classic"], blocks].concat();
+        let output = cloud.bootstrap(BETA, &arguments);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains("is not private"), "{}", text(&output));
+    }
+    let buckets = cloud.aws(&["s3api", "list-buckets", "--query", "Buckets[].Name"]);
+    assert!(!buckets.contains(&format!("vigia-{BETA}-")), "{buckets}");
 }
 
 fn classic_is_the_original(cloud: &Cloud, api: &Api) {

@@ -17,7 +17,7 @@ const TWO_READINGS: Duration = Duration::from_secs(130);
 #[test]
 fn users_become_secure_ones_and_keep_their_passwords() {
     let cloud = Cloud::start();
-    cloud.deploy(STACK, &["--workers", "1", "--profile", "classic"]);
+    cloud.deploy(STACK, &["--workers", "1", "--profile", "classic", "--allow-cidr", "127.0.0.0/8"]);
     let client = Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
     let url = cloud.url(STACK);
     let post = |path: &str| client.post(format!("{url}{path}")).send().expect("an answer");

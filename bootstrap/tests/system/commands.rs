@@ -299,9 +299,16 @@ fn drift_is_named_and_mended_by_the_next_deployment(cloud: &Cloud, stack: &str) 
         assert!(seen.iter().any(|sentence| sentence.contains(says)), "{says}: {seen:?}");
     }
     assert_eq!(seen.len(), 6, "{seen:?}");
+    let bucket = format!("vigia-{stack}-data-000000000000-us-east-1");
+    cloud.aws(&["s3api", "delete-public-access-block", "--bucket", &bucket]);
+    let suspended = ["--versioning-configuration", "Status=Suspended"];
+    cloud.aws(&[&["s3api", "put-bucket-versioning", "--bucket", &bucket], &suspended[..]].concat());
     cloud.aws(&[&["ec2", "revoke-security-group-ingress"], &rule[..]].concat());
     cloud.deploy(stack, &[]);
     assert_eq!(drift(), Vec::<String>::new());
+    let versions = cloud.aws(&["s3api", "get-bucket-versioning", "--bucket", &bucket, "--query", "Status"]);
+    assert!(versions.contains("Enabled"), "{versions}");
+    cloud.aws(&["s3api", "get-public-access-block", "--bucket", &bucket]);
     assert!(cloud.deploy(stack, &[]).contains("nothing changed"), "the second time");
 }
 

@@ -20,6 +20,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::http::StatusCode;
 
 use base64::Engine as _;
+use fleet::hosts::HostNames;
 use fleet::Profile;
 use users::Cost;
 
@@ -29,7 +30,6 @@ use crate::admin::AdminTokenHash;
 use crate::client::TrustedProxies;
 use crate::cookies::KeyRing;
 use crate::hash_pool::{HashLimits, HashPool};
-use crate::hosts::AcceptedHosts;
 use crate::limits::Limits;
 use crate::secrets::Secrets;
 use crate::state::Parts;
@@ -90,7 +90,7 @@ impl MemoryS3 {
             hashes: HashPool::new(HashLimits::for_cores(1, Cost::default())),
             min_password: users::password::MinChars::default(),
             proxies: TrustedProxies::default(),
-            hosts: AcceptedHosts::default(),
+            hosts: HostNames::default(),
             limits: Limits::default(),
             secrets: Secrets::new(ring, Some(AdminTokenHash::of("t0ken"))),
         })

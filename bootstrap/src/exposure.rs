@@ -1,0 +1,58 @@
+//! Whom a classic stack may serve.
+//!
+//! Its workers have private addresses, so a worker cannot see that the whole internet reaches it through the
+//! load balancer: that is known here alone.
+
+use fleet::Profile;
+
+use crate::aws::Aws;
+use crate::cidr::Cidr;
+use crate::cli::Deploy;
+use crate::error::{DeployError, Exit, Result};
+use crate::resources::{documents, network};
+
+/// Refuses to publish a classic stack, before anything of it is made.
+pub async fn check(aws: &Aws, options: &Deploy) -> Result<()> {
+    if options.classic_accept_risk {
+        return Ok(());
+    }
+    let before = documents::release(aws).await?;
+    match documents::profile(aws, options.profile, before.as_ref()).await? {
+        Profile::Secure => Ok(()),
+        Profile::Classic if options.allow_cidr.is_empty() => {
+            judge(&network::reachable_from(aws).await?.unwrap_or_else(Cidr::world))
+        }
+        Profile::Classic => judge(&options.allow_cidr),
+    }
+}
+
+fn judge(from: &[Cidr]) -> Result<()> {
+    let Some(public) = from.iter().find(|block| !block.is_private()) else { return Ok(()) };
+    let what = format!(
+        "the profile classic stores plain passwords and lists them to everybody, and {public} is not private"
+    );
+    Err(DeployError::new(Exit::Usage, what).mend(
+        "Nothing was changed. Give the private blocks that may reach it: --allow-cidr 10.0.0.0/8 (make: \
+         ALLOW_CIDR=10.0.0.0/8), or take the risk: --classic-accept-risk (make: CLASSIC_ACCEPT_RISK=yes).",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(blocks: &[&str]) -> std::result::Result<(), String> {
+        let blocks: Vec<Cidr> = blocks.iter().map(|text| text.parse().expect("a block")).collect();
+        judge(&blocks).map_err(|error| error.what)
+    }
+
+    #[test]
+    fn classic_is_not_published_by_any_block() {
+        assert_eq!(judged(&["10.0.0.0/8", "fd00::/8", "127.0.0.0/8"]), Ok(()));
+        for public in ["0.0.0.0/0", "::/0", "203.0.113.0/24"] {
+            let error = judged(&["10.0.0.0/8", public]).expect_err(public);
+            assert!(error.contains(&format!("{public} is not private")), "{error}");
+        }
+        assert!(judge(&Cidr::world()).is_err(), "what a new stack has");
+    }
+}

@@ -1,0 +1,93 @@
+//! Whether workers can read the secrets of the stack.
+//!
+//! They read them again every minute. What they cannot understand they do without, the session keys after an
+//! hour and the hash of the admin token at once, so it is said here before users notice.
+
+use fleet::{Profile, keys};
+
+use crate::aws::Aws;
+use crate::error::Result;
+use crate::resources::documents;
+use crate::session_keys::Ring;
+
+/// A sentence for each that is wrong. Nothing of a secret is in it.
+pub(super) async fn complaints(aws: &Aws, profile: Profile) -> Result<Vec<String>> {
+    let (ring, hash) = tokio::try_join!(
+        documents::read(aws, keys::SESSION_KEYS),
+        documents::read(aws, keys::ADMIN_TOKEN_HASH)
+    )?;
+    let ring = ring.as_ref().map(|object| object.bytes.as_slice());
+    let hash = hash.as_ref().map(|object| object.bytes.as_slice());
+    let hash = match profile {
+        Profile::Secure => judge_hash(hash),
+        // It has no operator's interface.
+        Profile::Classic => None,
+    };
+    Ok(judge_ring(ring).into_iter().chain(hash).collect())
+}
+
+fn judge_ring(bytes: Option<&[u8]>) -> Option<String> {
+    let state = match bytes {
+        None => "missing",
+        Some(bytes) => match serde_json::from_slice::<Ring>(bytes) {
+            Ok(ring) if ring.is_whole() => return None,
+            _ => "no ring of keys",
+        },
+    };
+    Some(format!(
+        "{} is {state}: workers keep the keys they know for an hour, then nobody is signed in. Restore the \
+         object, or delete it and run `deploy`, which makes new keys and ends all sessions",
+        keys::SESSION_KEYS
+    ))
+}
+
+fn judge_hash(bytes: Option<&[u8]>) -> Option<String> {
+    let is_hash = |bytes: &[u8]| {
+        let digits = bytes.trim_ascii();
+        digits.len() == 64 && digits.iter().all(u8::is_ascii_hexdigit)
+    };
+    let state = match bytes {
+        None => "missing",
+        Some(bytes) if is_hash(bytes) => return None,
+        Some(_) => "no hash",
+    };
+    Some(format!(
+        "{} is {state}: no operator is let in. `token rotate` (make: token ROTATE=1) makes a new token",
+        keys::ADMIN_TOKEN_HASH
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+
+    #[test]
+    fn keys_that_workers_cannot_read_are_named() {
+        let ring = |active: &str, key: &str| {
+            format!(r#"{{"active":"{active}","keys":[{{"kid":"k1","key":"{key}"}}]}}"#).into_bytes()
+        };
+        let key = STANDARD.encode([7; 64]);
+        assert_eq!(judge_ring(Some(&ring("k1", &key))), None);
+        let (no_active, short) = (ring("k2", &key), ring("k1", "AAAA"));
+        for (bytes, says) in [
+            (None, "is missing"),
+            (Some(&b"{"[..]), "no ring"),
+            (Some(&no_active), "no ring"),
+            (Some(&short), "no ring"),
+        ] {
+            assert!(judge_ring(bytes).is_some_and(|text| text.contains(says)), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_hash_that_workers_cannot_read_is_named() {
+        assert_eq!(judge_hash(Some(format!(" {}\n", "aB".repeat(32)).as_bytes())), None);
+        assert!(judge_hash(None).is_some_and(|text| text.contains("is missing")));
+        for bad in ["", "t0ken", &"g".repeat(64)] {
+            assert!(judge_hash(Some(bad.as_bytes())).is_some_and(|text| text.contains("no hash")), "{bad}");
+        }
+    }
+}
