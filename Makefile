@@ -224,6 +224,10 @@ test: venv browser boot-tools second-judge build ## Run all tests; no AWS accoun
 test-long: venv build ## Tests that take too long for make test: a release that does not start, errors that pass and that stay
 	@cargo test --workspace --quiet --test system -- --ignored --nocapture healing:: propagation::
 
+.PHONY: attacks
+attacks: venv build ## What strangers did in a review, against a local stack: figures of others, about six minutes
+	@cargo test --workspace --quiet --test system -- --ignored --nocapture --test-threads=1 attacks::
+
 # Each cut point in a stack of its own, three at a time. The last line says how many were tried.
 .PHONY: cuts
 FROM ?=
@@ -244,7 +248,7 @@ consistency: venv build ## Deploy, deploy again and destroy over many seeds of A
 
 # Each of them in its full size: hours. `make test` runs the short forms.
 .PHONY: test-full
-test-full: test test-long consistency sim sim-mutants cuts ## All tests in their full sizes: make test, test-long, consistency, sim, sim-mutants, cuts
+test-full: test test-long attacks consistency sim sim-mutants cuts ## All tests in their full sizes: make test, test-long, attacks, consistency, sim, sim-mutants, cuts
 
 # The tool is not among the emulators' packages: it is large, and nothing else needs it.
 CONTRACT := $(TOOLS)/contract

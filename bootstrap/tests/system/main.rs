@@ -4,6 +4,7 @@
 //! everybody would wait for them alone.
 
 mod a_fleet;
+mod attacks;
 mod bad_input;
 mod browser;
 mod census;

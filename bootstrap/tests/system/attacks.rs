@@ -1,0 +1,296 @@
+//! What strangers did to the service in a review, against a whole stack: its others are served meanwhile.
+//!
+//! Figures are printed, and no time is asserted: what took too long was not answered, or ended a worker.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use crate::support::{Cloud, say};
+
+const STACK: &str = "attacked";
+const PASSWORD: &str = "correct-horse-battery";
+/// Whoever waits longer was not served.
+const PATIENCE: Duration = Duration::from_secs(30);
+const CROWD: usize = 4400;
+/// Addresses of a crowd that has more than one.
+const ADDRESSES: usize = 32;
+const SECONDS: u64 = 30;
+const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 98, 1);
+const OTHERS: Ipv4Addr = Ipv4Addr::new(127, 0, 97, 1);
+
+struct Stack {
+    cloud: Cloud,
+    url: String,
+    address: SocketAddr,
+    runtime: Runtime,
+}
+
+impl Stack {
+    fn start(workers: &str) -> Self {
+        let cloud = Cloud::start();
+        cloud.deploy(STACK, &["--workers", workers]);
+        let url = cloud.url(STACK);
+        let address = url.trim_start_matches("http://").parse().expect("an address");
+        let runtime = Runtime::new().expect("a runtime");
+        Self { cloud, url, address, runtime }
+    }
+
+    /// A counter of the load balancer.
+    fn metric(&self, name: &str) -> u64 {
+        let text = reqwest::blocking::get(format!("{}/metrics", self.cloud.admin_of(&self.url)));
+        let text = text.expect("the load balancer answers its operator").text().expect("text");
+        let line = text.lines().find(|line| line.split(' ').next().is_some_and(|it| it.ends_with(name)));
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+
+    /// Resident memory of the load balancer, in KiB.
+    fn memory(&self) -> usize {
+        let is_ours = |pid: &u32| {
+            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let directory = self.cloud.dir.path().to_string_lossy().into_owned();
+            let cwd = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+            name.trim() == "ec2-lb"
+                && (String::from_utf8_lossy(&environ).contains(&directory) || cwd.starts_with(&directory))
+        };
+        let pids = std::fs::read_dir("/proc").expect("Linux").flatten();
+        let pid = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_ours);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.expect("a load balancer runs")));
+        let status = status.expect("it still runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+        line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
+    }
+
+    fn sign_up(&self, login: &str) {
+        let path = format!("/signup/{login}/{PASSWORD}");
+        let status = self.runtime.block_on(ask(OTHERS, self.address, "POST", &path));
+        assert_eq!(status, 201, "{login}");
+    }
+
+    /// Nobody was taken out of the choice, and nobody was ended.
+    fn must_be_whole(&self, workers: &[String]) {
+        assert_eq!(self.metric("ejections_total"), 0, "a healthy worker is not ejected");
+        assert_eq!(self.cloud.instances(STACK, "pending,running"), workers);
+    }
+}
+
+/// A request of its own connection; the status, or 0 without an answer.
+async fn ask(from: Ipv4Addr, to: SocketAddr, method: &str, path: &str) -> u16 {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    );
+    let asked = async {
+        let mut stream = connect(from, to).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    let answer = tokio::time::timeout(PATIENCE, asked).await;
+    let answer = answer.ok().and_then(Result::ok).unwrap_or_default();
+    answer.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).unwrap_or(0)
+}
+
+async fn connect(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((from, 0)))?;
+    socket.connect(to).await
+}
+
+/// Sends the head of a request, and then a bit of its body now and then, for ever; begins anew when cut.
+async fn drip(from: Ipv4Addr, to: SocketAddr, head: String, bit: &'static [u8], every: Duration) {
+    loop {
+        let dripping = async {
+            let mut stream = connect(from, to).await?;
+            stream.write_all(head.as_bytes()).await?;
+            loop {
+                tokio::time::sleep(every).await;
+                stream.write_all(bit).await?;
+            }
+            #[allow(unreachable_code, reason = "it names the type")]
+            std::io::Result::Ok(())
+        };
+        dripping.await.ok();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Asks one after the other until it is stopped; how long each took, and what else than 200 came.
+struct Others {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<(Vec<Duration>, Vec<u16>)>,
+}
+
+impl Others {
+    fn start(stack: &Stack, to: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let task = stack.runtime.spawn(async move {
+            let (mut took, mut failed) = (Vec::new(), Vec::new());
+            while !stopped.load(Ordering::Relaxed) {
+                let since = Instant::now();
+                match ask(OTHERS, to, "GET", "/healthcheck").await {
+                    200 => took.push(since.elapsed()),
+                    status => failed.push(status),
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            (took, failed)
+        });
+        Self { stop, task }
+    }
+
+    /// Prints what was seen; none may have failed.
+    fn end(self, stack: &Stack, what: &str) {
+        self.stop.store(true, Ordering::Relaxed);
+        let (mut took, failed) = stack.runtime.block_on(self.task).expect("no panic");
+        took.sort();
+        let at = |part: usize| took.get(took.len() * part / 100).copied().unwrap_or_default();
+        let (count, most) = (took.len(), took.last().copied().unwrap_or_default());
+        say(&format!("{what}: {count} answered, {} failed; p50 {:?}, p99 {:?}, most {most:?}", failed.len(), at(50), at(99)));
+        assert!(count > 0 && failed.is_empty(), "{what}: {failed:?}");
+    }
+}
+
+fn crowd_address(number: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 96, u8::try_from(1 + number % ADDRESSES).expect("a byte"))
+}
+
+fn quiet(stack: &Stack) {
+    let others = Others::start(stack, stack.address);
+    std::thread::sleep(Duration::from_secs(5));
+    others.end(stack, "quiet");
+}
+
+#[test]
+#[ignore = "minutes; `make attacks` runs it"]
+fn slow_bodies_stop_nobody() {
+    let stack = Stack::start("3");
+    let workers = stack.cloud.instances(STACK, "pending,running");
+    quiet(&stack);
+    let before = stack.memory();
+    let head = "POST /signin HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+                content-length: 16000\r\n\r\n";
+    type From = fn(usize) -> Ipv4Addr;
+    let crowds: [(&str, From); 2] = [("one address", |_| STRANGER), ("32 addresses", crowd_address)];
+    for (what, from) in crowds {
+        let crowd: Vec<JoinHandle<()>> = (0..CROWD)
+            .map(|number| {
+                let drip = drip(from(number), stack.address, head.to_owned(), b"x", Duration::from_secs(2));
+                stack.runtime.spawn(drip)
+            })
+            .collect();
+        std::thread::sleep(Duration::from_secs(5));
+        let others = Others::start(&stack, stack.address);
+        let mut most = 0;
+        for _ in 0..SECONDS {
+            most = most.max(stack.memory());
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        others.end(&stack, &format!("beside {CROWD} slow bodies of {what}"));
+        say(&format!("memory of the load balancer: {before} KiB before, {most} KiB at most"));
+        crowd.iter().for_each(JoinHandle::abort);
+        stack.must_be_whole(&workers);
+    }
+}
+
+#[test]
+#[ignore = "minutes; `make attacks` runs it"]
+fn streamed_bodies_leave_health_checks_alone() {
+    let stack = Stack::start("1");
+    let workers = stack.cloud.instances(STACK, "pending,running");
+    let registry = format!("s3://vigia-{STACK}-control-000000000000-us-east-1/registry.json");
+    let registry: serde_json::Value =
+        serde_json::from_str(&stack.cloud.aws(&["s3", "cp", &registry, "-"])).expect("JSON");
+    let worker = registry["workers"].to_string();
+    let worker = worker.split('"').find_map(|part| part.parse::<SocketAddr>().ok());
+    let worker = worker.unwrap_or_else(|| panic!("no address in {registry}"));
+    // More than is waited for: it is passed on as it comes.
+    let head = format!(
+        "POST /signin HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{}\r\n",
+        40_000,
+        "x".repeat(40_000)
+    );
+    let crowd: Vec<JoinHandle<()>> = (0..CROWD)
+        .map(|number| {
+            let every = Duration::from_millis(500);
+            let drip = drip(crowd_address(number), stack.address, head.clone(), b"400\r\n", every);
+            stack.runtime.spawn(drip)
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(5));
+    let checks = Others::start(&stack, worker);
+    std::thread::sleep(Duration::from_secs(SECONDS));
+    checks.end(&stack, &format!("health checks of the worker beside {CROWD} streamed bodies"));
+    crowd.iter().for_each(JoinHandle::abort);
+    stack.must_be_whole(&workers);
+}
+
+#[test]
+#[ignore = "minutes; `make attacks` runs it"]
+fn many_sign_ins_at_one_login_eject_nobody() {
+    let stack = Stack::start("3");
+    let workers = stack.cloud.instances(STACK, "pending,running");
+    stack.sign_up("ana");
+    let path: &'static str = "/signin/ana/correct-horse-battery";
+    let asked: Vec<JoinHandle<u16>> =
+        (0..400).map(|_| stack.runtime.spawn(ask(STRANGER, stack.address, "GET", path))).collect();
+    let mut seen = std::collections::BTreeMap::new();
+    for one in asked {
+        *seen.entry(stack.runtime.block_on(one).expect("no panic")).or_insert(0) += 1;
+    }
+    say(&format!("400 correct sign-ins at one login: {seen:?}"));
+    assert!(seen.contains_key(&303) && !seen.contains_key(&504) && !seen.contains_key(&0), "{seen:?}");
+    assert_eq!(stack.metric("retries_total"), 0, "each is sent to one worker at most");
+    stack.must_be_whole(&workers);
+}
+
+#[test]
+#[ignore = "minutes; `make attacks` runs it"]
+fn rejected_attempts_cost_others_nothing() {
+    let stack = Stack::start("3");
+    let workers = stack.cloud.instances(STACK, "pending,running");
+    for number in 0..50 {
+        stack.sign_up(&format!("user{number}"));
+    }
+    stack.sign_up("victim");
+    let address = stack.address;
+    let attack = stack.runtime.spawn(async move {
+        let mut every = tokio::time::interval(Duration::from_millis(4));
+        let mut attempts = Vec::new();
+        for number in 0..SECONDS * 250 {
+            every.tick().await;
+            let path = format!("/signin/victim/wrong-horse-{}", number % 10);
+            attempts.push(tokio::spawn(async move { ask(STRANGER, address, "GET", &path).await }));
+        }
+        let mut seen = std::collections::BTreeMap::new();
+        for attempt in attempts {
+            *seen.entry(attempt.await.unwrap_or(0)).or_insert(0) += 1;
+        }
+        seen
+    });
+    std::thread::sleep(Duration::from_secs(5));
+    let mut seen = std::collections::BTreeMap::new();
+    let mut slowest = Duration::ZERO;
+    for number in 0..50 {
+        let since = Instant::now();
+        let path = format!("/signin/user{number}/{PASSWORD}");
+        let status = stack.runtime.block_on(ask(OTHERS, address, "GET", &path));
+        slowest = slowest.max(since.elapsed());
+        *seen.entry(status).or_insert(0) += 1;
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    let attempts = stack.runtime.block_on(attack).expect("no panic");
+    say(&format!("{} attempts of one address, 250 a second: {attempts:?}", SECONDS * 250));
+    say(&format!("50 sign-ins of others meanwhile: {seen:?}, the slowest {slowest:?}"));
+    assert_eq!(seen, std::collections::BTreeMap::from([(303, 50)]), "all succeed");
+    stack.must_be_whole(&workers);
+}
