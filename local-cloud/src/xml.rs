@@ -20,12 +20,12 @@ impl Element {
         loop {
             match reader.read_event().context("not well-formed XML")? {
                 Event::Start(start) => open.push(Self {
-                    name: String::from_utf8_lossy(start.local_name().as_ref()).into_owned(),
+                    name: start.local_name().as_ref().to_owned(),
                     ..Self::default()
                 }),
                 Event::Empty(empty) => {
                     let element = Self {
-                        name: String::from_utf8_lossy(empty.local_name().as_ref()).into_owned(),
+                        name: empty.local_name().as_ref().to_owned(),
                         ..Self::default()
                     };
                     open.last_mut().context("element outside the document")?.children.push(element);
@@ -36,7 +36,6 @@ impl Element {
                     open.last_mut().context("unbalanced XML")?.children.push(element);
                 }
                 Event::Text(text) => {
-                    let text = text.decode().context("text is not UTF-8")?;
                     if let Some(element) = open.last_mut() {
                         element.text.push_str(&text);
                     }
@@ -44,10 +43,7 @@ impl Element {
                 Event::GeneralRef(name) => {
                     let letter = match name.resolve_char_ref().context("not a character")? {
                         Some(letter) => letter.to_string(),
-                        None => {
-                            let name = name.decode().context("a name is not UTF-8")?;
-                            resolve_predefined_entity(&name).context("unknown entity")?.to_owned()
-                        }
+                        None => resolve_predefined_entity(&name).context("unknown entity")?.to_owned(),
                     };
                     if let Some(element) = open.last_mut() {
                         element.text.push_str(&letter);
