@@ -9,13 +9,13 @@
 //! | does not read | a full window, after the little that fits in between |
 //! | loses power | nothing any more, not even the end |
 
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, ErrorKind, Read as _, Result};
 use std::net::{IpAddr, SocketAddr};
 
 use nix::errno::Errno;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -141,12 +141,15 @@ async fn pump(
 }
 
 /// Writes all, unless the side that it came from is reset meanwhile: a receiver that does not read must
-/// not keep the reset from arriving.
+/// not keep the reset from arriving. What it has room for it still gets.
 async fn write_all(from: &ReadHalf<'_>, to: &WriteHalf<'_>, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
         let ready = tokio::select! {
             ready = to.writable() => ready,
-            _ = from.ready(Interest::ERROR) => Err(ErrorKind::ConnectionReset.into()),
+            _ = from.ready(Interest::ERROR) => {
+                drop(SockRef::from(to.as_ref()).send(bytes));
+                Err(ErrorKind::ConnectionReset.into())
+            }
         };
         ready?;
         match to.try_write(bytes) {
@@ -158,11 +161,13 @@ async fn write_all(from: &ReadHalf<'_>, to: &WriteHalf<'_>, mut bytes: &[u8]) ->
     Ok(())
 }
 
-/// Passes on what had arrived before a reset, as far as it can be passed on without waiting.
+/// Passes on what had arrived before a reset, as far as it can be passed on without waiting. It asks the
+/// kernel: of a socket that is a moment old tokio has not heard yet whether it is ready.
 fn deliver_the_rest(from: &TcpStream, to: &TcpStream) {
+    let (from, to) = (SockRef::from(from), SockRef::from(to));
     let mut chunk = vec![0; CHUNK];
-    while let Ok(length @ 1..) = from.try_read(&mut chunk) {
-        if to.try_write(&chunk[..length]).is_err() {
+    while let Ok(length @ 1..) = (&*from).read(&mut chunk) {
+        if to.send(&chunk[..length]).is_err() {
             return;
         }
     }
