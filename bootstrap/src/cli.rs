@@ -293,7 +293,8 @@ pub struct Deploy {
     /// Processor of the instances and the function; that of this machine by default.
     #[arg(long, value_enum, default_value_t = Arch::host())]
     pub arch: Arch,
-    /// EC2 type of the workers and the load balancer.
+    /// EC2 type of the workers and the load balancers. A new stack has t4g.nano or t3.nano, an existing one
+    /// keeps its type unless the processor is to be another one.
     #[arg(long)]
     pub instance_type: Option<String>,
     /// Blocks that may reach the load balancer, IPv4 or IPv6, separated by commas; all others may not.

@@ -13,7 +13,7 @@ use users::password::MinChars;
 use crate::aws::Aws;
 use crate::blueprint::{Ec2Api, TlsPort};
 use crate::certificate::{Certificate, Origin};
-use crate::cli::{Deploy, Switch, Target, Until};
+use crate::cli::{Arch, Deploy, Switch, Target, Until};
 use crate::error::{DeployError, Exit, Result};
 use crate::names::Names;
 use crate::output::{self, Mode, Progress};
@@ -213,13 +213,14 @@ pub(crate) async fn bring(
 
     progress.begin("release and desired count");
     let ami = image::newest(aws, options.arch).await?;
-    let lb_spec = lb_spec(aws, options, &network, &inputs.lb, &ami, tls, credits);
+    let instance_type = instance_type(options, before.as_ref());
+    let workers = Workers { profile, min_password, hosts, instance_type, market, credits };
+    let lb_spec = lb_spec(aws, &workers, &network, &inputs.lb, &ami, tls);
     let mut allocations = addresses.iter().map(|address| address.allocation.clone());
     let first = allocations.next().expect("a stack has one address at least");
     let lb_spec =
         BalancerSpec { more_allocations: allocations.collect(), ..BalancerSpec::new(first, lb_spec) };
-    let workers = Workers { profile, min_password, hosts, market, credits };
-    let mut release = release(aws, options, &workers, &network, &inputs.worker, &ami);
+    let mut release = release(aws, &workers, &network, &inputs.worker, &ami);
     release.balancer = Some(lb_spec.clone());
     // Quotas that are not known change nothing.
     let kept = before.as_ref().map_or_else(Rollout::default, |before| before.rollout);
@@ -378,13 +379,14 @@ struct Workers {
     profile: Profile,
     min_password: Option<MinChars>,
     hosts: HostNames,
+    /// The load balancers' as well.
+    instance_type: String,
     market: Market,
     credits: Credits,
 }
 
 fn release(
     aws: &Aws,
-    options: &Deploy,
     workers: &Workers,
     network: &Network,
     worker: &Artifact,
@@ -394,7 +396,7 @@ fn release(
     let user_data = cloud_config(&Program { name: worker.name, sha256: &worker.sha256, settings });
     let spec = InstanceSpec {
         ami: ami.to_owned(),
-        instance_type: instance_type(options),
+        instance_type: workers.instance_type.clone(),
         subnets: network.private.clone(),
         security_group: network.worker_group.clone(),
         instance_profile: Role::Worker.name(&aws.names),
@@ -447,24 +449,23 @@ fn hosts(options: &Deploy, before: Option<&Release>) -> HostNames {
 
 fn lb_spec(
     aws: &Aws,
-    options: &Deploy,
+    workers: &Workers,
     network: &Network,
     lb: &Artifact,
     ami: &str,
     tls: TlsPort,
-    credits: Credits,
 ) -> InstanceSpec {
     let settings = lb_settings(&aws.names, tls);
     let user_data = cloud_config(&Program { name: lb.name, sha256: &lb.sha256, settings });
     InstanceSpec {
         ami: ami.to_owned(),
-        instance_type: instance_type(options),
+        instance_type: workers.instance_type.clone(),
         subnets: network.public.clone(),
         security_group: network.lb_group.clone(),
         instance_profile: Role::LoadBalancer.name(&aws.names),
         user_data,
         market: Market::OnDemand,
-        credits,
+        credits: workers.credits,
     }
 }
 
@@ -482,8 +483,12 @@ fn lb_settings(names: &Names, tls: TlsPort) -> Vec<(&'static str, String)> {
     settings
 }
 
-pub(crate) fn instance_type(options: &Deploy) -> String {
-    options.instance_type.clone().unwrap_or_else(|| options.arch.default_instance_type().to_owned())
+/// What is asked for, else what the workers have, unless the processor is to be another one.
+pub(crate) fn instance_type(options: &Deploy, before: Option<&Release>) -> String {
+    let before = before.map(|before| before.worker.instance_type.clone());
+    let before = before.filter(|kind| Arch::of_instance_type(kind) == options.arch);
+    let asked = options.instance_type.clone().or(before);
+    asked.unwrap_or_else(|| options.arch.default_instance_type().to_owned())
 }
 
 #[cfg(test)]
@@ -508,6 +513,7 @@ mod tests {
             profile: Profile::Secure,
             min_password,
             hosts: "a.example,b.example".parse().expect("names"),
+            instance_type: "t4g.micro".to_owned(),
             market: Market::OnDemand,
             credits: Credits::Standard,
         };
@@ -543,6 +549,26 @@ mod tests {
         );
         let refused = min_password(&deploy(&["--min-password", "12"]), Profile::Classic, None);
         assert_eq!(refused.expect_err("classic has no rule").exit, Exit::Usage);
+    }
+
+    #[test]
+    fn the_instance_type_stays_unless_the_processor_is_another() {
+        let micro = released(None);
+        let asked = |arguments: &[&str], before| instance_type(&deploy(arguments), before);
+        assert_eq!(asked(&["--arch", "arm64"], None), "t4g.nano");
+        assert_eq!(asked(&["--arch", "arm64"], Some(&micro)), "t4g.micro");
+        assert_eq!(asked(&["--arch", "x86_64"], Some(&micro)), "t3.nano");
+        assert_eq!(asked(&["--instance-type", "m7g.large"], Some(&micro)), "m7g.large");
+        for (kind, arch) in [
+            ("t4g.nano", Arch::Arm64),
+            ("c7gn.large", Arch::Arm64),
+            ("a1.medium", Arch::Arm64),
+            ("t3.nano", Arch::X8664),
+            ("g5.xlarge", Arch::X8664),
+            ("m7i-flex.large", Arch::X8664),
+        ] {
+            assert_eq!(Arch::of_instance_type(kind), arch, "{kind}");
+        }
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn size(options: &Deploy, stack: &Stack) -> Size {
         workers: stack.desired.get(),
         is_spot: stack.release.worker.market == Market::Spot,
         balancers: u32::try_from(stack.balancers.len()).expect("a few load balancers"),
-        instance_type: deploy::instance_type(options),
+        instance_type: stack.release.worker.instance_type.clone(),
         credits: stack.release.worker.credits,
         arch: options.arch,
         endpoint_zones: u32::try_from(endpoint_zones).expect("a few zones"),

@@ -130,7 +130,7 @@ impl Stack {
             workers: desired.map_or(FIRST_COUNT, DesiredCount::get),
             balancers: options.lbs.or(self.addresses).unwrap_or(1),
             market: deploy::market(options, self.release.as_ref()),
-            instance_type: deploy::instance_type(options),
+            instance_type: deploy::instance_type(options, self.release.as_ref()),
         }
     }
 }

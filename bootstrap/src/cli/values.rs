@@ -93,12 +93,20 @@ impl Arch {
         }
     }
 
-    /// The smallest burstable type: a worker hashes about ten passwords a second on it.
+    /// The smallest burstable type: a whole machine needs less than half of its memory under full load.
     pub const fn default_instance_type(self) -> &'static str {
         match self {
-            Self::Arm64 => "t4g.micro",
-            Self::X8664 => "t3.micro",
+            Self::Arm64 => "t4g.nano",
+            Self::X8664 => "t3.nano",
         }
+    }
+
+    /// Of an instance type: EC2 puts a `g` behind the generation of those with Graviton, as in `c7gn.large`.
+    pub fn of_instance_type(kind: &str) -> Self {
+        let family = kind.split('.').next().unwrap_or_default();
+        let generation = family.find(|letter: char| letter.is_ascii_digit());
+        let capabilities = generation.map_or("", |at| &family[at..]);
+        if family == "a1" || capabilities.contains('g') { Self::Arm64 } else { Self::X8664 }
     }
 }
 
