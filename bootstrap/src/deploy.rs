@@ -385,13 +385,7 @@ struct Workers {
     credits: Credits,
 }
 
-fn release(
-    aws: &Aws,
-    workers: &Workers,
-    network: &Network,
-    worker: &Artifact,
-    ami: &str,
-) -> Release {
+fn release(aws: &Aws, workers: &Workers, network: &Network, worker: &Artifact, ami: &str) -> Release {
     let settings = worker_settings(&aws.names, workers, &network.public_blocks);
     let user_data = cloud_config(&Program { name: worker.name, sha256: &worker.sha256, settings });
     let spec = InstanceSpec {

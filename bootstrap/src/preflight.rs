@@ -30,11 +30,11 @@ use self::quota::Size;
 use crate::aws::Aws;
 use crate::check::{Check, Verdict, table, within};
 use crate::cli::{Deploy, PolicyArn, Target};
-use crate::{deploy, exposure};
 use crate::error::{DeployError, Exit, Result};
 use crate::output::{self, Progress};
 use crate::policies::deployer::deployer;
 use crate::resources::{documents, load_balancer};
+use crate::{deploy, exposure};
 
 /// For one check. AWS answers in tenths of a second. With half of this a slow connection knows nothing; with
 /// twice as much all checks, which wait for a look at the stack first, could take longer than ten seconds.

@@ -19,15 +19,11 @@ impl Element {
         let mut open = vec![Self::default()];
         loop {
             match reader.read_event().context("not well-formed XML")? {
-                Event::Start(start) => open.push(Self {
-                    name: start.local_name().as_ref().to_owned(),
-                    ..Self::default()
-                }),
+                Event::Start(start) => {
+                    open.push(Self { name: start.local_name().as_ref().to_owned(), ..Self::default() })
+                }
                 Event::Empty(empty) => {
-                    let element = Self {
-                        name: empty.local_name().as_ref().to_owned(),
-                        ..Self::default()
-                    };
+                    let element = Self { name: empty.local_name().as_ref().to_owned(), ..Self::default() };
                     open.last_mut().context("element outside the document")?.children.push(element);
                 }
                 Event::End(_) => {

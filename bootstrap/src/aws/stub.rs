@@ -79,11 +79,8 @@ impl Stub {
         let stub = self.clone();
         let router = axum::Router::new().fallback(move |method: Method, uri: Uri, body: String| {
             let is_query = body.starts_with("Action=");
-            let call = if is_query {
-                body
-            } else {
-                format!("Action={method} {}&", uri.path().trim_end_matches('/'))
-            };
+            let (path, query) = (uri.path().trim_end_matches('/'), uri.query().unwrap_or_default());
+            let call = if is_query { body } else { format!("Action={method} {path}?{query}&") };
             std::future::ready(stub.answer(call))
         });
         tokio::spawn(async move { axum::serve(listener, router).await });

@@ -193,7 +193,8 @@ mod tests {
 
     /// A bucket as it should be, but for the settings in `lost`.
     fn bucket_without(lost: &[&str]) -> Stub {
-        const ENABLED: &str = "<Rule><ID>u</ID><Status>Enabled</Status><Filter><Prefix></Prefix></Filter></Rule>";
+        const ENABLED: &str =
+            "<Rule><ID>u</ID><Status>Enabled</Status><Filter><Prefix></Prefix></Filter></Rule>";
         let blocked = ["BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"]
             .map(|what| format!("<{what}>true</{what}>"))
             .concat();

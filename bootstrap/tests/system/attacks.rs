@@ -84,9 +84,8 @@ impl Stack {
 
 /// A request of its own connection; the status, or 0 without an answer.
 async fn ask(from: Ipv4Addr, to: SocketAddr, method: &str, path: &str) -> u16 {
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-    );
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
     let asked = async {
         let mut stream = connect(from, to).await?;
         stream.write_all(request.as_bytes()).await?;
@@ -155,7 +154,12 @@ impl Others {
         took.sort();
         let at = |part: usize| took.get(took.len() * part / 100).copied().unwrap_or_default();
         let (count, most) = (took.len(), took.last().copied().unwrap_or_default());
-        say(&format!("{what}: {count} answered, {} failed; p50 {:?}, p99 {:?}, most {most:?}", failed.len(), at(50), at(99)));
+        say(&format!(
+            "{what}: {count} answered, {} failed; p50 {:?}, p99 {:?}, most {most:?}",
+            failed.len(),
+            at(50),
+            at(99)
+        ));
         assert!(count > 0 && failed.is_empty(), "{what}: {failed:?}");
     }
 }

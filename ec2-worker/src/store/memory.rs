@@ -20,8 +20,8 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::http::StatusCode;
 
 use base64::Engine as _;
-use fleet::hosts::HostNames;
 use fleet::Profile;
+use fleet::hosts::HostNames;
 use users::Cost;
 
 use super::Bucket;

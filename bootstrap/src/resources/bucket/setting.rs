@@ -74,7 +74,8 @@ impl Setting {
             }
             Self::Ownership => {
                 let got = s3.get_bucket_ownership_controls().bucket(bucket).send().await.step(step);
-                let controls = unless(got, "OwnershipControlsNotFoundError")?.and_then(|got| got.ownership_controls);
+                let controls =
+                    unless(got, "OwnershipControlsNotFoundError")?.and_then(|got| got.ownership_controls);
                 let rules = controls.map(|controls| controls.rules).unwrap_or_default();
                 Ok(rules.iter().any(|rule| rule.object_ownership == ObjectOwnership::BucketOwnerEnforced))
             }
@@ -143,7 +144,8 @@ impl Setting {
                 let rule = rule.apply_server_side_encryption_by_default(default).build();
                 let rules =
                     ServerSideEncryptionConfiguration::builder().rules(rule).build().map_err(invalid)?;
-                let put = s3.put_bucket_encryption().bucket(bucket).server_side_encryption_configuration(rules);
+                let put =
+                    s3.put_bucket_encryption().bucket(bucket).server_side_encryption_configuration(rules);
                 let done = async || put.clone().send().await.step(|| format!("encrypt {bucket}"));
                 patience.depends_on(bucket, done).await.map(drop)
             }
@@ -159,7 +161,8 @@ impl Setting {
                 let rules = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build();
                 let put = s3.put_bucket_lifecycle_configuration().bucket(bucket);
                 let put = put.lifecycle_configuration(rules.map_err(invalid)?);
-                let done = async || put.clone().send().await.step(|| format!("set the lifecycle of {bucket}"));
+                let done =
+                    async || put.clone().send().await.step(|| format!("set the lifecycle of {bucket}"));
                 patience.depends_on(bucket, done).await.map(drop)
             }
             Self::Policy => {
