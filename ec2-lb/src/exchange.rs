@@ -400,7 +400,7 @@ impl Exchange<'_> {
                 Ok(answer) => return Ok((self.judge(answer, &in_flight), stream, in_flight)),
                 Err(Failure::NothingSent | Failure::Lost) => {}
                 Err(failure) => {
-                    blame(worker, failure);
+                    blame(worker, failure, payload);
                     return Err(failure);
                 }
             }
@@ -420,7 +420,7 @@ impl Exchange<'_> {
         match send::run(self, request, payload, worker, &mut stream, deadline).await {
             Ok(answer) => Ok((self.judge(answer, &in_flight), stream, in_flight)),
             Err(failure) => {
-                blame(worker, failure);
+                blame(worker, failure, payload);
                 Err(failure)
             }
         }
@@ -600,8 +600,11 @@ impl Exchange<'_> {
     }
 }
 
-fn blame(worker: &Worker, failure: Failure) {
+fn blame(worker: &Worker, failure: Failure, payload: &Payload) {
     match failure {
+        // A worker that does not want a body may close before it has read it, which looks like a crash
+        // from here. If it was one, the next connection will be refused.
+        Failure::Lost if !payload.is_whole() => worker.answered_badly(),
         Failure::NothingSent | Failure::Lost => worker.unreachable(),
         Failure::Silent => worker.silent(),
         Failure::Late | Failure::Invalid => worker.answered_badly(),
