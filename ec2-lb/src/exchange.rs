@@ -558,7 +558,9 @@ impl Exchange<'_> {
     /// TLS has a word for the end, and a client that misses it must suspect a cut. It goes behind all
     /// that the socket still holds for a client that reads slowly.
     async fn say_goodbye(&mut self) {
-        if matches!(self.client, Client::Tls(_)) {
+        if let Client::Plain(socket) = &mut *self.client {
+            socket.end();
+        } else {
             let patience = self.thread.limits().client_pause;
             let mut wait = Wait::default();
             let (thread, key) = (self.thread, self.key);

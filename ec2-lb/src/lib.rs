@@ -43,6 +43,7 @@ mod deadline;
 mod lane;
 mod pace;
 mod shares;
+mod socket;
 
 // It goes to a worker, and perhaps to another; the answer goes back.
 mod exchange;
