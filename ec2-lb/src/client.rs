@@ -38,6 +38,14 @@ impl Client {
         option.map(|option| option.set_linger(Some(Duration::ZERO)).ok());
     }
 
+    /// The stream on which nothing lies above TCP.
+    pub(crate) fn plain(&mut self) -> Option<&mut TcpStream> {
+        match self {
+            Self::Plain(socket) => socket.registered().ok(),
+            Self::Tls(_) => None,
+        }
+    }
+
     /// Says that the next write is the last, and that the connection is closed then.
     pub(crate) fn begin_end(&mut self) {
         match self {

@@ -49,6 +49,7 @@ mod socket;
 mod exchange;
 
 mod balance;
+mod pipe;
 mod relay;
 mod retry;
 mod send;

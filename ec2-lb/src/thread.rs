@@ -29,6 +29,7 @@ use crate::http::request::{Method, Version};
 use crate::lane::{Lane, Spare};
 use crate::limits::{Limits, READ_BUFFER};
 use crate::metrics::Counters;
+use crate::pipe::Pipes;
 use crate::refusal::Refusal;
 use crate::retry::{Budget, UploadFault};
 use crate::shares::{Arrival, Full, Kind, Place, Shares};
@@ -67,6 +68,7 @@ pub(crate) struct Thread {
     pub(crate) counters: Arc<Counters>,
     pub(crate) deadlines: Deadlines,
     pub(crate) pools: RefCell<Pools>,
+    pub(crate) pipes: RefCell<Pipes>,
     /// Every read of this thread goes here first.
     pub(crate) scratch: RefCell<Box<[u8]>>,
     pub(crate) rng: RefCell<SmallRng>,
@@ -88,6 +90,7 @@ impl Thread {
             max_idle: limits.idle_per_worker / threads,
             counters,
             pools: RefCell::default(),
+            pipes: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
             rng: RefCell::new(SmallRng::from_os_rng()),
             budget: RefCell::default(),

@@ -20,6 +20,41 @@ fn start() -> (Worker, LoadBalancer) {
     (worker, lb)
 }
 
+/// What its descriptors are, such as `socket:[4711]`.
+fn descriptors(lb: &LoadBalancer) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{}/fd", lb.pid())).expect("it lives");
+    let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    links.map(|link| link.display().to_string()).collect()
+}
+
+fn pipes(lb: &LoadBalancer) -> usize {
+    descriptors(lb).iter().filter(|link| link.starts_with("pipe:")).count()
+}
+
+fn upload(lb: &LoadBalancer, size: usize) {
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n");
+    let mut stream = TcpStream::connect(lb.addr).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+    stream.write_all(&[head.as_bytes(), &vec![b'x'; size]].concat()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[test]
+fn the_rest_of_a_large_body_passes_through_a_pipe() {
+    let (worker, lb) = start();
+    let before = pipes(&lb);
+    upload(&lb, 64 * 1024);
+    assert_eq!(pipes(&lb), before, "a body that is kept is read");
+    upload(&lb, 1024 * 1024);
+    // It is kept for the next.
+    assert!(pipes(&lb) > before, "{:?}", descriptors(&lb));
+    let sizes: Vec<usize> =
+        worker.record().arrivals.iter().map(|arrival| arrival.request.body.content.len()).collect();
+    assert_eq!(sizes, [64 * 1024, 1024 * 1024]);
+}
+
 /// The inode of the socket that a client of this port is connected to.
 fn inode(lb: SocketAddr, client: SocketAddr) -> Option<u64> {
     let ends = [lb, client].map(|end| format!(":{:04X}", end.port()));
