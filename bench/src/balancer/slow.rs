@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::child::Program;
 use super::goals::Goal;
-use super::peer::{Entrant, Entrants};
+use super::peer::{Entrant, Entrants, Peer};
 use super::proxy::Proxy;
 use super::rig::{Rig, Way};
 use super::statistics::Spread;
@@ -27,6 +27,12 @@ pub struct Slow {
     /// Of the attack: half are idle, a quarter sends heads slowly, a fifth bodies, the rest is deaf.
     #[arg(long, default_value_t = 10_000)]
     pub connections: usize,
+}
+
+impl Slow {
+    fn way(&self, peer: Peer) -> Way {
+        Way { connections: self.connections * 2 + SPARE, ..Way::usual(peer) }
+    }
 }
 
 /// What the well-behaved ask: little enough that a proxy is never full.
@@ -51,10 +57,10 @@ struct Run {
 
 /// Whether ours meets the goal.
 pub fn run(slow: &Slow) -> anyhow::Result<bool> {
-    let (entrants, missing) = slow.entrants.find();
+    let (entrants, missing) = slow.entrants.find()?;
     missing.iter().for_each(|sentence| line(sentence));
-    ensure!(!entrants.is_empty(), "there is no proxy");
     let mut rig = Rig::new(2, Duration::ZERO)?;
+    rig.try_each(&entrants, |peer| [slow.way(peer)])?;
     let mut goals = Vec::new();
     for entrant in &entrants {
         let mut runs = Vec::new();
@@ -82,8 +88,7 @@ pub fn run(slow: &Slow) -> anyhow::Result<bool> {
 }
 
 fn one(rig: &mut Rig, entrant: &Entrant, slow: &Slow) -> anyhow::Result<Run> {
-    let way = Way { connections: slow.connections * 2 + SPARE, ..Way::usual(entrant.peer) };
-    let mut proxy = rig.start(entrant, way)?;
+    let mut proxy = rig.start(entrant, slow.way(entrant.peer))?;
     let plan =
         Plan { rate: Some(RATE), seconds: slow.seconds, warm_up_seconds: 1.0, ..Plan::new(proxy.addr) };
     let quiet = rig.load(&plan)?;
