@@ -78,6 +78,13 @@ fn signal(lb: &LoadBalancer, name: &str) {
     assert!(sent.success());
 }
 
+/// Whether all of its threads are stopped.
+fn sleeps(lb: &LoadBalancer) -> bool {
+    let threads = fs::read_dir(format!("/proc/{}/task", lb.pid())).expect("it lives");
+    let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).ok();
+    threads.filter_map(|thread| status(thread.ok()?)).all(|status| status.contains("State:\tT"))
+}
+
 /// Sends a request that the worker thinks about, and returns whether its connection is watched meanwhile.
 /// The program sleeps until the request is there.
 fn is_watched_meanwhile(worker: &Worker, lb: &LoadBalancer, pieces: [&[u8]; 2]) -> bool {
@@ -85,12 +92,16 @@ fn is_watched_meanwhile(worker: &Worker, lb: &LoadBalancer, pieces: [&[u8]; 2]) 
     let steps = vec![Step::Pause(Duration::from_secs(1)), Step::Send(answer)];
     worker.play(Some(Script { steps, split: Split::Whole, is_early: false, then: Then::Keep }));
     signal(lb, "-STOP");
+    let deadline = Instant::now() + PATIENCE;
+    // One thread after the other.
+    while !sleeps(lb) {
+        assert!(Instant::now() < deadline, "waited in vain until it sleeps");
+    }
     let mut client = TcpStream::connect(lb.addr).expect("it listens");
     client.set_read_timeout(Some(PATIENCE)).expect("a socket option");
     client.write_all(pieces[0]).expect("the kernel takes it");
     signal(lb, "-CONT");
     let inode = || inode(lb.addr, client.local_addr().expect("connected")).filter(|inode| *inode > 0);
-    let deadline = Instant::now() + PATIENCE;
     if !pieces[1].is_empty() {
         while !inode().is_some_and(|inode| is_watched(lb, inode)) {
             assert!(Instant::now() < deadline, "waited in vain until the rest is waited for");
