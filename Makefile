@@ -252,10 +252,12 @@ test-full: test test-long attacks consistency sim sim-mutants cuts ## All tests 
 
 # The tool is not among the emulators' packages: it is large, and nothing else needs it.
 CONTRACT := $(TOOLS)/contract
+# A recipe that names MAKE itself is run by `make -n` as well.
+HERE = $(MAKE) -s -C "$(CURDIR)"
 contract: $(CONTRACT)/.installed ## The running local stack against its /openapi.json, by generated requests [SEED= CASES=]
-	@cd ec2-worker/tests/contract && VIGIA_URL="$$($(MAKE) -s -C "$(CURDIR)" local-url)" VIGIA_TOKEN="$$($(MAKE) -s -C "$(CURDIR)" local-token)" \
+	@cd ec2-worker/tests/contract && VIGIA_URL="$$($(HERE) local-url)" VIGIA_TOKEN="$$($(HERE) local-token)" \
 	  SCHEMATHESIS_HOOKS=hooks PYTHONDONTWRITEBYTECODE=1 "$(abspath $(CONTRACT))/bin/schemathesis" --config-file schemathesis.toml \
-	  run "$$($(MAKE) -s -C "$(CURDIR)" local-url)/openapi.json" --workers 1 --max-examples "$(or $(CASES),50)" $(if $(SEED),--seed "$(SEED)")
+	  run "$$($(HERE) local-url)/openapi.json" --workers 1 --max-examples "$(or $(CASES),50)" $(if $(SEED),--seed "$(SEED)")
 
 $(CONTRACT)/.installed: ec2-worker/tests/contract/requirements.txt
 	@echo "installing schemathesis into $(CONTRACT) (once, about a minute)" >&2

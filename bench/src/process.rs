@@ -10,6 +10,11 @@ use anyhow::Context as _;
 /// Lambda's own period is not documented; the shares it gives are multiples of this one's as well.
 const PERIOD_MICROS: u32 = 20_000;
 
+/// A path that names the same file in whatever directory a program is started.
+pub fn absolute(path: &str) -> std::io::Result<PathBuf> {
+    std::path::absolute(path)
+}
+
 /// Time on a core so far, of all threads that live: to the nanosecond, where `times` has ticks of 10 ms.
 pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
     let mut total = Duration::ZERO;
@@ -119,6 +124,13 @@ mod tests {
         assert_eq!(members.first(), Some(&std::process::id()));
         assert!(members.contains(&child.id()));
         assert!(family_pss_kib(std::process::id()).expect("it has memory") > 0);
+    }
+
+    #[test]
+    fn a_path_names_the_same_file_everywhere() {
+        let here = std::env::current_dir().expect("there is one");
+        assert_eq!(absolute("target/ec2-lb").expect("a path"), here.join("target/ec2-lb"));
+        assert_eq!(absolute("/built/ec2-lb").expect("a path"), Path::new("/built/ec2-lb"));
     }
 
     #[test]

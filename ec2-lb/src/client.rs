@@ -11,10 +11,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::http::request::Scheme;
+use crate::socket::Socket;
 
 #[derive(Debug)]
 pub(crate) enum Client {
-    Plain(TcpStream),
+    Plain(Socket),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -29,12 +30,28 @@ impl Client {
     /// Makes the end of the connection look like a failure. Where only the end says that a body is
     /// whole, nothing else tells the client that it is not.
     pub(crate) fn abort(&self) {
-        let stream = match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+        let option = match self {
+            Self::Plain(socket) => socket.option(),
+            Self::Tls(stream) => Some(SockRef::from(stream.get_ref().0)),
         };
         // If it fails, the client sees what it would have seen anyway.
-        drop(SockRef::from(stream).set_linger(Some(Duration::ZERO)));
+        option.map(|option| option.set_linger(Some(Duration::ZERO)).ok());
+    }
+
+    /// The stream on which nothing lies above TCP.
+    pub(crate) fn plain(&mut self) -> Option<&mut TcpStream> {
+        match self {
+            Self::Plain(socket) => socket.registered().ok(),
+            Self::Tls(_) => None,
+        }
+    }
+
+    /// Says that the next write is the last, and that the connection is closed then.
+    pub(crate) fn begin_end(&mut self) {
+        match self {
+            Self::Plain(socket) => socket.begin_end(),
+            Self::Tls(_) => {}
+        }
     }
 
     /// Reads into `buffer`; 0 is the end.

@@ -28,6 +28,7 @@ use crate::lane::{Done, Job, Lane};
 use crate::refusal::Refusal;
 use crate::retry::UploadFault;
 use crate::shares::{Arrival, Kind, Place};
+use crate::socket::Socket;
 use crate::thread::Thread;
 
 pub(crate) struct Connection {
@@ -39,7 +40,7 @@ pub(crate) struct Connection {
 }
 
 enum State {
-    New(TcpStream),
+    New(Socket),
     Handshake(Box<(Accept<TcpStream>, Arrival)>),
     /// Waits for a request, of whose head this much has come.
     Waiting(Client, Option<Box<Begun>>),
@@ -60,8 +61,8 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(crate) fn plain(thread: Rc<Thread>, stream: TcpStream, peer: IpAddr, place: Place) -> Self {
-        Self::new(thread, peer, place, |_| State::New(stream))
+    pub(crate) fn plain(thread: Rc<Thread>, socket: Socket, peer: IpAddr, place: Place) -> Self {
+        Self::new(thread, peer, place, |_| State::New(socket))
     }
 
     /// Begins a handshake; none if there are too many.
@@ -193,9 +194,9 @@ impl Future for Connection {
         let this = &mut *self;
         loop {
             match std::mem::replace(&mut this.state, State::Over) {
-                State::New(stream) => {
+                State::New(socket) => {
                     this.thread.deadlines.register(this.key, cx.waker());
-                    this.wait(Client::Plain(stream));
+                    this.wait(Client::Plain(socket));
                 }
                 State::Handshake(mut handshake) => match Pin::new(&mut handshake.0).poll(cx) {
                     Poll::Ready(Ok(stream)) => this.wait(Client::Tls(Box::new(stream))),

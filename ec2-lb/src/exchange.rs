@@ -400,7 +400,7 @@ impl Exchange<'_> {
                 Ok(answer) => return Ok((self.judge(answer, &in_flight), stream, in_flight)),
                 Err(Failure::NothingSent | Failure::Lost) => {}
                 Err(failure) => {
-                    blame(worker, failure);
+                    blame(worker, failure, payload);
                     return Err(failure);
                 }
             }
@@ -420,7 +420,7 @@ impl Exchange<'_> {
         match send::run(self, request, payload, worker, &mut stream, deadline).await {
             Ok(answer) => Ok((self.judge(answer, &in_flight), stream, in_flight)),
             Err(failure) => {
-                blame(worker, failure);
+                blame(worker, failure, payload);
                 Err(failure)
             }
         }
@@ -558,7 +558,9 @@ impl Exchange<'_> {
     /// TLS has a word for the end, and a client that misses it must suspect a cut. It goes behind all
     /// that the socket still holds for a client that reads slowly.
     async fn say_goodbye(&mut self) {
-        if matches!(self.client, Client::Tls(_)) {
+        if let Client::Plain(socket) = &mut *self.client {
+            socket.end();
+        } else {
             let patience = self.thread.limits().client_pause;
             let mut wait = Wait::default();
             let (thread, key) = (self.thread, self.key);
@@ -600,8 +602,11 @@ impl Exchange<'_> {
     }
 }
 
-fn blame(worker: &Worker, failure: Failure) {
+fn blame(worker: &Worker, failure: Failure, payload: &Payload) {
     match failure {
+        // A worker that does not want a body may close before it has read it, which looks like a crash
+        // from here. If it was one, the next connection will be refused.
+        Failure::Lost if !payload.is_whole() => worker.answered_badly(),
         Failure::NothingSent | Failure::Lost => worker.unreachable(),
         Failure::Silent => worker.silent(),
         Failure::Late | Failure::Invalid => worker.answered_badly(),

@@ -43,11 +43,13 @@ mod deadline;
 mod lane;
 mod pace;
 mod shares;
+mod socket;
 
 // It goes to a worker, and perhaps to another; the answer goes back.
 mod exchange;
 
 mod balance;
+mod pipe;
 mod relay;
 mod retry;
 mod send;

@@ -64,7 +64,8 @@ pub struct Limits {
     pub held: usize,
     /// Requests of which a part has come, head or body, streamed bodies included. Half of `in_flight`, so
     /// that slow bodies can never take all of that. Each holds up to 16 KiB of a head or 80 KiB of a
-    /// body; at double, the worst case would be a third of the smallest machine's memory.
+    /// body, and the kernel up to 64 KiB that a worker has not taken; at double, the worst case would be a
+    /// third of the smallest machine's memory.
     pub arriving: usize,
     /// TLS handshakes going on; each costs some 30 KiB and a signature. A core makes 2,000 a second, so
     /// more than a second's worth would wait in vain.

@@ -69,6 +69,9 @@ pub(crate) async fn run(
     let came_with_head = &mut buffers.response[body_at..];
     let passed = match body.take(came_with_head, &mut buffers.reply) {
         Ok(()) => {
+            if body.is_whole && !is_persistent && upload.is_sent() && buffers.inbound.is_empty() {
+                exchange.client.begin_end();
+            }
             let mut wait = Wait::default();
             poll_fn(|cx| body.poll_pass(exchange, &mut payload, &mut upload, &mut worker, &mut wait, cx))
                 .await

@@ -11,6 +11,7 @@
 //! ```
 
 use std::future::poll_fn;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -19,7 +20,7 @@ use std::time::Instant;
 use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 
-use crate::client::poll_receive;
+use crate::client::{Client, poll_receive};
 use crate::deadline::SWEEP;
 use crate::exchange::{Buffers, Exchange, Wait};
 use crate::http::chunked;
@@ -27,16 +28,18 @@ use crate::http::framing::Decoder;
 use crate::http::head::{self, MAX_RESPONSE_HEAD, Scan};
 use crate::http::request::{Body, Request, Version};
 use crate::http::response::{self, Relay, Reply, Response};
-use crate::limits::MAX_REQUEST_BODY;
+use crate::limits::{MAX_REQUEST_BODY, READ_BUFFER};
+use crate::pipe::Pipe;
 use crate::retry::{Failure, UploadFault};
 use crate::shares::Arrival;
+use crate::thread::Thread;
 use crate::worker::{Health, Worker};
 
 /// Interim responses to one request: a `100` and some `103`. More is a worker gone wild.
 const MAX_INTERIM: usize = 16;
 
-/// A body of up to so many bytes is sent together with the head; one of more would have to be copied,
-/// and held twice.
+/// A body of up to so many bytes is copied behind the head. One of more is sent from where it was
+/// received: copied, it would be held twice.
 const SENT_WITH_HEAD: usize = 8 * 1024;
 
 /// The body of a request.
@@ -77,8 +80,10 @@ impl Payload {
 pub(crate) struct Upload {
     /// In `buffers.outbound`, and after its end in `buffers.body` if that goes apart.
     at: usize,
-    /// The whole body is sent from where it was received.
+    /// What is here of the body is sent from where it was received.
     is_apart: bool,
+    /// Holds what comes after both.
+    pipe: Option<Pipe>,
     /// Bytes the kernel has taken.
     accepted: u64,
     began_ms: u64,
@@ -101,6 +106,52 @@ impl Upload {
 
     pub(crate) fn is_sent(&self) -> bool {
         self.state == UploadState::Sent
+    }
+
+    /// What is here and not sent, the pipe apart: of the head, and of the body behind it.
+    fn left<'b>(&self, buffers: &'b Buffers) -> [&'b [u8]; 2] {
+        let Buffers { outbound, body, .. } = buffers;
+        let body = if self.is_apart { &body[..] } else { &[] };
+        let in_body = self.at.saturating_sub(outbound.len());
+        [outbound.get(self.at..).unwrap_or_default(), body.get(in_body..).unwrap_or_default()]
+    }
+
+    /// Whether everything is sent that is here.
+    fn awaits_more(&self, buffers: &Buffers) -> bool {
+        self.pipe.is_none() && self.left(buffers).iter().all(|left| left.is_empty())
+    }
+
+    /// Sends everything that is here.
+    fn poll_flush(
+        &mut self,
+        exchange: &Exchange<'_>,
+        stream: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let sent = match self.left(exchange.buffers) {
+                [&[], &[]] => break,
+                [left, &[]] | [&[], left] => Pin::new(&mut *stream).poll_write(cx, left),
+                both => Pin::new(&mut *stream).poll_write_vectored(cx, &both.map(IoSlice::new)),
+            };
+            match ready!(sent)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => {
+                    self.at += count;
+                    self.accepted += count as u64;
+                }
+            }
+        }
+        while let Some(mut pipe) = self.pipe.take() {
+            let drained = pipe.poll_drain(stream, cx);
+            if pipe.is_empty() {
+                exchange.thread.pipes.borrow_mut().put(pipe);
+            } else {
+                self.pipe = Some(pipe);
+            }
+            self.accepted += ready!(drained)? as u64;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -153,11 +204,11 @@ fn prepare(exchange: &mut Exchange<'_>, request: &Request, payload: &Payload, wo
     request.finish(&worker.authority, payload.body, outbound);
     response.clear();
     match (payload.body, &payload.rest) {
-        (_, None) if body.len() > SENT_WITH_HEAD => return true,
         (Body::Chunked, Some(_)) => {
             outbound.reserve_exact(body.len() + chunked::MAX_OVERHEAD);
             chunked::encode(body, outbound);
         }
+        _ if body.len() > SENT_WITH_HEAD => return true,
         _ => {
             outbound.reserve_exact(body.len());
             outbound.extend_from_slice(body);
@@ -249,8 +300,7 @@ fn poll_head(
             Poll::Pending => break,
         }
     }
-    let awaits_client =
-        payload.rest.is_some() && !upload.is_over() && upload.at == exchange.buffers.outbound.len();
+    let awaits_client = payload.rest.is_some() && !upload.is_over() && upload.awaits_more(exchange.buffers);
     if awaits_client {
         let pause = || thread.limits().upload_pause;
         if patience.wait.is_over(thread, exchange.key, has_progressed, pause) {
@@ -274,36 +324,21 @@ pub(crate) fn poll_upload(
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), UploadFault>> {
     while upload.state == UploadState::Sending {
-        let Buffers { outbound, body, .. } = &mut *exchange.buffers;
-        loop {
-            let left = match upload.at.checked_sub(outbound.len()) {
-                None => &outbound[upload.at..],
-                Some(at) if upload.is_apart => &body[at..],
-                Some(_) => &[],
-            };
-            if left.is_empty() {
-                break;
-            }
-            match ready!(Pin::new(&mut *stream).poll_write(cx, left)) {
-                Ok(count) if count > 0 => {
-                    upload.at += count;
-                    upload.accepted += count as u64;
-                    payload.is_spent = true;
-                }
-                Ok(_) | Err(_) => {
-                    upload.state = UploadState::Broken;
-                    return Poll::Ready(Ok(()));
-                }
-            }
+        let flushed = upload.poll_flush(exchange, stream, cx);
+        payload.is_spent |= upload.accepted > 0;
+        if ready!(flushed).is_err() {
+            upload.state = UploadState::Broken;
+            return Poll::Ready(Ok(()));
         }
         match &mut payload.rest {
             Some(decoder) if !decoder.is_done() => {
                 // A part is sent, so the begin is of no more use.
+                let Buffers { outbound, body, .. } = &mut *exchange.buffers;
                 if body.capacity() > 0 {
                     *body = Vec::new();
                 }
                 outbound.clear();
-                upload.at = 0;
+                (upload.at, upload.is_apart) = (0, false);
                 ready!(poll_more(exchange, payload, upload, cx))?;
             }
             Some(_) | None => {
@@ -315,11 +350,12 @@ pub(crate) fn poll_upload(
     Poll::Ready(Ok(()))
 }
 
-/// Takes the next piece of the client's body and frames it for the worker.
+/// Takes the next piece of the client's body and frames it for the worker. What need not be looked at
+/// passes through a pipe.
 fn poll_more(
     exchange: &mut Exchange<'_>,
     payload: &mut Payload,
-    upload: &Upload,
+    upload: &mut Upload,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), UploadFault>> {
     let Payload { rest: Some(decoder), arrival: Some(arrival), .. } = payload else {
@@ -328,28 +364,31 @@ fn poll_more(
     if exchange.is_past(upload.began_ms, exchange.thread.limits().upload) {
         return Poll::Ready(Err(UploadFault::TooSlow));
     }
-    let scratch = &mut **exchange.thread.scratch.borrow_mut();
-    let buffers = &mut *exchange.buffers;
-    if buffers.inbound.is_empty() {
-        let thread = exchange.thread;
-        let count = match exchange.client.poll_receive(cx, scratch) {
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(UploadFault::Broken)),
-            Poll::Ready(Ok(count)) => count,
-            Poll::Ready(Err(_)) => return Poll::Ready(Err(UploadFault::Gone)),
-            Poll::Pending => {
-                arrival.waits(thread.deadlines.now_ms());
-                return thread.lateness(arrival).map_or(Poll::Pending, |fault| Poll::Ready(Err(fault)));
-            }
-        };
-        arrival.moved(count, thread.deadlines.now_ms());
-        buffers.inbound.extend_from_slice(&scratch[..count]);
+    let thread = exchange.thread;
+    let scratch = &mut **thread.scratch.borrow_mut();
+    let through_pipe = poll_pipe(thread, exchange.client, decoder, upload, cx);
+    let is_piped = through_pipe.is_some();
+    let count = match through_pipe.unwrap_or_else(|| exchange.client.poll_receive(cx, scratch)) {
+        Poll::Ready(Ok(0)) => return Poll::Ready(Err(UploadFault::Broken)),
+        Poll::Ready(Ok(count)) => count,
+        Poll::Ready(Err(_)) => return Poll::Ready(Err(UploadFault::Gone)),
+        Poll::Pending => {
+            arrival.waits(thread.deadlines.now_ms());
+            return thread.lateness(arrival).map_or(Poll::Pending, |fault| Poll::Ready(Err(fault)));
+        }
+    };
+    arrival.moved(count, thread.deadlines.now_ms());
+    if is_piped {
+        payload.received += count as u64;
+        return Poll::Ready(Ok(()));
     }
-    let piece = decoder.decode(&mut buffers.inbound).map_err(|_| UploadFault::Broken)?;
+    let buffers = &mut *exchange.buffers;
+    let piece = decoder.decode(&mut scratch[..count]).map_err(|_| UploadFault::Broken)?;
     payload.received += piece.data as u64;
     if payload.received.saturating_add(decoder.announced()) > MAX_REQUEST_BODY {
         return Poll::Ready(Err(UploadFault::TooLarge));
     }
-    let data = &buffers.inbound[..piece.data];
+    let data = &scratch[..piece.data];
     match payload.body {
         Body::Chunked => chunked::encode(data, &mut buffers.outbound),
         Body::None | Body::Length(_) => buffers.outbound.extend_from_slice(data),
@@ -357,8 +396,36 @@ fn poll_more(
     if payload.body == Body::Chunked && decoder.is_done() {
         chunked::encode_end(decoder.trailers(), &mut buffers.outbound);
     }
-    buffers.inbound.drain(..piece.used);
+    // Before its end all is the body's; after it, the next request's.
+    buffers.inbound.extend_from_slice(&scratch[piece.used..count]);
     Poll::Ready(Ok(()))
+}
+
+/// Puts the next piece of a body into a pipe; `None` if it must be looked at, be it that the client
+/// speaks TLS, that the body is chunked, or that no descriptor is left. The length of a body that has one is
+/// within its limit.
+fn poll_pipe(
+    thread: &Thread,
+    client: &mut Client,
+    decoder: &mut Decoder,
+    upload: &mut Upload,
+    cx: &mut Context<'_>,
+) -> Option<Poll<io::Result<usize>>> {
+    let most = usize::try_from(decoder.opaque()).unwrap_or(usize::MAX).min(READ_BUFFER);
+    if most == 0 {
+        return None;
+    }
+    let client = client.plain()?;
+    let mut pipe = thread.pipes.borrow_mut().take()?;
+    let filled = pipe.poll_fill(client, most, cx);
+    match &filled {
+        Poll::Ready(Ok(count)) if *count > 0 => {
+            decoder.pass(*count);
+            upload.pipe = Some(pipe);
+        }
+        Poll::Ready(_) | Poll::Pending => thread.pipes.borrow_mut().put(pipe),
+    }
+    Some(filled)
 }
 
 enum Judged {

@@ -6,16 +6,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
-use std::net::IpAddr;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use nix::sys::socket::SockFlag;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
-use tokio::net::{TcpListener, TcpStream};
+use socket2::Socket as Listener;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -26,9 +29,11 @@ use crate::http::request::{Method, Version};
 use crate::lane::{Lane, Spare};
 use crate::limits::{Limits, READ_BUFFER};
 use crate::metrics::Counters;
+use crate::pipe::Pipes;
 use crate::refusal::Refusal;
 use crate::retry::{Budget, UploadFault};
 use crate::shares::{Arrival, Full, Kind, Place, Shares};
+use crate::socket::Socket;
 use crate::table::Fleet;
 use crate::tls::Certificate;
 use crate::upstream::Pools;
@@ -63,6 +68,7 @@ pub(crate) struct Thread {
     pub(crate) counters: Arc<Counters>,
     pub(crate) deadlines: Deadlines,
     pub(crate) pools: RefCell<Pools>,
+    pub(crate) pipes: RefCell<Pipes>,
     /// Every read of this thread goes here first.
     pub(crate) scratch: RefCell<Box<[u8]>>,
     pub(crate) rng: RefCell<SmallRng>,
@@ -84,6 +90,7 @@ impl Thread {
             max_idle: limits.idle_per_worker / threads,
             counters,
             pools: RefCell::default(),
+            pipes: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
             rng: RefCell::new(SmallRng::from_os_rng()),
             budget: RefCell::default(),
@@ -200,9 +207,10 @@ pub(crate) async fn run(
     listeners: Listeners,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let plain = TcpListener::from_std(listeners.plain)?;
-    let thread = Rc::new(Thread::new(shared, plain.local_addr()?.ip(), counters, threads));
-    let tls = listeners.tls.map(TcpListener::from_std).transpose()?;
+    let address = listeners.plain.local_addr()?.ip();
+    let thread = Rc::new(Thread::new(shared, address, counters, threads));
+    let plain = watch_listener(listeners.plain)?;
+    let tls = listeners.tls.map(watch_listener).transpose()?;
     let stopped = async {
         // An error means that nobody is left who could say it.
         drop(stop.wait_for(|stop| *stop).await);
@@ -214,9 +222,9 @@ pub(crate) async fn run(
         () = keep_time(&thread) => {}
     }
     // Whoever waits in the queues would be reset when they are closed.
-    accept_waiting(&thread, &plain, Protocol::Plain).await;
+    accept_waiting(&thread, plain.get_ref(), Protocol::Plain);
     if let Some(tls) = &tls {
-        accept_waiting(&thread, tls, Protocol::Tls).await;
+        accept_waiting(&thread, tls.get_ref(), Protocol::Tls);
     }
     drop((plain, tls));
     drain(&thread).await;
@@ -231,17 +239,33 @@ enum Protocol {
     Tls,
 }
 
-async fn accept_tls(thread: &Rc<Thread>, listener: Option<&TcpListener>) {
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe for descriptors that others may close; this one is owned"
+)]
+fn watch_listener(listener: std::net::TcpListener) -> io::Result<AsyncFd<Listener>> {
+    AsyncFd::with_interest(listener.into(), Interest::READABLE)
+}
+
+/// A connection as the runtime does not know it, see `socket.rs`.
+fn accept(listener: &Listener) -> io::Result<(TcpStream, IpAddr)> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let (stream, peer) = listener.accept4(flags.bits())?;
+    let peer = peer.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok((stream.into(), peer.ip()))
+}
+
+async fn accept_tls(thread: &Rc<Thread>, listener: Option<&AsyncFd<Listener>>) {
     match listener {
         Some(listener) => accept_all(thread, listener, Protocol::Tls).await,
         None => std::future::pending().await,
     }
 }
 
-async fn accept_all(thread: &Rc<Thread>, listener: &TcpListener, protocol: Protocol) {
+async fn accept_all(thread: &Rc<Thread>, listener: &AsyncFd<Listener>, protocol: Protocol) {
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => admit(thread, stream, peer.ip(), protocol),
+        match listener.async_io(Interest::READABLE, accept).await {
+            Ok((stream, peer)) => admit(thread, stream, peer, protocol),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 sleep(ACCEPT_PAUSE).await;
@@ -250,15 +274,9 @@ async fn accept_all(thread: &Rc<Thread>, listener: &TcpListener, protocol: Proto
     }
 }
 
-async fn accept_waiting(thread: &Rc<Thread>, listener: &TcpListener, protocol: Protocol) {
-    loop {
-        let accepted = poll_fn(|cx| match listener.poll_accept(cx) {
-            Poll::Ready(Ok(accepted)) => Poll::Ready(Some(accepted)),
-            Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(None),
-        });
-        // Otherwise a task that has done much is told that nothing is there.
-        let Some((stream, peer)) = tokio::task::unconstrained(accepted).await else { return };
-        admit(thread, stream, peer.ip(), protocol);
+fn accept_waiting(thread: &Rc<Thread>, listener: &Listener, protocol: Protocol) {
+    while let Ok((stream, peer)) = accept(listener) {
+        admit(thread, stream, peer, protocol);
     }
 }
 
@@ -271,14 +289,16 @@ fn admit(thread: &Rc<Thread>, stream: TcpStream, peer: IpAddr, protocol: Protoco
         refusal.write(Method::Get, Version::Http11, &thread.new_id(), false, &mut out);
         if matches!(protocol, Protocol::Plain) {
             // One attempt: a fresh socket has room, and nobody waits here.
-            drop(stream.try_write(&out));
+            drop((&stream).write(&out));
         }
         return;
     }
-    let connection = match (protocol, thread.shared.certificate.current()) {
-        (Protocol::Plain, _) => Connection::plain(Rc::clone(thread), stream, peer, place),
-        (Protocol::Tls, Some(config)) => Connection::tls(Rc::clone(thread), stream, peer, place, config),
-        (Protocol::Tls, None) => return thread.shares.leave(place),
+    let connection = match protocol {
+        Protocol::Plain => Connection::plain(Rc::clone(thread), Socket::new(stream), peer, place),
+        Protocol::Tls => match (thread.shared.certificate.current(), stream.try_into()) {
+            (Some(config), Ok(stream)) => Connection::tls(Rc::clone(thread), stream, peer, place, config),
+            (None, _) | (_, Err(_)) => return thread.shares.leave(place),
+        },
     };
     tokio::task::spawn_local(connection);
 }

@@ -120,6 +120,26 @@ async fn a_worker_that_is_silent_to_a_check_too_is_ejected() {
     assert!(is_ejected(&lb.view().await, "i-21"), "{}", lb.view().await);
 }
 
+#[tokio::test]
+async fn a_worker_that_cuts_off_an_upload_is_not_ejected() {
+    let listener = TcpListener::bind("127.0.0.26:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("bound");
+    let worker = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            support::read_until(&mut stream, "\r\n\r\n").await;
+            // With bytes unread, closing is a reset.
+            drop(stream);
+        }
+    });
+    let limits = short(|limits| limits.check_every = Duration::from_secs(3600));
+    let lb = Lb::with_registry(limits, Some(registry(1, &[("i-26", addr)]))).await;
+    lb.knows(1).await;
+    let answer = lb.post("/", vec![b'x'; 900_000]).await;
+    assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+    assert!(!is_ejected(&lb.view().await, "i-26"), "{}", lb.view().await);
+    worker.abort();
+}
+
 /// As at one login: the worker takes one after the other, and the last waits far longer than a silence.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sign_ins_that_wait_in_line_are_carried_out_once_each() {

@@ -36,6 +36,7 @@ fn begins() -> [Vec<u8>; 2] {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "figures, for whoever runs the full size")]
 fn whoever_comes_from_elsewhere_is_answered() {
     let (bodies, seconds) =
         (setting("VIGIA_SLOW_BODIES").unwrap_or(BODIES), setting("VIGIA_SLOW_SECONDS").unwrap_or(SECONDS));

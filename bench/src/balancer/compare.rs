@@ -33,9 +33,10 @@ pub struct Compare {
 
 /// Whether no goal is missed.
 pub fn run(compare: &Compare) -> anyhow::Result<bool> {
-    let (entrants, missing) = compare.entrants.find();
+    let (entrants, missing) = compare.entrants.find()?;
     missing.iter().for_each(|sentence| line(sentence));
     let mut rig = Rig::new(2, Duration::ZERO)?;
+    rig.try_each(&entrants, |peer| [Way::usual(peer), Way { tls: peer.speaks_tls(), ..Way::usual(peer) }])?;
     let machine = machine();
     line(&format!(
         "{machine}; the proxy alone on core {}, all others on {} more; {} rounds of {} s",
@@ -47,7 +48,7 @@ pub fn run(compare: &Compare) -> anyhow::Result<bool> {
             for entrant in by_chance(&entrants) {
                 let name =
                     format!("round {round} of {}: {}: {}", compare.rounds, scenario.title(), entrant.peer);
-                if entrant.peer == Peer::Pingora && scenario.is_tls() {
+                if scenario.is_tls() && !entrant.peer.speaks_tls() {
                     progress(&format!("{name} is built without TLS"));
                     continue;
                 }

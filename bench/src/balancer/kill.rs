@@ -78,9 +78,10 @@ struct Run {
 
 /// Whether every goal is met.
 pub fn run(kill: &Kill) -> anyhow::Result<bool> {
-    let (entrants, missing) = kill.entrants.find();
+    let (entrants, missing) = kill.entrants.find()?;
     missing.iter().for_each(|sentence| line(sentence));
     let mut rig = Rig::new(2, PAUSE)?;
+    rig.try_each(&entrants, |peer| [Way::usual(peer)])?;
     let mut runs = Vec::new();
     for round in 1..=kill.rounds {
         for mix in Mix::ALL {

@@ -4,8 +4,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+
+use crate::process;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 pub enum Peer {
@@ -28,6 +31,11 @@ impl Peer {
             Self::Caddy => "Caddy",
         }
     }
+
+    /// Pingora is built without.
+    pub fn speaks_tls(self) -> bool {
+        self != Self::Pingora
+    }
 }
 
 impl fmt::Display for Peer {
@@ -40,10 +48,10 @@ impl fmt::Display for Peer {
 #[derive(Args, Clone, Debug)]
 pub struct Entrants {
     /// Our load balancer.
-    #[arg(long)]
+    #[arg(long, value_parser = process::absolute)]
     pub ours: PathBuf,
     /// The Pingora peer, which `make bench-pingora` builds.
-    #[arg(long)]
+    #[arg(long, value_parser = process::absolute)]
     pub pingora: Option<PathBuf>,
     /// Peers, by commas. Without it, all that are there.
     #[arg(long, value_delimiter = ',')]
@@ -60,8 +68,9 @@ pub struct Entrant {
 }
 
 impl Entrants {
-    /// Those who are there, ours first, and a sentence for each who is not.
-    pub fn find(&self) -> (Vec<Entrant>, Vec<String>) {
+    /// Those who are there, ours first, and a sentence for each peer who is not. Without ours there is
+    /// nothing to compare.
+    pub fn find(&self) -> anyhow::Result<(Vec<Entrant>, Vec<String>)> {
         let is_wanted =
             |peer: &Peer| *peer == Peer::Ours || self.peers.as_ref().is_none_or(|peers| peers.contains(peer));
         let mut found = Vec::new();
@@ -69,10 +78,13 @@ impl Entrants {
         for peer in Peer::ALL.into_iter().filter(is_wanted) {
             match self.look(peer) {
                 Ok(entrant) => found.push(entrant),
+                Err(why) if peer == Peer::Ours => {
+                    bail!("nothing was measured: {} cannot be run: {why}", self.ours.display())
+                }
                 Err(why) => missing.push(format!("{peer} is left out: {why}")),
             }
         }
-        (found, missing)
+        Ok((found, missing))
     }
 
     fn look(&self, peer: Peer) -> Result<Entrant, String> {
@@ -108,16 +120,17 @@ mod tests {
 
     #[test]
     fn who_is_missing_is_said() {
-        let entrants =
-            Entrants { ours: "/nowhere/ec2-lb".into(), pingora: None, peers: Some(vec![Peer::Pingora]) };
-        let (found, missing) = entrants.find();
-        assert!(found.is_empty());
-        assert_eq!(
-            missing,
-            [
-                "ec2-lb is left out: it is not built",
-                "Pingora is left out: it is not built (make bench-pingora)",
-            ]
-        );
+        let ours = std::env::current_exe().expect("this runs");
+        let entrants = Entrants { ours, pingora: None, peers: Some(vec![Peer::Pingora]) };
+        let (found, missing) = entrants.find().expect("ours is there");
+        assert_eq!(found.iter().map(|entrant| entrant.peer).collect::<Vec<_>>(), [Peer::Ours]);
+        assert_eq!(missing, ["Pingora is left out: it is not built (make bench-pingora)"]);
+    }
+
+    #[test]
+    fn without_ours_nothing_is_compared() {
+        let entrants = Entrants { ours: "/nowhere/ec2-lb".into(), pingora: None, peers: Some(Vec::new()) };
+        let error = entrants.find().expect_err("it is not there");
+        assert_eq!(error.to_string(), "nothing was measured: /nowhere/ec2-lb cannot be run: it is not built");
     }
 }

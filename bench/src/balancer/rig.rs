@@ -113,6 +113,23 @@ impl Rig {
         Proxy::start(entrant, &settings, &ground)
     }
 
+    /// Starts each in each of its ways, and ends it. One that does not start is found before others have
+    /// been measured for minutes.
+    pub fn try_each<const N: usize>(
+        &mut self,
+        entrants: &[Entrant],
+        ways: impl Fn(Peer) -> [Way; N],
+    ) -> anyhow::Result<()> {
+        for entrant in entrants {
+            for way in ways(entrant.peer) {
+                let program = entrant.program.display();
+                self.start(entrant, way)
+                    .with_context(|| format!("nothing was measured: {program} cannot be run"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// What a TLS client trusts.
     pub fn certificate(&self) -> &Path {
         &self.certificate.certificate

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::child::Program;
 use super::goals::Goal;
-use super::peer::{Entrant, Entrants};
+use super::peer::{Entrant, Entrants, Peer};
 use super::proxy::Proxy;
 use super::rig::{Rig, Way};
 use super::statistics::Spread;
@@ -27,6 +27,12 @@ pub struct Slow {
     /// Of the attack: half are idle, a quarter sends heads slowly, a fifth bodies, the rest is deaf.
     #[arg(long, default_value_t = 10_000)]
     pub connections: usize,
+}
+
+impl Slow {
+    fn way(&self, peer: Peer) -> Way {
+        Way { connections: self.connections * 2 + SPARE, ..Way::usual(peer) }
+    }
 }
 
 /// What the well-behaved ask: little enough that a proxy is never full.
@@ -51,10 +57,10 @@ struct Run {
 
 /// Whether ours meets the goal.
 pub fn run(slow: &Slow) -> anyhow::Result<bool> {
-    let (entrants, missing) = slow.entrants.find();
+    let (entrants, missing) = slow.entrants.find()?;
     missing.iter().for_each(|sentence| line(sentence));
-    ensure!(!entrants.is_empty(), "there is no proxy");
     let mut rig = Rig::new(2, Duration::ZERO)?;
+    rig.try_each(&entrants, |peer| [slow.way(peer)])?;
     let mut goals = Vec::new();
     for entrant in &entrants {
         let mut runs = Vec::new();
@@ -82,8 +88,7 @@ pub fn run(slow: &Slow) -> anyhow::Result<bool> {
 }
 
 fn one(rig: &mut Rig, entrant: &Entrant, slow: &Slow) -> anyhow::Result<Run> {
-    let way = Way { connections: slow.connections * 2 + SPARE, ..Way::usual(entrant.peer) };
-    let mut proxy = rig.start(entrant, way)?;
+    let mut proxy = rig.start(entrant, slow.way(entrant.peer))?;
     let plan =
         Plan { rate: Some(RATE), seconds: slow.seconds, warm_up_seconds: 1.0, ..Plan::new(proxy.addr) };
     let quiet = rig.load(&plan)?;
@@ -118,8 +123,8 @@ fn attack(rig: &Rig, proxy: &Proxy, connections: usize) -> anyhow::Result<Progra
 /// Waits until the crowd is in.
 fn wait(proxy: &Proxy, crowd: &mut Program, slow: &Slow, peak_kib: &mut usize) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    // Some are always just being turned away.
-    while open(&crowd.last_words()) < slow.connections * 9 / 10 {
+    // Some are always just being turned away, and a proxy may bound how many are slow at once.
+    while tried(&crowd.last_words()) < slow.connections * 9 / 10 {
         let ended = crowd.ended()?;
         let is_in_time = Instant::now() < deadline && ended.is_none();
         ensure!(is_in_time, "the crowd does not get in: {}", crowd.last_words());
@@ -129,9 +134,9 @@ fn wait(proxy: &Proxy, crowd: &mut Program, slow: &Slow, peak_kib: &mut usize) -
     Ok(())
 }
 
-/// The number at the start of a crowd's word.
-fn open(word: &str) -> usize {
-    word.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+/// How many of a crowd are in or were turned away, by its word.
+fn tried(word: &str) -> usize {
+    word.split(' ').filter_map(|word| word.parse::<usize>().ok()).sum()
 }
 
 fn table(runs: &[Run]) -> Vec<Vec<String>> {
@@ -189,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_crowd_says_how_many_are_in() {
-        assert_eq!(open("9876 open, 12 turned away"), 9876);
-        assert_eq!(open("nothing"), 0);
+        assert_eq!(tried("9876 open, 12 turned away"), 9888);
+        assert_eq!(tried("nothing"), 0);
     }
 }

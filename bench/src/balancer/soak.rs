@@ -44,10 +44,11 @@ struct Course {
 
 /// Whether nothing failed and memory is flat.
 pub fn run(soak: &Soak) -> anyhow::Result<bool> {
-    let (entrants, missing) = soak.entrants.find();
+    let (entrants, missing) = soak.entrants.find()?;
     let ours = entrants.iter().find(|entrant| entrant.peer == Peer::Ours);
     let ours = ours.with_context(|| missing.join("; "))?;
     let mut rig = Rig::new(WORKERS, PAUSE)?;
+    rig.try_each(std::slice::from_ref(ours), |peer| [Way::usual(peer)])?;
     let mut proxy = rig.start(ours, Way::usual(Peer::Ours))?;
     let lasts = Duration::from_secs_f64(soak.minutes * 60.0);
     let plan = Plan {

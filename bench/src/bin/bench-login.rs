@@ -1,23 +1,27 @@
 //! `make bench-login`. It fails if a goal is missed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bench::balancer::cores::Cores;
 use bench::balancer::interrupt;
 use bench::login::ground::Ground;
 use bench::login::s3::Latency;
+use bench::login::worker::Worker;
 use bench::login::{guessing, list, overload, protected, race, sign_ins, starting, timing};
+use bench::process;
 use bench::table::{line, progress};
 use clap::{Parser, ValueEnum};
+use users::Cost;
 
 /// Measures the login service: workers as they are deployed, against S3 in memory.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
     /// The worker, a release build.
-    #[arg(long)]
+    #[arg(long, value_parser = process::absolute)]
     worker: PathBuf,
     /// What is measured. Without it, everything.
     #[arg(long, value_delimiter = ',')]
@@ -51,21 +55,22 @@ enum Part {
 fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     anyhow::ensure!(cli.rounds > 0 && cli.seconds > 1, "at least one round, and more than a second");
-    let worker = cli.worker.canonicalize()?;
     // Before there is a second thread.
     let cores = Cores::split()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let are_met = runtime.block_on(run(&cli, &worker, cores))?;
+    let are_met = runtime.block_on(run(&cli, cores))?;
     Ok(if are_met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn run(cli: &Cli, worker: &Path, cores: Cores) -> anyhow::Result<bool> {
+async fn run(cli: &Cli, cores: Cores) -> anyhow::Result<bool> {
     let latency = Latency {
         read: Duration::from_millis(cli.read_milliseconds),
         write: Duration::from_millis(cli.write_milliseconds),
     };
-    let mut ground = Ground::prepare(worker, cores.proxy, latency).await?;
+    let mut ground = Ground::prepare(&cli.worker, cores.proxy, latency).await?;
     interrupt::watch(ground.dir.path().to_owned())?;
+    let tried = Worker::start(&mut ground, &Cost::default()).await;
+    drop(tried.with_context(|| format!("nothing was measured: {} cannot be run", cli.worker.display()))?);
     line(&format!(
         "{} cores: workers alone on core {}, S3 and clients on the rest. S3 answers reads after {} ms and writes after {} ms.",
         cores.others + 1,

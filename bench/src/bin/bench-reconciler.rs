@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
+use bench::process;
 use bench::reconciler::stack::MOST;
 use bench::reconciler::{package, planning, tick};
 use bench::table::{Figure, line, print, progress};
@@ -14,7 +16,7 @@ use fleet::DesiredCount;
 #[command(version)]
 struct Cli {
     /// The function as it is deployed. Without it, only plans are measured.
-    #[arg(long)]
+    #[arg(long, value_parser = process::absolute)]
     function: Option<PathBuf>,
     /// Numbers of workers.
     #[arg(long, value_delimiter = ',', default_values_t = [10, 100, 1000, 10_000])]
@@ -25,6 +27,10 @@ struct Cli {
 async fn main() -> anyhow::Result<ExitCode> {
     let Cli { function, sizes } = Cli::parse();
     anyhow::ensure!(sizes.iter().all(|size| (2..=MOST).contains(size)), "from 2 to {MOST} workers");
+    if let Some(function) = &function {
+        let tried = package::start(function).await;
+        tried.with_context(|| format!("nothing was measured: {} cannot be run", function.display()))?;
+    }
     let cores = std::thread::available_parallelism()?;
     line(&format!("{cores} cores, shared with the stand-ins for AWS and for the workers."));
     line(&format!(

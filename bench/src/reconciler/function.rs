@@ -51,7 +51,7 @@ impl Function {
         });
         let mut runtime = Runtime::start(api, &mut servers);
         let since = Instant::now();
-        let child = Command::new(program)
+        let mut child = Command::new(program)
             .env_clear()
             .envs([
                 ("AWS_LAMBDA_RUNTIME_API", api_at.to_string()),
@@ -71,7 +71,11 @@ impl Function {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot run {}", program.display()))?;
-        let cold_start = match timeout(PATIENCE, runtime.said.recv()).await? {
+        let said = tokio::select! {
+            said = timeout(PATIENCE, runtime.said.recv()) => said.context("the function does not ask for work")?,
+            ended = child.wait() => bail!("the function ended: {}", ended?),
+        };
+        let cold_start = match said {
             Some(Said::Ready(at)) => at.duration_since(since),
             other => bail!("the function did not start: {other:?}"),
         };

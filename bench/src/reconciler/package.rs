@@ -20,7 +20,7 @@ with zipfile.ZipFile(sys.argv[2], 'w', zipfile.ZIP_DEFLATED) as package:
     package.write(sys.argv[1], 'bootstrap')";
 
 pub async fn measure(program: &Path) -> anyhow::Result<Vec<Vec<String>>> {
-    let cloud = Cloud::new(&Stack::new(3, Timestamp::now()))?;
+    let cloud = small()?;
     let mut starts = Vec::new();
     let (mut resident, mut cpu) = (Vec::new(), Vec::new());
     for _ in 0..STARTS {
@@ -42,6 +42,15 @@ pub async fn measure(program: &Path) -> anyhow::Result<Vec<Vec<String>>> {
         row("  CPU, ms, median", milliseconds(median(&cpu).unwrap_or_default())),
         row("resident after it, MiB, median", (median(&resident).unwrap_or(0) / 1024).to_string()),
     ])
+}
+
+/// Starts it, and ends it.
+pub async fn start(program: &Path) -> anyhow::Result<()> {
+    Function::start(program, &small()?).await?.stop().await
+}
+
+fn small() -> anyhow::Result<Cloud> {
+    Cloud::new(&Stack::new(3, Timestamp::now()))
 }
 
 fn zip_size(program: &Path) -> anyhow::Result<usize> {

@@ -139,6 +139,21 @@ impl Decoder {
         }
     }
 
+    /// How many of the next bytes are the body's, whatever they are: they need not be looked at.
+    pub fn opaque(&self) -> u64 {
+        match self {
+            Self::Length(left) => *left,
+            Self::Chunked(_) | Self::UntilClose => 0,
+        }
+    }
+
+    /// Counts bytes that have passed without being looked at, of those that are [`opaque`](Self::opaque).
+    pub fn pass(&mut self, count: usize) {
+        if let Self::Length(left) = self {
+            *left = left.saturating_sub(count as u64);
+        }
+    }
+
     /// The trailer lines that came, each with its CR LF; empty unless the body was chunked.
     pub fn trailers(&self) -> &[u8] {
         match self {
@@ -195,5 +210,17 @@ mod tests {
         assert!(!decoder.is_done());
         assert_eq!(decoder.decode(&mut b"cGET".to_vec()), Ok(Piece { data: 1, used: 1 }));
         assert!(decoder.is_done());
+    }
+
+    #[test]
+    fn only_a_body_with_a_length_passes_unseen() {
+        let mut decoder = Decoder::new(Framing::Length(3));
+        decoder.pass(2);
+        assert_eq!((decoder.opaque(), decoder.is_done()), (1, false));
+        decoder.pass(1);
+        assert_eq!((decoder.opaque(), decoder.is_done()), (0, true));
+        for framing in [Framing::None, Framing::Chunked, Framing::UntilClose] {
+            assert_eq!(Decoder::new(framing).opaque(), 0, "{framing:?}");
+        }
     }
 }
