@@ -2,11 +2,17 @@
 //!
 //! One lost packet must not cost a worker, so a silence or a refusal is asked again: three tries
 //! spread over three seconds are longer than systemd takes to restart a program. The request is
-//! written by hand: the status and a name are all that matters of the answer, and a function with a
-//! fraction of a core has a thousand of them to ask.
+//! written by hand: the status and a small body are all that matters of the answer, and a function with
+//! a fraction of a core has a thousand of them to ask.
 //!
-//! An address may belong to another worker by now. A worker names itself when asked; if it names
-//! another one, the one that was meant has not answered.
+//! | answer | is |
+//! |---|---|
+//! | 200, `"status":"ok"`, and what only ours say: a worker its own id, a load balancer a `revision` | an answer |
+//! | any other status, 503 included; another body, another name, no body | silence |
+//! | refused or reset before a status | a refusal |
+//!
+//! A load balancer says 503 until it has reached the registry, and must not get the address before. An
+//! address may belong to another worker by now: if that one answers, the one that was meant has not.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +22,8 @@ use fleet::WorkerId;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use reconciler_core::observation::{Probe, Role, Target, admin_addr};
-use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -84,7 +91,7 @@ impl Prober {
     pub async fn refresh_all(&self, balancers: Vec<IpAddr>) {
         let told = balancers.into_iter().map(|ip| async move {
             let addr = admin_addr(ip);
-            if ask(addr.0, "POST", "/refresh", None).await != Probe::Answered {
+            if ask(addr.0, "POST", "/refresh", |_| true).await != Probe::Answered {
                 tracing::debug!(%addr, "a load balancer was not told of the new registry");
             }
         });
@@ -93,28 +100,27 @@ impl Prober {
 }
 
 async fn check(target: &Target) -> Probe {
-    let addr = target.addr.0;
-    match target.role {
-        Role::Worker => ask(addr, "GET", "/healthcheck", Some(&target.id)).await,
-        // It has no name to give.
-        Role::LoadBalancer => ask(addr, "GET", "/healthz", None).await,
-    }
+    let path = match target.role {
+        Role::Worker => "/healthcheck",
+        Role::LoadBalancer => "/healthz",
+    };
+    ask(target.addr.0, "GET", path, |body| Health::read(body).is_some_and(|health| health.is_of(target))).await
 }
 
-async fn ask(addr: SocketAddr, method: &str, path: &str, id: Option<&WorkerId>) -> Probe {
-    match timeout(TIMEOUT, answers(addr, method, path, id)).await {
+async fn ask(addr: SocketAddr, method: &str, path: &str, is_ours: impl Fn(&[u8]) -> bool) -> Probe {
+    match timeout(TIMEOUT, answers(addr, method, path, is_ours)).await {
         Ok(Ok(true)) => Probe::Answered,
         Ok(Err(ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)) => Probe::Refused,
         Ok(Ok(false) | Err(_)) | Err(_) => Probe::Silent,
     }
 }
 
-/// Whether this instance answers there, or anybody if none is meant in particular.
+/// Whether the answer is 200 with a body of ours.
 async fn answers(
     addr: SocketAddr,
     method: &str,
     path: &str,
-    id: Option<&WorkerId>,
+    is_ours: impl Fn(&[u8]) -> bool,
 ) -> Result<bool, ErrorKind> {
     let request =
         format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
@@ -130,18 +136,11 @@ async fn answers(
             Err(error) if status_in(&answer).is_none() => return Err(error.kind()),
             Err(_) => true,
         };
-        match (status_in(&answer), id) {
-            // An overloaded worker says 503 without a name, and saying so it is alive.
-            (Some(503), _) | (Some(200..=299), None) => return Ok(true),
-            (Some(200..=299), Some(id)) => match worker_in(&answer) {
-                Some(worker) => return Ok(worker == *id),
-                // Only a name of somebody else speaks against it.
-                None if is_over => return Ok(true),
-                None => {}
-            },
-            (Some(_), _) => return Ok(false),
-            (None, _) if is_over => return Ok(false),
-            (None, _) => {}
+        match status_in(&answer) {
+            Some(200) if body_of(&answer).is_some_and(&is_ours) => return Ok(true),
+            // The rest of the body is still to come.
+            Some(200) | None if !is_over => {}
+            Some(_) | None => return Ok(false),
         }
     }
 }
@@ -152,15 +151,40 @@ fn status_in(text: &[u8]) -> Option<u16> {
     line.strip_prefix("HTTP/1.")?.split_once(' ')?.1.parse().ok()
 }
 
-/// The name in `{"status":"ok","worker":"i-…","version":"…"}`, once all of that is there.
-fn worker_in(text: &[u8]) -> Option<WorkerId> {
-    #[derive(Deserialize)]
-    struct Health {
-        worker: WorkerId,
+/// What has come of the body.
+fn body_of(answer: &[u8]) -> Option<&[u8]> {
+    let end_of_head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    answer.get(end_of_head + 4..)
+}
+
+/// `{"status":"ok","worker":"i-…","version":"…"}` of a worker, `{"status":"ok","revision":7,…}` of a
+/// load balancer; its revision is `null` while there is no registry.
+#[derive(Deserialize)]
+struct Health {
+    status: String,
+    worker: Option<WorkerId>,
+    #[serde(default, deserialize_with = "is_there")]
+    revision: bool,
+}
+
+impl Health {
+    /// `None` before the whole of it has come.
+    fn read(body: &[u8]) -> Option<Self> {
+        serde_json::from_slice(body).ok()
     }
-    let end_of_head = text.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
-    let health: Health = serde_json::from_slice(&text[end_of_head + 4..]).ok()?;
-    Some(health.worker)
+
+    fn is_of(&self, target: &Target) -> bool {
+        let is_named = match target.role {
+            Role::Worker => self.worker.as_ref() == Some(&target.id),
+            // It has no name to give.
+            Role::LoadBalancer => self.revision,
+        };
+        self.status == "ok" && is_named
+    }
+}
+
+fn is_there<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(value).map(|_| true)
 }
 
 #[cfg(test)]
@@ -197,15 +221,53 @@ mod tests {
         let silent_at = silent.local_addr().expect("bound");
         assert_eq!(check(&target(1, refused_at)).await, Probe::Refused);
         assert_eq!(check(&target(1, silent_at)).await, Probe::Silent);
-        for (reply, probe) in [
-            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", Probe::Answered),
-            ("HTTP/1.1 503 Service Unavailable\r\n\r\n", Probe::Answered),
-            ("HTTP/1.1 404 Not Found\r\n\r\n", Probe::Silent),
-            ("SSH-2.0-OpenSSH_9.6\r\n", Probe::Silent),
-            ("HTTP/1.1", Probe::Silent),
-            ("", Probe::Silent),
+    }
+
+    /// Each of these was taken for health once, or looks like it.
+    #[tokio::test]
+    async fn only_200_with_our_own_body_is_an_answer() {
+        let ours = r#"{"status":"ok","worker":"i-1","version":"1"}"#;
+        for (status, body, probe) in [
+            ("200 OK", ours, Probe::Answered),
+            ("200 OK", "", Probe::Silent),
+            ("200 OK", "ok", Probe::Silent),
+            ("200 OK", "{}", Probe::Silent),
+            ("200 OK", r#"{"status":"ok"}"#, Probe::Silent),
+            ("200 OK", r#"{"status":"ok","revision":1}"#, Probe::Silent),
+            ("200 OK", r#"{"status":"starts","worker":"i-1"}"#, Probe::Silent),
+            ("200 OK", r#"{"status":"ok","worker":"nobody"}"#, Probe::Silent),
+            ("204 No Content", ours, Probe::Silent),
+            ("404 Not Found", ours, Probe::Silent),
+            ("503 Service Unavailable", ours, Probe::Silent),
+            ("503 Service Unavailable", "", Probe::Silent),
         ] {
-            assert_eq!(check(&target(1, saying(reply).await)).await, probe, "{reply:?}");
+            let reply = format!("HTTP/1.1 {status}\r\n\r\n{body}");
+            assert_eq!(check(&target(1, saying(reply).await)).await, probe, "{status} {body}");
+        }
+        for reply in ["SSH-2.0-OpenSSH_9.6\r\n", "HTTP/1.1", "HTTP/1.1 200 OK\r\n", ""] {
+            assert_eq!(check(&target(1, saying(reply).await)).await, Probe::Silent, "{reply:?}");
+        }
+    }
+
+    /// One that cannot read the registry would get the address, and the good one would be terminated.
+    #[tokio::test]
+    async fn a_load_balancer_without_a_registry_is_not_heard() {
+        for (status, body, probe) in [
+            ("200 OK", r#"{"status":"ok","revision":7,"age_seconds":1}"#, Probe::Answered),
+            ("200 OK", r#"{"status":"ok","revision":null,"age_seconds":1}"#, Probe::Answered),
+            (
+                "503 Service Unavailable",
+                r#"{"status":"the registry was not reached yet","revision":null}"#,
+                Probe::Silent,
+            ),
+            ("503 Service Unavailable", r#"{"status":"ok","revision":7}"#, Probe::Silent),
+            ("200 OK", r#"{"status":"the registry was not reached yet","revision":7}"#, Probe::Silent),
+            ("200 OK", r#"{"status":"ok","worker":"i-1","version":"1"}"#, Probe::Silent),
+            ("200 OK", "welcome", Probe::Silent),
+        ] {
+            let addr = saying(format!("HTTP/1.1 {status}\r\n\r\n{body}")).await;
+            let target = Target { role: Role::LoadBalancer, ..target(1, addr) };
+            assert_eq!(check(&target).await, probe, "{status} {body}");
         }
     }
 
@@ -223,18 +285,10 @@ mod tests {
             (naming("i-11", 0), Probe::Silent),
             (naming("i-2", 1000), Probe::Silent),
             // A name that stands beyond the bound is none.
-            (naming("i-2", 3000), Probe::Answered),
-            (naming("nobody", 0), Probe::Answered),
+            (naming("i-1", 3000), Probe::Silent),
         ] {
             assert_eq!(check(&target(1, saying(reply.as_str()).await)).await, probe, "{reply:?}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_load_balancer_has_no_name_to_give() {
-        let addr = saying(naming("i-2", 0)).await;
-        let target = Target { role: Role::LoadBalancer, ..target(1, addr) };
-        assert_eq!(check(&target).await, Probe::Answered);
     }
 
     #[tokio::test]
@@ -265,8 +319,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_thousand_that_answer_are_asked_within_three_seconds() {
-        let addr = saying("HTTP/1.1 200 OK\r\n\r\n").await;
-        let targets = (1..=1000).map(|number| target(number, addr)).collect();
+        let addr = saying("HTTP/1.1 200 OK\r\n\r\n{\"status\":\"ok\",\"revision\":1}").await;
+        let balancer = |number| Target { role: Role::LoadBalancer, ..target(number, addr) };
+        let targets = (1..=1000).map(balancer).collect();
         let since = Instant::now();
         let probes = Prober::default().probe_all(targets, 3).await;
         assert_eq!(probes.len(), 1000);
