@@ -1,17 +1,23 @@
 //! Fills an `Observation` from AWS. Everything is read at the same time, so that no part is much
 //! older than another; probes follow, because they need the addresses.
 
+use std::time::Duration;
+
 use aws_sdk_ec2::types::{Filter, InstanceStateName, Reservation};
 use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT, TAG_STACK};
 use fleet::{StackName, WorkerId};
 use jiff::Timestamp;
 use reconciler_core::observation::{Address, Instance, Observation, Role, State};
 
+use tokio::time::timeout;
 use aws_sdk_ec2::error::ProvideErrorMetadata as _;
 
 use crate::store::{Store, describe};
 
 /// Ids in one request. EC2 takes a thousand; it fails the request as a whole.
+/// For all pages of a listing, and for all requests by id: a client's own limit is one for each. What was
+/// planned 15 s after its survey began is not acted on, and probes take up to 8 s of that.
+const LISTING: Duration = Duration::from_secs(6);
 const IDS_AT_ONCE: usize = 100;
 /// How often a request is repeated without ids that EC2 does not know. It names all that it does
 /// not know; one that names a single one each time is not asked for ever.
@@ -30,8 +36,8 @@ impl Observer {
             self.store.desired(),
             self.store.release(),
             self.store.registry(),
-            self.instances(),
-            self.addresses()
+            within("EC2 does not list the instances", self.instances()),
+            within("EC2 does not show the Elastic IP", self.addresses())
         );
         Observation {
             desired,
@@ -62,6 +68,10 @@ impl Observer {
     /// These instances, as far as EC2 knows them and they are of this stack.
     pub async fn describe(&self, ids: &[WorkerId]) -> Result<Vec<Instance>, String> {
         let mut instances = Vec::new();
+        within("EC2 does not describe instances by their ids", self.describe_all(ids)).await
+    }
+
+    async fn describe_all(&self, ids: &[WorkerId]) -> Result<Vec<Instance>, String> {
         for ids in ids.chunks(IDS_AT_ONCE) {
             instances.extend(self.describe_known(ids.to_vec()).await?);
         }
@@ -111,6 +121,12 @@ impl Observer {
 }
 
 /// Those of `ids` that stand in a message of EC2.
+/// Gives up what takes too long, however many requests it is.
+async fn within<T>(what: &str, read: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let stalled = |_| Err(format!("{what}: no whole answer within {} s", LISTING.as_secs()));
+    timeout(LISTING, read).await.unwrap_or_else(stalled)
+}
+
 fn named_in(message: &str, ids: &[WorkerId]) -> Vec<WorkerId> {
     let words: Vec<&str> = message.split(|c: char| c != '-' && !c.is_ascii_alphanumeric()).collect();
     ids.iter().filter(|id| words.contains(&id.as_str())).cloned().collect()
@@ -172,3 +188,10 @@ mod tests {
         assert_eq!(named_in("no such thing", &asked), ids(&[]));
     }
 }
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_without_end_is_given_up() {
+        let read = within("EC2 does not list", std::future::pending::<Result<(), String>>());
+        assert_eq!(read.await, Err("EC2 does not list: no whole answer within 6 s".to_owned()));
+        assert_eq!(within("EC2 does not list", async { Ok(7) }).await, Ok(7));
+    }
+

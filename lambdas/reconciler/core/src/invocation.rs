@@ -228,21 +228,24 @@ impl Invocation {
         if let Some(skew) = date
             .map(|date| now.duration_since(date).abs())
             .filter(|skew| *skew > SKEW && !planted::is(Bug::WrongClock))
+        let object = match object {
+            Ok(object) => object,
+            Err(why) => return self.give_up("the tick is dropped: memory cannot be read", &why, now),
+        };
         {
             let why = format!("this clock and that of S3 are {} s apart", skew.as_secs());
             return self.give_up("the tick is dropped", &why, now);
         }
         let known = match (object, job) {
-            (Ok(MemoryObject::Found { memory, etag }), _) => Known { memory, etag: Some(etag) },
-            (Ok(MemoryObject::Missing), _) => Known { memory: Arc::new(Memory::default()), etag: None },
-            (Ok(MemoryObject::Unreadable { why, etag }), Job::Tick(_)) => {
+            (MemoryObject::Found { memory, etag }, _) => Known { memory, etag: Some(etag) },
+            (MemoryObject::Missing, _) => Known { memory: Arc::new(Memory::default()), etag: None },
+            (MemoryObject::Unreadable { why, etag }, Job::Tick(_)) => {
                 self.note("memory cannot be understood and begins anew", &why);
                 let mut memory = Memory::default();
                 memory.record(now, format!("Memory could not be understood ({why}) and began anew."));
                 Known { memory: Arc::new(memory), etag: Some(etag) }
             }
-            (Ok(MemoryObject::Unreadable { .. }), Job::Look) => return self.next(now),
-            (Err(why), _) => return self.give_up("the tick is dropped: memory cannot be read", &why, now),
+            (MemoryObject::Unreadable { .. }, Job::Look) => return self.next(now),
         };
         match job {
             Job::Tick(Some(tick)) if grid::is_repeated(tick, known.memory.last_tick) => {
