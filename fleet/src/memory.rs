@@ -10,11 +10,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::release::{BalancerSpec, Market, Release, Rollout};
-use crate::{DesiredCount, WorkerAddr, WorkerId};
+use crate::{DesiredCount, Registry, WorkerAddr, WorkerId};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
@@ -276,6 +276,23 @@ pub struct Event {
     pub text: String,
 }
 
+impl Slot {
+    fn times(&mut self) -> impl Iterator<Item = &mut Timestamp> {
+        std::iter::once(&mut self.since).chain(&mut self.missing_since)
+    }
+}
+
+impl Balancer {
+    fn times(&mut self) -> impl Iterator<Item = &mut Timestamp> {
+        let holder = self.holder.iter_mut().flat_map(|holder| {
+            let times = [&mut holder.silent_since, &mut holder.missing_since];
+            std::iter::once(&mut holder.since).chain(times.into_iter().flatten())
+        });
+        let boots = [&mut self.boots.last_failure, &mut self.proven_boots.last_failure];
+        holder.chain(self.successor.iter_mut().flat_map(Slot::times)).chain(boots.into_iter().flatten())
+    }
+}
+
 impl Boots {
     /// After so many failures in a row a release is frozen: one failed boot may be bad luck.
     pub const FREEZE: u32 = 2;
@@ -287,12 +304,107 @@ impl Memory {
     /// Readers refuse a larger object: 100 slots, 100 leaving and 200 events stay under 200 KiB.
     pub const MAX_BYTES: usize = 1024 * 1024;
 
+    /// The highest attempt that is believed, in a tag as well: a launch each second for 68 years.
+    pub const MAX_ATTEMPT: u32 = i32::MAX.unsigned_abs();
+    /// Zones and CPU credits are left alone for minutes.
+    const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(10);
+
     /// Adds an event and forgets the oldest beyond the bound.
     pub fn record(&mut self, at: Timestamp, text: impl Into<String>) {
         self.events.push(Event { at, text: text.into() });
         if self.events.len() > Self::MAX_EVENTS {
             self.events.drain(..self.events.len() - Self::MAX_EVENTS);
         }
+    }
+
+    /// Moves each time that is more than `ahead` in the future back to now, and returns how many there were:
+    /// whatever waits for such a time would wait for ever. A last tick that is still to come was not made.
+    /// Times until which something is left alone may be further ahead.
+    pub fn bound_times(&mut self, now: Timestamp, ahead: SignedDuration) -> usize {
+        let is_to_come = self.last_tick.is_some_and(|last| last > now + ahead);
+        let mut moved = usize::from(is_to_come);
+        if is_to_come {
+            self.last_tick = None;
+        }
+        self.each_time(&mut |time, may_be_ahead| {
+            if *time > now + if may_be_ahead { Self::LONGEST_PAUSE } else { ahead } {
+                *time = now;
+                moved += 1;
+            }
+        });
+        moved
+    }
+
+    /// Forgets attempts and a revision beyond their bounds: those in use are learned from tags and from the
+    /// registry, as after memory was lost. Returns how many there were.
+    pub fn forget_wild_numbers(&mut self) -> usize {
+        let before = self.attempts.len();
+        self.attempts.retain(|_, attempt| *attempt <= Self::MAX_ATTEMPT);
+        let mut forgotten = before - self.attempts.len();
+        for balancer in std::iter::once(&mut self.balancer).chain(self.more_balancers.values_mut()) {
+            if balancer.attempt > Self::MAX_ATTEMPT {
+                balancer.attempt = 0;
+                forgotten += 1;
+            }
+        }
+        if self.revision > Registry::MAX_REVISION {
+            self.revision = 0;
+            forgotten += 1;
+        }
+        forgotten
+    }
+
+    /// Names all fields, so that a new one is not forgotten here. The second argument says whether the time
+    /// is one until which something is left alone.
+    fn each_time(&mut self, see: &mut dyn FnMut(&mut Timestamp, bool)) {
+        let Self {
+            nonce: _,
+            began,
+            follows_loss: _,
+            // It is dealt with by itself.
+            last_tick: _,
+            desired: _,
+            lowering,
+            notice: _,
+            held: _,
+            slots,
+            attempts: _,
+            leaving,
+            balancer,
+            more_balancers,
+            revision: _,
+            avoid,
+            dark_zones,
+            boots,
+            losses,
+            terminations,
+            last_launch,
+            events,
+            proven: _,
+            refusals,
+            stop_first: _,
+            room,
+            credits,
+        } = self;
+        let boots_times = boots.values_mut().filter_map(|boots| boots.last_failure.as_mut());
+        let slot_times = slots.values_mut().flat_map(Slot::times);
+        let balancer_times = std::iter::once(balancer).chain(more_balancers.values_mut());
+        let leaving_times = leaving.values_mut();
+        let refusal_times = refusals.values_mut();
+        [began, last_launch].into_iter().flatten().for_each(|time| see(time, false));
+        lowering.iter_mut().for_each(|lowering| see(&mut lowering.since, false));
+        room.iter_mut().for_each(|room| see(&mut room.since, false));
+        slot_times.for_each(|time| see(time, false));
+        leaving_times
+            .flat_map(|it| std::iter::once(&mut it.since).chain(it.unpublished.as_mut()))
+            .for_each(|time| see(time, false));
+        balancer_times.flat_map(Balancer::times).for_each(|time| see(time, false));
+        dark_zones.values_mut().chain(losses).chain(terminations).for_each(|time| see(time, false));
+        boots_times.for_each(|time| see(time, false));
+        refusal_times.flat_map(|it| [&mut it.since, &mut it.last]).for_each(|time| see(time, false));
+        events.iter_mut().for_each(|event| see(&mut event.at, false));
+        avoid.values_mut().for_each(|time| see(time, true));
+        credits.refused.iter_mut().for_each(|(_, until)| see(until, true));
     }
 
     /// Whether the rollout of this release stops one worker before it launches the next.
@@ -326,6 +438,105 @@ mod tests {
         }
         assert_eq!(memory.events.len(), Memory::MAX_EVENTS);
         assert_eq!(memory.events[0].text, "5");
+    }
+
+    #[test]
+    fn numbers_that_nothing_has_counted_to_are_forgotten() {
+        let wild = Balancer { attempt: u32::MAX, ..Balancer::default() };
+        let mut memory = Memory {
+            attempts: BTreeMap::from([(0, u32::MAX), (1, Memory::MAX_ATTEMPT), (u32::MAX, 2)]),
+            balancer: wild.clone(),
+            more_balancers: BTreeMap::from([(1, wild)]),
+            revision: u64::MAX,
+            ..Memory::default()
+        };
+        assert_eq!(memory.forget_wild_numbers(), 4);
+        assert_eq!(memory.attempts, BTreeMap::from([(1, Memory::MAX_ATTEMPT), (u32::MAX, 2)]));
+        assert_eq!((memory.balancer.attempt, memory.more_balancers[&1].attempt, memory.revision), (0, 0, 0));
+        assert_eq!(memory.forget_wild_numbers(), 0);
+    }
+
+    #[test]
+    fn every_time_in_the_future_is_moved_to_now() {
+        let now = Timestamp::from_second(1_800_000_000).expect("a time");
+        let later = now + SignedDuration::from_hours(1);
+        let slot = |since| Slot {
+            attempt: 1,
+            release: "r".to_owned(),
+            subnet: "subnet-a".to_owned(),
+            zone: "a".to_owned(),
+            phase: Phase::Healthy,
+            since,
+            worker: None,
+            addr: None,
+            missing_since: Some(since),
+            is_adopted: false,
+            is_unwanted: false,
+            served: false,
+        };
+        let memory = |at: Timestamp| {
+            let boots = Boots { failures: 1, last_failure: Some(at) };
+            let holder = Holder {
+                id: "i-a".parse().expect("test id"),
+                addr: None,
+                since: at,
+                answered: true,
+                silent_since: Some(at),
+                missing_since: Some(at),
+                release: None,
+            };
+            let balancer = Balancer {
+                holder: Some(holder),
+                successor: Some(slot(at)),
+                boots: boots.clone(),
+                proven_boots: boots.clone(),
+                ..Balancer::default()
+            };
+            let leaving = Leaving {
+                stage: LeavingStage::Draining,
+                since: at,
+                reason: String::new(),
+                unpublished: Some(at),
+                judged: false,
+                served: true,
+            };
+            let refusal = Refusal {
+                cause: RefusalCause::Limit,
+                why: String::new(),
+                definitions: BTreeSet::new(),
+                since: at,
+                last: at,
+                count: 1,
+                tries: 1,
+            };
+            Memory {
+                began: Some(at),
+                last_tick: Some(at),
+                lowering: Some(Lowering { to: 1.try_into().expect("a count"), since: at }),
+                slots: BTreeMap::from([(0, slot(at))]),
+                leaving: BTreeMap::from([("i-b".parse().expect("test id"), leaving)]),
+                balancer: balancer.clone(),
+                more_balancers: BTreeMap::from([(1, balancer)]),
+                avoid: BTreeMap::from([("subnet-a".to_owned(), at)]),
+                dark_zones: BTreeMap::from([("a".to_owned(), at)]),
+                boots: BTreeMap::from([("r".to_owned(), boots)]),
+                losses: vec![at],
+                terminations: vec![at],
+                last_launch: Some(at),
+                events: vec![Event { at, text: String::new() }],
+                refusals: BTreeMap::from([(Market::Spot, refusal)]),
+                room: Some(Room { purpose: RoomFor::Worker, worker: None, since: at }),
+                credits: CreditCap { done: BTreeSet::new(), refused: Some((String::new(), at)) },
+                ..Memory::default()
+            }
+        };
+        let minute = SignedDuration::from_mins(1);
+        let mut moved = memory(later);
+        let in_text = serde_json::to_string(&moved).expect("plain data").matches(&later.to_string()).count();
+        assert_eq!(moved.bound_times(now, minute), in_text, "as many as there are");
+        assert_eq!(moved, Memory { last_tick: None, ..memory(now) });
+        let mut soon = memory(now + minute);
+        assert_eq!(soon.bound_times(now, minute), 0, "clocks differ");
     }
 
     #[test]

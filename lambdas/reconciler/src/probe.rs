@@ -104,7 +104,8 @@ async fn check(target: &Target) -> Probe {
         Role::Worker => "/healthcheck",
         Role::LoadBalancer => "/healthz",
     };
-    ask(target.addr.0, "GET", path, |body| Health::read(body).is_some_and(|health| health.is_of(target))).await
+    ask(target.addr.0, "GET", path, |body| Health::read(body).is_some_and(|health| health.is_of(target)))
+        .await
 }
 
 async fn ask(addr: SocketAddr, method: &str, path: &str, is_ours: impl Fn(&[u8]) -> bool) -> Probe {

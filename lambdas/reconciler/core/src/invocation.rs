@@ -40,6 +40,9 @@ const TAKEN_BACK: SignedDuration = SignedDuration::from_secs(3);
 const AT_ONCE: usize = 4;
 /// Ages are compared across invocations; drains are 15 s. S3 gives whole seconds.
 const SKEW: SignedDuration = SignedDuration::from_secs(3);
+/// Times in memory may be this far ahead of our clock: those of two invocations differ by seconds. At half of
+/// this nothing would change; at twice, a tick that was never made would be waited for twice as long.
+const AHEAD: SignedDuration = SignedDuration::from_mins(1);
 /// One lost packet must not cost a worker.
 const TRIES: u32 = 3;
 
@@ -225,13 +228,13 @@ impl Invocation {
         date: Option<Timestamp>,
         now: Timestamp,
     ) -> Vec<Effect> {
-        if let Some(skew) = date
-            .map(|date| now.duration_since(date).abs())
-            .filter(|skew| *skew > SKEW && !planted::is(Bug::WrongClock))
         let object = match object {
             Ok(object) => object,
             Err(why) => return self.give_up("the tick is dropped: memory cannot be read", &why, now),
         };
+        if let Some(skew) = date
+            .map(|date| now.duration_since(date).abs())
+            .filter(|skew| *skew > SKEW && !planted::is(Bug::WrongClock))
         {
             let why = format!("this clock and that of S3 are {} s apart", skew.as_secs());
             return self.give_up("the tick is dropped", &why, now);
@@ -247,6 +250,7 @@ impl Invocation {
             }
             (MemoryObject::Unreadable { .. }, Job::Look) => return self.next(now),
         };
+        let known = self.bounded(known, now);
         match job {
             Job::Tick(Some(tick)) if grid::is_repeated(tick, known.memory.last_tick) => {
                 self.report.skipped += 1;
@@ -261,6 +265,25 @@ impl Invocation {
         }
         self.stage = Stage::Surveying(Sight { job, known, since: now });
         vec![Effect::Survey]
+    }
+
+    /// Moves times that lie in the future back to now, for a pause that ends in a year is none, and forgets
+    /// numbers that nothing of ours has counted to.
+    fn bounded(&mut self, mut known: Known, now: Timestamp) -> Known {
+        let memory = Arc::make_mut(&mut known.memory);
+        let moved = memory.bound_times(now, AHEAD);
+        if moved > 0 {
+            let what = "times in memory lay in the future and are not believed";
+            self.note(what, &format!("{moved} of them"));
+            memory.record(now, format!("{moved} {what}."));
+        }
+        let forgotten = memory.forget_wild_numbers();
+        if forgotten > 0 {
+            let what = "numbers in memory are none that was ever used, and are forgotten";
+            self.note(what, &format!("{forgotten} of them"));
+            memory.record(now, format!("{forgotten} {what}."));
+        }
+        known
     }
 
     /// While a zone is out, EC2 lists nothing at all; by their ids it shows instances of the others.

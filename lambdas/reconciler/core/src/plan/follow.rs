@@ -268,7 +268,7 @@ impl Tick<'_> {
 
     pub(super) fn boot_failed(&mut self, release: &str) {
         let boots = self.memory.boots.entry(release.to_owned()).or_default();
-        boots.failures += 1;
+        boots.failures = boots.failures.saturating_add(1);
         boots.last_failure = Some(self.now);
     }
 }

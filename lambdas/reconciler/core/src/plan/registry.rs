@@ -46,7 +46,7 @@ impl Tick<'_> {
             self.memory.revision = revision;
             return None;
         }
-        next.revision = revision + u64::from(!planted::is(Bug::RevisionStays));
+        next.revision = revision.saturating_add(u64::from(!planted::is(Bug::RevisionStays)));
         self.memory.revision = next.revision;
         Some(next)
     }

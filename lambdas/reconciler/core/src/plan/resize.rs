@@ -305,10 +305,11 @@ impl Tick<'_> {
             self.hold("launches: the release names no subnet".to_owned());
             return false;
         };
-        let free = (0..).find(|number| !self.memory.slots.contains_key(number));
-        let Some(number) = free else { return false };
-        let last = self.memory.attempts.get(&number).copied().unwrap_or(0);
-        let attempt = last + u32::from(!planted::is(Bug::NoAttemptBump));
+        // A slot whose last attempt is the highest number is used up: a token for it was used before.
+        let last = |number: &u32| self.memory.attempts.get(number).copied().unwrap_or(0);
+        let is_free = |number: &u32| !self.memory.slots.contains_key(number) && last(number) < u32::MAX;
+        let Some(number) = (0..).find(is_free) else { return false };
+        let attempt = last(&number) + u32::from(!planted::is(Bug::NoAttemptBump));
         self.memory.attempts.insert(number, attempt);
         let slot = Slot {
             attempt,

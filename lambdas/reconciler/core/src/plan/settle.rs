@@ -141,7 +141,7 @@ fn refuse(memory: &mut Memory, launch: &Launch, cause: RefusalCause, why: &str, 
     }
     if planted::is(Bug::LimitIsFailure) {
         let boots = memory.boots.entry(launch.release.clone()).or_default();
-        (boots.failures, boots.last_failure) = (boots.failures + 1, Some(now));
+        (boots.failures, boots.last_failure) = (boots.failures.saturating_add(1), Some(now));
     }
     let before = memory.refusals.remove(&launch.spec.market).filter(|before| before.cause == cause);
     let is_first = before.is_none();
@@ -158,10 +158,10 @@ fn refuse(memory: &mut Memory, launch: &Launch, cause: RefusalCause, why: &str, 
     let is_new = refusal.definitions.insert(launch.release.clone());
     // Launches of one tick are one try, and a definition that was not tried before says nothing of the others.
     if is_first || (!is_new && refusal.last != now) {
-        refusal.tries += 1;
+        refusal.tries = refusal.tries.saturating_add(1);
     }
     refusal.last = now;
-    refusal.count += 1;
+    refusal.count = refusal.count.saturating_add(1);
     memory.refusals.insert(launch.spec.market, refusal);
     if !memory.held.iter().any(|held| held.contains(why)) {
         memory.held.push(format!("{}: {why}", new_instance(launch.role)));
