@@ -63,6 +63,10 @@ pub struct Memory {
     /// The last release that a worker has served from: what the fleet falls back on while a newer
     /// one does not boot.
     pub proven: Option<Release>,
+    /// The last release that was read, unless it is `proven`: what is launched from while the document
+    /// cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub released: Option<Release>,
     /// Launches that EC2 refuses because of the account. On-demand and spot instances have quotas of
     /// their own.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -381,6 +385,7 @@ impl Memory {
             last_launch,
             events,
             proven: _,
+            released: _,
             refusals,
             stop_first: _,
             room,
@@ -405,6 +410,11 @@ impl Memory {
         events.iter_mut().for_each(|event| see(&mut event.at, false));
         avoid.values_mut().for_each(|time| see(time, true));
         credits.refused.iter_mut().for_each(|(_, until)| see(until, true));
+    }
+
+    /// The last release that could be read.
+    pub fn last_release(&self) -> Option<&Release> {
+        self.released.as_ref().or(self.proven.as_ref())
     }
 
     /// Whether the rollout of this release stops one worker before it launches the next.
@@ -548,7 +558,7 @@ mod tests {
     #[test]
     fn what_an_older_version_does_not_know_is_written_only_if_needed() {
         let text = serde_json::to_string(&Memory::default()).expect("plain data");
-        for key in ["refusals", "stop_first", "room", "credits"] {
+        for key in ["refusals", "released", "stop_first", "room", "credits"] {
             assert!(!text.contains(&format!("\"{key}\"")), "{key}: {text}");
         }
     }

@@ -92,10 +92,10 @@ impl Store {
         }
     }
 
-    pub async fn release(&self) -> Result<Arc<Release>, String> {
+    pub async fn release(&self) -> Result<Option<Arc<Release>>, String> {
         match self.get(keys::RELEASE, Release::MAX_BYTES, None).await {
-            Ok(Some(object)) => parse(keys::RELEASE, &object.bytes).map(Arc::new),
-            Ok(None) => Err("there is no release to launch workers from".to_owned()),
+            Ok(Some(object)) => parse(keys::RELEASE, &object.bytes).map(Arc::new).map(Some),
+            Ok(None) => Ok(None),
             Err(error) => Err(error.to_string()),
         }
     }

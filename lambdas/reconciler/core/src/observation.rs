@@ -22,7 +22,8 @@ pub enum Scope {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Observation {
     pub desired: Result<DesiredCount, String>,
-    pub release: Result<Arc<Release>, String>,
+    /// `Ok(None)` if there is none: the stack is being removed.
+    pub release: Result<Option<Arc<Release>>, String>,
     /// The registry that readers have now; `Ok(None)` if there is none yet.
     pub registry: Result<Option<Arc<Registry>>, String>,
     pub registry_etag: Option<String>,

@@ -555,7 +555,7 @@ fn a_failed_termination_and_association_are_written_down() {
     let allocation = balancer().allocation;
     let address = reconciler_core::observation::Address { allocation: allocation.clone(), instance: None };
     let seen = Observation {
-        release: Ok(Arc::new(definition)),
+        release: Ok(Some(Arc::new(definition))),
         addresses: Ok(vec![address]),
         ..observation(3, rows, Some(registry))
     };

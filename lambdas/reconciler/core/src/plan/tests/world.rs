@@ -198,7 +198,7 @@ impl World {
         let targets = targets(instances.as_deref().unwrap_or_default(), &self.memory, scope);
         Observation {
             desired: self.desired.clone(),
-            release: Ok(Arc::new(self.release.clone())),
+            release: Ok(Some(Arc::new(self.release.clone()))),
             registry: Ok(self.registry.clone().map(Arc::new)),
             registry_etag: None,
             instances,
