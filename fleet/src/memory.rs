@@ -276,8 +276,59 @@ pub struct Holder {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Event {
+    /// When it happened last.
     pub at: Timestamp,
+    /// What happened last.
     pub text: String,
+    /// When it happened first, if it was repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Timestamp>,
+    /// How often it happened.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub count: u32,
+}
+
+const fn once() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+const fn is_once(count: &u32) -> bool {
+    *count == 1
+}
+
+impl Event {
+    /// The same, with how often it happened as a part of the text.
+    #[must_use]
+    pub fn told(&self) -> Self {
+        let text = match self.first {
+            Some(first) => format!("{} ({} times since {first:.0})", self.text, self.count),
+            None => self.text.clone(),
+        };
+        Self { text, ..self.clone() }
+    }
+}
+
+/// Whether two sentences differ in nothing but whole numbers: slots, attempts, seconds. Instances and
+/// zones are no numbers.
+fn is_same_kind(one: &str, other: &str) -> bool {
+    let is_number = |word: &str| {
+        let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let is_same = |(one, other): (&str, &str)| one == other || (is_number(one) && is_number(other));
+    let (mut one, mut other) = (one.split(' '), other.split(' '));
+    one.by_ref().zip(other.by_ref()).all(is_same) && one.next().is_none() && other.next().is_none()
+}
+
+/// What EC2 says may be long; its encoded messages are of no use to anybody without the permission to
+/// decode them.
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(Memory::MAX_EVENT_CHARS) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 impl Slot {
@@ -305,17 +356,40 @@ impl Boots {
 impl Memory {
     /// 200 events are about a day of an unlucky fleet and 30 KiB of JSON, written every 20 seconds.
     pub const MAX_EVENTS: usize = 200;
+    /// Enough for what AWS says about a quota and where to raise it.
+    pub const MAX_EVENT_CHARS: usize = 600;
     /// Readers refuse a larger object: 100 slots, 100 leaving and 200 events stay under 200 KiB.
     pub const MAX_BYTES: usize = 1024 * 1024;
 
     /// The highest attempt that is believed, in a tag as well: a launch each second for 68 years.
     pub const MAX_ATTEMPT: u32 = i32::MAX.unsigned_abs();
+    /// An event that comes again later than this is another one. At half of this, what is tried every five
+    /// minutes would be listed each time; at twice, two incidents would look like one.
+    const REPEATS: SignedDuration = SignedDuration::from_mins(10);
     /// Zones and CPU credits are left alone for minutes.
     const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(10);
 
-    /// Adds an event and forgets the oldest beyond the bound.
-    pub fn record(&mut self, at: Timestamp, text: impl Into<String>) {
-        self.events.push(Event { at, text: text.into() });
+    /// Adds an event and forgets the oldest beyond the bound. One that differs from an event of the last ten
+    /// minutes in numbers alone is counted there: twenty refusals in each tick would push out in minutes what
+    /// led to them. Returns the number of new events.
+    pub fn record(&mut self, at: Timestamp, text: impl Into<String>) -> usize {
+        let text = text.into();
+        let repeats =
+            |event: &Event| at.duration_since(event.at) < Self::REPEATS && is_same_kind(&event.text, &text);
+        let Some(position) = self.events.iter().rposition(repeats) else {
+            self.record_each(at, text);
+            return 1;
+        };
+        let before = self.events.remove(position);
+        let first = Some(before.first.unwrap_or(before.at));
+        let count = before.count.saturating_add(1);
+        self.events.push(Event { at, text: shortened(text), first, count });
+        0
+    }
+
+    /// Adds an event whose numbers matter.
+    pub fn record_each(&mut self, at: Timestamp, text: impl Into<String>) {
+        self.events.push(Event { at, text: shortened(text.into()), first: None, count: 1 });
         if self.events.len() > Self::MAX_EVENTS {
             self.events.drain(..self.events.len() - Self::MAX_EVENTS);
         }
@@ -407,7 +481,8 @@ impl Memory {
         dark_zones.values_mut().chain(losses).chain(terminations).for_each(|time| see(time, false));
         boots_times.for_each(|time| see(time, false));
         refusal_times.flat_map(|it| [&mut it.since, &mut it.last]).for_each(|time| see(time, false));
-        events.iter_mut().for_each(|event| see(&mut event.at, false));
+        let event_times = events.iter_mut().flat_map(|it| std::iter::once(&mut it.at).chain(&mut it.first));
+        event_times.for_each(|time| see(time, false));
         avoid.values_mut().for_each(|time| see(time, true));
         credits.refused.iter_mut().for_each(|(_, until)| see(until, true));
     }
@@ -444,10 +519,52 @@ mod tests {
     fn keeps_the_newest_events() {
         let mut memory = Memory::default();
         for n in 0..Memory::MAX_EVENTS + 5 {
-            memory.record(Timestamp::UNIX_EPOCH, n.to_string());
+            memory.record(Timestamp::UNIX_EPOCH, format!("i-{n} serves."));
         }
         assert_eq!(memory.events.len(), Memory::MAX_EVENTS);
-        assert_eq!(memory.events[0].text, "5");
+        assert_eq!(memory.events[0].text, "i-5 serves.");
+    }
+
+    #[test]
+    fn what_repeats_is_one_event_with_a_count() {
+        let at = |second: u32| Timestamp::from_second(1_800_000_000 + i64::from(second)).expect("a time");
+        let mut memory = Memory::default();
+        assert_eq!(memory.record(at(0), "No capacity in subnet-a for slot 3: full."), 1);
+        assert_eq!(memory.record(at(1), "i-1 serves."), 1);
+        assert_eq!(memory.record(at(2), "No capacity in subnet-b for slot 3: full."), 1, "another zone");
+        assert_eq!(memory.record(at(3), "i-2 serves."), 1, "another instance");
+        for n in 1..=500 {
+            let news = memory.record(at(n), format!("No capacity in subnet-a for slot {n}: full."));
+            assert_eq!(news, 0);
+        }
+        let last = memory.events.last().expect("events");
+        assert_eq!((last.first, last.at, last.count), (Some(at(0)), at(500), 501));
+        let told = "No capacity in subnet-a for slot 500: full. (501 times since 2027-01-15T08:00:00Z)";
+        assert_eq!(last.told().text, told);
+        assert_eq!(memory.events.len(), 4);
+        assert_eq!(
+            memory.record(at(500 + 600), "No capacity in subnet-a for slot 1: full."),
+            1,
+            "much later"
+        );
+        let text = serde_json::to_string(&memory).expect("plain data");
+        assert_eq!(serde_json::from_str::<Memory>(&text).expect("own output"), memory);
+    }
+
+    #[test]
+    fn an_event_whose_numbers_matter_is_never_counted_elsewhere() {
+        let mut memory = Memory::default();
+        for n in 1..4 {
+            memory.record_each(Timestamp::UNIX_EPOCH, format!("Desired count changed to {n}."));
+        }
+        assert_eq!(memory.events.len(), 3);
+    }
+
+    #[test]
+    fn a_long_event_is_cut() {
+        let mut memory = Memory::default();
+        memory.record(Timestamp::UNIX_EPOCH, "ö".repeat(5000));
+        assert_eq!(memory.events[0].text.chars().count(), Memory::MAX_EVENT_CHARS + 1);
     }
 
     #[test]
@@ -533,7 +650,7 @@ mod tests {
                 losses: vec![at],
                 terminations: vec![at],
                 last_launch: Some(at),
-                events: vec![Event { at, text: String::new() }],
+                events: vec![Event { at, text: String::new(), first: Some(at), count: 2 }],
                 refusals: BTreeMap::from([(Market::Spot, refusal)]),
                 room: Some(Room { purpose: RoomFor::Worker, worker: None, since: at }),
                 credits: CreditCap { done: BTreeSet::new(), refused: Some((String::new(), at)) },

@@ -582,8 +582,8 @@ fn zones(memory: &Memory) -> BTreeMap<String, Vec<WorkerId>> {
 
 /// One log line for each decision, and for each thing that was not done.
 fn log(memory: &Memory, news: usize) {
-    let first = memory.events.len().saturating_sub(news);
-    for event in &memory.events[first..] {
+    let new: Vec<_> = memory.events.iter().rev().filter(|event| event.count == 1).take(news).collect();
+    for event in new.into_iter().rev() {
         tracing::info!("{}", event.text);
     }
     if news > 0 {

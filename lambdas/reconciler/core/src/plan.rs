@@ -116,27 +116,26 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
     let mut news = resize::take_desired(observation, &mut memory, now);
     let in_force = release_in_force(observation, &memory);
     let registry = registry_in_sight(observation, &memory);
-    let (instances, release, published) =
-        match (&observation.instances, &in_force, registry) {
-            (Ok(instances), Ok(release), Ok(published)) => (instances, release, published),
-            (instances, release, registry) => {
-                let reasons = [instances.as_ref().err(), release.as_ref().err(), registry.err()];
-                for why in reasons.into_iter().flatten() {
-                    memory.held.push(format!("everything: {why}"));
-                }
-                news += follow::take_good_news(observation, &mut memory, now);
-                return Plan {
-                    last_launch: memory.last_launch,
-                    memory,
-                    launches: Vec::new(),
-                    terminations: Vec::new(),
-                    association: None,
-                    credits: Vec::new(),
-                    registry: None,
-                    news,
-                };
+    let (instances, release, published) = match (&observation.instances, &in_force, registry) {
+        (Ok(instances), Ok(release), Ok(published)) => (instances, release, published),
+        (instances, release, registry) => {
+            let reasons = [instances.as_ref().err(), release.as_ref().err(), registry.err()];
+            for why in reasons.into_iter().flatten() {
+                memory.held.push(format!("everything: {why}"));
             }
-        };
+            news += follow::take_good_news(observation, &mut memory, now);
+            return Plan {
+                last_launch: memory.last_launch,
+                memory,
+                launches: Vec::new(),
+                terminations: Vec::new(),
+                association: None,
+                credits: Vec::new(),
+                registry: None,
+                news,
+            };
+        }
+    };
     // What a blind tick could have learned, the next one learns: it is as young.
     if memory.began.is_none() {
         memory.began = Some(now);
@@ -407,10 +406,11 @@ impl<'a> Tick<'a> {
 
     fn finish(mut self) -> Plan {
         let registry = self.next_registry();
-        let news = self.news.len();
+        let number = self.news.len();
+        let mut news = 0;
         // Memory keeps the newest of them; to let it forget the others one by one takes long.
-        for text in self.news.into_iter().skip(news.saturating_sub(Memory::MAX_EVENTS)) {
-            self.memory.record(self.now, text);
+        for text in self.news.into_iter().skip(number.saturating_sub(Memory::MAX_EVENTS)) {
+            news += self.memory.record(self.now, text);
         }
         let mut launches = self.replays;
         launches.append(&mut self.launches);

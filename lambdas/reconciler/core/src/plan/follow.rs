@@ -304,11 +304,7 @@ pub(super) fn take_good_news(observation: &Observation, memory: &mut Memory, now
         !is_taken_back
     });
     hear_holder(observation, memory);
-    let number = news.len();
-    for text in news {
-        memory.record(now, text);
-    }
-    number
+    news.into_iter().map(|text| memory.record(now, text)).sum()
 }
 
 pub(super) fn hear_holder(observation: &Observation, memory: &mut Memory) {

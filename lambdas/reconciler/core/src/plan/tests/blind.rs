@@ -94,7 +94,9 @@ fn a_rollout_goes_on_while_the_release_cannot_be_read() {
         seen.release = Err(WHY.to_owned());
         world.tick_seeing(&seen);
     }
-    assert!(world.memory.slots.values().all(|slot| slot.release == world.release.id && slot.release != before));
+    assert!(
+        world.memory.slots.values().all(|slot| slot.release == world.release.id && slot.release != before)
+    );
     world.expect_rest();
     assert_eq!((world.memory.released.clone(), world.memory.proven.clone()), (None, Some(world.release)));
 }
