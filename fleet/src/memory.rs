@@ -13,8 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::document::{self, TooLarge};
 use crate::release::{BalancerSpec, Market, Release, Rollout};
-use crate::{DesiredCount, Registry, WorkerAddr, WorkerId};
+use crate::{DesiredCount, Registry, WorkerAddr, WorkerId, keys};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
@@ -487,6 +488,27 @@ impl Memory {
         credits.refused.iter_mut().for_each(|(_, until)| see(until, true));
     }
 
+    /// The document as its readers take it. If it is too large, the oldest events are left out, and then what
+    /// is held back: without either the fleet heals as before. A definition is never left out.
+    pub fn encode(&self, at: Timestamp) -> Result<Vec<u8>, TooLarge> {
+        let fits = |memory: &Self| document::encode(keys::STATE, memory, Self::MAX_BYTES);
+        let too_large = match fits(self) {
+            Ok(bytes) => return Ok(bytes),
+            Err(too_large) => too_large,
+        };
+        let mut shed = self.clone();
+        while !shed.events.is_empty() {
+            shed.events.drain(..shed.events.len().div_ceil(2));
+            let mut told = shed.clone();
+            told.record_each(at, format!("{too_large}: the older events are left out."));
+            if let Ok(bytes) = fits(&told) {
+                return Ok(bytes);
+            }
+        }
+        shed.held = vec![format!("{too_large}: the events and what is held back are left out")];
+        fits(&shed)
+    }
+
     /// The last release that could be read.
     pub fn last_release(&self) -> Option<&Release> {
         self.released.as_ref().or(self.proven.as_ref())
@@ -549,6 +571,39 @@ mod tests {
         );
         let text = serde_json::to_string(&memory).expect("plain data");
         assert_eq!(serde_json::from_str::<Memory>(&text).expect("own output"), memory);
+    }
+
+    /// What is written is read back as its readers do.
+    fn written(memory: &Memory) -> Memory {
+        let bytes = memory.encode(Timestamp::UNIX_EPOCH).expect("it fits");
+        assert!(bytes.len() <= Memory::MAX_BYTES, "{}", bytes.len());
+        serde_json::from_slice(&bytes).expect("own output")
+    }
+
+    #[test]
+    fn a_memory_that_is_too_large_sheds_its_history_first() {
+        let events = |number| {
+            let event = |n| Event {
+                at: Timestamp::UNIX_EPOCH,
+                text: format!("{n} {}", "x".repeat(8000)),
+                first: None,
+                count: 1,
+            };
+            (0..number).map(event).collect::<Vec<_>>()
+        };
+        let small = Memory { events: events(100), held: vec!["h".to_owned()], ..Memory::default() };
+        assert_eq!(written(&small), small);
+        let large = Memory { events: events(200), ..small.clone() };
+        let read = written(&large);
+        assert_eq!(read.held, small.held);
+        let told = &read.events.last().expect("it is told").text;
+        assert!(told.starts_with("fleet/state.json would be ") && told.ends_with("are left out."), "{told}");
+        assert_eq!(read.events[..100], large.events[100..], "the newest are kept");
+        let talkative = Memory { held: vec!["h".repeat(2000); 1000], slots: small.slots.clone(), ..large };
+        let read = written(&talkative);
+        assert!(read.events.is_empty() && read.held.len() == 1, "{:?}", read.held);
+        let hopeless = Memory { nonce: "x".repeat(2 << 20), ..talkative };
+        assert!(hopeless.encode(Timestamp::UNIX_EPOCH).is_err());
     }
 
     #[test]

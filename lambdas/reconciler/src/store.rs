@@ -12,12 +12,12 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use fleet::aws_code::AwsErrorKind;
+use fleet::document::{self, TooLarge};
 use fleet::memory::Memory;
 use fleet::release::Release;
 use fleet::{DesiredCount, Registry, keys};
 use jiff::Timestamp;
 use reconciler_core::effect::{MemoryObject, Written};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
@@ -74,9 +74,9 @@ impl Store {
         (object, date.by_now())
     }
 
-    /// Writes memory over the version that was read.
+    /// Writes memory over the version that was read, without what its readers would not take.
     pub async fn write_memory(&self, memory: &Memory, etag: Option<&str>) -> Written {
-        self.put(keys::STATE, memory, etag).await
+        self.put(keys::STATE, memory.encode(Timestamp::now()), etag).await
     }
 
     /// The number in `desired-count`, or a sentence that says why there is none to act on.
@@ -115,7 +115,8 @@ impl Store {
 
     /// Replaces the registry that was read.
     pub async fn publish(&self, registry: &Registry, etag: Option<&str>) -> Written {
-        self.put(keys::REGISTRY, registry, etag).await
+        let bytes = document::encode(keys::REGISTRY, registry, Registry::MAX_BYTES);
+        self.put(keys::REGISTRY, bytes, etag).await
     }
 
     async fn get(
@@ -148,8 +149,11 @@ impl Store {
         }
     }
 
-    async fn put(&self, key: &'static str, document: &impl Serialize, etag: Option<&str>) -> Written {
-        let bytes = serde_json::to_vec_pretty(document).expect("our documents are plain data");
+    async fn put(&self, key: &'static str, bytes: Result<Vec<u8>, TooLarge>, etag: Option<&str>) -> Written {
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(too_large) => return Written::Unknown(format!("did not write: {too_large}")),
+        };
         let put = self
             .s3
             .put_object()

@@ -121,6 +121,17 @@ async fn a_registry_that_is_none_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_registry_that_its_readers_would_refuse_is_not_written() {
+    let control = Control::new().await;
+    must_publish(&control, 1, None).await;
+    let (_, etag) = control.store.registry().await;
+    let large = Registry { notice: Some("x".repeat(Registry::MAX_BYTES)), ..registry(2) };
+    let written = control.store.publish(&large, etag.as_deref()).await;
+    assert!(matches!(&written, Written::Unknown(why) if why.contains("its readers take")), "{written:?}");
+    assert_eq!(control.store.registry().await.0, Ok(Some(Arc::new(registry(1)))));
+}
+
+#[tokio::test]
 async fn a_registry_that_is_not_written_has_a_reason() {
     let control = Control::new().await;
     let (store, proxy) = control.behind_proxy().await;
