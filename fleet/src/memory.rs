@@ -68,6 +68,9 @@ pub struct Memory {
     /// cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub released: Option<Release>,
+    /// Workers whose program was restarted a short while ago.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub restarts: BTreeMap<WorkerId, Restarts>,
     /// Launches that EC2 refuses because of the account. On-demand and spot instances have quotas of
     /// their own.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -154,6 +157,18 @@ pub struct Lowering {
 pub struct Boots {
     pub failures: u32,
     pub last_failure: Option<Timestamp>,
+    /// Some were workers that kept crashing: a first answer of the next one proves nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub crashes: bool,
+}
+
+/// Restarts of a worker's program that the reconciler did not see happen, but saw to have happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Restarts {
+    /// The last ones: the ticks that noticed them.
+    pub seen: Vec<Timestamp>,
+    /// It keeps crashing, and counts against its release.
+    pub is_loop: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -461,6 +476,7 @@ impl Memory {
             events,
             proven: _,
             released: _,
+            restarts,
             refusals,
             stop_first: _,
             room,
@@ -479,6 +495,7 @@ impl Memory {
             .flat_map(|it| std::iter::once(&mut it.since).chain(it.unpublished.as_mut()))
             .for_each(|time| see(time, false));
         balancer_times.flat_map(Balancer::times).for_each(|time| see(time, false));
+        restarts.values_mut().flat_map(|it| &mut it.seen).for_each(|time| see(time, false));
         dark_zones.values_mut().chain(losses).chain(terminations).for_each(|time| see(time, false));
         boots_times.for_each(|time| see(time, false));
         refusal_times.flat_map(|it| [&mut it.since, &mut it.last]).for_each(|time| see(time, false));
@@ -526,6 +543,10 @@ impl Memory {
     /// The load balancer of a place, if it is known.
     pub fn balancer_mut(&mut self, place: u32) -> Option<&mut Balancer> {
         if place == 0 { Some(&mut self.balancer) } else { self.more_balancers.get_mut(&place) }
+    }
+
+    pub fn keeps_crashing(&self, id: &WorkerId) -> bool {
+        self.restarts.get(id).is_some_and(|restarts| restarts.is_loop)
     }
 
     pub fn healthy(&self) -> usize {
@@ -657,7 +678,7 @@ mod tests {
             served: false,
         };
         let memory = |at: Timestamp| {
-            let boots = Boots { failures: 1, last_failure: Some(at) };
+            let boots = Boots { failures: 1, last_failure: Some(at), crashes: false };
             let holder = Holder {
                 id: "i-a".parse().expect("test id"),
                 addr: None,
@@ -702,6 +723,10 @@ mod tests {
                 avoid: BTreeMap::from([("subnet-a".to_owned(), at)]),
                 dark_zones: BTreeMap::from([("a".to_owned(), at)]),
                 boots: BTreeMap::from([("r".to_owned(), boots)]),
+                restarts: BTreeMap::from([(
+                    "i-a".parse().expect("test id"),
+                    Restarts { seen: vec![at], is_loop: true },
+                )]),
                 losses: vec![at],
                 terminations: vec![at],
                 last_launch: Some(at),
@@ -730,7 +755,7 @@ mod tests {
     #[test]
     fn what_an_older_version_does_not_know_is_written_only_if_needed() {
         let text = serde_json::to_string(&Memory::default()).expect("plain data");
-        for key in ["refusals", "released", "stop_first", "room", "credits"] {
+        for key in ["refusals", "released", "restarts", "stop_first", "room", "credits"] {
             assert!(!text.contains(&format!("\"{key}\"")), "{key}: {text}");
         }
     }

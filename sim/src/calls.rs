@@ -187,6 +187,7 @@ impl World {
             dark: BTreeMap::new(),
             is_partial: false,
             probes: BTreeMap::new(),
+            started: BTreeMap::new(),
         };
         self.answer_at(number, back, Event::Surveyed(Box::new(observation)));
     }

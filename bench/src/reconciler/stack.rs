@@ -178,6 +178,7 @@ impl Stack {
             dark: BTreeMap::new(),
             is_partial: false,
             probes,
+            started: BTreeMap::new(),
         }
     }
 

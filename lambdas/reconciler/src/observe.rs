@@ -50,6 +50,7 @@ impl Observer {
             dark: Default::default(),
             is_partial: false,
             probes: Default::default(),
+            started: Default::default(),
         }
     }
 

@@ -21,6 +21,7 @@ use std::time::Duration;
 use fleet::WorkerId;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use jiff::{SignedDuration, Timestamp};
 use reconciler_core::observation::{Probe, Role, Target, admin_addr};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
@@ -56,20 +57,28 @@ impl Default for Prober {
 impl Prober {
     /// Asks everybody at the same time, up to `tries` times each. Those for whom there was no time
     /// are not in the result.
-    pub async fn probe_all(&self, targets: Vec<Target>, tries: u32) -> Vec<(WorkerId, Probe)> {
+    pub async fn probe_all(&self, targets: Vec<Target>, tries: u32) -> (Probes, Started) {
         let end = Instant::now() + DEADLINE;
-        let asked: FuturesUnordered<_> = targets
+        let mut asked: FuturesUnordered<_> = targets
             .into_iter()
             .map(|target| async move {
-                let probe = self.probe(&target, tries, end).await?;
-                Some((target.id, probe))
+                let heard = self.probe(&target, tries, end).await?;
+                Some((target.id, heard))
             })
             .collect();
-        asked.filter_map(|probe| async move { probe }).collect().await
+        let (mut probes, mut started) = (Vec::new(), Vec::new());
+        while let Some(heard) = asked.next().await {
+            let Some((id, heard)) = heard else { continue };
+            probes.push((id.clone(), heard.probe()));
+            if let Heard::Answer(Some(since)) = heard {
+                started.push((id, since));
+            }
+        }
+        (probes, started)
     }
 
-    async fn probe(&self, target: &Target, tries: u32, end: Instant) -> Option<Probe> {
-        let mut verdict = Probe::Refused;
+    async fn probe(&self, target: &Target, tries: u32, end: Instant) -> Option<Heard<Option<Timestamp>>> {
+        let mut verdict = Heard::Refusal;
         let mut next = Instant::now();
         for _ in 0..tries {
             sleep_until(next).await;
@@ -79,9 +88,9 @@ impl Prober {
                 return None;
             }
             match check(target).await {
-                Probe::Answered => return Some(Probe::Answered),
-                Probe::Silent => verdict = Probe::Silent,
-                Probe::Refused => {}
+                answer @ Heard::Answer(_) => return Some(answer),
+                Heard::Silence => verdict = Heard::Silence,
+                Heard::Refusal => {}
             }
         }
         Some(verdict)
@@ -91,7 +100,7 @@ impl Prober {
     pub async fn refresh_all(&self, balancers: Vec<IpAddr>) {
         let told = balancers.into_iter().map(|ip| async move {
             let addr = admin_addr(ip);
-            if ask(addr.0, "POST", "/refresh", |_| true).await != Probe::Answered {
+            if ask(addr.0, "POST", "/refresh", |_| Some(())).await != Heard::Answer(()) {
                 tracing::debug!(%addr, "a load balancer was not told of the new registry");
             }
         });
@@ -99,30 +108,53 @@ impl Prober {
     }
 }
 
-async fn check(target: &Target) -> Probe {
+/// Everybody who was asked.
+type Probes = Vec<(WorkerId, Probe)>;
+/// Since when the program of each runs that says so.
+type Started = Vec<(WorkerId, Timestamp)>;
+
+/// What came back of one try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard<T> {
+    Answer(T),
+    Refusal,
+    Silence,
+}
+
+impl<T> Heard<T> {
+    const fn probe(&self) -> Probe {
+        match self {
+            Self::Answer(_) => Probe::Answered,
+            Self::Refusal => Probe::Refused,
+            Self::Silence => Probe::Silent,
+        }
+    }
+}
+
+async fn check(target: &Target) -> Heard<Option<Timestamp>> {
     let path = match target.role {
         Role::Worker => "/healthcheck",
         Role::LoadBalancer => "/healthz",
     };
-    ask(target.addr.0, "GET", path, |body| Health::read(body).is_some_and(|health| health.is_of(target)))
-        .await
+    let ours = |body: &[u8]| Health::read(body).filter(|health| health.is_of(target));
+    ask(target.addr.0, "GET", path, |body| ours(body).map(|health| health.started(Timestamp::now()))).await
 }
 
-async fn ask(addr: SocketAddr, method: &str, path: &str, is_ours: impl Fn(&[u8]) -> bool) -> Probe {
-    match timeout(TIMEOUT, answers(addr, method, path, is_ours)).await {
-        Ok(Ok(true)) => Probe::Answered,
-        Ok(Err(ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)) => Probe::Refused,
-        Ok(Ok(false) | Err(_)) | Err(_) => Probe::Silent,
+async fn ask<T>(addr: SocketAddr, method: &str, path: &str, read: impl Fn(&[u8]) -> Option<T>) -> Heard<T> {
+    match timeout(TIMEOUT, answer(addr, method, path, read)).await {
+        Ok(Ok(Some(answer))) => Heard::Answer(answer),
+        Ok(Err(ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)) => Heard::Refusal,
+        Ok(Ok(None) | Err(_)) | Err(_) => Heard::Silence,
     }
 }
 
-/// Whether the answer is 200 with a body of ours.
-async fn answers(
+/// What is read from an answer, if it is 200 with a body of ours.
+async fn answer<T>(
     addr: SocketAddr,
     method: &str,
     path: &str,
-    is_ours: impl Fn(&[u8]) -> bool,
-) -> Result<bool, ErrorKind> {
+    read: impl Fn(&[u8]) -> Option<T>,
+) -> Result<Option<T>, ErrorKind> {
     let request =
         format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     let kind = |error: std::io::Error| error.kind();
@@ -138,10 +170,10 @@ async fn answers(
             Err(_) => true,
         };
         match status_in(&answer) {
-            Some(200) if body_of(&answer).is_some_and(&is_ours) => return Ok(true),
+            Some(200) if let Some(read) = body_of(&answer).and_then(&read) => return Ok(Some(read)),
             // The rest of the body is still to come.
             Some(200) | None if !is_over => {}
-            Some(_) | None => return Ok(false),
+            Some(_) | None => return Ok(None),
         }
     }
 }
@@ -158,14 +190,16 @@ fn body_of(answer: &[u8]) -> Option<&[u8]> {
     answer.get(end_of_head + 4..)
 }
 
-/// `{"status":"ok","worker":"i-…","version":"…"}` of a worker, `{"status":"ok","revision":7,…}` of a
-/// load balancer; its revision is `null` while there is no registry.
+/// `{"status":"ok","worker":"i-…","version":"…","uptime_seconds":7}` of a worker,
+/// `{"status":"ok","revision":7,…}` of a load balancer; its revision is `null` while there is no registry.
 #[derive(Deserialize)]
 struct Health {
     status: String,
     worker: Option<WorkerId>,
     #[serde(default, deserialize_with = "is_there")]
     revision: bool,
+    /// Not said by a worker of an older version.
+    uptime_seconds: Option<u64>,
 }
 
 impl Health {
@@ -181,6 +215,11 @@ impl Health {
             Role::LoadBalancer => self.revision,
         };
         self.status == "ok" && is_named
+    }
+
+    fn started(&self, now: Timestamp) -> Option<Timestamp> {
+        let uptime = SignedDuration::from_secs(self.uptime_seconds?.try_into().ok()?);
+        now.checked_sub(uptime).ok()
     }
 }
 
@@ -212,6 +251,32 @@ mod tests {
         addr
     }
 
+    async fn heard(target: &Target) -> Probe {
+        check(target).await.probe()
+    }
+
+    #[tokio::test]
+    async fn a_worker_says_since_when_its_program_runs() {
+        let now = Timestamp::from_second(1_800_000_000).expect("a time");
+        for (uptime, started) in [
+            (r#","uptime_seconds":7"#, Some(now - SignedDuration::from_secs(7))),
+            (r#","uptime_seconds":0"#, Some(now)),
+            // A worker of an older version, and numbers that are no uptime.
+            ("", None),
+            (r#","uptime_seconds":18446744073709551615"#, None),
+            (r#","uptime_seconds":9223372036854775807"#, None),
+        ] {
+            let body = format!(r#"{{"status":"ok","worker":"i-1","version":"1"{uptime}}}"#);
+            let health = Health::read(body.as_bytes()).expect("it is health");
+            assert_eq!(health.started(now), started, "{body}");
+        }
+        let body = r#"{"status":"ok","worker":"i-1","version":"1","uptime_seconds":7}"#;
+        let addr = saying(format!("HTTP/1.1 200 OK\r\n\r\n{body}")).await;
+        let (probes, started) = Prober::default().probe_all(vec![target(1, addr)], 1).await;
+        assert_eq!(probes, [(target(1, addr).id, Probe::Answered)]);
+        assert_eq!(started.len(), 1);
+    }
+
     #[tokio::test]
     async fn tells_an_answer_from_a_refusal_and_from_silence() {
         let refusing = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -220,8 +285,8 @@ mod tests {
         // Accepts (the kernel does) and never answers.
         let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let silent_at = silent.local_addr().expect("bound");
-        assert_eq!(check(&target(1, refused_at)).await, Probe::Refused);
-        assert_eq!(check(&target(1, silent_at)).await, Probe::Silent);
+        assert_eq!(heard(&target(1, refused_at)).await, Probe::Refused);
+        assert_eq!(heard(&target(1, silent_at)).await, Probe::Silent);
     }
 
     /// Each of these was taken for health once, or looks like it.
@@ -243,10 +308,10 @@ mod tests {
             ("503 Service Unavailable", "", Probe::Silent),
         ] {
             let reply = format!("HTTP/1.1 {status}\r\n\r\n{body}");
-            assert_eq!(check(&target(1, saying(reply).await)).await, probe, "{status} {body}");
+            assert_eq!(heard(&target(1, saying(reply).await)).await, probe, "{status} {body}");
         }
         for reply in ["SSH-2.0-OpenSSH_9.6\r\n", "HTTP/1.1", "HTTP/1.1 200 OK\r\n", ""] {
-            assert_eq!(check(&target(1, saying(reply).await)).await, Probe::Silent, "{reply:?}");
+            assert_eq!(heard(&target(1, saying(reply).await)).await, Probe::Silent, "{reply:?}");
         }
     }
 
@@ -268,7 +333,7 @@ mod tests {
         ] {
             let addr = saying(format!("HTTP/1.1 {status}\r\n\r\n{body}")).await;
             let target = Target { role: Role::LoadBalancer, ..target(1, addr) };
-            assert_eq!(check(&target).await, probe, "{status} {body}");
+            assert_eq!(heard(&target).await, probe, "{status} {body}");
         }
     }
 
@@ -288,7 +353,7 @@ mod tests {
             // A name that stands beyond the bound is none.
             (naming("i-1", 3000), Probe::Silent),
         ] {
-            assert_eq!(check(&target(1, saying(reply.as_str()).await)).await, probe, "{reply:?}");
+            assert_eq!(heard(&target(1, saying(reply.as_str()).await)).await, probe, "{reply:?}");
         }
     }
 
@@ -308,7 +373,7 @@ mod tests {
         };
         let since = Instant::now();
         let target = target(1, addr);
-        let (probe, _open) = tokio::join!(check(&target), answering);
+        let (probe, _open) = tokio::join!(heard(&target), answering);
         assert_eq!(probe, Probe::Answered);
         assert!(since.elapsed() < TIMEOUT, "it waits for a connection to be closed that stays open");
     }
@@ -324,7 +389,7 @@ mod tests {
         let balancer = |number| Target { role: Role::LoadBalancer, ..target(number, addr) };
         let targets = (1..=1000).map(balancer).collect();
         let since = Instant::now();
-        let probes = Prober::default().probe_all(targets, 3).await;
+        let (probes, _) = Prober::default().probe_all(targets, 3).await;
         assert_eq!(probes.len(), 1000);
         assert!(probes.iter().all(|(_, probe)| *probe == Probe::Answered), "{probes:?}");
         assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
@@ -336,7 +401,7 @@ mod tests {
         let addr = silent.local_addr().expect("bound");
         let targets = (1..=1000).map(|number| target(number, addr)).collect();
         let since = Instant::now();
-        let probes = Prober::default().probe_all(targets, 3).await;
+        let (probes, _) = Prober::default().probe_all(targets, 3).await;
         assert!(since.elapsed() < DEADLINE + 2 * TIMEOUT, "{:?}", since.elapsed());
         assert!(probes.len() < 1000 && probes.iter().all(|(_, probe)| *probe == Probe::Silent));
     }

@@ -161,8 +161,9 @@ impl Invocation {
             (Stage::Describing { sight, observation, left, rows }, Event::Described { zone, rows: more }) => {
                 self.described(sight, observation, left, rows, zone, more)
             }
-            (Stage::Probing(sight, mut observation), Event::Probed(probes)) => {
+            (Stage::Probing(sight, mut observation), Event::Probed { probes, started }) => {
                 observation.probes = probes.into_iter().collect();
+                observation.started = started.into_iter().collect();
                 self.planned(sight, &observation, now)
             }
             (Stage::Committing(work), Event::MemoryWritten(written)) => self.written(work, written, now),

@@ -11,6 +11,7 @@
 //! | unseen | an instance that EC2 does not show is not gone: its launch is repeated with the same token, which returns it if it lives; it is never terminated | `follow` |
 //! | unresolved | a launch of which nothing is known for 180 s keeps its slot and its token, and another slot takes its place; one that is not wanted any more is not repeated, and keeps them for 5 min from then on | `follow` |
 //! | dead | refuses every probe of one tick, or is silent in two ticks in a row | `follow` |
+//! | crash loop | three restarts seen within 5 min: it counts as a failed boot, and one (or a tenth) at a time is replaced; the replacement answers first | `crashes` |
 //! | boot | an instance that does not answer within 180 s is given up if any worker, itself included, was heard in the tick; a refusal is heard | `follow` |
 //! | control | a worker that served is terminated for its health only if another one answered in the same tick | `judge` |
 //! | velocity | at most one worker, or a tenth of those that served, is terminated for its health within 15 s | `judge` |
@@ -37,10 +38,11 @@
 //! | credits | an instance of a burstable type that has served for 5 min is capped to the CPU credits that it earns, unless its definition says otherwise; five in a tick | `credits` |
 //!
 //! Parts: `follow` moves what is remembered along with what is seen, `leave` ends lives, `judge` is
-//! the brakes on that, `rollout` and `resize` make release and number right, `limit` waits out account
+//! the brakes on that, `crashes` replaces what answers and does not serve, `rollout` and `resize` make release and number right, `limit` waits out account
 //! limits and makes room, `balancer` guards the address, `credits` caps what an instance may spend, `registry` says who gets traffic, `settle` writes down how it went.
 
 mod balancer;
+mod crashes;
 mod credits;
 mod follow;
 mod judge;
@@ -149,6 +151,7 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
     tick.follow_leaving();
     tick.adopt_unknown();
     tick.judge();
+    tick.judge_crashes();
     // Before the workers: while one of them is missing, the others are of no use.
     tick.guard_addresses();
     tick.roll_out();
@@ -345,7 +348,9 @@ impl<'a> Tick<'a> {
 
     /// Remembered workers that answered in this tick.
     fn answering(&self) -> usize {
-        self.memory.slots.values().filter(|slot| self.probe_of(slot) == Some(Probe::Answered)).count()
+        let answers = |slot: &&Slot| self.probe_of(slot) == Some(Probe::Answered);
+        // One that is dead and answers keeps crashing.
+        self.memory.slots.values().filter(answers).filter(|slot| slot.phase != Phase::Dead).count()
     }
 
     /// Is asked for each instance on its way out, and the first answer will do.

@@ -71,7 +71,8 @@ impl Hand {
     #[track_caller]
     fn hears(&mut self, probe: Probe) -> u32 {
         let Effect::Probe { targets, tries } = self.only() else { panic!("nobody is asked") };
-        self.step(Event::Probed(targets.into_iter().map(|target| (target.id, probe)).collect()));
+        let probes = targets.into_iter().map(|target| (target.id, probe)).collect();
+        self.step(Event::Probed { probes, started: Vec::new() });
         tries
     }
 
@@ -563,9 +564,8 @@ fn a_failed_termination_and_association_are_written_down() {
     hand.sees(seen);
     let Effect::Probe { targets, .. } = hand.only() else { panic!("nobody is asked") };
     let said = |name: &WorkerId| if *name == id("i-1") { Probe::Refused } else { Probe::Answered };
-    hand.step(Event::Probed(
-        targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect(),
-    ));
+    let probes = targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect();
+    hand.step(Event::Probed { probes, started: Vec::new() });
     hand.writes(done("etag-2"));
     hand.publishes(done("registry-2"));
     assert!(matches!(&hand.asked[0], Effect::Refresh { addresses } if addresses.len() == 1), "first a hint");
@@ -603,9 +603,8 @@ fn condemning() -> Hand {
     hand.sees(observation(3, rows, Some(registry)));
     let Effect::Probe { targets, .. } = hand.only() else { panic!("nobody is asked") };
     let said = |name: &WorkerId| if *name == id("i-1") { Probe::Refused } else { Probe::Answered };
-    hand.step(Event::Probed(
-        targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect(),
-    ));
+    let probes = targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect();
+    hand.step(Event::Probed { probes, started: Vec::new() });
     hand.writes(done("etag-2"));
     hand
 }

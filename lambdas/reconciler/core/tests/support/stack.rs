@@ -69,5 +69,6 @@ pub(crate) fn observation(desired: u32, rows: Vec<Instance>, registry: Option<Re
         is_partial: false,
         dark: BTreeMap::new(),
         probes: BTreeMap::new(),
+        started: BTreeMap::new(),
     }
 }

@@ -132,7 +132,7 @@ fn the_highest_counts_in_memory_stop_no_tick() {
     let mut world = World::serving(1);
     world.memory.revision = u64::MAX;
     let release = world.release.id.clone();
-    world.memory.boots.insert(release, Boots { failures: u32::MAX, last_failure: None });
+    world.memory.boots.insert(release, Boots { failures: u32::MAX, ..Boots::default() });
     world.broken.insert(world.release.id.clone());
     world.desire(2);
     world.ticks(20);
