@@ -159,7 +159,7 @@ fn draw(desired: Fetched, registry: Fetched, memory: Fetched) -> Fleet {
         balancer: balancer(&memory),
         workers: rows(&memory, registry.as_ref()),
         held: held(&memory),
-        events: memory.events.iter().rev().take(EVENTS).cloned().collect(),
+        events: memory.events.iter().rev().take(EVENTS).map(Event::told).collect(),
     }
 }
 

@@ -67,6 +67,11 @@ impl Stats {
         }
     }
 
+    /// Since the program began.
+    pub fn uptime_seconds(&self) -> u64 {
+        self.began.elapsed().as_secs()
+    }
+
     fn second(&self) -> u32 {
         u32::try_from(self.began.elapsed().as_secs()).unwrap_or(u32::MAX)
     }

@@ -11,6 +11,7 @@ pub mod worker;
 pub mod registry;
 pub mod release;
 pub mod memory;
+pub mod document;
 pub mod keys;
 pub mod hosts;
 pub mod layers;

@@ -10,11 +10,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::document::{self, TooLarge};
 use crate::release::{BalancerSpec, Market, Release, Rollout};
-use crate::{DesiredCount, WorkerAddr, WorkerId};
+use crate::{DesiredCount, Registry, WorkerAddr, WorkerId, keys};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
@@ -63,6 +64,13 @@ pub struct Memory {
     /// The last release that a worker has served from: what the fleet falls back on while a newer
     /// one does not boot.
     pub proven: Option<Release>,
+    /// The last release that was read, unless it is `proven`: what is launched from while the document
+    /// cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub released: Option<Release>,
+    /// Workers whose program was restarted a short while ago.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub restarts: BTreeMap<WorkerId, Restarts>,
     /// Launches that EC2 refuses because of the account. On-demand and spot instances have quotas of
     /// their own.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -149,6 +157,18 @@ pub struct Lowering {
 pub struct Boots {
     pub failures: u32,
     pub last_failure: Option<Timestamp>,
+    /// Some were workers that kept crashing: a first answer of the next one proves nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub crashes: bool,
+}
+
+/// Restarts of a worker's program that the reconciler did not see happen, but saw to have happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Restarts {
+    /// The last ones: the ticks that noticed them.
+    pub seen: Vec<Timestamp>,
+    /// It keeps crashing, and counts against its release.
+    pub is_loop: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -272,8 +292,76 @@ pub struct Holder {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Event {
+    /// When it happened last.
     pub at: Timestamp,
+    /// What happened last.
     pub text: String,
+    /// When it happened first, if it was repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Timestamp>,
+    /// How often it happened.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub count: u32,
+}
+
+const fn once() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+const fn is_once(count: &u32) -> bool {
+    *count == 1
+}
+
+impl Event {
+    /// The same, with how often it happened as a part of the text.
+    #[must_use]
+    pub fn told(&self) -> Self {
+        let text = match self.first {
+            Some(first) => format!("{} ({} times since {first:.0})", self.text, self.count),
+            None => self.text.clone(),
+        };
+        Self { text, ..self.clone() }
+    }
+}
+
+/// Whether two sentences differ in nothing but whole numbers: slots, attempts, seconds. Instances and
+/// zones are no numbers.
+fn is_same_kind(one: &str, other: &str) -> bool {
+    let is_number = |word: &str| {
+        let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let is_same = |(one, other): (&str, &str)| one == other || (is_number(one) && is_number(other));
+    let (mut one, mut other) = (one.split(' '), other.split(' '));
+    one.by_ref().zip(other.by_ref()).all(is_same) && one.next().is_none() && other.next().is_none()
+}
+
+/// What EC2 says may be long; its encoded messages are of no use to anybody without the permission to
+/// decode them.
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(Memory::MAX_EVENT_CHARS) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+impl Slot {
+    fn times(&mut self) -> impl Iterator<Item = &mut Timestamp> {
+        std::iter::once(&mut self.since).chain(&mut self.missing_since)
+    }
+}
+
+impl Balancer {
+    fn times(&mut self) -> impl Iterator<Item = &mut Timestamp> {
+        let holder = self.holder.iter_mut().flat_map(|holder| {
+            let times = [&mut holder.silent_since, &mut holder.missing_since];
+            std::iter::once(&mut holder.since).chain(times.into_iter().flatten())
+        });
+        let boots = [&mut self.boots.last_failure, &mut self.proven_boots.last_failure];
+        holder.chain(self.successor.iter_mut().flat_map(Slot::times)).chain(boots.into_iter().flatten())
+    }
 }
 
 impl Boots {
@@ -284,15 +372,163 @@ impl Boots {
 impl Memory {
     /// 200 events are about a day of an unlucky fleet and 30 KiB of JSON, written every 20 seconds.
     pub const MAX_EVENTS: usize = 200;
+    /// Enough for what AWS says about a quota and where to raise it.
+    pub const MAX_EVENT_CHARS: usize = 600;
     /// Readers refuse a larger object: 100 slots, 100 leaving and 200 events stay under 200 KiB.
     pub const MAX_BYTES: usize = 1024 * 1024;
 
-    /// Adds an event and forgets the oldest beyond the bound.
-    pub fn record(&mut self, at: Timestamp, text: impl Into<String>) {
-        self.events.push(Event { at, text: text.into() });
+    /// The highest attempt that is believed, in a tag as well: a launch each second for 68 years.
+    pub const MAX_ATTEMPT: u32 = i32::MAX.unsigned_abs();
+    /// An event that comes again later than this is another one. At half of this, what is tried every five
+    /// minutes would be listed each time; at twice, two incidents would look like one.
+    const REPEATS: SignedDuration = SignedDuration::from_mins(10);
+    /// Zones and CPU credits are left alone for minutes.
+    const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(10);
+
+    /// Adds an event and forgets the oldest beyond the bound. One that differs from an event of the last ten
+    /// minutes in numbers alone is counted there: twenty refusals in each tick would push out in minutes what
+    /// led to them. Returns the number of new events.
+    pub fn record(&mut self, at: Timestamp, text: impl Into<String>) -> usize {
+        let text = text.into();
+        let repeats =
+            |event: &Event| at.duration_since(event.at) < Self::REPEATS && is_same_kind(&event.text, &text);
+        let Some(position) = self.events.iter().rposition(repeats) else {
+            self.record_each(at, text);
+            return 1;
+        };
+        let before = self.events.remove(position);
+        let first = Some(before.first.unwrap_or(before.at));
+        let count = before.count.saturating_add(1);
+        self.events.push(Event { at, text: shortened(text), first, count });
+        0
+    }
+
+    /// Adds an event whose numbers matter.
+    pub fn record_each(&mut self, at: Timestamp, text: impl Into<String>) {
+        self.events.push(Event { at, text: shortened(text.into()), first: None, count: 1 });
         if self.events.len() > Self::MAX_EVENTS {
             self.events.drain(..self.events.len() - Self::MAX_EVENTS);
         }
+    }
+
+    /// Moves each time that is more than `ahead` in the future back to now, and returns how many there were:
+    /// whatever waits for such a time would wait for ever. A last tick that is still to come was not made.
+    /// Times until which something is left alone may be further ahead.
+    pub fn bound_times(&mut self, now: Timestamp, ahead: SignedDuration) -> usize {
+        let is_to_come = self.last_tick.is_some_and(|last| last > now + ahead);
+        let mut moved = usize::from(is_to_come);
+        if is_to_come {
+            self.last_tick = None;
+        }
+        self.each_time(&mut |time, may_be_ahead| {
+            if *time > now + if may_be_ahead { Self::LONGEST_PAUSE } else { ahead } {
+                *time = now;
+                moved += 1;
+            }
+        });
+        moved
+    }
+
+    /// Forgets attempts and a revision beyond their bounds: those in use are learned from tags and from the
+    /// registry, as after memory was lost. Returns how many there were.
+    pub fn forget_wild_numbers(&mut self) -> usize {
+        let before = self.attempts.len();
+        self.attempts.retain(|_, attempt| *attempt <= Self::MAX_ATTEMPT);
+        let mut forgotten = before - self.attempts.len();
+        for balancer in std::iter::once(&mut self.balancer).chain(self.more_balancers.values_mut()) {
+            if balancer.attempt > Self::MAX_ATTEMPT {
+                balancer.attempt = 0;
+                forgotten += 1;
+            }
+        }
+        if self.revision > Registry::MAX_REVISION {
+            self.revision = 0;
+            forgotten += 1;
+        }
+        forgotten
+    }
+
+    /// Names all fields, so that a new one is not forgotten here. The second argument says whether the time
+    /// is one until which something is left alone.
+    fn each_time(&mut self, see: &mut dyn FnMut(&mut Timestamp, bool)) {
+        let Self {
+            nonce: _,
+            began,
+            follows_loss: _,
+            // It is dealt with by itself.
+            last_tick: _,
+            desired: _,
+            lowering,
+            notice: _,
+            held: _,
+            slots,
+            attempts: _,
+            leaving,
+            balancer,
+            more_balancers,
+            revision: _,
+            avoid,
+            dark_zones,
+            boots,
+            losses,
+            terminations,
+            last_launch,
+            events,
+            proven: _,
+            released: _,
+            restarts,
+            refusals,
+            stop_first: _,
+            room,
+            credits,
+        } = self;
+        let boots_times = boots.values_mut().filter_map(|boots| boots.last_failure.as_mut());
+        let slot_times = slots.values_mut().flat_map(Slot::times);
+        let balancer_times = std::iter::once(balancer).chain(more_balancers.values_mut());
+        let leaving_times = leaving.values_mut();
+        let refusal_times = refusals.values_mut();
+        [began, last_launch].into_iter().flatten().for_each(|time| see(time, false));
+        lowering.iter_mut().for_each(|lowering| see(&mut lowering.since, false));
+        room.iter_mut().for_each(|room| see(&mut room.since, false));
+        slot_times.for_each(|time| see(time, false));
+        leaving_times
+            .flat_map(|it| std::iter::once(&mut it.since).chain(it.unpublished.as_mut()))
+            .for_each(|time| see(time, false));
+        balancer_times.flat_map(Balancer::times).for_each(|time| see(time, false));
+        restarts.values_mut().flat_map(|it| &mut it.seen).for_each(|time| see(time, false));
+        dark_zones.values_mut().chain(losses).chain(terminations).for_each(|time| see(time, false));
+        boots_times.for_each(|time| see(time, false));
+        refusal_times.flat_map(|it| [&mut it.since, &mut it.last]).for_each(|time| see(time, false));
+        let event_times = events.iter_mut().flat_map(|it| std::iter::once(&mut it.at).chain(&mut it.first));
+        event_times.for_each(|time| see(time, false));
+        avoid.values_mut().for_each(|time| see(time, true));
+        credits.refused.iter_mut().for_each(|(_, until)| see(until, true));
+    }
+
+    /// The document as its readers take it. If it is too large, the oldest events are left out, and then what
+    /// is held back: without either the fleet heals as before. A definition is never left out.
+    pub fn encode(&self, at: Timestamp) -> Result<Vec<u8>, TooLarge> {
+        let fits = |memory: &Self| document::encode(keys::STATE, memory, Self::MAX_BYTES);
+        let too_large = match fits(self) {
+            Ok(bytes) => return Ok(bytes),
+            Err(too_large) => too_large,
+        };
+        let mut shed = self.clone();
+        while !shed.events.is_empty() {
+            shed.events.drain(..shed.events.len().div_ceil(2));
+            let mut told = shed.clone();
+            told.record_each(at, format!("{too_large}: the older events are left out."));
+            if let Ok(bytes) = fits(&told) {
+                return Ok(bytes);
+            }
+        }
+        shed.held = vec![format!("{too_large}: the events and what is held back are left out")];
+        fits(&shed)
+    }
+
+    /// The last release that could be read.
+    pub fn last_release(&self) -> Option<&Release> {
+        self.released.as_ref().or(self.proven.as_ref())
     }
 
     /// Whether the rollout of this release stops one worker before it launches the next.
@@ -309,6 +545,10 @@ impl Memory {
         if place == 0 { Some(&mut self.balancer) } else { self.more_balancers.get_mut(&place) }
     }
 
+    pub fn keeps_crashing(&self, id: &WorkerId) -> bool {
+        self.restarts.get(id).is_some_and(|restarts| restarts.is_loop)
+    }
+
     pub fn healthy(&self) -> usize {
         self.slots.values().filter(|slot| slot.phase == Phase::Healthy).count()
     }
@@ -322,10 +562,188 @@ mod tests {
     fn keeps_the_newest_events() {
         let mut memory = Memory::default();
         for n in 0..Memory::MAX_EVENTS + 5 {
-            memory.record(Timestamp::UNIX_EPOCH, n.to_string());
+            memory.record(Timestamp::UNIX_EPOCH, format!("i-{n} serves."));
         }
         assert_eq!(memory.events.len(), Memory::MAX_EVENTS);
-        assert_eq!(memory.events[0].text, "5");
+        assert_eq!(memory.events[0].text, "i-5 serves.");
+    }
+
+    #[test]
+    fn what_repeats_is_one_event_with_a_count() {
+        let at = |second: u32| Timestamp::from_second(1_800_000_000 + i64::from(second)).expect("a time");
+        let mut memory = Memory::default();
+        assert_eq!(memory.record(at(0), "No capacity in subnet-a for slot 3: full."), 1);
+        assert_eq!(memory.record(at(1), "i-1 serves."), 1);
+        assert_eq!(memory.record(at(2), "No capacity in subnet-b for slot 3: full."), 1, "another zone");
+        assert_eq!(memory.record(at(3), "i-2 serves."), 1, "another instance");
+        for n in 1..=500 {
+            let news = memory.record(at(n), format!("No capacity in subnet-a for slot {n}: full."));
+            assert_eq!(news, 0);
+        }
+        let last = memory.events.last().expect("events");
+        assert_eq!((last.first, last.at, last.count), (Some(at(0)), at(500), 501));
+        let told = "No capacity in subnet-a for slot 500: full. (501 times since 2027-01-15T08:00:00Z)";
+        assert_eq!(last.told().text, told);
+        assert_eq!(memory.events.len(), 4);
+        assert_eq!(
+            memory.record(at(500 + 600), "No capacity in subnet-a for slot 1: full."),
+            1,
+            "much later"
+        );
+        let text = serde_json::to_string(&memory).expect("plain data");
+        assert_eq!(serde_json::from_str::<Memory>(&text).expect("own output"), memory);
+    }
+
+    /// What is written is read back as its readers do.
+    fn written(memory: &Memory) -> Memory {
+        let bytes = memory.encode(Timestamp::UNIX_EPOCH).expect("it fits");
+        assert!(bytes.len() <= Memory::MAX_BYTES, "{}", bytes.len());
+        serde_json::from_slice(&bytes).expect("own output")
+    }
+
+    #[test]
+    fn a_memory_that_is_too_large_sheds_its_history_first() {
+        let events = |number| {
+            let event = |n| Event {
+                at: Timestamp::UNIX_EPOCH,
+                text: format!("{n} {}", "x".repeat(8000)),
+                first: None,
+                count: 1,
+            };
+            (0..number).map(event).collect::<Vec<_>>()
+        };
+        let small = Memory { events: events(100), held: vec!["h".to_owned()], ..Memory::default() };
+        assert_eq!(written(&small), small);
+        let large = Memory { events: events(200), ..small.clone() };
+        let read = written(&large);
+        assert_eq!(read.held, small.held);
+        let told = &read.events.last().expect("it is told").text;
+        assert!(told.starts_with("fleet/state.json would be ") && told.ends_with("are left out."), "{told}");
+        assert_eq!(read.events[..100], large.events[100..], "the newest are kept");
+        let talkative = Memory { held: vec!["h".repeat(2000); 1000], slots: small.slots.clone(), ..large };
+        let read = written(&talkative);
+        assert!(read.events.is_empty() && read.held.len() == 1, "{:?}", read.held);
+        let hopeless = Memory { nonce: "x".repeat(2 << 20), ..talkative };
+        assert!(hopeless.encode(Timestamp::UNIX_EPOCH).is_err());
+    }
+
+    #[test]
+    fn an_event_whose_numbers_matter_is_never_counted_elsewhere() {
+        let mut memory = Memory::default();
+        for n in 1..4 {
+            memory.record_each(Timestamp::UNIX_EPOCH, format!("Desired count changed to {n}."));
+        }
+        assert_eq!(memory.events.len(), 3);
+    }
+
+    #[test]
+    fn a_long_event_is_cut() {
+        let mut memory = Memory::default();
+        memory.record(Timestamp::UNIX_EPOCH, "ö".repeat(5000));
+        assert_eq!(memory.events[0].text.chars().count(), Memory::MAX_EVENT_CHARS + 1);
+    }
+
+    #[test]
+    fn numbers_that_nothing_has_counted_to_are_forgotten() {
+        let wild = Balancer { attempt: u32::MAX, ..Balancer::default() };
+        let mut memory = Memory {
+            attempts: BTreeMap::from([(0, u32::MAX), (1, Memory::MAX_ATTEMPT), (u32::MAX, 2)]),
+            balancer: wild.clone(),
+            more_balancers: BTreeMap::from([(1, wild)]),
+            revision: u64::MAX,
+            ..Memory::default()
+        };
+        assert_eq!(memory.forget_wild_numbers(), 4);
+        assert_eq!(memory.attempts, BTreeMap::from([(1, Memory::MAX_ATTEMPT), (u32::MAX, 2)]));
+        assert_eq!((memory.balancer.attempt, memory.more_balancers[&1].attempt, memory.revision), (0, 0, 0));
+        assert_eq!(memory.forget_wild_numbers(), 0);
+    }
+
+    #[test]
+    fn every_time_in_the_future_is_moved_to_now() {
+        let now = Timestamp::from_second(1_800_000_000).expect("a time");
+        let later = now + SignedDuration::from_hours(1);
+        let slot = |since| Slot {
+            attempt: 1,
+            release: "r".to_owned(),
+            subnet: "subnet-a".to_owned(),
+            zone: "a".to_owned(),
+            phase: Phase::Healthy,
+            since,
+            worker: None,
+            addr: None,
+            missing_since: Some(since),
+            is_adopted: false,
+            is_unwanted: false,
+            served: false,
+        };
+        let memory = |at: Timestamp| {
+            let boots = Boots { failures: 1, last_failure: Some(at), crashes: false };
+            let holder = Holder {
+                id: "i-a".parse().expect("test id"),
+                addr: None,
+                since: at,
+                answered: true,
+                silent_since: Some(at),
+                missing_since: Some(at),
+                release: None,
+            };
+            let balancer = Balancer {
+                holder: Some(holder),
+                successor: Some(slot(at)),
+                boots: boots.clone(),
+                proven_boots: boots.clone(),
+                ..Balancer::default()
+            };
+            let leaving = Leaving {
+                stage: LeavingStage::Draining,
+                since: at,
+                reason: String::new(),
+                unpublished: Some(at),
+                judged: false,
+                served: true,
+            };
+            let refusal = Refusal {
+                cause: RefusalCause::Limit,
+                why: String::new(),
+                definitions: BTreeSet::new(),
+                since: at,
+                last: at,
+                count: 1,
+                tries: 1,
+            };
+            Memory {
+                began: Some(at),
+                last_tick: Some(at),
+                lowering: Some(Lowering { to: 1.try_into().expect("a count"), since: at }),
+                slots: BTreeMap::from([(0, slot(at))]),
+                leaving: BTreeMap::from([("i-b".parse().expect("test id"), leaving)]),
+                balancer: balancer.clone(),
+                more_balancers: BTreeMap::from([(1, balancer)]),
+                avoid: BTreeMap::from([("subnet-a".to_owned(), at)]),
+                dark_zones: BTreeMap::from([("a".to_owned(), at)]),
+                boots: BTreeMap::from([("r".to_owned(), boots)]),
+                restarts: BTreeMap::from([(
+                    "i-a".parse().expect("test id"),
+                    Restarts { seen: vec![at], is_loop: true },
+                )]),
+                losses: vec![at],
+                terminations: vec![at],
+                last_launch: Some(at),
+                events: vec![Event { at, text: String::new(), first: Some(at), count: 2 }],
+                refusals: BTreeMap::from([(Market::Spot, refusal)]),
+                room: Some(Room { purpose: RoomFor::Worker, worker: None, since: at }),
+                credits: CreditCap { done: BTreeSet::new(), refused: Some((String::new(), at)) },
+                ..Memory::default()
+            }
+        };
+        let minute = SignedDuration::from_mins(1);
+        let mut moved = memory(later);
+        let in_text = serde_json::to_string(&moved).expect("plain data").matches(&later.to_string()).count();
+        assert_eq!(moved.bound_times(now, minute), in_text, "as many as there are");
+        assert_eq!(moved, Memory { last_tick: None, ..memory(now) });
+        let mut soon = memory(now + minute);
+        assert_eq!(soon.bound_times(now, minute), 0, "clocks differ");
     }
 
     #[test]
@@ -337,7 +755,7 @@ mod tests {
     #[test]
     fn what_an_older_version_does_not_know_is_written_only_if_needed() {
         let text = serde_json::to_string(&Memory::default()).expect("plain data");
-        for key in ["refusals", "stop_first", "room", "credits"] {
+        for key in ["refusals", "released", "restarts", "stop_first", "room", "credits"] {
             assert!(!text.contains(&format!("\"{key}\"")), "{key}: {text}");
         }
     }

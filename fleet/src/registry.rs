@@ -7,13 +7,15 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{DesiredCount, WorkerAddr, WorkerId};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Registry {
     /// Grows by one with each change; never goes back, whoever writes.
+    #[serde(deserialize_with = "revision")]
     pub revision: u64,
     pub written_at: Timestamp,
     /// The desired count in force: the last good value when the object holds nonsense.
@@ -43,6 +45,9 @@ impl Registry {
     /// Objects larger than this are refused by readers: 100 workers are about 10 KiB.
     pub const MAX_BYTES: usize = 256 * 1024;
 
+    /// A higher one is none of ours. A reader that took it would never take another registry.
+    pub const MAX_REVISION: u64 = u64::MAX >> 1;
+
     pub fn diff(&self, next: &Self) -> RegistryDiff {
         RegistryDiff {
             added: next.workers.keys().filter(|id| !self.workers.contains_key(*id)).cloned().collect(),
@@ -59,6 +64,15 @@ impl Registry {
     /// Whether the two say the same to a reader, revision and time apart.
     pub fn same_content(&self, other: &Self) -> bool {
         self.desired == other.desired && self.notice == other.notice && self.workers == other.workers
+    }
+}
+
+fn revision<'de, D: Deserializer<'de>>(value: D) -> Result<u64, D::Error> {
+    let revision = u64::deserialize(value)?;
+    if revision <= Registry::MAX_REVISION {
+        Ok(revision)
+    } else {
+        Err(D::Error::custom(format!("revision {revision} is out of range")))
     }
 }
 
@@ -101,6 +115,15 @@ mod tests {
         assert_eq!(ids(&diff.removed), ["i-a"]);
         assert_eq!(ids(&diff.changed), ["i-b"]);
         assert!(old.diff(&old).is_empty());
+    }
+
+    #[test]
+    fn a_revision_that_no_other_can_follow_is_refused() {
+        for (revision, is_read) in [(0, true), (Registry::MAX_REVISION, true), (u64::MAX, false)] {
+            let written = Registry { revision, ..registry(&[]) };
+            let text = serde_json::to_string(&written).expect("registry is plain data");
+            assert_eq!(serde_json::from_str::<Registry>(&text).is_ok(), is_read, "{revision}");
+        }
     }
 
     #[test]

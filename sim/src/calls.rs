@@ -150,7 +150,7 @@ impl World {
         let release = if is_out || self.faults.strikes(Kind::ReleaseFails) {
             Err(failed("the release"))
         } else {
-            Ok(self.s3.release.clone())
+            Ok(Some(self.s3.release.clone()))
         };
         let registry = if is_out || self.faults.strikes(Kind::RegistryFails) {
             Err(failed("the registry"))
@@ -167,7 +167,8 @@ impl World {
             let instance = self.ec2.holder.map(|index| self.ec2.machines[index].row.id.clone());
             Ok(vec![Address { allocation: ALLOCATION.to_owned(), instance }])
         };
-        let is_blind = instances.is_err() || release.is_err() || registry.is_err();
+        // Without its release it goes on with the last one, and without the registry it heals.
+        let is_blind = instances.is_err();
         let instances =
             if planted::is(Bug::ListingErrorIsEmpty) { instances.or(Ok(Vec::new())) } else { instances };
         let back = self.way_back(number);
@@ -186,6 +187,7 @@ impl World {
             dark: BTreeMap::new(),
             is_partial: false,
             probes: BTreeMap::new(),
+            started: BTreeMap::new(),
         };
         self.answer_at(number, back, Event::Surveyed(Box::new(observation)));
     }

@@ -505,7 +505,7 @@ impl World {
             if let Some(running) = self.invocations[number].as_mut() {
                 running.round = round;
             }
-            self.answer_at(number, self.now + after, Event::Probed(told));
+            self.answer_at(number, self.now + after, Event::Probed { probes: told, started: Vec::new() });
         } else {
             running_mut(&mut self.invocations, number, |running| running.round = round);
             self.at(self.now + 3 * SECOND / 2, Happening::Knock(number));

@@ -170,7 +170,7 @@ impl Stack {
         probes.insert(balancer(), Probe::Answered);
         Observation {
             desired: Ok(self.desired()),
-            release: Ok(self.release.clone()),
+            release: Ok(Some(self.release.clone())),
             registry: Ok(Some(Arc::new(self.registry()))),
             registry_etag: Some("\"1\"".to_owned()),
             instances: Ok(self.rows()),
@@ -178,6 +178,7 @@ impl Stack {
             dark: BTreeMap::new(),
             is_partial: false,
             probes,
+            started: BTreeMap::new(),
         }
     }
 

@@ -257,7 +257,10 @@ fn instance_differs(of: &str, before: &InstanceSpec, now: &InstanceSpec) -> Vec<
 
 /// Writes the release over the one that is there, unless they are the same.
 pub async fn write_release(aws: &Aws, release: &Release) -> Result<()> {
-    let text = serde_json::to_vec_pretty(release).expect("a release is plain data");
+    let text = fleet::document::encode(keys::RELEASE, release, Release::MAX_BYTES).map_err(|too_large| {
+        DeployError::new(Exit::Failed, too_large.to_string())
+            .mend("The user data of an instance is too long: pass fewer or shorter settings.")
+    })?;
     let seen = read(aws, keys::RELEASE).await?;
     if seen.as_ref().is_some_and(|object| object.bytes == text) {
         return Ok(());

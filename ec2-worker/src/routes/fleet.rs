@@ -20,6 +20,8 @@ pub(crate) struct Health {
     #[schema(value_type = String)]
     worker: WorkerId,
     version: &'static str,
+    /// Since its process began. A reconciler that finds it start over again and again replaces the worker.
+    uptime_seconds: u64,
 }
 
 /// `GET /healthcheck`: that this process answers. It does not ask S3: an outage there would have the
@@ -34,7 +36,8 @@ pub(crate) struct Health {
     ),
 )]
 pub(crate) async fn health_check(State(worker): State<Worker>) -> Json<Health> {
-    Json(Health { status: "ok", worker: worker.id.clone(), version: env!("CARGO_PKG_VERSION") })
+    let (worker, uptime_seconds) = (worker.id.clone(), worker.stats.uptime_seconds());
+    Json(Health { status: "ok", worker, version: env!("CARGO_PKG_VERSION"), uptime_seconds })
 }
 
 /// `GET /checkamount`

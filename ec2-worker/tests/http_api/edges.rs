@@ -20,6 +20,7 @@ async fn the_health_check_needs_no_storage() {
     let reply = http.get("/healthcheck").await;
     assert_eq!(reply.status, 200);
     assert_eq!((&reply.json()["status"], &reply.json()["worker"]), (&"ok".into(), &WORKER.into()));
+    assert!(reply.json()["uptime_seconds"].is_u64(), "the reconciler finds restarts by it");
     assert!(reply.json()["version"].is_string());
     // A bucket that is gone is an outage, not a user who is not there.
     assert_eq!(http.get(&format!("/signin/ana/{}", escape(PASSWORD))).await.status, 503);

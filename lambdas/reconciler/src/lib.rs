@@ -64,7 +64,10 @@ impl Reconciler {
                 let rows = self.observer.describe(&ids).await;
                 Event::Described { zone, rows }
             }
-            Effect::Probe { targets, tries } => Event::Probed(self.prober.probe_all(targets, tries).await),
+            Effect::Probe { targets, tries } => {
+                let (probes, started) = self.prober.probe_all(targets, tries).await;
+                Event::Probed { probes, started }
+            }
             Effect::Publish { registry, if_match } => {
                 Event::Published(self.store.publish(&registry, if_match.as_deref()).await)
             }

@@ -1,16 +1,23 @@
 //! Fills an `Observation` from AWS. Everything is read at the same time, so that no part is much
 //! older than another; probes follow, because they need the addresses.
 
+use std::time::Duration;
+
 use aws_sdk_ec2::types::{Filter, InstanceStateName, Reservation};
+use fleet::memory::Memory;
 use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT, TAG_STACK};
 use fleet::{StackName, WorkerId};
 use jiff::Timestamp;
 use reconciler_core::observation::{Address, Instance, Observation, Role, State};
+use tokio::time::timeout;
 
 use aws_sdk_ec2::error::ProvideErrorMetadata as _;
 
 use crate::store::{Store, describe};
 
+/// For all pages of a listing, and for all requests by id: a client's own limit is one for each. What was
+/// planned 15 s after its survey began is not acted on, and probes take up to 8 s of that.
+const LISTING: Duration = Duration::from_secs(6);
 /// Ids in one request. EC2 takes a thousand; it fails the request as a whole.
 const IDS_AT_ONCE: usize = 100;
 /// How often a request is repeated without ids that EC2 does not know. It names all that it does
@@ -30,8 +37,8 @@ impl Observer {
             self.store.desired(),
             self.store.release(),
             self.store.registry(),
-            self.instances(),
-            self.addresses()
+            within("EC2 does not list the instances", self.instances()),
+            within("EC2 does not show the Elastic IP", self.addresses())
         );
         Observation {
             desired,
@@ -43,6 +50,7 @@ impl Observer {
             dark: Default::default(),
             is_partial: false,
             probes: Default::default(),
+            started: Default::default(),
         }
     }
 
@@ -61,6 +69,10 @@ impl Observer {
 
     /// These instances, as far as EC2 knows them and they are of this stack.
     pub async fn describe(&self, ids: &[WorkerId]) -> Result<Vec<Instance>, String> {
+        within("EC2 does not describe instances by their ids", self.describe_all(ids)).await
+    }
+
+    async fn describe_all(&self, ids: &[WorkerId]) -> Result<Vec<Instance>, String> {
         let mut instances = Vec::new();
         for ids in ids.chunks(IDS_AT_ONCE) {
             instances.extend(self.describe_known(ids.to_vec()).await?);
@@ -110,6 +122,12 @@ impl Observer {
     }
 }
 
+/// Gives up what takes too long, however many requests it is.
+async fn within<T>(what: &str, read: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let stalled = |_| Err(format!("{what}: no whole answer within {} s", LISTING.as_secs()));
+    timeout(LISTING, read).await.unwrap_or_else(stalled)
+}
+
 /// Those of `ids` that stand in a message of EC2.
 fn named_in(message: &str, ids: &[WorkerId]) -> Vec<WorkerId> {
     let words: Vec<&str> = message.split(|c: char| c != '-' && !c.is_ascii_alphanumeric()).collect();
@@ -149,18 +167,40 @@ fn instance(row: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
             .unwrap_or_default()
             .to_owned(),
         slot: tag(TAG_SLOT).and_then(|text| text.parse().ok()),
-        attempt: tag(TAG_ATTEMPT).and_then(|text| text.parse().ok()),
+        attempt: tag(TAG_ATTEMPT).and_then(attempt),
         release: tag(TAG_RELEASE).unwrap_or_default().to_owned(),
         launched: row.launch_time().and_then(|time| Timestamp::from_second(time.secs()).ok()),
     })
+}
+
+/// A number that nothing of ours has counted to is no attempt: the next one would have to be higher.
+fn attempt(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|attempt| *attempt <= Memory::MAX_ATTEMPT)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn an_attempt_is_a_number_that_has_a_next_one() {
+        for (text, read) in [("0", Some(0)), ("7", Some(7)), ("2147483647", Some(Memory::MAX_ATTEMPT))] {
+            assert_eq!(attempt(text), read, "{text}");
+        }
+        for text in ["4294967295", "2147483648", "4294967296", "-1", "seven", ""] {
+            assert_eq!(attempt(text), None, "{text}");
+        }
+    }
+
     fn ids(texts: &[&str]) -> Vec<WorkerId> {
         texts.iter().map(|text| text.parse().expect("an id")).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_without_end_is_given_up() {
+        let read = within("EC2 does not list", std::future::pending::<Result<(), String>>());
+        assert_eq!(read.await, Err("EC2 does not list: no whole answer within 6 s".to_owned()));
+        assert_eq!(within("EC2 does not list", async { Ok(7) }).await, Ok(7));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! nobody knows whether it took place. Whoever asked has to look.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
@@ -11,20 +12,26 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use fleet::aws_code::AwsErrorKind;
+use fleet::document::{self, TooLarge};
 use fleet::memory::Memory;
 use fleet::release::Release;
 use fleet::{DesiredCount, Registry, keys};
 use jiff::Timestamp;
 use reconciler_core::effect::{MemoryObject, Written};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout};
+
+/// The client's own time limits end with the head of an answer. A body is at most 1 MiB and comes in well
+/// under a second; half of this would be short for a function with a fraction of a core, twice would leave
+/// little of the 15 s in which a tick is acted on.
+const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
     #[error("could not read {key}: {why}")]
     Failed { key: &'static str, why: String },
-    #[error("{key} is {bytes} bytes, more than the {limit} that are read")]
-    TooLarge { key: &'static str, bytes: i64, limit: usize, etag: String },
+    #[error("{key} is larger than the {limit} bytes that are read")]
+    TooLarge { key: &'static str, limit: usize, etag: String },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +57,7 @@ impl Store {
         Self { s3, bucket }
     }
 
-    /// Memory, and when S3 answered by its own clock.
+    /// Memory, and what the clock of S3 shows.
     pub async fn memory(&self) -> (Result<MemoryObject, String>, Option<Timestamp>) {
         let date = DateOfReply::default();
         let object = match self.get(keys::STATE, Memory::MAX_BYTES, Some(date.clone())).await {
@@ -64,12 +71,12 @@ impl Store {
             }
             Err(error) => Err(error.to_string()),
         };
-        (object, date.get())
+        (object, date.by_now())
     }
 
-    /// Writes memory over the version that was read.
+    /// Writes memory over the version that was read, without what its readers would not take.
     pub async fn write_memory(&self, memory: &Memory, etag: Option<&str>) -> Written {
-        self.put(keys::STATE, memory, etag).await
+        self.put(keys::STATE, memory.encode(Timestamp::now()), etag).await
     }
 
     /// The number in `desired-count`, or a sentence that says why there is none to act on.
@@ -78,17 +85,17 @@ impl Store {
             Ok(Some(object)) => DesiredCount::from_object(&object.bytes)
                 .map_err(|error| format!("desired-count is not acted on: {error}")),
             Ok(None) => Err("the object desired-count is missing".to_owned()),
-            Err(ReadError::TooLarge { bytes, .. }) => {
-                Err(format!("desired-count is not acted on: it holds {bytes} bytes, not a number"))
+            Err(ReadError::TooLarge { limit, .. }) => {
+                Err(format!("desired-count is not acted on: it holds more than {limit} bytes, not a number"))
             }
             Err(error) => Err(error.to_string()),
         }
     }
 
-    pub async fn release(&self) -> Result<Arc<Release>, String> {
+    pub async fn release(&self) -> Result<Option<Arc<Release>>, String> {
         match self.get(keys::RELEASE, Release::MAX_BYTES, None).await {
-            Ok(Some(object)) => parse(keys::RELEASE, &object.bytes).map(Arc::new),
-            Ok(None) => Err("there is no release to launch workers from".to_owned()),
+            Ok(Some(object)) => parse(keys::RELEASE, &object.bytes).map(Arc::new).map(Some),
+            Ok(None) => Ok(None),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -108,7 +115,8 @@ impl Store {
 
     /// Replaces the registry that was read.
     pub async fn publish(&self, registry: &Registry, etag: Option<&str>) -> Written {
-        self.put(keys::REGISTRY, registry, etag).await
+        let bytes = document::encode(keys::REGISTRY, registry, Registry::MAX_BYTES);
+        self.put(keys::REGISTRY, bytes, etag).await
     }
 
     async fn get(
@@ -127,17 +135,25 @@ impl Store {
             Err(error) => return Err(ReadError::Failed { key, why: describe(&error) }),
         };
         let etag = got.e_tag().unwrap_or_default().to_owned();
-        let bytes = got.content_length().unwrap_or(i64::MAX);
-        if usize::try_from(bytes).is_ok_and(|bytes| bytes > limit) {
-            return Err(ReadError::TooLarge { key, bytes, limit, etag });
+        let announced = usize::try_from(got.content_length().unwrap_or(0)).unwrap_or(0);
+        let failed = |why| ReadError::Failed { key, why };
+        let stalled = || failed(format!("S3 sent no whole body within {} s", BODY_TIMEOUT.as_secs()));
+        let bytes = if announced > limit {
+            None
+        } else {
+            timeout(BODY_TIMEOUT, body(got.body, limit)).await.map_err(|_| stalled())?.map_err(failed)?
+        };
+        match bytes {
+            Some(bytes) => Ok(Some(Object { bytes, etag })),
+            None => Err(ReadError::TooLarge { key, limit, etag }),
         }
-        let body =
-            got.body.collect().await.map_err(|error| ReadError::Failed { key, why: error.to_string() })?;
-        Ok(Some(Object { bytes: body.to_vec(), etag }))
     }
 
-    async fn put(&self, key: &'static str, document: &impl Serialize, etag: Option<&str>) -> Written {
-        let bytes = serde_json::to_vec_pretty(document).expect("our documents are plain data");
+    async fn put(&self, key: &'static str, bytes: Result<Vec<u8>, TooLarge>, etag: Option<&str>) -> Written {
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(too_large) => return Written::Unknown(format!("did not write: {too_large}")),
+        };
         let put = self
             .s3
             .put_object()
@@ -160,13 +176,28 @@ impl Store {
     }
 }
 
-/// Notes the `Date` of the last reply, whatever its status.
+/// The whole body, or `None` if it is longer than `limit`, whatever its length was said to be.
+async fn body(mut stream: ByteStream, limit: usize) -> Result<Option<Vec<u8>>, String> {
+    let mut bytes = Vec::new();
+    while let Some(part) = stream.next().await {
+        bytes.extend_from_slice(&part.map_err(|error| fleet::telemetry::error_chain(&error))?);
+        if bytes.len() > limit {
+            return Ok(None);
+        }
+    }
+    Ok(Some(bytes))
+}
+
+/// Notes the `Date` of the last reply, whatever its status, and when it came: a body that takes long
+/// after that says nothing about clocks.
 #[derive(Clone, Debug, Default)]
-struct DateOfReply(Arc<Mutex<Option<Timestamp>>>);
+struct DateOfReply(Arc<Mutex<Option<(Timestamp, Instant)>>>);
 
 impl DateOfReply {
-    fn get(&self) -> Option<Timestamp> {
-        *self.0.lock().expect("nobody panics with it")
+    /// What the clock of S3 shows by now.
+    fn by_now(&self) -> Option<Timestamp> {
+        let (date, came) = (*self.0.lock().expect("nobody panics with it"))?;
+        date.checked_add(came.elapsed()).ok()
     }
 }
 
@@ -182,7 +213,7 @@ impl Intercept for DateOfReply {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let date = context.response().headers().get("date").and_then(date);
-        *self.0.lock().expect("nobody panics with it") = date;
+        *self.0.lock().expect("nobody panics with it") = date.map(|date| (date, Instant::now()));
         Ok(())
     }
 }
@@ -221,6 +252,14 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_takes_long_is_no_wrong_clock() {
+        let date = Timestamp::from_second(1_800_000_000).expect("a time");
+        let reply = DateOfReply(Arc::new(Mutex::new(Some((date, Instant::now())))));
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert_eq!(reply.by_now(), Some(date + Duration::from_secs(4)));
+    }
 
     #[test]
     fn a_date_is_in_the_form_of_http() {

@@ -73,7 +73,11 @@ pub enum Event {
         zone: String,
         rows: Result<Vec<Instance>, String>,
     },
-    Probed(Vec<(WorkerId, Probe)>),
+    Probed {
+        probes: Vec<(WorkerId, Probe)>,
+        /// See [`Observation::started`].
+        started: Vec<(WorkerId, Timestamp)>,
+    },
     Published(Written),
     Refreshed,
     Launched {

@@ -40,6 +40,9 @@ const TAKEN_BACK: SignedDuration = SignedDuration::from_secs(3);
 const AT_ONCE: usize = 4;
 /// Ages are compared across invocations; drains are 15 s. S3 gives whole seconds.
 const SKEW: SignedDuration = SignedDuration::from_secs(3);
+/// Times in memory may be this far ahead of our clock: those of two invocations differ by seconds. At half of
+/// this nothing would change; at twice, a tick that was never made would be waited for twice as long.
+const AHEAD: SignedDuration = SignedDuration::from_mins(1);
 /// One lost packet must not cost a worker.
 const TRIES: u32 = 3;
 
@@ -158,8 +161,9 @@ impl Invocation {
             (Stage::Describing { sight, observation, left, rows }, Event::Described { zone, rows: more }) => {
                 self.described(sight, observation, left, rows, zone, more)
             }
-            (Stage::Probing(sight, mut observation), Event::Probed(probes)) => {
+            (Stage::Probing(sight, mut observation), Event::Probed { probes, started }) => {
                 observation.probes = probes.into_iter().collect();
+                observation.started = started.into_iter().collect();
                 self.planned(sight, &observation, now)
             }
             (Stage::Committing(work), Event::MemoryWritten(written)) => self.written(work, written, now),
@@ -225,6 +229,10 @@ impl Invocation {
         date: Option<Timestamp>,
         now: Timestamp,
     ) -> Vec<Effect> {
+        let object = match object {
+            Ok(object) => object,
+            Err(why) => return self.give_up("the tick is dropped: memory cannot be read", &why, now),
+        };
         if let Some(skew) = date
             .map(|date| now.duration_since(date).abs())
             .filter(|skew| *skew > SKEW && !planted::is(Bug::WrongClock))
@@ -233,17 +241,17 @@ impl Invocation {
             return self.give_up("the tick is dropped", &why, now);
         }
         let known = match (object, job) {
-            (Ok(MemoryObject::Found { memory, etag }), _) => Known { memory, etag: Some(etag) },
-            (Ok(MemoryObject::Missing), _) => Known { memory: Arc::new(Memory::default()), etag: None },
-            (Ok(MemoryObject::Unreadable { why, etag }), Job::Tick(_)) => {
+            (MemoryObject::Found { memory, etag }, _) => Known { memory, etag: Some(etag) },
+            (MemoryObject::Missing, _) => Known { memory: Arc::new(Memory::default()), etag: None },
+            (MemoryObject::Unreadable { why, etag }, Job::Tick(_)) => {
                 self.note("memory cannot be understood and begins anew", &why);
                 let mut memory = Memory::default();
                 memory.record(now, format!("Memory could not be understood ({why}) and began anew."));
                 Known { memory: Arc::new(memory), etag: Some(etag) }
             }
-            (Ok(MemoryObject::Unreadable { .. }), Job::Look) => return self.next(now),
-            (Err(why), _) => return self.give_up("the tick is dropped: memory cannot be read", &why, now),
+            (MemoryObject::Unreadable { .. }, Job::Look) => return self.next(now),
         };
+        let known = self.bounded(known, now);
         match job {
             Job::Tick(Some(tick)) if grid::is_repeated(tick, known.memory.last_tick) => {
                 self.report.skipped += 1;
@@ -258,6 +266,25 @@ impl Invocation {
         }
         self.stage = Stage::Surveying(Sight { job, known, since: now });
         vec![Effect::Survey]
+    }
+
+    /// Moves times that lie in the future back to now, for a pause that ends in a year is none, and forgets
+    /// numbers that nothing of ours has counted to.
+    fn bounded(&mut self, mut known: Known, now: Timestamp) -> Known {
+        let memory = Arc::make_mut(&mut known.memory);
+        let moved = memory.bound_times(now, AHEAD);
+        if moved > 0 {
+            let what = "times in memory lay in the future and are not believed";
+            self.note(what, &format!("{moved} of them"));
+            memory.record(now, format!("{moved} {what}."));
+        }
+        let forgotten = memory.forget_wild_numbers();
+        if forgotten > 0 {
+            let what = "numbers in memory are none that was ever used, and are forgotten";
+            self.note(what, &format!("{forgotten} of them"));
+            memory.record(now, format!("{forgotten} {what}."));
+        }
+        known
     }
 
     /// While a zone is out, EC2 lists nothing at all; by their ids it shows instances of the others.
@@ -556,8 +583,8 @@ fn zones(memory: &Memory) -> BTreeMap<String, Vec<WorkerId>> {
 
 /// One log line for each decision, and for each thing that was not done.
 fn log(memory: &Memory, news: usize) {
-    let first = memory.events.len().saturating_sub(news);
-    for event in &memory.events[first..] {
+    let new: Vec<_> = memory.events.iter().rev().filter(|event| event.count == 1).take(news).collect();
+    for event in new.into_iter().rev() {
         tracing::info!("{}", event.text);
     }
     if news > 0 {

@@ -22,7 +22,8 @@ pub enum Scope {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Observation {
     pub desired: Result<DesiredCount, String>,
-    pub release: Result<Arc<Release>, String>,
+    /// `Ok(None)` if there is none: the stack is being removed.
+    pub release: Result<Option<Arc<Release>>, String>,
     /// The registry that readers have now; `Ok(None)` if there is none yet.
     pub registry: Result<Option<Arc<Registry>>, String>,
     pub registry_etag: Option<String>,
@@ -37,6 +38,8 @@ pub struct Observation {
     pub is_partial: bool,
     /// Who was asked, and what came back. Empty until they were asked.
     pub probes: BTreeMap<WorkerId, Probe>,
+    /// Since when the process of each worker that answered runs, as far as it says so.
+    pub started: BTreeMap<WorkerId, Timestamp>,
 }
 
 /// An instance as EC2 shows it.

@@ -3,12 +3,15 @@
 //!
 //! | rule | says | in |
 //! |---|---|---|
-//! | blind | instances, release or registry unknown: nothing is launched, terminated or published | `plan` |
+//! | blind | instances unknown, no release, or neither release nor registry ever known: nothing is launched, terminated or published | `plan` |
+//! | last release | one that cannot be read: the last one that was stays in force | `plan` |
+//! | unread registry | nothing is published, no drain ends, and nobody is terminated for its health | `plan`, `leave` |
 //! | young | for 50 s after memory was lost nobody is launched, terminated or drained; workers of the registry that EC2 does not show stay in it for 5 min | `is_young`, `registry` |
 //! | desired | a count that is missing or wrong is not acted on; the last good one stays in force, if need be the registry's; one that is less than half of it must be read in two ticks, 15 s apart | `resize` |
 //! | unseen | an instance that EC2 does not show is not gone: its launch is repeated with the same token, which returns it if it lives; it is never terminated | `follow` |
 //! | unresolved | a launch of which nothing is known for 180 s keeps its slot and its token, and another slot takes its place; one that is not wanted any more is not repeated, and keeps them for 5 min from then on | `follow` |
 //! | dead | refuses every probe of one tick, or is silent in two ticks in a row | `follow` |
+//! | crash loop | three restarts seen within 5 min: it counts as a failed boot, and one (or a tenth) at a time is replaced; the replacement answers first | `crashes` |
 //! | boot | an instance that does not answer within 180 s is given up if any worker, itself included, was heard in the tick; a refusal is heard | `follow` |
 //! | control | a worker that served is terminated for its health only if another one answered in the same tick | `judge` |
 //! | velocity | at most one worker, or a tenth of those that served, is terminated for its health within 15 s | `judge` |
@@ -35,10 +38,11 @@
 //! | credits | an instance of a burstable type that has served for 5 min is capped to the CPU credits that it earns, unless its definition says otherwise; five in a tick | `credits` |
 //!
 //! Parts: `follow` moves what is remembered along with what is seen, `leave` ends lives, `judge` is
-//! the brakes on that, `rollout` and `resize` make release and number right, `limit` waits out account
+//! the brakes on that, `crashes` replaces what answers and does not serve, `rollout` and `resize` make release and number right, `limit` waits out account
 //! limits and makes room, `balancer` guards the address, `credits` caps what an instance may spend, `registry` says who gets traffic, `settle` writes down how it went.
 
 mod balancer;
+mod crashes;
 mod credits;
 mod follow;
 mod judge;
@@ -112,27 +116,28 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
     memory.losses.retain(|at| now.duration_since(*at) < HOUR);
     memory.terminations.retain(|at| now.duration_since(*at) < WINDOW);
     let mut news = resize::take_desired(observation, &mut memory, now);
-    let (instances, release, published) =
-        match (&observation.instances, &observation.release, &observation.registry) {
-            (Ok(instances), Ok(release), Ok(published)) => (instances, release, published.as_deref()),
-            (instances, release, registry) => {
-                let reasons = [instances.as_ref().err(), release.as_ref().err(), registry.as_ref().err()];
-                for why in reasons.into_iter().flatten() {
-                    memory.held.push(format!("everything: {why}"));
-                }
-                news += follow::take_good_news(observation, &mut memory, now);
-                return Plan {
-                    last_launch: memory.last_launch,
-                    memory,
-                    launches: Vec::new(),
-                    terminations: Vec::new(),
-                    association: None,
-                    credits: Vec::new(),
-                    registry: None,
-                    news,
-                };
+    let in_force = release_in_force(observation, &memory);
+    let registry = registry_in_sight(observation, &memory);
+    let (instances, release, published) = match (&observation.instances, &in_force, registry) {
+        (Ok(instances), Ok(release), Ok(published)) => (instances, release, published),
+        (instances, release, registry) => {
+            let reasons = [instances.as_ref().err(), release.as_ref().err(), registry.err()];
+            for why in reasons.into_iter().flatten() {
+                memory.held.push(format!("everything: {why}"));
             }
-        };
+            news += follow::take_good_news(observation, &mut memory, now);
+            return Plan {
+                last_launch: memory.last_launch,
+                memory,
+                launches: Vec::new(),
+                terminations: Vec::new(),
+                association: None,
+                credits: Vec::new(),
+                registry: None,
+                news,
+            };
+        }
+    };
     // What a blind tick could have learned, the next one learns: it is as young.
     if memory.began.is_none() {
         memory.began = Some(now);
@@ -140,17 +145,21 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
         memory.follows_loss = published.is_some() || instances.iter().any(|row| row.role == Role::Worker);
     }
     let mut tick = Tick::new(observation, instances, release, published, memory, now);
+    tick.name_unread();
     tick.follow_refusals();
     tick.follow_slots();
     tick.follow_leaving();
     tick.adopt_unknown();
     tick.judge();
+    tick.judge_crashes();
     // Before the workers: while one of them is missing, the others are of no use.
     tick.guard_addresses();
     tick.roll_out();
     tick.shrink();
     tick.grow();
     tick.cap_credits();
+    tick.remember_release();
+    tick.keep_judged_unpublished();
     let mut plan = tick.finish();
     news += plan.news;
     plan.news = news;
@@ -159,8 +168,9 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
 
 /// Between ticks: notices instances that appeared and those that answer for the first time.
 pub fn look(observation: &Observation, memory: Memory, now: Timestamp) -> Look {
+    let in_force = release_in_force(observation, &memory);
     let (Ok(instances), Ok(release), Ok(published)) =
-        (&observation.instances, &observation.release, &observation.registry)
+        (&observation.instances, &in_force, &observation.registry)
     else {
         return Look { plan: None, is_urgent: false };
     };
@@ -175,6 +185,28 @@ pub fn look(observation: &Observation, memory: Memory, now: Timestamp) -> Look {
     let is_urgent = (somebody_answers && somebody_waits) || successor_answers;
     let plan = tick.finish();
     Look { plan: (plan.memory != before).then_some(plan), is_urgent }
+}
+
+/// What to launch from: where the release cannot be read, the last one that was. One that is missing was
+/// removed on purpose: `destroy` begins with it.
+fn release_in_force(observation: &Observation, memory: &Memory) -> Result<Arc<Release>, String> {
+    match &observation.release {
+        Ok(Some(release)) => Ok(release.clone()),
+        Ok(None) => Err("there is no release to launch workers from".to_owned()),
+        Err(why) => memory.last_release().cloned().map(Arc::new).ok_or_else(|| why.clone()),
+    }
+}
+
+/// What readers have. Where it cannot be read, memory knows the workers, unless it was lost as well.
+fn registry_in_sight<'a>(
+    observation: &'a Observation,
+    memory: &Memory,
+) -> Result<Option<&'a Registry>, &'a String> {
+    match &observation.registry {
+        Ok(published) => Ok(published.as_deref()),
+        Err(_) if memory.began.is_some() => Ok(None),
+        Err(why) => Err(why),
+    }
 }
 
 /// The working state of one plan.
@@ -264,6 +296,33 @@ impl<'a> Tick<'a> {
         self.now.duration_since(since)
     }
 
+    /// Says what could not be read and is done without.
+    fn name_unread(&mut self) {
+        if let Err(why) = &self.observation.release {
+            self.record(format!("The release cannot be read, so the last one stays in force: {why}."));
+            self.hold(format!("a newer release: {why}"));
+        }
+        if let Err(why) = &self.observation.registry {
+            self.hold(format!("publishing, drains and terminations for health: {why}"));
+        }
+    }
+
+    /// What stays in force where the next tick cannot read the release.
+    fn remember_release(&mut self) {
+        let is_proven = self.memory.proven.as_ref() == Some(self.release.as_ref());
+        if is_proven || self.memory.released.as_ref() != Some(self.release.as_ref()) {
+            self.memory.released = (!is_proven).then(|| self.release.as_ref().clone());
+        }
+    }
+
+    /// A registry that cannot be read may still list whoever is to be terminated, and is not replaced.
+    fn keep_judged_unpublished(&mut self) {
+        if self.observation.registry.is_err() {
+            let leaving = &self.memory.leaving;
+            self.terminations.retain(|id| leaving.get(id).is_none_or(|leaving| !leaving.judged));
+        }
+    }
+
     /// Whether memory was lost so recently that it may know too little to end a life.
     fn is_young(&self) -> bool {
         self.memory.follows_loss
@@ -289,7 +348,9 @@ impl<'a> Tick<'a> {
 
     /// Remembered workers that answered in this tick.
     fn answering(&self) -> usize {
-        self.memory.slots.values().filter(|slot| self.probe_of(slot) == Some(Probe::Answered)).count()
+        let answers = |slot: &&Slot| self.probe_of(slot) == Some(Probe::Answered);
+        // One that is dead and answers keeps crashing.
+        self.memory.slots.values().filter(answers).filter(|slot| slot.phase != Phase::Dead).count()
     }
 
     /// Is asked for each instance on its way out, and the first answer will do.
@@ -350,10 +411,11 @@ impl<'a> Tick<'a> {
 
     fn finish(mut self) -> Plan {
         let registry = self.next_registry();
-        let news = self.news.len();
+        let number = self.news.len();
+        let mut news = 0;
         // Memory keeps the newest of them; to let it forget the others one by one takes long.
-        for text in self.news.into_iter().skip(news.saturating_sub(Memory::MAX_EVENTS)) {
-            self.memory.record(self.now, text);
+        for text in self.news.into_iter().skip(number.saturating_sub(Memory::MAX_EVENTS)) {
+            news += self.memory.record(self.now, text);
         }
         let mut launches = self.replays;
         launches.append(&mut self.launches);

@@ -238,7 +238,8 @@ impl World {
             }
             Effect::Survey => Event::Surveyed(Box::new(self.survey(is_lagging))),
             Effect::Probe { targets, .. } => {
-                Event::Probed(targets.iter().map(|target| (target.id.clone(), self.probe(target))).collect())
+                let probes = targets.iter().map(|target| (target.id.clone(), self.probe(target))).collect();
+                Event::Probed { probes, started: Vec::new() }
             }
             Effect::Launch(launch) => {
                 Event::Launched { launch: launch.clone(), result: self.launch(launch, lie) }

@@ -71,7 +71,8 @@ impl Hand {
     #[track_caller]
     fn hears(&mut self, probe: Probe) -> u32 {
         let Effect::Probe { targets, tries } = self.only() else { panic!("nobody is asked") };
-        self.step(Event::Probed(targets.into_iter().map(|target| (target.id, probe)).collect()));
+        let probes = targets.into_iter().map(|target| (target.id, probe)).collect();
+        self.step(Event::Probed { probes, started: Vec::new() });
         tries
     }
 
@@ -407,6 +408,46 @@ fn memory_that_cannot_be_read_drops_the_tick_and_the_next_one_tries_again() {
     assert_eq!(hand.invocation.report().failures.len(), 1);
 }
 
+/// A body that stalls is read for as long as two clocks may be apart.
+#[test]
+fn a_read_that_fails_late_is_not_called_a_wrong_clock() {
+    let mut hand = Hand::start();
+    assert_eq!(hand.only(), Effect::ReadMemory);
+    let date = Some(hand.now);
+    hand.wait(8);
+    hand.step(Event::MemoryRead { object: Err("S3 sent no whole body".to_owned()), date });
+    let failures = &hand.invocation.report().failures;
+    assert_eq!(failures, &["the tick is dropped: memory cannot be read: S3 sent no whole body"]);
+}
+
+/// Written by a clock that was wrong, or by hand.
+#[test]
+fn a_last_tick_in_the_future_stops_no_tick() {
+    let (rows, memory, registry) = serving(2);
+    let last_tick = Some(minute() + SignedDuration::from_hours(24 * 365));
+    let mut hand = Hand::start();
+    hand.reads(found(Memory { last_tick, ..memory }, "etag-1"));
+    hand.sees(observation(3, rows, Some(registry)));
+    hand.hears(Probe::Answered);
+    let (written, _) = hand.writes(done("etag-2"));
+    assert_eq!(written.last_tick, Some(minute()));
+    let told = written.events.iter().filter(|event| event.text.contains("in the future"));
+    assert_eq!(told.count(), 1, "{:#?}", written.events);
+    hand.publishes(done("registry-2"));
+    assert_eq!(hand.launches().len(), 1);
+}
+
+#[test]
+fn a_tick_that_another_invocation_made_is_still_made_once() {
+    for seconds in [0, 2] {
+        let mut hand = Hand::start_late(10);
+        let last_tick = Some(hand.now + SignedDuration::from_secs(seconds));
+        hand.reads(found(Memory { last_tick, ..Memory::default() }, "etag-1"));
+        hand.sleeps();
+        assert_eq!(hand.invocation.report().skipped, 1, "{seconds} s ahead, as clocks may be");
+    }
+}
+
 #[test]
 fn unreadable_memory_begins_anew_over_the_version_that_is_there() {
     let (rows, _, registry) = serving(2);
@@ -515,7 +556,7 @@ fn a_failed_termination_and_association_are_written_down() {
     let allocation = balancer().allocation;
     let address = reconciler_core::observation::Address { allocation: allocation.clone(), instance: None };
     let seen = Observation {
-        release: Ok(Arc::new(definition)),
+        release: Ok(Some(Arc::new(definition))),
         addresses: Ok(vec![address]),
         ..observation(3, rows, Some(registry))
     };
@@ -523,9 +564,8 @@ fn a_failed_termination_and_association_are_written_down() {
     hand.sees(seen);
     let Effect::Probe { targets, .. } = hand.only() else { panic!("nobody is asked") };
     let said = |name: &WorkerId| if *name == id("i-1") { Probe::Refused } else { Probe::Answered };
-    hand.step(Event::Probed(
-        targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect(),
-    ));
+    let probes = targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect();
+    hand.step(Event::Probed { probes, started: Vec::new() });
     hand.writes(done("etag-2"));
     hand.publishes(done("registry-2"));
     assert!(matches!(&hand.asked[0], Effect::Refresh { addresses } if addresses.len() == 1), "first a hint");
@@ -563,9 +603,8 @@ fn condemning() -> Hand {
     hand.sees(observation(3, rows, Some(registry)));
     let Effect::Probe { targets, .. } = hand.only() else { panic!("nobody is asked") };
     let said = |name: &WorkerId| if *name == id("i-1") { Probe::Refused } else { Probe::Answered };
-    hand.step(Event::Probed(
-        targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect(),
-    ));
+    let probes = targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect();
+    hand.step(Event::Probed { probes, started: Vec::new() });
     hand.writes(done("etag-2"));
     hand
 }

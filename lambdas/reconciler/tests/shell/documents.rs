@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fleet::memory::Memory;
 use fleet::release::{Credits, InstanceSpec, Market, Release};
 use fleet::{DesiredCount, Profile, Registry, keys};
 use hyper::Method;
@@ -37,7 +38,7 @@ async fn the_desired_count_is_a_number_or_a_sentence_why_not() {
         (b"banana".to_vec(), "`banana` is not a whole number"),
         (b"101".to_vec(), "101 is out of range"),
         (vec![0xff], "a text that is not UTF-8 is not a whole number"),
-        (vec![b'1'; 3 << 20], "it holds 3145728 bytes, not a number"),
+        (vec![b'1'; 3 << 20], "it holds more than 256 bytes, not a number"),
     ] {
         control.write(keys::DESIRED_COUNT, bytes).await;
         let error = control.store.desired().await.expect_err(why);
@@ -61,8 +62,7 @@ async fn what_s3_does_not_give_is_an_error() {
 #[tokio::test]
 async fn a_release_is_read_whole_or_not_at_all() {
     let control = Control::new().await;
-    let missing = control.store.release().await.expect_err("there is none");
-    assert_eq!(missing, "there is no release to launch workers from");
+    assert_eq!(control.store.release().await, Ok(None));
     control.write(keys::RELEASE, r#"{"id":"x"}"#).await;
     let malformed = control.store.release().await.expect_err("most is missing");
     assert!(
@@ -81,7 +81,7 @@ async fn a_release_is_read_whole_or_not_at_all() {
     };
     let release = Release::new("test".parse().expect("a name"), Profile::Secure, "1".to_owned(), spec);
     control.write(keys::RELEASE, serde_json::to_vec(&release).expect("plain data")).await;
-    assert_eq!(control.store.release().await, Ok(Arc::new(release)));
+    assert_eq!(control.store.release().await, Ok(Some(Arc::new(release))));
 }
 
 #[tokio::test]
@@ -121,10 +121,41 @@ async fn a_registry_that_is_none_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_registry_that_its_readers_would_refuse_is_not_written() {
+    let control = Control::new().await;
+    must_publish(&control, 1, None).await;
+    let (_, etag) = control.store.registry().await;
+    let large = Registry { notice: Some("x".repeat(Registry::MAX_BYTES)), ..registry(2) };
+    let written = control.store.publish(&large, etag.as_deref()).await;
+    assert!(matches!(&written, Written::Unknown(why) if why.contains("its readers take")), "{written:?}");
+    assert_eq!(control.store.registry().await.0, Ok(Some(Arc::new(registry(1)))));
+}
+
+#[tokio::test]
 async fn a_registry_that_is_not_written_has_a_reason() {
     let control = Control::new().await;
     let (store, proxy) = control.behind_proxy().await;
     proxy.fail(Method::PUT, 9, Fault::Answer(500, "InternalError"));
     let why = "could not write fleet/registry.json: InternalError: on purpose".to_owned();
     assert_eq!(store.publish(&registry(1), None).await, Written::Unknown(why));
+}
+
+/// The client's time limits end with the head of an answer.
+#[tokio::test]
+async fn a_body_that_stalls_is_named() {
+    let control = Control::new().await;
+    control.write(keys::DESIRED_COUNT, "12345678").await;
+    control.write(keys::RELEASE, "{}").await;
+    must_publish(&control, 1, None).await;
+    let written = control.store.write_memory(&Memory::default(), None).await;
+    assert!(matches!(written, Written::Done { .. }), "{written:?}");
+    let (store, proxy) = control.behind_proxy().await;
+    proxy.fail(Method::GET, usize::MAX, Fault::StallBody);
+    let why = |key: &str| format!("could not read {key}: S3 sent no whole body within 2 s");
+    let (desired, release, registry, (memory, _)) =
+        tokio::join!(store.desired(), store.release(), store.registry(), store.memory());
+    assert_eq!(desired, Err(why(keys::DESIRED_COUNT)));
+    assert_eq!(release.map(drop), Err(why(keys::RELEASE)));
+    assert_eq!(registry.0, Err(why(keys::REGISTRY)));
+    assert_eq!(memory, Err(why(keys::STATE)));
 }

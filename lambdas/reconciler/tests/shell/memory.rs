@@ -1,7 +1,7 @@
 //! Memory is written by compare-and-swap.
 
 use fleet::keys;
-use fleet::memory::Memory;
+use fleet::memory::{Event, Memory};
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 use reconciler::store::Store;
@@ -12,6 +12,10 @@ use crate::support::Control;
 
 fn with_revision(revision: u64) -> Memory {
     Memory { revision, ..Memory::default() }
+}
+
+fn event(text: &str) -> Event {
+    Event { at: Timestamp::UNIX_EPOCH, text: text.to_owned(), first: None, count: 1 }
 }
 
 async fn write(store: &Store, revision: u64, etag: Option<&str>) -> Written {
@@ -149,6 +153,19 @@ async fn a_memory_that_is_not_given_is_not_taken_for_an_empty_one() {
     proxy.fail(Method::GET, 9, Fault::Answer(500, "InternalError"));
     let error = store.memory().await.0.expect_err("S3 fails");
     assert_eq!(error, "could not read fleet/state.json: InternalError: on purpose");
+}
+
+#[tokio::test]
+async fn a_memory_that_its_readers_would_refuse_is_not_written() {
+    let control = Control::new().await;
+    let (store, proxy) = control.behind_proxy().await;
+    let long = Memory { events: vec![event(&"x".repeat(100_000)); 20], ..with_revision(1) };
+    let Written::Done { etag } = store.write_memory(&long, None).await else { panic!("it sheds") };
+    assert_eq!(stored(&store).await, (1, etag.clone()));
+    let hopeless = Memory { nonce: "x".repeat(2 * Memory::MAX_BYTES), ..with_revision(2) };
+    let written = store.write_memory(&hopeless, Some(&etag)).await;
+    assert!(matches!(&written, Written::Unknown(why) if why.contains("its readers take")), "{written:?}");
+    assert_eq!((stored(&store).await, proxy.writes()), ((1, etag), 1));
 }
 
 #[tokio::test]

@@ -1,13 +1,16 @@
 //! A loopback proxy before S3 or EC2 that fails on purpose: it answers for it, or lets it act and
 //! loses the reply or is late with it.
 
+use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::header::HeaderName;
+use futures::{StreamExt as _, stream};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::header::{CONTENT_LENGTH, HeaderName};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
@@ -25,6 +28,8 @@ pub(crate) enum Fault {
     LoseRequest,
     /// The reply comes so much later.
     Delay(Duration),
+    /// The head of the reply comes, then half of its body, then nothing.
+    StallBody,
 }
 
 pub(crate) struct Proxy {
@@ -80,20 +85,21 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-type Answer = Result<Response<Full<Bytes>>, std::io::Error>;
+type Body = BoxBody<Bytes, Infallible>;
+type Answer = Result<Response<Body>, std::io::Error>;
 
 async fn handle(state: Arc<State>, request: Request<Incoming>) -> Answer {
     if request.method() == Method::PUT {
         *state.writes.lock().expect("not poisoned") += 1;
     }
     match state.fault(request.method()) {
-        None => Ok(state.forward(request).await),
+        None => Ok(state.forward(request).await.map(BodyExt::boxed)),
         Some(Fault::Answer(status, code)) => {
             // Read first: an answer in the middle of a body would be another fault.
             drop(request.into_body().collect().await);
             let body = format!("<Error><Code>{code}</Code><Message>on purpose</Message></Error>");
             let response = Response::builder().status(status).header("content-type", "application/xml");
-            Ok(response.body(body.into()).expect("a response"))
+            Ok(response.body(Full::from(body).boxed()).expect("a response"))
         }
         Some(Fault::LoseReply) => {
             drop(state.forward(request).await);
@@ -102,7 +108,15 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Answer {
         Some(Fault::Delay(delay)) => {
             let reply = state.forward(request).await;
             tokio::time::sleep(delay).await;
-            Ok(reply)
+            Ok(reply.map(BodyExt::boxed))
+        }
+        Some(Fault::StallBody) => {
+            let (mut parts, body) = state.forward(request).await.into_parts();
+            let body = body.collect().await.expect("a whole body").to_bytes();
+            parts.headers.insert(CONTENT_LENGTH, body.len().into());
+            let half = Ok(Frame::data(body.slice(..body.len() / 2)));
+            let stalled = StreamBody::new(stream::once(async { half }).chain(stream::pending()));
+            Ok(Response::from_parts(parts, BodyExt::boxed(stalled)))
         }
         Some(Fault::LoseRequest) => Err(std::io::Error::other("request lost on purpose")),
     }

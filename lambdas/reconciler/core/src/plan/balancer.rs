@@ -283,7 +283,7 @@ impl Tick<'_> {
         let Some(slot) = self.memory.balancer.successor.take() else { return };
         let now = self.now;
         let boots = self.boots_of_balancer(&slot.release);
-        boots.failures += 1;
+        boots.failures = boots.failures.saturating_add(1);
         boots.last_failure = Some(now);
         if let Some(id) = slot.worker {
             self.end_balancer(&id);
@@ -505,7 +505,7 @@ impl Tick<'_> {
         let is_renewal =
             definition.id == spec.id && balancer.proven.as_ref().is_some_and(|it| it.id != spec.id);
         let others = if is_renewal { Boots::default() } else { balancer.proven_boots.clone() };
-        let failures = balancer.boots.failures + others.failures;
+        let failures = balancer.boots.failures.saturating_add(others.failures);
         let last = balancer.boots.last_failure.max(others.last_failure);
         let is_early = last.is_some_and(|last| self.age(last) < pause(failures));
         if failures >= BOOT_LOOP && is_early {
@@ -561,7 +561,7 @@ impl Tick<'_> {
             return self.hold("a new load balancer: the release names no subnet".to_owned());
         };
         let highest = self.balancers.values().filter_map(|row| row.attempt).max().unwrap_or(0);
-        let attempt = self.memory.balancer.attempt.max(highest) + 1;
+        let attempt = self.memory.balancer.attempt.max(highest).saturating_add(1);
         let slot = Slot {
             attempt,
             release: spec.id.clone(),

@@ -187,6 +187,10 @@ impl Tick<'_> {
     fn follow_probe(&mut self, number: u32) {
         let Some(slot) = self.memory.slots.get(&number) else { return };
         let Some(id) = slot.worker.clone() else { return };
+        if self.follow_crashes(number, &id) {
+            return;
+        }
+        let Some(slot) = self.memory.slots.get(&number) else { return };
         let fails = planted::is(Bug::MissingAddressFails)
             && self.workers.get(&id).is_some_and(|row| row.address.is_none());
         let heard = if fails { Some(Probe::Silent) } else { self.probe_of(slot) };
@@ -223,7 +227,8 @@ impl Tick<'_> {
         let id = who(number, slot);
         let text = if is_booting(slot.phase) {
             let seconds = self.age(slot.since).as_secs().max(0);
-            self.memory.boots.remove(&slot.release);
+            // A release that keeps crashing answers first as well.
+            self.memory.boots.retain(|release, boots| *release != slot.release || boots.crashes);
             format!("{id} serves, {seconds} s after its launch.")
         } else {
             format!("{id} answers again.")
@@ -268,7 +273,7 @@ impl Tick<'_> {
 
     pub(super) fn boot_failed(&mut self, release: &str) {
         let boots = self.memory.boots.entry(release.to_owned()).or_default();
-        boots.failures += 1;
+        boots.failures = boots.failures.saturating_add(1);
         boots.last_failure = Some(self.now);
     }
 }
@@ -288,8 +293,10 @@ fn is_launch_of(row: &Instance, number: u32, slot: &Slot) -> bool {
 pub(super) fn take_good_news(observation: &Observation, memory: &mut Memory, now: Timestamp) -> usize {
     let answers = |id: &WorkerId| observation.probes.get(id) == Some(&Probe::Answered);
     let mut news = Vec::new();
+    let restarts = &memory.restarts;
+    let keeps_crashing = |id: &WorkerId| restarts.get(id).is_some_and(|restarts| restarts.is_loop);
     for slot in memory.slots.values_mut().filter(|slot| matches!(slot.phase, Phase::Suspect | Phase::Dead)) {
-        if let Some(id) = slot.worker.as_ref().filter(|id| answers(id)) {
+        if let Some(id) = slot.worker.as_ref().filter(|id| answers(id) && !keeps_crashing(id)) {
             news.push(format!("{id} answers again."));
             slot.phase = Phase::Healthy;
             slot.since = now;
@@ -304,11 +311,7 @@ pub(super) fn take_good_news(observation: &Observation, memory: &mut Memory, now
         !is_taken_back
     });
     hear_holder(observation, memory);
-    let number = news.len();
-    for text in news {
-        memory.record(now, text);
-    }
-    number
+    news.into_iter().map(|text| memory.record(now, text)).sum()
 }
 
 pub(super) fn hear_holder(observation: &Observation, memory: &mut Memory) {

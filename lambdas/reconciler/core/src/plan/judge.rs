@@ -88,7 +88,7 @@ impl Tick<'_> {
     }
 
     /// Whether it has been dead for as long as a quota has refused its replacement.
-    fn waits_for_room(&self, number: u32) -> bool {
+    pub(super) fn waits_for_room(&self, number: u32) -> bool {
         let Some(slot) = self.memory.slots.get(&number) else { return false };
         let has_waited = slot.phase == Phase::Dead && self.age(slot.since) >= HAS_WAITED;
         let market = self.market_of(slot);

@@ -119,6 +119,9 @@ impl Tick<'_> {
     /// A drain is counted from the registry that takes the worker out, which may be written later
     /// than it was planned, or by a later tick.
     fn notice_unpublished(&mut self, id: &WorkerId) {
+        if self.observation.registry.is_err() {
+            return;
+        }
         let is_published = self.is_published(id);
         let written_at = self.published.map_or(self.now, |published| published.written_at);
         if let Some(leaving) = self.memory.leaving.get_mut(id) {
@@ -198,7 +201,8 @@ impl Tick<'_> {
     fn adopt(&mut self, row: &Instance, number: u32, attempt: u32, age: SignedDuration) {
         let probe = self.probe(&row.id);
         // One that may have served is judged as one that did, with all brakes.
-        let served = (self.is_published(&row.id) || age > BOOT_GRACE) && !planted::is(Bug::AdoptedAsNew);
+        let may_be_published = self.is_published(&row.id) || self.observation.registry.is_err();
+        let served = (may_be_published || age > BOOT_GRACE) && !planted::is(Bug::AdoptedAsNew);
         let (phase, since) = if served && probe.is_some() {
             (Phase::Suspect, self.now)
         } else if served {

@@ -15,6 +15,10 @@ use crate::planted::{self, Bug};
 impl Tick<'_> {
     /// The next registry, or `None` if readers have it already.
     pub(super) fn next_registry(&mut self) -> Option<Registry> {
+        // It is replaced by its version, which is not known.
+        if self.observation.registry.is_err() {
+            return None;
+        }
         let published = self.published;
         let desired = self.memory.desired?;
         let serving = |slot: &Slot| {
@@ -46,7 +50,7 @@ impl Tick<'_> {
             self.memory.revision = revision;
             return None;
         }
-        next.revision = revision + u64::from(!planted::is(Bug::RevisionStays));
+        next.revision = revision.saturating_add(u64::from(!planted::is(Bug::RevisionStays)));
         self.memory.revision = next.revision;
         Some(next)
     }

@@ -36,15 +36,14 @@ pub(super) fn take_desired(observation: &Observation, memory: &mut Memory, now: 
         && let Some(registry) = published
     {
         memory.desired = Some(registry.desired);
-        memory.record(now, format!("Desired count {} is taken from the registry.", registry.desired));
-        news += 1;
+        news += memory.record(now, format!("Desired count {} is taken from the registry.", registry.desired));
     }
     match &observation.desired {
         Ok(desired) => {
             let is_news = memory.desired != Some(*desired);
             if is_news && is_confirmed(*desired, memory, now) {
                 let before = memory.desired.map_or("nothing".to_owned(), |count| count.to_string());
-                memory.record(now, format!("Desired count changed from {before} to {desired}."));
+                memory.record_each(now, format!("Desired count changed from {before} to {desired}."));
                 news += 1;
                 memory.desired = Some(*desired);
             }
@@ -60,8 +59,7 @@ pub(super) fn take_desired(observation: &Observation, memory: &mut Memory, now: 
                 .map_or("nothing is in force".to_owned(), |count| format!("{count} stays in force"));
             let notice = format!("{why}; {rest}");
             if memory.notice.as_ref() != Some(&notice) {
-                memory.record(now, format!("{notice}."));
-                news += 1;
+                news += memory.record(now, format!("{notice}."));
             }
             memory.held.push(notice.clone());
             memory.notice = Some(notice);
@@ -305,10 +303,11 @@ impl Tick<'_> {
             self.hold("launches: the release names no subnet".to_owned());
             return false;
         };
-        let free = (0..).find(|number| !self.memory.slots.contains_key(number));
-        let Some(number) = free else { return false };
-        let last = self.memory.attempts.get(&number).copied().unwrap_or(0);
-        let attempt = last + u32::from(!planted::is(Bug::NoAttemptBump));
+        // A slot whose last attempt is the highest number is used up: a token for it was used before.
+        let last = |number: &u32| self.memory.attempts.get(number).copied().unwrap_or(0);
+        let is_free = |number: &u32| !self.memory.slots.contains_key(number) && last(number) < u32::MAX;
+        let Some(number) = (0..).find(is_free) else { return false };
+        let attempt = last(&number) + u32::from(!planted::is(Bug::NoAttemptBump));
         self.memory.attempts.insert(number, attempt);
         let slot = Slot {
             attempt,

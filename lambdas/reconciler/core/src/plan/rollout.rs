@@ -17,7 +17,7 @@ use crate::observation::is_booting;
 use crate::planted::{self, Bug};
 
 /// Three ticks in a row in which the first worker of a new release answers.
-const TRIAL: SignedDuration = SignedDuration::from_secs(55);
+pub(super) const TRIAL: SignedDuration = SignedDuration::from_secs(55);
 /// A cause outside the release may pass; the same release cannot be deployed again to say so.
 const FROZEN_TRY: SignedDuration = SignedDuration::from_mins(30);
 

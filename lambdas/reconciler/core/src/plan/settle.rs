@@ -113,8 +113,7 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize
                 continue;
             }
         };
-        memory.record(now, text);
-        news += 1;
+        news += memory.record(now, text);
     }
     // What took place nowhere begins no pause.
     if !intended.is_empty() && !intended.iter().any(|launch| is_intended(memory, launch)) {
@@ -141,7 +140,7 @@ fn refuse(memory: &mut Memory, launch: &Launch, cause: RefusalCause, why: &str, 
     }
     if planted::is(Bug::LimitIsFailure) {
         let boots = memory.boots.entry(launch.release.clone()).or_default();
-        (boots.failures, boots.last_failure) = (boots.failures + 1, Some(now));
+        (boots.failures, boots.last_failure) = (boots.failures.saturating_add(1), Some(now));
     }
     let before = memory.refusals.remove(&launch.spec.market).filter(|before| before.cause == cause);
     let is_first = before.is_none();
@@ -158,18 +157,18 @@ fn refuse(memory: &mut Memory, launch: &Launch, cause: RefusalCause, why: &str, 
     let is_new = refusal.definitions.insert(launch.release.clone());
     // Launches of one tick are one try, and a definition that was not tried before says nothing of the others.
     if is_first || (!is_new && refusal.last != now) {
-        refusal.tries += 1;
+        refusal.tries = refusal.tries.saturating_add(1);
     }
     refusal.last = now;
-    refusal.count += 1;
+    refusal.count = refusal.count.saturating_add(1);
     memory.refusals.insert(launch.spec.market, refusal);
     if !memory.held.iter().any(|held| held.contains(why)) {
         memory.held.push(format!("{}: {why}", new_instance(launch.role)));
     }
     if is_first {
-        memory.record(now, format!("EC2 refuses to launch {}: {why}", new_instance(launch.role)));
+        return memory.record(now, format!("EC2 refuses to launch {}: {why}", new_instance(launch.role)));
     }
-    usize::from(is_first)
+    0
 }
 
 const fn new_instance(role: Role) -> &'static str {
@@ -183,8 +182,7 @@ const fn new_instance(role: Role) -> &'static str {
 fn end_refusal(memory: &mut Memory, launch: &Launch, now: Timestamp) -> usize {
     let Some(refusal) = memory.refusals.remove(&launch.spec.market) else { return 0 };
     let times = if refusal.count == 1 { "once".to_owned() } else { format!("{} times", refusal.count) };
-    memory.record(now, format!("EC2 launches again; it refused {times}."));
-    1
+    memory.record(now, format!("EC2 launches again; it refused {times}."))
 }
 
 fn settle_credits(memory: &mut Memory, id: &WorkerId, result: &Result<(), Failure>, now: Timestamp) {

@@ -11,6 +11,7 @@ mod balancer;
 mod blind;
 mod boots;
 mod brakes;
+mod crashes;
 mod credits;
 mod health;
 mod limits;

@@ -61,7 +61,7 @@ pub(crate) fn worker(name: &str, slot: u32, launched: Timestamp) -> Instance {
 pub(crate) fn observation(desired: u32, rows: Vec<Instance>, registry: Option<Registry>) -> Observation {
     Observation {
         desired: Ok(count(desired)),
-        release: Ok(Arc::new(release())),
+        release: Ok(Some(Arc::new(release()))),
         registry: Ok(registry.map(Arc::new)),
         registry_etag: Some("registry-1".to_owned()),
         instances: Ok(rows),
@@ -69,5 +69,6 @@ pub(crate) fn observation(desired: u32, rows: Vec<Instance>, registry: Option<Re
         is_partial: false,
         dark: BTreeMap::new(),
         probes: BTreeMap::new(),
+        started: BTreeMap::new(),
     }
 }

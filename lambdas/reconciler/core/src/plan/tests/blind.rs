@@ -8,14 +8,13 @@ const WHY: &str = "on purpose";
 
 type Blinding = (&'static str, fn(&mut Observation));
 
-fn blindings() -> [Blinding; 3] {
+fn blindings() -> [Blinding; 2] {
     [
         ("instances", |seen| {
             seen.instances = Err(WHY.to_owned());
             seen.probes.clear();
         }),
-        ("release", |seen| seen.release = Err(WHY.to_owned())),
-        ("registry", |seen| seen.registry = Err(WHY.to_owned())),
+        ("release", |seen| seen.release = Ok(None)),
     ]
 }
 
@@ -49,13 +48,93 @@ fn blind_does_nothing_at_all() {
             let planned = world.tick_seeing(&seen);
             assert_eq!((planned.launches.len(), planned.terminations.len()), (0, 0), "{what}");
             assert_eq!(planned.registry, None, "{what}");
-            assert!(world.memory.held.iter().any(|text| text.contains(WHY)), "{what}");
+            assert!(world.memory.held.iter().any(|text| text.starts_with("everything: ")), "{what}");
         }
         assert_eq!((world.memory.slots.clone(), world.memory.leaving.clone()), (slots, leaving), "{what}");
         assert_eq!(world.registry, registry, "{what}");
         world.settle_down();
         assert_eq!((world.memory.healthy(), world.live().len()), (6, 6), "{what}: sight is back");
     }
+}
+
+/// Ticks of a fleet in which one is dead and one more is desired, while this is so.
+fn heals(blind: fn(&mut Observation)) -> World {
+    let mut world = World::serving(3);
+    let dead = world.set(0, Health::Refuses);
+    world.desire(4);
+    for _ in 0..6 {
+        let mut seen = world.observe(Scope::Fleet);
+        blind(&mut seen);
+        world.tick_seeing(&seen);
+    }
+    assert_eq!(world.memory.healthy(), 4, "{:#?}", world.memory);
+    assert!(world.holds(WHY));
+    assert!(!world.memory.slots.values().any(|slot| slot.worker.as_ref() == Some(&dead)));
+    world
+}
+
+#[test]
+fn healing_goes_on_while_the_release_cannot_be_read() {
+    let mut world = heals(|seen| seen.release = Err(WHY.to_owned()));
+    assert!(world.recorded("the last one stays in force"));
+    assert_eq!(world.live().len(), 4);
+    world.expect_rest();
+}
+
+/// The last one that was read, which is not the one that served last.
+#[test]
+fn a_rollout_goes_on_while_the_release_cannot_be_read() {
+    let mut world = World::serving(2);
+    let before = world.release.id.clone();
+    world.deploy("ami-2");
+    world.tick();
+    assert_eq!(world.memory.released.as_ref(), Some(&world.release));
+    for _ in 0..40 {
+        let mut seen = world.observe(Scope::Fleet);
+        seen.release = Err(WHY.to_owned());
+        world.tick_seeing(&seen);
+    }
+    assert!(
+        world.memory.slots.values().all(|slot| slot.release == world.release.id && slot.release != before)
+    );
+    world.expect_rest();
+    assert_eq!((world.memory.released.clone(), world.memory.proven.clone()), (None, Some(world.release)));
+}
+
+#[test]
+fn healing_goes_on_while_the_registry_cannot_be_read() {
+    let mut world = heals(|seen| seen.registry = Err(WHY.to_owned()));
+    assert_eq!(world.live().len(), 5, "readers may still know the dead one");
+    assert_eq!(world.published().len(), 3, "its version is not known");
+    world.settle_down();
+    assert_eq!((world.live().len(), world.published().len()), (4, 4));
+}
+
+#[test]
+fn a_drain_does_not_end_while_the_registry_cannot_be_read() {
+    let mut world = World::serving(3);
+    world.desire(2);
+    for _ in 0..5 {
+        let mut seen = world.observe(Scope::Fleet);
+        seen.registry = Err(WHY.to_owned());
+        assert_eq!(world.tick_seeing(&seen).terminations, []);
+    }
+    world.settle_down();
+    assert_eq!(world.live().len(), 2);
+}
+
+#[test]
+fn a_new_memory_without_a_registry_does_nothing() {
+    let mut world = World::serving(2);
+    world.forget_everything();
+    world.desire(3);
+    for _ in 0..5 {
+        let mut seen = world.observe(Scope::Fleet);
+        seen.registry = Err(WHY.to_owned());
+        assert_eq!(world.tick_seeing(&seen).launches, []);
+        assert!(world.memory.slots.is_empty());
+    }
+    world.settle_down();
 }
 
 #[test]

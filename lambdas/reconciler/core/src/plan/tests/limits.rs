@@ -277,3 +277,28 @@ fn a_boot_loop_of_all_zones_without_capacity_is_no_boot_loop() {
     assert_eq!(launches(&mut world, 10), [1; 10]);
     assert_eq!((world.failures(), world.memory.losses.len()), (0, 0));
 }
+
+#[test]
+fn refusals_for_capacity_do_not_push_the_history_out() {
+    let mut world = World::serving(3);
+    let lost = world.id(0);
+    world.terminate(&lost);
+    world.desire(20);
+    world.without_capacity.extend(SUBNETS.map(str::to_owned));
+    world.ticks(15);
+    let refusals = world.memory.events.iter().filter(|event| event.text.contains("No capacity"));
+    let refusals: Vec<_> = refusals.map(|event| event.count).collect();
+    assert!(refusals.len() == SUBNETS.len() && refusals.iter().sum::<u32>() > 200, "{refusals:?}");
+    assert!(world.recorded(&format!("Lost {lost}")), "{:#?}", world.memory.events);
+}
+
+#[test]
+fn the_way_of_the_desired_count_is_kept() {
+    let mut world = World::serving(3);
+    for desired in [4, 5, 6] {
+        world.desire(desired);
+        world.tick();
+        assert!(world.recorded(&format!("from {} to {desired}.", desired - 1)));
+    }
+    assert!(world.recorded("from 3 to 4."));
+}

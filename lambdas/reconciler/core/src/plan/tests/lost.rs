@@ -1,7 +1,7 @@
 //! Memory that is lost, and instances that are not in it.
 
 use fleet::aws_code::AwsErrorKind;
-use fleet::memory::{Memory, Phase};
+use fleet::memory::{Boots, Memory, Phase};
 use jiff::SignedDuration;
 
 use super::world::{Health, LaunchFault, SUBNETS, World, release};
@@ -99,6 +99,44 @@ fn attempts_go_on_from_the_highest_that_ec2_shows() {
     let launches = world.tick().launches;
     assert_eq!((launches[0].slot, launches[0].attempt), (0, 5));
     world.settle_down();
+}
+
+/// The tag of a strange instance, or one that was edited. There is no attempt after it.
+#[test]
+fn the_highest_attempt_in_a_tag_stops_no_launch() {
+    let mut world = World::serving(1);
+    let strange = world.add(Some((0, u32::MAX)), "subnet-a");
+    world.tick();
+    assert_eq!(world.memory.attempts[&0], u32::MAX);
+    world.terminate(&strange);
+    let id = world.id(0);
+    world.terminate(&id);
+    world.settle_down();
+    assert_eq!((world.memory.healthy(), world.live().len()), (1, 1));
+    assert!(!world.memory.slots.contains_key(&0), "its tokens are used up");
+}
+
+#[test]
+fn the_highest_attempt_of_a_load_balancer_stops_no_launch() {
+    let mut world = World::serving(1);
+    let holder = world.add_balancer();
+    world.machine(&holder).row.attempt = Some(u32::MAX);
+    world.settle_down();
+    world.terminate(&holder);
+    world.ticks(3);
+    assert!(world.memory.balancer.successor.is_some() || world.holder != Some(holder));
+}
+
+#[test]
+fn the_highest_counts_in_memory_stop_no_tick() {
+    let mut world = World::serving(1);
+    world.memory.revision = u64::MAX;
+    let release = world.release.id.clone();
+    world.memory.boots.insert(release, Boots { failures: u32::MAX, ..Boots::default() });
+    world.broken.insert(world.release.id.clone());
+    world.desire(2);
+    world.ticks(20);
+    assert_eq!(world.memory.boots[&world.release.id].failures, u32::MAX);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use fleet::memory::{Leaving, LeavingStage, Memory, Phase, RoomFor, Slot};
+use fleet::release::Release;
 use fleet::{Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
@@ -39,6 +40,7 @@ impl Deed<'_> {
         if self.is_blind() {
             return self.blind();
         }
+        self.unread_registry();
         self.young();
         self.desired();
         self.intents();
@@ -56,7 +58,27 @@ impl Deed<'_> {
     }
 
     fn is_blind(&self) -> bool {
-        self.seen.instances.is_err() || self.seen.release.is_err() || self.seen.registry.is_err()
+        let is_new = self.before.began.is_none();
+        self.seen.instances.is_err() || self.release().is_none() || (is_new && self.seen.registry.is_err())
+    }
+
+    /// What is launched from: one that cannot be read is as it was read last.
+    fn release(&self) -> Option<&Release> {
+        match &self.seen.release {
+            Ok(release) => release.as_deref(),
+            Err(_) => self.before.last_release(),
+        }
+    }
+
+    fn unread_registry(&self) {
+        if self.seen.registry.is_ok() {
+            return;
+        }
+        assert_eq!(self.planned.registry, None, "its version is not known");
+        for id in &self.planned.terminations {
+            let is_judged = self.after().leaving.get(id).is_some_and(|leaving| leaving.judged);
+            assert!(!is_judged, "{id} may still be in the registry that readers have");
+        }
     }
 
     fn after(&self) -> &Memory {
@@ -380,7 +402,7 @@ impl Deed<'_> {
     }
 
     fn rollout(&self) {
-        let Ok(release) = &self.seen.release else { return };
+        let Some(release) = self.release() else { return };
         let (after, desired) = (self.after(), self.desired_count());
         let counting = |slot: &&Slot| !matches!(slot.phase, Phase::Dead | Phase::Unresolved);
         let live = after.slots.values().filter(counting).count();
@@ -440,7 +462,7 @@ impl Deed<'_> {
 
     fn balancer(&self) {
         let addresses: Vec<&Address> = self.seen.addresses.iter().flatten().collect();
-        let Some(spec) = self.seen.release.as_ref().ok().and_then(|release| release.balancer.as_ref()) else {
+        let Some(spec) = self.release().and_then(|release| release.balancer.as_ref()) else {
             return;
         };
         for (place, allocation) in spec.places() {

@@ -56,7 +56,7 @@ fn memory(world: &World, slots: Vec<(u32, Slot)>) -> Memory {
 }
 
 fn tick<'a>(world: &World, seen: &'a Observation, memory: Memory) -> Tick<'a> {
-    let release = seen.release.as_ref().expect("it is known");
+    let release = seen.release.as_ref().expect("it is known").as_ref().expect("it is there");
     Tick::new(seen, &[], release, None, memory, world.now)
 }
 

@@ -12,7 +12,9 @@ use fleet::{DesiredCount, LB_ADMIN_PORT, Profile, Registry, WORKER_PORT, WorkerA
 use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::{Failure, Launch};
-use crate::observation::{Address, Instance, Observation, Probe, Role, Scope, State, is_booting, targets};
+use crate::observation::{
+    Address, Instance, Observation, Probe, Role, Scope, State, Target, is_booting, targets,
+};
 use crate::plan::{Outcomes, Plan, look, plan, settle};
 
 pub(super) const TICK: SignedDuration = SignedDuration::from_secs(20);
@@ -39,6 +41,8 @@ pub(super) struct World {
     pub(super) credit_refusals: VecDeque<AwsErrorKind>,
     /// Releases whose program never starts.
     pub(super) broken: BTreeSet<String>,
+    /// Releases whose program keeps crashing.
+    pub(super) crashing: BTreeSet<String>,
     /// The prober hears nobody, whatever the workers do.
     pub(super) is_deaf: bool,
     pub(super) can_publish: bool,
@@ -69,6 +73,8 @@ pub(super) enum Health {
     Refuses,
     /// The program hangs, or the host is gone.
     Silent,
+    /// The program crashes every few seconds, and is restarted.
+    Crashes,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +99,7 @@ impl World {
             quota: None,
             credit_refusals: VecDeque::new(),
             broken: BTreeSet::new(),
+            crashing: BTreeSet::new(),
             is_deaf: false,
             can_publish: true,
             can_terminate: true,
@@ -198,13 +205,14 @@ impl World {
         let targets = targets(instances.as_deref().unwrap_or_default(), &self.memory, scope);
         Observation {
             desired: self.desired.clone(),
-            release: Ok(Arc::new(self.release.clone())),
+            release: Ok(Some(Arc::new(self.release.clone()))),
             registry: Ok(self.registry.clone().map(Arc::new)),
             registry_etag: None,
             instances,
             addresses: Ok(self.addresses()),
             is_partial: self.zone_out.is_some(),
             dark: self.zone_out.iter().map(|zone| (zone.clone(), "out".to_owned())).collect(),
+            started: targets.iter().filter_map(|target| self.started(target)).collect(),
             probes: targets.into_iter().map(|target| (target.id, self.probe(target.addr))).collect(),
         }
     }
@@ -218,6 +226,14 @@ impl World {
             Some(_) if !self.is_deaf => Probe::Refused,
             _ => Probe::Silent,
         }
+    }
+
+    /// What a worker that answers says of itself.
+    fn started(&self, target: &Target) -> Option<(WorkerId, Timestamp)> {
+        let machine = self.machines.iter().find(|machine| machine.row.id == target.id)?;
+        let crashes = machine.health == Health::Crashes || self.crashing.contains(&machine.row.release);
+        let started = if crashes { self.now - SignedDuration::from_secs(3) } else { machine.serves_from };
+        (self.probe(target.addr) == Probe::Answered).then(|| (target.id.clone(), started))
     }
 
     fn addresses(&self) -> Vec<Address> {
@@ -493,8 +509,8 @@ impl Machine {
 
     fn probe(&self, now: Timestamp) -> Probe {
         match self.health {
-            Health::Well if now >= self.serves_from => Probe::Answered,
-            Health::Well | Health::Refuses => Probe::Refused,
+            Health::Well | Health::Crashes if now >= self.serves_from => Probe::Answered,
+            Health::Well | Health::Crashes | Health::Refuses => Probe::Refused,
             Health::Silent => Probe::Silent,
         }
     }
