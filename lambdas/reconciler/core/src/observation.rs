@@ -75,6 +75,12 @@ impl State {
     pub const fn is_live(self) -> bool {
         matches!(self, Self::Pending | Self::Running)
     }
+
+    /// Whether EC2 has ended it, or is about to. A stopped instance keeps its disk, costs money and may
+    /// be started again: it has to be terminated.
+    pub const fn is_ended(self) -> bool {
+        matches!(self, Self::ShuttingDown | Self::Terminated)
+    }
 }
 
 /// An Elastic IP, and who has it.

@@ -112,6 +112,7 @@ bugs! {
     OneSilentHolder "one silence of the holder" "the load balancer is dead when it was silent once",
     AddressToSilent "address to the silent" "the address moves to a load balancer that does not answer",
     NotRenewed "never renewed" "a load balancer of another definition than the released one stays",
+    StoppedStays "stopped load balancer stays" "a load balancer that was stopped is never terminated",
     HolderEnded "holder terminated" "the load balancer that has the address is terminated",
 }
 

@@ -83,7 +83,7 @@ impl Tick<'_> {
     /// A deployment that gives an address up ends what had it, unless it is cut before.
     fn end_without_place(&mut self, places: usize) {
         let is_surplus = |row: &&Instance| {
-            row.state.is_live()
+            may_be_ended(row)
                 && row.slot.unwrap_or(0) as usize >= places
                 && row.launched.is_some_and(|launched| self.age(launched) > NOT_OURS)
         };
@@ -402,7 +402,8 @@ impl Tick<'_> {
         let former = &self.memory.balancer.former;
         let is_old = |row: &&Instance| row.launched.is_some_and(|launched| self.age(launched) > NOT_OURS);
         let is_stranger = |id: &WorkerId| !former.contains(id) && Some(id) != successor;
-        let strangers = self.other_balancers().filter(is_old).map(|row| row.id.clone());
+        let others = self.balancers.values().copied().filter(|row| may_be_ended(row) && row.id != holder.id);
+        let strangers = others.filter(is_old).map(|row| row.id.clone());
         for id in strangers.filter(is_stranger).collect::<Vec<_>>() {
             self.record(format!("Removing {id}: it is a load balancer without the address."));
             self.memory.balancer.former.push(id);
@@ -412,7 +413,7 @@ impl Tick<'_> {
     fn end_former(&mut self) {
         for id in std::mem::take(&mut self.memory.balancer.former) {
             // One that EC2 does not show is not forgotten before the list is full.
-            match self.balancers.get(&id).map(|row| row.state.is_live()) {
+            match self.balancers.get(&id).map(|row| may_be_ended(row)) {
                 Some(true) => {
                     self.end_balancer(&id);
                     self.memory.balancer.former.push(id);
@@ -426,10 +427,10 @@ impl Tick<'_> {
     }
 
     fn end_balancer(&mut self, id: &WorkerId) {
-        let is_live = self.balancers.get(id).is_some_and(|row| row.state.is_live());
+        let may_be_ended = self.balancers.get(id).is_some_and(|row| may_be_ended(row));
         let is_holder = self.memory.balancer.holder.as_ref().is_some_and(|holder| holder.id == *id);
         let is_spared = is_holder && !planted::is(Bug::HolderEnded);
-        if is_live && !is_spared && !self.terminations.contains(id) {
+        if may_be_ended && !is_spared && !self.terminations.contains(id) {
             self.terminations.push(id.clone());
         }
     }
@@ -584,6 +585,11 @@ impl Tick<'_> {
         self.launches.push(balancer_launch(self, spec, &slot));
         self.memory.balancer.successor = Some(slot);
     }
+}
+
+/// Whether EC2 has not ended it yet. Nothing is killed by ending one that was stopped.
+fn may_be_ended(row: &Instance) -> bool {
+    row.state.is_live() || (!row.state.is_ended() && !planted::is(Bug::StoppedStays))
 }
 
 fn balancer_launch(tick: &Tick<'_>, spec: &BalancerSpec, slot: &Slot) -> Launch {

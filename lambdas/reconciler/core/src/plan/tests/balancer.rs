@@ -612,3 +612,41 @@ fn one_whose_place_is_given_up_goes_after_a_while() {
     assert_eq!(balancers(&world), [first]);
     assert!(world.memory.more_balancers.is_empty());
 }
+
+#[test]
+fn a_stopped_load_balancer_is_terminated_whatever_it_was() {
+    let ended = |world: &mut World, id: &WorkerId, what: &str| {
+        world.machine(id).row.state = State::Stopped;
+        world.now += SignedDuration::from_mins(11);
+        world.settle_down();
+        assert_eq!(world.machine(id).row.state, State::Terminated, "{what}");
+        assert_eq!(balancers(world).len(), 1, "{what}");
+    };
+    let (mut held, holder) = world();
+    ended(&mut held, &holder, "the holder");
+
+    let (mut replacing, holder) = world();
+    replacing.machine(&holder).health = Health::Refuses;
+    replacing.tick();
+    let next = successor(&replacing).expect("one is launched");
+    ended(&mut replacing, &next, "the successor");
+
+    let (mut moved, holder) = world();
+    moved.machine(&holder).health = Health::Refuses;
+    moved.can_terminate = false;
+    while moved.holder.as_ref() == Some(&holder) {
+        moved.tick();
+    }
+    moved.ticks(3);
+    moved.can_terminate = true;
+    ended(&mut moved, &holder, "one that had the address before");
+
+    let (mut strange, _) = world();
+    let stranger = deployed(&mut strange);
+    ended(&mut strange, &stranger, "a stranger");
+
+    let (mut placeless, _) = world();
+    let surplus = deployed(&mut placeless);
+    placeless.machine(&surplus).row.slot = Some(3);
+    ended(&mut placeless, &surplus, "one without a place");
+}

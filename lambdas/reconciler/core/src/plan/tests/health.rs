@@ -233,3 +233,20 @@ fn a_termination_that_fails_is_asked_for_again() {
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
 }
+
+#[test]
+fn a_stopped_worker_is_terminated_whatever_it_was() {
+    let mut world = World::serving(3);
+    let stranger = world.add(None, "subnet-a");
+    let (lost, leaving) = (world.id(0), world.id(1));
+    world.machine(&stranger).row.state = State::Stopped;
+    world.machine(&lost).row.state = State::Stopped;
+    world.desire(2);
+    world.ticks(2);
+    world.machine(&leaving).row.state = State::Stopped;
+    world.settle_down();
+    for id in [stranger, lost, leaving] {
+        assert_eq!(world.machine(&id).row.state, State::Terminated, "{id}");
+    }
+    assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
+}
