@@ -46,6 +46,10 @@ bugs! {
     ReplayNotVerbatim "replay not verbatim" "a launch is repeated with the parameters of the newest release",
     UnresolvedForgotten "unresolved launch forgotten" "a launch of which nothing is known for 180 s loses its slot",
     UnwantedForgotten "unwanted launch forgotten" "a launch that is not wanted any more loses its slot at once",
+    RepeatsIntoDark "repeats into a dark zone" "a launch is repeated into a zone that EC2 does not answer for",
+    LaunchesFirst "repeated launches first" "launches of before are sent before the address moves",
+    NoReservedCall "no reserved call" "launches that hang leave no call for anything else",
+    UnneededRepeated "unneeded launch repeated" "an unresolved launch is repeated although enough workers serve",
     EmptyIsGone "unseen is gone" "an instance that EC2 does not show is taken as gone",
     ListingErrorIsEmpty "listing error is empty" "a listing that fails is read as an empty one",
     // --- Verdicts ---
@@ -105,6 +109,7 @@ bugs! {
     RollsOutWhileIll "rollout while ill" "old workers leave although others do not answer",
     // --- Traffic ---
     RevisionStays "revision stays" "the registry's revision does not grow",
+    RevisionRestarts "revision restarts" "where memory and registry are lost the revision begins with 1",
     RegistryEmptied "registry emptied" "when nobody answers nobody is published",
     RegistryForgets "registry forgets" "workers that a lost memory does not know yet lose their traffic",
     PublishesBoots "boots published" "a worker gets traffic before its first answer",
