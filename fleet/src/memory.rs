@@ -268,6 +268,9 @@ pub struct Holder {
     /// The definition that it was launched from, once EC2 has shown it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
+    /// Its zone, once EC2 has shown it: while a zone is out, EC2 shows instances only by their ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

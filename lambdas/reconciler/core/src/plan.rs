@@ -51,7 +51,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
@@ -60,7 +60,7 @@ use fleet::{Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::Launch;
-use crate::observation::{Instance, Observation, Probe, Role};
+use crate::observation::{Instance, Observation, Probe, Role, known_by_zone};
 use crate::planted::{self, Bug};
 use crate::token::client_token;
 
@@ -77,7 +77,10 @@ const WINDOW: SignedDuration = SignedDuration::from_mins(10);
 pub struct Plan {
     /// What to remember, intents included; `held` in it says what was not done, and why.
     pub memory: Memory,
+    /// In the order of urgency: load balancers, new workers, launches of before.
     pub launches: Vec<Launch>,
+    /// How many of them, at the end, are launches of workers that an earlier tick has sent already.
+    pub repeated: usize,
     pub terminations: Vec<WorkerId>,
     pub association: Option<Association>,
     /// Instances whose CPU credits are to be capped.
@@ -111,6 +114,7 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
     memory.last_tick = tick.or(memory.last_tick);
     memory.losses.retain(|at| now.duration_since(*at) < HOUR);
     memory.terminations.retain(|at| now.duration_since(*at) < WINDOW);
+    memory.avoid.retain(|_, until| *until > now);
     let mut news = resize::take_desired(observation, &mut memory, now);
     let (instances, release, published) =
         match (&observation.instances, &observation.release, &observation.registry) {
@@ -125,6 +129,7 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
                     last_launch: memory.last_launch,
                     memory,
                     launches: Vec::new(),
+                    repeated: 0,
                     terminations: Vec::new(),
                     association: None,
                     credits: Vec::new(),
@@ -148,6 +153,7 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
     // Before the workers: while one of them is missing, the others are of no use.
     tick.guard_addresses();
     tick.roll_out();
+    tick.unwant_unneeded();
     tick.shrink();
     tick.grow();
     tick.cap_credits();
@@ -177,6 +183,12 @@ pub fn look(observation: &Observation, memory: Memory, now: Timestamp) -> Look {
     Look { plan: (plan.memory != before).then_some(plan), is_urgent }
 }
 
+/// Where EC2 does not list all instances, a zone answers if it described those that are remembered. Of
+/// a zone in which none is, nothing is known.
+fn reachable(observation: &Observation, memory: &Memory) -> Option<BTreeSet<String>> {
+    observation.is_partial.then(|| known_by_zone(memory).into_keys().collect())
+}
+
 /// The working state of one plan.
 struct Tick<'a> {
     observation: &'a Observation,
@@ -204,6 +216,8 @@ struct Tick<'a> {
     tried: Vec<(Market, String)>,
     /// A load balancer that a quota refuses.
     waiting: Option<limit::Need>,
+    /// Zones that EC2 answers for, where it does not for all.
+    reachable: Option<BTreeSet<String>>,
     /// Launches of before, of which nothing is known.
     replays: Vec<Launch>,
     launches: Vec<Launch>,
@@ -231,6 +245,7 @@ impl<'a> Tick<'a> {
             release,
             published,
             last_launch: memory.last_launch,
+            reachable: reachable(observation, &memory),
             memory,
             now,
             workers: of(Role::Worker).collect(),
@@ -250,6 +265,12 @@ impl<'a> Tick<'a> {
             credits: Vec::new(),
             news: Vec::new(),
         }
+    }
+
+    /// Whether EC2 answers calls about this zone.
+    fn is_reachable(&self, zone: &str) -> bool {
+        let is_known = self.reachable.as_ref().is_none_or(|zones| zones.contains(zone));
+        is_known && !self.observation.dark.contains_key(zone)
     }
 
     fn record(&mut self, text: impl Into<String>) {
@@ -355,11 +376,13 @@ impl<'a> Tick<'a> {
         for text in self.news.into_iter().skip(news.saturating_sub(Memory::MAX_EVENTS)) {
             self.memory.record(self.now, text);
         }
-        let mut launches = self.replays;
-        launches.append(&mut self.launches);
+        let repeated = self.replays.iter().filter(|launch| launch.role == Role::Worker).count();
+        let mut launches: Vec<Launch> = self.launches.into_iter().chain(self.replays).collect();
+        launches.sort_by_key(|launch| launch.role == Role::Worker);
         Plan {
             memory: self.memory,
             launches,
+            repeated,
             terminations: self.terminations,
             association: self.association,
             credits: self.credits,

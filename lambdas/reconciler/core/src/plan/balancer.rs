@@ -25,7 +25,7 @@ use jiff::SignedDuration;
 
 use super::follow::{self, BOOT_GRACE, MISSING, SECOND_LOOK};
 use super::limit::Need;
-use super::resize::pause;
+use super::resize::{no_subnet, pause};
 use super::{Association, Tick};
 use crate::effect::Launch;
 use crate::observation::{Instance, Probe, Role, admin_addr};
@@ -170,11 +170,13 @@ impl Tick<'_> {
                     silent_since: None,
                     missing_since: None,
                     release: None,
+                    zone: None,
                 }
             }
         };
         let row = self.balancers.get(id);
         holder.release = row.map(|row| row.release.clone()).or(holder.release);
+        holder.zone = row.map(|row| row.zone.clone()).or(holder.zone);
         holder.addr = row.and_then(|row| row.address).map(admin_addr).or(holder.addr);
         // Where only known instances are listed, it may not be among them.
         let is_missing = row.is_none() && !self.observation.is_partial;
@@ -231,7 +233,12 @@ impl Tick<'_> {
         let who =
             slot.worker.as_ref().map_or("the launch of a load balancer".to_owned(), WorkerId::to_string);
         let answers = self.probe_of(&slot) == Some(Probe::Answered);
-        if row.is_some_and(|row| !row.state.is_live()) {
+        let is_reachable = self.is_reachable(&slot.zone) || planted::is(Bug::RepeatsIntoDark);
+        if slot.worker.is_none() && !is_reachable {
+            // It may take place after all: then it is a load balancer without the address, and goes.
+            self.record(format!("Gave up {who}: EC2 does not answer for {}.", slot.zone));
+            self.memory.balancer.successor = None;
+        } else if row.is_some_and(|row| !row.state.is_live()) {
             self.record(format!("Lost {who} before it had the address: it was terminated, not by us."));
             self.successor_failed();
         } else if !answers && self.age(slot.since) > BOOT_GRACE {
@@ -240,8 +247,12 @@ impl Tick<'_> {
                 return;
             }
             self.record(format!("Gave up {who}: it did not answer for {} s.", BOOT_GRACE.as_secs()));
-            self.successor_failed();
-        } else if row.is_none() && !answers && !slot.is_adopted {
+            if is_reachable {
+                self.successor_failed();
+            } else {
+                self.leave_successor();
+            }
+        } else if row.is_none() && !answers && !slot.is_adopted && is_reachable {
             let definition = self.balancer_definition(spec, &slot.release);
             let replay = definition.map(|definition| balancer_launch(self, definition, &slot));
             self.replays.extend(replay);
@@ -280,12 +291,17 @@ impl Tick<'_> {
     }
 
     fn successor_failed(&mut self) {
-        let Some(slot) = self.memory.balancer.successor.take() else { return };
-        let now = self.now;
-        let boots = self.boots_of_balancer(&slot.release);
+        let Some(slot) = &self.memory.balancer.successor else { return };
+        let (now, release) = (self.now, slot.release.clone());
+        let boots = self.boots_of_balancer(&release);
         boots.failures += 1;
         boots.last_failure = Some(now);
-        if let Some(id) = slot.worker {
+        self.leave_successor();
+    }
+
+    /// Another one is to take its place.
+    fn leave_successor(&mut self) {
+        if let Some(id) = self.memory.balancer.successor.take().and_then(|slot| slot.worker) {
             self.end_balancer(&id);
             self.memory.balancer.former.push(id);
         }
@@ -550,16 +566,13 @@ impl Tick<'_> {
     }
 
     fn launch_balancer(&mut self, spec: &BalancerSpec, why: &str) {
-        let holder = self.memory.balancer.holder.as_ref();
-        let zone = holder.and_then(|holder| self.balancers.get(&holder.id)).map(|row| row.zone.clone());
-        let is_bad = |id: &String, name: &String| {
-            self.memory.avoid.contains_key(id)
-                || self.observation.dark.contains_key(name)
-                || zone.as_ref() == Some(name)
-        };
-        let subnets = spec.instance.subnets.iter();
+        let zone = self.memory.balancer.holder.as_ref().and_then(|holder| holder.zone.clone());
+        let is_bad =
+            |id: &String, name: &String| self.memory.avoid.contains_key(id) || zone.as_ref() == Some(name);
+        let subnets = spec.instance.subnets.iter().filter(|subnet| self.is_reachable(&subnet.zone));
         let Some(subnet) = subnets.min_by_key(|subnet| is_bad(&subnet.id, &subnet.zone)).cloned() else {
-            return self.hold("a new load balancer: the release names no subnet".to_owned());
+            let why = no_subnet(&spec.instance.subnets);
+            return self.hold(format!("a new load balancer: {why}"));
         };
         let highest = self.balancers.values().filter_map(|row| row.attempt).max().unwrap_or(0);
         let attempt = self.memory.balancer.attempt.max(highest) + 1;

@@ -143,6 +143,23 @@ impl Tick<'_> {
         }
     }
 
+    /// Unresolved launches have substitutes. Once those serve, to repeat the launch could only give a
+    /// worker too many.
+    pub(super) fn unwant_unneeded(&mut self) {
+        let Some(desired) = self.desired() else { return };
+        if self.memory.healthy() < desired + self.surge || planted::is(Bug::UnneededRepeated) {
+            return;
+        }
+        let is_unneeded =
+            |slot: &Slot| slot.phase == Phase::Unresolved && slot.worker.is_none() && !slot.is_unwanted;
+        let slots = self.memory.slots.iter().filter(|(_, slot)| is_unneeded(slot));
+        for number in slots.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.replays.retain(|launch| launch.slot != number || launch.role != Role::Worker);
+            self.record(format!("The launch in slot {number} is not needed any more: enough workers serve."));
+            self.unwant(number);
+        }
+    }
+
     /// The launch may have taken place, or may still: the slot waits for what comes of it.
     fn unwant(&mut self, number: u32) {
         self.enter(number, Phase::Unresolved);
@@ -302,7 +319,7 @@ impl Tick<'_> {
 
     fn open_slot(&mut self, definition: &Release) -> bool {
         let Some(subnet) = self.emptiest_subnet(&definition.worker.subnets) else {
-            self.hold("launches: the release names no subnet".to_owned());
+            self.hold(format!("launches: {}", no_subnet(&definition.worker.subnets)));
             return false;
         };
         let free = (0..).find(|number| !self.memory.slots.contains_key(number));
@@ -331,19 +348,20 @@ impl Tick<'_> {
     }
 
     /// The subnet in the zone with fewest workers; zones that are dark or without capacity only if
-    /// there is no other.
-    pub(super) fn emptiest_subnet(&mut self, subnets: &[SubnetSpec]) -> Option<SubnetSpec> {
-        let now = self.now;
-        self.memory.avoid.retain(|_, until| *until > now);
+    /// there is no other, and those that EC2 does not answer for never.
+    pub(super) fn emptiest_subnet(&self, subnets: &[SubnetSpec]) -> Option<SubnetSpec> {
         let zones = self.zones();
-        let is_bad = |subnet: &SubnetSpec| {
-            self.memory.avoid.contains_key(&subnet.id)
-                || self.is_dark(&subnet.zone)
-                || self.observation.dark.contains_key(&subnet.zone)
-        };
+        let is_bad =
+            |subnet: &SubnetSpec| self.memory.avoid.contains_key(&subnet.id) || self.is_dark(&subnet.zone);
         let crowd = |subnet: &SubnetSpec| zones.get(subnet.zone.as_str()).copied().unwrap_or(0);
-        subnets.iter().min_by_key(|subnet| (is_bad(subnet), crowd(subnet))).cloned()
+        let reachable = subnets.iter().filter(|subnet| self.is_reachable(&subnet.zone));
+        reachable.min_by_key(|subnet| (is_bad(subnet), crowd(subnet))).cloned()
     }
+}
+
+/// Why there is no subnet to launch into.
+pub(super) const fn no_subnet(subnets: &[SubnetSpec]) -> &'static str {
+    if subnets.is_empty() { "the release names no subnet" } else { "EC2 answers for no zone of the release" }
 }
 
 /// Whether its first answer is expected any moment; of an unresolved launch nothing is expected.

@@ -12,6 +12,7 @@ mod blind;
 mod boots;
 mod brakes;
 mod credits;
+mod dark;
 mod health;
 mod limits;
 mod lost;

@@ -12,7 +12,9 @@ use fleet::{DesiredCount, LB_ADMIN_PORT, Profile, Registry, WORKER_PORT, WorkerA
 use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::{Failure, Launch};
-use crate::observation::{Address, Instance, Observation, Probe, Role, Scope, State, is_booting, targets};
+use crate::observation::{
+    Address, Instance, Observation, Probe, Role, Scope, State, is_booting, known_by_zone, targets,
+};
 use crate::plan::{Outcomes, Plan, look, plan, settle};
 
 pub(super) const TICK: SignedDuration = SignedDuration::from_secs(20);
@@ -179,11 +181,8 @@ impl World {
     }
 
     pub(super) fn observe(&self, scope: Scope) -> Observation {
-        let known = |row: &Instance| {
-            let successors = self.memory.balancers().filter_map(|balancer| balancer.successor.as_ref());
-            let slots = self.memory.slots.values().chain(successors);
-            slots.into_iter().any(|slot| slot.worker.as_ref() == Some(&row.id))
-        };
+        let by_zone = known_by_zone(&self.memory);
+        let known = |row: &Instance| by_zone.values().flatten().any(|id| *id == row.id);
         let is_listed = |machine: &&Machine| match &self.zone_out {
             Some(zone) => machine.row.zone != *zone && known(&machine.row),
             None => machine.hidden_until <= self.now,
@@ -195,6 +194,8 @@ impl World {
             Some(_) if rows.is_empty() => Err("a zone is out".to_owned()),
             Some(_) | None => Ok(rows),
         };
+        // Nobody is asked about a zone in which nothing is known.
+        let dark = self.zone_out.iter().filter(|zone| by_zone.contains_key(*zone));
         let targets = targets(instances.as_deref().unwrap_or_default(), &self.memory, scope);
         Observation {
             desired: self.desired.clone(),
@@ -204,7 +205,7 @@ impl World {
             instances,
             addresses: Ok(self.addresses()),
             is_partial: self.zone_out.is_some(),
-            dark: self.zone_out.iter().map(|zone| (zone.clone(), "out".to_owned())).collect(),
+            dark: dark.map(|zone| (zone.clone(), "out".to_owned())).collect(),
             probes: targets.into_iter().map(|target| (target.id, self.probe(target.addr))).collect(),
         }
     }
