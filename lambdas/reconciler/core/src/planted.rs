@@ -66,6 +66,7 @@ bugs! {
     // --- Brakes ---
     VelocityOffByOne "velocity off by one" "one more than a tenth is terminated within 15 s",
     NoVelocity "no velocity brake" "as many as are dead are terminated at once",
+    SilentEndedFirst "silent worker ended first" "a silent worker is terminated before its replacement answers",
     NoDegradedBrake "no degraded brake" "when many fail they are terminated before replacements answer",
     TerminationsForgotten "terminations forgotten" "those of the last ten minutes do not count as many failing",
     NoPanicBrake "no panic brake" "when most are dead more than one a minute is terminated",
@@ -90,6 +91,10 @@ bugs! {
     LimitAvoidsZone "account limit avoids zone" "a zone is left alone when the account's quota is used up",
     LimitIsFailure "account limit is a failed boot" "a launch that a quota refuses counts against its release",
     LimitHammered "account limit hammered" "launches that a quota refuses are sent again in each tick",
+    RefusalForgotten "refusal forgotten" "a launch that EC2 refuses for its definition is repeated as if unanswered",
+    DefinitionBlameless "definition without blame" "a definition that EC2 refuses is launched on and on",
+    CapacityBlames "capacity is a failed boot" "a launch without capacity in any zone counts against its release",
+    CapacityHammered "capacity hammered" "launches without capacity in any zone are sent again in each tick",
     NoRoom "no room for a replacement" "a dead worker waits for a replacement that a quota refuses",
     RoomAtOnce "room at once" "a dead worker makes room although its replacement was refused just now",
     RoomUncontrolled "room without control" "a dead worker makes room although nobody at all answers",
