@@ -67,6 +67,12 @@ pub struct Memory {
     /// their own.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub refusals: BTreeMap<Market, Refusal>,
+    /// Definitions that no zone has capacity for, by their ids.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub no_capacity: BTreeMap<String, Refusal>,
+    /// Subnets whose zone does not offer the instance type of a definition, by its id.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_offered: BTreeMap<String, BTreeSet<String>>,
     /// The release whose rollout stops one worker first, because EC2 refused an extra one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_first: Option<String>,
@@ -77,7 +83,7 @@ pub struct Memory {
     pub credits: CreditCap,
 }
 
-/// EC2 refuses launches, whatever their zone and slot.
+/// EC2 refuses launches, whatever their zone and slot, for a reason outside their definition.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Refusal {
     pub cause: RefusalCause,
@@ -101,6 +107,10 @@ pub enum RefusalCause {
     Limit,
     /// AWS has not verified the account yet.
     Verification,
+    /// A permission is missing, or a role is not known yet.
+    Denied,
+    /// No zone has capacity.
+    Capacity,
 }
 
 /// A worker is stopped so that the instance in its place fits into the account's quota.
@@ -149,6 +159,9 @@ pub struct Lowering {
 pub struct Boots {
     pub failures: u32,
     pub last_failure: Option<Timestamp>,
+    /// What EC2 said, if it refused the definition the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -282,6 +295,24 @@ pub struct Event {
 impl Boots {
     /// After so many failures in a row a release is frozen: one failed boot may be bad luck.
     pub const FREEZE: u32 = 2;
+
+    /// How the last boots went, in the words that `status` shows.
+    pub fn story(&self) -> String {
+        let times = self.failures;
+        match &self.refused {
+            Some(why) => format!("EC2 refuses to launch its definition ({times} times in a row): {why}"),
+            None => format!("{times} boots in a row failed"),
+        }
+    }
+}
+
+impl Slot {
+    /// Its launch is not wanted any more, and may have taken place or may still: the slot waits for what
+    /// comes of it.
+    pub fn unwant(&mut self, now: Timestamp) {
+        (self.phase, self.since, self.is_unwanted) = (Phase::Unresolved, now, true);
+        self.missing_since.get_or_insert(now);
+    }
 }
 
 impl Memory {
@@ -340,7 +371,7 @@ mod tests {
     #[test]
     fn what_an_older_version_does_not_know_is_written_only_if_needed() {
         let text = serde_json::to_string(&Memory::default()).expect("plain data");
-        for key in ["refusals", "stop_first", "room", "credits"] {
+        for key in ["refusals", "no_capacity", "not_offered", "stop_first", "room", "credits"] {
             assert!(!text.contains(&format!("\"{key}\"")), "{key}: {text}");
         }
     }

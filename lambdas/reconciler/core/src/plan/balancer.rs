@@ -112,10 +112,7 @@ impl Tick<'_> {
         let Some(address) = address else { return self.hold(format!("{name}: its Elastic IP is not there")) };
         let attempts = self.balancers.values().filter_map(|row| row.attempt);
         self.memory.balancer.attempt = attempts.fold(self.memory.balancer.attempt, u32::max);
-        if self.memory.balancer.boots_of != spec.id {
-            self.memory.balancer.boots = Boots::default();
-            self.memory.balancer.boots_of.clone_from(&spec.id);
-        }
+        self.follow_definition(spec);
         self.follow_holder(address.instance.as_ref());
         self.follow_successor(spec);
         match self.judge_holder() {
@@ -124,6 +121,19 @@ impl Tick<'_> {
             Verdict::Open(why) => self.hold(format!("a verdict on {name}: {why}")),
             Verdict::Dead(why) => self.replace(spec, allocation, why),
         }
+    }
+
+    /// The record of the definition before goes on if it is what the fleet falls back on.
+    fn follow_definition(&mut self, spec: &BalancerSpec) {
+        let balancer = &mut self.memory.balancer;
+        if balancer.boots_of == spec.id {
+            return;
+        }
+        let boots = std::mem::take(&mut balancer.boots);
+        if balancer.proven.as_ref().is_some_and(|proven| proven.id == balancer.boots_of) {
+            balancer.proven_boots = boots;
+        }
+        balancer.boots_of.clone_from(&spec.id);
     }
 
     /// In a look: whether the successor answers for the first time.
@@ -295,7 +305,7 @@ impl Tick<'_> {
         let (now, release) = (self.now, slot.release.clone());
         let boots = self.boots_of_balancer(&release);
         boots.failures += 1;
-        boots.last_failure = Some(now);
+        (boots.last_failure, boots.refused) = (Some(now), None);
         self.leave_successor();
     }
 
@@ -481,7 +491,9 @@ impl Tick<'_> {
     fn trusted_definition<'s>(&'s self, spec: &'s BalancerSpec) -> &'s BalancerSpec {
         let balancer = &self.memory.balancer;
         let is_trusted = balancer.proven_boots.failures <= balancer.boots.failures;
-        balancer.proven.as_ref().filter(|_| is_trusted).unwrap_or(spec)
+        let is_refused = |spec: &BalancerSpec| self.is_refused(&spec.id, spec.instance.market);
+        let may_be_launched = |proven: &&BalancerSpec| !is_refused(proven) || is_refused(spec);
+        balancer.proven.as_ref().filter(|_| is_trusted).filter(may_be_launched).unwrap_or(spec)
     }
 
     /// One that somebody else launched a moment ago.
@@ -527,9 +539,9 @@ impl Tick<'_> {
         let is_early = last.is_some_and(|last| self.age(last) < pause(failures));
         if failures >= BOOT_LOOP && is_early {
             let pause = pause(failures).as_mins();
-            self.hold(format!(
-                "a new load balancer: {failures} boots failed; one is tried every {pause} min"
-            ));
+            let boots = if is_renewal || balancer.boots.failures > 0 { &balancer.boots } else { &others };
+            let story = Boots { failures, ..boots.clone() }.story();
+            self.hold(format!("a new load balancer: {story}; one is tried every {pause} min"));
         } else if live >= MOST {
             self.hold(format!("a new load balancer: there are {live} instances already"));
         } else {
@@ -567,8 +579,10 @@ impl Tick<'_> {
 
     fn launch_balancer(&mut self, spec: &BalancerSpec, why: &str) {
         let zone = self.memory.balancer.holder.as_ref().and_then(|holder| holder.zone.clone());
-        let is_bad =
-            |id: &String, name: &String| self.memory.avoid.contains_key(id) || zone.as_ref() == Some(name);
+        let is_bad = |id: &String, name: &String| {
+            let is_avoided = self.memory.avoid.contains_key(id) || zone.as_ref() == Some(name);
+            (self.is_not_offered(&spec.id, id), is_avoided)
+        };
         let subnets = spec.instance.subnets.iter().filter(|subnet| self.is_reachable(&subnet.zone));
         let Some(subnet) = subnets.min_by_key(|subnet| is_bad(&subnet.id, &subnet.zone)).cloned() else {
             let why = no_subnet(&spec.instance.subnets);

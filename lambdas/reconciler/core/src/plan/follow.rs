@@ -203,7 +203,7 @@ impl Tick<'_> {
                 }
             }
             // Without an address there is no verdict, until it is plain that there will be none.
-            (None, Phase::Dead) if !slot.served => self.dead.push(number),
+            (None, Phase::Dead) if !slot.served || slot.addr.is_none() => self.dead.push(number),
             (None, Phase::Suspect) if self.age(slot.since) > MISSING => self.dead.push(number),
             (None, Phase::Healthy) if slot.addr.is_none() && self.age(slot.since) > MISSING => {
                 self.dead.push(number);
@@ -272,7 +272,7 @@ impl Tick<'_> {
     pub(super) fn boot_failed(&mut self, release: &str) {
         let boots = self.memory.boots.entry(release.to_owned()).or_default();
         boots.failures += 1;
-        boots.last_failure = Some(self.now);
+        (boots.last_failure, boots.refused) = (Some(self.now), None);
     }
 }
 

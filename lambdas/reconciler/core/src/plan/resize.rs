@@ -160,13 +160,10 @@ impl Tick<'_> {
         }
     }
 
-    /// The launch may have taken place, or may still: the slot waits for what comes of it.
     fn unwant(&mut self, number: u32) {
-        self.enter(number, Phase::Unresolved);
         let now = self.now;
         if let Some(slot) = self.memory.slots.get_mut(&number) {
-            slot.is_unwanted = true;
-            slot.missing_since.get_or_insert(now);
+            slot.unwant(now);
         }
     }
 
@@ -229,7 +226,7 @@ impl Tick<'_> {
             if allowed == 0 {
                 return;
             }
-            let from_proven = n < healing && self.heals_from_proven();
+            let from_proven = n < healing && self.heals_from_proven() && !self.heals_by_trial();
             let proven = self.memory.proven.clone().filter(|_| from_proven);
             let definition = proven.unwrap_or_else(|| self.release.as_ref().clone());
             if let Some(why) = self.boots_too_often(&definition.id) {
@@ -312,13 +309,12 @@ impl Tick<'_> {
         let boots = self.memory.boots.get(release).filter(|boots| boots.failures >= BOOT_LOOP)?;
         let pause = pause(boots.failures);
         let is_early = boots.last_failure.is_some_and(|last| self.age(last) < pause);
-        ((booting > 0 || is_early) && !planted::is(Bug::NoBackOff)).then(|| {
-            format!("{} boots in a row failed; one is tried every {} min", boots.failures, pause.as_mins())
-        })
+        ((booting > 0 || is_early) && !planted::is(Bug::NoBackOff))
+            .then(|| format!("{}; one is tried every {} min", boots.story(), pause.as_mins()))
     }
 
     fn open_slot(&mut self, definition: &Release) -> bool {
-        let Some(subnet) = self.emptiest_subnet(&definition.worker.subnets) else {
+        let Some(subnet) = self.emptiest_subnet(&definition.id, &definition.worker.subnets) else {
             self.hold(format!("launches: {}", no_subnet(&definition.worker.subnets)));
             return false;
         };
@@ -349,10 +345,13 @@ impl Tick<'_> {
 
     /// The subnet in the zone with fewest workers; zones that are dark or without capacity only if
     /// there is no other, and those that EC2 does not answer for never.
-    pub(super) fn emptiest_subnet(&self, subnets: &[SubnetSpec]) -> Option<SubnetSpec> {
+    pub(super) fn emptiest_subnet(&self, definition: &str, subnets: &[SubnetSpec]) -> Option<SubnetSpec> {
         let zones = self.zones();
-        let is_bad =
-            |subnet: &SubnetSpec| self.memory.avoid.contains_key(&subnet.id) || self.is_dark(&subnet.zone);
+        let is_bad = |subnet: &SubnetSpec| {
+            let is_avoided = self.memory.avoid.contains_key(&subnet.id) || self.is_dark(&subnet.zone);
+            // Where nothing is offered, nothing will be: rather where there is no capacity just now.
+            (self.is_not_offered(definition, &subnet.id), is_avoided)
+        };
         let crowd = |subnet: &SubnetSpec| zones.get(subnet.zone.as_str()).copied().unwrap_or(0);
         let reachable = subnets.iter().filter(|subnet| self.is_reachable(&subnet.zone));
         reachable.min_by_key(|subnet| (is_bad(subnet), crowd(subnet))).cloned()

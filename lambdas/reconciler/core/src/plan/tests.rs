@@ -19,6 +19,7 @@ mod lost;
 mod lowering;
 mod outcomes;
 mod random;
+mod refused;
 mod registry;
 mod rollout;
 mod size;

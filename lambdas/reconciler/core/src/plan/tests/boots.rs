@@ -119,7 +119,7 @@ fn an_instance_that_ec2_ends_while_it_boots_is_a_boot_that_failed() {
 #[test]
 fn the_time_to_boot_starts_with_the_launch_and_not_with_the_intent() {
     let mut world = World::empty(1);
-    world.launch_faults.extend([LaunchFault::Refused(AwsErrorKind::Denied); 12]);
+    world.launch_faults.extend([LaunchFault::Refused(AwsErrorKind::Throttled); 12]);
     world.launch_faults.push_back(LaunchFault::ReplyLost);
     world.ticks(13);
     let id = world.live()[0].clone();

@@ -295,6 +295,6 @@ fn a_boot_loop_of_all_zones_without_capacity_is_no_boot_loop() {
     let mut world = World::serving(1);
     world.without_capacity.extend(SUBNETS.map(str::to_owned));
     world.desire(2);
-    assert_eq!(launches(&mut world, 10), [1; 10]);
+    assert_eq!(launches(&mut world, 10), [1, 1, 1, 0, 1, 0, 0, 1, 0, 0]);
     assert_eq!((world.failures(), world.memory.losses.len()), (0, 0));
 }

@@ -75,9 +75,7 @@ fn a_launch_whose_reply_is_lost_is_repeated_while_it_is_not_seen() {
 
 #[test]
 fn a_launch_that_is_refused_for_now_is_repeated_as_it_was() {
-    for kind in
-        [AwsErrorKind::Throttled, AwsErrorKind::Propagating, AwsErrorKind::Denied, AwsErrorKind::Other]
-    {
+    for kind in [AwsErrorKind::Throttled, AwsErrorKind::Other] {
         let mut world = World::empty(1);
         world.launch_faults.push_back(LaunchFault::Refused(kind));
         let first = world.tick();
@@ -104,7 +102,7 @@ fn a_launch_in_a_subnet_that_is_gone_is_given_up() {
 #[test]
 fn a_launch_of_another_release_is_not_repeated_but_given_up_after_five_minutes() {
     let mut world = World::empty(1);
-    world.launch_faults.push_back(LaunchFault::Refused(AwsErrorKind::Denied));
+    world.launch_faults.push_back(LaunchFault::Refused(AwsErrorKind::Other));
     world.tick();
     world.release = release("ami-2", &SUBNETS);
     for seconds in (20..=180).step_by(20) {

@@ -35,6 +35,10 @@ pub(super) struct World {
     /// What happens to the next launches, in their order.
     pub(super) launch_faults: VecDeque<LaunchFault>,
     pub(super) without_capacity: BTreeSet<String>,
+    /// Definitions whose image, group or type EC2 refuses.
+    pub(super) unlaunchable: BTreeSet<String>,
+    /// Subnets whose zone does not offer the instance type.
+    pub(super) not_offered: BTreeSet<String>,
     /// Instances that the account may run.
     pub(super) quota: Option<usize>,
     /// How EC2 refuses the next caps on CPU credits.
@@ -92,6 +96,8 @@ impl World {
             machines: Vec::new(),
             launch_faults: VecDeque::new(),
             without_capacity: BTreeSet::new(),
+            unlaunchable: BTreeSet::new(),
+            not_offered: BTreeSet::new(),
             quota: None,
             credit_refusals: VecDeque::new(),
             broken: BTreeSet::new(),
@@ -272,6 +278,12 @@ impl World {
                 }
                 State::Pending | State::Running | State::Stopped => Ok(row.id.clone()),
             };
+        }
+        if self.unlaunchable.contains(&launch.release) {
+            return Err(AwsErrorKind::Definition);
+        }
+        if self.not_offered.contains(&launch.subnet) {
+            return Err(AwsErrorKind::NotOffered);
         }
         let running = self.machines.iter().filter(|machine| machine.row.state.is_live()).count();
         if self.quota.is_some_and(|quota| running >= quota) {
