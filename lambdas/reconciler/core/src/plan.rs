@@ -7,10 +7,12 @@
 //! | young | for 50 s after memory was lost nobody is launched, terminated or drained; workers of the registry that EC2 does not show stay in it for 5 min | `is_young`, `registry` |
 //! | desired | a count that is missing or wrong is not acted on; the last good one stays in force, if need be the registry's; one that is less than half of it must be read in two ticks, 15 s apart | `resize` |
 //! | unseen | an instance that EC2 does not show is not gone: its launch is repeated with the same token, which returns it if it lives; it is never terminated | `follow` |
-//! | unresolved | a launch of which nothing is known for 180 s keeps its slot and its token, and another slot takes its place; one that is not wanted any more is not repeated, and keeps them for 5 min from then on | `follow` |
+//! | unresolved | a launch of which nothing is known for 180 s, or whose zone does not answer, keeps its slot and its token, and another slot takes its place; one that is not wanted any more is not repeated, and keeps them for 5 min from then on; once enough serve none is wanted | `follow`, `resize` |
+//! | unreachable | nothing is launched, anew or again, into a zone that EC2 does not answer for | `follow`, `resize`, `balancer` |
 //! | dead | refuses every probe of one tick, or is silent in two ticks in a row | `follow` |
 //! | boot | an instance that does not answer within 180 s is given up if any worker, itself included, was heard in the tick; a refusal is heard | `follow` |
 //! | control | a worker that served is terminated for its health only if another one answered in the same tick | `judge` |
+//! | silent | one that is silent is terminated when another one answers in its place; one that refuses, at once | `judge` |
 //! | velocity | at most one worker, or a tenth of those that served, is terminated for its health within 15 s | `judge` |
 //! | degraded | two or more and over a fifth dead, or two and at least a third terminated within ten minutes: only against a replacement that answers | `judge` |
 //! | panic | two or more and over half dead: the same, one a minute, and the dead stay in the registry | `judge` |
@@ -25,6 +27,8 @@
 //! | boot loop | after three boots in a row that failed: one launch at a time, 1, 2, 4 … 30 min apart; of a release that never served at most three boot at a time | `resize` |
 //! | money | three losses per desired worker and ten within an hour: one launch in three minutes | `resize` |
 //! | account limit | a launch that EC2 refuses because of the account puts no zone aside and counts against no release; the next try is 15 s, 30 s, 1 min, 2 min … later, one for all slots; a definition that was not refused is tried at once | `limit`, `settle` |
+//! | refusal | each answer of EC2 that says no empties the slot: one that blames the definition is a failed boot of it; one without capacity in any zone, or for a missing permission, blames nothing and is tried again like an account limit | `settle`, `limit` |
+//! | by trial | where EC2 has no room for the proven release, and has not refused the present one, one worker of it heals, on trial | `rollout` |
 //! | room | refused by a quota for 2 min: one worker that is dead as long is terminated before its replacement; another worker answers, or none does and a load balancer | `judge` |
 //! | stop first | where the release says so, or a quota refuses the extra worker: one old worker is drained and gone before the next new one is launched; not before all answer, and the only one only if the release says so | `limit`, `rollout` |
 //! | room for a load balancer | one that a quota refuses is launched in place of one worker, which returns when the one before is gone; for a dead one not the last that answers, and after 2 min | `limit`, `balancer` |

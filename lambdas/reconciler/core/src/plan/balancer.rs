@@ -580,8 +580,9 @@ impl Tick<'_> {
     fn launch_balancer(&mut self, spec: &BalancerSpec, why: &str) {
         let zone = self.memory.balancer.holder.as_ref().and_then(|holder| holder.zone.clone());
         let is_bad = |id: &String, name: &String| {
-            let is_avoided = self.memory.avoid.contains_key(id) || zone.as_ref() == Some(name);
-            (self.is_not_offered(&spec.id, id), is_avoided)
+            // The zone of the one before may be the only one with capacity.
+            let is_before = zone.as_ref() == Some(name);
+            (self.is_not_offered(&spec.id, id), self.memory.avoid.contains_key(id), is_before)
         };
         let subnets = spec.instance.subnets.iter().filter(|subnet| self.is_reachable(&subnet.zone));
         let Some(subnet) = subnets.min_by_key(|subnet| is_bad(&subnet.id, &subnet.zone)).cloned() else {
@@ -605,7 +606,7 @@ impl Tick<'_> {
             served: false,
         };
         // What is refused is tried again and again; that it is refused was recorded.
-        if !self.memory.refusals.contains_key(&spec.instance.market) {
+        if !self.is_refused(&spec.id, spec.instance.market) {
             self.record(format!("Launching a load balancer (attempt {attempt}): {why}."));
         }
         self.memory.balancer.attempt = attempt;

@@ -121,7 +121,8 @@ impl Tick<'_> {
         let is_reachable = self.is_reachable(&slot.zone) || planted::is(Bug::RepeatsIntoDark);
         let is_repeated = launch.is_some() && !slot.is_unwanted && is_reachable;
         if let Some(slot) = self.memory.slots.get_mut(&number) {
-            slot.missing_since = (!is_repeated).then_some(missing_since);
+            // Only what EC2 leaves out of a list is missing.
+            slot.missing_since = (!is_repeated && !is_dark).then_some(missing_since);
         }
         match launch {
             Some(_) if slot.is_unwanted => {}

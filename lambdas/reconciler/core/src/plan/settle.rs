@@ -156,11 +156,14 @@ fn refused(memory: &mut Memory, launch: &Launch, kind: AwsErrorKind, why: &str, 
             if planted::is(Bug::CapacityBlames) {
                 return blame(memory, launch, why, now);
             }
-            memory.avoid.insert(launch.subnet.clone(), now + AVOID);
+            // Nothing is launched into a zone that is avoided unless all others are worse: they may be out.
+            let until = now + AVOID;
+            let was_avoided =
+                memory.avoid.insert(launch.subnet.clone(), until).is_some_and(|before| before != until);
             let none = memory.not_offered.get(&launch.release);
             let is_full =
                 |id: &str| memory.avoid.contains_key(id) || none.is_some_and(|none| none.contains(id));
-            if is_everywhere(&is_full) && !planted::is(Bug::CapacityHammered) {
+            if (was_avoided || is_everywhere(&is_full)) && !planted::is(Bug::CapacityHammered) {
                 let kind = &launch.spec.instance_type;
                 let why = format!("no zone has capacity for {kind} ({why}).");
                 return refuse(memory, launch, RefusalCause::Capacity, &why, now);

@@ -246,6 +246,17 @@ fn a_zone_without_capacity_for_a_load_balancer_is_left_for_the_other() {
 }
 
 #[test]
+fn without_capacity_elsewhere_the_zone_of_the_one_before_is_tried() {
+    let (mut world, holder) = world();
+    world.without_capacity.insert("subnet-b".to_owned());
+    world.machine(&holder).health = Health::Refuses;
+    assert_eq!(launched(&world.tick()), [(1, "subnet-b")]);
+    assert_eq!(launched(&world.tick()), [(2, "subnet-a")]);
+    world.settle_down();
+    assert_eq!(balancers(&world).len(), 1);
+}
+
+#[test]
 fn a_young_load_balancer_that_nobody_remembers_becomes_the_successor() {
     let (mut world, holder) = world();
     let young = deployed(&mut world);

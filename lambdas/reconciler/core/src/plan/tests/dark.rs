@@ -100,6 +100,39 @@ fn a_successor_in_an_unreachable_zone_is_launched_elsewhere_at_once() {
 }
 
 #[test]
+fn an_adopted_worker_is_not_given_up_because_its_zone_was_out() {
+    let mut world = World::serving(2);
+    world.forget_everything();
+    world.ticks(5);
+    let id = world.id(0);
+    world.set(0, Health::Silent);
+    world.zone_out = Some("zone-a".to_owned());
+    world.ticks(20);
+    world.zone_out = None;
+    world.set(0, Health::Well);
+    world.hide(&id, 1);
+    world.is_deaf = true;
+    world.tick();
+    assert_eq!(world.id(0), id, "EC2 has left it out of one list");
+    world.is_deaf = false;
+    world.settle_down();
+    assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
+}
+
+#[test]
+fn without_capacity_in_the_zones_that_answer_launches_wait() {
+    let mut world = World::serving(4);
+    for slot in [0, 2] {
+        world.set(slot, Health::Silent);
+    }
+    world.zone_out = Some("zone-a".to_owned());
+    world.without_capacity.insert(SUBNETS[1].to_owned());
+    let tries = (0..20).filter(|_| !world.tick().launches.is_empty()).count();
+    assert!(tries <= 8, "{tries} of 20 ticks");
+    assert!(world.memory.boots.is_empty());
+}
+
+#[test]
 fn a_zone_is_avoided_for_three_minutes_whoever_was_refused() {
     let mut world = World::serving(1);
     let before = world.add_balancer();
