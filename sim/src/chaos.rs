@@ -205,6 +205,8 @@ impl World {
         let tags = (Some(slot), attempt, release.as_str());
         let index = self.ec2.add(Role::Worker, zone, tags, String::new(), self.now, boot);
         self.ec2.machines[index].is_orphan = true;
+        // One that serves ends a row of failures.
+        self.checks.ends.push_back(self.now);
     }
 
     pub fn desired(&self) -> usize {

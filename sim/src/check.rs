@@ -411,7 +411,7 @@ impl World {
         let refused = refused.len();
         let losses = self.checks.lost.iter().filter(|at| now - **at < 15 * MINUTE).count();
         let ended = self.checks.ends.iter().filter(|at| now - **at < 10 * MINUTE).count();
-        if refused > HAMMERED + 8 * losses + 2 * ended {
+        if refused > HAMMERED + 8 * losses + 4 * ended {
             let what = format!("{} is refused ({why:?}) in {refused} of 30 ticks", launch.release);
             self.violate("S16", what);
         }

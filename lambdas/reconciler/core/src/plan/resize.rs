@@ -242,8 +242,10 @@ impl Tick<'_> {
                 };
                 return self.hold(format!("{who}: {why}"));
             }
-            if !self.open_slot(&definition) {
-                return;
+            if !self.want_again(&definition.id) {
+                if self.cap_left(desired) == 0 || !self.open_slot(&definition) {
+                    return;
+                }
             }
             self.note_try(&definition.id, market);
             allowed -= 1;
@@ -256,14 +258,8 @@ impl Tick<'_> {
             return 0;
         }
         let slots = &self.memory.slots;
-        let is_here = |id: &WorkerId| self.workers.get(id).is_some_and(|row| row.state.is_live());
-        let leaving = self.memory.leaving.keys().filter(|id| is_here(id)).count();
-        let number = slots.len() + leaving;
-        let is_stuck = !self.somebody_answers() && number >= 2 * desired + 2 && number < 3 * desired + 6;
-        let is_pausing = self.memory.last_launch.is_some_and(|last| self.age(last) < LONGEST_PAUSE);
-        let valve = usize::from(is_stuck && !is_pausing && !planted::is(Bug::LostCapValve));
-        let cap = (2 * desired + 2).saturating_sub(number).max(valve);
-        let cap = if planted::is(Bug::NoCap) { usize::MAX } else { cap };
+        let again = slots.values().filter(|slot| self.may_be_wanted_again(slot)).count();
+        let cap = self.cap_left(desired).max(again);
         let booting = slots.values().filter(|slot| is_awaited(slot.phase)).count();
         let is_deaf =
             !self.somebody_answers() && slots.values().any(|slot| slot.served && slot.phase == Phase::Dead);
@@ -296,6 +292,39 @@ impl Tick<'_> {
             self.hold(format!("{} launches: {why}", missing - allowed));
         }
         allowed
+    }
+
+    /// How many slots may be opened until there are too many, whatever state they are in.
+    fn cap_left(&self, desired: usize) -> usize {
+        let is_here = |id: &WorkerId| self.workers.get(id).is_some_and(|row| row.state.is_live());
+        let leaving = self.memory.leaving.keys().filter(|id| is_here(id)).count();
+        let number = self.memory.slots.len() + leaving;
+        let is_stuck = !self.somebody_answers() && number >= 2 * desired + 2 && number < 3 * desired + 6;
+        let is_pausing = self.memory.last_launch.is_some_and(|last| self.age(last) < LONGEST_PAUSE);
+        let valve = usize::from(is_stuck && !is_pausing && !planted::is(Bug::LostCapValve));
+        let cap = (2 * desired + 2).saturating_sub(number).max(valve);
+        if planted::is(Bug::NoCap) { usize::MAX } else { cap }
+    }
+
+    /// A launch that was not wanted any more, and may have taken place or not. To send it again is better
+    /// than to send another one: it gives the same instance, and such slots never fill the cap.
+    fn want_again(&mut self, definition: &str) -> bool {
+        let is_it = |slot: &Slot| slot.release == definition && self.may_be_wanted_again(slot);
+        let found = self.memory.slots.iter().find(|(_, slot)| is_it(slot)).map(|(number, _)| *number);
+        let Some(number) = found else { return false };
+        self.enter(number, Phase::Launching);
+        if let Some(slot) = self.memory.slots.get_mut(&number) {
+            (slot.is_unwanted, slot.missing_since) = (false, None);
+        }
+        let launch = self.memory.slots.get(&number).and_then(|slot| self.launch_of(number, slot));
+        self.replays.extend(launch);
+        true
+    }
+
+    fn may_be_wanted_again(&self, slot: &Slot) -> bool {
+        let is_unknown = slot.is_unwanted && slot.worker.is_none() && !slot.is_adopted;
+        let is_bad = self.memory.avoid.contains_key(&slot.subnet) || self.is_dark(&slot.zone);
+        is_unknown && !is_bad && self.is_reachable(&slot.zone) && self.definition(&slot.release).is_some()
     }
 
     /// Why no more workers of a release may be launched now, if so.
