@@ -147,6 +147,7 @@ impl Checks {
                     || !memory.dark_zones.is_empty()
                     || rest.boots()
                     || rest.is_at_cap(desired)
+                    || rest.is_filled_by_unknown(desired)
             });
         self.calm = Some(Calm { since: now, restored: None, is_excused, is_stuck, stops_first: false });
     }
@@ -183,6 +184,14 @@ impl Rest<'_> {
         };
         let mut silent = self.ec2.live(Role::Worker).filter(|(_, machine)| !machine.is_up(self.now));
         silent.any(|(_, machine)| !has_served(&machine.row.id))
+    }
+
+    /// Launches of which nothing is known fill the cap for the five minutes after which they are given up.
+    fn is_filled_by_unknown(&self, desired: usize) -> bool {
+        let slots = &self.memory.slots;
+        let up = slots.values().filter(|slot| self.is_up(slot)).count();
+        let has_unknown = slots.values().any(|slot| slot.worker.is_none());
+        has_unknown && slots.len() + desired.saturating_sub(up) > 2 * desired + 2
     }
 
     /// Where none of so many answers, one more is launched each half hour.
