@@ -30,6 +30,11 @@ pub enum AwsErrorKind {
     Propagating,
     /// The instance type has no CPU credits: done, when capping them.
     NotSupported,
+    /// The zone does not offer the instance type, and will not tomorrow. Only of launches.
+    NotOffered,
+    /// What was asked for cannot be launched: its image, group, subnet or a parameter is at fault. Only of
+    /// launches.
+    Definition,
     Other,
 }
 
@@ -107,11 +112,76 @@ impl AwsErrorKind {
             _ => Self::Other,
         }
     }
+
+    /// What an answer to RunInstances means: whatever EC2 names as its reason, nothing was launched.
+    ///
+    /// Codes: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html>
+    pub fn of_launch(code: &str, message: &str) -> Self {
+        match (Self::of(code, message), code) {
+            (Self::NoCapacity, "Unsupported") if message.contains("Availability Zone") => Self::NotOffered,
+            (Self::NoCapacity, "Unsupported") | (Self::NotFound, _) => Self::Definition,
+            // "Not authorized for images: [ami-1]": it was deleted, or is not shared any more.
+            (Self::Denied, "AuthFailure") if message.contains("images") => Self::Definition,
+            (Self::PendingVerification, "OptInRequired") if message.contains("Marketplace") => {
+                Self::Definition
+            }
+            (Self::Other, _) if is_about_parameters(code) => Self::Definition,
+            // EC2 is in trouble, or did not answer: it may have been launched.
+            (
+                Self::Other,
+                "" | "InternalError" | "InternalFailure" | "ServiceUnavailable" | "Unavailable"
+                | "RequestTimeout",
+            ) => Self::Other,
+            // EC2 says no for a reason that we do not know: to ask for another definition may help.
+            (Self::Other, _) => Self::Denied,
+            (kind, _) => kind,
+        }
+    }
+}
+
+fn is_about_parameters(code: &str) -> bool {
+    let begins = |prefix: &&str| code.starts_with(*prefix);
+    ["Invalid", "MissingParameter", "UnknownParameter", "Unsupported", "Malformed", "VPCIdNotSpecified"]
+        .iter()
+        .any(begins)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_launch_blames_what_is_at_fault() {
+        let zone = "Your requested instance type (t4g.nano) is not supported in your requested Availability \
+                    Zone (us-east-1e).";
+        for (code, message, kind) in [
+            ("InvalidAMIID.NotFound", "The image id '[ami-1]' does not exist", AwsErrorKind::Definition),
+            ("InvalidAMIID.Unavailable", "", AwsErrorKind::Definition),
+            ("AuthFailure", "Not authorized for images: [ami-1]", AwsErrorKind::Definition),
+            ("AuthFailure", "AWS was not able to validate the provided credentials", AwsErrorKind::Denied),
+            ("InvalidGroup.NotFound", "", AwsErrorKind::Definition),
+            ("InvalidSubnetID.NotFound", "", AwsErrorKind::Definition),
+            ("InvalidParameterValue", "Invalid value 't9.nano' for InstanceType.", AwsErrorKind::Definition),
+            ("InvalidParameterValue", "Invalid IAM Instance Profile name", AwsErrorKind::Propagating),
+            ("InvalidParameterCombination", "", AwsErrorKind::Definition),
+            ("InvalidUserData.Malformed", "", AwsErrorKind::Definition),
+            ("MissingParameter", "", AwsErrorKind::Definition),
+            ("Unsupported", "The requested configuration is not supported.", AwsErrorKind::Definition),
+            ("Unsupported", zone, AwsErrorKind::NotOffered),
+            ("OptInRequired", "to use this AWS Marketplace product you need", AwsErrorKind::Definition),
+            ("OptInRequired", "You are not subscribed to this service.", AwsErrorKind::PendingVerification),
+            ("UnauthorizedOperation", "", AwsErrorKind::Denied),
+            ("OperationNotPermitted", "", AwsErrorKind::Denied),
+            ("InsufficientInstanceCapacity", "", AwsErrorKind::NoCapacity),
+            ("VcpuLimitExceeded", "", AwsErrorKind::AccountLimit),
+            ("RequestLimitExceeded", "", AwsErrorKind::Throttled),
+            ("IdempotentParameterMismatch", "", AwsErrorKind::TokenMismatch),
+            ("InternalError", "", AwsErrorKind::Other),
+            ("", "", AwsErrorKind::Other),
+        ] {
+            assert_eq!(AwsErrorKind::of_launch(code, message), kind, "{code}: {message}");
+        }
+    }
 
     #[test]
     fn codes_have_the_meaning_we_act_on() {

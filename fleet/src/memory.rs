@@ -75,6 +75,12 @@ pub struct Memory {
     /// their own.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub refusals: BTreeMap<Market, Refusal>,
+    /// Definitions that no zone has capacity for, by their ids.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub no_capacity: BTreeMap<String, Refusal>,
+    /// Subnets whose zone does not offer the instance type of a definition, by its id.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_offered: BTreeMap<String, BTreeSet<String>>,
     /// The release whose rollout stops one worker first, because EC2 refused an extra one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_first: Option<String>,
@@ -85,7 +91,7 @@ pub struct Memory {
     pub credits: CreditCap,
 }
 
-/// EC2 refuses launches, whatever their zone and slot.
+/// EC2 refuses launches, whatever their zone and slot, for a reason outside their definition.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Refusal {
     pub cause: RefusalCause,
@@ -109,6 +115,10 @@ pub enum RefusalCause {
     Limit,
     /// AWS has not verified the account yet.
     Verification,
+    /// A permission is missing, or a role is not known yet.
+    Denied,
+    /// No zone has capacity.
+    Capacity,
 }
 
 /// A worker is stopped so that the instance in its place fits into the account's quota.
@@ -160,6 +170,9 @@ pub struct Boots {
     /// Some were workers that kept crashing: a first answer of the next one proves nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub crashes: bool,
+    /// What EC2 said, if it refused the definition the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// Restarts of a worker's program that the reconciler did not see happen, but saw to have happened.
@@ -288,6 +301,9 @@ pub struct Holder {
     /// The definition that it was launched from, once EC2 has shown it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
+    /// Its zone, once EC2 has shown it: while a zone is out, EC2 shows instances only by their ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -367,6 +383,24 @@ impl Balancer {
 impl Boots {
     /// After so many failures in a row a release is frozen: one failed boot may be bad luck.
     pub const FREEZE: u32 = 2;
+
+    /// How the last boots went, in the words that `status` shows.
+    pub fn story(&self) -> String {
+        let times = self.failures;
+        match &self.refused {
+            Some(why) => format!("EC2 refuses to launch its definition ({times} times in a row): {why}"),
+            None => format!("{times} boots in a row failed"),
+        }
+    }
+}
+
+impl Slot {
+    /// Its launch is not wanted any more, and may have taken place or may still: the slot waits for what
+    /// comes of it.
+    pub fn unwant(&mut self, now: Timestamp) {
+        (self.phase, self.since, self.is_unwanted) = (Phase::Unresolved, now, true);
+        self.missing_since.get_or_insert(now);
+    }
 }
 
 impl Memory {
@@ -478,6 +512,8 @@ impl Memory {
             released: _,
             restarts,
             refusals,
+            no_capacity,
+            not_offered: _,
             stop_first: _,
             room,
             credits,
@@ -486,7 +522,7 @@ impl Memory {
         let slot_times = slots.values_mut().flat_map(Slot::times);
         let balancer_times = std::iter::once(balancer).chain(more_balancers.values_mut());
         let leaving_times = leaving.values_mut();
-        let refusal_times = refusals.values_mut();
+        let refusal_times = refusals.values_mut().chain(no_capacity.values_mut());
         [began, last_launch].into_iter().flatten().for_each(|time| see(time, false));
         lowering.iter_mut().for_each(|lowering| see(&mut lowering.since, false));
         room.iter_mut().for_each(|room| see(&mut room.since, false));
@@ -678,7 +714,7 @@ mod tests {
             served: false,
         };
         let memory = |at: Timestamp| {
-            let boots = Boots { failures: 1, last_failure: Some(at), crashes: false };
+            let boots = Boots { failures: 1, last_failure: Some(at), crashes: false, refused: None };
             let holder = Holder {
                 id: "i-a".parse().expect("test id"),
                 addr: None,
@@ -687,6 +723,7 @@ mod tests {
                 silent_since: Some(at),
                 missing_since: Some(at),
                 release: None,
+                zone: None,
             };
             let balancer = Balancer {
                 holder: Some(holder),
@@ -755,7 +792,16 @@ mod tests {
     #[test]
     fn what_an_older_version_does_not_know_is_written_only_if_needed() {
         let text = serde_json::to_string(&Memory::default()).expect("plain data");
-        for key in ["refusals", "released", "restarts", "stop_first", "room", "credits"] {
+        for key in [
+            "refusals",
+            "no_capacity",
+            "not_offered",
+            "released",
+            "restarts",
+            "stop_first",
+            "room",
+            "credits",
+        ] {
             assert!(!text.contains(&format!("\"{key}\"")), "{key}: {text}");
         }
     }

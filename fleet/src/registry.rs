@@ -14,7 +14,8 @@ use crate::{DesiredCount, WorkerAddr, WorkerId};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Registry {
-    /// Grows by one with each change; never goes back, whoever writes.
+    /// Grows with each change and never goes back, whoever writes: the milliseconds since 1970, so that it
+    /// grows even if everything that was written before is lost.
     #[serde(deserialize_with = "revision")]
     pub revision: u64,
     pub written_at: Timestamp,

@@ -38,6 +38,7 @@ impl World {
                     return self.answer_at(number, self.now + S3_TIMEOUT, event);
                 }
                 let before = self.s3.registry().cloned();
+                self.read_registry();
                 let written = self.s3.publish(&registry, if_match.as_deref());
                 if matches!(written, Written::Done { .. }) {
                     self.mix_number(registry.revision);
@@ -127,6 +128,7 @@ impl World {
         self.check_commit(before, memory);
         if let Some(running) = self.invocations[number].as_mut() {
             running.committed = Some(memory.clone());
+            running.has_launched = false;
             running.committed_at = self.now;
         }
     }
@@ -174,6 +176,7 @@ impl World {
         let back = self.way_back(number);
         if let Some(running) = self.invocations[number].as_mut() {
             running.is_blind = is_blind;
+            running.reachable = is_blind.then(Vec::new);
             running.shown = instances.iter().flatten().filter_map(|row| self.ec2.find(&row.id)).collect();
             running.shown_dead = shown_dead;
         }
@@ -242,11 +245,13 @@ impl World {
         }
         let is_shown = |machine: &Machine, now| !machine.is_forgotten(now) && now >= machine.visible_from;
         let shown: Vec<usize> =
-            indices.into_iter().filter(|index| is_shown(&self.ec2.machines[*index], self.now)).collect();
+            indices.iter().copied().filter(|index| is_shown(&self.ec2.machines[*index], self.now)).collect();
         let rows = shown.iter().map(|index| self.row(*index)).collect();
         if let Some(running) = self.invocations[number].as_mut() {
             running.shown.extend(shown);
             running.is_blind = false;
+            let zones = indices.iter().map(|index| self.ec2.machines[*index].zone);
+            running.reachable.get_or_insert_default().extend(zones);
         }
         self.answer_at(number, back, Event::Described { zone, rows: Ok(rows) });
     }
@@ -291,8 +296,17 @@ impl World {
             Ran::New(index) => index,
             Ran::Known(index) => return Ok(self.ec2.machines[index].row.id.clone()),
             Ran::Refused(failure) => {
-                if failure.kind == AwsErrorKind::AccountLimit && !self.is_late {
-                    self.check_refused(launch);
+                let is_full = |zone: &Millis| self.now < *zone;
+                let kind = &launch.spec.instance_type;
+                let is_full = self.ec2.full_until.iter().all(is_full)
+                    || self.ec2.types_full_until.get(kind).is_some_and(is_full);
+                match failure.kind {
+                    AwsErrorKind::AccountLimit if !self.is_late => self.check_refused(launch),
+                    AwsErrorKind::Definition if !self.is_late => self.check_hammered(launch, failure.kind),
+                    AwsErrorKind::NoCapacity if !self.is_late && is_full => {
+                        self.check_hammered(launch, failure.kind);
+                    }
+                    _ => {}
                 }
                 return Err(failure);
             }

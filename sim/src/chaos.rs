@@ -97,6 +97,55 @@ impl World {
             Kind::Unverified => self.ec2.unverified_until = now + while_,
             Kind::Deployed => self.deploy(true),
             Kind::BadRelease => self.deploy(false),
+            Kind::ImageGone => {
+                let released = [self.s3.release.id.clone(), balancer(&self.s3.release)];
+                let gone = released[self.faults.rng(kind).usize(0..2)].clone();
+                self.tell(|| format!("      {gone}"));
+                self.ec2.unlaunchable.insert(gone);
+            }
+            Kind::RefusedRelease => {
+                self.deploy(true);
+                self.ec2.unlaunchable.extend([self.s3.release.id.clone(), balancer(&self.s3.release)]);
+            }
+            Kind::TypeNotOffered => {
+                let zone = self.any_zone(kind);
+                let kind = self.s3.release.worker.instance_type.clone();
+                self.ec2.not_offered.insert((zone, kind));
+            }
+            Kind::TypeNowhere => {
+                let kind = self.s3.release.worker.instance_type.clone();
+                let everywhere = (0..self.ec2.zones()).map(|zone| (zone, kind.clone()));
+                self.ec2.not_offered.extend(everywhere);
+            }
+            Kind::TypeFull => {
+                let kind = self.s3.release.worker.instance_type.clone();
+                self.ec2.types_full_until.insert(kind, now + while_);
+            }
+            Kind::LaunchDenied => self.ec2.denied_until = now + while_,
+            Kind::RegistryDeleted => {
+                self.read_registry();
+                self.s3.delete_registry();
+            }
+            Kind::AllDeleted => {
+                self.read_registry();
+                self.s3.delete_registry();
+                self.forget();
+                self.s3.spoil_memory(None);
+            }
+            Kind::Unready => {
+                if let Some(index) = self.a_balancer(kind) {
+                    self.ec2.machines[index].ail(Ailment::Unready, now + while_);
+                }
+            }
+            Kind::StoppedBalancer => {
+                if let Some(index) = self.a_balancer(kind) {
+                    self.ec2.machines[index].end(State::Stopped, now, 0);
+                }
+            }
+            Kind::LongOutage => {
+                let zone = self.any_zone(kind);
+                self.ec2.out_until[zone] = now + self.faults.rng(kind).i64(3..15) * MINUTE;
+            }
             _ => unreachable!("the others strike a call"),
         }
     }
@@ -119,6 +168,12 @@ impl World {
         let rng = self.faults.rng(kind);
         let role = if rng.u8(0..5) == 0 { Role::LoadBalancer } else { Role::Worker };
         let live: Vec<usize> = self.ec2.live(role).map(|(index, _)| index).collect();
+        let pick = self.faults.rng(kind).usize(..);
+        live.get(pick.checked_rem(live.len())?).copied()
+    }
+
+    fn a_balancer(&mut self, kind: Kind) -> Option<usize> {
+        let live: Vec<usize> = self.ec2.live(Role::LoadBalancer).map(|(index, _)| index).collect();
         let pick = self.faults.rng(kind).usize(..);
         live.get(pick.checked_rem(live.len())?).copied()
     }
@@ -150,6 +205,8 @@ impl World {
         let tags = (Some(slot), attempt, release.as_str());
         let index = self.ec2.add(Role::Worker, zone, tags, String::new(), self.now, boot);
         self.ec2.machines[index].is_orphan = true;
+        // One that serves ends a row of failures.
+        self.checks.ends.push_back(self.now);
     }
 
     pub fn desired(&self) -> usize {
@@ -177,7 +234,7 @@ impl World {
         self.deployments += 1;
         let before = balancer(&self.s3.release);
         // Every second deployment changes the load balancer as well, and one that is broken is mended.
-        let is_renewal = self.deployments.is_multiple_of(2) || self.bad_releases.contains(&before);
+        let is_renewal = self.deployments.is_multiple_of(2) || self.is_bad(&before);
         let number = before.strip_prefix(BALANCER).and_then(|number| number.parse().ok());
         let number = if is_renewal { self.deployments } else { number.expect("a number of ours") };
         let mut next = release(self.deployments, number, self.ec2.zones());
@@ -190,6 +247,11 @@ impl World {
         }
         self.s3.release = Arc::new(next);
         self.checks.deployed(self.now);
+    }
+
+    /// Whether no instance of a definition ever serves.
+    fn is_bad(&self, id: &String) -> bool {
+        self.bad_releases.contains(id) || self.ec2.unlaunchable.contains(id)
     }
 
     /// The end of a storm: whatever passes has passed, people put right what they spoiled, and what
@@ -207,6 +269,9 @@ impl World {
         self.ec2.unverified_until = now;
         self.ec2.full_until.fill(now);
         self.ec2.out_until.fill(now);
+        self.ec2.not_offered.clear();
+        self.ec2.types_full_until.clear();
+        self.ec2.denied_until = now;
         for machine in &mut self.ec2.machines {
             machine.end_passing_ailment(now);
         }
@@ -218,7 +283,7 @@ impl World {
             }
         }
         let released = [self.s3.release.id.clone(), balancer(&self.s3.release)];
-        if released.iter().any(|id| self.bad_releases.contains(id)) {
+        if released.iter().any(|id| self.is_bad(id)) {
             self.deploy(true);
         }
     }

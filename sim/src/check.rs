@@ -10,14 +10,17 @@
 //! | S6 | nothing is done on a survey that was blind, or is older than 15 s | `check_issue` |
 //! | S7 | a worker that is well is ended only 15 s after the registry that left it out | `check_terminate` |
 //! | S8 | a boot has its 180 s | `check_terminate` |
-//! | S9 | the registry's revision only grows; it names nobody whom EC2 showed as terminated; it is not emptied while somebody serves | `check_publish` |
+//! | S9 | the registry's revision only grows, also for load balancers when it is lost; it names nobody whom EC2 showed as terminated; it is not emptied while somebody serves | `check_publish` |
 //! | S10 | a rollout leaves as many healthy as are desired | `check_commit` |
 //! | S11 | the address never leaves a load balancer that answers but for one of a newer definition, goes only to one that answers, and its holder is not ended | `check_issue` |
 //! | S12 | launches in an hour: what was asked for, the budget of losses, and one in three minutes | `check_launched` |
 //! | S15 | an instance may spend CPU credits for its first five minutes of service; at rest none may | `check_cap`, `check_rest` |
-//! | S16 | launches that a quota refuses are not sent again at once | `check_refused` |
+//! | S16 | launches that EC2 refuses are not sent again at once | `check_refused`, `check_hammered` |
+//! | S17 | the address does not wait for launches, and launches leave a call for everything else | `check_issue`, `check_launch` |
+//! | S18 | nothing is launched into a zone that EC2 does not answer for | `check_launch` |
+//! | S19 | an unresolved launch is not repeated once enough serve | `check_launch` |
 //! | S13 | at rest nothing happens any more | `check_rest` |
-//! | S14 | at rest there is nobody too many, and nobody unknown | `check_rest` |
+//! | S14 | at rest there is nobody too many, nobody unknown and nobody stopped | `check_rest` |
 //! | L1 | when faults stop, the desired number serves again | `check_calm`, `check_rest` |
 //!
 //! The rules of the planner's own table are in `decisions`.
@@ -26,16 +29,17 @@ mod decisions;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use fleet::aws_code::AwsErrorKind;
 use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
 use fleet::release::Rollout;
 use fleet::{DesiredCount, Registry, WorkerId};
 use reconciler_core::effect::{Effect, Launch};
-use reconciler_core::observation::{Probe, Role};
+use reconciler_core::observation::{Probe, Role, State};
 
 use crate::clock::{HOUR, MINUTE, Millis, SECOND};
 use crate::ec2::Ec2;
 use crate::fault::Kind;
-use crate::machine::Machine;
+use crate::machine::{Machine, subnet_name};
 use crate::s3::S3;
 use crate::world::{BALANCER, World, balancer};
 
@@ -48,6 +52,9 @@ const SERVED: Millis = 5 * MINUTE;
 /// Of 30 ticks, those in which a quota may refuse launches: pauses of up to 2 min, begun anew by each
 /// launch that takes place and each worker that leaves.
 const REFUSED: usize = 16;
+/// The same where EC2 refuses the definition, or has no capacity: after three failures the pauses are 1, 2,
+/// 4 min; for capacity two zones are tried each time.
+const HAMMERED: usize = 16;
 /// Why a dead worker is ended before its replacement is launched.
 const MAKES_ROOM: &str = "EC2 refuses its replacement";
 /// An instance that EC2 does not show for so long may be given up if its launch cannot be repeated.
@@ -86,6 +93,8 @@ pub struct Checks {
     counts: HashSet<DesiredCount>,
     /// Ticks in which a quota refused a launch, by their seconds.
     refused: VecDeque<Millis>,
+    /// The same of other refusals, by definition.
+    hammered: HashMap<String, VecDeque<Millis>>,
 }
 
 /// What a memory that is written next will know.
@@ -138,6 +147,7 @@ impl Checks {
                     || !memory.dark_zones.is_empty()
                     || rest.boots()
                     || rest.is_at_cap(desired)
+                    || rest.is_filled_by_unknown(desired)
             });
         self.calm = Some(Calm { since: now, restored: None, is_excused, is_stuck, stops_first: false });
     }
@@ -174,6 +184,14 @@ impl Rest<'_> {
         };
         let mut silent = self.ec2.live(Role::Worker).filter(|(_, machine)| !machine.is_up(self.now));
         silent.any(|(_, machine)| !has_served(&machine.row.id))
+    }
+
+    /// Launches of which nothing is known fill the cap for the five minutes after which they are given up.
+    fn is_filled_by_unknown(&self, desired: usize) -> bool {
+        let slots = &self.memory.slots;
+        let up = slots.values().filter(|slot| self.is_up(slot)).count();
+        let has_unknown = slots.values().any(|slot| slot.worker.is_none());
+        has_unknown && slots.len() + desired.saturating_sub(up) > 2 * desired + 2
     }
 
     /// Where none of so many answers, one more is launched each half hour.
@@ -221,6 +239,7 @@ impl World {
         };
         match effect {
             Effect::Launch(launch) => {
+                self.check_launch(number, &memory, launch);
                 let slot = match launch.role {
                     Role::Worker => memory.slots.get(&launch.slot),
                     Role::LoadBalancer => memory.balancer.successor.as_ref(),
@@ -230,11 +249,47 @@ impl World {
                 }
             }
             Effect::Terminate(id) => self.check_terminate(number, &memory, id),
-            Effect::Associate { instance, .. } => self.check_associate(number, instance),
+            Effect::Associate { instance, .. } => {
+                if self.invocations[number].as_ref().is_some_and(|running| running.has_launched) {
+                    self.violate("S17", format!("the address waits for launches to move to {instance}"));
+                }
+                self.check_associate(number, instance);
+            }
             Effect::Publish { registry, .. } if registry.revision != memory.revision => {
                 self.violate("S3", format!("registry {} is not intended", registry.revision));
             }
             _ => {}
+        }
+    }
+
+    /// A launch must not hold up anything else, nor be sent for nothing.
+    fn check_launch(&mut self, number: usize, memory: &Memory, launch: &Launch) {
+        let Some(running) = self.invocations[number].as_mut() else { return };
+        running.has_launched = true;
+        running.launches_in_flight += 1;
+        let in_flight = running.launches_in_flight;
+        let is_dark = running
+            .reachable
+            .as_ref()
+            .is_some_and(|zones| !zones.iter().any(|zone| subnet_name(*zone) == launch.subnet));
+        let (slot, subnet) = (launch.slot, &launch.subnet);
+        if in_flight > 3 {
+            return self.violate("S17", format!("{in_flight} launches leave no call for anything else"));
+        }
+        if is_dark {
+            return self.violate(
+                "S18",
+                format!("slot {slot} is launched into {subnet}, which EC2 does not answer for"),
+            );
+        }
+        let desired = memory.desired.map_or(0, |desired| desired.get() as usize);
+        let is_unresolved = memory.slots.get(&slot).is_some_and(|known| {
+            known.phase == Phase::Unresolved && known.worker.is_none() && known.attempt == launch.attempt
+        });
+        // Beyond the desired number a rollout may want one more.
+        let enough = desired + (desired / 10).max(1);
+        if launch.role == Role::Worker && is_unresolved && memory.healthy() >= enough {
+            self.violate("S19", format!("the launch in slot {slot} is repeated, and {desired} serve"));
         }
     }
 
@@ -349,6 +404,24 @@ impl World {
                 launch.slot,
                 self.checks.refused.len()
             );
+            self.violate("S16", what);
+        }
+    }
+
+    /// A launch that was refused for its definition, or for want of capacity in any zone.
+    pub fn check_hammered(&mut self, launch: &Launch, why: AwsErrorKind) {
+        let now = self.now;
+        let tick = now / (20 * SECOND);
+        let refused = self.checks.hammered.entry(launch.release.clone()).or_default();
+        refused.retain(|at| tick - at < 30);
+        if refused.back() != Some(&tick) {
+            refused.push_back(tick);
+        }
+        let refused = refused.len();
+        let losses = self.checks.lost.iter().filter(|at| now - **at < 15 * MINUTE).count();
+        let ended = self.checks.ends.iter().filter(|at| now - **at < 10 * MINUTE).count();
+        if refused > HAMMERED + 8 * losses + 4 * ended {
+            let what = format!("{} is refused ({why:?}) in {refused} of 30 ticks", launch.release);
             self.violate("S16", what);
         }
     }
@@ -603,6 +676,14 @@ impl World {
                 }
             }
         }
+        let is_live = |index: &usize| self.ec2.machines[*index].is_live();
+        let readers = self.readers.iter().filter(|(index, _)| is_live(index));
+        if let Some((index, held)) = readers.max_by_key(|(_, held)| **held)
+            && *held > after.revision
+        {
+            let id = self.ec2.machines[*index].row.id.clone();
+            return self.violate("S9", format!("{id} has revision {held} and ignores {}", after.revision));
+        }
         let shown_dead =
             self.invocations[number].as_ref().map(|running| running.shown_dead.clone()).unwrap_or_default();
         for id in after.workers.keys() {
@@ -706,6 +787,12 @@ impl World {
             let row = &self.ec2.machines[*index].row;
             let what = format!("at rest {} is of {}, not {released}", row.id, row.release);
             return self.violate("L1", what);
+        }
+        let is_stopped =
+            |machine: &&Machine| machine.state(self.now) == State::Stopped && !machine.is_forgotten(self.now);
+        if let Some(machine) = self.ec2.machines.iter().find(is_stopped) {
+            let what = format!("at rest {} is stopped and not terminated", machine.row.id);
+            return self.violate("S14", what);
         }
         let is_uncapped = |machine: &&Machine| {
             let served = self.now - machine.serves_from();

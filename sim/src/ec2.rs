@@ -1,7 +1,7 @@
 //! EC2 as far as the reconciler can notice it: zonal client tokens, request buckets, capacity, zones
 //! that are out, and an Elastic IP.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use fleet::WorkerId;
@@ -37,6 +37,15 @@ pub struct Ec2 {
     pub unverified_until: Millis,
     /// Zones that were ever without capacity.
     pub was_full: Vec<bool>,
+    /// Definitions whose image is gone.
+    pub unlaunchable: HashSet<String>,
+    /// Zones that do not offer an instance type.
+    pub not_offered: HashSet<(usize, String)>,
+    /// Until when no zone has capacity for these.
+    pub types_full_until: HashMap<String, Millis>,
+    pub denied_until: Millis,
+    /// How often a definition was refused for its own sake.
+    pub blamed: HashMap<String, u32>,
 }
 
 pub enum Ran {
@@ -61,6 +70,11 @@ impl Ec2 {
             counts_leaving: false,
             unverified_until: 0,
             was_full: vec![false; zones],
+            unlaunchable: HashSet::new(),
+            not_offered: HashSet::new(),
+            types_full_until: HashMap::new(),
+            denied_until: 0,
+            blamed: HashMap::new(),
         }
     }
 
@@ -119,6 +133,9 @@ impl Ec2 {
         if now < self.throttled_until || !self.take_from_bucket(now) {
             return refused(AwsErrorKind::Throttled, "RequestLimitExceeded");
         }
+        if now < self.denied_until {
+            return refused(AwsErrorKind::Denied, "UnauthorizedOperation");
+        }
         let mut hasher = DefaultHasher::new();
         launch.hash(&mut hasher);
         let asked = hasher.finish();
@@ -138,10 +155,20 @@ impl Ec2 {
         if now < self.unverified_until {
             return explained(AwsErrorKind::PendingVerification, "PendingVerification");
         }
+        let kind = &launch.spec.instance_type;
+        if self.unlaunchable.contains(&launch.release) {
+            *self.blamed.entry(launch.release.clone()).or_default() += 1;
+            return refused(AwsErrorKind::Definition, "InvalidAMIID.NotFound");
+        }
+        if self.not_offered.contains(&(zone, kind.clone())) {
+            *self.blamed.entry(launch.release.clone()).or_default() += 1;
+            return refused(AwsErrorKind::NotOffered, "Unsupported");
+        }
         if self.is_at_quota(now) {
             return explained(AwsErrorKind::AccountLimit, "VcpuLimitExceeded");
         }
-        if now < self.full_until[zone] {
+        let is_type_full = self.types_full_until.get(kind).is_some_and(|until| now < *until);
+        if now < self.full_until[zone] || is_type_full {
             self.was_full[zone] = true;
             return refused(AwsErrorKind::NoCapacity, "InsufficientInstanceCapacity");
         }

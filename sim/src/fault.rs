@@ -113,6 +113,18 @@ kinds! {
     Unverified "account not verified" Event 1,
     CapFails "credits not capped" Reply 200,
     CapReplyLost "credits capped, reply lost" Reply 50,
+    // --- Later ones, for the same reason at the end ---
+    ImageGone "image of the release deleted" Event 1,
+    RefusedRelease "release that EC2 refuses deployed" Event 1,
+    TypeNotOffered "type not offered in a zone" Event 1,
+    TypeNowhere "type not offered anywhere" Event 1,
+    TypeFull "no capacity for the type anywhere" Event 2,
+    LaunchDenied "launch not permitted" Event 1,
+    RegistryDeleted "registry deleted" Event 1,
+    AllDeleted "memory and registry deleted" Event 1,
+    Unready "load balancer answers 503" Event 4,
+    StoppedBalancer "load balancer stopped" Event 2,
+    LongOutage "zone outage of minutes" Event 2,
 }
 
 impl fmt::Display for Kind {
@@ -160,6 +172,11 @@ impl Faults {
             };
             self.rates[*kind as usize] = if is_on { base * intensity } else { 0.0 };
         }
+    }
+
+    /// Events of a kind, per hour, whether the storm has them or not.
+    pub fn insist(&mut self, kind: Kind, per_hour: f64) {
+        self.rates[kind as usize] = per_hour;
     }
 
     pub fn calm(&mut self) {

@@ -23,6 +23,8 @@ pub enum Ailment {
     Hangs,
     /// Silent and well in turns of this length.
     Flaps(Millis),
+    /// A load balancer that cannot read the registry answers its health check with 503.
+    Unready,
 }
 
 pub struct Machine {
@@ -173,7 +175,8 @@ impl Machine {
         }
         match self.ailment {
             Some((Ailment::Refuses, until)) if now < until => Probe::Refused,
-            Some((Ailment::Hangs, until)) if now < until => Probe::Silent,
+            // The prober takes an answer that is no success for none.
+            Some((Ailment::Hangs | Ailment::Unready, until)) if now < until => Probe::Silent,
             Some((Ailment::Flaps(turn), until)) if now < until && (now / turn) % 2 == 0 => Probe::Silent,
             _ if now < self.serves_from => Probe::Refused,
             _ => Probe::Answered,

@@ -73,6 +73,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run { seeds, first_seed, hours, threads, stop_after } => {
             let threads = threads.unwrap_or_else(cores);
+            line(&format!("first seed {first_seed}"));
             let length: Millis = hours * HOUR;
             let campaign = Campaign { first_seed, seeds, length, threads, stop_after, shows_progress: true };
             let total = campaign.run();

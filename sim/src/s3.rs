@@ -73,6 +73,10 @@ impl S3 {
         self.registry.as_ref().map(|(_, version)| etag(*version))
     }
 
+    pub fn delete_registry(&mut self) {
+        self.registry = None;
+    }
+
     pub fn publish(&mut self, registry: &Arc<Registry>, if_match: Option<&str>) -> Written {
         if self.registry_etag().as_deref() != if_match {
             return Written::Conflict;

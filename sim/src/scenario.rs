@@ -32,6 +32,8 @@ pub struct Scenario {
     pub counts_leaving: bool,
     /// AWS has verified the account.
     pub verified_from: Millis,
+    /// A fleet of 8 to 20 workers whose zones are out for minutes, again and again.
+    pub has_outages: bool,
 }
 
 /// A clean fault, to measure how long it takes to mend.
@@ -79,6 +81,9 @@ impl Scenario {
         let workers = if is_tight { workers.max(2) } else { workers };
         let most_workers = if is_tight { workers * 2 + 2 } else { most_workers };
         let is_slow = is_tight || is_told;
+        let has_outages = rng.u8(0..12) == 0;
+        let workers = if has_outages { rng.u32(8..21) } else { workers };
+        let most_workers = if has_outages { workers + 4 } else { most_workers };
         let calm = CALM + i64::from(most_workers) * if is_slow { SLOW_ROLLOUT } else { ROLLOUT };
         Self {
             seed,
@@ -93,6 +98,7 @@ impl Scenario {
             rollout,
             counts_leaving,
             verified_from,
+            has_outages,
         }
     }
 
@@ -115,6 +121,7 @@ impl Scenario {
             rollout: Rollout::SurgeFirst,
             counts_leaving: false,
             verified_from: 0,
+            has_outages: false,
         }
     }
 }

@@ -6,7 +6,7 @@
 //! invocation can die in between.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -52,6 +52,8 @@ pub struct World {
     pub is_late: bool,
     /// When the memory was written that intends it.
     pub intended: Millis,
+    /// The highest revision of a registry that load balancers have read, by their indices.
+    pub readers: HashMap<usize, u64>,
 }
 
 /// Conditions that last for a while.
@@ -96,6 +98,12 @@ pub struct Running {
     pub shown: Vec<usize>,
     /// Whom EC2 showed as terminated.
     pub shown_dead: Vec<WorkerId>,
+    /// Zones that EC2 answered for in this tick, where it did not list all instances.
+    pub reachable: Option<Vec<usize>>,
+    /// Launches that were sent and not answered.
+    pub launches_in_flight: usize,
+    /// Launches were sent since memory was written.
+    pub has_launched: bool,
     /// The memory it works from.
     pub read: Option<Arc<Memory>>,
     /// What it wrote last, as the bucket has it.
@@ -210,6 +218,7 @@ impl World {
             course: Course::default(),
             is_late: false,
             intended: 0,
+            readers: HashMap::new(),
             scenario,
         };
         world.at(0, Happening::Minute);
@@ -299,6 +308,9 @@ impl World {
         self.weather.is_storm = true;
         let mut rng = self.rng.fork();
         self.faults.storm(&mut rng);
+        if self.scenario.has_outages {
+            self.faults.insist(Kind::LongOutage, 6.0);
+        }
         let length = self.rng.i64(5..60) * MINUTE;
         self.tell(|| format!("STORM for {} min", length / MINUTE));
         for (kind, after) in self.faults.next_events() {
@@ -371,6 +383,9 @@ impl World {
             surveyed: self.now,
             shown: Vec::new(),
             shown_dead: Vec::new(),
+            reachable: None,
+            launches_in_flight: 0,
+            has_launched: false,
             read: None,
             committed: None,
             committed_at: 0,
@@ -414,6 +429,9 @@ impl World {
 
     fn answer(&mut self, number: usize, event: Event) {
         let Some(running) = self.invocations[number].as_mut() else { return };
+        if matches!(event, Event::Launched { .. }) {
+            running.launches_in_flight = running.launches_in_flight.saturating_sub(1);
+        }
         let local = timestamp(self.now + running.skew);
         let effects = running.machine.step(event, local);
         let is_done = running.machine.is_done();
@@ -541,6 +559,16 @@ impl World {
         })
     }
 
+    /// Load balancers that serve look every two seconds, and ignore a revision that is lower than theirs.
+    pub fn read_registry(&mut self) {
+        let Some(revision) = self.s3.registry().map(|registry| registry.revision) else { return };
+        let serving = self.ec2.live(Role::LoadBalancer).filter(|(_, machine)| machine.is_up(self.now));
+        for index in serving.map(|(index, _)| index).collect::<Vec<_>>() {
+            let held = self.readers.entry(index).or_default();
+            *held = (*held).max(revision);
+        }
+    }
+
     // --- The story --------------------------------------------------------------------------------
 
     pub fn tell(&self, what: impl FnOnce() -> String) {
@@ -589,7 +617,7 @@ pub fn release(number: u32, balancer: u32, zones: usize) -> Release {
         .collect();
     let spec = |what: &str| InstanceSpec {
         ami: format!("ami-{what}"),
-        instance_type: "t4g.nano".to_owned(),
+        instance_type: TYPES[number as usize % TYPES.len()].to_owned(),
         security_group: "sg-1".to_owned(),
         instance_profile: what.to_owned(),
         subnets: subnets.clone(),
@@ -609,6 +637,9 @@ pub fn release(number: u32, balancer: u32, zones: usize) -> Release {
     });
     release
 }
+
+/// Each deployment takes another type: what is refused for one may be granted for the next.
+const TYPES: [&str; 3] = ["t4g.nano", "t4g.micro", "t4g.small"];
 
 /// How the ids of definitions of the load balancer begin; the number follows.
 pub const BALANCER: &str = "balancer-";

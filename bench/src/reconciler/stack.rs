@@ -126,6 +126,7 @@ impl Stack {
             silent_since: None,
             missing_since: None,
             release: Some(self.balancer_spec().id.clone()),
+            zone: None,
         }
     }
 

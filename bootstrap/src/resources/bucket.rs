@@ -174,9 +174,11 @@ mod tests {
     async fn a_new_bucket_is_waited_for_between_its_settings() {
         const HEAD: &str = "HEAD /vigia-a-control-123456789012-eu-west-1";
         const PUT: &str = "PUT /vigia-a-control-123456789012-eu-west-1";
+        const TAGS: &str = "GET /vigia-a-control-123456789012-eu-west-1?tagging";
         let error = |code: &str| format!("<Error><Code>{code}</Code><Message>m</Message></Error>");
         let stub = Stub::default()
             .says(HEAD, 404, "")
+            .says(TAGS, 404, &error("NoSuchTagSet"))
             .says(PUT, 200, "")
             .says(PUT, 404, &error("NoSuchBucket"))
             .says(PUT, 200, "")

@@ -44,7 +44,7 @@ pub struct Actor {
 impl Actor {
     pub async fn launch(&self, launch: &Launch) -> Result<WorkerId, Failure> {
         let sent = self.request(launch).customize().config_override(patient()).send().await;
-        let launched = sent.map_err(failure)?;
+        let launched = sent.map_err(launch_failure)?;
         let id = launched.instances().first().and_then(|instance| instance.instance_id()?.parse().ok());
         id.ok_or_else(|| Failure {
             kind: AwsErrorKind::Other,
@@ -190,6 +190,17 @@ where
     let (code, message) = (error.code().unwrap_or_default(), error.message().unwrap_or_default());
     let why = fleet::quota::explain(code, message).unwrap_or_else(|| describe(&error));
     Failure { kind: kind(&error), why }
+}
+
+/// As [`failure`], and whom EC2's answer blames. Without a code EC2 has not answered.
+fn launch_failure<E>(error: SdkError<E, HttpResponse>) -> Failure
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let (code, message) = (error.code().unwrap_or_default(), error.message().unwrap_or_default());
+    let kind = (!code.is_empty()).then(|| AwsErrorKind::of_launch(code, message));
+    let failure = failure(error);
+    Failure { kind: kind.unwrap_or(failure.kind), ..failure }
 }
 
 #[cfg(test)]

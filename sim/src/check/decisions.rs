@@ -9,6 +9,7 @@
 //! | desired | a count that was never asked for is not in force; one less than half was read in two ticks, 15 s apart |
 //! | young | for 50 s after one was lost a memory ends nobody and launches nobody |
 //! | zone | of a zone most of which is silent, while the others are well, nobody is ended for 15 min |
+//! | silent | a silent worker is ended only when another one answers in its place, or to make room |
 //! | panic | two or more and over half dead: 55 s between two ends for health |
 //! | surplus | nobody who served leaves as one too many while another still boots |
 //! | trial | nobody leaves for a release before one of its workers has served for 55 s |
@@ -127,8 +128,12 @@ impl World {
         }
         for (release, boots) in &after.boots {
             let launched = self.ec2.machines.iter().filter(|machine| machine.row.release == *release).count();
-            if boots.failures as usize > launched {
-                let what = format!("{} boots of {release} failed, of {launched}", boots.failures);
+            let blamed = self.ec2.blamed.get(release).copied().unwrap_or(0) as usize;
+            if boots.failures as usize > launched + blamed {
+                let what = format!(
+                    "{} boots of {release} failed, of {launched} and {blamed} refused",
+                    boots.failures
+                );
                 return self.violate("limit", what);
             }
         }
@@ -194,6 +199,7 @@ impl<'a> Decisions<'a> {
             }
             // Where nobody is desired the dead leave as surplus, and do not count as dead here.
             if leaving.judged && leaving.served && self.desired() > 0 {
+                self.spare_silent(id, leaving)?;
                 self.spare_zone(id, leaving.since, &zone_of)?;
                 self.panic(id, leaving.since)?;
             }
@@ -254,6 +260,18 @@ impl<'a> Decisions<'a> {
     /// Workers that were judged and are not ended yet.
     fn dead(&self) -> impl Iterator<Item = &'a Slot> {
         self.slots().filter(|slot| slot.served && slot.phase == Phase::Dead)
+    }
+
+    /// One that is silent is ended when another one answers in its place.
+    fn spare_silent(&self, id: &WorkerId, leaving: &Leaving) -> Verdict {
+        let is_spared = self.heard.get(id) != Some(&Probe::Refused) && leaving.reason != MAKES_ROOM;
+        let answering = self.slots().filter(|slot| self.heard(slot) == Some(Probe::Answered)).count();
+        let dead = self.condemned().count() + self.dead().count();
+        if is_spared && answering + dead <= self.desired() {
+            let what = format!("{id} is silent and ended, {answering} answer of {}", self.desired());
+            return fail("silent", what);
+        }
+        Ok(())
     }
 
     fn spare_zone(

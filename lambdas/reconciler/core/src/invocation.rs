@@ -14,18 +14,18 @@
 //! finds its write refused and drops its tick. A crash anywhere needs no special code: launches are
 //! repeated with their token, terminations are judged anew.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
 use fleet::WorkerId;
-use fleet::memory::{Memory, Slot};
+use fleet::memory::Memory;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::{Effect, Event, MemoryObject, Written};
 use crate::grid;
-use crate::observation::{Instance, Observation, Role, Scope, State, is_booting, targets};
-use crate::plan::{Outcomes, Plan, look, plan, settle};
+use crate::observation::{Instance, Observation, Role, Scope, State, is_booting, known_by_zone, targets};
+use crate::plan::{Association, Outcomes, Plan, look, plan, settle};
 use crate::planted::{self, Bug};
 
 /// While something boots, the fleet is looked at this often between ticks, so that a new worker
@@ -38,6 +38,8 @@ const STALE: SignedDuration = SignedDuration::from_secs(15);
 const TAKEN_BACK: SignedDuration = SignedDuration::from_secs(3);
 /// RunInstances has a bucket of five, refilled at two a second: more at once are only throttled.
 const AT_ONCE: usize = 4;
+/// Launches among them. One into a zone that hangs takes 8 s, and nothing else may have to wait for it.
+const LAUNCHES_AT_ONCE: usize = AT_ONCE - 1;
 /// Ages are compared across invocations; drains are 15 s. S3 gives whole seconds.
 const SKEW: SignedDuration = SignedDuration::from_secs(3);
 /// Times in memory may be this far ahead of our clock: those of two invocations differ by seconds. At half of
@@ -128,8 +130,11 @@ struct Work {
     seen: Timestamp,
     /// When its intents were written.
     committed: Timestamp,
+    /// In the order of urgency.
     queue: VecDeque<Effect>,
     in_flight: usize,
+    /// Of those in flight.
+    launches_in_flight: usize,
     outcomes: Outcomes,
     news: usize,
 }
@@ -289,7 +294,7 @@ impl Invocation {
 
     /// While a zone is out, EC2 lists nothing at all; by their ids it shows instances of the others.
     fn surveyed(&mut self, sight: Sight, observation: Box<Observation>) -> Vec<Effect> {
-        let zones = zones(&sight.known.memory);
+        let zones = known_by_zone(&sight.known.memory);
         if observation.instances.is_ok() || zones.is_empty() || sight.job == Job::Look {
             return self.ask(sight, observation);
         }
@@ -315,7 +320,7 @@ impl Invocation {
             return Vec::new();
         }
         // If no zone answers, the reason of the first failure stands.
-        if observation.dark.len() < zones(&sight.known.memory).len() {
+        if observation.dark.len() < known_by_zone(&sight.known.memory).len() {
             observation.instances = Ok(rows);
             observation.is_partial = true;
         }
@@ -458,9 +463,10 @@ impl Invocation {
             work.queue.clear();
         }
         while work.in_flight < AT_ONCE
-            && let Some(effect) = work.queue.pop_front()
+            && let Some(effect) = work.next_effect()
         {
             work.in_flight += 1;
+            work.launches_in_flight += usize::from(matches!(effect, Effect::Launch(_)));
             effects.push(effect);
         }
         if work.in_flight > 0 {
@@ -477,6 +483,7 @@ impl Invocation {
         match event {
             Event::Launched { launch, result } => {
                 self.report.launched += u32::from(result.is_ok());
+                work.launches_in_flight -= 1;
                 work.outcomes.launched.push((launch, result));
             }
             Event::Terminated { id, result } => match result {
@@ -535,15 +542,23 @@ impl Work {
         is_tick: bool,
         is_urgent: bool,
     ) -> Self {
-        let Plan { memory, launches, terminations, association, credits, last_launch, registry, news } = plan;
+        let Plan { memory, terminations, association, credits, last_launch, registry, news, .. } = plan;
+        let mut launches: VecDeque<Effect> = plan.launches.into_iter().map(Effect::Launch).collect();
+        let repeated = launches.split_off(launches.len() - plan.repeated);
         let rows = observation.instances.iter().flatten();
         let balancers = rows.filter(|row| row.role == Role::LoadBalancer && row.state == State::Running);
-        // Replacements first: they take longest.
-        let mut queue: VecDeque<Effect> = launches.into_iter().map(Effect::Launch).collect();
-        queue.extend(
-            association.map(|to| Effect::Associate { allocation: to.allocation, instance: to.instance }),
-        );
+        // What helps people soonest comes first, and what may hang comes last: a launch without an answer
+        // is repeated in each tick.
+        let associate =
+            |to: Association| Effect::Associate { allocation: to.allocation, instance: to.instance };
+        let mut queue: VecDeque<Effect> = association.map(associate).into_iter().collect();
+        queue.append(&mut launches);
         queue.extend(terminations.into_iter().map(Effect::Terminate));
+        if planted::is(Bug::LaunchesFirst) {
+            queue = repeated.into_iter().chain(queue).collect();
+        } else {
+            queue.extend(repeated);
+        }
         // Whatever the rest of the tick is for is more urgent.
         queue.extend(credits.into_iter().map(Effect::CapCredits));
         Self {
@@ -557,28 +572,25 @@ impl Work {
             committed: seen,
             queue,
             in_flight: 0,
+            launches_in_flight: 0,
             outcomes: Outcomes { last_launch, ..Outcomes::default() },
             news,
         }
+    }
+
+    /// The most urgent one that may be sent now.
+    fn next_effect(&mut self) -> Option<Effect> {
+        let most = if planted::is(Bug::NoReservedCall) { AT_ONCE } else { LAUNCHES_AT_ONCE };
+        let may_launch = self.launches_in_flight < most;
+        let position =
+            self.queue.iter().position(|effect| may_launch || !matches!(effect, Effect::Launch(_)))?;
+        self.queue.remove(position)
     }
 }
 
 fn has_boots(memory: &Memory) -> bool {
     let successors = memory.balancers().filter_map(|balancer| balancer.successor.as_ref());
     memory.slots.values().chain(successors).any(|slot| is_booting(slot.phase))
-}
-
-/// Remembered instances, by zone.
-fn zones(memory: &Memory) -> BTreeMap<String, Vec<WorkerId>> {
-    let mut zones: BTreeMap<String, Vec<WorkerId>> = BTreeMap::new();
-    let mut add = |slot: &Slot| {
-        if let Some(id) = &slot.worker {
-            zones.entry(slot.zone.clone()).or_default().push(id.clone());
-        }
-    };
-    let successors = memory.balancers().filter_map(|balancer| balancer.successor.as_ref());
-    memory.slots.values().chain(successors).for_each(&mut add);
-    zones
 }
 
 /// One log line for each decision, and for each thing that was not done.

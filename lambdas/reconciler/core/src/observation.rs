@@ -78,6 +78,12 @@ impl State {
     pub const fn is_live(self) -> bool {
         matches!(self, Self::Pending | Self::Running)
     }
+
+    /// Whether EC2 has ended it, or is about to. A stopped instance keeps its disk, costs money and may
+    /// be started again: it has to be terminated.
+    pub const fn is_ended(self) -> bool {
+        matches!(self, Self::ShuttingDown | Self::Terminated)
+    }
 }
 
 /// An Elastic IP, and who has it.
@@ -167,6 +173,21 @@ pub fn targets(instances: &[Instance], memory: &Memory, scope: Scope) -> Vec<Tar
         });
     }
     targets.into_values().collect()
+}
+
+/// Remembered instances, by zone: while one is out, EC2 describes those of the others by their ids. The
+/// zone of a holder that EC2 never showed is not known; it is asked for alone.
+pub fn known_by_zone(memory: &Memory) -> BTreeMap<String, Vec<WorkerId>> {
+    let successors = memory.balancers().filter_map(|balancer| balancer.successor.as_ref());
+    let slots = memory.slots.values().chain(successors);
+    let slots = slots.filter_map(|slot| Some((slot.zone.clone(), slot.worker.clone()?)));
+    let holders = memory.balancers().filter_map(|balancer| balancer.holder.as_ref());
+    let holders = holders.map(|holder| (holder.zone.clone().unwrap_or_default(), holder.id.clone()));
+    let mut zones: BTreeMap<String, Vec<WorkerId>> = BTreeMap::new();
+    for (zone, id) in slots.chain(holders) {
+        zones.entry(zone).or_default().push(id);
+    }
+    zones
 }
 
 /// Whether the first answer is still to come.

@@ -9,11 +9,13 @@
 //! | young | for 50 s after memory was lost nobody is launched, terminated or drained; workers of the registry that EC2 does not show stay in it for 5 min | `is_young`, `registry` |
 //! | desired | a count that is missing or wrong is not acted on; the last good one stays in force, if need be the registry's; one that is less than half of it must be read in two ticks, 15 s apart | `resize` |
 //! | unseen | an instance that EC2 does not show is not gone: its launch is repeated with the same token, which returns it if it lives; it is never terminated | `follow` |
-//! | unresolved | a launch of which nothing is known for 180 s keeps its slot and its token, and another slot takes its place; one that is not wanted any more is not repeated, and keeps them for 5 min from then on | `follow` |
+//! | unresolved | a launch of which nothing is known for 180 s, or whose zone does not answer, keeps its slot and its token, and another slot takes its place; one that is not wanted any more is not repeated, and keeps them for 5 min from then on; once enough serve none is wanted | `follow`, `resize` |
+//! | unreachable | nothing is launched, anew or again, into a zone that EC2 does not answer for | `follow`, `resize`, `balancer` |
 //! | dead | refuses every probe of one tick, or is silent in two ticks in a row | `follow` |
 //! | crash loop | three restarts seen within 5 min: it counts as a failed boot, and one (or a tenth) at a time is replaced; the replacement answers first | `crashes` |
 //! | boot | an instance that does not answer within 180 s is given up if any worker, itself included, was heard in the tick; a refusal is heard | `follow` |
 //! | control | a worker that served is terminated for its health only if another one answered in the same tick | `judge` |
+//! | silent | one that is silent is terminated when another one answers in its place; one that refuses, at once | `judge` |
 //! | velocity | at most one worker, or a tenth of those that served, is terminated for its health within 15 s | `judge` |
 //! | degraded | two or more and over a fifth dead, or two and at least a third terminated within ten minutes: only against a replacement that answers | `judge` |
 //! | panic | two or more and over half dead: the same, one a minute, and the dead stay in the registry | `judge` |
@@ -28,6 +30,8 @@
 //! | boot loop | after three boots in a row that failed: one launch at a time, 1, 2, 4 … 30 min apart; of a release that never served at most three boot at a time | `resize` |
 //! | money | three losses per desired worker and ten within an hour: one launch in three minutes | `resize` |
 //! | account limit | a launch that EC2 refuses because of the account puts no zone aside and counts against no release; the next try is 15 s, 30 s, 1 min, 2 min … later, one for all slots; a definition that was not refused is tried at once | `limit`, `settle` |
+//! | refusal | each answer of EC2 that says no empties the slot: one that blames the definition is a failed boot of it; one without capacity in any zone, or for a missing permission, blames nothing and is tried again like an account limit | `settle`, `limit` |
+//! | by trial | where EC2 has no room for the proven release, and has not refused the present one, one worker of it heals, on trial | `rollout` |
 //! | room | refused by a quota for 2 min: one worker that is dead as long is terminated before its replacement; another worker answers, or none does and a load balancer | `judge` |
 //! | stop first | where the release says so, or a quota refuses the extra worker: one old worker is drained and gone before the next new one is launched; not before all answer, and the only one only if the release says so | `limit`, `rollout` |
 //! | room for a load balancer | one that a quota refuses is launched in place of one worker, which returns when the one before is gone; for a dead one not the last that answers, and after 2 min | `limit`, `balancer` |
@@ -55,7 +59,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
@@ -64,7 +68,7 @@ use fleet::{Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::Launch;
-use crate::observation::{Instance, Observation, Probe, Role};
+use crate::observation::{Instance, Observation, Probe, Role, known_by_zone};
 use crate::planted::{self, Bug};
 use crate::token::client_token;
 
@@ -81,7 +85,10 @@ const WINDOW: SignedDuration = SignedDuration::from_mins(10);
 pub struct Plan {
     /// What to remember, intents included; `held` in it says what was not done, and why.
     pub memory: Memory,
+    /// In the order of urgency: load balancers, new workers, launches of before.
     pub launches: Vec<Launch>,
+    /// How many of them, at the end, are launches of workers that an earlier tick has sent already.
+    pub repeated: usize,
     pub terminations: Vec<WorkerId>,
     pub association: Option<Association>,
     /// Instances whose CPU credits are to be capped.
@@ -115,6 +122,7 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
     memory.last_tick = tick.or(memory.last_tick);
     memory.losses.retain(|at| now.duration_since(*at) < HOUR);
     memory.terminations.retain(|at| now.duration_since(*at) < WINDOW);
+    memory.avoid.retain(|_, until| *until > now);
     let mut news = resize::take_desired(observation, &mut memory, now);
     let in_force = release_in_force(observation, &memory);
     let registry = registry_in_sight(observation, &memory);
@@ -130,6 +138,7 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
                 last_launch: memory.last_launch,
                 memory,
                 launches: Vec::new(),
+                repeated: 0,
                 terminations: Vec::new(),
                 association: None,
                 credits: Vec::new(),
@@ -155,6 +164,7 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
     // Before the workers: while one of them is missing, the others are of no use.
     tick.guard_addresses();
     tick.roll_out();
+    tick.unwant_unneeded();
     tick.shrink();
     tick.grow();
     tick.cap_credits();
@@ -209,6 +219,12 @@ fn registry_in_sight<'a>(
     }
 }
 
+/// Where EC2 does not list all instances, a zone answers if it described those that are remembered. Of
+/// a zone in which none is, nothing is known.
+fn reachable(observation: &Observation, memory: &Memory) -> Option<BTreeSet<String>> {
+    observation.is_partial.then(|| known_by_zone(memory).into_keys().collect())
+}
+
 /// The working state of one plan.
 struct Tick<'a> {
     observation: &'a Observation,
@@ -236,6 +252,8 @@ struct Tick<'a> {
     tried: Vec<(Market, String)>,
     /// A load balancer that a quota refuses.
     waiting: Option<limit::Need>,
+    /// Zones that EC2 answers for, where it does not for all.
+    reachable: Option<BTreeSet<String>>,
     /// Launches of before, of which nothing is known.
     replays: Vec<Launch>,
     launches: Vec<Launch>,
@@ -263,6 +281,7 @@ impl<'a> Tick<'a> {
             release,
             published,
             last_launch: memory.last_launch,
+            reachable: reachable(observation, &memory),
             memory,
             now,
             workers: of(Role::Worker).collect(),
@@ -282,6 +301,12 @@ impl<'a> Tick<'a> {
             credits: Vec::new(),
             news: Vec::new(),
         }
+    }
+
+    /// Whether EC2 answers calls about this zone.
+    fn is_reachable(&self, zone: &str) -> bool {
+        let is_known = self.reachable.as_ref().is_none_or(|zones| zones.contains(zone));
+        is_known && !self.observation.dark.contains_key(zone)
     }
 
     fn record(&mut self, text: impl Into<String>) {
@@ -417,11 +442,13 @@ impl<'a> Tick<'a> {
         for text in self.news.into_iter().skip(number.saturating_sub(Memory::MAX_EVENTS)) {
             news += self.memory.record(self.now, text);
         }
-        let mut launches = self.replays;
-        launches.append(&mut self.launches);
+        let repeated = self.replays.iter().filter(|launch| launch.role == Role::Worker).count();
+        let mut launches: Vec<Launch> = self.launches.into_iter().chain(self.replays).collect();
+        launches.sort_by_key(|launch| launch.role == Role::Worker);
         Plan {
             memory: self.memory,
             launches,
+            repeated,
             terminations: self.terminations,
             association: self.association,
             credits: self.credits,

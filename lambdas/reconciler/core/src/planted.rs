@@ -46,6 +46,10 @@ bugs! {
     ReplayNotVerbatim "replay not verbatim" "a launch is repeated with the parameters of the newest release",
     UnresolvedForgotten "unresolved launch forgotten" "a launch of which nothing is known for 180 s loses its slot",
     UnwantedForgotten "unwanted launch forgotten" "a launch that is not wanted any more loses its slot at once",
+    RepeatsIntoDark "repeats into a dark zone" "a launch is repeated into a zone that EC2 does not answer for",
+    LaunchesFirst "repeated launches first" "launches of before are sent before the address moves",
+    NoReservedCall "no reserved call" "launches that hang leave no call for anything else",
+    UnneededRepeated "unneeded launch repeated" "an unresolved launch is repeated although enough workers serve",
     EmptyIsGone "unseen is gone" "an instance that EC2 does not show is taken as gone",
     ListingErrorIsEmpty "listing error is empty" "a listing that fails is read as an empty one",
     // --- Verdicts ---
@@ -62,6 +66,7 @@ bugs! {
     // --- Brakes ---
     VelocityOffByOne "velocity off by one" "one more than a tenth is terminated within 15 s",
     NoVelocity "no velocity brake" "as many as are dead are terminated at once",
+    SilentEndedFirst "silent worker ended first" "a silent worker is terminated before its replacement answers",
     NoDegradedBrake "no degraded brake" "when many fail they are terminated before replacements answer",
     TerminationsForgotten "terminations forgotten" "those of the last ten minutes do not count as many failing",
     NoPanicBrake "no panic brake" "when most are dead more than one a minute is terminated",
@@ -86,6 +91,10 @@ bugs! {
     LimitAvoidsZone "account limit avoids zone" "a zone is left alone when the account's quota is used up",
     LimitIsFailure "account limit is a failed boot" "a launch that a quota refuses counts against its release",
     LimitHammered "account limit hammered" "launches that a quota refuses are sent again in each tick",
+    RefusalForgotten "refusal forgotten" "a launch that EC2 refuses for its definition is repeated as if unanswered",
+    DefinitionBlameless "definition without blame" "a definition that EC2 refuses is launched on and on",
+    CapacityBlames "capacity is a failed boot" "a launch without capacity in any zone counts against its release",
+    CapacityHammered "capacity hammered" "launches without capacity in any zone are sent again in each tick",
     NoRoom "no room for a replacement" "a dead worker waits for a replacement that a quota refuses",
     RoomAtOnce "room at once" "a dead worker makes room although its replacement was refused just now",
     RoomUncontrolled "room without control" "a dead worker makes room although nobody at all answers",
@@ -105,6 +114,7 @@ bugs! {
     RollsOutWhileIll "rollout while ill" "old workers leave although others do not answer",
     // --- Traffic ---
     RevisionStays "revision stays" "the registry's revision does not grow",
+    RevisionRestarts "revision restarts" "where memory and registry are lost the revision begins with 1",
     RegistryEmptied "registry emptied" "when nobody answers nobody is published",
     RegistryForgets "registry forgets" "workers that a lost memory does not know yet lose their traffic",
     PublishesBoots "boots published" "a worker gets traffic before its first answer",
@@ -112,6 +122,7 @@ bugs! {
     OneSilentHolder "one silence of the holder" "the load balancer is dead when it was silent once",
     AddressToSilent "address to the silent" "the address moves to a load balancer that does not answer",
     NotRenewed "never renewed" "a load balancer of another definition than the released one stays",
+    StoppedStays "stopped load balancer stays" "a load balancer that was stopped is never terminated",
     HolderEnded "holder terminated" "the load balancer that has the address is terminated",
 }
 

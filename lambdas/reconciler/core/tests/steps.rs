@@ -354,16 +354,16 @@ fn what_waits_in_the_queue_grows_stale_too() {
     hand.writes(done("etag-2"));
     hand.publishes(done("registry-2"));
     let first = hand.launches();
-    assert_eq!(first.len(), 4, "four at once");
+    assert_eq!(first.len(), 3, "three at once");
     hand.launched(&first[0], Ok(id("i-1")));
-    assert_eq!(hand.launches().len(), 4, "an answer makes room for the next");
+    assert_eq!(hand.launches().len(), 3, "an answer makes room for the next");
     hand.wait(20);
     for launch in hand.launches() {
         hand.launched(&launch, Ok(id(&format!("i-{}", launch.slot + 10))));
     }
     let (written, _) = hand.writes(done("etag-3"));
     let intended = written.slots.values().filter(|slot| slot.phase == Phase::Launching).count();
-    assert_eq!((intended, hand.invocation.report().launched), (1, 5), "the sixth is for the next tick");
+    assert_eq!((intended, hand.invocation.report().launched), (2, 4), "two are for the next tick");
 }
 
 #[test]
@@ -498,6 +498,30 @@ fn when_listing_fails_remembered_instances_are_described_by_their_ids_zone_by_zo
 }
 
 #[test]
+fn a_load_balancer_is_described_by_its_id_as_well() {
+    let (rows, mut memory, registry) = serving(1);
+    let zone = |zone: Option<&str>| fleet::memory::Holder {
+        id: id("i-9"),
+        addr: None,
+        since: minute(),
+        answered: true,
+        silent_since: None,
+        missing_since: None,
+        release: None,
+        zone: zone.map(str::to_owned),
+    };
+    for (holder, asked) in [(zone(Some("zone-b")), "zone-b"), (zone(None), "")] {
+        memory.balancer.holder = Some(holder);
+        let mut hand = Hand::start();
+        hand.reads(found(memory.clone(), "etag-1"));
+        hand.sees(unlisted(1, registry.clone()));
+        let by_id = Effect::Describe { zone: asked.to_owned(), ids: vec![id("i-9")] };
+        assert!(hand.asked.contains(&by_id), "{:#?}", hand.asked);
+        assert_eq!(hand.asked.len(), 2, "{rows:#?}");
+    }
+}
+
+#[test]
 fn when_no_zone_answers_the_tick_is_blind() {
     let (_, memory, registry) = serving(2);
     let mut hand = Hand::start();
@@ -581,6 +605,70 @@ fn a_failed_termination_and_association_are_written_down() {
     for text in ["the termination of i-1: later", "the address for i-9: later"] {
         assert!(memory.held.iter().any(|held| held == text), "{:?}", memory.held);
     }
+}
+
+/// A tick in which the address moves, a worker is terminated, one is launched, and launches of before
+/// are repeated.
+fn busy(repeated: u32) -> Hand {
+    let (mut rows, mut memory, registry) = serving(3);
+    let launched = minute() - SignedDuration::from_hours(1);
+    rows.push(Instance { role: Role::LoadBalancer, slot: None, attempt: None, ..worker("i-9", 9, launched) });
+    let mut intended = memory.slots[&0].clone();
+    (intended.worker, intended.addr, intended.phase) = (None, None, Phase::Launching);
+    (intended.since, intended.is_adopted, intended.served) = (minute(), false, false);
+    memory.slots.extend((10..10 + repeated).map(|number| (number, intended.clone())));
+    let mut definition = release();
+    definition.balancer = Some(balancer());
+    let allocation = balancer().allocation;
+    let address = reconciler_core::observation::Address { allocation, instance: None };
+    let seen = Observation {
+        release: Ok(Arc::new(definition)),
+        addresses: Ok(vec![address]),
+        ..observation(3 + repeated, rows, Some(registry))
+    };
+    let mut hand = Hand::start();
+    hand.reads(found(memory, "etag-1"));
+    hand.sees(seen);
+    let Effect::Probe { targets, .. } = hand.only() else { panic!("nobody is asked") };
+    let said = |name: &WorkerId| if *name == id("i-1") { Probe::Refused } else { Probe::Answered };
+    hand.step(Event::Probed(
+        targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect(),
+    ));
+    hand.writes(done("etag-2"));
+    hand.publishes(done("registry-2"));
+    hand.asked.retain(|effect| !matches!(effect, Effect::Refresh { .. }));
+    hand.step(Event::Refreshed);
+    hand
+}
+
+#[test]
+fn the_address_comes_before_launches_and_launches_of_before_come_last() {
+    let hand = busy(2);
+    let kinds = hand.asked.iter().map(|effect| match effect {
+        Effect::Associate { .. } => "address",
+        Effect::Launch(launch) if launch.slot >= 10 => "launch of before",
+        Effect::Launch(_) => "new launch",
+        Effect::Terminate(_) => "end",
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(kinds.collect::<Vec<_>>(), ["address", "new launch", "end", "launch of before"]);
+}
+
+#[test]
+fn launches_that_hang_leave_a_call_for_everything_else() {
+    let mut hand = busy(8);
+    let is_launch = |effect: &Effect| matches!(effect, Effect::Launch(_));
+    // The launches do not answer; all else does.
+    while let Some(position) = hand.asked.iter().position(|effect| !is_launch(effect)) {
+        assert!(hand.launches().len() <= 3, "{:#?}", hand.asked);
+        let event = match hand.asked.remove(position) {
+            Effect::Associate { instance, .. } => Event::Associated { instance, result: Ok(()) },
+            Effect::Terminate(id) => Event::Terminated { id, result: Ok(()) },
+            other => panic!("{other:?}"),
+        };
+        hand.step(event);
+    }
+    assert_eq!((hand.launches().len(), hand.invocation.report().terminated), (3, 1));
 }
 
 #[test]

@@ -25,7 +25,7 @@ use jiff::SignedDuration;
 
 use super::follow::{self, BOOT_GRACE, MISSING, SECOND_LOOK};
 use super::limit::Need;
-use super::resize::pause;
+use super::resize::{no_subnet, pause};
 use super::{Association, Tick};
 use crate::effect::Launch;
 use crate::observation::{Instance, Probe, Role, admin_addr};
@@ -83,7 +83,7 @@ impl Tick<'_> {
     /// A deployment that gives an address up ends what had it, unless it is cut before.
     fn end_without_place(&mut self, places: usize) {
         let is_surplus = |row: &&Instance| {
-            row.state.is_live()
+            may_be_ended(row)
                 && row.slot.unwrap_or(0) as usize >= places
                 && row.launched.is_some_and(|launched| self.age(launched) > NOT_OURS)
         };
@@ -112,10 +112,7 @@ impl Tick<'_> {
         let Some(address) = address else { return self.hold(format!("{name}: its Elastic IP is not there")) };
         let attempts = self.balancers.values().filter_map(|row| row.attempt);
         self.memory.balancer.attempt = attempts.fold(self.memory.balancer.attempt, u32::max);
-        if self.memory.balancer.boots_of != spec.id {
-            self.memory.balancer.boots = Boots::default();
-            self.memory.balancer.boots_of.clone_from(&spec.id);
-        }
+        self.follow_definition(spec);
         self.follow_holder(address.instance.as_ref());
         self.follow_successor(spec);
         match self.judge_holder() {
@@ -124,6 +121,19 @@ impl Tick<'_> {
             Verdict::Open(why) => self.hold(format!("a verdict on {name}: {why}")),
             Verdict::Dead(why) => self.replace(spec, allocation, why),
         }
+    }
+
+    /// The record of the definition before goes on if it is what the fleet falls back on.
+    fn follow_definition(&mut self, spec: &BalancerSpec) {
+        let balancer = &mut self.memory.balancer;
+        if balancer.boots_of == spec.id {
+            return;
+        }
+        let boots = std::mem::take(&mut balancer.boots);
+        if balancer.proven.as_ref().is_some_and(|proven| proven.id == balancer.boots_of) {
+            balancer.proven_boots = boots;
+        }
+        balancer.boots_of.clone_from(&spec.id);
     }
 
     /// In a look: whether the successor answers for the first time.
@@ -170,11 +180,13 @@ impl Tick<'_> {
                     silent_since: None,
                     missing_since: None,
                     release: None,
+                    zone: None,
                 }
             }
         };
         let row = self.balancers.get(id);
         holder.release = row.map(|row| row.release.clone()).or(holder.release);
+        holder.zone = row.map(|row| row.zone.clone()).or(holder.zone);
         holder.addr = row.and_then(|row| row.address).map(admin_addr).or(holder.addr);
         // Where only known instances are listed, it may not be among them.
         let is_missing = row.is_none() && !self.observation.is_partial;
@@ -231,7 +243,12 @@ impl Tick<'_> {
         let who =
             slot.worker.as_ref().map_or("the launch of a load balancer".to_owned(), WorkerId::to_string);
         let answers = self.probe_of(&slot) == Some(Probe::Answered);
-        if row.is_some_and(|row| !row.state.is_live()) {
+        let is_reachable = self.is_reachable(&slot.zone) || planted::is(Bug::RepeatsIntoDark);
+        if slot.worker.is_none() && !is_reachable {
+            // It may take place after all: then it is a load balancer without the address, and goes.
+            self.record(format!("Gave up {who}: EC2 does not answer for {}.", slot.zone));
+            self.memory.balancer.successor = None;
+        } else if row.is_some_and(|row| !row.state.is_live()) {
             self.record(format!("Lost {who} before it had the address: it was terminated, not by us."));
             self.successor_failed();
         } else if !answers && self.age(slot.since) > BOOT_GRACE {
@@ -240,8 +257,12 @@ impl Tick<'_> {
                 return;
             }
             self.record(format!("Gave up {who}: it did not answer for {} s.", BOOT_GRACE.as_secs()));
-            self.successor_failed();
-        } else if row.is_none() && !answers && !slot.is_adopted {
+            if is_reachable {
+                self.successor_failed();
+            } else {
+                self.leave_successor();
+            }
+        } else if row.is_none() && !answers && !slot.is_adopted && is_reachable {
             let definition = self.balancer_definition(spec, &slot.release);
             let replay = definition.map(|definition| balancer_launch(self, definition, &slot));
             self.replays.extend(replay);
@@ -280,12 +301,17 @@ impl Tick<'_> {
     }
 
     fn successor_failed(&mut self) {
-        let Some(slot) = self.memory.balancer.successor.take() else { return };
-        let now = self.now;
-        let boots = self.boots_of_balancer(&slot.release);
+        let Some(slot) = &self.memory.balancer.successor else { return };
+        let (now, release) = (self.now, slot.release.clone());
+        let boots = self.boots_of_balancer(&release);
         boots.failures = boots.failures.saturating_add(1);
-        boots.last_failure = Some(now);
-        if let Some(id) = slot.worker {
+        (boots.last_failure, boots.refused) = (Some(now), None);
+        self.leave_successor();
+    }
+
+    /// Another one is to take its place.
+    fn leave_successor(&mut self) {
+        if let Some(id) = self.memory.balancer.successor.take().and_then(|slot| slot.worker) {
             self.end_balancer(&id);
             self.memory.balancer.former.push(id);
         }
@@ -402,7 +428,8 @@ impl Tick<'_> {
         let former = &self.memory.balancer.former;
         let is_old = |row: &&Instance| row.launched.is_some_and(|launched| self.age(launched) > NOT_OURS);
         let is_stranger = |id: &WorkerId| !former.contains(id) && Some(id) != successor;
-        let strangers = self.other_balancers().filter(is_old).map(|row| row.id.clone());
+        let others = self.balancers.values().copied().filter(|row| may_be_ended(row) && row.id != holder.id);
+        let strangers = others.filter(is_old).map(|row| row.id.clone());
         for id in strangers.filter(is_stranger).collect::<Vec<_>>() {
             self.record(format!("Removing {id}: it is a load balancer without the address."));
             self.memory.balancer.former.push(id);
@@ -412,7 +439,7 @@ impl Tick<'_> {
     fn end_former(&mut self) {
         for id in std::mem::take(&mut self.memory.balancer.former) {
             // One that EC2 does not show is not forgotten before the list is full.
-            match self.balancers.get(&id).map(|row| row.state.is_live()) {
+            match self.balancers.get(&id).map(|row| may_be_ended(row)) {
                 Some(true) => {
                     self.end_balancer(&id);
                     self.memory.balancer.former.push(id);
@@ -426,10 +453,10 @@ impl Tick<'_> {
     }
 
     fn end_balancer(&mut self, id: &WorkerId) {
-        let is_live = self.balancers.get(id).is_some_and(|row| row.state.is_live());
+        let may_be_ended = self.balancers.get(id).is_some_and(|row| may_be_ended(row));
         let is_holder = self.memory.balancer.holder.as_ref().is_some_and(|holder| holder.id == *id);
         let is_spared = is_holder && !planted::is(Bug::HolderEnded);
-        if is_live && !is_spared && !self.terminations.contains(id) {
+        if may_be_ended && !is_spared && !self.terminations.contains(id) {
             self.terminations.push(id.clone());
         }
     }
@@ -464,7 +491,9 @@ impl Tick<'_> {
     fn trusted_definition<'s>(&'s self, spec: &'s BalancerSpec) -> &'s BalancerSpec {
         let balancer = &self.memory.balancer;
         let is_trusted = balancer.proven_boots.failures <= balancer.boots.failures;
-        balancer.proven.as_ref().filter(|_| is_trusted).unwrap_or(spec)
+        let is_refused = |spec: &BalancerSpec| self.is_refused(&spec.id, spec.instance.market);
+        let may_be_launched = |proven: &&BalancerSpec| !is_refused(proven) || is_refused(spec);
+        balancer.proven.as_ref().filter(|_| is_trusted).filter(may_be_launched).unwrap_or(spec)
     }
 
     /// One that somebody else launched a moment ago.
@@ -510,9 +539,9 @@ impl Tick<'_> {
         let is_early = last.is_some_and(|last| self.age(last) < pause(failures));
         if failures >= BOOT_LOOP && is_early {
             let pause = pause(failures).as_mins();
-            self.hold(format!(
-                "a new load balancer: {failures} boots failed; one is tried every {pause} min"
-            ));
+            let boots = if is_renewal || balancer.boots.failures > 0 { &balancer.boots } else { &others };
+            let story = Boots { failures, ..boots.clone() }.story();
+            self.hold(format!("a new load balancer: {story}; one is tried every {pause} min"));
         } else if live >= MOST {
             self.hold(format!("a new load balancer: there are {live} instances already"));
         } else {
@@ -549,16 +578,16 @@ impl Tick<'_> {
     }
 
     fn launch_balancer(&mut self, spec: &BalancerSpec, why: &str) {
-        let holder = self.memory.balancer.holder.as_ref();
-        let zone = holder.and_then(|holder| self.balancers.get(&holder.id)).map(|row| row.zone.clone());
+        let zone = self.memory.balancer.holder.as_ref().and_then(|holder| holder.zone.clone());
         let is_bad = |id: &String, name: &String| {
-            self.memory.avoid.contains_key(id)
-                || self.observation.dark.contains_key(name)
-                || zone.as_ref() == Some(name)
+            // The zone of the one before may be the only one with capacity.
+            let is_before = zone.as_ref() == Some(name);
+            (self.is_not_offered(&spec.id, id), self.memory.avoid.contains_key(id), is_before)
         };
-        let subnets = spec.instance.subnets.iter();
+        let subnets = spec.instance.subnets.iter().filter(|subnet| self.is_reachable(&subnet.zone));
         let Some(subnet) = subnets.min_by_key(|subnet| is_bad(&subnet.id, &subnet.zone)).cloned() else {
-            return self.hold("a new load balancer: the release names no subnet".to_owned());
+            let why = no_subnet(&spec.instance.subnets);
+            return self.hold(format!("a new load balancer: {why}"));
         };
         let highest = self.balancers.values().filter_map(|row| row.attempt).max().unwrap_or(0);
         let attempt = self.memory.balancer.attempt.max(highest).saturating_add(1);
@@ -577,13 +606,18 @@ impl Tick<'_> {
             served: false,
         };
         // What is refused is tried again and again; that it is refused was recorded.
-        if !self.memory.refusals.contains_key(&spec.instance.market) {
+        if !self.is_refused(&spec.id, spec.instance.market) {
             self.record(format!("Launching a load balancer (attempt {attempt}): {why}."));
         }
         self.memory.balancer.attempt = attempt;
         self.launches.push(balancer_launch(self, spec, &slot));
         self.memory.balancer.successor = Some(slot);
     }
+}
+
+/// Whether EC2 has not ended it yet. Nothing is killed by ending one that was stopped.
+fn may_be_ended(row: &Instance) -> bool {
+    row.state.is_live() || (!row.state.is_ended() && !planted::is(Bug::StoppedStays))
 }
 
 fn balancer_launch(tick: &Tick<'_>, spec: &BalancerSpec, slot: &Slot) -> Launch {

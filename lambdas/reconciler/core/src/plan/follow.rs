@@ -111,24 +111,28 @@ impl Tick<'_> {
             self.memory.slots.remove(&number);
             return;
         }
-        let is_dark = self.observation.is_partial || self.observation.dark.contains_key(&slot.zone);
+        let is_dark = self.observation.is_partial || !self.is_reachable(&slot.zone);
         if (launch.is_none() || slot.is_unwanted) && self.age(missing_since) > MISSING && !is_dark {
             self.record(format!("Gave up {who}: EC2 has not shown it for five minutes."));
             self.memory.slots.remove(&number);
             return;
         }
         // A launch that is repeated may take place each time, the last time as well.
-        let is_repeated = launch.is_some() && !slot.is_unwanted;
+        let is_reachable = self.is_reachable(&slot.zone) || planted::is(Bug::RepeatsIntoDark);
+        let is_repeated = launch.is_some() && !slot.is_unwanted && is_reachable;
         if let Some(slot) = self.memory.slots.get_mut(&number) {
-            slot.missing_since = (!is_repeated).then_some(missing_since);
+            // Only what EC2 leaves out of a list is missing.
+            slot.missing_since = (!is_repeated && !is_dark).then_some(missing_since);
         }
         match launch {
             Some(_) if slot.is_unwanted => {}
-            Some(launch) => self.replays.push(launch),
+            Some(launch) if is_repeated => self.replays.push(launch),
+            Some(_) => self.hold(format!("{who}: EC2 does not answer for {}", slot.zone)),
             None => self.hold(format!("a verdict on {who}: EC2 does not show it, which proves nothing yet")),
         }
         let is_overdue = match slot.phase {
-            Phase::Launching => self.age(slot.since) > UNRESOLVED,
+            // Where the call cannot even be made, nothing will be known soon.
+            Phase::Launching => self.age(slot.since) > UNRESOLVED || !is_reachable,
             Phase::Booting => self.age(slot.since) > BOOT_GRACE,
             Phase::Healthy | Phase::Suspect | Phase::Dead | Phase::Unresolved => false,
         };
@@ -204,7 +208,7 @@ impl Tick<'_> {
                 }
             }
             // Without an address there is no verdict, until it is plain that there will be none.
-            (None, Phase::Dead) if !slot.served => self.dead.push(number),
+            (None, Phase::Dead) if !slot.served || slot.addr.is_none() => self.dead.push(number),
             (None, Phase::Suspect) if self.age(slot.since) > MISSING => self.dead.push(number),
             (None, Phase::Healthy) if slot.addr.is_none() && self.age(slot.since) > MISSING => {
                 self.dead.push(number);
@@ -274,7 +278,7 @@ impl Tick<'_> {
     pub(super) fn boot_failed(&mut self, release: &str) {
         let boots = self.memory.boots.entry(release.to_owned()).or_default();
         boots.failures = boots.failures.saturating_add(1);
-        boots.last_failure = Some(self.now);
+        (boots.last_failure, boots.refused) = (Some(self.now), None);
     }
 }
 

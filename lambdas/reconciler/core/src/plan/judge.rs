@@ -105,6 +105,9 @@ impl Tick<'_> {
             && !planted::is(Bug::TerminationsForgotten);
         let is_degraded = (bench.is_many || is_often) && !planted::is(Bug::NoDegradedBrake);
         let is_panic = bench.is_panic && !planted::is(Bug::NoPanicBrake);
+        // Who refuses has no program any more. Who is silent may only have too much to do, and the others
+        // would have more without it.
+        let may_serve = self.probe_of(slot) != Some(Probe::Refused) && !planted::is(Bug::SilentEndedFirst);
         // Where no worker is left that could answer, a load balancer shows that our probes arrive.
         let is_heard_otherwise =
             cause == Cause::Room && (self.balancer_answers() || planted::is(Bug::RoomUncontrolled));
@@ -121,6 +124,8 @@ impl Tick<'_> {
             "most of its zone is silent; replacements are launched elsewhere"
         } else if is_degraded && bench.replaced <= bench.retired && cause == Cause::Health {
             "many fail; a replacement has to answer first"
+        } else if may_serve && bench.replaced <= bench.retired && cause == Cause::Health {
+            "it is silent and may only be overloaded; its replacement has to answer first"
         } else if is_panic && (was_just_now || bench.retired > 0 || planted::is(Bug::LostPanicValve)) {
             "most workers fail at once; one a minute is terminated"
         } else if bench.just_now + bench.retired >= most && !planted::is(Bug::NoVelocity) {

@@ -152,8 +152,7 @@ impl Tick<'_> {
                 let highest = self.memory.attempts.entry(slot).or_insert(0);
                 *highest = (*highest).max(attempt);
             }
-            let is_gone = matches!(row.state, State::ShuttingDown | State::Terminated);
-            if !is_gone && !self.is_known(row) {
+            if !row.state.is_ended() && !self.is_known(row) {
                 rows.push(row);
             }
         }

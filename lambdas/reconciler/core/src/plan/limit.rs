@@ -13,7 +13,9 @@
 //! At most one worker is missing at a time because of this, and none leaves before the desired number
 //! answers. The only worker leaves only if the release says so: then `plan` has said so as well.
 
-use fleet::memory::{Boots, Phase, RefusalCause, Room, RoomFor, Slot};
+use std::collections::BTreeSet;
+
+use fleet::memory::{Boots, Phase, Refusal, RefusalCause, Room, RoomFor, Slot};
 use fleet::release::{Market, Rollout};
 use jiff::SignedDuration;
 
@@ -50,10 +52,35 @@ impl Tick<'_> {
     pub(super) fn follow_refusals(&mut self) {
         let now = self.now;
         self.memory.refusals.retain(|_, refusal| now.duration_since(refusal.last) < FORGET);
+        self.memory.no_capacity.retain(|_, refusal| now.duration_since(refusal.last) < FORGET);
+        let balancers = self.memory.balancers().filter_map(|balancer| balancer.proven.as_ref());
+        let balancers = balancers.chain(&self.release.balancer).map(|spec| spec.id.clone());
+        let workers = self.memory.proven.iter().map(|release| release.id.clone());
+        let known: BTreeSet<String> = balancers.chain(workers).chain([self.release.id.clone()]).collect();
+        self.memory.not_offered.retain(|id, _| known.contains(id));
     }
 
-    /// Why this definition may not be launched now, if EC2 refuses it because of the account.
+    /// Whether EC2 refuses this definition for a reason outside of it, as far as is known.
+    pub(super) fn is_refused(&self, definition: &str, market: Market) -> bool {
+        let of_account = self.memory.refusals.get(&market);
+        self.memory.no_capacity.contains_key(definition)
+            || of_account.is_some_and(|refusal| refusal.definitions.contains(definition))
+    }
+
+    /// Whether the zone of a subnet does not offer the instance type of a definition.
+    pub(super) fn is_not_offered(&self, definition: &str, subnet: &str) -> bool {
+        self.memory.not_offered.get(definition).is_some_and(|subnets| subnets.contains(subnet))
+    }
+
+    /// Why this definition may not be launched now, if EC2 refuses it because of the account, or has no
+    /// capacity.
     pub(super) fn refused(&self, definition: &str, market: Market) -> Option<String> {
+        let is_tried = self.tried.iter().any(|(tried, id)| *tried == market && id == definition);
+        let of_type = self.memory.no_capacity.get(definition);
+        let waits = |refusal: &&Refusal| is_tried || self.age(refusal.last) < pause(refusal.tries);
+        if let Some(refusal) = of_type.filter(waits) {
+            return Some(is_waited_out(refusal));
+        }
         let refusal = self.memory.refusals.get(&market)?;
         let is_tried = self.tried.iter().any(|(tried, id)| {
             *tried == market && (id == definition || refusal.definitions.contains(definition))
@@ -61,16 +88,12 @@ impl Tick<'_> {
         let is_new = !refusal.definitions.contains(definition);
         let is_over = self.age(refusal.last) >= pause(refusal.tries);
         let may_try = (is_new || is_over) && !is_tried;
-        (!may_try && !planted::is(Bug::LimitHammered)).then(|| {
-            let times =
-                if refusal.count == 1 { "once".to_owned() } else { format!("{} times", refusal.count) };
-            format!("{} EC2 has refused {times}; it is tried again within 2 min", refusal.why)
-        })
+        (!may_try && !planted::is(Bug::LimitHammered)).then(|| is_waited_out(refusal))
     }
 
     /// Notes a launch: while launches are refused, one in a tick is enough to learn whether they are.
     pub(super) fn note_try(&mut self, definition: &str, market: Market) {
-        if self.memory.refusals.contains_key(&market) {
+        if self.memory.refusals.contains_key(&market) || self.memory.no_capacity.contains_key(definition) {
             self.tried.push((market, definition.to_owned()));
         }
     }
@@ -181,7 +204,11 @@ impl Tick<'_> {
         let is_well = self.memory.slots.values().all(|slot| slot.phase == Phase::Healthy);
         let is_filled = self.is_left(room) && is_well && self.live() >= desired;
         let has_old = self.memory.slots.values().any(|slot| self.is_old(slot));
-        (has_old || !self.is_left(room)) && !is_filled && self.failures() < Boots::FREEZE
+        // One that was made for a try after the freeze is not over because of the failures before it.
+        let has_failed = self.memory.boots.get(&self.release.id).is_some_and(|boots| {
+            boots.failures >= Boots::FREEZE && boots.last_failure.is_some_and(|last| last > room.since)
+        });
+        (has_old || !self.is_left(room)) && !is_filled && !has_failed
     }
 
     /// Whether EC2 counts the worker no more. One that EC2 does not show may only be left out.
@@ -285,6 +312,11 @@ impl Tick<'_> {
             && !self.is_young();
         is_calm || planted::is(Bug::RoomWhileIll)
     }
+}
+
+fn is_waited_out(refusal: &Refusal) -> String {
+    let times = if refusal.count == 1 { "once".to_owned() } else { format!("{} times", refusal.count) };
+    format!("{} EC2 has refused {times}; it is tried again within 2 min", refusal.why)
 }
 
 /// 15, 30, 60, 120 seconds.

@@ -7,10 +7,15 @@
 use fleet::memory::{Phase, Slot};
 use fleet::registry::RegisteredWorker;
 use fleet::{Registry, WorkerId};
+use jiff::SignedDuration;
 
 use super::Tick;
 use super::follow::MISSING;
 use crate::planted::{self, Bug};
+
+/// The clocks of two invocations may be this far apart: each may differ from that of S3 by half. A memory
+/// that begins anew may follow another by less.
+const SKEW_TWICE: SignedDuration = SignedDuration::from_secs(6);
 
 impl Tick<'_> {
     /// The next registry, or `None` if readers have it already.
@@ -45,14 +50,28 @@ impl Tick<'_> {
             notice: self.memory.notice.clone(),
             workers: slots().filter(is_published).filter_map(entry).chain(self.published_unknown()).collect(),
         };
-        let revision = self.memory.revision.max(published.map_or(0, |published| published.revision));
-        if published.is_some_and(|published| published.same_content(&next)) {
-            self.memory.revision = revision;
+        let last = self.memory.revision.max(published.map_or(0, |published| published.revision));
+        // A revision below the one of memory is not what was published last: readers ignore it.
+        let is_followed = |published: &Registry| published.revision >= self.memory.revision;
+        if published.is_some_and(|published| published.same_content(&next) && is_followed(published)) {
+            self.memory.revision = last;
             return None;
         }
-        next.revision = revision.saturating_add(u64::from(!planted::is(Bug::RevisionStays)));
+        next.revision = self.next_revision(last);
         self.memory.revision = next.revision;
         Some(next)
+    }
+
+    /// Readers ignore a revision that is lower than theirs. Memory and registry may be lost together, or be
+    /// old copies that somebody put back, so a count would begin again below what readers have: the next
+    /// revision is the time, and one more than the last where that is not enough.
+    fn next_revision(&self, last: u64) -> u64 {
+        if planted::is(Bug::RevisionStays) || planted::is(Bug::RevisionRestarts) {
+            return last.saturating_add(u64::from(planted::is(Bug::RevisionRestarts)));
+        }
+        let is_first = self.memory.revision == 0;
+        let time = self.now + if is_first { SKEW_TWICE } else { SignedDuration::ZERO };
+        u64::try_from(time.as_millisecond()).unwrap_or(0).max(last.saturating_add(1))
     }
 
     /// Workers that readers know and memory, begun anew, does not: as long as EC2 does not show them,

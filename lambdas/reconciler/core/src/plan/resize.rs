@@ -141,13 +141,27 @@ impl Tick<'_> {
         }
     }
 
-    /// The launch may have taken place, or may still: the slot waits for what comes of it.
+    /// Unresolved launches have substitutes. Once those serve, to repeat the launch could only give a
+    /// worker too many.
+    pub(super) fn unwant_unneeded(&mut self) {
+        let Some(desired) = self.desired() else { return };
+        if self.memory.healthy() < desired + self.surge || planted::is(Bug::UnneededRepeated) {
+            return;
+        }
+        let is_unneeded =
+            |slot: &Slot| slot.phase == Phase::Unresolved && slot.worker.is_none() && !slot.is_unwanted;
+        let slots = self.memory.slots.iter().filter(|(_, slot)| is_unneeded(slot));
+        for number in slots.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.replays.retain(|launch| launch.slot != number || launch.role != Role::Worker);
+            self.record(format!("The launch in slot {number} is not needed any more: enough workers serve."));
+            self.unwant(number);
+        }
+    }
+
     fn unwant(&mut self, number: u32) {
-        self.enter(number, Phase::Unresolved);
         let now = self.now;
         if let Some(slot) = self.memory.slots.get_mut(&number) {
-            slot.is_unwanted = true;
-            slot.missing_since.get_or_insert(now);
+            slot.unwant(now);
         }
     }
 
@@ -210,7 +224,7 @@ impl Tick<'_> {
             if allowed == 0 {
                 return;
             }
-            let from_proven = n < healing && self.heals_from_proven();
+            let from_proven = n < healing && self.heals_from_proven() && !self.heals_by_trial();
             let proven = self.memory.proven.clone().filter(|_| from_proven);
             let definition = proven.unwrap_or_else(|| self.release.as_ref().clone());
             if let Some(why) = self.boots_too_often(&definition.id) {
@@ -226,8 +240,10 @@ impl Tick<'_> {
                 };
                 return self.hold(format!("{who}: {why}"));
             }
-            if !self.open_slot(&definition) {
-                return;
+            if !self.want_again(&definition.id) {
+                if self.cap_left(desired) == 0 || !self.open_slot(&definition) {
+                    return;
+                }
             }
             self.note_try(&definition.id, market);
             allowed -= 1;
@@ -240,14 +256,8 @@ impl Tick<'_> {
             return 0;
         }
         let slots = &self.memory.slots;
-        let is_here = |id: &WorkerId| self.workers.get(id).is_some_and(|row| row.state.is_live());
-        let leaving = self.memory.leaving.keys().filter(|id| is_here(id)).count();
-        let number = slots.len() + leaving;
-        let is_stuck = !self.somebody_answers() && number >= 2 * desired + 2 && number < 3 * desired + 6;
-        let is_pausing = self.memory.last_launch.is_some_and(|last| self.age(last) < LONGEST_PAUSE);
-        let valve = usize::from(is_stuck && !is_pausing && !planted::is(Bug::LostCapValve));
-        let cap = (2 * desired + 2).saturating_sub(number).max(valve);
-        let cap = if planted::is(Bug::NoCap) { usize::MAX } else { cap };
+        let again = slots.values().filter(|slot| self.may_be_wanted_again(slot)).count();
+        let cap = self.cap_left(desired).max(again);
         let booting = slots.values().filter(|slot| is_awaited(slot.phase)).count();
         let is_deaf =
             !self.somebody_answers() && slots.values().any(|slot| slot.served && slot.phase == Phase::Dead);
@@ -282,6 +292,39 @@ impl Tick<'_> {
         allowed
     }
 
+    /// How many slots may be opened until there are too many, whatever state they are in.
+    fn cap_left(&self, desired: usize) -> usize {
+        let is_here = |id: &WorkerId| self.workers.get(id).is_some_and(|row| row.state.is_live());
+        let leaving = self.memory.leaving.keys().filter(|id| is_here(id)).count();
+        let number = self.memory.slots.len() + leaving;
+        let is_stuck = !self.somebody_answers() && number >= 2 * desired + 2 && number < 3 * desired + 6;
+        let is_pausing = self.memory.last_launch.is_some_and(|last| self.age(last) < LONGEST_PAUSE);
+        let valve = usize::from(is_stuck && !is_pausing && !planted::is(Bug::LostCapValve));
+        let cap = (2 * desired + 2).saturating_sub(number).max(valve);
+        if planted::is(Bug::NoCap) { usize::MAX } else { cap }
+    }
+
+    /// A launch that was not wanted any more, and may have taken place or not. To send it again is better
+    /// than to send another one: it gives the same instance, and such slots never fill the cap.
+    fn want_again(&mut self, definition: &str) -> bool {
+        let is_it = |slot: &Slot| slot.release == definition && self.may_be_wanted_again(slot);
+        let found = self.memory.slots.iter().find(|(_, slot)| is_it(slot)).map(|(number, _)| *number);
+        let Some(number) = found else { return false };
+        self.enter(number, Phase::Launching);
+        if let Some(slot) = self.memory.slots.get_mut(&number) {
+            (slot.is_unwanted, slot.missing_since) = (false, None);
+        }
+        let launch = self.memory.slots.get(&number).and_then(|slot| self.launch_of(number, slot));
+        self.replays.extend(launch);
+        true
+    }
+
+    fn may_be_wanted_again(&self, slot: &Slot) -> bool {
+        let is_unknown = slot.is_unwanted && slot.worker.is_none() && !slot.is_adopted;
+        let is_bad = self.memory.avoid.contains_key(&slot.subnet) || self.is_dark(&slot.zone);
+        is_unknown && !is_bad && self.is_reachable(&slot.zone) && self.definition(&slot.release).is_some()
+    }
+
     /// Why no more workers of a release may be launched now, if so.
     fn boots_too_often(&self, release: &str) -> Option<String> {
         let of_release = self.memory.slots.values().filter(|slot| slot.release == release);
@@ -293,14 +336,13 @@ impl Tick<'_> {
         let boots = self.memory.boots.get(release).filter(|boots| boots.failures >= BOOT_LOOP)?;
         let pause = pause(boots.failures);
         let is_early = boots.last_failure.is_some_and(|last| self.age(last) < pause);
-        ((booting > 0 || is_early) && !planted::is(Bug::NoBackOff)).then(|| {
-            format!("{} boots in a row failed; one is tried every {} min", boots.failures, pause.as_mins())
-        })
+        ((booting > 0 || is_early) && !planted::is(Bug::NoBackOff))
+            .then(|| format!("{}; one is tried every {} min", boots.story(), pause.as_mins()))
     }
 
     fn open_slot(&mut self, definition: &Release) -> bool {
-        let Some(subnet) = self.emptiest_subnet(&definition.worker.subnets) else {
-            self.hold("launches: the release names no subnet".to_owned());
+        let Some(subnet) = self.emptiest_subnet(&definition.id, &definition.worker.subnets) else {
+            self.hold(format!("launches: {}", no_subnet(&definition.worker.subnets)));
             return false;
         };
         // A slot whose last attempt is the highest number is used up: a token for it was used before.
@@ -330,19 +372,23 @@ impl Tick<'_> {
     }
 
     /// The subnet in the zone with fewest workers; zones that are dark or without capacity only if
-    /// there is no other.
-    pub(super) fn emptiest_subnet(&mut self, subnets: &[SubnetSpec]) -> Option<SubnetSpec> {
-        let now = self.now;
-        self.memory.avoid.retain(|_, until| *until > now);
+    /// there is no other, and those that EC2 does not answer for never.
+    pub(super) fn emptiest_subnet(&self, definition: &str, subnets: &[SubnetSpec]) -> Option<SubnetSpec> {
         let zones = self.zones();
         let is_bad = |subnet: &SubnetSpec| {
-            self.memory.avoid.contains_key(&subnet.id)
-                || self.is_dark(&subnet.zone)
-                || self.observation.dark.contains_key(&subnet.zone)
+            let is_avoided = self.memory.avoid.contains_key(&subnet.id) || self.is_dark(&subnet.zone);
+            // Where nothing is offered, nothing will be: rather where there is no capacity just now.
+            (self.is_not_offered(definition, &subnet.id), is_avoided)
         };
         let crowd = |subnet: &SubnetSpec| zones.get(subnet.zone.as_str()).copied().unwrap_or(0);
-        subnets.iter().min_by_key(|subnet| (is_bad(subnet), crowd(subnet))).cloned()
+        let reachable = subnets.iter().filter(|subnet| self.is_reachable(&subnet.zone));
+        reachable.min_by_key(|subnet| (is_bad(subnet), crowd(subnet))).cloned()
     }
+}
+
+/// Why there is no subnet to launch into.
+pub(super) const fn no_subnet(subnets: &[SubnetSpec]) -> &'static str {
+    if subnets.is_empty() { "the release names no subnet" } else { "EC2 answers for no zone of the release" }
 }
 
 /// Whether its first answer is expected any moment; of an unresolved launch nothing is expected.

@@ -10,6 +10,7 @@
 //! rest is the same.
 
 use fleet::memory::{Boots, Phase, Slot};
+use fleet::release::Release;
 use jiff::SignedDuration;
 
 use super::Tick;
@@ -138,9 +139,9 @@ impl Tick<'_> {
         let is_frozen = boots.failures >= Boots::FREEZE && self.age(since) < FROZEN_TRY;
         (is_frozen && !planted::is(Bug::NotFrozen)).then(|| {
             format!(
-                "the rollout of release {}: {} boots in a row failed; the workers of before stay, and it is \
-                 tried again every 30 min",
-                self.release.id, boots.failures
+                "the rollout of release {}: {}; the workers of before stay, and it is tried again every 30 min",
+                self.release.id,
+                boots.story()
             )
         })
     }
@@ -151,6 +152,16 @@ impl Tick<'_> {
         let is_other = self.memory.proven.as_ref().is_some_and(|proven| proven.id != self.release.id);
         let has_old = self.memory.slots.values().any(|slot| !self.is_new(slot));
         is_other && (has_old || self.failures() >= Boots::FREEZE) && !self.fails_more_than_new()
+    }
+
+    /// Whether a missing worker is launched from the present release although healing is no time for
+    /// experiments: there is no room or capacity for the proven one, and people deploy another instance
+    /// type or market because of that. It is one worker, on trial, until it has proved itself.
+    pub(super) fn heals_by_trial(&self) -> bool {
+        let is_refused = |release: &Release| self.is_refused(&release.id, release.worker.market);
+        let has_new = self.memory.slots.values().any(|slot| self.is_new(slot));
+        let is_untried = !has_new && self.failures() == 0 && !is_refused(self.release);
+        is_untried && self.memory.proven.as_ref().is_some_and(is_refused)
     }
 
     /// What has proved itself may stop to boot all the same: its image is gone, for instance.

@@ -16,6 +16,8 @@ const AVOID: SignedDuration = SignedDuration::from_mins(3);
 /// A cap on CPU credits that was refused is not urgent: it costs cents a minute at the worst, and a
 /// permission that is missing stays so for longer.
 const CREDITS_AGAIN: SignedDuration = SignedDuration::from_mins(5);
+/// How long EC2 may not know a role that was just made.
+const PROPAGATES: SignedDuration = SignedDuration::from_mins(10);
 /// The most attempts that are passed over at once.
 const STRIDE: u32 = 1_000;
 
@@ -41,12 +43,9 @@ impl Outcomes {
 pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize {
     let mut news = 0;
     let intended = intended_now(memory);
+    let last_launch = memory.last_launch;
     for (launch, result) in &outcomes.launched {
-        let place = match launch.role {
-            Role::Worker => format!("slot {}", launch.slot),
-            Role::LoadBalancer if launch.slot == 0 => "the load balancer's place".to_owned(),
-            Role::LoadBalancer => format!("the place of load balancer {}", launch.slot + 1),
-        };
+        let place = place(launch);
         let is_holder = matches!(result, Ok(id) if holds_address(memory, id));
         let slot = match launch.role {
             Role::Worker => memory.slots.get_mut(&launch.slot),
@@ -69,28 +68,20 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize
                 format!("Launched {id} in {place} (attempt {attempt}).")
             }
             // Of an instance that was seen this says nothing.
-            Err(Failure {
-                kind:
-                    AwsErrorKind::NoCapacity
-                    | AwsErrorKind::TokenMismatch
-                    | AwsErrorKind::AccountLimit
-                    | AwsErrorKind::PendingVerification,
-                why,
-            }) if slot.worker.is_some() => {
+            Err(Failure { kind, why })
+                if slot.worker.is_some() && (is_refusal(*kind) || *kind == AwsErrorKind::TokenMismatch) =>
+            {
                 memory.held.push(format!("the launch in {place}: {why}"));
                 continue;
             }
-            Err(Failure { kind: AwsErrorKind::NoCapacity, why }) => {
-                empty(memory, launch);
-                memory.avoid.insert(launch.subnet.clone(), now + AVOID);
-                format!("No capacity in {} for {place}: {why}; another zone is next.", launch.subnet)
-            }
-            Err(Failure { kind: AwsErrorKind::AccountLimit, why }) => {
-                news += refuse(memory, launch, RefusalCause::Limit, why, now);
+            Err(Failure { kind: AwsErrorKind::Definition, .. }) if planted::is(Bug::RefusalForgotten) => {
                 continue;
             }
-            Err(Failure { kind: AwsErrorKind::PendingVerification, why }) => {
-                news += refuse(memory, launch, RefusalCause::Verification, why, now);
+            Err(Failure { kind, why }) if is_refusal(*kind) => {
+                let is_new = last_launch != outcomes.last_launch && Some(slot.since) == last_launch;
+                let is_sent_before = !is_new || slot.phase == Phase::Unresolved;
+                leave(memory, launch, *kind, is_sent_before, now);
+                news += refused(memory, launch, *kind, why, now);
                 continue;
             }
             Err(Failure { kind: AwsErrorKind::TokenSpent | AwsErrorKind::TokenMismatch, why })
@@ -99,13 +90,9 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize
                 pass(memory, launch);
                 format!("Attempt {attempt} of {place} is used up: {why}.")
             }
-            // EC2 says that it did nothing, and will for a while: the same launch is sent again.
+            // It may have taken place, or EC2 says that it is too busy: the same launch is sent again.
             Err(Failure { kind, why }) => {
-                let is_answer = matches!(
-                    kind,
-                    AwsErrorKind::Throttled | AwsErrorKind::Denied | AwsErrorKind::Propagating
-                );
-                if is_answer && slot.phase == Phase::Launching {
+                if *kind == AwsErrorKind::Throttled && slot.phase == Phase::Launching {
                     slot.since = now;
                 }
                 slot.attempt += u32::from(planted::is(Bug::BumpOnUnknown));
@@ -131,10 +118,120 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize
     news
 }
 
-/// EC2 says that it launched nothing, because of the account: neither the zone nor the definition is to
-/// blame. Returns the number of events: a refusal that repeats is none.
+/// EC2 says that it launched nothing, and will not if the same is asked for again now.
+const fn is_refusal(kind: AwsErrorKind) -> bool {
+    matches!(
+        kind,
+        AwsErrorKind::NoCapacity
+            | AwsErrorKind::NotOffered
+            | AwsErrorKind::Definition
+            | AwsErrorKind::AccountLimit
+            | AwsErrorKind::PendingVerification
+            | AwsErrorKind::Denied
+            | AwsErrorKind::Propagating
+    )
+}
+
+/// Empties the place of a launch that was refused. A permission and a definition are looked at before the
+/// client token: where the launch was sent before, it may have taken place then, and its slot is kept.
+fn leave(memory: &mut Memory, launch: &Launch, kind: AwsErrorKind, is_sent_before: bool, now: Timestamp) {
+    let is_proof = matches!(
+        kind,
+        AwsErrorKind::NoCapacity | AwsErrorKind::AccountLimit | AwsErrorKind::PendingVerification
+    );
+    match memory.slots.get_mut(&launch.slot).filter(|_| launch.role == Role::Worker) {
+        Some(slot) if is_sent_before && !is_proof => slot.unwant(now),
+        Some(_) | None => empty(memory, launch),
+    }
+}
+
+/// Says whom a refusal blames: the account, the zones, or the definition. Returns the number of events.
+fn refused(memory: &mut Memory, launch: &Launch, kind: AwsErrorKind, why: &str, now: Timestamp) -> usize {
+    let is_everywhere = |subnets: &dyn Fn(&str) -> bool| {
+        launch.spec.subnets.iter().all(|subnet| subnet.id == launch.subnet || subnets(&subnet.id))
+    };
+    match kind {
+        AwsErrorKind::NoCapacity => {
+            if planted::is(Bug::CapacityBlames) {
+                return blame(memory, launch, why, now);
+            }
+            // Nothing is launched into a zone that is avoided unless all others are worse: they may be out.
+            let until = now + AVOID;
+            let was_avoided =
+                memory.avoid.insert(launch.subnet.clone(), until).is_some_and(|before| before != until);
+            let none = memory.not_offered.get(&launch.release);
+            let is_full =
+                |id: &str| memory.avoid.contains_key(id) || none.is_some_and(|none| none.contains(id));
+            if (was_avoided || is_everywhere(&is_full)) && !planted::is(Bug::CapacityHammered) {
+                let kind = &launch.spec.instance_type;
+                let why = format!("no zone has capacity for {kind} ({why}).");
+                return refuse(memory, launch, RefusalCause::Capacity, &why, now);
+            }
+            let text = format!(
+                "No capacity in {} for {}: {why}; another zone is next.",
+                launch.subnet,
+                place(launch)
+            );
+            memory.held.push(format!(
+                "{}: no capacity in {}: {why}",
+                new_instance(launch.role),
+                launch.subnet
+            ));
+            memory.record(now, text);
+            1
+        }
+        AwsErrorKind::NotOffered => {
+            let none = memory.not_offered.entry(launch.release.clone()).or_default();
+            none.insert(launch.subnet.clone());
+            if is_everywhere(&|id| memory.not_offered[&launch.release].contains(id)) {
+                return blame(memory, launch, why, now);
+            }
+            let text = format!("{} does not offer what {} needs: {why}", launch.subnet, place(launch));
+            memory.record(now, text);
+            1
+        }
+        AwsErrorKind::Propagating if has_had_time(memory, launch, now) => blame(memory, launch, why, now),
+        AwsErrorKind::Definition => blame(memory, launch, why, now),
+        AwsErrorKind::AccountLimit => refuse(memory, launch, RefusalCause::Limit, why, now),
+        AwsErrorKind::PendingVerification => refuse(memory, launch, RefusalCause::Verification, why, now),
+        _ => refuse(memory, launch, RefusalCause::Denied, why, now),
+    }
+}
+
+/// A role that is not known after so long never will be.
+fn has_had_time(memory: &Memory, launch: &Launch, now: Timestamp) -> bool {
+    memory.refusals.get(&launch.spec.market).is_some_and(|refusal| {
+        refusal.definitions.contains(&launch.release) && now.duration_since(refusal.since) >= PROPAGATES
+    })
+}
+
+/// A launch that its definition makes impossible counts as a failed boot of it; those of one tick are one.
+/// Returns the number of events.
+fn blame(memory: &mut Memory, launch: &Launch, why: &str, now: Timestamp) -> usize {
+    let id = &launch.release;
+    memory.held.push(format!("{}: EC2 refuses to launch {id}: {why}", new_instance(launch.role)));
+    if planted::is(Bug::DefinitionBlameless) {
+        return 0;
+    }
+    let boots = match launch.role {
+        Role::Worker => memory.boots.entry(id.clone()).or_default(),
+        Role::LoadBalancer => match memory.balancer_mut(launch.slot) {
+            Some(balancer) if balancer.boots_of == *id => &mut balancer.boots,
+            Some(balancer) => &mut balancer.proven_boots,
+            None => return 0,
+        },
+    };
+    let is_first = boots.last_failure != Some(now);
+    boots.failures += u32::from(is_first);
+    (boots.last_failure, boots.refused) = (Some(now), Some(why.to_owned()));
+    if is_first {
+        memory.record(now, format!("EC2 refuses to launch {} of {id}: {why}", new_instance(launch.role)));
+    }
+    usize::from(is_first)
+}
+
+/// The reason lies outside the definition. Returns the number of events: a refusal that repeats is none.
 fn refuse(memory: &mut Memory, launch: &Launch, cause: RefusalCause, why: &str, now: Timestamp) -> usize {
-    empty(memory, launch);
     if planted::is(Bug::LimitAvoidsZone) {
         memory.avoid.insert(launch.subnet.clone(), now + AVOID);
     }
@@ -142,7 +239,11 @@ fn refuse(memory: &mut Memory, launch: &Launch, cause: RefusalCause, why: &str, 
         let boots = memory.boots.entry(launch.release.clone()).or_default();
         (boots.failures, boots.last_failure) = (boots.failures.saturating_add(1), Some(now));
     }
-    let before = memory.refusals.remove(&launch.spec.market).filter(|before| before.cause == cause);
+    // Capacity is a matter of the instance type; everything else is one of the account.
+    let before = match cause {
+        RefusalCause::Capacity => memory.no_capacity.remove(&launch.release),
+        _ => memory.refusals.remove(&launch.spec.market).filter(|before| before.cause == cause),
+    };
     let is_first = before.is_none();
     let mut refusal = before.unwrap_or_else(|| Refusal {
         cause,
@@ -161,7 +262,10 @@ fn refuse(memory: &mut Memory, launch: &Launch, cause: RefusalCause, why: &str, 
     }
     refusal.last = now;
     refusal.count = refusal.count.saturating_add(1);
-    memory.refusals.insert(launch.spec.market, refusal);
+    match cause {
+        RefusalCause::Capacity => drop(memory.no_capacity.insert(launch.release.clone(), refusal)),
+        _ => drop(memory.refusals.insert(launch.spec.market, refusal)),
+    }
     if !memory.held.iter().any(|held| held.contains(why)) {
         memory.held.push(format!("{}: {why}", new_instance(launch.role)));
     }
@@ -169,6 +273,14 @@ fn refuse(memory: &mut Memory, launch: &Launch, cause: RefusalCause, why: &str, 
         return memory.record(now, format!("EC2 refuses to launch {}: {why}", new_instance(launch.role)));
     }
     0
+}
+
+fn place(launch: &Launch) -> String {
+    match launch.role {
+        Role::Worker => format!("slot {}", launch.slot),
+        Role::LoadBalancer if launch.slot == 0 => "the load balancer's place".to_owned(),
+        Role::LoadBalancer => format!("the place of load balancer {}", launch.slot + 1),
+    }
 }
 
 const fn new_instance(role: Role) -> &'static str {
@@ -180,7 +292,9 @@ const fn new_instance(role: Role) -> &'static str {
 
 /// Returns the number of events.
 fn end_refusal(memory: &mut Memory, launch: &Launch, now: Timestamp) -> usize {
-    let Some(refusal) = memory.refusals.remove(&launch.spec.market) else { return 0 };
+    let of_account = memory.refusals.remove(&launch.spec.market);
+    let of_type = memory.no_capacity.remove(&launch.release);
+    let Some(refusal) = of_account.or(of_type) else { return 0 };
     let times = if refusal.count == 1 { "once".to_owned() } else { format!("{} times", refusal.count) };
     memory.record(now, format!("EC2 launches again; it refused {times}."))
 }

@@ -212,6 +212,20 @@ fn stop_first_returns_to_the_old_release_after_two_boots() {
 }
 
 #[test]
+fn after_a_freeze_room_is_made_for_one_try() {
+    let mut world = World::serving(3);
+    world.quota = Some(3);
+    world.deploy("ami-2");
+    world.release.rollout = Rollout::StopFirst;
+    world.broken.insert(world.release.id.clone());
+    world.ticks(50);
+    assert_eq!(world.failures(), 2);
+    world.now += SignedDuration::from_mins(30);
+    world.ticks(50);
+    assert_eq!((world.failures(), world.memory.healthy()), (3, 3), "{:#?}", world.memory.events);
+}
+
+#[test]
 fn the_only_worker_is_stopped_if_the_release_says_so() {
     let mut world = World::serving(1);
     world.quota = Some(1);

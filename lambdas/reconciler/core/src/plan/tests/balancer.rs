@@ -246,6 +246,17 @@ fn a_zone_without_capacity_for_a_load_balancer_is_left_for_the_other() {
 }
 
 #[test]
+fn without_capacity_elsewhere_the_zone_of_the_one_before_is_tried() {
+    let (mut world, holder) = world();
+    world.without_capacity.insert("subnet-b".to_owned());
+    world.machine(&holder).health = Health::Refuses;
+    assert_eq!(launched(&world.tick()), [(1, "subnet-b")]);
+    assert_eq!(launched(&world.tick()), [(2, "subnet-a")]);
+    world.settle_down();
+    assert_eq!(balancers(&world).len(), 1);
+}
+
+#[test]
 fn a_young_load_balancer_that_nobody_remembers_becomes_the_successor() {
     let (mut world, holder) = world();
     let young = deployed(&mut world);
@@ -611,4 +622,42 @@ fn one_whose_place_is_given_up_goes_after_a_while() {
     world.settle_down();
     assert_eq!(balancers(&world), [first]);
     assert!(world.memory.more_balancers.is_empty());
+}
+
+#[test]
+fn a_stopped_load_balancer_is_terminated_whatever_it_was() {
+    let ended = |world: &mut World, id: &WorkerId, what: &str| {
+        world.machine(id).row.state = State::Stopped;
+        world.now += SignedDuration::from_mins(11);
+        world.settle_down();
+        assert_eq!(world.machine(id).row.state, State::Terminated, "{what}");
+        assert_eq!(balancers(world).len(), 1, "{what}");
+    };
+    let (mut held, holder) = world();
+    ended(&mut held, &holder, "the holder");
+
+    let (mut replacing, holder) = world();
+    replacing.machine(&holder).health = Health::Refuses;
+    replacing.tick();
+    let next = successor(&replacing).expect("one is launched");
+    ended(&mut replacing, &next, "the successor");
+
+    let (mut moved, holder) = world();
+    moved.machine(&holder).health = Health::Refuses;
+    moved.can_terminate = false;
+    while moved.holder.as_ref() == Some(&holder) {
+        moved.tick();
+    }
+    moved.ticks(3);
+    moved.can_terminate = true;
+    ended(&mut moved, &holder, "one that had the address before");
+
+    let (mut strange, _) = world();
+    let stranger = deployed(&mut strange);
+    ended(&mut strange, &stranger, "a stranger");
+
+    let (mut placeless, _) = world();
+    let surplus = deployed(&mut placeless);
+    placeless.machine(&surplus).row.slot = Some(3);
+    ended(&mut placeless, &surplus, "one without a place");
 }

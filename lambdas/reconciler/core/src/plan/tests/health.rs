@@ -22,7 +22,7 @@ fn a_worker_that_refuses_is_replaced_in_one_tick() {
 }
 
 #[test]
-fn a_worker_that_is_silent_is_replaced_in_the_second_tick() {
+fn a_silent_worker_is_terminated_when_its_replacement_answers() {
     let mut world = World::serving(3);
     let id = world.set(1, Health::Silent);
     let first = world.tick();
@@ -30,10 +30,60 @@ fn a_worker_that_is_silent_is_replaced_in_the_second_tick() {
     assert_eq!(world.phase(1), Phase::Suspect);
     assert!(world.published().contains(&id), "load balancers judge by themselves");
     let second = world.tick();
-    assert_eq!(second.terminations, [id]);
-    assert_eq!(second.launches.len(), 1);
+    assert_eq!((second.terminations.len(), second.launches.len()), (0, 1));
+    assert!(!world.published().contains(&id), "it gets no traffic meanwhile");
+    assert!(world.holds("it is silent and may only be overloaded"), "{:?}", world.memory.held);
+    assert_eq!(world.tick().terminations, [], "the replacement boots");
+    assert_eq!(world.tick().terminations, [id]);
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (3, 3));
+}
+
+#[test]
+fn an_overload_terminates_nobody() {
+    let mut world = World::serving(3);
+    let before = world.live();
+    // The others have more to do without it, and the next one falls silent.
+    world.set(0, Health::Silent);
+    world.tick();
+    world.set(1, Health::Silent);
+    world.ticks(2);
+    assert_eq!((world.phase(0), world.phase(1)), (Phase::Dead, Phase::Dead));
+    assert!(before.iter().all(|id| world.live().contains(id)), "{:#?}", world.memory.leaving);
+    (0..2).for_each(|slot| drop(world.set(slot, Health::Well)));
+    world.tick();
+    assert!(before.iter().all(|id| world.live().contains(id)), "{:#?}", world.memory.leaving);
+    world.settle_down();
+    assert_eq!((world.memory.healthy(), world.live().len()), (3, 3));
+}
+
+#[test]
+fn a_silent_worker_that_answers_again_stays_and_its_booting_replacement_goes() {
+    let mut world = World::serving(3);
+    let id = world.set(1, Health::Silent);
+    let before = world.live();
+    world.ticks(2);
+    let replacement = world.live().into_iter().find(|live| !before.contains(live)).expect("it boots");
+    world.set(1, Health::Well);
+    assert_eq!(world.tick().terminations, [replacement]);
+    assert!(world.published().contains(&id));
+    world.settle_down();
+    assert_eq!(world.live(), before);
+}
+
+#[test]
+fn silent_workers_and_their_replacements_stay_below_the_cap() {
+    let mut world = World::serving(4);
+    (0..3).for_each(|slot| drop(world.set(slot, Health::Silent)));
+    let release = world.release.id.clone();
+    world.ticks(2);
+    world.broken.insert(release);
+    let well = world.id(3);
+    for _ in 0..200 {
+        world.tick();
+        assert!(world.live().len() <= 10, "twice the desired number and two");
+        assert!(world.live().contains(&well));
+    }
 }
 
 #[test]
@@ -231,5 +281,22 @@ fn a_termination_that_fails_is_asked_for_again() {
     world.can_terminate = true;
     assert_eq!(world.tick().terminations, [id]);
     world.settle_down();
+    assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
+}
+
+#[test]
+fn a_stopped_worker_is_terminated_whatever_it_was() {
+    let mut world = World::serving(3);
+    let stranger = world.add(None, "subnet-a");
+    let (lost, leaving) = (world.id(0), world.id(1));
+    world.machine(&stranger).row.state = State::Stopped;
+    world.machine(&lost).row.state = State::Stopped;
+    world.desire(2);
+    world.ticks(2);
+    world.machine(&leaving).row.state = State::Stopped;
+    world.settle_down();
+    for id in [stranger, lost, leaving] {
+        assert_eq!(world.machine(&id).row.state, State::Terminated, "{id}");
+    }
     assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
 }

@@ -170,7 +170,7 @@ fn repeated_launches_take_from_what_ec2_takes_in_a_tick() {
     world.desire(30);
     let planned = world.tick();
     assert_eq!(planned.launches.len(), 20, "ten of before, ten new ones");
-    assert!(planned.launches[..10].iter().all(|launch| first.launches.contains(launch)));
+    assert!(planned.launches[10..].iter().all(|launch| first.launches.contains(launch)));
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (30, 30));
 }
@@ -199,13 +199,34 @@ fn a_launch_of_which_nothing_is_known_for_180_s_is_replaced_and_kept() {
         assert_eq!(planned.launches.len(), 1, "{seconds} s: the same again");
         assert_eq!(world.phase(1), Phase::Launching, "{seconds} s");
     }
-    world.launch_faults.extend([LaunchFault::Refused(AwsErrorKind::Other), LaunchFault::ReplyLost]);
+    world.launch_faults.extend([LaunchFault::ReplyLost, LaunchFault::Refused(AwsErrorKind::Other)]);
     let planned = world.tick();
     assert_eq!(world.phase(1), Phase::Unresolved, "200 s");
     let sent: Vec<_> = planned.launches.iter().map(|launch| (launch.slot, launch.attempt)).collect();
-    assert_eq!(sent, [(1, 1), (2, 1)], "its own token again, and a substitute");
+    assert_eq!(sent, [(2, 1), (1, 1)], "a substitute, and its own token again");
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (2, 2), "whoever came last is surplus");
+}
+
+#[test]
+fn an_unresolved_launch_is_not_repeated_once_enough_workers_serve() {
+    let mut world = World::serving(1);
+    world.desire(2);
+    // Its zone swallows the launch for as long as it is repeated; its substitute takes place.
+    world.launch_faults.extend([LaunchFault::Refused(AwsErrorKind::Other); 10]);
+    world.launch_faults.push_back(LaunchFault::ReplyLost);
+    world.launch_faults.extend([LaunchFault::Refused(AwsErrorKind::Other); 10]);
+    while world.memory.healthy() < 2 {
+        world.tick();
+    }
+    assert_eq!(world.phase(1), Phase::Unresolved);
+    world.launch_faults.clear();
+    for _ in 0..20 {
+        assert_eq!(world.tick().launches, [], "it would give a third worker");
+    }
+    assert!(world.recorded("The launch in slot 1 is not needed any more"), "{:#?}", world.memory.events);
+    assert!(!world.memory.slots.contains_key(&1), "five minutes later its slot is free");
+    assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
 }
 
 #[test]
@@ -274,7 +295,7 @@ fn a_boot_loop_of_all_zones_without_capacity_is_no_boot_loop() {
     let mut world = World::serving(1);
     world.without_capacity.extend(SUBNETS.map(str::to_owned));
     world.desire(2);
-    assert_eq!(launches(&mut world, 10), [1; 10]);
+    assert_eq!(launches(&mut world, 10), [1, 1, 1, 0, 1, 0, 0, 1, 0, 0]);
     assert_eq!((world.failures(), world.memory.losses.len()), (0, 0));
 }
 
@@ -288,7 +309,7 @@ fn refusals_for_capacity_do_not_push_the_history_out() {
     world.ticks(15);
     let refusals = world.memory.events.iter().filter(|event| event.text.contains("No capacity"));
     let refusals: Vec<_> = refusals.map(|event| event.count).collect();
-    assert!(refusals.len() == SUBNETS.len() && refusals.iter().sum::<u32>() > 200, "{refusals:?}");
+    assert!(!refusals.is_empty() && refusals.iter().sum::<u32>() <= 20, "{refusals:?}");
     assert!(world.recorded(&format!("Lost {lost}")), "{:#?}", world.memory.events);
 }
 

@@ -121,9 +121,7 @@ fn any_other_error_leaves_the_intent_as_it_is() {
         AwsErrorKind::AlreadyExists,
         AwsErrorKind::Conflict,
         AwsErrorKind::InUse,
-        AwsErrorKind::Denied,
         AwsErrorKind::Throttled,
-        AwsErrorKind::Propagating,
         AwsErrorKind::Other,
     ] {
         let (world, mut memory, launch) = intended();

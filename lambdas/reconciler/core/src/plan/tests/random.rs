@@ -73,6 +73,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(AwsErrorKind::TokenMismatch),
         1 => Just(AwsErrorKind::Throttled),
         1 => Just(AwsErrorKind::Denied),
+        2 => Just(AwsErrorKind::Definition),
+        1 => Just(AwsErrorKind::NotOffered),
         1 => Just(AwsErrorKind::Propagating),
         1 => Just(AwsErrorKind::Other),
     ];

@@ -75,9 +75,7 @@ fn a_launch_whose_reply_is_lost_is_repeated_while_it_is_not_seen() {
 
 #[test]
 fn a_launch_that_is_refused_for_now_is_repeated_as_it_was() {
-    for kind in
-        [AwsErrorKind::Throttled, AwsErrorKind::Propagating, AwsErrorKind::Denied, AwsErrorKind::Other]
-    {
+    for kind in [AwsErrorKind::Throttled, AwsErrorKind::Other] {
         let mut world = World::empty(1);
         world.launch_faults.push_back(LaunchFault::Refused(kind));
         let first = world.tick();
@@ -104,7 +102,7 @@ fn a_launch_in_a_subnet_that_is_gone_is_given_up() {
 #[test]
 fn a_launch_of_another_release_is_not_repeated_but_given_up_after_five_minutes() {
     let mut world = World::empty(1);
-    world.launch_faults.push_back(LaunchFault::Refused(AwsErrorKind::Denied));
+    world.launch_faults.push_back(LaunchFault::Refused(AwsErrorKind::Other));
     world.tick();
     world.release = release("ami-2", &SUBNETS);
     for seconds in (20..=180).step_by(20) {
@@ -196,4 +194,39 @@ fn a_launch_that_cannot_be_repeated_any_more_is_missed_from_its_last_repetition_
     assert!(world.recorded(&format!("Found {id} in slot 1")));
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
+}
+
+#[test]
+fn a_launch_that_is_wanted_again_is_sent_with_its_token() {
+    let mut world = World::serving(1);
+    world.launch_faults.push_back(LaunchFault::Refused(AwsErrorKind::Other));
+    world.desire(2);
+    let first = world.tick().launches;
+    world.desire(1);
+    world.ticks(3);
+    assert!(world.memory.slots[&1].is_unwanted);
+    world.desire(2);
+    assert_eq!(world.tick().launches, first);
+    world.settle_down();
+    assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
+}
+
+#[test]
+fn launches_of_which_nothing_is_known_do_not_fill_the_cap() {
+    let mut world = World::serving(3);
+    for _ in 0..40 {
+        world.launch_faults.clear();
+        world
+            .launch_faults
+            .extend([LaunchFault::Refused(AwsErrorKind::Other), LaunchFault::Refused(AwsErrorKind::Denied)]);
+        world.desire(6);
+        world.tick();
+        world.launch_faults.clear();
+        world.launch_faults.extend([LaunchFault::Refused(AwsErrorKind::Denied); 10]);
+        world.tick();
+        assert!(world.memory.slots.len() <= 9, "{:#?}", world.memory.slots);
+    }
+    world.launch_faults.clear();
+    world.settle_down();
+    assert_eq!((world.memory.healthy(), world.live().len()), (6, 6));
 }

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::{Failure, Launch};
 use crate::observation::{
-    Address, Instance, Observation, Probe, Role, Scope, State, Target, is_booting, targets,
+    Address, Instance, Observation, Probe, Role, Scope, State, Target, is_booting, known_by_zone, targets,
 };
 use crate::plan::{Outcomes, Plan, look, plan, settle};
 
@@ -35,6 +35,10 @@ pub(super) struct World {
     /// What happens to the next launches, in their order.
     pub(super) launch_faults: VecDeque<LaunchFault>,
     pub(super) without_capacity: BTreeSet<String>,
+    /// Definitions whose image, group or type EC2 refuses.
+    pub(super) unlaunchable: BTreeSet<String>,
+    /// Subnets whose zone does not offer the instance type.
+    pub(super) not_offered: BTreeSet<String>,
     /// Instances that the account may run.
     pub(super) quota: Option<usize>,
     /// How EC2 refuses the next caps on CPU credits.
@@ -96,6 +100,8 @@ impl World {
             machines: Vec::new(),
             launch_faults: VecDeque::new(),
             without_capacity: BTreeSet::new(),
+            unlaunchable: BTreeSet::new(),
+            not_offered: BTreeSet::new(),
             quota: None,
             credit_refusals: VecDeque::new(),
             broken: BTreeSet::new(),
@@ -186,11 +192,8 @@ impl World {
     }
 
     pub(super) fn observe(&self, scope: Scope) -> Observation {
-        let known = |row: &Instance| {
-            let successors = self.memory.balancers().filter_map(|balancer| balancer.successor.as_ref());
-            let slots = self.memory.slots.values().chain(successors);
-            slots.into_iter().any(|slot| slot.worker.as_ref() == Some(&row.id))
-        };
+        let by_zone = known_by_zone(&self.memory);
+        let known = |row: &Instance| by_zone.values().flatten().any(|id| *id == row.id);
         let is_listed = |machine: &&Machine| match &self.zone_out {
             Some(zone) => machine.row.zone != *zone && known(&machine.row),
             None => machine.hidden_until <= self.now,
@@ -202,6 +205,8 @@ impl World {
             Some(_) if rows.is_empty() => Err("a zone is out".to_owned()),
             Some(_) | None => Ok(rows),
         };
+        // Nobody is asked about a zone in which nothing is known.
+        let dark = self.zone_out.iter().filter(|zone| by_zone.contains_key(*zone));
         let targets = targets(instances.as_deref().unwrap_or_default(), &self.memory, scope);
         Observation {
             desired: self.desired.clone(),
@@ -211,7 +216,7 @@ impl World {
             instances,
             addresses: Ok(self.addresses()),
             is_partial: self.zone_out.is_some(),
-            dark: self.zone_out.iter().map(|zone| (zone.clone(), "out".to_owned())).collect(),
+            dark: dark.map(|zone| (zone.clone(), "out".to_owned())).collect(),
             started: targets.iter().filter_map(|target| self.started(target)).collect(),
             probes: targets.into_iter().map(|target| (target.id, self.probe(target.addr))).collect(),
         }
@@ -287,6 +292,12 @@ impl World {
                 }
                 State::Pending | State::Running | State::Stopped => Ok(row.id.clone()),
             };
+        }
+        if self.unlaunchable.contains(&launch.release) {
+            return Err(AwsErrorKind::Definition);
+        }
+        if self.not_offered.contains(&launch.subnet) {
+            return Err(AwsErrorKind::NotOffered);
         }
         let running = self.machines.iter().filter(|machine| machine.row.state.is_live()).count();
         if self.quota.is_some_and(|quota| running >= quota) {
