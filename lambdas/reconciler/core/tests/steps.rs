@@ -622,7 +622,7 @@ fn busy(repeated: u32) -> Hand {
     let allocation = balancer().allocation;
     let address = reconciler_core::observation::Address { allocation, instance: None };
     let seen = Observation {
-        release: Ok(Arc::new(definition)),
+        release: Ok(Some(Arc::new(definition))),
         addresses: Ok(vec![address]),
         ..observation(3 + repeated, rows, Some(registry))
     };
@@ -631,9 +631,8 @@ fn busy(repeated: u32) -> Hand {
     hand.sees(seen);
     let Effect::Probe { targets, .. } = hand.only() else { panic!("nobody is asked") };
     let said = |name: &WorkerId| if *name == id("i-1") { Probe::Refused } else { Probe::Answered };
-    hand.step(Event::Probed(
-        targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect(),
-    ));
+    let probes = targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect();
+    hand.step(Event::Probed { probes, started: Vec::new() });
     hand.writes(done("etag-2"));
     hand.publishes(done("registry-2"));
     hand.asked.retain(|effect| !matches!(effect, Effect::Refresh { .. }));
