@@ -50,8 +50,8 @@ const STALE: Millis = 15 * SECOND;
 /// How long an instance may spend CPU credits once it serves.
 const SERVED: Millis = 5 * MINUTE;
 /// Of 30 ticks, those in which a quota may refuse launches: pauses of up to 2 min, begun anew by each
-/// launch that takes place and each worker that leaves.
-const REFUSED: usize = 16;
+/// launch that takes place and each worker that leaves. One that was not answered is sent again, and refused.
+const REFUSED: usize = 20;
 /// The same where EC2 refuses the definition, or has no capacity: after three failures the pauses are 1, 2,
 /// 4 min; for capacity two zones are tried each time.
 const HAMMERED: usize = 16;

@@ -212,6 +212,21 @@ fn a_load_balancer_that_ec2_refuses_gives_way_to_a_new_definition() {
 }
 
 #[test]
+fn each_definition_of_a_load_balancer_waits_for_its_own_failures() {
+    let mut world = without_balancer();
+    world.deploy_balancer("lb-2");
+    world.unlaunchable.extend(["lb-1".to_owned(), "lb-2".to_owned()]);
+    world.ticks(60);
+    world.unlaunchable.remove("lb-2");
+    let since = world.now;
+    while world.live_of(Role::LoadBalancer).len() == 1 {
+        world.tick();
+    }
+    let waited = world.now.duration_since(since);
+    assert!(waited <= SignedDuration::from_mins(20), "{waited:#}");
+}
+
+#[test]
 fn a_load_balancer_without_capacity_gives_way_to_a_new_definition() {
     for kind in [AwsErrorKind::NoCapacity, AwsErrorKind::AccountLimit, AwsErrorKind::Denied] {
         let mut world = without_balancer();
