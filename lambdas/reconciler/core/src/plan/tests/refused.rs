@@ -213,17 +213,15 @@ fn a_load_balancer_that_ec2_refuses_gives_way_to_a_new_definition() {
 
 #[test]
 fn each_definition_of_a_load_balancer_waits_for_its_own_failures() {
-    let mut world = without_balancer();
+    let mut world = World::serving(2);
+    let holder = world.add_balancer();
+    world.settle_down();
     world.deploy_balancer("lb-2");
-    world.unlaunchable.extend(["lb-1".to_owned(), "lb-2".to_owned()]);
+    world.unlaunchable.insert("lb-2".to_owned());
     world.ticks(60);
-    world.unlaunchable.remove("lb-2");
-    let since = world.now;
-    while world.live_of(Role::LoadBalancer).len() == 1 {
-        world.tick();
-    }
-    let waited = world.now.duration_since(since);
-    assert!(waited <= SignedDuration::from_mins(20), "{waited:#}");
+    assert!(world.memory.balancer.boots.failures >= 5, "{:?}", world.memory.balancer.boots);
+    world.machine(&holder).health = Health::Refuses;
+    assert_eq!(tries_of_balancers(&mut world, 1), ["lb-1"], "{:?}", world.memory.held);
 }
 
 #[test]
