@@ -30,7 +30,7 @@ mod decisions;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use fleet::aws_code::AwsErrorKind;
-use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
+use fleet::memory::{Boots, Leaving, LeavingStage, Memory, Phase, Slot};
 use fleet::release::Rollout;
 use fleet::{DesiredCount, Registry, WorkerId};
 use reconciler_core::effect::{Effect, Launch};
@@ -50,8 +50,8 @@ const STALE: Millis = 15 * SECOND;
 /// How long an instance may spend CPU credits once it serves.
 const SERVED: Millis = 5 * MINUTE;
 /// Of 30 ticks, those in which a quota may refuse launches: pauses of up to 2 min, begun anew by each
-/// launch that takes place and each worker that leaves.
-const REFUSED: usize = 16;
+/// launch that takes place and each worker that leaves. One that was not answered is sent again, and refused.
+const REFUSED: usize = 20;
 /// The same where EC2 refuses the definition, or has no capacity: after three failures the pauses are 1, 2,
 /// 4 min; for capacity two zones are tried each time.
 const HAMMERED: usize = 16;
@@ -748,9 +748,18 @@ impl World {
         }
     }
 
+    /// The only worker is not stopped again for a release that says so and failed twice: people have to
+    /// deploy another one.
+    fn waits_for_another_release(&self) -> bool {
+        let is_only = self.s3.desired.as_ref().is_ok_and(|desired| desired.get() == 1);
+        let boots = self.s3.memory().and_then(|memory| memory.boots.get(&self.s3.release.id));
+        let has_failed = boots.is_some_and(|boots| boots.failures >= Boots::FREEZE);
+        self.scenario.rollout == Rollout::StopFirst && is_only && has_failed
+    }
+
     /// The end of a calm: all is as it should be, and nothing moves.
     pub fn check_rest(&mut self) {
-        if self.checks.calm.as_ref().is_some_and(|calm| calm.is_stuck) {
+        if self.checks.calm.as_ref().is_some_and(|calm| calm.is_stuck) || self.waits_for_another_release() {
             return;
         }
         let wanted = self.s3.desired.as_ref().map_or(0, |desired| desired.get() as usize);

@@ -530,17 +530,13 @@ impl Tick<'_> {
     fn launch_successor(&mut self, spec: &BalancerSpec, definition: &BalancerSpec, why: &str, need: Need) {
         let live = self.balancers.values().filter(|row| row.state.is_live()).count();
         let balancer = &self.memory.balancer;
-        // A renewal waits for its own failures only.
-        let is_renewal =
-            definition.id == spec.id && balancer.proven.as_ref().is_some_and(|it| it.id != spec.id);
-        let others = if is_renewal { Boots::default() } else { balancer.proven_boots.clone() };
-        let failures = balancer.boots.failures.saturating_add(others.failures);
-        let last = balancer.boots.last_failure.max(others.last_failure);
-        let is_early = last.is_some_and(|last| self.age(last) < pause(failures));
+        // Each definition waits for its own failures only: the other one may be launched.
+        let boots = if definition.id == spec.id { &balancer.boots } else { &balancer.proven_boots };
+        let failures = boots.failures;
+        let is_early = boots.last_failure.is_some_and(|last| self.age(last) < pause(failures));
         if failures >= BOOT_LOOP && is_early {
             let pause = pause(failures).as_mins();
-            let boots = if is_renewal || balancer.boots.failures > 0 { &balancer.boots } else { &others };
-            let story = Boots { failures, ..boots.clone() }.story();
+            let story = boots.story();
             self.hold(format!("a new load balancer: {story}; one is tried every {pause} min"));
         } else if live >= MOST {
             self.hold(format!("a new load balancer: there are {live} instances already"));

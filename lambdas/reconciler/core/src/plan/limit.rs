@@ -15,7 +15,8 @@
 
 use std::collections::BTreeSet;
 
-use fleet::memory::{Boots, Phase, Refusal, RefusalCause, Room, RoomFor, Slot};
+use fleet::WorkerId;
+use fleet::memory::{Boots, Leaving, Phase, Refusal, RefusalCause, Room, RoomFor, Slot};
 use fleet::release::{Market, Rollout};
 use jiff::SignedDuration;
 
@@ -38,6 +39,9 @@ const STILL_REFUSED: SignedDuration = SignedDuration::from_secs(55);
 const ROOM_LASTS: SignedDuration = SignedDuration::from_mins(10);
 /// When it may be tried again.
 const NEXT_ROOM: SignedDuration = SignedDuration::from_mins(40);
+
+/// How the reasons begin of those who leave for another instance.
+const FOR_ROOM: &str = "it makes room for";
 
 /// What a load balancer is launched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,7 +270,7 @@ impl Tick<'_> {
                             .to_owned(),
                     );
                 }
-                self.live() == desired && !self.is_young()
+                self.live() == desired && !self.is_young() && !self.makes_room_already()
             }
         };
         if may_go {
@@ -292,6 +296,17 @@ impl Tick<'_> {
         }
     }
 
+    /// Whether one that leaves may still count for the quota: EC2 shows nobody by a list while a zone is out.
+    fn may_be_here(&self, id: &WorkerId, leaving: &Leaving) -> bool {
+        let is_unseen_for_long = self.age(leaving.since) > MISSING && !self.observation.is_partial;
+        self.workers.get(id).map_or(!is_unseen_for_long, |row| row.state.is_live())
+    }
+
+    fn makes_room_already(&self) -> bool {
+        let makes_room = |leaving: &Leaving| leaving.reason.starts_with(FOR_ROOM);
+        self.memory.leaving.iter().any(|(id, leaving)| makes_room(leaving) && self.may_be_here(id, leaving))
+    }
+
     fn open_room(&mut self, purpose: RoomFor) {
         self.memory.room = Some(Room { purpose, worker: None, since: self.now });
         self.deficit = 1;
@@ -303,8 +318,7 @@ impl Tick<'_> {
     /// Everybody who is desired answers, nobody else is there, and nobody is on the way out.
     fn is_calm(&self, desired: usize) -> bool {
         let is_well = self.memory.slots.values().all(|slot| slot.phase == Phase::Healthy);
-        let is_here = |id| self.workers.get(id).is_some_and(|row| row.state.is_live());
-        let is_leaving = self.memory.leaving.keys().any(is_here);
+        let is_leaving = self.memory.leaving.iter().any(|(id, leaving)| self.may_be_here(id, leaving));
         let is_calm = is_well
             && self.live() == desired
             && self.answering() >= desired

@@ -240,10 +240,9 @@ impl Tick<'_> {
                 };
                 return self.hold(format!("{who}: {why}"));
             }
-            if !self.want_again(&definition.id) {
-                if self.cap_left(desired) == 0 || !self.open_slot(&definition) {
-                    return;
-                }
+            let is_sent_again = self.want_again(&definition.id);
+            if !is_sent_again && (self.cap_left(desired) == 0 || !self.open_slot(&definition)) {
+                return;
             }
             self.note_try(&definition.id, market);
             allowed -= 1;

@@ -347,6 +347,30 @@ fn a_worker_makes_room_for_a_dead_load_balancer() {
 }
 
 #[test]
+fn one_makes_room_at_a_time_although_ec2_does_not_show_it() {
+    let mut world = World::serving(4);
+    let before = world.add_balancer();
+    world.ticks(3);
+    world.quota = Some(4);
+    world.machine(&before).health = Health::Silent;
+    world.can_terminate = false;
+    while !world.memory.leaving.values().any(|leaving| leaving.reason.contains("makes room")) {
+        world.tick();
+    }
+    let leaver = world.memory.leaving.keys().next().cloned().expect("one leaves");
+    world.hide(&leaver, 12);
+    world.desire(3);
+    // A new memory of the room, as after an outage: the load balancer was heard in between.
+    world.memory.room = None;
+    for _ in 0..8 {
+        world.tick();
+        let makes_room = |leaving: &&fleet::memory::Leaving| leaving.reason.contains("makes room");
+        let leavers = world.memory.leaving.values().filter(makes_room).count();
+        assert!(leavers <= 1, "{:#?}", world.memory.leaving);
+    }
+}
+
+#[test]
 fn the_last_worker_makes_no_room_for_a_load_balancer() {
     let mut world = World::serving(1);
     let before = world.add_balancer();

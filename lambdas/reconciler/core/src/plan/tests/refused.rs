@@ -212,6 +212,19 @@ fn a_load_balancer_that_ec2_refuses_gives_way_to_a_new_definition() {
 }
 
 #[test]
+fn each_definition_of_a_load_balancer_waits_for_its_own_failures() {
+    let mut world = World::serving(2);
+    let holder = world.add_balancer();
+    world.settle_down();
+    world.deploy_balancer("lb-2");
+    world.unlaunchable.insert("lb-2".to_owned());
+    world.ticks(60);
+    assert!(world.memory.balancer.boots.failures >= 5, "{:?}", world.memory.balancer.boots);
+    world.machine(&holder).health = Health::Refuses;
+    assert_eq!(tries_of_balancers(&mut world, 1), ["lb-1"], "{:?}", world.memory.held);
+}
+
+#[test]
 fn a_load_balancer_without_capacity_gives_way_to_a_new_definition() {
     for kind in [AwsErrorKind::NoCapacity, AwsErrorKind::AccountLimit, AwsErrorKind::Denied] {
         let mut world = without_balancer();

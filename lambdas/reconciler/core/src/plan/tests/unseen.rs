@@ -210,23 +210,3 @@ fn a_launch_that_is_wanted_again_is_sent_with_its_token() {
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
 }
-
-#[test]
-fn launches_of_which_nothing_is_known_do_not_fill_the_cap() {
-    let mut world = World::serving(3);
-    for _ in 0..40 {
-        world.launch_faults.clear();
-        world
-            .launch_faults
-            .extend([LaunchFault::Refused(AwsErrorKind::Other), LaunchFault::Refused(AwsErrorKind::Denied)]);
-        world.desire(6);
-        world.tick();
-        world.launch_faults.clear();
-        world.launch_faults.extend([LaunchFault::Refused(AwsErrorKind::Denied); 10]);
-        world.tick();
-        assert!(world.memory.slots.len() <= 9, "{:#?}", world.memory.slots);
-    }
-    world.launch_faults.clear();
-    world.settle_down();
-    assert_eq!((world.memory.healthy(), world.live().len()), (6, 6));
-}
