@@ -235,7 +235,7 @@ fn the_desired_count_is_garbage_and_ec2_throttles(fleet: &Fleet<'_>) {
         ("banana", "`banana` is not a whole number"),
         ("-1", "-1 is out of range"),
         ("1e9", "`1e9` is not a whole number"),
-        (large.as_str(), "3145728 bytes, not a number"),
+        (large.as_str(), "more than 256 bytes, not a number"),
     ] {
         fleet.cloud.write_object(&bucket, "desired-count", content);
         fleet.two_stay_in_force(says, &before);

@@ -167,14 +167,15 @@ impl Setting {
             }
             Self::Policy => {
                 let wanted = policies::tls_only(&aws.names, bucket);
-                let policy = with_statements_of(policy(aws, bucket).await?, wanted).to_string();
+                let there = patience.depends_on(bucket, async || policy(aws, bucket).await).await?;
+                let policy = with_statements_of(&there, wanted).to_string();
                 let put = s3.put_bucket_policy().bucket(bucket).policy(policy);
                 let done = async || put.clone().send().await.step(|| format!("require TLS on {bucket}"));
                 patience.depends_on(bucket, done).await.map(drop)
             }
             Self::Tags => {
                 let ours = aws.names.tags(contents.what());
-                let mut all = tags(aws, bucket).await?;
+                let mut all = patience.depends_on(bucket, async || tags(aws, bucket).await).await?;
                 all.retain(|tag| ours.iter().all(|(key, _)| tag.key() != *key));
                 for (key, value) in ours {
                     all.push(Tag::builder().key(key).value(value).build().map_err(invalid)?);
@@ -234,10 +235,10 @@ fn statements(policy: &Value) -> Vec<Value> {
 }
 
 /// Statements of others stay; those with our names are replaced.
-fn with_statements_of(there: Value, mut ours: Value) -> Value {
+fn with_statements_of(there: &Value, mut ours: Value) -> Value {
     let mut all = statements(&ours);
     let is_ours = |statement: &Value| all.iter().any(|our| our["Sid"] == statement["Sid"]);
-    let others: Vec<Value> = statements(&there).into_iter().filter(|statement| !is_ours(statement)).collect();
+    let others: Vec<Value> = statements(there).into_iter().filter(|statement| !is_ours(statement)).collect();
     all.extend(others);
     ours["Statement"] = Value::Array(all);
     ours
@@ -332,10 +333,10 @@ mod tests {
         let theirs = json!({"Sid": "Backup", "Effect": "Allow"});
         let weakened = json!({"Sid": "TlsOnly", "Effect": "Allow"});
         let there = json!({"Version": "2012-10-17", "Statement": [theirs, weakened]});
-        let all = statements(&with_statements_of(there, ours.clone()));
+        let all = statements(&with_statements_of(&there, ours.clone()));
         assert_eq!(all, [statements(&ours), vec![theirs]].concat());
-        assert_eq!(with_statements_of(Value::Null, ours.clone()), ours);
+        assert_eq!(with_statements_of(&Value::Null, ours.clone()), ours);
         let single = json!({"Statement": {"Sid": "Backup"}});
-        assert_eq!(statements(&with_statements_of(single, ours)).len(), 2);
+        assert_eq!(statements(&with_statements_of(&single, ours)).len(), 2);
     }
 }
