@@ -25,7 +25,7 @@
 //! So a stranger who fails on purpose does not lock out the owner's browser, and who has stolen a cookie
 //! does not lock the owner out of changing the password.
 //!
-//! While a login has to wait, the worker that knows it says so without asking S3, for [`TRUSTED`] after it
+//! While a login has to wait, the worker that knows it says so without asking S3, for `TRUSTED` after it
 //! learned of it. It only refuses more than S3 would.
 //!
 //! How many evaluations of argon2 can a guesser have? An attempt is counted before its place is given

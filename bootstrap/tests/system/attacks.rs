@@ -2,6 +2,7 @@
 //!
 //! Figures are printed, and no time is asserted: what took too long was not answered, or ended a worker.
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -107,18 +108,23 @@ async fn connect(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
 /// Sends the head of a request, and then a bit of its body now and then, for ever; begins anew when cut.
 async fn drip(from: Ipv4Addr, to: SocketAddr, head: String, bit: &'static [u8], every: Duration) {
     loop {
-        let dripping = async {
-            let mut stream = connect(from, to).await?;
-            stream.write_all(head.as_bytes()).await?;
-            loop {
-                tokio::time::sleep(every).await;
-                stream.write_all(bit).await?;
-            }
-            #[allow(unreachable_code, reason = "it names the type")]
-            std::io::Result::Ok(())
-        };
-        dripping.await.ok();
+        drip_until_cut(from, to, &head, bit, every).await.ok();
         tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn drip_until_cut(
+    from: Ipv4Addr,
+    to: SocketAddr,
+    head: &str,
+    bit: &[u8],
+    every: Duration,
+) -> std::io::Result<Infallible> {
+    let mut stream = connect(from, to).await?;
+    stream.write_all(head.as_bytes()).await?;
+    loop {
+        tokio::time::sleep(every).await;
+        stream.write_all(bit).await?;
     }
 }
 
