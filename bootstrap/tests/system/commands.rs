@@ -248,11 +248,13 @@ fn doctor_is_content_and_names_what_is_left_over(cloud: &Cloud, stack: &str) {
         "--query",
         "Vpc.VpcId",
     ]);
+    cloud.wait_until_all_is_known();
     let report = doctor(cloud, "gone");
     let (verdict, detail) = check(&report, "leftovers");
     assert!(verdict == "warning" && detail.contains(&vpc), "{report}");
     assert_eq!(check(&report, "stack").0, "not-known-here");
     cloud.aws(&["ec2", "delete-vpc", "--vpc-id", &vpc]);
+    cloud.wait_until_all_is_known();
     let report = doctor(cloud, "gone");
     assert_eq!(check(&report, "leftovers"), ("ok", "none"), "{report}");
 }
