@@ -340,7 +340,9 @@ impl World {
         if self.bad_releases.iter().any(|bad| bad == release) || self.course.takes_stuck_boot() {
             serves = None;
         }
-        if self.faults.strikes(Kind::BootFails) {
+        if self.now < self.weather.dead_until {
+            (serves, ailment) = (None, Some(Ailment::Hangs));
+        } else if self.faults.strikes(Kind::BootFails) {
             serves = None;
             if self.faults.rng(Kind::BootFails).bool() {
                 ailment = Some(Ailment::Hangs);

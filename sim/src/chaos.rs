@@ -142,6 +142,11 @@ impl World {
                     self.ec2.machines[index].end(State::Stopped, now, 0);
                 }
             }
+            Kind::AllDead => {
+                let live: Vec<usize> = self.ec2.live(Role::Worker).map(|(index, _)| index).collect();
+                live.into_iter().for_each(|index| self.ec2.machines[index].kill_host());
+                self.weather.dead_until = now + self.faults.rng(kind).i64(4..14) * MINUTE;
+            }
             Kind::LongOutage => {
                 let zone = self.any_zone(kind);
                 self.ec2.out_until[zone] = now + self.faults.rng(kind).i64(3..15) * MINUTE;
@@ -264,6 +269,7 @@ impl World {
         weather.cut_machine = None;
         weather.s3_out_until = now;
         weather.overload = None;
+        weather.dead_until = now;
         self.ec2.throttled_until = now;
         self.ec2.lowered = (0, now);
         self.ec2.unverified_until = now;

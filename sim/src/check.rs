@@ -139,6 +139,9 @@ impl Checks {
         let desired = s3.desired.as_ref().map_or(0, |desired| desired.get() as usize);
         let mut live = ec2.live(Role::Worker).chain(ec2.live(Role::LoadBalancer));
         let is_stuck = is_tight && !live.any(|(_, machine)| machine.is_up(now));
+        // Beyond three times the desired number and six nothing is launched: a person has to look.
+        let nobody_is_up = !ec2.live(Role::Worker).any(|(_, machine)| machine.is_up(now));
+        let is_stuck = is_stuck || nobody_is_up && ec2.live(Role::Worker).count() >= 3 * desired + 4;
         let is_excused = is_tight
             || s3.memory().is_none_or(|memory| {
                 let rest = Rest { memory, now, ec2 };
@@ -199,7 +202,8 @@ impl Rest<'_> {
         let is_live =
             |id: &&WorkerId| self.ec2.find(id).is_some_and(|index| self.ec2.machines[index].is_live());
         let number = self.memory.slots.len() + self.memory.leaving.keys().filter(is_live).count();
-        number >= 2 * desired + 2 && !self.memory.slots.values().any(|slot| self.is_up(slot))
+        // Fewer places than are desired are left.
+        number > desired + 2 && !self.memory.slots.values().any(|slot| self.is_up(slot))
     }
 }
 

@@ -125,6 +125,7 @@ kinds! {
     Unready "load balancer answers 503" Event 4,
     StoppedBalancer "load balancer stopped" Event 2,
     LongOutage "zone outage of minutes" Event 2,
+    AllDead "all workers dead, and all that boot" Event 1,
 }
 
 impl fmt::Display for Kind {

@@ -66,6 +66,8 @@ pub struct Weather {
     pub cut_zone_until: Vec<Millis>,
     pub cut_machine: Option<(usize, Millis)>,
     pub s3_out_until: Millis,
+    /// Until when no instance that is launched ever says a word.
+    pub dead_until: Millis,
     /// Until when the load is too much for fewer than so many workers.
     pub overload: Option<(Millis, usize)>,
 }
