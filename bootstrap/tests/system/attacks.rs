@@ -217,7 +217,7 @@ fn slow_bodies_stop_nobody() {
 fn streamed_bodies_leave_health_checks_alone() {
     let stack = Stack::start("1");
     let workers = stack.cloud.instances(STACK, "pending,running");
-    let registry = format!("s3://vigia-{STACK}-control-000000000000-us-east-1/registry.json");
+    let registry = format!("s3://vigia-{STACK}-control-000000000000-us-east-1/{}", fleet::keys::REGISTRY);
     let registry: serde_json::Value =
         serde_json::from_str(&stack.cloud.aws(&["s3", "cp", &registry, "-"])).expect("JSON");
     let worker = registry["workers"].to_string();
