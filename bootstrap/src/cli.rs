@@ -5,10 +5,10 @@ mod values;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use accounts::password::MinChars;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fleet::hosts::HostNames;
 use fleet::{DesiredCount, Profile, StackName};
-use users::password::MinChars;
 
 use crate::cidr::Cidr;
 use crate::output::Mode;

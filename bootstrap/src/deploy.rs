@@ -4,11 +4,11 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use accounts::password::MinChars;
 use fleet::hosts::HostNames;
 use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, Rollout};
 use fleet::{DesiredCount, Profile};
 use jiff::Timestamp;
-use users::password::MinChars;
 
 use crate::aws::Aws;
 use crate::blueprint::{Ec2Api, TlsPort};

@@ -15,6 +15,7 @@
 
 use std::fmt;
 
+use accounts::random_id;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum_extra::extract::cookie::PrivateCookieJar;
@@ -23,12 +24,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use users::random_id;
 
 use crate::client::{Client, Transport};
 use crate::cookies::{KeyRing, Kind};
 use crate::secrets::Secrets;
-use crate::{ApiError, Worker, accounts, audit};
+use crate::{ApiError, Worker, audit, auth};
 
 const ABSOLUTE: SignedDuration = SignedDuration::from_hours(1);
 const IDLE: SignedDuration = SignedDuration::from_mins(15);
@@ -85,7 +85,7 @@ impl AdminTokenHash {
 pub async fn require(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<Access, ApiError> {
     let access = judge(worker.profile, &worker.secrets(), client.transport, headers, Timestamp::now());
     if let Ok(Access::Session(session)) = &access
-        && accounts::has_ended(worker, &session.sid).await?
+        && auth::has_ended(worker, &session.sid).await?
     {
         return Err(ApiError::AdminOnly);
     }
@@ -108,7 +108,7 @@ pub async fn require_change(worker: &Worker, client: &Client, headers: &HeaderMa
 pub async fn sign_out(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<(), ApiError> {
     let session = worker.secrets().ring()?.open(Kind::Admin, client.transport, headers);
     match session.filter(|session: &AdminSession| session.is_current(Timestamp::now())) {
-        Some(AdminSession { sid, .. }) => accounts::put_mark(worker, &sid).await,
+        Some(AdminSession { sid, .. }) => auth::put_mark(worker, &sid).await,
         None => Ok(()),
     }
 }
@@ -121,7 +121,7 @@ pub async fn end_session_before(
 ) -> Result<(), ApiError> {
     let before = worker.secrets().ring()?.open::<AdminSession>(Kind::Admin, client.transport, headers);
     match before.filter(|session| session.is_current(Timestamp::now())) {
-        Some(session) => accounts::put_mark(worker, &session.sid).await,
+        Some(session) => auth::put_mark(worker, &session.sid).await,
         None => Ok(()),
     }
 }

@@ -24,7 +24,7 @@ pub mod tally;
 
 use std::net::IpAddr;
 
-use users::Login;
+use accounts::Login;
 
 use crate::Worker;
 use crate::client::Client;
@@ -157,5 +157,5 @@ fn say(summary: &Summary) {
 }
 
 fn hash(worker: &Worker, login: &str) -> String {
-    crate::accounts::count_of(worker, login)
+    crate::auth::count_of(worker, login)
 }

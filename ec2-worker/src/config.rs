@@ -20,11 +20,11 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use accounts::Cost;
+use accounts::password::MinChars;
 use fleet::hosts::HostNames;
 use fleet::settings::{Reader, SettingsError, Vars};
 use fleet::{Profile, StackName, WorkerId};
-use users::Cost;
-use users::password::MinChars;
 
 use crate::client::TrustedProxies;
 

@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use crate::hash_pool::HashError;
 use crate::store::StoreError;
 use crate::user::RecordError;
-use users::{LoginError, PasswordError};
+use accounts::{LoginError, PasswordError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {

@@ -22,7 +22,7 @@ use crate::client::{Client, Peer, Transport};
 use crate::error::Shown;
 use crate::extract::prefers_html;
 use crate::{ApiError, Worker, hosts, pages};
-use users::random_id;
+use accounts::random_id;
 
 /// What the reconciler asks, which is not a load balancer.
 pub(crate) const HEALTH_CHECK: &str = "/healthcheck";

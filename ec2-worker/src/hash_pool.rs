@@ -19,9 +19,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use accounts::Password;
+use accounts::phc::{self, Arena, Cost, Phc, Unreadable};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use users::Password;
-use users::phc::{self, Arena, Cost, Phc, Unreadable};
 
 use crate::client::Client;
 use crate::limits::{Share, Shares};

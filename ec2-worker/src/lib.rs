@@ -8,7 +8,7 @@
 //! password, token or cookie reaches a log line (two routes carry a password in their path, so there
 //! is no HTTP tracing layer); a failing S3 is a 503, never "no such user".
 
-pub mod accounts;
+pub mod auth;
 pub mod admin;
 pub mod amount;
 pub mod audit;

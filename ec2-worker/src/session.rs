@@ -1,7 +1,7 @@
 //! Sessions: a sealed cookie, no table.
 //!
 //! The cookie says who signed in, when, and when it was issued last. Its age is checked here; that
-//! the user still is the one who signed in, and did not end the session, is checked by [`accounts`].
+//! the user still is the one who signed in, and did not end the session, is checked by [`auth`].
 //!
 //! | limit | value | why |
 //! |---|---|---|
@@ -9,14 +9,14 @@
 //! | idle | 30 min since the cookie was issued | an unattended browser |
 //! | re-issue | when older than 5 min | bounds how early an active user can be idled out |
 //!
-//! [`accounts`]: crate::accounts
+//! [`auth`]: crate::auth
 
+use accounts::random_id;
 use axum::http::HeaderMap;
 use axum_extra::extract::cookie::PrivateCookieJar;
 use fleet::Profile;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use users::random_id;
 
 use crate::client::Transport;
 use crate::cookies::{KeyRing, Kind};

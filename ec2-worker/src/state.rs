@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use accounts::password::MinChars;
 use fleet::hosts::HostNames;
 use fleet::{Profile, WorkerId};
 use tokio::sync::{Semaphore, watch};
-use users::password::MinChars;
 
 use crate::ApiError;
-use crate::accounts::Sessions;
 use crate::amount::{self, Amount};
 use crate::audit::tally::Tally;
+use crate::auth::Sessions;
 use crate::client::{Client, TrustedProxies};
 use crate::dashboard::Fleet;
 use crate::flights::Recent;

@@ -3,9 +3,9 @@
 //! Secure: a JSON document with the password's PHC string. Classic: the plain password is the whole
 //! content, and the nonce is S3 metadata, so that the object reads as the original service wrote it.
 
+use accounts::{Record, random_id};
 use fleet::Profile;
 use secrecy::zeroize::Zeroizing;
-use users::{Record, random_id};
 
 use crate::store::{NewObject, Object};
 
@@ -83,8 +83,8 @@ pub fn classic_object(password: &[u8]) -> NewObject {
 
 #[cfg(test)]
 mod tests {
+    use accounts::Login;
     use jiff::Timestamp;
-    use users::Login;
 
     use super::*;
     use crate::store::ETag;

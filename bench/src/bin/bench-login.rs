@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use accounts::Cost;
 use anyhow::Context as _;
 use bench::balancer::cores::Cores;
 use bench::balancer::interrupt;
@@ -14,7 +15,6 @@ use bench::login::{guessing, list, overload, protected, race, sign_ins, starting
 use bench::process;
 use bench::table::{line, progress};
 use clap::{Parser, ValueEnum};
-use users::Cost;
 
 /// Measures the login service: workers as they are deployed, against S3 in memory.
 #[derive(Parser)]

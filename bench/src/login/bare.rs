@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use accounts::Cost;
+use accounts::phc::{self, Arena, Phc};
 use anyhow::{Context as _, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use users::Cost;
-use users::phc::{self, Arena, Phc};
 
 use super::client::{Pace, float, milliseconds};
 use super::ground::PASSWORD;

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use accounts::phc::{self, Arena};
+use accounts::{Cost, Login, Record, object_key};
 use data_encoding::{BASE64, HEXLOWER};
 use fleet::{Profile, keys};
 use jiff::Timestamp;
@@ -10,8 +12,6 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use users::phc::{self, Arena};
-use users::{Cost, Login, Record, object_key};
 
 use super::s3::{Latency, S3};
 use crate::balancer::ports::Ports;

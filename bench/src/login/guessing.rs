@@ -9,11 +9,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use accounts::Cost;
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::task::JoinSet;
-use users::Cost;
 
 use super::client::{Ask, Pool, float};
 use super::findings::Findings;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use accounts::Cost;
 use anyhow::ensure;
 use axum::http::header::{ACCEPT, AUTHORIZATION};
-use users::Cost;
 
 use super::client::{Ask, Connection};
 use super::findings::Findings;

@@ -11,11 +11,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use accounts::Cost;
 use anyhow::{Context as _, ensure};
 use axum::http::header::RETRY_AFTER;
 use tokio::sync::oneshot::Receiver;
 use tokio::task::JoinSet;
-use users::Cost;
 
 use super::bare;
 use super::client::{Ask, Connection, Pool, float, milliseconds, per_second};

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use accounts::Cost;
 use anyhow::{Context as _, ensure};
 use tokio::task::JoinSet;
-use users::Cost;
 
 use super::client::{Ask, Load, Pool};
 use super::findings::Findings;

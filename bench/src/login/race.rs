@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use accounts::Cost;
 use tokio::task::JoinSet;
-use users::Cost;
 
 use super::client::{Ask, Connection};
 use super::findings::Findings;

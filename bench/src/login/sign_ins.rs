@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use accounts::Cost;
 use anyhow::Context as _;
-use users::Cost;
 
 use super::bare;
 use super::client::{Ask, Load, Pace};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use accounts::Cost;
 use anyhow::Context as _;
-use users::Cost;
 
 use super::client::float;
 use super::findings::Findings;

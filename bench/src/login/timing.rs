@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use accounts::Cost;
 use anyhow::{Context as _, ensure};
-use users::Cost;
 
 use super::client::{Answer, Ask, Connection, milliseconds};
 use super::findings::Findings;

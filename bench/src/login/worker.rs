@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use accounts::Cost;
 use anyhow::bail;
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
-use users::Cost;
 
 use super::client::{Ask, Connection};
 use super::ground::{CONTROL, DATA, Ground};

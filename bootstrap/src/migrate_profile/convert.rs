@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use accounts::{Arena, Cost, Password, Record, phc};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ObjectIdentifier;
@@ -13,7 +14,6 @@ use fleet::keys::USERS_PREFIX;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
-use users::{Arena, Cost, Password, Record, phc};
 
 use super::judge::{self, Candidate, Judged, MAX_BYTES, Step};
 use crate::aws::Aws;

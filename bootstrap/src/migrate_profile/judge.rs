@@ -13,8 +13,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use accounts::{Login, LoginError, Password, PasswordError, login_of, object_key};
 use fleet::Profile;
-use users::{Login, LoginError, Password, PasswordError, login_of, object_key};
 
 /// More bytes than any password has; so much is read of an object.
 pub(super) const MAX_BYTES: usize = 1024;

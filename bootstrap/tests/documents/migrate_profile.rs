@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use accounts::{Arena, Cost, Login, Password, Phc, Record, object_key};
 use bootstrap::error::{DeployError, Result};
 use bootstrap::migrate_profile::{Mode, OnUnusable, Options, Outcome, migrate};
 use bootstrap::output::Progress;
@@ -9,7 +10,6 @@ use bootstrap::resources::documents;
 use fleet::release::{Credits, InstanceSpec, Market, Release};
 use fleet::{Profile, keys};
 use jiff::Timestamp;
-use users::{Arena, Cost, Login, Password, Phc, Record, object_key};
 
 use crate::support::{Budget, Stack};
 

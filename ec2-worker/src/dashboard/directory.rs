@@ -1,8 +1,8 @@
 //! The users whose login begins with a text, in pieces: from the names of the objects alone.
 
+use accounts::{Login, LoginError, login_of, object_key};
 use fleet::Profile;
 use fleet::keys::USERS_PREFIX;
-use users::{Login, LoginError, login_of, object_key};
 
 use crate::Worker;
 

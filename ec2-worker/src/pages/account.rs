@@ -1,10 +1,10 @@
 //! Pages for the users: to sign up and in, and the protected one.
 
+use accounts::SignIn;
+use accounts::password::MinChars;
 use fleet::{Profile, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
-use users::SignIn;
-use users::password::MinChars;
 
 use super::{Page, page, spoken, time};
 

@@ -12,7 +12,7 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::accounts::{self, About, Device, SignedIn};
+use crate::auth::{self, About, Device, SignedIn};
 use crate::client::Client;
 use crate::cookies::{self, Kind};
 use crate::error::Shown;
@@ -252,7 +252,7 @@ pub(crate) async fn sign_out(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let ended = match session(&worker, &client, &headers).await {
-        Ok((session, _)) => accounts::end_session(&worker, &client, &session).await,
+        Ok((session, _)) => auth::end_session(&worker, &client, &session).await,
         Err(error) => Err(error),
     };
     signed_out(&client, &headers, ended)
@@ -278,7 +278,7 @@ pub(crate) async fn sign_out_everywhere(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let ended = match session(&worker, &client, &headers).await {
-        Ok((session, _)) => accounts::end_all_sessions(&worker, &client, &session).await,
+        Ok((session, _)) => auth::end_all_sessions(&worker, &client, &session).await,
         Err(error) => Err(error),
     };
     signed_out(&client, &headers, ended)
@@ -314,7 +314,7 @@ pub(crate) async fn change_password(
     let transport = client.transport;
     let attempt = {
         let (worker, client) = (worker.clone(), client.clone());
-        async move { accounts::change_password(&worker, &client, &session, &given).await }
+        async move { auth::change_password(&worker, &client, &session, &given).await }
     };
     let session = worker.to_the_end(&client, attempt).await?;
     let secrets = worker.secrets();
@@ -361,7 +361,7 @@ pub(crate) async fn delete_account(
         let (worker, client) = (worker.clone(), client.clone());
         async move {
             let password = password.as_ref().map(|password| password.expose_secret());
-            accounts::delete(&worker, &client, &session, password).await
+            auth::delete(&worker, &client, &session, password).await
         }
     };
     worker.to_the_end(&client, attempt).await?;
@@ -381,7 +381,7 @@ async fn session(
     headers: &HeaderMap,
 ) -> Result<(Session, Arc<About>), ApiError> {
     let session = sealed_session(worker, client, headers)?.ok_or(ApiError::SignedOut)?;
-    let about = accounts::user_of(worker, &session).await?.ok_or(ApiError::SignedOut)?;
+    let about = auth::user_of(worker, &session).await?.ok_or(ApiError::SignedOut)?;
     Ok((session, about))
 }
 
@@ -422,7 +422,7 @@ async fn register(
 ) -> Result<Response, ApiError> {
     let attempt = {
         let (worker, client) = (worker.clone(), client.clone());
-        async move { accounts::sign_up(&worker, &client, &given).await }
+        async move { auth::sign_up(&worker, &client, &given).await }
     };
     let login = worker.to_the_end(&client, attempt).await?;
     let answer = if prefers_html(headers) {
@@ -445,13 +445,13 @@ async fn begin_session(
     let attempt = {
         let (worker, client) = (worker.clone(), client.clone());
         async move {
-            let signed_in = accounts::sign_in(&worker, &client, device, &given).await?;
+            let signed_in = auth::sign_in(&worker, &client, device, &given).await?;
             // The browser forgets its cookie; nobody else may have a use for it. If S3 fails now, it ends
             // by its age. It is looked at now, because an attempt that is refused must not cost reads.
             if let Some(before) = before
-                && let Ok(Some(_)) = accounts::user_of(&worker, &before).await
+                && let Ok(Some(_)) = auth::user_of(&worker, &before).await
             {
-                drop(accounts::end_session(&worker, &client, &before).await);
+                drop(auth::end_session(&worker, &client, &before).await);
             }
             Ok(signed_in)
         }

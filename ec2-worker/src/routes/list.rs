@@ -20,7 +20,7 @@ use crate::error::Shown;
 use crate::extract::{form_fields, prefers};
 use crate::user::{self, User};
 use crate::{ApiError, Worker, admin, audit};
-use users::{Login, login_of, object_key};
+use accounts::{Login, login_of, object_key};
 
 /// Reads of user objects at the same time, for one list. At 20 ms each, 16 give 800 users a second;
 /// a few lists at once still leave S3's connection pool to the users.

@@ -19,10 +19,10 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::http::StatusCode;
 
+use accounts::Cost;
 use base64::Engine as _;
 use fleet::Profile;
 use fleet::hosts::HostNames;
-use users::Cost;
 
 use super::Bucket;
 use crate::Worker;
@@ -88,7 +88,7 @@ impl MemoryS3 {
             data: self.bucket("data"),
             control: self.bucket("control"),
             hashes: HashPool::new(HashLimits::for_cores(1, Cost::default())),
-            min_password: users::password::MinChars::default(),
+            min_password: accounts::password::MinChars::default(),
             proxies: TrustedProxies::default(),
             hosts: HostNames::default(),
             limits: Limits::default(),

@@ -295,8 +295,8 @@ async fn a_record_of_another_cost_is_made_anew_at_sign_in_and_the_sign_in_is_kep
     http.sign_up("ana").await;
     let text = stack.read(&stack.data, "users/ana").await;
     let mut record: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let cost: users::Cost = "m=7168,t=5,p=1".parse().expect("a cost");
-    let dated = users::phc::hash(&mut users::Arena::new(&cost), &cost, PASSWORD.as_bytes());
+    let cost: accounts::Cost = "m=7168,t=5,p=1".parse().expect("a cost");
+    let dated = accounts::phc::hash(&mut accounts::Arena::new(&cost), &cost, PASSWORD.as_bytes());
     record["phc"] = dated.clone().into();
     stack.write_user("users/ana", &record.to_string()).await;
     assert_eq!(signs_in(&http, "ana", "wrong horse").await, 401);

@@ -145,7 +145,7 @@ async fn browsers_are_held_to_tls_once_they_came_over_it() {
         permits: 1,
         waiters: 1,
         wait: std::time::Duration::from_secs(60),
-        cost: users::Cost::default(),
+        cost: accounts::Cost::default(),
     };
     let worker = start::prepare(&config, &identity, data, control, hashing).await.expect("it starts");
     let http = Http { app: app(worker) };

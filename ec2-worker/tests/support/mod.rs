@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use accounts::Cost;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
@@ -28,7 +29,6 @@ use http_body_util::BodyExt as _;
 use local_cloud::emulators::Emulator;
 use sha2::{Digest as _, Sha256};
 use tower::ServiceExt as _;
-use users::Cost;
 
 pub(crate) const ADMIN_TOKEN: &str = "test-admin-token";
 pub(crate) const PASSWORD: &str = "correct horse";

@@ -4,11 +4,11 @@
 //! argon2 and the same calls to S3, whether the login exists or not, so that the time tells no more
 //! than the answer. User objects are not cached here: a cached user would be a faster one.
 
+use accounts::{Login, Password, SignIn, object_key, random_id};
 use fleet::Profile;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
-use users::{Login, Password, SignIn, object_key, random_id};
 
 use super::{Found, MAX_TRIES, fetch, find, pause, understand, verify_nothing};
 use crate::client::Client;
@@ -293,7 +293,7 @@ async fn rehash(worker: &Worker, client: &Client, password: Password) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounts::sign_up;
+    use crate::auth::sign_up;
     use crate::store::memory::MemoryS3;
 
     fn given(password: &str) -> Credentials {

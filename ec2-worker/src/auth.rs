@@ -12,7 +12,7 @@ mod sign_up;
 
 use std::time::Duration;
 
-use users::{Login, Password, object_key};
+use accounts::{Login, Password, object_key};
 
 use crate::hash_pool::Ticket;
 use crate::store::{ETag, Object, StoreError};

@@ -4,10 +4,10 @@
 //! the session. So no change is lost, and of many who change one password at once one succeeds: for
 //! the others the session has ended.
 
+use accounts::{Login, Password, Record, object_key, random_id};
 use fleet::Profile;
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
-use users::{Login, Password, Record, object_key, random_id};
 
 use super::sign_in::{charge, enter, own_count_of, verify};
 use super::{Found, MAX_TRIES, find, pause, understand};

@@ -17,10 +17,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use accounts::{Login, SignIn};
 use jiff::Timestamp;
 use moka::sync::Cache;
 use tokio::time::Instant;
-use users::{Login, SignIn};
 
 use super::{Found, MAX_TRIES, find, pause};
 use crate::client::Client;

@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
+use accounts::{Login, Record};
 use fleet::Profile;
 use fleet::settings::{Env, Vars as _};
 use futures::future::join_all;
@@ -17,7 +18,6 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::time::{Instant, sleep_until};
-use users::{Login, Record};
 
 use super::change::set_password;
 use super::{end_all_sessions, end_session, user_of};
@@ -152,7 +152,7 @@ async fn take(workers: &[Worker], login: &Login, story: &RefCell<Story>, step: &
 async fn run(workers: &[Worker], number: usize, steps: &[Step]) -> Option<String> {
     let login = Login::parse(Profile::Secure, &format!("user{number}")).expect("a login");
     let record = Record::new(&login, "$argon2id$x".to_owned(), Timestamp::UNIX_EPOCH);
-    let key = users::object_key(Profile::Secure, &login);
+    let key = accounts::object_key(Profile::Secure, &login);
     workers[0].data.put(&key, &user::secure_object(&record), &Expect::Absent).await.expect("written");
     let first = Session::begin(login.as_str(), &record.uid, record.epoch, Profile::Secure, Timestamp::now());
     let story = RefCell::new(Story { cookies: vec![first], ..Story::default() });

@@ -1,8 +1,8 @@
 //! Registering a login.
 
+use accounts::{Login, Password, Record, object_key};
 use fleet::Profile;
 use jiff::Timestamp;
-use users::{Login, Password, Record, object_key};
 
 use super::{MAX_TRIES, count_of, pause};
 use crate::client::Client;
