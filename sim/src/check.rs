@@ -149,8 +149,8 @@ impl Checks {
                     || memory.losses.len() + rest.losses_to_come() >= 3 * desired + 10
                     || !memory.dark_zones.is_empty()
                     || rest.boots()
-                    || rest.is_at_cap(desired)
-                    || rest.is_filled_by_unknown(desired)
+                    || rest.is_filled(desired)
+                    || rest.waits_for_a_launch(&s3.release.id)
             });
         self.calm = Some(Calm { since: now, restored: None, is_excused, is_stuck, stops_first: false });
     }
@@ -189,21 +189,25 @@ impl Rest<'_> {
         silent.any(|(_, machine)| !has_served(&machine.row.id))
     }
 
-    /// Launches of which nothing is known fill the cap for the five minutes after which they are given up.
-    fn is_filled_by_unknown(&self, desired: usize) -> bool {
-        let slots = &self.memory.slots;
-        let up = slots.values().filter(|slot| self.is_up(slot)).count();
-        let has_unknown = slots.values().any(|slot| slot.worker.is_none());
-        has_unknown && slots.len() + desired.saturating_sub(up) > 2 * desired + 2
+    /// The dead and the unknown leave fewer places below the cap than workers are missing: the dead go one
+    /// a minute, the unknown after five.
+    fn is_filled(&self, desired: usize) -> bool {
+        let up = self.memory.slots.values().filter(|slot| self.is_up(slot)).count();
+        self.number() + desired.saturating_sub(up) > 2 * desired + 2
     }
 
-    /// Where none of so many answers, one more is launched each half hour.
-    fn is_at_cap(&self, desired: usize) -> bool {
+    /// A launch of a definition that nobody knows any more is not repeated, and has three minutes to show up.
+    fn waits_for_a_launch(&self, release: &str) -> bool {
+        let is_known =
+            |id: &str| id == release || self.memory.proven.as_ref().is_some_and(|proven| proven.id == id);
+        let is_awaited = |slot: &Slot| slot.phase == Phase::Launching && slot.worker.is_none();
+        self.memory.slots.values().any(|slot| is_awaited(slot) && !is_known(&slot.release))
+    }
+
+    fn number(&self) -> usize {
         let is_live =
             |id: &&WorkerId| self.ec2.find(id).is_some_and(|index| self.ec2.machines[index].is_live());
-        let number = self.memory.slots.len() + self.memory.leaving.keys().filter(is_live).count();
-        // Fewer places than are desired are left.
-        number > desired + 2 && !self.memory.slots.values().any(|slot| self.is_up(slot))
+        self.memory.slots.len() + self.memory.leaving.keys().filter(is_live).count()
     }
 }
 

@@ -333,7 +333,11 @@ impl World {
         self.weather.is_storm = false;
         self.faults.calm();
         self.clear_up();
-        let deadline = self.now + self.scenario.calm;
+        // Where nobody is left, the first one may wait for half an hour, the dead are spared as a zone that
+        // is out for a quarter after that, and then go one a minute.
+        let is_anybody_up = self.ec2.live(Role::Worker).any(|(_, machine)| machine.is_up(self.now));
+        let longer = if is_anybody_up { 0 } else { 30 * MINUTE };
+        let deadline = self.now + self.scenario.calm + longer;
         self.checks.begin_calm(self.now, &self.s3, &self.ec2, self.scenario.is_tight);
         self.at(deadline, Happening::CalmEnds);
         self.at(deadline, Happening::StormBegins);

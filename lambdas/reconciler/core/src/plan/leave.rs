@@ -68,7 +68,20 @@ impl Tick<'_> {
     pub(super) fn take_back_all(&mut self) {
         let ids: Vec<WorkerId> = self.memory.leaving.keys().cloned().collect();
         for id in ids {
-            self.take_back(&id);
+            if self.take_back(&id) {
+                self.return_to_slot(&id);
+            }
+        }
+    }
+
+    /// The next tick may hear nothing of it, and would take one that served for less than a boot's time for
+    /// one that never did.
+    fn return_to_slot(&mut self, id: &WorkerId) {
+        let Some(row) = self.workers.get(id).copied().filter(|row| row.state.is_live()) else { return };
+        let (Some(number), Some(attempt)) = (row.slot, row.attempt) else { return };
+        if !self.memory.slots.contains_key(&number) {
+            let age = row.launched.map_or(SignedDuration::ZERO, |launched| self.age(launched));
+            self.adopt(row, number, attempt, age);
         }
     }
 

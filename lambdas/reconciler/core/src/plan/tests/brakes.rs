@@ -215,6 +215,24 @@ fn a_worker_that_answers_after_its_verdict_is_not_terminated_again() {
 }
 
 #[test]
+fn one_that_a_look_takes_back_has_served() {
+    let mut world = World::serving(4);
+    world.desire(5);
+    world.ticks(4);
+    let id = world.set(4, Health::Refuses);
+    world.can_terminate = false;
+    world.without_capacity.extend(super::world::SUBNETS.map(str::to_owned));
+    assert_eq!(world.tick().terminations.as_slice(), std::slice::from_ref(&id));
+    world.machine(&id).health = Health::Well;
+    world.watch().expect("it answers again");
+    world.machine(&id).health = Health::Silent;
+    let launched = world.machine(&id).row.launched.expect("it was launched");
+    world.now = launched + SignedDuration::from_secs(170);
+    world.ticks(2);
+    assert!(world.live().contains(&id) && world.failures() == 0, "{:#?}", world.memory.events);
+}
+
+#[test]
 fn a_termination_for_health_is_not_sent_again_while_nobody_else_answers() {
     let mut world = World::serving(2);
     let id = world.set(0, Health::Refuses);
