@@ -218,7 +218,6 @@ aws-acceptance: venv ## Prove on an AWS account what only one can: a stack is ma
 # others, many of which hash passwords, would only hinder each other.
 test: venv browser boot-tools second-judge build ## Run all tests; no AWS account needed
 	@cargo test --workspace
-	@$(MAKE) -s sim-fresh
 	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-3} cargo test --workspace --test system
 
 .PHONY: test-long
@@ -249,7 +248,7 @@ consistency: venv build ## Deploy, deploy again and destroy over many seeds of A
 
 # Each of them in its full size: hours. `make test` runs the short forms.
 .PHONY: test-full
-test-full: test test-long attacks consistency sim sim-mutants cuts ## All tests in their full sizes: make test, test-long, attacks, consistency, sim, sim-mutants, cuts
+test-full: test test-long attacks consistency sim-fresh sim sim-mutants cuts ## All tests in their full sizes: make test, test-long, attacks, consistency, sim-fresh, sim, sim-mutants, cuts
 
 # The tool is not among the emulators' packages: it is large, and nothing else needs it.
 CONTRACT := $(TOOLS)/contract
