@@ -7,7 +7,8 @@
 //! | ordinary | all others | 256 KiB that wait; of warnings and errors from one place in the code 20 at once, then one a minute |
 //!
 //! A line that finds its lane full is dropped and counted. The count is the first thing that is written
-//! when writing is possible again. The reserved lane is written first.
+//! when writing is possible again. The reserved lane is written first. How many warnings were left out is
+//! said once in ten seconds and at the end: said before each line, it would itself fill the log.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
@@ -29,6 +30,8 @@ const MAX_WAITING: usize = 256 * 1024;
 /// able to push everything else out of a console of 64 KiB.
 const AT_ONCE: u32 = 20;
 const THEN_ONE_EACH: Duration = Duration::from_secs(60);
+/// Between two notices of how many warnings were left out.
+const BETWEEN_NOTICES: Duration = Duration::from_secs(10);
 /// At the end of the program. A reader that is there takes milliseconds.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -51,6 +54,7 @@ struct State {
     ordinary: Lane,
     allowances: HashMap<Identifier, Allowance>,
     left_out: u64,
+    left_out_said: Option<Instant>,
     is_over: bool,
     has_ended: bool,
 }
@@ -105,7 +109,7 @@ impl Lanes {
                     .changed
                     .wait_while(state, |state| !state.has_something() && !state.is_over)
                     .unwrap_or_else(PoisonError::into_inner);
-                (state.take(&notice), state.is_over)
+                (state.take(&notice, Instant::now()), state.is_over)
             };
             // Whoever reads may have gone for good; there is no other place to say so.
             let _unread = out.write_all(&batch).and_then(|()| out.flush());
@@ -124,7 +128,7 @@ impl State {
     }
 
     /// What is to be written next: small pieces, so that the reserved lane is never far behind.
-    fn take(&mut self, notice: &impl Fn(&str) -> String) -> Vec<u8> {
+    fn take(&mut self, notice: &impl Fn(&str) -> String, now: Instant) -> Vec<u8> {
         let mut batch = Vec::new();
         let dropped =
             [std::mem::take(&mut self.reserved.dropped), std::mem::take(&mut self.ordinary.dropped)];
@@ -136,10 +140,12 @@ impl State {
             );
             batch.extend(notice(&text).into_bytes());
         }
-        let left_out = std::mem::take(&mut self.left_out);
-        if left_out > 0 {
-            let text = format!("{left_out} warnings were left out, because they repeat others");
+        let is_due = self.left_out_said.is_none_or(|said| now.duration_since(said) >= BETWEEN_NOTICES);
+        if self.left_out > 0 && (is_due || self.is_over) {
+            let text = format!("{} warnings were left out, because they repeat others", self.left_out);
             batch.extend(notice(&text).into_bytes());
+            self.left_out = 0;
+            self.left_out_said = Some(now);
         }
         let lane = if self.reserved.lines.is_empty() { &mut self.ordinary } else { &mut self.reserved };
         while batch.len() < 4096
@@ -341,7 +347,26 @@ mod tests {
         assert_eq!(text.matches("a request failed").count(), 20);
         assert_eq!(text.matches("something else").count(), 5);
         assert_eq!(text.matches("business as usual").count(), 5);
-        assert!(text.contains("480 warnings were left out"), "{text}");
+        // How many notices there are depends on when the thread began to write.
+        let notices = text.lines().filter_map(|line| line.strip_prefix("notice: "));
+        let counts = notices.filter_map(|notice| notice.split(' ').next()?.parse::<u64>().ok());
+        assert_eq!(counts.sum::<u64>(), 480, "{text}");
+    }
+
+    #[test]
+    fn what_was_left_out_is_said_once_in_ten_seconds_and_at_the_end() {
+        let notice = |text: &str| format!("{text}\n");
+        let begin = Instant::now();
+        let mut state = State::default();
+        let mut said = |millis, is_over| {
+            state.left_out += 1;
+            state.is_over = is_over;
+            String::from_utf8(state.take(&notice, begin + Duration::from_millis(millis))).expect("text")
+        };
+        let each = [(0, false), (1, false), (9_999, false), (10_000, false), (10_001, false), (10_002, true)];
+        let texts = each.map(|(millis, is_over)| said(millis, is_over));
+        let counts = texts.each_ref().map(|text| text.split(' ').next().unwrap_or_default());
+        assert_eq!(counts, ["1", "", "", "3", "", "2"]);
     }
 
     #[test]
