@@ -753,7 +753,10 @@ impl World {
         } else if restored.is_some_and(|at| self.now - at > 5 * MINUTE) && after > 10 * MINUTE {
             self.violate("L1", format!("{serving} of {wanted} serve, {after} ms after the storm; all had"));
         } else if restored.is_none() && after > RECOVERY && !is_excused {
-            self.violate("L1", format!("{serving} of {wanted} serve {} s after the storm", after / SECOND));
+            let held = self.s3.memory().map(|memory| memory.held.clone());
+            let what =
+                format!("{serving} of {wanted} serve {} s after the storm; held: {held:?}", after / SECOND);
+            self.violate("L1", what);
         }
     }
 

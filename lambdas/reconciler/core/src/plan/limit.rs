@@ -223,9 +223,10 @@ impl Tick<'_> {
 
     /// Whether a load balancer is on its way, or waits for room.
     fn balancer_waits(&self) -> bool {
-        let places = self.release.balancer.as_ref().map_or(0, |spec| spec.places().count());
-        let live = self.balancers.values().filter(|row| row.state.is_live()).count();
-        self.waiting.is_some() || self.has_successor() || live > places
+        let mut former = self.memory.balancers().flat_map(|balancer| &balancer.former);
+        // A stranger may stay for ten minutes, and is not what the worker left for.
+        let is_live = |id: &WorkerId| self.balancers.get(id).is_some_and(|row| row.state.is_live());
+        self.waiting.is_some() || self.has_successor() || former.any(is_live)
     }
 
     fn has_successor(&self) -> bool {

@@ -347,6 +347,26 @@ fn a_worker_makes_room_for_a_dead_load_balancer() {
 }
 
 #[test]
+fn a_worker_that_made_room_does_not_wait_for_a_strange_load_balancer_to_go() {
+    let mut world = World::serving(3);
+    world.add_balancer();
+    world.ticks(3);
+    world.quota = Some(4);
+    world.deploy_balancer("lb-2");
+    while world.memory.balancer.successor.is_none() || world.live().len() == 3 {
+        world.tick();
+    }
+    // Somebody else's, with our tags, and room for all.
+    world.quota = None;
+    let stranger = world.add(None, "subnet-b");
+    world.machine(&stranger).row.role = Role::LoadBalancer;
+    world.machine(&stranger).health = Health::Silent;
+    world.ticks(12);
+    assert!(world.live_of(Role::LoadBalancer).contains(&stranger), "it stays for ten minutes");
+    assert_eq!((world.memory.healthy(), &world.memory.room), (3, &None));
+}
+
+#[test]
 fn one_makes_room_at_a_time_although_ec2_does_not_show_it() {
     let mut world = World::serving(4);
     let before = world.add_balancer();
