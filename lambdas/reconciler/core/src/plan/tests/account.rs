@@ -140,6 +140,22 @@ fn the_last_worker_makes_room_only_if_a_load_balancer_answers() {
 }
 
 #[test]
+fn one_that_was_judged_before_all_died_makes_room_too() {
+    let mut world = World::serving(2);
+    world.add_balancer();
+    world.ticks(2);
+    world.quota = Some(3);
+    world.can_terminate = false;
+    world.set(0, Health::Refuses);
+    world.tick();
+    world.set(1, Health::Refuses);
+    world.tick();
+    world.can_terminate = true;
+    world.settle_down();
+    assert_eq!((world.memory.healthy(), world.live().len()), (2, 2), "{:?}", world.memory.held);
+}
+
+#[test]
 fn an_answering_worker_never_makes_room_for_a_dead_one() {
     let mut world = World::serving(3);
     world.quota = Some(3);
