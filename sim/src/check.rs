@@ -59,8 +59,9 @@ const HAMMERED: usize = 16;
 const MAKES_ROOM: &str = "EC2 refuses its replacement";
 /// An instance that EC2 does not show for so long may be given up if its launch cannot be repeated.
 const MISSING: Millis = 5 * MINUTE;
-/// Faults have stopped, and nothing is held back: the desired number serves again.
-const RECOVERY: Millis = 5 * MINUTE;
+/// Faults have stopped, and nothing is held back: the desired number serves again. A launch of which nothing
+/// is known has three minutes, when the release changes meanwhile from then on; then its substitute boots.
+const RECOVERY: Millis = 6 * MINUTE;
 
 #[derive(Clone, Debug)]
 pub struct Violation {
@@ -752,7 +753,10 @@ impl World {
         } else if restored.is_some_and(|at| self.now - at > 5 * MINUTE) && after > 10 * MINUTE {
             self.violate("L1", format!("{serving} of {wanted} serve, {after} ms after the storm; all had"));
         } else if restored.is_none() && after > RECOVERY && !is_excused {
-            self.violate("L1", format!("{serving} of {wanted} serve {} s after the storm", after / SECOND));
+            let held = self.s3.memory().map(|memory| memory.held.clone());
+            let what =
+                format!("{serving} of {wanted} serve {} s after the storm; held: {held:?}", after / SECOND);
+            self.violate("L1", what);
         }
     }
 

@@ -108,8 +108,17 @@ impl Tick<'_> {
                 // Where nobody is desired it is no verdict any more, but the operator's wish.
                 let is_controlled =
                     self.somebody_answers() || (leaving.reason == MAKES_ROOM && self.balancer_answers());
-                if self.desired() == Some(0) || (is_controlled && self.probe(id).is_some()) {
+                let was_asked = self.probe(id).is_some();
+                let is_in_the_way = self.is_out_of_room(self.release.worker.market);
+                if self.desired() == Some(0) || (is_controlled && was_asked) {
                     self.end_again(id);
+                } else if is_in_the_way && was_asked && self.balancer_answers() && !self.is_young() {
+                    // Its verdict was one while others answered; now its place is needed for one that does.
+                    if let Some(leaving) = self.memory.leaving.get_mut(id) {
+                        MAKES_ROOM.clone_into(&mut leaving.reason);
+                    }
+                    self.end_again(id);
+                    self.room_is_made();
                 } else {
                     self.hold(format!("the termination of {id}: no other worker answers"));
                 }

@@ -223,9 +223,10 @@ impl Tick<'_> {
 
     /// Whether a load balancer is on its way, or waits for room.
     fn balancer_waits(&self) -> bool {
-        let places = self.release.balancer.as_ref().map_or(0, |spec| spec.places().count());
-        let live = self.balancers.values().filter(|row| row.state.is_live()).count();
-        self.waiting.is_some() || self.has_successor() || live > places
+        let mut former = self.memory.balancers().flat_map(|balancer| &balancer.former);
+        // A stranger may stay for ten minutes, and is not what the worker left for.
+        let is_live = |id: &WorkerId| self.balancers.get(id).is_some_and(|row| row.state.is_live());
+        self.waiting.is_some() || self.has_successor() || former.any(is_live)
     }
 
     fn has_successor(&self) -> bool {
@@ -296,15 +297,15 @@ impl Tick<'_> {
         }
     }
 
-    /// Whether one that leaves may still count for the quota: EC2 shows nobody by a list while a zone is out.
-    fn may_be_here(&self, id: &WorkerId, leaving: &Leaving) -> bool {
-        let is_unseen_for_long = self.age(leaving.since) > MISSING && !self.observation.is_partial;
-        self.workers.get(id).map_or(!is_unseen_for_long, |row| row.state.is_live())
+    /// Whether one that leaves may still count for the quota. One that EC2 does not show may do so until it is
+    /// forgotten.
+    fn may_be_here(&self, id: &WorkerId) -> bool {
+        self.workers.get(id).is_none_or(|row| row.state.is_live())
     }
 
     fn makes_room_already(&self) -> bool {
         let makes_room = |leaving: &Leaving| leaving.reason.starts_with(FOR_ROOM);
-        self.memory.leaving.iter().any(|(id, leaving)| makes_room(leaving) && self.may_be_here(id, leaving))
+        self.memory.leaving.iter().any(|(id, leaving)| makes_room(leaving) && self.may_be_here(id))
     }
 
     fn open_room(&mut self, purpose: RoomFor) {
@@ -318,7 +319,7 @@ impl Tick<'_> {
     /// Everybody who is desired answers, nobody else is there, and nobody is on the way out.
     fn is_calm(&self, desired: usize) -> bool {
         let is_well = self.memory.slots.values().all(|slot| slot.phase == Phase::Healthy);
-        let is_leaving = self.memory.leaving.iter().any(|(id, leaving)| self.may_be_here(id, leaving));
+        let is_leaving = self.memory.leaving.keys().any(|id| self.may_be_here(id));
         let is_calm = is_well
             && self.live() == desired
             && self.answering() >= desired

@@ -87,6 +87,8 @@ impl Tick<'_> {
         let published = self.published.iter().flat_map(|published| &published.workers);
         let is_known_enough =
             !self.memory.follows_loss || self.memory.began.is_some_and(|began| self.age(began) > MISSING);
+        // While a zone is out EC2 shows only instances that memory knows.
+        let is_known_enough = is_known_enough && !self.observation.is_partial;
         published
             .filter(|(id, _)| may_serve(id) && (self.is_look || !is_known_enough))
             .filter(|_| !planted::is(Bug::RegistryForgets))

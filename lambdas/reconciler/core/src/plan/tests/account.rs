@@ -140,6 +140,22 @@ fn the_last_worker_makes_room_only_if_a_load_balancer_answers() {
 }
 
 #[test]
+fn one_that_was_judged_before_all_died_makes_room_too() {
+    let mut world = World::serving(2);
+    world.add_balancer();
+    world.ticks(2);
+    world.quota = Some(3);
+    world.can_terminate = false;
+    world.set(0, Health::Refuses);
+    world.tick();
+    world.set(1, Health::Refuses);
+    world.tick();
+    world.can_terminate = true;
+    world.settle_down();
+    assert_eq!((world.memory.healthy(), world.live().len()), (2, 2), "{:?}", world.memory.held);
+}
+
+#[test]
 fn an_answering_worker_never_makes_room_for_a_dead_one() {
     let mut world = World::serving(3);
     world.quota = Some(3);
@@ -344,6 +360,26 @@ fn a_worker_makes_room_for_a_dead_load_balancer() {
     world.settle_down();
     assert_ne!(world.holder, Some(before));
     assert_eq!((world.memory.healthy(), world.live_of(Role::LoadBalancer).len()), (3, 1));
+}
+
+#[test]
+fn a_worker_that_made_room_does_not_wait_for_a_strange_load_balancer_to_go() {
+    let mut world = World::serving(3);
+    world.add_balancer();
+    world.ticks(3);
+    world.quota = Some(4);
+    world.deploy_balancer("lb-2");
+    while world.memory.balancer.successor.is_none() || world.live().len() == 3 {
+        world.tick();
+    }
+    // Somebody else's, with our tags, and room for all.
+    world.quota = None;
+    let stranger = world.add(None, "subnet-b");
+    world.machine(&stranger).row.role = Role::LoadBalancer;
+    world.machine(&stranger).health = Health::Silent;
+    world.ticks(12);
+    assert!(world.live_of(Role::LoadBalancer).contains(&stranger), "it stays for ten minutes");
+    assert_eq!((world.memory.healthy(), &world.memory.room), (3, &None));
 }
 
 #[test]

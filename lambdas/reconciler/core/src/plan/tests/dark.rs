@@ -120,6 +120,24 @@ fn an_adopted_worker_is_not_given_up_because_its_zone_was_out() {
 }
 
 #[test]
+fn a_lost_memory_keeps_the_registry_while_a_zone_is_out() {
+    let mut world = World::empty(3);
+    world.release.worker.subnets.truncate(1);
+    world.add_balancer();
+    world.settle_down();
+    let before = world.published();
+    let holder = world.holder.clone().expect("there is one");
+    world.machine(&holder).row.zone = "zone-b".to_owned();
+    world.forget_everything();
+    before.iter().for_each(|id| world.hide(id, 1));
+    world.tick();
+    world.zone_out = Some("zone-a".to_owned());
+    world.now += SignedDuration::from_mins(6);
+    world.ticks(3);
+    assert_eq!(world.published(), before, "nobody knows of any that they are gone");
+}
+
+#[test]
 fn without_capacity_in_the_zones_that_answer_launches_wait() {
     let mut world = World::serving(4);
     for slot in [0, 2] {
