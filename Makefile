@@ -218,6 +218,7 @@ aws-acceptance: venv ## Prove on an AWS account what only one can: a stack is ma
 # others, many of which hash passwords, would only hinder each other.
 test: venv browser boot-tools second-judge build ## Run all tests; no AWS account needed
 	@cargo test --workspace
+	@$(MAKE) -s sim-fresh
 	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-3} cargo test --workspace --test system
 
 .PHONY: test-long

@@ -222,11 +222,13 @@ impl Tick<'_> {
     fn adopt(&mut self, row: &Instance, number: u32, attempt: u32, age: SignedDuration) {
         let probe = self.probe(&row.id);
         // One that may have served is judged as one that did, with all brakes.
-        let may_be_published = self.is_published(&row.id) || self.observation.registry.is_err();
-        let served = (may_be_published || age > BOOT_GRACE) && !planted::is(Bug::AdoptedAsNew);
-        let (phase, since) = if served && probe.is_some() {
+        let has_served = (self.is_published(&row.id) || age > BOOT_GRACE) && !planted::is(Bug::AdoptedAsNew);
+        // Where the registry cannot be read, one that is new may be listed in it, so it is drained before it
+        // ends; but nothing says that it ever served, so it is not listed for that.
+        let may_be_published = self.observation.registry.is_err() && !planted::is(Bug::AdoptedAsNew);
+        let (phase, since) = if has_served && probe.is_some() {
             (Phase::Suspect, self.now)
-        } else if served {
+        } else if has_served {
             // It was not asked, so it has not been silent either.
             (Phase::Healthy, self.now)
         } else {
@@ -244,7 +246,7 @@ impl Tick<'_> {
             missing_since: None,
             is_adopted: true,
             is_unwanted: false,
-            served,
+            served: has_served || may_be_published,
         };
         self.memory.slots.insert(number, slot);
         self.record(format!("Adopted {} into slot {number}.", row.id));

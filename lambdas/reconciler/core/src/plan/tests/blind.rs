@@ -138,6 +138,25 @@ fn a_new_memory_without_a_registry_does_nothing() {
 }
 
 #[test]
+fn one_that_appears_while_the_registry_cannot_be_read_is_published_when_it_answers() {
+    let mut world = World::serving(3);
+    world.desire(4);
+    let newcomer = world.add(Some((7, 1)), "subnet-a");
+    world.machine(&newcomer).health = Health::Silent;
+    let mut seen = world.observe(Scope::Fleet);
+    seen.registry = Err(WHY.to_owned());
+    world.tick_seeing(&seen);
+    for _ in 0..3 {
+        world.tick();
+        assert!(!world.published().contains(&newcomer), "nothing says that it ever served");
+    }
+    world.machine(&newcomer).health = Health::Well;
+    world.tick();
+    assert!(world.published().contains(&newcomer), "{:#?}", world.memory);
+    world.settle_down();
+}
+
+#[test]
 fn a_fleet_that_ec2_does_not_list_is_not_gone() {
     let mut world = World::serving(3);
     let mut seen = world.observe(Scope::Fleet);
