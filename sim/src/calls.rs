@@ -7,9 +7,9 @@ use fleet::aws_code::AwsErrorKind;
 use fleet::memory::Memory;
 use fleet::{DesiredCount, WorkerId};
 use jiff::Timestamp;
-use reconciler_core::effect::{Effect, Event, Failure, Launch, Written};
-use reconciler_core::observation::{Address, Instance, Observation, Role, State};
-use reconciler_core::planted::{self, Bug};
+use planner::effect::{Effect, Event, Failure, Launch, Written};
+use planner::observation::{Address, Instance, Observation, Role, State};
+use planner::planted::{self, Bug};
 
 use crate::clock::{Millis, SECOND, timestamp};
 use crate::ec2::{ALLOCATION, Ran};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use fleet::DesiredCount;
-use reconciler_core::observation::{Role, State};
+use planner::observation::{Role, State};
 
 use crate::clock::{MINUTE, Millis, NEVER, SECOND};
 use crate::fault::Kind;

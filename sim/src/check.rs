@@ -33,8 +33,8 @@ use fleet::aws_code::AwsErrorKind;
 use fleet::memory::{Boots, Leaving, LeavingStage, Memory, Phase, Slot};
 use fleet::release::Rollout;
 use fleet::{DesiredCount, Registry, WorkerId};
-use reconciler_core::effect::{Effect, Launch};
-use reconciler_core::observation::{Probe, Role, State};
+use planner::effect::{Effect, Launch};
+use planner::observation::{Probe, Role, State};
 
 use crate::clock::{HOUR, MINUTE, Millis, SECOND};
 use crate::ec2::Ec2;

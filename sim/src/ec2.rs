@@ -6,8 +6,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use fleet::WorkerId;
 use fleet::aws_code::AwsErrorKind;
-use reconciler_core::effect::{Failure, Launch};
-use reconciler_core::observation::{Role, State};
+use planner::effect::{Failure, Launch};
+use planner::observation::{Role, State};
 
 use crate::clock::{Millis, SECOND};
 use crate::machine::{Boot, Machine, subnet_name};

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use fleet::WorkerId;
 use jiff::Timestamp;
-use reconciler_core::observation::{Instance, Probe, Role, State};
+use planner::observation::{Instance, Probe, Role, State};
 
 use crate::clock::{Millis, NEVER, SECOND};
 

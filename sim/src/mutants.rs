@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use reconciler_core::planted::{self, Bug};
+use planner::planted::{self, Bug};
 
 use crate::check::Violation;
 use crate::clock::{HOUR, Millis};

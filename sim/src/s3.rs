@@ -5,8 +5,8 @@ use std::sync::Arc;
 use fleet::memory::Memory;
 use fleet::release::Release;
 use fleet::{DesiredCount, Registry};
-use reconciler_core::effect::{MemoryObject, Written};
-use reconciler_core::planted::{self, Bug};
+use planner::effect::{MemoryObject, Written};
+use planner::planted::{self, Bug};
 
 #[derive(Clone)]
 pub enum StateObject {

@@ -1,7 +1,7 @@
 //! A clean fault and no other: how long until it is noticed, acted upon, and mended.
 
 use fleet::memory::{Memory, Phase};
-use reconciler_core::observation::{Role, State};
+use planner::observation::{Role, State};
 
 use crate::clock::{MINUTE, Millis, NEVER};
 use crate::machine::{Ailment, Boot};

@@ -13,9 +13,9 @@ use fastrand::Rng;
 use fleet::memory::Memory;
 use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, Profile, WorkerId};
-use reconciler_core::effect::{Effect, Event};
-use reconciler_core::invocation::Invocation;
-use reconciler_core::observation::{Probe, Role, Target};
+use planner::effect::{Effect, Event};
+use planner::invocation::Invocation;
+use planner::observation::{Probe, Role, Target};
 
 use crate::check::Checks;
 use crate::clock::{HOUR, MINUTE, Millis, SECOND, timestamp};

@@ -1,7 +1,7 @@
 //! An instance as DescribeInstances shows it, with all that EC2 tells of a small one in a VPC: the
 //! function parses every byte of it.
 
-use reconciler_core::observation::{Instance, Role};
+use planner::observation::{Instance, Role};
 
 use super::stack::NAME;
 

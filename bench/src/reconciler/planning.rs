@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use fleet::DesiredCount;
 use fleet::memory::{Memory, Phase};
 use jiff::Timestamp;
-use reconciler_core::observation::{Observation, Probe, Scope, targets};
-use reconciler_core::plan::{look, plan};
+use planner::observation::{Observation, Probe, Scope, targets};
+use planner::plan::{look, plan};
 
 use super::stack::Stack;
 use crate::table::{Figure, median, milliseconds, thousands};

@@ -13,7 +13,7 @@ use fleet::registry::RegisteredWorker;
 use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, LB_ADMIN_PORT, Profile, Registry, WORKER_PORT, WorkerAddr, WorkerId};
 use jiff::{SignedDuration, Timestamp};
-use reconciler_core::observation::{Address, Instance, Observation, Probe, Role, State};
+use planner::observation::{Address, Instance, Observation, Probe, Role, State};
 
 pub const NAME: &str = "bench";
 pub const ALLOCATION: &str = "eipalloc-0123456789abcdef0";
@@ -216,7 +216,7 @@ pub fn worker_addr(number: u32) -> WorkerAddr {
 
 #[cfg(test)]
 mod tests {
-    use reconciler_core::plan::plan;
+    use planner::plan::plan;
 
     use super::*;
 

@@ -22,8 +22,8 @@ use fleet::aws_code::AwsErrorKind;
 use fleet::release::{InstanceSpec, Market};
 use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT, TAG_STACK};
 use fleet::{StackName, WorkerId};
-use reconciler_core::effect::{Failure, Launch};
-use reconciler_core::observation::Role;
+use planner::effect::{Failure, Launch};
+use planner::observation::Role;
 
 use crate::store::{describe, kind};
 

@@ -1,6 +1,6 @@
 //! The reconciler: every 20 seconds it looks at the fleet, plans, and acts.
 //!
-//! What to do, and in which order, is decided in `reconciler-core`; here it is carried out. A crash
+//! What to do, and in which order, is decided in `planner`; here it is carried out. A crash
 //! between any two calls needs no code here: the next invocation goes on from memory.
 
 pub mod config;
@@ -14,10 +14,10 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use jiff::{SignedDuration, Timestamp};
+use planner::effect::{Effect, Event};
+use planner::invocation::{Invocation, Report};
 use rand::Rng as _;
 use rand::distr::Alphanumeric;
-use reconciler_core::effect::{Effect, Event};
-use reconciler_core::invocation::{Invocation, Report};
 
 use crate::act::Actor;
 use crate::observe::Observer;

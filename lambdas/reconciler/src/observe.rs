@@ -8,7 +8,7 @@ use fleet::memory::Memory;
 use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT, TAG_STACK};
 use fleet::{StackName, WorkerId};
 use jiff::Timestamp;
-use reconciler_core::observation::{Address, Instance, Observation, Role, State};
+use planner::observation::{Address, Instance, Observation, Role, State};
 use tokio::time::timeout;
 
 use aws_sdk_ec2::error::ProvideErrorMetadata as _;

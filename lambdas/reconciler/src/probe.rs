@@ -22,7 +22,7 @@ use fleet::WorkerId;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use jiff::{SignedDuration, Timestamp};
-use reconciler_core::observation::{Probe, Role, Target, admin_addr};
+use planner::observation::{Probe, Role, Target, admin_addr};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -17,7 +17,7 @@ use fleet::memory::Memory;
 use fleet::release::Release;
 use fleet::{DesiredCount, Registry, keys};
 use jiff::Timestamp;
-use reconciler_core::effect::{MemoryObject, Written};
+use planner::effect::{MemoryObject, Written};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 

@@ -29,7 +29,7 @@ use std::collections::HashMap;
 use fleet::memory::{Leaving, Memory, Phase, Slot};
 use fleet::{DesiredCount, Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
-use reconciler_core::observation::Probe;
+use planner::observation::Probe;
 
 use super::{BOOT_GRACE, Checks, MAKES_ROOM};
 use crate::clock::{Millis, SECOND, timestamp};

@@ -7,7 +7,7 @@ use fleet::release::{Credits, InstanceSpec, Market, Release};
 use fleet::{DesiredCount, Profile, Registry, keys};
 use hyper::Method;
 use jiff::Timestamp;
-use reconciler_core::effect::Written;
+use planner::effect::Written;
 
 use crate::proxy::Fault;
 use crate::support::Control;

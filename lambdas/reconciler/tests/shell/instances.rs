@@ -11,10 +11,10 @@ use fleet::aws_code::AwsErrorKind;
 use fleet::release::{Credits, InstanceSpec, Market};
 use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT, TAG_STACK};
 use hyper::Method;
+use planner::effect::Launch;
+use planner::observation::{Role, State};
 use reconciler::act::Actor;
 use reconciler::observe::Observer;
-use reconciler_core::effect::Launch;
-use reconciler_core::observation::{Role, State};
 
 use crate::proxy::{Fault, Proxy};
 use crate::support::{Control, ec2, ec2_endpoint, make_profile};

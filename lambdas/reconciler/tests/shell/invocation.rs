@@ -5,13 +5,13 @@
 use fleet::keys;
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
+use planner::effect::MemoryObject;
+use planner::invocation::Report;
 use reconciler::Reconciler;
 use reconciler::act::Actor;
 use reconciler::observe::Observer;
 use reconciler::probe::Prober;
 use reconciler::store::Store;
-use reconciler_core::effect::MemoryObject;
-use reconciler_core::invocation::Report;
 
 use crate::proxy::Fault;
 use crate::support::{Control, ec2};

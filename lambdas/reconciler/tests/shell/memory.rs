@@ -4,8 +4,8 @@ use fleet::keys;
 use fleet::memory::{Event, Memory};
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
+use planner::effect::{MemoryObject, Written};
 use reconciler::store::Store;
-use reconciler_core::effect::{MemoryObject, Written};
 
 use crate::proxy::Fault;
 use crate::support::Control;

@@ -24,9 +24,9 @@ use fleet::aws_code::AwsErrorKind;
 use fleet::memory::Memory;
 use fleet::{Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
-use reconciler_core::effect::{Effect, Event, Failure, Launch, MemoryObject, Written};
-use reconciler_core::invocation::Invocation;
-use reconciler_core::observation::{Instance, Observation, Probe, State as RowState, Target};
+use planner::effect::{Effect, Event, Failure, Launch, MemoryObject, Written};
+use planner::invocation::Invocation;
+use planner::observation::{Instance, Observation, Probe, State as RowState, Target};
 use stack::{minute, observation, worker};
 use stateright::{Checker as _, HasDiscoveries, Model, Property};
 
@@ -650,7 +650,7 @@ fn a_third_invocation_that_follows_two_of_which_any_vanish_does_no_harm_either()
 }
 
 #[test]
-#[ignore = "tens of millions of states: cargo test -p reconciler-core --test model -- --ignored"]
+#[ignore = "tens of millions of states: cargo test -p planner --test model -- --ignored"]
 fn three_invocations_that_overlap_do_no_harm_in_any_order() {
     for start in STARTS.into_iter().filter(|start| *start != Start::Well) {
         let bounds = Overlap { starts: vec![start], invocations: 3, crashes: 1, ..TWO };

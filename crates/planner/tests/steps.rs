@@ -11,9 +11,9 @@ use fleet::memory::{Memory, Phase};
 use fleet::release::BalancerSpec;
 use fleet::{Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
-use reconciler_core::effect::{Effect, Event, Failure, Launch, MemoryObject, Written};
-use reconciler_core::invocation::Invocation;
-use reconciler_core::observation::{Instance, Observation, Probe, Role};
+use planner::effect::{Effect, Event, Failure, Launch, MemoryObject, Written};
+use planner::invocation::Invocation;
+use planner::observation::{Instance, Observation, Probe, Role};
 use stack::{count, id, minute, observation, release, worker};
 
 const NONCE: &str = "me";
@@ -578,7 +578,7 @@ fn a_failed_termination_and_association_are_written_down() {
     let mut definition = release();
     definition.balancer = Some(balancer());
     let allocation = balancer().allocation;
-    let address = reconciler_core::observation::Address { allocation: allocation.clone(), instance: None };
+    let address = planner::observation::Address { allocation: allocation.clone(), instance: None };
     let seen = Observation {
         release: Ok(Some(Arc::new(definition))),
         addresses: Ok(vec![address]),
@@ -620,7 +620,7 @@ fn busy(repeated: u32) -> Hand {
     let mut definition = release();
     definition.balancer = Some(balancer());
     let allocation = balancer().allocation;
-    let address = reconciler_core::observation::Address { allocation, instance: None };
+    let address = planner::observation::Address { allocation, instance: None };
     let seen = Observation {
         release: Ok(Some(Arc::new(definition))),
         addresses: Ok(vec![address]),

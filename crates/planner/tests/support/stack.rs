@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fleet::release::{Credits, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, Profile, Registry, WorkerId};
 use jiff::Timestamp;
-use reconciler_core::observation::{Instance, Observation, Role, State};
+use planner::observation::{Instance, Observation, Role, State};
 
 /// A full minute, as the schedule says it.
 pub(crate) fn minute() -> Timestamp {
