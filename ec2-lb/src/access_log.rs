@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::http::request::Request;
+use http1::request::Request;
 
 /// A route of the service, as DESIGN and the OpenAPI document write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,13 +17,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http1::head::{self, MAX_REQUEST_HEAD, Scan};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::{Accept, TlsAcceptor};
 
 use crate::client::Client;
 use crate::deadline::Key;
-use crate::http::head::{self, MAX_REQUEST_HEAD, Scan};
 use crate::lane::{Done, Job, Lane};
 use crate::refusal::Refusal;
 use crate::retry::UploadFault;

@@ -15,6 +15,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use fleet::layers::MAX_REPLAY_BODY;
+use http1::framing::{Decoder, Framing};
+use http1::head::{self, MAX_REQUEST_HEAD, Scan};
+use http1::request::{self, Body, Malformed, Method, Origin, Request, Version};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
@@ -22,11 +26,8 @@ use crate::access_log::{self, Route};
 use crate::balance::{self, Standing};
 use crate::client::Client;
 use crate::deadline::Key;
-use crate::http::framing::{Decoder, Framing};
-use crate::http::head::{self, MAX_REQUEST_HEAD, Scan};
-use crate::http::request::{self, Body, Malformed, Method, Origin, Request, Version};
 use crate::lane::Job;
-use crate::limits::{BODY_PIECE, MAX_REPLAY_BODY, MAX_REQUEST_BODY, MAX_TRIES, PROOF_OF_BODY};
+use crate::limits::{BODY_PIECE, MAX_REQUEST_BODY, MAX_TRIES, PROOF_OF_BODY};
 use crate::refusal::Refusal;
 use crate::relay;
 use crate::retry::{self, Effect, Failure, UploadFault};
@@ -281,8 +282,8 @@ impl Exchange<'_> {
             (Body::Chunked, []) => Payload::whole(Body::Length(received.len() as u64)),
             (Body::Chunked, trailers) => {
                 let data = std::mem::take(received);
-                crate::http::chunked::encode(&data, received);
-                crate::http::chunked::encode_end(trailers, received);
+                http1::chunked::encode(&data, received);
+                http1::chunked::encode_end(trailers, received);
                 Payload::whole(Body::Chunked)
             }
             (body, _) => Payload::whole(body),

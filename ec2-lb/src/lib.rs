@@ -31,9 +31,6 @@ mod ejection;
 mod table;
 mod worker;
 
-// HTTP on the wire.
-pub mod http;
-
 // A request comes in.
 mod thread;
 

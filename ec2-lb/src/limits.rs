@@ -148,10 +148,6 @@ pub const MAX_TRIES: usize = 4;
 /// The largest request body. Logins and passwords are short; this leaves room for a form's noise.
 pub const MAX_REQUEST_BODY: u64 = 1024 * 1024;
 
-/// The largest request body that is kept to be sent again. Every body of this service is far
-/// smaller; ten times more, on every connection, would be more memory than the machine has.
-pub const MAX_REPLAY_BODY: usize = 64 * 1024;
-
 /// Of a larger body so much comes before a worker is chosen: a client that announces much and sends
 /// nothing occupies none. Each byte of it is copied once more, so not all that could be kept.
 pub const PROOF_OF_BODY: usize = 16 * 1024;

@@ -2,7 +2,8 @@
 //!
 //! One shape, the workers' own: `{"error": "<code>", "message": "<what to do>"}`.
 
-use crate::http::request::{Malformed, Method, Version, line, write_number};
+use http1::request::{Malformed, Method, Version, line, write_number};
+
 use crate::limits::MAX_REQUEST_BODY;
 use crate::retry::{Failure, UploadFault};
 

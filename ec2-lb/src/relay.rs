@@ -9,14 +9,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http1::chunked;
+use http1::framing::{Decoder, Framing};
+use http1::response::Relay;
 use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 
 use crate::client::poll_receive;
 use crate::exchange::{Exchange, Fate, Wait, poll_write_all};
-use crate::http::chunked;
-use crate::http::framing::{Decoder, Framing};
-use crate::http::response::Relay;
 use crate::pace::Pace;
 use crate::retry::UploadFault;
 use crate::send::{self, Answer, Payload, Upload};

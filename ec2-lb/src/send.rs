@@ -17,17 +17,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use http1::chunked;
+use http1::framing::Decoder;
+use http1::head::{self, MAX_RESPONSE_HEAD, Scan};
+use http1::request::{Body, Request, Version};
+use http1::response::{self, Relay, Reply, Response};
 use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 
 use crate::client::{Client, poll_receive};
 use crate::deadline::SWEEP;
 use crate::exchange::{Buffers, Exchange, Wait};
-use crate::http::chunked;
-use crate::http::framing::Decoder;
-use crate::http::head::{self, MAX_RESPONSE_HEAD, Scan};
-use crate::http::request::{Body, Request, Version};
-use crate::http::response::{self, Relay, Reply, Response};
 use crate::limits::{MAX_REQUEST_BODY, READ_BUFFER};
 use crate::pipe::Pipe;
 use crate::retry::{Failure, UploadFault};

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use http1::request::{Method, Version};
 use nix::sys::socket::SockFlag;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -25,7 +26,6 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use crate::Config;
 use crate::connection::Connection;
 use crate::deadline::{Deadlines, Key, SWEEP};
-use crate::http::request::{Method, Version};
 use crate::lane::{Lane, Spare};
 use crate::limits::{Limits, READ_BUFFER};
 use crate::metrics::Counters;

@@ -14,10 +14,10 @@ mod generate;
 use std::convert::Infallible;
 use std::net::IpAddr;
 
-use ec2_lb::http::chunked;
-use ec2_lb::http::framing::{Decoder, Framing};
-use ec2_lb::http::head::{self, MAX_FIELDS, MAX_REQUEST_HEAD, Scan};
-use ec2_lb::http::request::{self, Body, Malformed, Origin, Scheme};
+use ::http1::chunked;
+use ::http1::framing::{Decoder, Framing};
+use ::http1::head::{self, MAX_FIELDS, MAX_REQUEST_HEAD, Scan};
+use ::http1::request::{self, Body, Malformed, Origin, Scheme};
 use fleet::layers;
 use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};

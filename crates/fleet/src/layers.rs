@@ -49,6 +49,10 @@ pub const LB_IDLE_WORKER: Duration = Duration::from_secs(20);
 /// A worker keeps it longer, or the load balancer would send a request into a closing connection.
 pub const WORKER_IDLE: Duration = Duration::from_secs(75);
 
+/// The largest request body that is kept to be sent again. Every body of this service is far
+/// smaller; ten times more, on every connection, would be more memory than the machine has.
+pub const MAX_REPLAY_BODY: usize = 64 * 1024;
+
 /// Connections a worker serves at once, at 16 KiB each at most.
 pub const WORKER_CONNECTIONS: usize = 4096;
 

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as it is on the wire: pure functions and state machines over bytes, no sockets.
+//! HTTP/1.1 on the wire: pure functions and state machines over bytes, without sockets.
 //!
 //! Strict on purpose, in both directions: a message that two readers could understand differently is
 //! refused, because the next reader is a worker. What passes is written anew, so a worker never sees
@@ -14,10 +14,11 @@
 //! | `framing` | how long a body is, and its pieces |
 //! | `chunked` | the chunked coding |
 
-pub mod chunked;
-pub mod field;
-pub mod framing;
 pub mod head;
+pub mod field;
+pub mod target;
+pub mod piece;
+pub mod chunked;
+pub mod framing;
 pub mod request;
 pub mod response;
-pub mod target;

@@ -8,13 +8,13 @@ use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::ops::Range;
 
+use fleet::layers::MAX_REPLAY_BODY;
 use httparse::Header;
 
-use crate::http::field::{self, Field, Options};
-use crate::http::framing::{Framing, FramingError, Lines};
-use crate::http::head::MAX_FIELDS;
-use crate::http::target;
-use crate::limits::MAX_REPLAY_BODY;
+use crate::field::{self, Field, Options};
+use crate::framing::{Framing, FramingError, Lines};
+use crate::head::MAX_FIELDS;
+use crate::target;
 
 /// What makes a request one that is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,13 +1,13 @@
 //! A bounded run of what the fuzz targets check, without a fuzzer: well-formed messages with some
 //! bytes changed. `VIGIA_FUZZ_SEED` and `VIGIA_FUZZ_CASES` repeat or prolong it.
 //!
-//! The fuzzer itself: `cargo fuzz run request --sanitizer none` in `ec2-lb`, and `response`,
+//! The fuzzer itself: `cargo fuzz run request --sanitizer none` in `crates/http1`, and `response`,
 //! `chunked`.
 
 #[path = "../fuzz/properties.rs"]
 mod properties;
 
-use ec2_lb::http;
+use http1 as http;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 

@@ -12,9 +12,9 @@
 //! zero, a line ends in CR LF only, and no digit may be lost to overflow: each of these has smuggled
 //! requests through some proxy.
 
-use crate::http::field;
-use crate::http::framing::Piece;
-use crate::http::head::MAX_FIELDS;
+use crate::field;
+use crate::head::MAX_FIELDS;
+use crate::piece::Piece;
 
 /// The longest line before the data of a chunk, its extensions included.
 const MAX_CHUNK_LINE: usize = 256;

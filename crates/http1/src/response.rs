@@ -7,10 +7,10 @@ use std::mem::MaybeUninit;
 
 use httparse::Header;
 
-use crate::http::field::{self, Field, Options};
-use crate::http::framing::{Framing, Lines};
-use crate::http::head::MAX_FIELDS;
-use crate::http::request::{Method, Version, is_request_id, line, write_number};
+use crate::field::{self, Field, Options};
+use crate::framing::{Framing, Lines};
+use crate::head::MAX_FIELDS;
+use crate::request::{Method, Version, is_request_id, line, write_number};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the worker's response is not valid HTTP")]

@@ -1,6 +1,7 @@
 //! How long a body is, and the bytes of a body as they come.
 
-use crate::http::chunked::{ChunkError, Chunked};
+use crate::chunked::{ChunkError, Chunked};
+use crate::piece::Piece;
 
 /// How the body of a message is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,15 +88,6 @@ pub enum Decoder {
     Length(u64),
     Chunked(Chunked),
     UntilClose,
-}
-
-/// What a piece of the wire held: the body's bytes are moved to its front.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Piece {
-    /// Bytes of the body, at the front.
-    pub data: usize,
-    /// Bytes of the piece that belong to this body, its framing included.
-    pub used: usize,
 }
 
 impl Decoder {
