@@ -5,7 +5,7 @@ use std::error::Error;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use fleet::aws_code::AwsErrorKind;
-use fleet::telemetry::error_chain;
+use process::telemetry::error_chain;
 
 use crate::policies::deployer::statements_with;
 

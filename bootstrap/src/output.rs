@@ -12,8 +12,8 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use fleet::settings::{Env, Vars as _};
 use indicatif::{ProgressBar, ProgressStyle};
+use process::settings::{Env, Vars as _};
 use serde_json::{Value, json};
 
 use crate::part::{Change, Part};

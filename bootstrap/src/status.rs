@@ -10,9 +10,9 @@ use std::net::Ipv4Addr;
 
 use fleet::memory::{Balancer, LeavingStage, Memory, Phase, Slot};
 use fleet::release::Release;
-use fleet::telemetry::error_chain;
 use fleet::{DesiredCount, Registry, keys};
 use jiff::{SignedDuration, Timestamp};
+use process::telemetry::error_chain;
 use serde::Serialize;
 
 use crate::aws::Aws;

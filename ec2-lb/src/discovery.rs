@@ -6,7 +6,7 @@
 //! | older revision | ignored, and looked at again: it must not become the version we compare with |
 //! | missing, unreadable, too large, nonsense | the last list stays in force and grows older |
 
-use fleet::telemetry::error_chain;
+use process::telemetry::error_chain;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::source::{Look, LookError, RegistrySource, Version};

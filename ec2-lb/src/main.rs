@@ -12,8 +12,8 @@ use ec2_lb::settings::TlsFrom;
 use ec2_lb::{
     CertificateSource, CertificateWatch, Config, S3Source, Settings, Sockets, aws, identity, listen,
 };
-use fleet::settings::{EX_USAGE, Env};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use process::settings::{EX_USAGE, Env};
 use tokio::net::TcpListener;
 
 #[global_allocator]
@@ -28,12 +28,12 @@ fn main() -> ExitCode {
             return ExitCode::from(EX_USAGE);
         }
     };
-    let _log = fleet::telemetry::serve(settings.log.as_deref());
+    let _log = process::telemetry::serve(settings.log.as_deref());
     match start(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(
-                error = fleet::telemetry::error_chain(error.as_ref()),
+                error = process::telemetry::error_chain(error.as_ref()),
                 "the load balancer cannot go on"
             );
             ExitCode::FAILURE
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 /// The control plane runs here; the data plane has threads of its own.
 #[tokio::main(flavor = "current_thread")]
 async fn start(settings: Settings) -> anyhow::Result<()> {
-    let shutdown = fleet::shutdown::requested();
+    let shutdown = process::shutdown::requested();
     raise_descriptor_limit();
     let Addresses { listen, admin, tls } = identity::addresses(&settings).await?;
     let threads = settings.threads.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use fleet::StackName;
-use fleet::settings::{Reader, SettingsError, Vars};
+use process::settings::{Reader, SettingsError, Vars};
 
 use crate::balance::Policy;
 use crate::retry::NonIdempotent;

@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 
 use axum::Router;
 use axum::routing::{get, put};
-use fleet::settings::EX_USAGE;
+use process::settings::EX_USAGE;
 use support::{FakeWorker, PATIENCE, eventually, registry};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};

@@ -30,8 +30,8 @@ use crate::Worker;
 use crate::client::Client;
 use tally::{Kind, Summary};
 
-/// `fleet::telemetry` keeps room for lines of this target.
-const AUDIT: &str = fleet::telemetry::AUDIT;
+/// `process::telemetry` keeps room for lines of this target.
+const AUDIT: &str = process::telemetry::AUDIT;
 const ANONYMOUS: &str = "audit::anonymous";
 
 macro_rules! event {

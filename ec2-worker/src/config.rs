@@ -23,8 +23,8 @@ use std::str::FromStr;
 use accounts::Cost;
 use accounts::password::MinChars;
 use fleet::hosts::HostNames;
-use fleet::settings::{Reader, SettingsError, Vars};
 use fleet::{Profile, StackName, WorkerId};
+use process::settings::{Reader, SettingsError, Vars};
 
 use crate::client::TrustedProxies;
 
@@ -111,7 +111,7 @@ impl Config {
         })
     }
 
-    /// The filter for [`fleet::telemetry::serve`]: what was asked for, with libraries at
+    /// The filter for [`process::telemetry::serve`]: what was asked for, with libraries at
     /// `warn` whatever was asked for.
     pub fn log_filter(&self) -> String {
         format!("{},{LOG_CEILING}", self.log.as_deref().unwrap_or("info"))

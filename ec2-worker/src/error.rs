@@ -12,7 +12,8 @@ use axum::Json;
 use axum::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use fleet::{DesiredCountError, telemetry};
+use fleet::DesiredCountError;
+use process::telemetry;
 use serde::Serialize;
 use utoipa::ToSchema;
 

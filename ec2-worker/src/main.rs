@@ -6,8 +6,8 @@ use ec2_worker::hash_pool::HashLimits;
 use ec2_worker::serve::Stopped;
 use ec2_worker::store::{self, Bucket};
 use ec2_worker::{Config, StartError, identity, start};
-use fleet::settings::{EX_USAGE, Env};
-use fleet::{shutdown, telemetry};
+use process::settings::{EX_USAGE, Env};
+use process::{shutdown, telemetry};
 use tokio::net::TcpListener;
 
 /// Thousands of small pieces for each request to S3, made on one thread and dropped on another: the

@@ -18,7 +18,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet::{Profile, keys, telemetry};
+use fleet::{Profile, keys};
+use process::telemetry;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;

@@ -11,7 +11,8 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use fleet::{Profile, keys, telemetry};
+use fleet::{Profile, keys};
+use process::telemetry;
 use tokio::time::{Instant, sleep};
 
 use crate::hash_pool::{HashLimits, HashPool};
@@ -59,7 +60,7 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::OtherProfile { .. } | Self::Migrating => 65,
-            Self::Identity(IdentityError::TooExposed(_)) => fleet::settings::EX_USAGE,
+            Self::Identity(IdentityError::TooExposed(_)) => process::settings::EX_USAGE,
             Self::Identity(_) | Self::Store(_) | Self::MarkerRace | Self::Listen { .. } => 69,
             Self::Secrets(_) => 78,
         }

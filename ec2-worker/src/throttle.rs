@@ -203,7 +203,7 @@ impl Throttle {
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(
-                error = fleet::telemetry::error_chain(&error),
+                error = process::telemetry::error_chain(&error),
                 "failures at a login before it was registered are still counted"
             ),
         }
@@ -246,7 +246,7 @@ impl Throttle {
                 Err(error) => {
                     self.remembered.insert(name.to_owned(), failures);
                     tracing::warn!(
-                        error = fleet::telemetry::error_chain(&error),
+                        error = process::telemetry::error_chain(&error),
                         "a failed attempt is counted by this worker only"
                     );
                     return;

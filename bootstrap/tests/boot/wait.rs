@@ -9,7 +9,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 pub(crate) fn stop_at_signals() {
     std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async { fleet::shutdown::requested().await });
+        runtime.expect("a runtime").block_on(async { process::shutdown::requested().await });
         INTERRUPTED.store(true, Ordering::Relaxed);
     });
 }

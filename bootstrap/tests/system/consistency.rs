@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_sdk_ec2::types::{Filter, RouteTable, Subnet};
-use fleet::settings::{Env, Vars as _};
+use process::settings::{Env, Vars as _};
 
 use crate::support::{Cloud, deployer_of, eventually, say, stripped, text};
 

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fleet::settings::{Env, Vars as _};
+use process::settings::{Env, Vars as _};
 use serde_json::{Value, json};
 
 use crate::census::{Census, Observer};

@@ -18,9 +18,6 @@ pub mod layers;
 pub mod aws_code;
 pub mod quota;
 pub mod profile;
-pub mod settings;
-pub mod shutdown;
-pub mod telemetry;
 
 pub use desired::{DesiredCount, DesiredCountError};
 pub use profile::Profile;

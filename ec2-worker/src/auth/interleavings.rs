@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use accounts::{Login, Record};
 use fleet::Profile;
-use fleet::settings::{Env, Vars as _};
 use futures::future::join_all;
 use jiff::Timestamp;
+use process::settings::{Env, Vars as _};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::time::{Instant, sleep_until};

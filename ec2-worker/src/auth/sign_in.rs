@@ -239,7 +239,7 @@ async fn remember(worker: &Worker, client: &Client, login: &Login, found: Found,
     };
     let kept = SignIn { at: Timestamp::now(), from: client.address.map(|address| address.to_string()) };
     if let Err(error) = keep(worker, login, found, &kept, phc.as_deref()).await {
-        tracing::warn!(error = fleet::telemetry::error_chain(&error), "a sign-in is not kept");
+        tracing::warn!(error = process::telemetry::error_chain(&error), "a sign-in is not kept");
     }
 }
 

@@ -249,7 +249,7 @@ fn written(
     let rows = rows.enumerate().map(move |(at, row)| {
         let before = if at == 0 { format.begin() } else { format.between() };
         row.map(|row| Bytes::from(format!("{before}{}", format.row(&row)))).inspect_err(|error| {
-            tracing::warn!(error = fleet::telemetry::error_chain(error), "a list is broken off");
+            tracing::warn!(error = process::telemetry::error_chain(error), "a list is broken off");
         })
     });
     stream::unfold((Box::pin(rows), Progress::Empty), move |(mut rows, progress)| async move {

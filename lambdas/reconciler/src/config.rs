@@ -1,7 +1,7 @@
 //! Settings of the function, read once at cold start.
 
 use fleet::StackName;
-use fleet::settings::{Reader, SettingsError, Vars};
+use process::settings::{Reader, SettingsError, Vars};
 
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -180,7 +180,7 @@ impl Store {
 async fn body(mut stream: ByteStream, limit: usize) -> Result<Option<Vec<u8>>, String> {
     let mut bytes = Vec::new();
     while let Some(part) = stream.next().await {
-        bytes.extend_from_slice(&part.map_err(|error| fleet::telemetry::error_chain(&error))?);
+        bytes.extend_from_slice(&part.map_err(|error| process::telemetry::error_chain(&error))?);
         if bytes.len() > limit {
             return Ok(None);
         }
@@ -224,7 +224,8 @@ fn date(text: &str) -> Option<Timestamp> {
 }
 
 fn parse<T: DeserializeOwned>(key: &'static str, bytes: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(bytes).map_err(|source| fleet::telemetry::error_chain(&Malformed { key, source }))
+    serde_json::from_slice(bytes)
+        .map_err(|source| process::telemetry::error_chain(&Malformed { key, source }))
 }
 
 /// The meaning of a failed call.
@@ -245,7 +246,7 @@ where
     match (error.code(), error.message()) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code.to_owned(),
-        _ => fleet::telemetry::error_chain(error),
+        _ => process::telemetry::error_chain(error),
     }
 }
 
