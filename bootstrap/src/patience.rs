@@ -41,6 +41,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A creation whose reply was lost is looked for this long: EC2 lists new resources within seconds.
 const LOOKING: Duration = Duration::from_secs(20);
 
+/// A document of ours takes milliseconds.
+const BODY: Duration = Duration::from_secs(30);
+
 /// A wait that takes longer is said in a line of its own.
 const WORTH_A_LINE: Duration = Duration::from_secs(5);
 
@@ -67,6 +70,11 @@ impl Patience {
     /// A wait that begins now and takes this long at most.
     pub fn wait(self, usual: Duration) -> Wait {
         Wait { since: Instant::now(), most: usual.min(self.most), pause: FIRST_PAUSE, is_said: false }
+    }
+
+    /// For the whole body of a small object, whose head has come.
+    pub fn for_a_body(self) -> Duration {
+        BODY.min(self.most)
     }
 
     /// Repeats a call that needs `resource`, which this run created or saw moments ago, until AWS knows it.

@@ -82,16 +82,20 @@ impl<'a> Users<'a> {
 
     /// The content, or its begin if it is too long for a password.
     async fn content(&self, key: &str, object: GetObjectOutput) -> Result<Vec<u8>> {
+        let failed = || DeployError::new(Exit::Unreachable, format!("could not read {key}"));
         let mut body = object.body;
-        let mut content = Vec::new();
-        while content.len() <= MAX_BYTES {
-            let chunk = body.try_next().await.map_err(|error| {
-                DeployError::new(Exit::Unreachable, format!("could not read {key}")).caused_by(error)
-            })?;
-            let Some(chunk) = chunk else { break };
-            content.extend_from_slice(&chunk);
-        }
-        Ok(content)
+        let read = async {
+            let mut content = Vec::new();
+            while content.len() <= MAX_BYTES
+                && let Some(chunk) = body.try_next().await.map_err(|error| failed().caused_by(error))?
+            {
+                content.extend_from_slice(&chunk);
+            }
+            Ok(content)
+        };
+        let within = self.aws.patience.for_a_body();
+        let stalled = |_| failed().caused_by(format!("S3 sent no whole body within {} s", within.as_secs()));
+        tokio::time::timeout(within, read).await.map_err(stalled)?
     }
 
     pub(super) async fn convert(&self, candidates: Vec<Candidate>, progress: &mut Progress) -> Result<()> {

@@ -21,6 +21,9 @@ use crate::part::{Doing, Part};
 /// A new stack without a number.
 const FIRST_COUNT: u32 = 3;
 
+/// Four times the largest document that has readers: an operator may have made one by hand.
+const MAX_BYTES: usize = 4 * fleet::memory::Memory::MAX_BYTES;
+
 pub struct Object {
     pub bytes: Vec<u8>,
     pub etag: String,
@@ -43,10 +46,25 @@ async fn read_from(aws: &Aws, bucket: &str, key: &str) -> Result<Option<Object>>
     let got = aws.s3.get_object().bucket(bucket).key(key).send().await;
     let Some(got) = found(got.step(|| format!("read {key} from {bucket}")))? else { return Ok(None) };
     let etag = got.e_tag().unwrap_or_default().to_owned();
-    let body = got.body.collect().await.map_err(|error| {
-        DeployError::new(Exit::Unreachable, format!("could not read {key} from {bucket}")).caused_by(error)
-    })?;
-    Ok(Some(Object { bytes: body.to_vec(), etag }))
+    let failed = || DeployError::new(Exit::Unreachable, format!("could not read {key} from {bucket}"));
+    let within = aws.patience.for_a_body();
+    let bytes = tokio::time::timeout(within, whole(got.body)).await;
+    let bytes = bytes
+        .map_err(|_| failed().caused_by(format!("S3 sent no whole body within {} s", within.as_secs())))?
+        .map_err(|why| failed().caused_by(why))?;
+    Ok(Some(Object { bytes, etag }))
+}
+
+/// All of a body that is not too large to be a document of ours.
+async fn whole(mut body: ByteStream) -> std::result::Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.try_next().await.map_err(|error| error.to_string())? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > MAX_BYTES {
+            return Err(format!("it has more than {} MiB, so it is none of ours", MAX_BYTES >> 20));
+        }
+    }
+    Ok(bytes)
 }
 
 /// Writes over what was read: `etag` is that of the object seen, `None` if there was none.
@@ -358,6 +376,35 @@ mod tests {
         assert_eq!(chosen(None, Marker::Missing, Some(Profile::Classic)), Profile::Classic);
         assert_eq!(chosen(None, Marker::Missing, None), Profile::Secure);
         assert_eq!(chosen(None, Marker::Profile(Profile::Classic), Some(Profile::Secure)), Profile::Classic);
+    }
+
+    /// The error of reading an object of which S3 says this, and no more.
+    async fn error_of(head: String, body: Vec<u8>) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut aws =
+            crate::aws::stub::client(&format!("http://{}", listener.local_addr().expect("an address")));
+        aws.patience = crate::patience::Patience::at_most(Some(1));
+        let server = async {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            drop(stream.read(&mut [0; 4096]).await);
+            drop(stream.write_all(head.as_bytes()).await);
+            drop(stream.write_all(&body).await);
+            std::future::pending::<()>().await
+        };
+        tokio::select! {
+            read = read(&aws, keys::STATE) => read.map(|_| ()).expect_err("there is no whole object").message(),
+            () = server => unreachable!(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stalls_or_has_no_end_is_an_error() {
+        let head = |length: usize| format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+        let stalled = error_of(head(100), b"{".to_vec()).await;
+        assert!(stalled.contains("S3 sent no whole body within 1 s"), "{stalled}");
+        let endless = error_of(head(usize::MAX / 2), vec![b' '; MAX_BYTES + 1]).await;
+        assert!(endless.contains("it has more than 4 MiB"), "{endless}");
     }
 
     #[test]
