@@ -4,18 +4,23 @@ pub mod cli_session;
 
 use std::time::Duration;
 
+use ::aws::config::Limits;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
+use aws_config::{ConfigLoader, Region, SdkConfig};
 
 use crate::cli::{AccountId, Target};
 use crate::error::{DeployError, Exit, Result, Step as _};
 use crate::names::Names;
 use crate::patience::Patience;
 
-/// One call with all its retries. Uploads have limits of their own (`resources/upload.rs`).
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(120);
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Uploads have limits of their own (`resources/upload.rs`).
+const LIMITS: Limits = Limits {
+    connect: None,
+    attempt: Some(Duration::from_secs(60)),
+    operation: Duration::from_secs(120),
+    attempts: 8,
+};
 
 pub struct Aws {
     pub names: Names,
@@ -63,14 +68,14 @@ impl Aws {
 
     fn new(config: &SdkConfig, names: Names, endpoint_url: Option<String>, patience: Patience) -> Self {
         // AWS addresses buckets by host name, which an endpoint on an IP address cannot.
-        let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(endpoint_url.is_some()).build();
+        let s3 = ::aws::config::s3(config, endpoint_url.is_some());
         Self {
             names,
             caller: String::new(),
             endpoint_url,
             patience,
             ec2: aws_sdk_ec2::Client::new(config),
-            s3: aws_sdk_s3::Client::from_conf(s3),
+            s3,
             iam: aws_sdk_iam::Client::new(config),
             lambda: aws_sdk_lambda::Client::new(config),
             events: aws_sdk_eventbridge::Client::new(config),
@@ -119,14 +124,7 @@ fn must_be_endpoint(target: &Target) -> Result<()> {
 }
 
 fn loader(target: &Target) -> ConfigLoader {
-    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .retry_config(RetryConfig::standard().with_max_attempts(8))
-        .timeout_config(
-            TimeoutConfig::builder()
-                .operation_timeout(OPERATION_TIMEOUT)
-                .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-                .build(),
-        );
+    let mut loader = ::aws::config::loader(&LIMITS);
     if let Some(region) = &target.region {
         loader = loader.region(Region::new(region.clone()));
     }

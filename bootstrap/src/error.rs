@@ -101,16 +101,7 @@ where
 {
     let code = error.code().unwrap_or("").to_owned();
     let message = error.message().unwrap_or("").to_owned();
-    let mut kind = AwsErrorKind::of(&code, &message);
-    if kind == AwsErrorKind::Other {
-        // S3 answers HEAD without a body, so without a code.
-        kind = match error.raw_response().map(|response| response.status().as_u16()) {
-            Some(404) => AwsErrorKind::NotFound,
-            Some(403) => AwsErrorKind::Denied,
-            Some(412) => AwsErrorKind::Conflict,
-            _ => AwsErrorKind::Other,
-        };
-    }
+    let kind = ::aws::error::kind(&error);
     let no_reply = matches!(error, SdkError::DispatchFailure(_) | SdkError::TimeoutError(_));
     let chain = aws_sdk_s3::error::DisplayErrorContext(&error).to_string();
     let no_credentials = no_reply && (chain.contains("credential") || chain.contains("Credential"));

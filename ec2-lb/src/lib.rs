@@ -15,7 +15,6 @@
 //! On the way of a request nothing is locked and nothing is handed to another thread.
 
 // What the process is told.
-pub mod aws;
 pub mod identity;
 pub mod limits;
 pub mod listen;

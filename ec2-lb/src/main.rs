@@ -9,9 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use ec2_lb::identity::Addresses;
 use ec2_lb::settings::TlsFrom;
-use ec2_lb::{
-    CertificateSource, CertificateWatch, Config, S3Source, Settings, Sockets, aws, identity, listen,
-};
+use ec2_lb::{CertificateSource, CertificateWatch, Config, S3Source, Settings, Sockets, identity, listen};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use process::settings::{EX_USAGE, Env};
 use tokio::net::TcpListener;
@@ -48,7 +46,9 @@ async fn start(settings: Settings) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let Addresses { listen, admin, tls } = identity::addresses(&settings).await?;
     let threads = settings.threads.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-    let client = aws::s3_client(&aws::sdk_config().await);
+    let sdk = aws::config::load(&ec2_lb::source::S3_LIMITS).await;
+    // Path style only for an endpoint of our own.
+    let client = aws::config::s3(&sdk, sdk.endpoint_url().is_some());
     let secure = match settings.tls {
         None => None,
         Some(from) => {

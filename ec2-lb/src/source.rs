@@ -5,11 +5,21 @@
 
 use std::time::Duration;
 
-use aws_sdk_s3::operation::get_object::GetObjectError;
-use aws_sdk_s3::primitives::ByteStream;
+use aws::bucket::{Bucket, ETag, Object, Read};
+use aws::config::Limits;
 use fleet::{Registry, keys};
 
-use crate::aws::OPERATION_TIMEOUT;
+/// For one operation, retries included: the registry is read every two seconds, so an older answer
+/// is worthless.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The next poll is a retry of its own.
+pub const S3_LIMITS: Limits = Limits {
+    connect: Some(Duration::from_secs(1)),
+    attempt: None,
+    operation: OPERATION_TIMEOUT,
+    attempts: 2,
+};
 
 /// How often the object is looked at. Each look is a conditional GET, about half a dollar a month;
 /// half as often would double the time in which a drained worker still gets requests.
@@ -54,14 +64,15 @@ pub trait RegistrySource: Send + 'static {
 /// `fleet/registry.json` in the control bucket.
 #[derive(Debug)]
 pub struct S3Source {
-    client: aws_sdk_s3::Client,
-    bucket: String,
+    bucket: Bucket,
     poll_every: Duration,
 }
 
 impl S3Source {
     pub fn new(client: aws_sdk_s3::Client, bucket: String) -> Self {
-        Self { client, bucket, poll_every: POLL_EVERY }
+        // `look` limits the whole of it.
+        let bucket = Bucket::new(client, bucket).with_body_limit(OPERATION_TIMEOUT);
+        Self { bucket, poll_every: POLL_EVERY }
     }
 
     #[must_use]
@@ -70,29 +81,16 @@ impl S3Source {
     }
 
     async fn get(&self, held: Option<&Version>) -> Result<Look, LookError> {
-        let answer = self
-            .client
-            .get_object()
-            .bucket(&self.bucket)
-            .key(keys::REGISTRY)
-            .set_if_none_match(held.map(|version| version.0.clone()))
-            .send()
-            .await;
-        let object = match answer {
-            Ok(object) => object,
-            Err(error) => {
-                let status = error.raw_response().map(|response| response.status().as_u16());
-                let is_missing = error.as_service_error().is_some_and(GetObjectError::is_no_such_key);
-                return match status {
-                    Some(304) => Ok(Look::Unchanged),
-                    _ if is_missing => Ok(Look::Missing),
-                    _ => Err(LookError::Unreadable(error.into())),
-                };
-            }
+        let held = held.map(|Version(etag)| ETag(etag.clone()));
+        let read = self.bucket.read(keys::REGISTRY, Registry::MAX_BYTES, held.as_ref(), None).await;
+        let object = match read.map_err(|error| LookError::Unreadable(error.into()))? {
+            Read::Unchanged => return Ok(Look::Unchanged),
+            Read::Missing => return Ok(Look::Missing),
+            Read::Found(object) => object,
         };
-        let version = object.e_tag.map(Version);
-        let bytes = read_at_most(object.body, Registry::MAX_BYTES).await?;
-        let registry = serde_json::from_slice(&bytes).map_err(LookError::NotARegistry)?;
+        let version = Some(Version(object.etag.0.clone())).filter(|Version(etag)| !etag.is_empty());
+        let registry = serde_json::from_slice(&not_cut(object, Registry::MAX_BYTES)?)
+            .map_err(LookError::NotARegistry)?;
         Ok(Look::Found { registry, version })
     }
 }
@@ -110,29 +108,16 @@ impl RegistrySource for S3Source {
 
 /// Reads a small object; `None` if there is none.
 pub(crate) async fn read_object(
-    client: &aws_sdk_s3::Client,
-    bucket: &str,
+    bucket: &Bucket,
     key: &str,
     max: usize,
 ) -> Result<Option<Vec<u8>>, LookError> {
-    let read = async {
-        match client.get_object().bucket(bucket).key(key).send().await {
-            Ok(object) => read_at_most(object.body, max).await.map(Some),
-            Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => Ok(None),
-            Err(error) => Err(LookError::Unreadable(error.into())),
-        }
-    };
-    tokio::time::timeout(OPERATION_TIMEOUT, read).await.unwrap_or(Err(LookError::TimedOut))
+    let read = tokio::time::timeout(OPERATION_TIMEOUT, bucket.get(key, max)).await;
+    let object =
+        read.map_err(|_| LookError::TimedOut)?.map_err(|error| LookError::Unreadable(error.into()))?;
+    object.map(|object| not_cut(object, max)).transpose()
 }
 
-async fn read_at_most(mut body: ByteStream, max: usize) -> Result<Vec<u8>, LookError> {
-    let mut bytes = Vec::new();
-    while let Some(piece) = body.next().await {
-        let piece = piece.map_err(|error| LookError::Unreadable(error.into()))?;
-        if bytes.len() + piece.len() > max {
-            return Err(LookError::TooLarge);
-        }
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(bytes)
+fn not_cut(object: Object, max: usize) -> Result<Vec<u8>, LookError> {
+    if object.bytes.len() > max { Err(LookError::TooLarge) } else { Ok(object.bytes) }
 }

@@ -72,7 +72,8 @@ impl CertificateSource {
                 Ok(bundle)
             }
             Self::Bucket { client, bucket } => {
-                source::read_object(client, bucket, fleet::keys::CERTIFICATE, MAX_BYTES)
+                let bucket = aws::bucket::Bucket::new(client.clone(), bucket);
+                source::read_object(&bucket, fleet::keys::CERTIFICATE, MAX_BYTES)
                     .await
                     .map_err(CertificateError::Bucket)?
                     .ok_or(CertificateError::Missing)

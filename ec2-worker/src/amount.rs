@@ -20,8 +20,8 @@ use fleet::{DesiredCount, DesiredCountError, Registry, keys};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::store::{Bucket, ETag, Expect, NewObject, Object, Write};
 use crate::{ApiError, Worker};
+use aws::bucket::{Bucket, ETag, Expect, NewObject, Object, Write};
 
 /// Everybody may ask, and each look costs two reads.
 pub const KEPT_FOR: Duration = Duration::from_secs(1);

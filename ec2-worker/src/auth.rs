@@ -15,9 +15,9 @@ use std::time::Duration;
 use accounts::{Login, Password, object_key};
 
 use crate::hash_pool::Ticket;
-use crate::store::{ETag, Object, StoreError};
 use crate::user::{self, User};
 use crate::{ApiError, Worker};
+use aws::bucket::{ETag, Object, StoreError};
 
 pub use change::{change_password, delete, end_all_sessions};
 pub use sessions::{About, Sessions, end_session, has_ended, put_mark, user_of};

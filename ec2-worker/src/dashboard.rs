@@ -24,7 +24,7 @@ use crate::Worker;
 use crate::amount::{self, Amount};
 use crate::secrets::SecretState;
 use crate::stats::Rates;
-use crate::store::{Bucket, Object, StoreError};
+use aws::bucket::{Bucket, Object, StoreError};
 
 /// Enough for the story of an hour; the memory keeps [`Memory::MAX_EVENTS`].
 const EVENTS: usize = 50;
@@ -271,7 +271,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::store::ETag;
+    use aws::bucket::ETag;
 
     fn object(text: &str) -> Fetched {
         Ok(Some(Object {

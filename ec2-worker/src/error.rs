@@ -18,9 +18,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::hash_pool::HashError;
-use crate::store::StoreError;
 use crate::user::RecordError;
 use accounts::{LoginError, PasswordError};
+use aws::bucket::StoreError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {

@@ -4,7 +4,7 @@
 //! the secrets are objects in the control bucket, a session is a sealed cookie. Any worker answers
 //! any request, and one that is killed loses only the requests in flight.
 //!
-//! Architecture invariants: AWS SDK types appear in `store` and `identity` only; no request path,
+//! Architecture invariants: AWS SDK types appear in `s3` and `identity` only; no request path,
 //! password, token or cookie reaches a log line (two routes carry a password in their path, so there
 //! is no HTTP tracing layer); a failing S3 is a 503, never "no such user".
 
@@ -33,7 +33,9 @@ pub mod session;
 pub mod start;
 pub mod state;
 pub mod stats;
-pub mod store;
+pub mod s3;
+#[cfg(test)]
+pub(crate) mod memory_s3;
 pub mod throttle;
 pub mod user;
 

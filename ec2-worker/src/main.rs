@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use aws::bucket::Bucket;
 use ec2_worker::hash_pool::HashLimits;
+use ec2_worker::s3;
 use ec2_worker::serve::Stopped;
-use ec2_worker::store::{self, Bucket};
 use ec2_worker::{Config, StartError, identity, start};
 use process::settings::{EX_USAGE, Env};
 use process::{shutdown, telemetry};
@@ -52,7 +53,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
 
 async fn begin(config: &Config) -> Result<(ec2_worker::Worker, TcpListener), StartError> {
     let identity = identity::find(config).await?;
-    let s3 = store::connect(config.addressing).await;
+    let s3 = s3::connect(config.addressing).await;
     let data = Bucket::new(s3.clone(), &config.data_bucket);
     let control = Bucket::new(s3, &config.control_bucket);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use crate::ApiError;
 use crate::admin::{AdminTokenHash, AdminTokenHashError};
 use crate::cookies::{KeyRing, KeyRingError};
-use crate::store::{Bucket, StoreError};
+use aws::bucket::{Bucket, StoreError};
 
 /// A minute is how long a rotation has to wait for the slowest worker; it costs two reads a minute.
 pub const REFRESH: Duration = Duration::from_secs(60);

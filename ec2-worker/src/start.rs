@@ -20,8 +20,8 @@ use crate::identity::{Identity, IdentityError};
 use crate::limits::Limits;
 use crate::secrets::{self, SecretsError};
 use crate::state::Parts;
-use crate::store::{Bucket, Expect, NewObject, StoreError, Write};
 use crate::{Config, Worker};
+use aws::bucket::{Bucket, Expect, NewObject, StoreError, Write};
 
 /// An instance's role may take up to a minute to work. Half would lose that race now and then;
 /// double would only delay the restart that has to come.

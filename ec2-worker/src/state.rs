@@ -19,8 +19,8 @@ use crate::hash_pool::HashPool;
 use crate::limits::{Limits, Shares};
 use crate::secrets::Secrets;
 use crate::stats::Stats;
-use crate::store::Bucket;
 use crate::throttle::{Gates, Throttle};
+use aws::bucket::Bucket;
 
 /// Attempts that go on although nobody waits for them any more are counted as well. Far more than the
 /// pool of hashes can keep waiting; each costs some kilobytes.

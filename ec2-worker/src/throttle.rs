@@ -45,7 +45,7 @@ use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::hash_pool::{HashPool, Ticket};
-use crate::store::{Bucket, ETag, Expect, NewObject, Object, StoreError, Write};
+use aws::bucket::{Bucket, ETag, Expect, NewObject, Object, StoreError, Write};
 
 const PREFIX: &str = "throttle/";
 

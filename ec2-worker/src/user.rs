@@ -7,7 +7,7 @@ use accounts::{Record, random_id};
 use fleet::Profile;
 use secrecy::zeroize::Zeroizing;
 
-use crate::store::{NewObject, Object};
+use aws::bucket::{NewObject, Object};
 
 pub const MAX_BYTES: usize = Record::MAX_BYTES;
 
@@ -87,7 +87,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::store::ETag;
+    use aws::bucket::ETag;
 
     fn stored(object: &NewObject) -> Object {
         Object {

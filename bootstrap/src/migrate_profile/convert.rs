@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ::aws::bucket::whole;
 use accounts::{Arena, Cost, Password, Record, phc};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
@@ -83,19 +84,9 @@ impl<'a> Users<'a> {
     /// The content, or its begin if it is too long for a password.
     async fn content(&self, key: &str, object: GetObjectOutput) -> Result<Vec<u8>> {
         let failed = || DeployError::new(Exit::Unreachable, format!("could not read {key}"));
-        let mut body = object.body;
-        let read = async {
-            let mut content = Vec::new();
-            while content.len() <= MAX_BYTES
-                && let Some(chunk) = body.try_next().await.map_err(|error| failed().caused_by(error))?
-            {
-                content.extend_from_slice(&chunk);
-            }
-            Ok(content)
-        };
-        let within = self.aws.patience.for_a_body();
-        let stalled = |_| failed().caused_by(format!("S3 sent no whole body within {} s", within.as_secs()));
-        tokio::time::timeout(within, read).await.map_err(stalled)?
+        whole(object.body, MAX_BYTES, self.aws.patience.for_a_body())
+            .await
+            .map_err(|why| failed().caused_by(why))
     }
 
     pub(super) async fn convert(&self, candidates: Vec<Candidate>, progress: &mut Progress) -> Result<()> {

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use ::aws::bucket::whole;
 use aws_sdk_s3::primitives::ByteStream;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -48,23 +49,12 @@ async fn read_from(aws: &Aws, bucket: &str, key: &str) -> Result<Option<Object>>
     let etag = got.e_tag().unwrap_or_default().to_owned();
     let failed = || DeployError::new(Exit::Unreachable, format!("could not read {key} from {bucket}"));
     let within = aws.patience.for_a_body();
-    let bytes = tokio::time::timeout(within, whole(got.body)).await;
-    let bytes = bytes
-        .map_err(|_| failed().caused_by(format!("S3 sent no whole body within {} s", within.as_secs())))?
-        .map_err(|why| failed().caused_by(why))?;
-    Ok(Some(Object { bytes, etag }))
-}
-
-/// All of a body that is not too large to be a document of ours.
-async fn whole(mut body: ByteStream) -> std::result::Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = body.try_next().await.map_err(|error| error.to_string())? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > MAX_BYTES {
-            return Err(format!("it has more than {} MiB, so it is none of ours", MAX_BYTES >> 20));
-        }
+    let bytes = whole(got.body, MAX_BYTES, within).await.map_err(|why| failed().caused_by(why))?;
+    if bytes.len() > MAX_BYTES {
+        let why = format!("it has more than {} MiB, so it is not a document of Vigia's", MAX_BYTES >> 20);
+        return Err(failed().caused_by(why));
     }
-    Ok(bytes)
+    Ok(Some(Object { bytes, etag }))
 }
 
 /// Writes over what was read: `etag` is that of the object seen, `None` if there was none.

@@ -3,16 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use aws_ec2::launch::{self, Tags};
 use aws_sdk_ec2::operation::run_instances::builders::RunInstancesFluentBuilder;
-use aws_sdk_ec2::types::{
-    BlockDeviceMapping, CreditSpecificationRequest, EbsBlockDevice, HttpTokensState,
-    IamInstanceProfileSpecification, Instance, InstanceInterruptionBehavior, InstanceMarketOptionsRequest,
-    InstanceMetadataOptionsRequest, InstanceStateName, InstanceType, MarketType, ResourceType,
-    ShutdownBehavior, SpotInstanceType, SpotMarketOptions, Tag, TagSpecification, VolumeType,
-};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use fleet::release::{InstanceSpec, Market, SubnetSpec};
+use aws_sdk_ec2::types::{Instance, InstanceStateName, Tag};
+use fleet::release::{InstanceSpec, SubnetSpec};
 use fleet::stack::{TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT};
 use tokio::time::{Instant, sleep};
 
@@ -99,67 +93,17 @@ pub fn request(
     subnet: &SubnetSpec,
     place: u32,
 ) -> RunInstancesFluentBuilder {
-    let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
-    let mut tags: Vec<Tag> = aws.names.tags(role).into_iter().map(|(key, value)| tag(&key, &value)).collect();
-    tags.push(tag(TAG_ROLE, role));
-    let other_tags = tags.clone();
-    tags.push(tag(TAG_RELEASE, release));
+    let mut tags: Vec<Tag> =
+        aws.names.tags(role).into_iter().map(|(key, value)| launch::tag(&key, &value)).collect();
+    tags.push(launch::tag(TAG_ROLE, role));
+    let parts = tags.clone();
+    tags.push(launch::tag(TAG_RELEASE, release));
     // The reconciler's attempts begin with one: it takes no launch of ours for its own.
-    tags.push(tag(TAG_ATTEMPT, "0"));
+    tags.push(launch::tag(TAG_ATTEMPT, "0"));
     if place > 0 {
-        tags.push(tag(TAG_SLOT, &place.to_string()));
+        tags.push(launch::tag(TAG_SLOT, &place.to_string()));
     }
-    let disk = EbsBlockDevice::builder()
-        .volume_size(8)
-        .volume_type(VolumeType::Gp3)
-        .encrypted(true)
-        .delete_on_termination(true)
-        .build();
-    let metadata = InstanceMetadataOptionsRequest::builder()
-        .http_tokens(HttpTokensState::Required)
-        .http_put_response_hop_limit(1)
-        .build();
-    aws.ec2
-        .run_instances()
-        .image_id(&spec.ami)
-        .instance_type(InstanceType::from(spec.instance_type.as_str()))
-        .min_count(1)
-        .max_count(1)
-        .subnet_id(&subnet.id)
-        .security_group_ids(&spec.security_group)
-        .iam_instance_profile(IamInstanceProfileSpecification::builder().name(&spec.instance_profile).build())
-        .user_data(STANDARD.encode(&spec.user_data))
-        .metadata_options(metadata)
-        .instance_initiated_shutdown_behavior(ShutdownBehavior::Terminate)
-        .set_instance_market_options(market_options(spec.market))
-        .set_credit_specification(credits_at_launch(spec))
-        .block_device_mappings(BlockDeviceMapping::builder().device_name("/dev/xvda").ebs(disk).build())
-        .tag_specifications(tagged(ResourceType::Instance, tags))
-        .tag_specifications(tagged(ResourceType::Volume, other_tags.clone()))
-        // AssociateAddress may name an interface instead of an instance: its policy asks for this tag.
-        .tag_specifications(tagged(ResourceType::NetworkInterface, other_tags))
-}
-
-/// As in the reconciler's `act.rs`, which caps them once the instance has served for five minutes.
-fn credits_at_launch(spec: &InstanceSpec) -> Option<CreditSpecificationRequest> {
-    spec.is_burstable().then(|| CreditSpecificationRequest::builder().cpu_credits("unlimited").build())
-}
-
-fn tagged(kind: ResourceType, tags: Vec<Tag>) -> TagSpecification {
-    TagSpecification::builder().resource_type(kind).set_tags(Some(tags)).build()
-}
-
-/// As in the reconciler's `act.rs`: nothing on demand, else once and for good.
-fn market_options(market: Market) -> Option<InstanceMarketOptionsRequest> {
-    let once = SpotMarketOptions::builder()
-        .spot_instance_type(SpotInstanceType::OneTime)
-        .instance_interruption_behavior(InstanceInterruptionBehavior::Terminate)
-        .build();
-    let spot = InstanceMarketOptionsRequest::builder().market_type(MarketType::Spot).spot_options(once);
-    match market {
-        Market::OnDemand => None,
-        Market::Spot => Some(spot.build()),
-    }
+    launch::request(&aws.ec2, spec, &subnet.id, Tags { instance: tags, parts })
 }
 
 /// Terminates every instance of the stack and waits until EC2 says that all are gone.

@@ -15,9 +15,9 @@ use crate::client::Client;
 use crate::extract::PasswordChange;
 use crate::hash_pool::Verdict;
 use crate::session::Session;
-use crate::store::{Expect, Write};
 use crate::user::{self, User};
 use crate::{ApiError, Worker, audit};
+use aws::bucket::{Expect, Write};
 
 /// Returns the session under which this browser goes on; all others of the user end.
 pub async fn change_password(

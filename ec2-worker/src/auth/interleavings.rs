@@ -22,10 +22,10 @@ use tokio::time::{Instant, sleep_until};
 use super::change::set_password;
 use super::{end_all_sessions, end_session, user_of};
 use crate::client::Client;
+use crate::memory_s3::MemoryS3;
 use crate::session::Session;
-use crate::store::Expect;
-use crate::store::memory::MemoryS3;
 use crate::{Worker, user};
+use aws::bucket::Expect;
 
 const WORKERS: usize = 3;
 /// What `docs/security.md` promises.

@@ -26,9 +26,9 @@ use super::{Found, MAX_TRIES, find, pause};
 use crate::client::Client;
 use crate::flights::Flights;
 use crate::session::{ABSOLUTE, Session};
-use crate::store::{Expect, NewObject, Write};
 use crate::user::User;
 use crate::{ApiError, Worker, audit};
+use aws::bucket::{Expect, NewObject, Write};
 
 /// We promise 15 s. The rest is for S3, which has three seconds for each try. Half would double the
 /// reads of an active user, which are one in ten seconds.
@@ -230,7 +230,7 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::store::memory::MemoryS3;
+    use crate::memory_s3::MemoryS3;
 
     fn session() -> Session {
         Session::begin("ana", "u1", 0, Profile::Secure, Timestamp::now())

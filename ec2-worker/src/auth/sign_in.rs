@@ -15,10 +15,10 @@ use crate::client::Client;
 use crate::extract::Credentials;
 use crate::hash_pool::{HashError, Ticket, Verdict};
 use crate::session::Session;
-use crate::store::{Expect, Object, Write};
 use crate::throttle::{Attempt, Throttle, ThrottleError};
 use crate::user::{self, User};
 use crate::{ApiError, Worker, audit};
+use aws::bucket::{Expect, Object, Write};
 
 /// Of sign-ins that follow each other more closely only the first is kept: a program that signs in
 /// for every request would otherwise write as often.
@@ -294,7 +294,7 @@ async fn rehash(worker: &Worker, client: &Client, password: Password) -> Result<
 mod tests {
     use super::*;
     use crate::auth::sign_up;
-    use crate::store::memory::MemoryS3;
+    use crate::memory_s3::MemoryS3;
 
     fn given(password: &str) -> Credentials {
         Credentials::new("ana", password)

@@ -8,9 +8,9 @@ use super::{MAX_TRIES, count_of, pause};
 use crate::client::Client;
 use crate::extract::Credentials;
 use crate::limits::Limit;
-use crate::store::{Expect, NewObject, Write};
 use crate::user;
 use crate::{ApiError, Worker, audit};
+use aws::bucket::{Expect, NewObject, Write};
 
 /// Registers the login, or says why not.
 pub async fn sign_up(worker: &Worker, client: &Client, given: &Credentials) -> Result<Login, ApiError> {

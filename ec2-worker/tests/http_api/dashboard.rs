@@ -210,7 +210,7 @@ async fn another_token_ends_the_sessions_of_the_one_before() {
     assert_eq!(http.with_cookie("/admin/fleet", &cookie).await.status, 200);
     let hash = data_encoding::HEXLOWER.encode(&Sha256::digest("another token"));
     stack.write(keys::ADMIN_TOKEN_HASH, &hash).await;
-    let control = ec2_worker::store::Bucket::new(stack.s3.clone(), &stack.control);
+    let control = aws::bucket::Bucket::new(stack.s3.clone(), &stack.control);
     let fresh = secrets::fetch(&control, Profile::Secure).await.expect("the secrets");
     worker.secrets_slot().send_replace(std::sync::Arc::new(fresh));
     assert_eq!(http.with_cookie("/admin/fleet", &cookie).await.code(), (401, "admin_only".to_owned()));

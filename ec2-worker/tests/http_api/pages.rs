@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
+use aws::bucket::Bucket;
 use axum::body::Body;
 use axum::http::{Method, Request};
 use ec2_worker::client::Peer;
 use ec2_worker::hash_pool::HashLimits;
 use ec2_worker::identity::Identity;
-use ec2_worker::store::Bucket;
 use ec2_worker::{app, start};
 use fleet::Profile;
 

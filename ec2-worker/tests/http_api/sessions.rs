@@ -130,7 +130,7 @@ async fn keys_rotate_without_ending_sessions() {
 async fn refreshed_once(stack: &Stack, worker: &ec2_worker::Worker) {
     let mut slot = worker.secrets_slot().subscribe();
     slot.mark_unchanged();
-    let control = ec2_worker::store::Bucket::new(stack.s3.clone(), &stack.control);
+    let control = aws::bucket::Bucket::new(stack.s3.clone(), &stack.control);
     let refresh =
         secrets::keep_fresh(control, worker.profile, Duration::from_millis(1), worker.secrets_slot());
     tokio::select! {

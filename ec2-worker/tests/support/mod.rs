@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use accounts::Cost;
+use aws::bucket::Bucket;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
@@ -22,7 +23,6 @@ use base64::Engine as _;
 use ec2_worker::client::{Peer, TrustedProxies};
 use ec2_worker::hash_pool::HashLimits;
 use ec2_worker::identity::Identity;
-use ec2_worker::store::Bucket;
 use ec2_worker::{Config, StartError, Worker, app, start};
 use fleet::{Profile, keys};
 use http_body_util::BodyExt as _;

@@ -4,28 +4,20 @@
 
 use std::time::Duration;
 
+use aws::error::{describe, kind};
+use aws_ec2::launch::{Tags, tag};
 use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::modify_instance_credit_specification::ModifyInstanceCreditSpecificationOutput;
 use aws_sdk_ec2::operation::run_instances::builders::RunInstancesFluentBuilder;
-use aws_sdk_ec2::types::{
-    BlockDeviceMapping, CreditSpecificationRequest, EbsBlockDevice, HttpTokensState,
-    IamInstanceProfileSpecification, InstanceCreditSpecificationRequest, InstanceInterruptionBehavior,
-    InstanceMarketOptionsRequest, InstanceMetadataOptionsRequest, InstanceType, MarketType, ResourceType,
-    ShutdownBehavior, SpotInstanceType, SpotMarketOptions, Tag, TagSpecification, VolumeType,
-};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use aws_sdk_ec2::types::{InstanceCreditSpecificationRequest, Tag};
 use fleet::aws_code::AwsErrorKind;
-use fleet::release::{InstanceSpec, Market};
 use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT, TAG_STACK};
 use fleet::{StackName, WorkerId};
 use planner::effect::{Failure, Launch};
 use planner::observation::Role;
-
-use crate::store::{describe, kind};
 
 /// RunInstances takes 1.5 s as a rule and several in a bad hour; at half of this a launch that takes
 /// place would now and then be taken for one that did not. It is asked for once: the next tick
@@ -33,7 +25,6 @@ use crate::store::{describe, kind};
 /// would outlast the tick, for what is planned is not carried out when it is 15 s old.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(8);
 
-const UNLIMITED: &str = "unlimited";
 const STANDARD_CREDITS: &str = "standard";
 
 pub struct Actor {
@@ -54,42 +45,9 @@ impl Actor {
 
     /// Builds the request: the same each time, or EC2 refuses the token.
     fn request(&self, launch: &Launch) -> RunInstancesFluentBuilder {
-        let spec = &launch.spec;
         let tags = self.tags(launch);
-        let tagged =
-            |kind| TagSpecification::builder().resource_type(kind).set_tags(Some(tags.clone())).build();
-        let disk = EbsBlockDevice::builder()
-            .volume_size(8)
-            .volume_type(VolumeType::Gp3)
-            .encrypted(true)
-            .delete_on_termination(true)
-            .build();
-        let metadata = InstanceMetadataOptionsRequest::builder()
-            .http_tokens(HttpTokensState::Required)
-            .http_put_response_hop_limit(1)
-            .build();
-        self.ec2
-            .run_instances()
-            .image_id(&spec.ami)
-            .instance_type(InstanceType::from(spec.instance_type.as_str()))
-            .min_count(1)
-            .max_count(1)
-            .client_token(&launch.token)
-            .subnet_id(&launch.subnet)
-            .security_group_ids(&spec.security_group)
-            .iam_instance_profile(
-                IamInstanceProfileSpecification::builder().name(&spec.instance_profile).build(),
-            )
-            .user_data(STANDARD.encode(&spec.user_data))
-            .metadata_options(metadata)
-            .instance_initiated_shutdown_behavior(ShutdownBehavior::Terminate)
-            .set_instance_market_options(market_options(spec.market))
-            .set_credit_specification(credits_at_launch(spec))
-            .block_device_mappings(BlockDeviceMapping::builder().device_name("/dev/xvda").ebs(disk).build())
-            .tag_specifications(tagged(ResourceType::Instance))
-            .tag_specifications(tagged(ResourceType::Volume))
-            // AssociateAddress may name an interface instead of an instance: its policy asks for this tag.
-            .tag_specifications(tagged(ResourceType::NetworkInterface))
+        let tags = Tags { instance: tags.clone(), parts: tags };
+        aws_ec2::launch::request(&self.ec2, &launch.spec, &launch.subnet, tags).client_token(&launch.token)
     }
 
     fn tags(&self, launch: &Launch) -> Vec<Tag> {
@@ -108,7 +66,7 @@ impl Actor {
         if launch.role == Role::Worker || launch.slot > 0 {
             tags.push((TAG_SLOT, launch.slot.to_string()));
         }
-        tags.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+        tags.into_iter().map(|(key, value)| tag(key, &value)).collect()
     }
 
     /// One id per request: one bad id fails the whole request.
@@ -144,32 +102,12 @@ impl Actor {
     }
 }
 
-/// T3 and T4g get no launch credits in the mode `standard`: they would boot at their baseline. EC2
-/// refuses a credit option for types that have none. As in the deployer's `instance.rs`.
-fn credits_at_launch(spec: &InstanceSpec) -> Option<CreditSpecificationRequest> {
-    spec.is_burstable().then(|| CreditSpecificationRequest::builder().cpu_credits(UNLIMITED).build())
-}
-
 /// Reads from EC2's answer whether the instance was switched.
 fn capped_by(answer: &ModifyInstanceCreditSpecificationOutput) -> Result<(), Failure> {
     let Some(refused) = answer.unsuccessful_instance_credit_specifications().first() else { return Ok(()) };
     let code = refused.error().and_then(|error| error.code()).map_or("", |code| code.as_str());
     let message = refused.error().and_then(|error| error.message()).unwrap_or_default();
     Err(Failure { kind: AwsErrorKind::of(code, message), why: format!("{code}: {message}") })
-}
-
-/// Nothing on demand; a spot instance is asked for once, and what EC2 takes back is gone: the next tick
-/// asks for another. As in the deployer's `instance.rs`.
-fn market_options(market: Market) -> Option<InstanceMarketOptionsRequest> {
-    let once = SpotMarketOptions::builder()
-        .spot_instance_type(SpotInstanceType::OneTime)
-        .instance_interruption_behavior(InstanceInterruptionBehavior::Terminate)
-        .build();
-    let spot = InstanceMarketOptionsRequest::builder().market_type(MarketType::Spot).spot_options(once);
-    match market {
-        Market::OnDemand => None,
-        Market::Spot => Some(spot.build()),
-    }
 }
 
 /// One attempt, and the time that a launch may take; the rest is as for all calls.
@@ -208,11 +146,12 @@ mod tests {
     use std::sync::Arc;
 
     use aws_sdk_ec2::config::BehaviorVersion;
+    use aws_sdk_ec2::types::ResourceType;
     use aws_sdk_ec2::types::{
         UnsuccessfulInstanceCreditSpecificationErrorCode, UnsuccessfulInstanceCreditSpecificationItem,
         UnsuccessfulInstanceCreditSpecificationItemError,
     };
-    use fleet::release::Credits;
+    use fleet::release::{Credits, InstanceSpec, Market};
 
     use super::*;
 

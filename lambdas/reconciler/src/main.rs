@@ -3,10 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use aws_config::BehaviorVersion;
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use aws::config::Limits;
 use jiff::Timestamp;
 use lambda_runtime::{LambdaEvent, service_fn};
 use process::settings::{EX_USAGE, Env};
@@ -19,11 +16,13 @@ use reconciler::probe::Prober;
 use reconciler::store::Store;
 use serde::Deserialize;
 
-/// S3 closes idle connections after about 20 s, which is exactly the time between two ticks.
-const POOL_IDLE: Duration = Duration::from_secs(10);
 /// A tick has five seconds to look around; the next tick is a retry of everything.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+const LIMITS: Limits = Limits {
+    connect: Some(Duration::from_secs(1)),
+    attempt: Some(Duration::from_secs(2)),
+    operation: Duration::from_secs(5),
+    attempts: 3,
+};
 
 /// The part of a scheduled event that matters: when the schedule meant it.
 #[derive(Deserialize)]
@@ -60,25 +59,9 @@ async fn main() -> ExitCode {
 }
 
 async fn reconciler(config: &Config) -> Reconciler {
-    let http = aws_smithy_http_client::Builder::new()
-        .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
-        .pool_idle_timeout(POOL_IDLE)
-        .build_https();
-    let sdk = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .http_client(http)
-        .retry_config(RetryConfig::standard().with_max_attempts(3))
-        .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(Duration::from_secs(1))
-                .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-                .operation_timeout(OPERATION_TIMEOUT)
-                .build(),
-        )
-        .load()
-        .await;
+    let sdk = aws::config::load(&LIMITS).await;
     // Path style only for an endpoint of our own, which has no host name per bucket.
-    let s3 = aws_sdk_s3::config::Builder::from(&sdk).force_path_style(sdk.endpoint_url().is_some()).build();
-    let s3 = aws_sdk_s3::Client::from_conf(s3);
+    let s3 = aws::config::s3(&sdk, sdk.endpoint_url().is_some());
     let ec2 = aws_sdk_ec2::Client::new(&sdk);
     let store = Store::new(s3, config.control_bucket.clone());
     Reconciler {

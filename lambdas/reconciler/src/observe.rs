@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use aws::error::describe;
 use aws_sdk_ec2::types::{Filter, InstanceStateName, Reservation};
 use fleet::memory::Memory;
 use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ATTEMPT, TAG_RELEASE, TAG_ROLE, TAG_SLOT, TAG_STACK};
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 
 use aws_sdk_ec2::error::ProvideErrorMetadata as _;
 
-use crate::store::{Store, describe};
+use crate::store::Store;
 
 /// For all pages of a listing, and for all requests by id: a client's own limit is one for each. What was
 /// planned 15 s after its survey began is not acted on, and probes take up to 8 s of that.

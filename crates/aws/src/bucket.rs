@@ -1,16 +1,13 @@
-//! Objects in one S3 bucket, and what S3's answers mean to us.
+//! Small objects in one S3 bucket, and what S3's answers mean to us.
 //!
 //! | S3 says | we say |
 //! |---|---|
-//! | 404 `NoSuchKey` on a read | `None` |
+//! | 404 `NoSuchKey` on a read | no object |
+//! | 304 on a conditional read | [`Read::Unchanged`] |
 //! | 412, or 404 on a conditional write | [`Write::Refused`]: somebody was there first, or our own lost reply |
 //! | 409 on a conditional write | [`Write::Raced`]: another write is under way, try again |
 //! | 403 | [`StoreError::Denied`]: without `s3:ListBucket` a *missing* key is a 403 too, so a 403 says nothing about a user |
 //! | anything else, a time-out, a missing bucket | [`StoreError::Unavailable`] |
-
-mod connect;
-#[cfg(test)]
-pub(crate) mod memory;
 
 use std::time::Duration;
 
@@ -18,9 +15,10 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 
-pub use connect::connect;
+use crate::date::DateOfReply;
+use crate::error::{describe, status};
 
-/// The SDK's time-outs end with the response's head. Our objects are a few kilobytes, which arrive
+/// The SDK's time limits end with the head of a response. Our objects are a few kilobytes, which arrive
 /// within milliseconds of it; half would fail on a bad network, double would outlast the caller.
 const BODY_LIMIT: Duration = Duration::from_secs(3);
 
@@ -31,6 +29,7 @@ const NONCE: &str = "nonce";
 pub struct Bucket {
     client: Client,
     name: String,
+    body_limit: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -43,7 +42,7 @@ pub struct Object {
 }
 
 /// An entity tag as S3 writes it, quotes included.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ETag(pub String);
 
 #[derive(Debug)]
@@ -73,7 +72,7 @@ pub struct KeyPage {
     pub has_more: bool,
 }
 
-type Cause = Box<dyn std::error::Error + Send + Sync>;
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -93,39 +92,82 @@ pub enum StoreError {
     },
 }
 
+/// An answer to a conditional read.
+#[derive(Debug)]
+pub enum Read {
+    Unchanged,
+    Missing,
+    Found(Object),
+}
+
 impl Bucket {
     pub fn new(client: Client, name: impl Into<String>) -> Self {
-        Self { client, name: name.into() }
+        Self { client, name: name.into(), body_limit: BODY_LIMIT }
     }
 
-    /// The object, with at most `max_bytes` and one more of its content.
+    /// Changes the time limit of a body.
+    #[must_use]
+    pub fn with_body_limit(self, body_limit: Duration) -> Self {
+        Self { body_limit, ..self }
+    }
+
+    /// Reads the object, with at most `max_bytes` and one more of its content.
     pub async fn get(&self, key: &str, max_bytes: usize) -> Result<Option<Object>, StoreError> {
-        let reply = match self.client.get_object().bucket(&self.name).key(key).send().await {
+        match self.read(key, max_bytes, None, None).await? {
+            Read::Found(object) => Ok(Some(object)),
+            Read::Missing | Read::Unchanged => Ok(None),
+        }
+    }
+
+    /// Reads the object unless it is still the one with the tag `held`. Notes the reply's date in `date`.
+    pub async fn read(
+        &self,
+        key: &str,
+        max_bytes: usize,
+        held: Option<&ETag>,
+        date: Option<&DateOfReply>,
+    ) -> Result<Read, StoreError> {
+        let request = self.client.get_object().bucket(&self.name).key(key);
+        let mut request = request.set_if_none_match(held.map(|ETag(etag)| etag.clone())).customize();
+        if let Some(date) = date {
+            request = request.interceptor(date.clone());
+        }
+        let reply = match request.send().await {
             Ok(reply) => reply,
-            Err(error) if is_missing_key(&error) => return Ok(None),
-            Err(error) => return Err(self.failure("GetObject", error)),
+            Err(error) if held.is_some() && status(&error) == Some(304) => return Ok(Read::Unchanged),
+            Err(error) if is_missing_key(&error) => return Ok(Read::Missing),
+            Err(error) => return Err(self.failure("GetObject", &error)),
         };
         let etag = ETag(reply.e_tag.unwrap_or_default());
         let nonce = reply.metadata.and_then(|mut metadata| metadata.remove(NONCE));
         let length = reply.content_length.and_then(|length| u64::try_from(length).ok());
-        let bytes = tokio::time::timeout(BODY_LIMIT, read_bounded(reply.body, max_bytes))
+        let bytes = whole(reply.body, max_bytes, self.body_limit)
             .await
-            .map_err(Cause::from)
-            .and_then(|read| read)
             .map_err(|source| self.unavailable("GetObject", source))?;
         let size = length.unwrap_or(bytes.len() as u64);
-        Ok(Some(Object { bytes, size, etag, nonce }))
+        Ok(Read::Found(Object { bytes, size, etag, nonce }))
     }
 
     pub async fn exists(&self, key: &str) -> Result<bool, StoreError> {
         match self.client.head_object().bucket(&self.name).key(key).send().await {
             Ok(_) => Ok(true),
             Err(error) if status(&error) == Some(404) => Ok(false),
-            Err(error) => Err(self.failure("HeadObject", error)),
+            Err(error) => Err(self.failure("HeadObject", &error)),
         }
     }
 
+    /// Writes the object if the condition holds.
     pub async fn put(&self, key: &str, object: &NewObject, expect: &Expect) -> Result<Write, StoreError> {
+        self.put_tagged(key, object, expect).await.map(|(write, _)| write)
+    }
+
+    /// Like [`Bucket::put`], and returns the tag of what was written.
+    pub async fn put_tagged(
+        &self,
+        key: &str,
+        object: &NewObject,
+        expect: &Expect,
+    ) -> Result<(Write, ETag), StoreError> {
         let request = self
             .client
             .put_object()
@@ -139,10 +181,12 @@ impl Bucket {
             Expect::Unchanged(ETag(etag)) => request.if_match(etag),
         };
         match request.send().await {
-            Ok(_) => Ok(Write::Done),
-            Err(error) if status(&error) == Some(412) || is_missing_key(&error) => Ok(Write::Refused),
-            Err(error) if status(&error) == Some(409) => Ok(Write::Raced),
-            Err(error) => Err(self.failure("PutObject", error)),
+            Ok(done) => Ok((Write::Done, ETag(done.e_tag.unwrap_or_default()))),
+            Err(error) if status(&error) == Some(412) || is_missing_key(&error) => {
+                Ok((Write::Refused, ETag::default()))
+            }
+            Err(error) if status(&error) == Some(409) => Ok((Write::Raced, ETag::default())),
+            Err(error) => Err(self.failure("PutObject", &error)),
         }
     }
 
@@ -156,7 +200,7 @@ impl Bucket {
             }
             Err(error) if status(&error) == Some(412) => Ok(Write::Refused),
             Err(error) if status(&error) == Some(409) => Ok(Write::Raced),
-            Err(error) => Err(self.failure("DeleteObject", error)),
+            Err(error) => Err(self.failure("DeleteObject", &error)),
         }
     }
 
@@ -170,21 +214,21 @@ impl Bucket {
             .set_start_after(after.map(str::to_owned))
             .send()
             .await
-            .map_err(|error| self.failure("ListBucket", error))?;
+            .map_err(|error| self.failure("ListBucket", &error))?;
         Ok(KeyPage {
             has_more: reply.is_truncated.unwrap_or(false),
             keys: reply.contents.unwrap_or_default().into_iter().filter_map(|object| object.key).collect(),
         })
     }
 
-    fn failure<E>(&self, operation: &'static str, error: SdkError<E>) -> StoreError
+    fn failure<E>(&self, operation: &'static str, error: &SdkError<E>) -> StoreError
     where
-        E: std::error::Error + Send + Sync + 'static,
+        E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        if status(&error) == Some(403) {
-            StoreError::Denied { operation, bucket: self.name.clone(), source: Box::new(error) }
-        } else {
-            self.unavailable(operation, Box::new(error))
+        let source = describe(error).into();
+        match status(error) {
+            Some(403) => StoreError::Denied { operation, bucket: self.name.clone(), source },
+            _ => self.unavailable(operation, source),
         }
     }
 
@@ -193,20 +237,21 @@ impl Bucket {
     }
 }
 
-/// Reads until the end or until one byte more than `max_bytes` has come, and drops the rest unread.
-async fn read_bounded(mut body: ByteStream, max_bytes: usize) -> Result<Vec<u8>, Cause> {
-    let mut bytes = Vec::new();
-    while bytes.len() <= max_bytes
-        && let Some(chunk) = body.try_next().await?
-    {
-        bytes.extend_from_slice(&chunk);
-    }
-    bytes.truncate(max_bytes + 1);
-    Ok(bytes)
-}
-
-fn status<E>(error: &SdkError<E>) -> Option<u16> {
-    error.raw_response().map(|response| response.status().as_u16())
+/// Reads a body until its end or until one byte more than `max_bytes` has come, and drops the rest unread.
+/// An error if that takes longer than `within`.
+pub async fn whole(mut body: ByteStream, max_bytes: usize, within: Duration) -> Result<Vec<u8>, Cause> {
+    let read = async {
+        let mut bytes = Vec::new();
+        while bytes.len() <= max_bytes
+            && let Some(chunk) = body.try_next().await?
+        {
+            bytes.extend_from_slice(&chunk);
+        }
+        bytes.truncate(max_bytes + 1);
+        Ok(bytes)
+    };
+    let stalled = |_| Cause::from(format!("S3 sent no whole body within {} s", within.as_secs()));
+    tokio::time::timeout(within, read).await.map_err(stalled)?
 }
 
 /// A missing bucket is a 404 as well, and is no answer about a key.

@@ -24,7 +24,6 @@ use base64::Engine as _;
 use fleet::Profile;
 use fleet::hosts::HostNames;
 
-use super::Bucket;
 use crate::Worker;
 use crate::admin::AdminTokenHash;
 use crate::client::TrustedProxies;
@@ -33,6 +32,7 @@ use crate::hash_pool::{HashLimits, HashPool};
 use crate::limits::Limits;
 use crate::secrets::Secrets;
 use crate::state::Parts;
+use aws::bucket::Bucket;
 
 /// An S3 with any number of buckets; clones share them.
 #[derive(Clone, Debug, Default)]
