@@ -285,8 +285,10 @@ sim-mutants: ## Break one rule after the other; the simulator must notice [SEEDS
 	@cargo build --profile sim -p sim --quiet --features planted --target-dir $(CARGO_TARGET)/planted
 	@$(CARGO_TARGET)/planted/sim/sim mutants $(SEED_FLAGS)
 
-check: one-sdk ## Formatting, lints, documentation, dependencies
+check: one-sdk ## Formatting, lints, documentation, dependencies, cycles of modules, prose
 	@cargo fmt --all --check
+	@cargo xtask prose >/dev/null
+	@cargo xtask cycles >/dev/null
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
 	@cargo clippy --workspace --test system --test boot --quiet -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
