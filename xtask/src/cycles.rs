@@ -34,12 +34,12 @@ struct Found {
 }
 
 /// Fails if there is a cycle that is not in the list.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     refuse_new(&listed()?, &search()?)
 }
 
 /// `make cycles`: checks, and prints the cycles of the list that still exist, with the uses to cut.
-pub fn run(is_write: bool) -> Result<()> {
+pub(crate) fn run(is_write: bool) -> Result<()> {
     let (listed, found) = (listed()?, search()?);
     refuse_new(&listed, &found)?;
     let mut said = String::new();

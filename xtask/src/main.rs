@@ -4,22 +4,28 @@
 
 use std::process::ExitCode;
 
+use xtask::failure::{Failure, USAGE};
+use xtask::settings::Settings;
+use xtask::targets;
+
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let is_write = words.iter().any(|word| word == "--write");
-    let result = match words.first().map(String::as_str) {
-        Some("prose") => xtask::prose::run(is_write),
-        Some("cycles") => xtask::cycles::run(is_write),
-        _ => {
-            eprintln!("usage: xtask prose|cycles [--write]");
-            return ExitCode::from(xtask::failure::USAGE);
-        }
+    let mut words = std::env::args().skip(1);
+    let Some(target) = words.next().filter(|word| !word.starts_with('-')) else {
+        eprintln!("{}", targets::usage());
+        return ExitCode::from(USAGE);
     };
-    match result {
+    match Settings::read(words).and_then(|settings| targets::run(&target, &settings)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => match error.downcast_ref() {
+            Some(Failure::Said(code)) => ExitCode::from(*code),
+            Some(Failure::Stop { code, message }) => {
+                eprintln!("error: {message}");
+                ExitCode::from(*code)
+            }
+            None => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }

@@ -37,13 +37,13 @@ struct Place {
 }
 
 /// Fails if a count is above its baseline.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     let places = search()?;
     refuse_more(&baseline()?, &places)
 }
 
 /// `make prose`: prints the present counts, and checks them. `--write` lowers the baseline.
-pub fn run(is_write: bool) -> Result<()> {
+pub(crate) fn run(is_write: bool) -> Result<()> {
     let (baseline, places) = (baseline()?, search()?);
     let counts = count(&places);
     println!("{}", totals(&counts));

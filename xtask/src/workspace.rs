@@ -3,12 +3,24 @@
 //! Make starts xtask in the root of the workspace; all paths are relative to it.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 
 use crate::failure::output_of;
+
+/// Returns cargo's target directory.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .filter(|dir| !dir.is_empty())
+        .map_or_else(|| "target".into(), PathBuf::from)
+}
+
+/// Returns a program that `cargo build` has built with the `dev` profile.
+pub(crate) fn built(program: &str) -> PathBuf {
+    target().join("debug").join(program)
+}
 
 /// Returns the files that git knows or would add, and that exist.
 pub(crate) fn files() -> Result<Vec<String>> {
