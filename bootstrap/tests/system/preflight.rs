@@ -46,10 +46,11 @@ impl Machine {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("ours");
     }
 
-    /// What was called, without what asks rustc for its paths.
+    /// The calls, without questions to rustc for its paths and without the build of xtask itself.
     fn calls(&self) -> Vec<String> {
         let calls = std::fs::read_to_string(self.path("calls")).unwrap_or_default();
-        calls.lines().filter(|call| !call.starts_with("rustc ")).map(str::to_owned).collect()
+        let is_preparation = |call: &&str| call.starts_with("rustc ") || call.ends_with(" --package xtask");
+        calls.lines().filter(|call| !is_preparation(call)).map(str::to_owned).collect()
     }
 
     fn make(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
@@ -157,7 +158,8 @@ fn preflight(machine: &Machine, region: &str, environment: &[(&str, &str)]) -> O
         .expect("sh runs")
 }
 
-const BUILDS_BOOTSTRAP: &str = "cargo build --workspace --bin bootstrap --quiet";
+const BUILDS_BOOTSTRAP: &str =
+    "cargo build --message-format=json-render-diagnostics --workspace --bin bootstrap";
 
 /// What make says with this account, and the programs that it called.
 fn make(account: &Account, arguments: &[&str]) -> (Output, Vec<String>) {

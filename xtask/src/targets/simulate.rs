@@ -1,0 +1,53 @@
+//! The simulator.
+
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+
+use super::build;
+use crate::cargo::compile;
+use crate::failure::run as run_program;
+use crate::settings::Settings;
+use crate::workspace::{built, target};
+
+pub(super) fn run(settings: &Settings) -> Result<()> {
+    compile("build", &["--profile", "sim", "-p", "sim"])?;
+    run_program(Command::new(target().join("sim/sim")).arg("run").args(settings.seed_flags()))
+}
+
+/// Simulates seeds that no run had before. The program of `make build` is as fast as that of `make sim`. Five hours have
+/// two storms and their calms. A seed that fails becomes a named test: `sim replay SEED --shrink` tells its story.
+pub(super) fn fresh(settings: &Settings) -> Result<()> {
+    build()?;
+    fresh_once_built(settings)
+}
+
+pub(super) fn fresh_once_built(settings: &Settings) -> Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis().to_string();
+    let (seeds, first) = (settings.get_or("SEEDS", "2000"), settings.get_or("FIRST_SEED", &now));
+    run_program(Command::new(built("sim")).args([
+        "run",
+        "--hours",
+        "5",
+        "--seeds",
+        seeds,
+        "--first-seed",
+        first,
+    ]))
+}
+
+pub(super) fn latency(settings: &Settings) -> Result<()> {
+    compile("build", &["--profile", "sim", "-p", "sim"])?;
+    run_program(Command::new(target().join("sim/sim")).arg("latency").args(settings.seed_flags()))
+}
+
+/// In a target directory of its own: each build would undo the other.
+pub(super) fn mutants(settings: &Settings) -> Result<()> {
+    let dir = target().join("planted");
+    compile(
+        "build",
+        &["--profile", "sim", "-p", "sim", "--features", "planted", "--target-dir", &dir.to_string_lossy()],
+    )?;
+    run_program(Command::new(dir.join("sim/sim")).arg("mutants").args(settings.seed_flags()))
+}
