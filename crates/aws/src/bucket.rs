@@ -1,10 +1,10 @@
-//! Small objects in one S3 bucket, and what S3's answers mean to us.
+//! Small objects in one S3 bucket, and the meaning of S3's answers.
 //!
 //! | S3 says | we say |
 //! |---|---|
 //! | 404 `NoSuchKey` on a read | no object |
 //! | 304 on a conditional read | [`Read::Unchanged`] |
-//! | 412, or 404 on a conditional write | [`Write::Refused`]: somebody was there first, or our own lost reply |
+//! | 412, or 404 on a conditional write | [`Write::Refused`]: another writer was first, or this is our own write whose reply was lost |
 //! | 409 on a conditional write | [`Write::Raced`]: another write is under way, try again |
 //! | 403 | [`StoreError::Denied`]: without `s3:ListBucket` a *missing* key is a 403 too, so a 403 says nothing about a user |
 //! | anything else, a time-out, a missing bucket | [`StoreError::Unavailable`] |
@@ -161,7 +161,7 @@ impl Bucket {
         self.put_tagged(key, object, expect).await.map(|(write, _)| write)
     }
 
-    /// Like [`Bucket::put`], and returns the tag of what was written.
+    /// Like [`Bucket::put`], and returns the tag of the new object.
     pub async fn put_tagged(
         &self,
         key: &str,

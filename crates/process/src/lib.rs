@@ -1,6 +1,6 @@
-//! What every program of ours does the same way: it reads settings, writes a log and shuts down.
+//! Settings, log and shutdown: every program does these the same way.
 //!
-//! There is no AWS SDK and nothing of Vigia's domain in here.
+//! There is no AWS SDK and no domain type in here.
 
 pub mod settings;
 pub mod telemetry;
