@@ -13,12 +13,12 @@ use fastrand::Rng;
 use fleet::memory::Memory;
 use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, Profile, WorkerId};
-use planner::effect::{Effect, Event};
+use planner::effect::{Effect, Event, Knocking};
 use planner::invocation::Invocation;
 use planner::observation::{Probe, Role, Target};
 
 use crate::check::Checks;
-use crate::clock::{HOUR, MINUTE, Millis, SECOND, timestamp};
+use crate::clock::{HOUR, MINUTE, Millis, SECOND, millis, timestamp};
 use crate::ec2::Ec2;
 use crate::fault::{Faults, Kind};
 use crate::machine::{Boot, subnet_name, zone_name};
@@ -116,7 +116,7 @@ pub struct Running {
 #[derive(Default)]
 pub struct Round {
     targets: Vec<(Target, usize)>,
-    tries: u32,
+    knocking: Option<Knocking>,
     made: u32,
     heard: Vec<Option<Probe>>,
     pub results: Vec<(usize, Probe)>,
@@ -476,14 +476,16 @@ impl World {
 
     // --- Probes -----------------------------------------------------------------------------------
 
-    pub fn begin_round(&mut self, number: usize, targets: Vec<Target>, tries: u32) {
+    pub fn begin_round(&mut self, number: usize, targets: Vec<Target>, knocking: Knocking) {
         let targets: Vec<(Target, usize)> = targets
             .into_iter()
             .filter_map(|target| self.ec2.find(&target.id).map(|index| (target, index)))
             .collect();
         if let Some(running) = self.invocations[number].as_mut() {
             let heard = vec![None; targets.len()];
-            running.round = Round { targets, tries, made: 0, heard, results: Vec::new(), noted: Vec::new() };
+            let knocking = Some(knocking);
+            running.round =
+                Round { targets, knocking, made: 0, heard, results: Vec::new(), noted: Vec::new() };
             self.knock(number);
         }
     }
@@ -492,6 +494,7 @@ impl World {
     fn knock(&mut self, number: usize) {
         let Some(running) = self.invocations[number].as_mut() else { return };
         let mut round = std::mem::take(&mut running.round);
+        let Some(knocking) = round.knocking else { return };
         let mut is_anybody_silent = false;
         for n in 0..round.targets.len() {
             if round.heard[n] == Some(Probe::Answered) {
@@ -508,9 +511,9 @@ impl World {
         }
         round.made += 1;
         let is_over =
-            round.made >= round.tries || round.heard.iter().all(|heard| *heard == Some(Probe::Answered));
+            round.made >= knocking.tries || round.heard.iter().all(|heard| *heard == Some(Probe::Answered));
         if is_over {
-            let after = if is_anybody_silent { SECOND } else { 5 };
+            let after = if is_anybody_silent { millis(knocking.timeout) } else { 5 };
             round.results = round
                 .targets
                 .iter()
@@ -523,7 +526,7 @@ impl World {
                 .zip(&round.results)
                 .map(|((target, _), (_, probe))| (target.id.clone(), *probe))
                 .collect();
-            let is_single = round.tries == 1;
+            let is_single = knocking.tries == 1;
             let results = round.results.iter().filter(|(_, probe)| !is_single || *probe == Probe::Answered);
             round.noted = results.map(|(index, probe)| (*index, *probe, self.now)).collect();
             if let Some(running) = self.invocations[number].as_mut() {
@@ -532,7 +535,7 @@ impl World {
             self.answer_at(number, self.now + after, Event::Probed { probes: told, started: Vec::new() });
         } else {
             running_mut(&mut self.invocations, number, |running| running.round = round);
-            self.at(self.now + 3 * SECOND / 2, Happening::Knock(number));
+            self.at(self.now + millis(knocking.spacing), Happening::Knock(number));
         }
     }
 

@@ -64,7 +64,7 @@ use std::sync::Arc;
 
 use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
 use fleet::release::{Market, Release};
-use fleet::{Registry, WorkerId};
+use fleet::{Policy, Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::Launch;
@@ -73,13 +73,6 @@ use crate::planted::{self, Bug};
 use crate::token::client_token;
 
 pub use settle::{Outcomes, settle};
-
-/// Three ticks, and some slack for their jitter.
-const YOUNG: SignedDuration = SignedDuration::from_secs(50);
-/// How far back losses count.
-const HOUR: SignedDuration = SignedDuration::from_hours(1);
-/// How far back terminations count.
-const WINDOW: SignedDuration = SignedDuration::from_mins(10);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Plan {
@@ -116,14 +109,13 @@ pub struct Look {
     pub is_urgent: bool,
 }
 
-/// Plans a tick. `tick` is its time on the grid; none for one that a look asked for.
-pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestamp>, now: Timestamp) -> Plan {
+/// Plans a tick.
+pub fn plan(observation: &Observation, mut memory: Memory, policy: &Policy, now: Timestamp) -> Plan {
     memory.held.clear();
-    memory.last_tick = tick.or(memory.last_tick);
-    memory.losses.retain(|at| now.duration_since(*at) < HOUR);
-    memory.terminations.retain(|at| now.duration_since(*at) < WINDOW);
+    memory.losses.retain(|at| now.duration_since(*at) < policy.losses_window);
+    memory.terminations.retain(|at| now.duration_since(*at) < policy.terminations_window);
     memory.avoid.retain(|_, until| *until > now);
-    let mut news = resize::take_desired(observation, &mut memory, now);
+    let mut news = resize::take_desired(observation, &mut memory, policy, now);
     let in_force = release_in_force(observation, &memory);
     let registry = registry_in_sight(observation, &memory);
     let (instances, release, published) = match (&observation.instances, &in_force, registry) {
@@ -153,7 +145,7 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
         // A new stack has neither registry nor workers.
         memory.follows_loss = published.is_some() || instances.iter().any(|row| row.role == Role::Worker);
     }
-    let mut tick = Tick::new(observation, instances, release, published, memory, now);
+    let mut tick = Tick::new(observation, instances, release, published, memory, policy, now);
     tick.name_unread();
     tick.follow_refusals();
     tick.follow_slots();
@@ -177,7 +169,7 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
 }
 
 /// Between ticks: notices instances that appeared and those that answer for the first time.
-pub fn look(observation: &Observation, memory: Memory, now: Timestamp) -> Look {
+pub fn look(observation: &Observation, memory: Memory, policy: &Policy, now: Timestamp) -> Look {
     let in_force = release_in_force(observation, &memory);
     let (Ok(instances), Ok(release), Ok(published)) =
         (&observation.instances, &in_force, &observation.registry)
@@ -185,7 +177,7 @@ pub fn look(observation: &Observation, memory: Memory, now: Timestamp) -> Look {
         return Look { plan: None, is_urgent: false };
     };
     let before = memory.clone();
-    let mut tick = Tick::new(observation, instances, release, published.as_deref(), memory, now);
+    let mut tick = Tick::new(observation, instances, release, published.as_deref(), memory, policy, now);
     tick.is_look = true;
     tick.take_back_all();
     let somebody_answers = tick.notice_boots();
@@ -228,6 +220,7 @@ fn reachable(observation: &Observation, memory: &Memory) -> Option<BTreeSet<Stri
 /// The working state of one plan.
 struct Tick<'a> {
     observation: &'a Observation,
+    policy: &'a Policy,
     release: &'a Arc<Release>,
     /// The registry that readers have.
     published: Option<&'a Registry>,
@@ -273,11 +266,13 @@ impl<'a> Tick<'a> {
         release: &'a Arc<Release>,
         published: Option<&'a Registry>,
         memory: Memory,
+        policy: &'a Policy,
         now: Timestamp,
     ) -> Self {
         let of = |role| instances.iter().filter(move |row| row.role == role).map(|row| (&row.id, row));
         Self {
             observation,
+            policy,
             release,
             published,
             last_launch: memory.last_launch,
@@ -351,7 +346,7 @@ impl<'a> Tick<'a> {
     /// Whether memory was lost so recently that it may know too little to end a life.
     fn is_young(&self) -> bool {
         self.memory.follows_loss
-            && self.memory.began.is_none_or(|began| self.age(began) < YOUNG)
+            && self.memory.began.is_none_or(|began| self.age(began) < self.policy.young_for)
             && !planted::is(Bug::YoungActs)
     }
 

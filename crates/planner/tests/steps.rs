@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::{Memory, Phase};
-use fleet::release::BalancerSpec;
-use fleet::{Registry, WorkerId};
+use fleet::release::{BalancerSpec, Release};
+use fleet::{Policy, Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 use planner::effect::{Effect, Event, Failure, Launch, MemoryObject, Written};
 use planner::invocation::Invocation;
@@ -67,13 +67,13 @@ impl Hand {
         self.step(Event::Surveyed(Box::new(observation)));
     }
 
-    /// Everybody who is asked says this. Gives the number of tries.
+    /// Answers for every target. Returns the number of tries that were asked for.
     #[track_caller]
     fn hears(&mut self, probe: Probe) -> u32 {
-        let Effect::Probe { targets, tries } = self.only() else { panic!("nobody is asked") };
+        let Effect::Probe { targets, knocking } = self.only() else { panic!("nobody is asked") };
         let probes = targets.into_iter().map(|target| (target.id, probe)).collect();
         self.step(Event::Probed { probes, started: Vec::new() });
-        tries
+        knocking.tries
     }
 
     /// Gives what was to be written, and over which version.
@@ -178,6 +178,52 @@ fn a_tick_of_a_fleet_at_rest_writes_its_memory_and_sleeps_until_the_next() {
     assert_eq!((written.last_tick, if_match.as_deref()), (Some(minute()), Some("etag-1")));
     assert_eq!(hand.sleeps(), SignedDuration::from_secs(20));
     assert_eq!(hand.invocation.report().ticks, 1);
+}
+
+/// The policy of the release that a state remembers, and of a survey.
+fn with_policy(memory: &mut Memory, seen: &mut Observation, policy: &Policy) {
+    let release = Release { policy: policy.clone(), ..release() };
+    seen.release = Ok(Some(Arc::new(release.clone())));
+    (memory.released, memory.proven) = (None, Some(release));
+}
+
+#[test]
+fn the_policy_of_the_remembered_release_sets_the_ticks() {
+    let (rows, mut memory, registry) = serving(2);
+    let mut seen = observation(2, rows, Some(registry));
+    let tick_every = SignedDuration::from_secs(5);
+    let tick_closest = SignedDuration::from_secs(2);
+    let policy = Policy { tick_every, tick_closest, ticks: 9, probe_tries: 1, ..Policy::default() };
+    with_policy(&mut memory, &mut seen, &policy);
+    let mut hand = Hand::start();
+    for tick in 0..9 {
+        hand.reads(found(memory.clone(), "etag-1"));
+        hand.sees(seen.clone());
+        assert_eq!(hand.hears(Probe::Answered), 1);
+        let (written, _) = hand.writes(done("etag-2"));
+        memory = written;
+        assert_eq!(memory.last_tick, Some(minute() + tick_every * tick));
+        if tick < 8 {
+            assert_eq!(hand.sleeps(), tick_every);
+        }
+    }
+    assert!(hand.invocation.is_done());
+}
+
+#[test]
+fn a_new_policy_applies_from_its_first_survey() {
+    let (rows, mut memory, registry) = serving(2);
+    let mut seen = observation(2, rows, Some(registry));
+    let before = memory.clone();
+    let (tick_every, ticks) = (SignedDuration::from_secs(15), 2);
+    with_policy(&mut memory, &mut seen, &Policy { tick_every, ticks, ..Policy::default() });
+    let mut hand = Hand::start();
+    hand.reads(found(before, "etag-1"));
+    hand.sees(seen);
+    hand.hears(Probe::Answered);
+    let (written, _) = hand.writes(done("etag-2"));
+    assert_eq!(written.last_release().expect("it was read").policy.ticks, 2, "the next invocation has it");
+    assert_eq!(hand.sleeps(), tick_every);
 }
 
 #[test]

@@ -21,9 +21,8 @@ use std::sync::Arc;
 use fleet::WorkerId;
 use fleet::memory::{Boots, Holder, Phase, Slot};
 use fleet::release::BalancerSpec;
-use jiff::SignedDuration;
 
-use super::follow::{self, BOOT_GRACE, MISSING, SECOND_LOOK};
+use super::follow;
 use super::limit::Need;
 use super::resize::{no_subnet, pause};
 use super::{Association, Tick};
@@ -31,13 +30,6 @@ use crate::effect::Launch;
 use crate::observation::{Instance, Probe, Role, admin_addr};
 use crate::planted::{self, Bug};
 use crate::token::client_token;
-
-/// A deployment replaces load balancers as well, and takes the old one back if the new one fails.
-const NOT_OURS: SignedDuration = SignedDuration::from_mins(10);
-/// Boot failures in a row before launches slow down.
-const BOOT_LOOP: u32 = 3;
-/// The holder, its successor, and one that is on its way out.
-const MOST: usize = 3;
 
 enum Verdict {
     Answers,
@@ -85,7 +77,7 @@ impl Tick<'_> {
         let is_surplus = |row: &&Instance| {
             may_be_ended(row)
                 && row.slot.unwrap_or(0) as usize >= places
-                && row.launched.is_some_and(|launched| self.age(launched) > NOT_OURS)
+                && row.launched.is_some_and(|launched| self.age(launched) > self.policy.stranger_age)
         };
         let surplus = self.balancers.values().copied().filter(is_surplus).map(|row| row.id.clone());
         for id in surplus.collect::<Vec<_>>() {
@@ -216,20 +208,20 @@ impl Tick<'_> {
             return Verdict::Dead("it was terminated or stopped, not by us");
         }
         let launched = row.and_then(|row| row.launched).unwrap_or(holder.since);
-        let boots = !holder.answered && self.age(launched) < BOOT_GRACE;
+        let boots = !holder.answered && self.age(launched) < self.policy.boot_grace;
         match self.probe(&holder.id) {
             Some(Probe::Answered) if planted::is(Bug::AddressTaken) => Verdict::Dead("it is old"),
             Some(Probe::Answered) => Verdict::Answers,
             Some(Probe::Refused | Probe::Silent) if boots => Verdict::Open("it boots"),
             Some(Probe::Refused) => Verdict::Dead("it refuses connections"),
             Some(Probe::Silent)
-                if holder.silent_since.is_some_and(|since| self.age(since) >= SECOND_LOOK)
+                if holder.silent_since.is_some_and(|since| self.age(since) >= self.policy.holder_silence)
                     || planted::is(Bug::OneSilentHolder) =>
             {
                 Verdict::Dead("it was silent twice")
             }
             Some(Probe::Silent) => Verdict::Open("it did not answer in time once"),
-            None if holder.missing_since.is_some_and(|since| self.age(since) > MISSING) => {
+            None if holder.missing_since.is_some_and(|since| self.age(since) > self.policy.missing_after) => {
                 Verdict::Dead("EC2 does not show it")
             }
             None => Verdict::Open("EC2 shows no address of it"),
@@ -251,12 +243,13 @@ impl Tick<'_> {
         } else if row.is_some_and(|row| !row.state.is_live()) {
             self.record(format!("Lost {who} before it had the address: it was terminated, not by us."));
             self.successor_failed();
-        } else if !answers && self.age(slot.since) > BOOT_GRACE {
+        } else if !answers && self.age(slot.since) > self.policy.boot_grace {
             if row.is_some() && !self.is_anybody_heard() {
                 self.hold(format!("the termination of {who}: nobody is heard, so the fault may be ours"));
                 return;
             }
-            self.record(format!("Gave up {who}: it did not answer for {} s.", BOOT_GRACE.as_secs()));
+            let seconds = self.policy.boot_grace.as_secs();
+            self.record(format!("Gave up {who}: it did not answer for {seconds} s."));
             if is_reachable {
                 self.successor_failed();
             } else {
@@ -421,12 +414,14 @@ impl Tick<'_> {
 
     /// Those that have been there for long without the address and are not to have it.
     fn end_strangers(&mut self, holder: &Holder) {
-        if self.age(holder.since) <= NOT_OURS {
+        if self.age(holder.since) <= self.policy.stranger_age {
             return;
         }
         let successor = self.memory.balancer.successor.as_ref().and_then(|slot| slot.worker.as_ref());
         let former = &self.memory.balancer.former;
-        let is_old = |row: &&Instance| row.launched.is_some_and(|launched| self.age(launched) > NOT_OURS);
+        let is_old = |row: &&Instance| {
+            row.launched.is_some_and(|launched| self.age(launched) > self.policy.stranger_age)
+        };
         let is_stranger = |id: &WorkerId| !former.contains(id) && Some(id) != successor;
         let others = self.balancers.values().copied().filter(|row| may_be_ended(row) && row.id != holder.id);
         let strangers = others.filter(is_old).map(|row| row.id.clone());
@@ -448,7 +443,7 @@ impl Tick<'_> {
                 None => self.memory.balancer.former.push(id),
             }
         }
-        let surplus = self.memory.balancer.former.len().saturating_sub(2 * MOST);
+        let surplus = self.memory.balancer.former.len().saturating_sub(2 * self.policy.balancers_per_address);
         self.memory.balancer.former.drain(..surplus);
     }
 
@@ -498,7 +493,7 @@ impl Tick<'_> {
 
     /// One that somebody else launched a moment ago.
     fn adoptable(&self, row: &Instance) -> Option<Slot> {
-        let is_young = row.launched.is_none_or(|launched| self.age(launched) < BOOT_GRACE);
+        let is_young = row.launched.is_none_or(|launched| self.age(launched) < self.policy.boot_grace);
         is_young.then(|| self.slot_for(row))
     }
 
@@ -533,12 +528,12 @@ impl Tick<'_> {
         // Each definition waits for its own failures only: the other one may be launched.
         let boots = if definition.id == spec.id { &balancer.boots } else { &balancer.proven_boots };
         let failures = boots.failures;
-        let is_early = boots.last_failure.is_some_and(|last| self.age(last) < pause(failures));
-        if failures >= BOOT_LOOP && is_early {
-            let pause = pause(failures).as_mins();
+        let is_early = boots.last_failure.is_some_and(|last| self.age(last) < pause(self.policy, failures));
+        if failures >= self.policy.boot_loop && is_early {
+            let pause = pause(self.policy, failures).as_mins();
             let story = boots.story();
             self.hold(format!("a new load balancer: {story}; one is tried every {pause} min"));
-        } else if live >= MOST {
+        } else if live >= self.policy.balancers_per_address {
             self.hold(format!("a new load balancer: there are {live} instances already"));
         } else {
             self.launch_if_not_refused(definition, why, need);
@@ -565,7 +560,8 @@ impl Tick<'_> {
         if !self.is_anybody_heard() {
             return;
         }
-        let is_old = |row: &Instance| row.launched.is_some_and(|launched| self.age(launched) > BOOT_GRACE);
+        let is_old =
+            |row: &Instance| row.launched.is_some_and(|launched| self.age(launched) > self.policy.boot_grace);
         let fails = |id: &WorkerId| matches!(self.probe(id), Some(Probe::Refused | Probe::Silent));
         let failed = self.balancers.values().filter(|row| is_old(row) && fails(&row.id));
         for id in failed.map(|row| row.id.clone()).collect::<Vec<_>>() {

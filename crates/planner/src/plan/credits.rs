@@ -10,13 +10,9 @@ use fleet::release::{Credits, InstanceSpec};
 use jiff::SignedDuration;
 
 use super::Tick;
+use crate::grid;
 use crate::observation::{Probe, State};
 use crate::planted::{self, Bug};
-
-/// Half would cut off the work after a boot: caches to fill, the first hashes.
-const SERVED: SignedDuration = SignedDuration::from_mins(5);
-/// A fleet of a hundred is through in seven minutes, and a tick's own calls do not wait.
-const PER_TICK: usize = 5;
 
 impl Tick<'_> {
     pub(super) fn cap_credits(&mut self) {
@@ -31,10 +27,9 @@ impl Tick<'_> {
         }
         self.memory.credits.refused = None;
         // Which ones first changes from tick to tick, so that none waits for ever.
-        let number = uncapped.len();
-        let turn = usize::try_from(self.now.as_second().unsigned_abs() / 20).unwrap_or(0);
-        uncapped.rotate_left(turn * PER_TICK % number);
-        uncapped.truncate(PER_TICK);
+        let (number, most) = (uncapped.len(), self.policy.credits_per_tick);
+        uncapped.rotate_left(grid::turn(self.policy, self.now) * most % number);
+        uncapped.truncate(most);
         self.credits = uncapped;
     }
 
@@ -42,7 +37,7 @@ impl Tick<'_> {
         self.memory.slots.values().filter_map(|slot| {
             let id = slot.worker.as_ref()?;
             let definition = self.definition(&slot.release).unwrap_or(self.release);
-            let has_served = slot.phase == Phase::Healthy && self.age(slot.since) >= served();
+            let has_served = slot.phase == Phase::Healthy && self.age(slot.since) >= self.credits_after();
             (has_served && is_capped(&definition.worker) && self.may_be_asked(id)).then(|| id.clone())
         })
     }
@@ -54,7 +49,7 @@ impl Tick<'_> {
             let proven = balancer.proven.as_ref().filter(|it| Some(&it.id) == holder.release.as_ref());
             let has_served = self.probe(&holder.id) == Some(Probe::Answered)
                 && holder.answered
-                && self.age(holder.since) >= served();
+                && self.age(holder.since) >= self.credits_after();
             let is_capped = is_capped(&proven.or(spec)?.instance);
             (has_served && is_capped && self.may_be_asked(&holder.id)).then(|| holder.id.clone())
         })
@@ -64,6 +59,10 @@ impl Tick<'_> {
         let row = self.workers.get(id).or_else(|| self.balancers.get(id));
         let is_done = self.memory.credits.done.contains(id) && !planted::is(Bug::CreditsAskedAgain);
         !is_done && row.is_some_and(|row| row.state == State::Running)
+    }
+
+    fn credits_after(&self) -> SignedDuration {
+        if planted::is(Bug::CreditsTooEarly) { SignedDuration::ZERO } else { self.policy.credits_after }
     }
 
     fn forget_capped(&mut self) {
@@ -82,10 +81,6 @@ impl Tick<'_> {
         });
         self.memory.credits.done = done;
     }
-}
-
-fn served() -> SignedDuration {
-    if planted::is(Bug::CreditsTooEarly) { SignedDuration::ZERO } else { SERVED }
 }
 
 fn is_capped(spec: &InstanceSpec) -> bool {

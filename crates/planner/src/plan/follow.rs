@@ -2,24 +2,13 @@
 
 use fleet::memory::{LeavingStage, Memory, Phase, Slot};
 use fleet::{WorkerAddr, WorkerId};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::Tick;
 use crate::effect::Launch;
+use crate::grid;
 use crate::observation::{Instance, Observation, Probe, State, is_booting, worker_addr};
 use crate::planted::{self, Bug};
-
-/// A boot takes 40 to 70 s on EC2; one that takes thrice that will not end.
-pub(super) const BOOT_GRACE: SignedDuration = SignedDuration::from_secs(180);
-/// Listings lag by seconds, in bad hours by minutes.
-pub(super) const MISSING: SignedDuration = SignedDuration::from_mins(5);
-/// A launch that is answered at all is answered within seconds; a zone that does not answer for
-/// minutes may not for hours.
-const UNRESOLVED: SignedDuration = SignedDuration::from_mins(3);
-/// Two silent ticks in a row are at least this far apart: a tick may follow a look at once.
-pub(super) const SECOND_LOOK: SignedDuration = SignedDuration::from_secs(15);
-/// Launches repeated in one tick. They share EC2's bucket with new ones.
-const REPLAYS_PER_TICK: usize = 10;
 
 impl Tick<'_> {
     pub(super) fn follow_slots(&mut self) {
@@ -112,7 +101,10 @@ impl Tick<'_> {
             return;
         }
         let is_dark = self.observation.is_partial || !self.is_reachable(&slot.zone);
-        if (launch.is_none() || slot.is_unwanted) && self.age(missing_since) > MISSING && !is_dark {
+        if (launch.is_none() || slot.is_unwanted)
+            && self.age(missing_since) > self.policy.missing_after
+            && !is_dark
+        {
             self.record(format!("Gave up {who}: EC2 has not shown it for five minutes."));
             self.memory.slots.remove(&number);
             return;
@@ -132,8 +124,8 @@ impl Tick<'_> {
         }
         let is_overdue = match slot.phase {
             // Where the call cannot even be made, nothing will be known soon.
-            Phase::Launching => self.age(slot.since) > UNRESOLVED || !is_reachable,
-            Phase::Booting => self.age(slot.since) > BOOT_GRACE,
+            Phase::Launching => self.age(slot.since) > self.policy.unresolved_after || !is_reachable,
+            Phase::Booting => self.age(slot.since) > self.policy.boot_grace,
             Phase::Healthy | Phase::Suspect | Phase::Dead | Phase::Unresolved => false,
         };
         if is_overdue && planted::is(Bug::UnresolvedForgotten) {
@@ -162,11 +154,10 @@ impl Tick<'_> {
 
     /// Which ones first changes from tick to tick, so that none waits for ever.
     fn bound_replays(&mut self) {
-        let number = self.replays.len();
-        if number > REPLAYS_PER_TICK {
-            let turn = usize::try_from(self.now.as_second().unsigned_abs() / 20).unwrap_or(0);
-            self.replays.rotate_left(turn * REPLAYS_PER_TICK % number);
-            self.replays.truncate(REPLAYS_PER_TICK);
+        let (number, most) = (self.replays.len(), self.policy.repeats_per_tick);
+        if number > most {
+            self.replays.rotate_left(grid::turn(self.policy, self.now) * most % number);
+            self.replays.truncate(most);
         }
     }
 
@@ -202,15 +193,20 @@ impl Tick<'_> {
             (Some(Probe::Answered), Phase::Healthy) => {}
             (Some(Probe::Answered), _) => self.becomes_healthy(number),
             (_, Phase::Launching | Phase::Booting | Phase::Unresolved) => {
-                let grace = if planted::is(Bug::ShortBootGrace) { BOOT_GRACE / 3 } else { BOOT_GRACE };
+                let grace = self.policy.boot_grace;
+                let grace = if planted::is(Bug::ShortBootGrace) { grace / 3 } else { grace };
                 if self.age(slot.since) > grace && !planted::is(Bug::BootsNeverGivenUp) {
                     self.give_up_boot(number, &id);
                 }
             }
             // Without an address there is no verdict, until it is plain that there will be none.
             (None, Phase::Dead) if !slot.served || slot.addr.is_none() => self.dead.push(number),
-            (None, Phase::Suspect) if self.age(slot.since) > MISSING => self.dead.push(number),
-            (None, Phase::Healthy) if slot.addr.is_none() && self.age(slot.since) > MISSING => {
+            (None, Phase::Suspect) if self.age(slot.since) > self.policy.missing_after => {
+                self.dead.push(number)
+            }
+            (None, Phase::Healthy)
+                if slot.addr.is_none() && self.age(slot.since) > self.policy.missing_after =>
+            {
                 self.dead.push(number);
             }
             (None, _) => {}
@@ -220,7 +216,7 @@ impl Tick<'_> {
                 self.record(format!("{id} did not answer in time; one more silent tick and it is replaced."));
             }
             (Some(Probe::Silent), Phase::Suspect)
-                if self.age(slot.since) < SECOND_LOOK && !planted::is(Bug::NoSecondLook) => {}
+                if self.age(slot.since) < self.policy.silence_spacing && !planted::is(Bug::NoSecondLook) => {}
             (Some(Probe::Silent), Phase::Suspect | Phase::Dead)
             | (Some(Probe::Refused), Phase::Healthy | Phase::Suspect | Phase::Dead) => self.dead.push(number),
         }
@@ -261,7 +257,7 @@ impl Tick<'_> {
         let release = slot.release.clone();
         self.boot_failed(&release);
         self.memory.losses.push(self.now);
-        let seconds = BOOT_GRACE.as_secs();
+        let seconds = self.policy.boot_grace.as_secs();
         let is_deaf = self.is_deaf() && !planted::is(Bug::DeafBootsGivenUp);
         if !is_deaf && !self.is_young() {
             self.record(format!("Gave up {id}: it did not answer within {seconds} s of its launch."));

@@ -6,23 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::memory::{LeavingStage, Phase};
-use jiff::SignedDuration;
+use jiff::Timestamp;
 
 use super::Tick;
-use super::follow::{SECOND_LOOK, who};
-use super::limit::OUT_OF_ROOM;
+use super::follow::who;
 use crate::observation::Probe;
 use crate::planted::{self, Bug};
 
-/// In panic one termination a minute: three ticks, with their jitter.
-const PANIC_SPACING: SignedDuration = SignedDuration::from_secs(55);
-/// How long a zone may be silent before its workers are judged like others.
-pub(super) const DARK_ZONE: SignedDuration = SignedDuration::from_mins(15);
-
 /// Why a dead worker is terminated before its replacement answers.
 pub(super) const MAKES_ROOM: &str = "EC2 refuses its replacement";
-/// A dead worker has waited for nearly as long as its replacement was refused: a tick is the jitter.
-const HAS_WAITED: SignedDuration = OUT_OF_ROOM.saturating_sub(SignedDuration::from_secs(25));
 
 /// What a worker is terminated for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,15 +66,17 @@ impl Tick<'_> {
         let dead = dead.iter().copied().filter(has_served).count();
         let answering = self.answering();
         let desired = self.desired().unwrap_or(served);
-        let is_many = dead >= 2 && dead * 5 > served;
+        let policy = self.policy;
+        let is_many = dead >= policy.degraded_least && policy.degraded_share.is_exceeded_by(dead, served);
+        let is_recent = |at: &&Timestamp| self.age(**at) < policy.velocity_window;
         Bench {
             served,
             answering,
             replaced: (answering + dead).saturating_sub(desired),
             is_many,
-            is_panic: dead >= 2 && dead * 2 > served,
+            is_panic: dead >= policy.panic_least && policy.panic_share.is_exceeded_by(dead, served),
             // A tick that a look asked for may follow another at once.
-            just_now: self.memory.terminations.iter().filter(|at| self.age(**at) < SECOND_LOOK).count(),
+            just_now: self.memory.terminations.iter().filter(is_recent).count(),
             retired: 0,
         }
     }
@@ -90,7 +84,7 @@ impl Tick<'_> {
     /// Whether it has been dead for as long as a quota has refused its replacement.
     pub(super) fn waits_for_room(&self, number: u32) -> bool {
         let Some(slot) = self.memory.slots.get(&number) else { return false };
-        let has_waited = slot.phase == Phase::Dead && self.age(slot.since) >= HAS_WAITED;
+        let has_waited = slot.phase == Phase::Dead && self.age(slot.since) >= self.policy.room_dead_for;
         let market = self.market_of(slot);
         let fits = market == self.release.worker.market && self.is_out_of_room(market);
         (has_waited || planted::is(Bug::RoomAtOnce)) && fits && !planted::is(Bug::NoRoom)
@@ -100,9 +94,11 @@ impl Tick<'_> {
         let slot = self.memory.slots.get(&number)?;
         let is_seen = slot.worker.as_ref().is_some_and(|id| self.workers.contains_key(id));
         let last = self.memory.terminations.last();
-        let most = (bench.served / 10).max(1) + usize::from(planted::is(Bug::VelocityOffByOne));
-        let is_often = self.memory.terminations.len() >= (bench.served / 3).max(2)
-            && !planted::is(Bug::TerminationsForgotten);
+        let policy = self.policy;
+        let most = policy.velocity_share.of(bench.served).max(policy.velocity_least)
+            + usize::from(planted::is(Bug::VelocityOffByOne));
+        let often = policy.often_share.of(bench.served).max(policy.often_least);
+        let is_often = self.memory.terminations.len() >= often && !planted::is(Bug::TerminationsForgotten);
         let is_degraded = (bench.is_many || is_often) && !planted::is(Bug::NoDegradedBrake);
         let is_panic = bench.is_panic && !planted::is(Bug::NoPanicBrake);
         // Who refuses has no program any more. Who is silent may only have too much to do, and the others
@@ -111,7 +107,7 @@ impl Tick<'_> {
         // Where no worker is left that could answer, a load balancer shows that our probes arrive.
         let is_heard_otherwise =
             cause == Cause::Room && (self.balancer_answers() || planted::is(Bug::RoomUncontrolled));
-        let was_just_now = last.is_some_and(|last| self.age(*last) < PANIC_SPACING);
+        let was_just_now = last.is_some_and(|last| self.age(*last) < policy.panic_spacing);
         let why = if !is_seen {
             "EC2 does not show it, so it may be gone or not"
         } else if self.is_young() {
@@ -196,7 +192,8 @@ impl Tick<'_> {
                 zone.silent += usize::from(probe == Some(Probe::Silent));
             }
         }
-        let is_silent = |zone: &Zone| zone.silent >= 2 && zone.silent * 100 >= zone.served * 55;
+        let (least, share) = (self.policy.dark_zone_least, self.policy.dark_zone_share);
+        let is_silent = |zone: &Zone| zone.silent >= least && share.is_reached_by(zone.silent, zone.served);
         let all_dead: usize = zones.values().map(|zone| zone.dead).sum();
         let all_answering: usize = zones.values().map(|zone| zone.answering).sum();
         let goes_dark =
@@ -220,7 +217,7 @@ impl Tick<'_> {
     }
 
     pub(super) fn is_dark(&self, zone: &str) -> bool {
-        self.memory.dark_zones.get(zone).is_some_and(|since| self.age(*since) < DARK_ZONE)
+        self.memory.dark_zones.get(zone).is_some_and(|since| self.age(*since) < self.policy.dark_zone_for)
             && !planted::is(Bug::NoZoneRule)
     }
 }

@@ -7,19 +7,11 @@ use fleet::memory::{Leaving, LeavingStage, Phase, Slot};
 use jiff::SignedDuration;
 
 use super::Tick;
-use super::follow::{BOOT_GRACE, addr};
+use super::follow::addr;
 use super::judge::MAKES_ROOM;
 use crate::observation::{Instance, Probe, State};
 use crate::planted::{self, Bug};
 
-/// A worker that leaves the registry may still be known to a load balancer for two seconds, and
-/// finish requests for as long as they may last.
-const DRAIN: SignedDuration = SignedDuration::from_secs(15);
-/// EC2 shows a terminated instance for about an hour; one that never shows up again is forgotten.
-const FORGET: SignedDuration = SignedDuration::from_hours(1);
-/// An instance without a place in memory may be a launch whose intent is being written.
-/// Two ticks later, drained, it is gone: within 140 s of its launch.
-const ORPHAN_AGE: SignedDuration = SignedDuration::from_secs(90);
 /// The attempt of a worker in another slot than the one it was launched for: those of launches begin
 /// with 1.
 const NOT_LAUNCHED: u32 = 0;
@@ -37,7 +29,7 @@ impl Tick<'_> {
                 Some(State::Terminated) => {
                     self.memory.leaving.remove(&id);
                 }
-                None if age > FORGET => {
+                None if age > self.policy.leaving_forgotten_after => {
                     self.memory.leaving.remove(&id);
                 }
                 None | Some(State::ShuttingDown) => {}
@@ -93,7 +85,7 @@ impl Tick<'_> {
             LeavingStage::Draining => {
                 let since =
                     if planted::is(Bug::DrainFromPlan) { Some(leaving.since) } else { leaving.unpublished };
-                if since.is_some_and(|since| self.age(since) >= DRAIN) {
+                if since.is_some_and(|since| self.age(since) >= self.policy.drain) {
                     self.record(format!("Terminating {id}: it is drained ({}).", leaving.reason));
                     if let Some(leaving) = self.memory.leaving.get_mut(id) {
                         leaving.stage = LeavingStage::Terminating;
@@ -183,7 +175,7 @@ impl Tick<'_> {
         let mut drained = 0;
         for row in rows {
             let age = row.launched.map_or(SignedDuration::ZERO, |launched| self.age(launched));
-            let most = (self.desired().unwrap_or(0) / 4).max(2);
+            let most = self.policy.orphan_share.of(self.desired().unwrap_or(0)).max(self.policy.orphan_least);
             match (row.slot, row.attempt) {
                 (Some(number), Some(attempt))
                     if row.state.is_live() && !self.memory.slots.contains_key(&number) =>
@@ -198,7 +190,7 @@ impl Tick<'_> {
                     self.adopt(row, self.unused_slot(), NOT_LAUNCHED, age);
                 }
                 _ if planted::is(Bug::OrphansStay) => {}
-                _ if age > ORPHAN_AGE && !self.is_young() && drained < most => {
+                _ if age > self.policy.orphan_age && !self.is_young() && drained < most => {
                     drained += 1;
                     self.drain_orphan(row);
                 }
@@ -222,7 +214,8 @@ impl Tick<'_> {
     fn adopt(&mut self, row: &Instance, number: u32, attempt: u32, age: SignedDuration) {
         let probe = self.probe(&row.id);
         // One that may have served is judged as one that did, with all brakes.
-        let has_served = (self.is_published(&row.id) || age > BOOT_GRACE) && !planted::is(Bug::AdoptedAsNew);
+        let has_served =
+            (self.is_published(&row.id) || age > self.policy.boot_grace) && !planted::is(Bug::AdoptedAsNew);
         // Where the registry cannot be read, one that is new may be listed in it, so it is drained before it
         // ends; but nothing says that it ever served, so it is not listed for that.
         let may_be_published = self.observation.registry.is_err() && !planted::is(Bug::AdoptedAsNew);

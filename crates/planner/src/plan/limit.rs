@@ -15,30 +15,15 @@
 
 use std::collections::BTreeSet;
 
-use fleet::WorkerId;
-use fleet::memory::{Boots, Leaving, Phase, Refusal, RefusalCause, Room, RoomFor, Slot};
+use fleet::memory::{Leaving, Phase, Refusal, RefusalCause, Room, RoomFor, Slot};
 use fleet::release::{Market, Rollout};
+use fleet::{Policy, WorkerId};
 use jiff::SignedDuration;
 
 use super::Tick;
-use super::follow::MISSING;
+use super::resize::doubled;
 use crate::observation::Probe;
 use crate::planted::{self, Bug};
-
-/// The next tick, less its jitter. Half of this would be the same tick, twice would skip one.
-const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(15);
-/// A quota that was raised is used within two minutes; half would be 60 refused calls an hour.
-const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(2);
-/// A refusal after which nothing was tried for so long is no news any more.
-const FORGET: SignedDuration = SignedDuration::from_mins(5);
-/// After so long a dead worker makes room for its replacement.
-pub(super) const OUT_OF_ROOM: SignedDuration = SignedDuration::from_mins(2);
-/// Between the first and the last refusal of those two minutes: less the longest pause within them.
-const STILL_REFUSED: SignedDuration = SignedDuration::from_secs(55);
-/// A load balancer that was not launched although a worker left will not be: the worker returns.
-const ROOM_LASTS: SignedDuration = SignedDuration::from_mins(10);
-/// When it may be tried again.
-const NEXT_ROOM: SignedDuration = SignedDuration::from_mins(40);
 
 /// How the reasons begin of those who leave for another instance.
 const FOR_ROOM: &str = "it makes room for";
@@ -54,9 +39,9 @@ pub(super) enum Need {
 
 impl Tick<'_> {
     pub(super) fn follow_refusals(&mut self) {
-        let now = self.now;
-        self.memory.refusals.retain(|_, refusal| now.duration_since(refusal.last) < FORGET);
-        self.memory.no_capacity.retain(|_, refusal| now.duration_since(refusal.last) < FORGET);
+        let (now, most) = (self.now, self.policy.refusal_forgotten_after);
+        self.memory.refusals.retain(|_, refusal| now.duration_since(refusal.last) < most);
+        self.memory.no_capacity.retain(|_, refusal| now.duration_since(refusal.last) < most);
         let balancers = self.memory.balancers().filter_map(|balancer| balancer.proven.as_ref());
         let balancers = balancers.chain(&self.release.balancer).map(|spec| spec.id.clone());
         let workers = self.memory.proven.iter().map(|release| release.id.clone());
@@ -81,7 +66,8 @@ impl Tick<'_> {
     pub(super) fn refused(&self, definition: &str, market: Market) -> Option<String> {
         let is_tried = self.tried.iter().any(|(tried, id)| *tried == market && id == definition);
         let of_type = self.memory.no_capacity.get(definition);
-        let waits = |refusal: &&Refusal| is_tried || self.age(refusal.last) < pause(refusal.tries);
+        let waits =
+            |refusal: &&Refusal| is_tried || self.age(refusal.last) < pause(self.policy, refusal.tries);
         if let Some(refusal) = of_type.filter(waits) {
             return Some(is_waited_out(refusal));
         }
@@ -90,7 +76,7 @@ impl Tick<'_> {
             *tried == market && (id == definition || refusal.definitions.contains(definition))
         });
         let is_new = !refusal.definitions.contains(definition);
-        let is_over = self.age(refusal.last) >= pause(refusal.tries);
+        let is_over = self.age(refusal.last) >= pause(self.policy, refusal.tries);
         let may_try = (is_new || is_over) && !is_tried;
         (!may_try && !planted::is(Bug::LimitHammered)).then(|| is_waited_out(refusal))
     }
@@ -110,11 +96,11 @@ impl Tick<'_> {
 
     /// Whether a quota has refused launches for two minutes.
     pub(super) fn is_out_of_room(&self, market: Market) -> bool {
-        let wait = if planted::is(Bug::RoomAtOnce) { SignedDuration::ZERO } else { OUT_OF_ROOM };
+        let wait = if planted::is(Bug::RoomAtOnce) { SignedDuration::ZERO } else { self.policy.room_after };
         self.memory.refusals.get(&market).is_some_and(|refusal| {
             refusal.cause == RefusalCause::Limit
                 && self.age(refusal.since) >= wait
-                && refusal.last.duration_since(refusal.since) >= STILL_REFUSED.min(wait)
+                && refusal.last.duration_since(refusal.since) >= self.policy.room_still_refused.min(wait)
         })
     }
 
@@ -173,7 +159,9 @@ impl Tick<'_> {
             && room.worker.is_some()
             && match room.purpose {
                 RoomFor::Worker => self.needs_worker_room(&room, desired),
-                RoomFor::Balancer => self.balancer_waits() && self.age(room.since) < NEXT_ROOM,
+                RoomFor::Balancer => {
+                    self.balancer_waits() && self.age(room.since) < self.policy.room_again_after
+                }
             };
         if !is_needed && !planted::is(Bug::RoomKept) {
             self.memory.room = None;
@@ -210,7 +198,8 @@ impl Tick<'_> {
         let has_old = self.memory.slots.values().any(|slot| self.is_old(slot));
         // One that was made for a try after the freeze is not over because of the failures before it.
         let has_failed = self.memory.boots.get(&self.release.id).is_some_and(|boots| {
-            boots.failures >= Boots::FREEZE && boots.last_failure.is_some_and(|last| last > room.since)
+            boots.failures >= self.policy.freeze_after
+                && boots.last_failure.is_some_and(|last| last > room.since)
         });
         (has_old || !self.is_left(room)) && !is_filled && !has_failed
     }
@@ -218,7 +207,7 @@ impl Tick<'_> {
     /// Whether EC2 counts the worker no more. One that EC2 does not show may only be left out.
     fn is_left(&self, room: &Room) -> bool {
         let row = room.worker.as_ref().and_then(|id| self.workers.get(id));
-        row.map_or_else(|| self.age(room.since) > MISSING, |row| !row.state.is_live())
+        row.map_or_else(|| self.age(room.since) > self.policy.missing_after, |row| !row.state.is_live())
     }
 
     /// Whether a load balancer is on its way, or waits for room.
@@ -235,7 +224,9 @@ impl Tick<'_> {
 
     /// A load balancer has not come in time; the room is not given to it again for a while.
     fn is_room_closed(&self, room: &Room) -> bool {
-        room.purpose == RoomFor::Balancer && self.age(room.since) > ROOM_LASTS && !self.has_successor()
+        room.purpose == RoomFor::Balancer
+            && self.age(room.since) > self.policy.room_lasts
+            && !self.has_successor()
     }
 
     /// Whether a worker is missing, or about to be, for another instance.
@@ -282,7 +273,7 @@ impl Tick<'_> {
     /// Stops one worker for the next of a new release.
     pub(super) fn stop_one(&mut self, desired: usize) {
         let release = &self.release.id;
-        if desired == 1 && self.failures() >= Boots::FREEZE {
+        if desired == 1 && self.failures() >= self.policy.freeze_after {
             return self.hold(format!(
                 "the rollout of release {release}: its boots failed, and the only worker is not stopped for it again; \
                  deploy one that works"
@@ -334,8 +325,7 @@ fn is_waited_out(refusal: &Refusal) -> String {
     format!("{} EC2 has refused {times}; it is tried again within 2 min", refusal.why)
 }
 
-/// 15, 30, 60, 120 seconds.
-fn pause(tries: u32) -> SignedDuration {
-    let doublings = tries.saturating_sub(1).min(3);
-    (FIRST_PAUSE * (1 << doublings)).min(LONGEST_PAUSE)
+/// Returns the pause after so many refused tries in a row: 15, 30, 60, 120 seconds.
+fn pause(policy: &Policy, tries: u32) -> SignedDuration {
+    doubled(policy.refusal_pause_first, tries.saturating_sub(1)).min(policy.refusal_pause_longest)
 }

@@ -10,12 +10,7 @@ use fleet::{Registry, WorkerId};
 use jiff::SignedDuration;
 
 use super::Tick;
-use super::follow::MISSING;
 use crate::planted::{self, Bug};
-
-/// The clocks of two invocations may be this far apart: each may differ from that of S3 by half. A memory
-/// that begins anew may follow another by less.
-const SKEW_TWICE: SignedDuration = SignedDuration::from_secs(6);
 
 impl Tick<'_> {
     /// The next registry, or `None` if readers have it already.
@@ -70,7 +65,9 @@ impl Tick<'_> {
             return last.saturating_add(u64::from(planted::is(Bug::RevisionRestarts)));
         }
         let is_first = self.memory.revision == 0;
-        let time = self.now + if is_first { SKEW_TWICE } else { SignedDuration::ZERO };
+        // Each of two clocks may differ from that of S3. A new state may follow another one by less.
+        let skew = self.policy.clock_skew * 2;
+        let time = self.now + if is_first { skew } else { SignedDuration::ZERO };
         u64::try_from(time.as_millisecond()).unwrap_or(0).max(last.saturating_add(1))
     }
 
@@ -85,8 +82,8 @@ impl Tick<'_> {
                 && !self.slot_of(id, row).is_some_and(|slot| slot.served)
         };
         let published = self.published.iter().flat_map(|published| &published.workers);
-        let is_known_enough =
-            !self.memory.follows_loss || self.memory.began.is_some_and(|began| self.age(began) > MISSING);
+        let is_known_enough = !self.memory.follows_loss
+            || self.memory.began.is_some_and(|began| self.age(began) > self.policy.missing_after);
         // While a zone is out EC2 shows only instances that memory knows.
         let is_known_enough = is_known_enough && !self.observation.is_partial;
         published

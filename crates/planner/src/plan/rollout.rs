@@ -9,18 +9,13 @@
 //! Where the account has no room for an extra worker, an old one drains and goes first (`limit`); the
 //! rest is the same.
 
-use fleet::memory::{Boots, Phase, Slot};
+use fleet::memory::{Phase, Slot};
 use fleet::release::Release;
 use jiff::SignedDuration;
 
 use super::Tick;
 use crate::observation::is_booting;
 use crate::planted::{self, Bug};
-
-/// Three ticks in a row in which the first worker of a new release answers.
-pub(super) const TRIAL: SignedDuration = SignedDuration::from_secs(55);
-/// A cause outside the release may pass; the same release cannot be deployed again to say so.
-const FROZEN_TRY: SignedDuration = SignedDuration::from_mins(30);
 
 impl Tick<'_> {
     /// Decides how many workers there may be beyond the desired number.
@@ -54,7 +49,7 @@ impl Tick<'_> {
         if is_tried {
             self.prove();
         }
-        let batch = if is_tried { Self::batch(desired) } else { 1 }.min(old);
+        let batch = if is_tried { self.batch(desired) } else { 1 }.min(old);
         let batch = if planted::is(Bug::WholeFleetAtOnce) { old } else { batch };
         let beyond = self.live().saturating_sub(desired);
         if self.on_trial() > 0 {
@@ -94,8 +89,8 @@ impl Tick<'_> {
     }
 
     /// How many workers are replaced at a time.
-    pub(super) fn batch(desired: usize) -> usize {
-        (desired / 10).max(1)
+    pub(super) fn batch(&self, desired: usize) -> usize {
+        self.policy.rollout_share.of(desired).max(self.policy.rollout_least)
     }
 
     /// Whether old workers can go because tried ones of the present release serve.
@@ -106,7 +101,7 @@ impl Tick<'_> {
 
     /// Whether a worker of the present release has served for a while.
     pub(super) fn is_tried(&self) -> bool {
-        let trial = if planted::is(Bug::NoTrial) { SignedDuration::ZERO } else { TRIAL };
+        let trial = if planted::is(Bug::NoTrial) { SignedDuration::ZERO } else { self.policy.trial };
         let is_tried =
             |slot: &Slot| self.is_new(slot) && slot.phase == Phase::Healthy && self.age(slot.since) >= trial;
         self.is_proven() || self.memory.slots.values().any(is_tried)
@@ -136,7 +131,8 @@ impl Tick<'_> {
     fn frozen(&self) -> Option<String> {
         let boots = self.memory.boots.get(&self.release.id)?;
         let since = boots.last_failure?;
-        let is_frozen = boots.failures >= Boots::FREEZE && self.age(since) < FROZEN_TRY;
+        let is_frozen =
+            boots.failures >= self.policy.freeze_after && self.age(since) < self.policy.frozen_retry;
         (is_frozen && !planted::is(Bug::NotFrozen)).then(|| {
             format!(
                 "the rollout of release {}: {}; the workers of before stay, and it is tried again every 30 min",
@@ -151,7 +147,7 @@ impl Tick<'_> {
     pub(super) fn heals_from_proven(&self) -> bool {
         let is_other = self.memory.proven.as_ref().is_some_and(|proven| proven.id != self.release.id);
         let has_old = self.memory.slots.values().any(|slot| !self.is_new(slot));
-        is_other && (has_old || self.failures() >= Boots::FREEZE) && !self.fails_more_than_new()
+        is_other && (has_old || self.failures() >= self.policy.freeze_after) && !self.fails_more_than_new()
     }
 
     /// Whether a missing worker is launched from the present release although healing is no time for
@@ -167,6 +163,8 @@ impl Tick<'_> {
     /// What has proved itself may stop to boot all the same: its image is gone, for instance.
     fn fails_more_than_new(&self) -> bool {
         let proven = self.memory.proven.as_ref().and_then(|proven| self.memory.boots.get(&proven.id));
-        proven.is_some_and(|boots| boots.failures >= Boots::FREEZE && boots.failures > self.failures())
+        proven.is_some_and(|boots| {
+            boots.failures >= self.policy.freeze_after && boots.failures > self.failures()
+        })
     }
 }

@@ -1,8 +1,8 @@
 //! Who has the public address.
 
-use fleet::WorkerId;
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::Phase;
+use fleet::{Policy, WorkerId};
 use jiff::SignedDuration;
 
 use super::world::{Health, LaunchFault, SUBNETS, World};
@@ -415,7 +415,7 @@ fn a_look_notices_the_first_answer_of_the_successor_and_asks_for_a_tick() {
     world.machine(&holder).health = Health::Refuses;
     world.tick();
     world.now += SignedDuration::from_secs(11);
-    let found = look(&world.observe(Scope::Boots), world.memory.clone(), world.now);
+    let found = look(&world.observe(Scope::Boots), world.memory.clone(), &Policy::default(), world.now);
     assert!(found.is_urgent);
     let plan = found.plan.expect("it is news");
     assert_eq!(plan.memory.balancer.successor.map(|slot| slot.phase), Some(Phase::Healthy));

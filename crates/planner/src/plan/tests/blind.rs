@@ -1,5 +1,7 @@
 //! What cannot be seen is not acted on.
 
+use fleet::Policy;
+
 use super::world::{Health, World};
 use crate::observation::{Observation, Scope};
 use crate::plan::look;
@@ -174,6 +176,6 @@ fn a_look_between_ticks_that_is_blind_sees_nothing_new() {
         world.now += jiff::SignedDuration::from_secs(15);
         let mut seen = world.observe(Scope::Boots);
         blind(&mut seen);
-        assert_eq!(look(&seen, world.memory.clone(), world.now).plan, None, "{what}");
+        assert_eq!(look(&seen, world.memory.clone(), &Policy::default(), world.now).plan, None, "{what}");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::{LeavingStage, Memory, Phase};
-use fleet::{DesiredCount, Registry, WorkerId};
+use fleet::{DesiredCount, Policy, Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -180,7 +180,7 @@ impl Run {
         let planned = self.world.tick_seeing(&seen);
         assert_eq!(
             planned,
-            plan(&seen, before.clone(), Some(now), now),
+            plan(&seen, before.clone(), &Policy::default(), now),
             "the same input gives the same plan"
         );
         Deed { before: &before, seen: &seen, planned: &planned, readers: readers.as_ref(), now }.check();

@@ -55,9 +55,9 @@ fn memory(world: &World, slots: Vec<(u32, Slot)>) -> Memory {
     memory
 }
 
-fn tick<'a>(world: &World, seen: &'a Observation, memory: Memory) -> Tick<'a> {
+fn tick<'a>(world: &'a World, seen: &'a Observation, memory: Memory) -> Tick<'a> {
     let release = seen.release.as_ref().expect("it is known").as_ref().expect("it is there");
-    Tick::new(seen, &[], release, None, memory, world.now)
+    Tick::new(seen, &[], release, None, memory, &world.release.policy, world.now)
 }
 
 /// Removes the one that is least needed.

@@ -131,7 +131,7 @@ impl World {
 
     /// A tick that believes this.
     pub(super) fn tick_seeing(&mut self, seen: &Observation) -> Plan {
-        let planned = plan(seen, self.memory.clone(), Some(self.now), self.now);
+        let planned = plan(seen, self.memory.clone(), &self.release.policy, self.now);
         self.carry_out(&planned);
         for machine in self.machines.iter_mut().filter(|machine| machine.row.state == State::ShuttingDown) {
             machine.row.state = State::Terminated;
@@ -149,7 +149,7 @@ impl World {
     /// A look between two ticks.
     pub(super) fn watch(&mut self) -> Option<Plan> {
         let seen = self.observe(Scope::Boots);
-        let planned = look(&seen, self.memory.clone(), self.now).plan?;
+        let planned = look(&seen, self.memory.clone(), &self.release.policy, self.now).plan?;
         self.carry_out(&planned);
         Some(planned)
     }
@@ -188,7 +188,7 @@ impl World {
             let result = refusal.map_or(Ok(()), |kind| Err(Failure { kind, why: "on purpose".to_owned() }));
             outcomes.credits.push((id.clone(), result));
         }
-        settle(&mut self.memory, &outcomes, self.now);
+        settle(&mut self.memory, &outcomes, &self.release.policy, self.now);
     }
 
     pub(super) fn observe(&self, scope: Scope) -> Observation {
