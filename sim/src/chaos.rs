@@ -244,6 +244,7 @@ impl World {
         let number = if is_renewal { self.deployments } else { number.expect("a number of ours") };
         let mut next = release(self.deployments, number, self.ec2.zones());
         next.rollout = self.scenario.rollout;
+        next.policy = self.scenario.policy.clone();
         let (worker, lb) = (next.id.clone(), balancer(&next));
         self.tell(|| format!("      {worker}, {lb} ({})", if is_good { "good" } else { "bad" }));
         if !is_good {

@@ -1,6 +1,7 @@
 //! What differs between runs before anything happens: size, zones, and when storms come.
 
 use fastrand::Rng;
+use fleet::Policy;
 use fleet::release::Rollout;
 
 use crate::clock::{MINUTE, Millis};
@@ -34,6 +35,8 @@ pub struct Scenario {
     pub verified_from: Millis,
     /// A fleet of 8 to 20 workers whose zones are out for minutes, again and again.
     pub has_outages: bool,
+    /// Of every release that is deployed.
+    pub policy: Policy,
 }
 
 /// A clean fault, to measure how long it takes to mend.
@@ -99,6 +102,7 @@ impl Scenario {
             counts_leaving,
             verified_from,
             has_outages,
+            policy: Policy::default(),
         }
     }
 
@@ -122,6 +126,7 @@ impl Scenario {
             counts_leaving: false,
             verified_from: 0,
             has_outages: false,
+            policy: Policy::default(),
         }
     }
 }

@@ -192,6 +192,7 @@ impl World {
         let mut rng = Rng::with_seed(scenario.seed);
         let mut release = release(1, 1, scenario.zones);
         release.rollout = scenario.rollout;
+        release.policy = scenario.policy.clone();
         let release = Arc::new(release);
         let mut ec2 = Ec2::new(scenario.zones);
         ec2.counts_leaving = scenario.counts_leaving;

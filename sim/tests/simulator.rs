@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use fleet::Policy;
 use sim::clock::HOUR;
 use sim::run::{Campaign, run_seed};
 use sim::scenario::{Scenario, Single};
@@ -39,8 +40,16 @@ fn a_fault_that_is_left_out_does_not_strike() {
 #[test]
 fn no_rule_is_broken_in_a_hundred_seeds() {
     let length = 6 * HOUR;
-    let campaign =
-        Campaign { first_seed: 1, seeds: 100, length, threads: 2, stop_after: 1, shows_progress: false };
+    let policy = Policy::default();
+    let campaign = Campaign {
+        first_seed: 1,
+        seeds: 100,
+        length,
+        policy,
+        threads: 2,
+        stop_after: 1,
+        shows_progress: false,
+    };
     let total = campaign.run();
     assert_eq!(total.seeds, 100);
     assert!(total.violations.is_empty(), "{:?}", total.violations);

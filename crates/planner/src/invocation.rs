@@ -229,9 +229,8 @@ impl Invocation {
         {
             self.follow_policy(&release.policy, now);
         }
-        if let Some(skew) = date
-            .map(|date| now.duration_since(date).abs())
-            .filter(|skew| *skew > self.policy.clock_skew && !planted::is(Bug::WrongClock))
+        if let Some(skew) =
+            date.map(|date| now.duration_since(date).abs()).filter(|skew| *skew > self.policy.clock_skew)
         {
             let why = format!("this clock and that of S3 are {} s apart", skew.as_secs());
             return self.give_up("the tick is dropped", &why, now);
@@ -455,8 +454,7 @@ impl Invocation {
         if now.duration_since(work.committed) > self.policy.verdict_valid_for {
             self.keep_judged(&mut work, "they were judged too long ago");
         }
-        let is_stale = now.duration_since(work.seen) > self.policy.stale_after;
-        if !work.queue.is_empty() && is_stale && !planted::is(Bug::StalePlans) {
+        if !work.queue.is_empty() && now.duration_since(work.seen) > self.policy.stale_after {
             self.note("not carried out", "what was planned is too old by now");
             work.queue.clear();
         }
@@ -589,9 +587,7 @@ impl Work {
 
     /// The most urgent one that may be sent now.
     fn next_effect(&mut self, policy: &Policy) -> Option<Effect> {
-        let is_reserved = !planted::is(Bug::NoReservedCall);
-        let most = if is_reserved { policy.launches_at_once } else { policy.calls_at_once };
-        let may_launch = self.launches_in_flight < most;
+        let may_launch = self.launches_in_flight < policy.launches_at_once;
         let position =
             self.queue.iter().position(|effect| may_launch || !matches!(effect, Effect::Launch(_)))?;
         self.queue.remove(position)

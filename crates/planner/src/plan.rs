@@ -347,7 +347,6 @@ impl<'a> Tick<'a> {
     fn is_young(&self) -> bool {
         self.memory.follows_loss
             && self.memory.began.is_none_or(|began| self.age(began) < self.policy.young_for)
-            && !planted::is(Bug::YoungActs)
     }
 
     fn probe(&self, id: &WorkerId) -> Option<Probe> {

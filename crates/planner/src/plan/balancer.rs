@@ -215,8 +215,7 @@ impl Tick<'_> {
             Some(Probe::Refused | Probe::Silent) if boots => Verdict::Open("it boots"),
             Some(Probe::Refused) => Verdict::Dead("it refuses connections"),
             Some(Probe::Silent)
-                if holder.silent_since.is_some_and(|since| self.age(since) >= self.policy.holder_silence)
-                    || planted::is(Bug::OneSilentHolder) =>
+                if holder.silent_since.is_some_and(|since| self.age(since) >= self.policy.holder_silence) =>
             {
                 Verdict::Dead("it was silent twice")
             }

@@ -7,7 +7,6 @@
 use fleet::WorkerId;
 use fleet::memory::Phase;
 use fleet::release::{Credits, InstanceSpec};
-use jiff::SignedDuration;
 
 use super::Tick;
 use crate::grid;
@@ -37,7 +36,8 @@ impl Tick<'_> {
         self.memory.slots.values().filter_map(|slot| {
             let id = slot.worker.as_ref()?;
             let definition = self.definition(&slot.release).unwrap_or(self.release);
-            let has_served = slot.phase == Phase::Healthy && self.age(slot.since) >= self.credits_after();
+            let has_served =
+                slot.phase == Phase::Healthy && self.age(slot.since) >= self.policy.credits_after;
             (has_served && is_capped(&definition.worker) && self.may_be_asked(id)).then(|| id.clone())
         })
     }
@@ -49,7 +49,7 @@ impl Tick<'_> {
             let proven = balancer.proven.as_ref().filter(|it| Some(&it.id) == holder.release.as_ref());
             let has_served = self.probe(&holder.id) == Some(Probe::Answered)
                 && holder.answered
-                && self.age(holder.since) >= self.credits_after();
+                && self.age(holder.since) >= self.policy.credits_after;
             let is_capped = is_capped(&proven.or(spec)?.instance);
             (has_served && is_capped && self.may_be_asked(&holder.id)).then(|| holder.id.clone())
         })
@@ -59,10 +59,6 @@ impl Tick<'_> {
         let row = self.workers.get(id).or_else(|| self.balancers.get(id));
         let is_done = self.memory.credits.done.contains(id) && !planted::is(Bug::CreditsAskedAgain);
         !is_done && row.is_some_and(|row| row.state == State::Running)
-    }
-
-    fn credits_after(&self) -> SignedDuration {
-        if planted::is(Bug::CreditsTooEarly) { SignedDuration::ZERO } else { self.policy.credits_after }
     }
 
     fn forget_capped(&mut self) {

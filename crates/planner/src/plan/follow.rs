@@ -193,9 +193,7 @@ impl Tick<'_> {
             (Some(Probe::Answered), Phase::Healthy) => {}
             (Some(Probe::Answered), _) => self.becomes_healthy(number),
             (_, Phase::Launching | Phase::Booting | Phase::Unresolved) => {
-                let grace = self.policy.boot_grace;
-                let grace = if planted::is(Bug::ShortBootGrace) { grace / 3 } else { grace };
-                if self.age(slot.since) > grace && !planted::is(Bug::BootsNeverGivenUp) {
+                if self.age(slot.since) > self.policy.boot_grace {
                     self.give_up_boot(number, &id);
                 }
             }
@@ -215,8 +213,7 @@ impl Tick<'_> {
                 self.enter(number, Phase::Suspect);
                 self.record(format!("{id} did not answer in time; one more silent tick and it is replaced."));
             }
-            (Some(Probe::Silent), Phase::Suspect)
-                if self.age(slot.since) < self.policy.silence_spacing && !planted::is(Bug::NoSecondLook) => {}
+            (Some(Probe::Silent), Phase::Suspect) if self.age(slot.since) < self.policy.silence_spacing => {}
             (Some(Probe::Silent), Phase::Suspect | Phase::Dead)
             | (Some(Probe::Refused), Phase::Healthy | Phase::Suspect | Phase::Dead) => self.dead.push(number),
         }

@@ -87,7 +87,7 @@ impl Tick<'_> {
         let has_waited = slot.phase == Phase::Dead && self.age(slot.since) >= self.policy.room_dead_for;
         let market = self.market_of(slot);
         let fits = market == self.release.worker.market && self.is_out_of_room(market);
-        (has_waited || planted::is(Bug::RoomAtOnce)) && fits && !planted::is(Bug::NoRoom)
+        has_waited && fits
     }
 
     fn why_not(&self, number: u32, bench: &Bench, cause: Cause) -> Option<String> {
@@ -95,12 +95,9 @@ impl Tick<'_> {
         let is_seen = slot.worker.as_ref().is_some_and(|id| self.workers.contains_key(id));
         let last = self.memory.terminations.last();
         let policy = self.policy;
-        let most = policy.velocity_share.of(bench.served).max(policy.velocity_least)
-            + usize::from(planted::is(Bug::VelocityOffByOne));
+        let most = policy.velocity_share.of(bench.served).max(policy.velocity_least);
         let often = policy.often_share.of(bench.served).max(policy.often_least);
-        let is_often = self.memory.terminations.len() >= often && !planted::is(Bug::TerminationsForgotten);
-        let is_degraded = (bench.is_many || is_often) && !planted::is(Bug::NoDegradedBrake);
-        let is_panic = bench.is_panic && !planted::is(Bug::NoPanicBrake);
+        let is_degraded = bench.is_many || self.memory.terminations.len() >= often;
         // Who refuses has no program any more. Who is silent may only have too much to do, and the others
         // would have more without it.
         let may_serve = self.probe_of(slot) != Some(Probe::Refused) && !planted::is(Bug::SilentEndedFirst);
@@ -122,9 +119,9 @@ impl Tick<'_> {
             "many fail; a replacement has to answer first"
         } else if may_serve && bench.replaced <= bench.retired && cause == Cause::Health {
             "it is silent and may only be overloaded; its replacement has to answer first"
-        } else if is_panic && (was_just_now || bench.retired > 0 || planted::is(Bug::LostPanicValve)) {
+        } else if bench.is_panic && (was_just_now || bench.retired > 0) {
             "most workers fail at once; one a minute is terminated"
-        } else if bench.just_now + bench.retired >= most && !planted::is(Bug::NoVelocity) {
+        } else if bench.just_now + bench.retired >= most {
             "enough were terminated just now"
         } else {
             return None;
@@ -218,6 +215,5 @@ impl Tick<'_> {
 
     pub(super) fn is_dark(&self, zone: &str) -> bool {
         self.memory.dark_zones.get(zone).is_some_and(|since| self.age(*since) < self.policy.dark_zone_for)
-            && !planted::is(Bug::NoZoneRule)
     }
 }

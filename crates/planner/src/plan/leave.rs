@@ -189,7 +189,6 @@ impl Tick<'_> {
                 {
                     self.adopt(row, self.unused_slot(), NOT_LAUNCHED, age);
                 }
-                _ if planted::is(Bug::OrphansStay) => {}
                 _ if age > self.policy.orphan_age && !self.is_young() && drained < most => {
                     drained += 1;
                     self.drain_orphan(row);

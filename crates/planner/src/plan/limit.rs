@@ -78,7 +78,7 @@ impl Tick<'_> {
         let is_new = !refusal.definitions.contains(definition);
         let is_over = self.age(refusal.last) >= pause(self.policy, refusal.tries);
         let may_try = (is_new || is_over) && !is_tried;
-        (!may_try && !planted::is(Bug::LimitHammered)).then(|| is_waited_out(refusal))
+        (!may_try).then(|| is_waited_out(refusal))
     }
 
     /// Notes a launch: while launches are refused, one in a tick is enough to learn whether they are.
@@ -96,7 +96,7 @@ impl Tick<'_> {
 
     /// Whether a quota has refused launches for two minutes.
     pub(super) fn is_out_of_room(&self, market: Market) -> bool {
-        let wait = if planted::is(Bug::RoomAtOnce) { SignedDuration::ZERO } else { self.policy.room_after };
+        let wait = self.policy.room_after;
         self.memory.refusals.get(&market).is_some_and(|refusal| {
             refusal.cause == RefusalCause::Limit
                 && self.age(refusal.since) >= wait

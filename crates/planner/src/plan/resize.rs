@@ -65,7 +65,7 @@ fn is_confirmed(desired: DesiredCount, memory: &mut Memory, policy: &Policy, now
     let Some(before) = memory.desired else { return true };
     let is_less = !policy.lowering_share.is_reached_by(desired.get() as usize, before.get() as usize);
     let takes_most = desired < before && (desired.get() == 0 || is_less);
-    if !takes_most || planted::is(Bug::LoweringAtOnce) {
+    if !takes_most {
         return true;
     }
     let lowering = memory.lowering.take().filter(|lowering| lowering.to == desired);
@@ -111,8 +111,7 @@ impl Tick<'_> {
         for number in self.least_needed(surplus.min(most)) {
             let Some(slot) = self.memory.slots.get(&number) else { return };
             // One that never served has nothing to drain.
-            let drains = slot.served && !planted::is(Bug::NoDrain);
-            let stage = if drains { LeavingStage::Draining } else { LeavingStage::Terminating };
+            let stage = if slot.served { LeavingStage::Draining } else { LeavingStage::Terminating };
             let who = who(number, slot);
             let is_replaced = is_rollout && self.is_old(slot);
             let why = match purpose {
@@ -254,11 +253,10 @@ impl Tick<'_> {
         let booting = slots.values().filter(|slot| is_awaited(slot.phase)).count();
         let is_deaf =
             !self.somebody_answers() && slots.values().any(|slot| slot.served && slot.phase == Phase::Dead);
-        let is_deaf = is_deaf && !planted::is(Bug::DeafLaunches);
         let policy = self.policy;
         let deaf = policy.deaf_share.of_rounded_up(desired).max(policy.deaf_least).saturating_sub(booting);
         let budget = policy.budget_per_worker * desired + policy.budget_extra;
-        let is_dear = self.memory.losses.len() >= budget && !planted::is(Bug::NoLaunchBudget);
+        let is_dear = self.memory.losses.len() >= budget;
         let is_soon = self.memory.last_launch.is_some_and(|last| self.age(last) < policy.slow_launch_every);
         let is_unsure = self.is_young() && self.memory.follows_loss;
         let limits = [
@@ -298,9 +296,8 @@ impl Tick<'_> {
         let is_stuck = !self.somebody_answers() && (most..most_if_stuck).contains(&number);
         let is_pausing =
             self.memory.last_launch.is_some_and(|last| self.age(last) < policy.stuck_launch_every);
-        let valve = usize::from(is_stuck && !is_pausing && !planted::is(Bug::LostCapValve));
-        let cap = most.saturating_sub(number).max(valve);
-        if planted::is(Bug::NoCap) { usize::MAX } else { cap }
+        let valve = usize::from(is_stuck && !is_pausing);
+        most.saturating_sub(number).max(valve)
     }
 
     /// A launch that was not wanted any more, and may have taken place or not. To send it again is better
@@ -330,13 +327,13 @@ impl Tick<'_> {
         let booting = of_release.filter(|slot| is_awaited(slot.phase)).count();
         let is_proven = self.memory.proven.as_ref().is_some_and(|proven| proven.id == release);
         let most = self.policy.unproven_boots;
-        if !is_proven && booting >= most && !planted::is(Bug::UnprovenBoots) {
+        if !is_proven && booting >= most {
             return Some(format!("release {release} has not served yet; {most} boot at a time"));
         }
         let boots = self.memory.boots.get(release).filter(|boots| boots.failures >= self.policy.boot_loop)?;
         let pause = pause(self.policy, boots.failures);
         let is_early = boots.last_failure.is_some_and(|last| self.age(last) < pause);
-        ((booting > 0 || is_early) && !planted::is(Bug::NoBackOff))
+        (booting > 0 || is_early)
             .then(|| format!("{}; one is tried every {} min", boots.story(), pause.as_mins()))
     }
 

@@ -11,7 +11,6 @@
 
 use fleet::memory::{Phase, Slot};
 use fleet::release::Release;
-use jiff::SignedDuration;
 
 use super::Tick;
 use crate::observation::is_booting;
@@ -50,7 +49,6 @@ impl Tick<'_> {
             self.prove();
         }
         let batch = if is_tried { self.batch(desired) } else { 1 }.min(old);
-        let batch = if planted::is(Bug::WholeFleetAtOnce) { old } else { batch };
         let beyond = self.live().saturating_sub(desired);
         if self.on_trial() > 0 {
             // It is one more than desired until it has proved itself, whoever else is lost meanwhile.
@@ -101,7 +99,7 @@ impl Tick<'_> {
 
     /// Whether a worker of the present release has served for a while.
     pub(super) fn is_tried(&self) -> bool {
-        let trial = if planted::is(Bug::NoTrial) { SignedDuration::ZERO } else { self.policy.trial };
+        let trial = self.policy.trial;
         let is_tried =
             |slot: &Slot| self.is_new(slot) && slot.phase == Phase::Healthy && self.age(slot.since) >= trial;
         self.is_proven() || self.memory.slots.values().any(is_tried)
@@ -133,7 +131,7 @@ impl Tick<'_> {
         let since = boots.last_failure?;
         let is_frozen =
             boots.failures >= self.policy.freeze_after && self.age(since) < self.policy.frozen_retry;
-        (is_frozen && !planted::is(Bug::NotFrozen)).then(|| {
+        is_frozen.then(|| {
             format!(
                 "the rollout of release {}: {}; the workers of before stay, and it is tried again every 30 min",
                 self.release.id,
