@@ -1,4 +1,4 @@
-//! What the services do with an effect that arrives, and what they answer; or that they do not.
+//! The services: what each does with an effect that arrives, and its answer, if there is one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -52,7 +52,7 @@ enum Command {
         #[arg(long)]
         policies: bool,
     },
-    /// Single faults of a fleet at rest: how long until each is noticed and mended.
+    /// Single faults of a fleet at rest: how long until each is noticed and repaired.
     Latency {
         #[arg(long, default_value_t = 2_000)]
         seeds: u64,

@@ -27,7 +27,7 @@ pub struct Outcome {
     pub course: Course,
 }
 
-/// One run. Without what is suppressed, and told as a story if wanted.
+/// Runs one seed, without the suppressed faults, and prints it as a story if wanted.
 pub fn run_seed(scenario: Scenario, suppressed: BTreeSet<Strike>, is_told: bool) -> Outcome {
     let seed = scenario.seed;
     let faults = Faults::new(seed, suppressed);
@@ -126,7 +126,7 @@ impl Campaign {
             total.violations.len(),
             begun.elapsed().as_secs()
         );
-        // Progress that nobody can read is no reason to stop.
+        // A closed standard error is no reason to stop.
         std::io::stderr().write_all(line.as_bytes()).ok();
     }
 }

@@ -39,7 +39,7 @@ pub struct Scenario {
     pub policy: Policy,
 }
 
-/// A clean fault, to measure how long it takes to mend.
+/// A clean fault, to measure how long its repair takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Single {
     /// The program of a worker is gone; its host refuses.
@@ -54,9 +54,9 @@ pub enum Single {
     BalancerDead,
     /// The next instance never serves; a worker is gone, so that there is a next one.
     BootStuck,
-    /// A worker that nobody remembers.
+    /// A worker that memory does not know.
     Orphan,
-    /// The prober hears nobody for two hours.
+    /// The prober hears no instance for two hours.
     ProberBroken,
     /// No instance of the release ever serves.
     ReleaseBroken,

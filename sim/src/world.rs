@@ -59,7 +59,7 @@ pub struct World {
 /// Conditions that last for a while.
 #[derive(Clone, Debug, Default)]
 pub struct Weather {
-    /// Raised with each storm and each calm: what was planned in an earlier storm does not happen.
+    /// Raised with each storm and each calm: faults planned in an earlier storm do not happen.
     pub storm: u64,
     pub is_storm: bool,
     pub cut_all_until: Millis,
@@ -91,7 +91,7 @@ pub struct Running {
     skew: Millis,
     /// How many times slower than usual everything is.
     slowness: i64,
-    /// What was not learned by its last survey, so that it must do nothing.
+    /// Its last survey learned too little, so that it must do nothing.
     pub is_blind: bool,
     /// The last round of probes.
     pub round: Round,
@@ -108,7 +108,7 @@ pub struct Running {
     pub has_launched: bool,
     /// The memory it works from.
     pub read: Option<Arc<Memory>>,
-    /// What it wrote last, as the bucket has it.
+    /// The memory it wrote last, as the bucket has it.
     pub committed: Option<Arc<Memory>>,
     pub committed_at: Millis,
 }
@@ -130,7 +130,7 @@ enum Happening {
     /// The schedule's event, of the minute that began then.
     Invoke(Millis),
     Arrive(usize, Box<Parcel>),
-    /// A request whose sender has given up waiting: nobody hears the answer.
+    /// A request whose sender has given up waiting: the answer is lost.
     ArriveLate(usize, Box<Parcel>),
     Answer(usize, Box<Parcel>),
     Knock(usize),
@@ -334,8 +334,8 @@ impl World {
         self.weather.is_storm = false;
         self.faults.calm();
         self.clear_up();
-        // Where nobody is left, the first one may wait for half an hour, the dead are spared as a zone that
-        // is out for a quarter after that, and then go one a minute.
+        // If no worker is left, the first launch may wait for half an hour. The dead count as a dark zone
+        // for a quarter of an hour after that, and then go one a minute.
         let is_anybody_up = self.ec2.live(Role::Worker).any(|(_, machine)| machine.is_up(self.now));
         let longer = if is_anybody_up { 0 } else { 30 * MINUTE };
         let deadline = self.now + self.scenario.calm + longer;
@@ -648,7 +648,7 @@ pub fn release(number: u32, balancer: u32, zones: usize) -> Release {
     release
 }
 
-/// Each deployment takes another type: what is refused for one may be granted for the next.
+/// Each deployment takes another type: EC2 may refuse the first and grant the next.
 const TYPES: [&str; 3] = ["t4g.nano", "t4g.micro", "t4g.small"];
 
 /// How the ids of definitions of the load balancer begin; the number follows.

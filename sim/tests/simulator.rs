@@ -86,7 +86,7 @@ fn what_was_found_once_does_not_come_back() {
 fn a_broken_prober_ends_nobody() {
     for seed in 1..=20 {
         let mut scenario = Scenario::single(seed, Single::ProberBroken);
-        // Ends while the prober still hears nobody.
+        // Ends while the prober still hears no instance.
         scenario.length = 2 * HOUR;
         let outcome = run_seed(scenario, BTreeSet::new(), false);
         assert_eq!(outcome.stats.terminations, 0, "seed {seed}");

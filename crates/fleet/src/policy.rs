@@ -223,7 +223,7 @@ policy! {
     /// Many fail at once if at least this many are dead, and `degraded_share` is exceeded. Then a worker
     /// is terminated only after its replacement answers.
     degraded_least: usize = 2, 1..=100;
-    /// Many fail at once if more than this share of those that ever served is dead.
+    /// Many fail at once if more than this share of the workers that ever served is dead.
     degraded_share: Share = share(1, 5), share(1, 100)..=share(1, 1);
     /// Many fail over time if at least this many were terminated within `terminations_window`.
     often_least: usize = 2, 1..=100;
@@ -232,7 +232,7 @@ policy! {
     /// Most fail at once if at least this many are dead, and `panic_share` is exceeded. Then the dead stay
     /// in the registry.
     panic_least: usize = 2, 1..=100;
-    /// Most fail at once if more than this share of those that ever served is dead.
+    /// Most fail at once if more than this share of the workers that ever served is dead.
     panic_share: Share = share(1, 2), share(1, 100)..=share(1, 1);
     /// While most fail, two terminations for health are at least this far apart. It is three ticks and
     /// their jitter: one a minute.
@@ -355,7 +355,7 @@ policy! {
     /// A load balancer without an address is removed when it is this old. A deployment replaces load
     /// balancers as well, and takes the old one back if the new one fails.
     stranger_age: SignedDuration = mins(10), secs(30)..=hours(2);
-    /// Load balancers of one address: the holder, its successor, and one that is on its way out.
+    /// Load balancers of one address: the holder, its successor, and an outgoing one.
     balancers_per_address: usize = 3, 2..=6;
 }
 

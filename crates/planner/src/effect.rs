@@ -1,4 +1,4 @@
-//! What an invocation asks for, and what it is told in return.
+//! Effects that an invocation asks for, and events that answer them.
 //!
 //! Each effect is answered by exactly one event, unless the invocation dies before. An effect may
 //! have happened although its answer says otherwise: a reply can be lost, and can be late.
@@ -141,7 +141,7 @@ pub enum Written {
     /// Another version is there (412), is being written (409), or there is none any more (404). It
     /// may be our own, if a first reply was lost.
     Conflict,
-    /// No answer, or one that says nothing about what happened.
+    /// There was no answer, or the answer does not say whether the write took place.
     Unknown(String),
 }
 

@@ -12,7 +12,7 @@
 //! Nothing is launched, moved or terminated whose intent is not in the memory that was written. The
 //! compare-and-swap on that write is the only lock there is: of two invocations at once the second
 //! finds its write refused and drops its tick. A crash anywhere needs no special code: launches are
-//! repeated with their token, terminations are judged anew.
+//! repeated with their token, and terminations need a new verdict.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -60,7 +60,7 @@ enum Job {
     Look,
 }
 
-/// What is being waited for.
+/// The event that the invocation waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     Asleep,
@@ -164,7 +164,7 @@ impl Invocation {
             (Stage::Publishing(work), Event::Published(written)) => self.published(work, written, now),
             (Stage::Acting(work), event) => self.acted(work, event, now),
             (Stage::Settling, Event::MemoryWritten(_)) => self.next(now),
-            // An event that nobody waits for: the stage stays as it is.
+            // The stage does not wait for this event: nothing changes.
             (stage, _) => {
                 self.stage = stage;
                 Vec::new()
@@ -263,8 +263,8 @@ impl Invocation {
         vec![Effect::Survey]
     }
 
-    /// Moves times that lie in the future back to now, for a pause that ends in a year is none, and forgets
-    /// numbers that nothing of ours has counted to.
+    /// Moves times that lie in the future back to now, because a pause that ends in a year would never end.
+    /// Forgets numbers that are too high to be counters of the reconciler.
     fn bounded(&mut self, mut known: Known, now: Timestamp) -> Known {
         let memory = Arc::make_mut(&mut known.memory);
         let moved = memory.bound_times(now, self.policy.times_ahead);
@@ -421,8 +421,8 @@ impl Invocation {
         vec![Effect::Publish { registry, if_match }]
     }
 
-    /// Another invocation that published meanwhile has a newer sight, and a registry that was not
-    /// written still shows whoever is to be ended.
+    /// Withdraws the terminations for health if the registry was not published. Another invocation that
+    /// published since has surveyed later, and an old registry still lists the workers to terminate.
     fn published(&mut self, mut work: Box<Work>, written: Written, now: Timestamp) -> Vec<Effect> {
         let why = match written {
             Written::Done { .. } => None,
@@ -438,7 +438,7 @@ impl Invocation {
         self.act(work, now)
     }
 
-    /// Ends nobody for its health in this tick; launches take place.
+    /// Withdraws the terminations for health of this tick. Launches take place.
     fn keep_judged(&mut self, work: &mut Work, why: &str) {
         let leaving = &work.memory.leaving;
         let is_judged = |id: &WorkerId| leaving.get(id).is_some_and(|leaving| leaving.judged);
@@ -585,7 +585,7 @@ impl Work {
         }
     }
 
-    /// The most urgent one that may be sent now.
+    /// Takes the most urgent effect that may be sent now.
     fn next_effect(&mut self, policy: &Policy) -> Option<Effect> {
         let may_launch = self.launches_in_flight < policy.launches_at_once;
         let position =

@@ -21,7 +21,7 @@ macro_rules! bugs {
                 match self { $(Self::$bug => $name),* }
             }
 
-            /// What is wrong, in a sentence.
+            /// Its effect, in a sentence.
             pub const fn wrong(self) -> &'static str {
                 match self { $(Self::$bug => $wrong),* }
             }
@@ -34,7 +34,7 @@ bugs! {
     NoCompareAndSwap "no compare-and-swap" "memory is written over any version",
     ConflictIsSuccess "412 misread" "a refused write of memory is taken as done",
     UnknownIsSuccess "unknown write trusted" "a write of memory without an answer is taken as done",
-    EffectsFirst "effects before intents" "what is planned is carried out before memory is written",
+    EffectsFirst "effects before intents" "a plan is carried out before memory is written",
     // --- Launches ---
     RegionalToken "regional token" "an unknown launch moves to another zone with its token",
     NoAttemptBump "no attempt bump" "a new worker of a slot has the attempt of the one before",
@@ -44,7 +44,7 @@ bugs! {
     UnresolvedForgotten "unresolved launch forgotten" "a launch of which nothing is known for 180 s loses its slot",
     UnwantedForgotten "unwanted launch forgotten" "a launch that is not wanted any more loses its slot at once",
     RepeatsIntoDark "repeats into a dark zone" "a launch is repeated into a zone that EC2 does not answer for",
-    LaunchesFirst "repeated launches first" "launches of before are sent before the address moves",
+    LaunchesFirst "repeated launches first" "repeated launches are sent before the address moves",
     UnneededRepeated "unneeded launch repeated" "an unresolved launch is repeated although enough workers serve",
     EmptyIsGone "unseen is gone" "an instance that EC2 does not show is taken as gone",
     ListingErrorIsEmpty "listing error is empty" "a listing that fails is read as an empty one",
@@ -54,16 +54,16 @@ bugs! {
     NoPositiveControl "no positive control" "workers are terminated although no other one answers",
     BlindReplay "blind replay" "a termination is sent again without a new verdict",
     NeverTakenBack "never taken back" "a worker that was judged and answers after all is still terminated",
-    DeafBootsGivenUp "boots given up by the deaf" "a boot is given up although nobody at all is heard",
-    AdoptedAsNew "adopted as new" "a worker of a lost memory is judged as one that never served",
+    DeafBootsGivenUp "boots given up by the deaf" "a boot is given up although no worker is heard",
+    AdoptedAsNew "adopted as new" "a worker of a lost memory is judged as if it never served",
     // --- Brakes ---
     SilentEndedFirst "silent worker ended first" "a silent worker is terminated before its replacement answers",
     // --- Leaving ---
-    DrainFromPlan "drain counted from the plan" "a drain is over 15 s after it was planned, whoever knows",
+    DrainFromPlan "drain counted from the plan" "a drain is over 15 s after it was planned, published or not",
     // --- Numbers ---
     GarbageIsZero "garbage is zero" "a desired count that cannot be read is taken as 0",
     DeadCount "the dead count" "a dead worker that waits for a brake is not replaced",
-    SurplusServes "surplus of the useful" "of too many workers those that serve go first",
+    SurplusServes "surplus of the useful" "of too many workers the serving ones go first",
     // --- Account limits ---
     LimitAvoidsZone "account limit avoids zone" "a zone is left alone when the account's quota is used up",
     LimitIsFailure "account limit is a failed boot" "a launch that a quota refuses counts against its release",
@@ -71,7 +71,7 @@ bugs! {
     DefinitionBlameless "definition without blame" "a definition that EC2 refuses is launched on and on",
     CapacityBlames "capacity is a failed boot" "a launch without capacity in any zone counts against its release",
     CapacityHammered "capacity hammered" "launches without capacity in any zone are sent again in each tick",
-    RoomUncontrolled "room without control" "a dead worker makes room although nobody at all answers",
+    RoomUncontrolled "room without control" "a dead worker makes room although no worker answers",
     NoFallback "no fallback to stop-first" "a rollout whose extra worker is refused asks for it for ever",
     RoomForTwo "room for two" "two workers leave at once to make room for one",
     RoomWhileIll "room while ill" "a worker makes room although others do not answer",
@@ -85,7 +85,7 @@ bugs! {
     // --- Traffic ---
     RevisionStays "revision stays" "the registry's revision does not grow",
     RevisionRestarts "revision restarts" "where memory and registry are lost the revision begins with 1",
-    RegistryEmptied "registry emptied" "when nobody answers nobody is published",
+    RegistryEmptied "registry emptied" "when no worker answers the registry is empty",
     RegistryForgets "registry forgets" "workers that a lost memory does not know yet lose their traffic",
     PublishesBoots "boots published" "a worker gets traffic before its first answer",
     AddressTaken "address taken" "the address moves away from a load balancer that answers",

@@ -1,5 +1,5 @@
-//! An invocation driven by hand: what it asks for, and in which order. The planner has tests of its
-//! own; here it only gives the machine something to do.
+//! An invocation driven by hand: its effects, and their order. The planner has its own tests; here it
+//! only gives the machine something to do.
 
 #[path = "support/stack.rs"]
 mod stack;
@@ -76,7 +76,7 @@ impl Hand {
         knocking.tries
     }
 
-    /// Gives what was to be written, and over which version.
+    /// Answers a write of memory. Returns the memory, and the version it replaces.
     #[track_caller]
     fn writes(&mut self, written: Written) -> (Memory, Option<String>) {
         let Effect::WriteMemory { memory, if_match } = self.only() else { panic!("nothing is written") };
@@ -123,7 +123,7 @@ impl Hand {
         })
     }
 
-    /// Up to the moment at which a memory of before is to be overwritten with a plan.
+    /// Plays a tick up to its first write of memory.
     #[track_caller]
     fn plans(&mut self, object: MemoryObject, observation: Observation, probe: Probe) {
         self.reads(object);
@@ -653,7 +653,7 @@ fn a_failed_termination_and_association_are_written_down() {
     }
 }
 
-/// A tick in which the address moves, a worker is terminated, one is launched, and launches of before
+/// A tick in which the address moves, a worker is terminated, one is launched, and earlier launches
 /// are repeated.
 fn busy(repeated: u32) -> Hand {
     let (mut rows, mut memory, registry) = serving(3);
@@ -785,7 +785,7 @@ fn while_something_boots_it_is_looked_at_every_two_seconds() {
     hand.sees(observation(1, vec![worker("i-0", 0, minute())], Some(registry)));
     assert_eq!(hand.hears(Probe::Refused), 1, "a silence means nothing, and is not asked for twice");
     assert_eq!(hand.now, began);
-    // The instance has an address now, which is news; nobody is judged.
+    // The instance has an address now, which is news; no worker is judged.
     let (memory, _) = hand.writes(done("etag-3"));
     assert_eq!(memory.slots[&0].phase, Phase::Booting);
     assert!(!hand.acts());

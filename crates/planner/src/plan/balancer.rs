@@ -1,4 +1,4 @@
-//! Guards the public address: whoever has it is the load balancer.
+//! Guards the public address: the instance that has it is the load balancer.
 //!
 //! ```text
 //! holder answers, is as released ------------> a successor goes, former holders go
@@ -345,7 +345,7 @@ impl Tick<'_> {
         self.memory.balancer.successor = Some(slot);
     }
 
-    /// All is well: whoever else there is goes.
+    /// The holder is healthy: removes all other load balancers.
     fn rest(&mut self, spec: &BalancerSpec) {
         let Some(holder) = self.memory.balancer.holder.clone() else { return };
         if holder.release.as_ref() == Some(&spec.id) && self.memory.balancer.proven.as_ref() != Some(spec) {
@@ -366,7 +366,7 @@ impl Tick<'_> {
         }
     }
 
-    /// The holder serves, and is not as released: a successor is launched beside it.
+    /// Launches a successor of a holder that serves and is not as released.
     fn renew(&mut self, spec: &BalancerSpec, allocation: &str) {
         let Some(holder) = self.memory.balancer.holder.clone() else { return };
         if self.memory.balancer.successor.as_ref().is_some_and(|slot| slot.release != spec.id) {
@@ -378,7 +378,7 @@ impl Tick<'_> {
             |row: &&Instance| row.release == spec.id && !self.memory.balancer.former.contains(&row.id);
         let answering = self.other_balancers().filter(current).find(|row| self.may_have_the_address(&row.id));
         if let Some((id, slot)) = answering.map(|row| (row.id.clone(), self.slot_for(row))) {
-            // The next tick moves it; both addresses are with one that answers meanwhile.
+            // The next tick moves it. Until then both addresses belong to load balancers that answer.
             if self.association.is_some() {
                 return;
             }
@@ -411,7 +411,7 @@ impl Tick<'_> {
         self.probe(id) == Some(Probe::Answered) || planted::is(Bug::AddressToSilent)
     }
 
-    /// Those that have been there for long without the address and are not to have it.
+    /// Ends old load balancers that have no address and are not to get one.
     fn end_strangers(&mut self, holder: &Holder) {
         if self.age(holder.since) <= self.policy.stranger_age {
             return;
@@ -432,7 +432,7 @@ impl Tick<'_> {
 
     fn end_former(&mut self) {
         for id in std::mem::take(&mut self.memory.balancer.former) {
-            // One that EC2 does not show is not forgotten before the list is full.
+            // An instance that EC2 does not show is not forgotten before the list is full.
             match self.balancers.get(&id).map(|row| may_be_ended(row)) {
                 Some(true) => {
                     self.end_balancer(&id);
@@ -455,7 +455,7 @@ impl Tick<'_> {
         }
     }
 
-    /// The holder is dead: the address goes to one that answers, or one is launched.
+    /// Replaces a dead holder: moves the address to a load balancer that answers, or launches one.
     fn replace(&mut self, spec: &BalancerSpec, allocation: &str, why: &str) {
         let answering = self.other_balancers().find(|row| self.may_have_the_address(&row.id));
         if let Some(id) = answering.map(|row| row.id.clone()) {
@@ -481,7 +481,7 @@ impl Tick<'_> {
         self.launch_successor(spec, &definition, why, Need::Replacement);
     }
 
-    /// What served last, unless it fails more often than what is released.
+    /// Returns the definition that served last, unless it fails more often than the released one.
     fn trusted_definition<'s>(&'s self, spec: &'s BalancerSpec) -> &'s BalancerSpec {
         let balancer = &self.memory.balancer;
         let is_trusted = balancer.proven_boots.failures <= balancer.boots.failures;
@@ -490,7 +490,7 @@ impl Tick<'_> {
         balancer.proven.as_ref().filter(|_| is_trusted).filter(may_be_launched).unwrap_or(spec)
     }
 
-    /// One that somebody else launched a moment ago.
+    /// Returns a slot for an instance that a deployment launched a moment ago.
     fn adoptable(&self, row: &Instance) -> Option<Slot> {
         let is_young = row.launched.is_none_or(|launched| self.age(launched) < self.policy.boot_grace);
         is_young.then(|| self.slot_for(row))
@@ -539,7 +539,7 @@ impl Tick<'_> {
         }
     }
 
-    /// A quota that refuses it has no more room when it is tried again: it waits for room meanwhile.
+    /// Launches a load balancer, or waits for room if a quota refuses it.
     fn launch_if_not_refused(&mut self, definition: &BalancerSpec, why: &str, need: Need) {
         let market = definition.instance.market;
         if self.is_limited(&definition.id, market) {
@@ -554,7 +554,7 @@ impl Tick<'_> {
         }
     }
 
-    /// Those that are not to have the address and do not answer, remembered or not.
+    /// Ends load balancers that do not answer, remembered or not.
     fn end_failed(&mut self) {
         if !self.is_anybody_heard() {
             return;
@@ -596,7 +596,7 @@ impl Tick<'_> {
             is_unwanted: false,
             served: false,
         };
-        // What is refused is tried again and again; that it is refused was recorded.
+        // A refused launch is repeated often, and the refusal is an event already.
         if !self.is_refused(&spec.id, spec.instance.market) {
             self.record(format!("Launching a load balancer (attempt {attempt}): {why}."));
         }
@@ -606,7 +606,7 @@ impl Tick<'_> {
     }
 }
 
-/// Whether EC2 has not ended it yet. Nothing is killed by ending one that was stopped.
+/// Whether EC2 has not ended it yet. A stopped instance serves no requests that ending it would cut.
 fn may_be_ended(row: &Instance) -> bool {
     row.state.is_live() || (!row.state.is_ended() && !planted::is(Bug::StoppedStays))
 }

@@ -80,7 +80,7 @@ impl Tick<'_> {
         }
     }
 
-    /// Replaces some of those that keep crashing, their replacement first.
+    /// Replaces some of the workers that keep crashing, after their replacements answer.
     pub(super) fn judge_crashes(&mut self) {
         let slots = &self.memory.slots;
         let is_known = |id: &WorkerId| slots.values().any(|slot| slot.worker.as_ref() == Some(id));

@@ -1,7 +1,7 @@
-//! Caps CPU credits: an instance that has served for five minutes may spend only what it earns.
+//! Caps CPU credits: an instance that has served for five minutes may spend only the credits it earns.
 //!
 //! T3 and T4g get no launch credits in the mode `standard`, so they boot as `unlimited`. Left so, a
-//! flood of sign-ins would run up a bill. What was switched is remembered once EC2 has said so: after a
+//! flood of sign-ins would run up a bill. A switch is remembered once EC2 has confirmed it: after a
 //! lost answer, or a lost memory, EC2 is asked once more, which changes nothing.
 
 use fleet::WorkerId;

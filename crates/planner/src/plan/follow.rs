@@ -1,4 +1,4 @@
-//! Moves what is remembered along with what is seen.
+//! Updates the slots from the observation.
 
 use fleet::memory::{LeavingStage, Memory, Phase, Slot};
 use fleet::{WorkerAddr, WorkerId};
@@ -247,8 +247,8 @@ impl Tick<'_> {
         }
     }
 
-    /// Needs nobody who answers, for it never had traffic; but if nobody at all is heard, the fault
-    /// may be ours, and it is kept as dead.
+    /// Gives up a boot. No other worker has to answer, because it never had traffic. If no worker at all is
+    /// heard, the fault may be the prober's, and it is kept as dead.
     fn give_up_boot(&mut self, number: u32, id: &WorkerId) {
         let Some(slot) = self.memory.slots.get(&number) else { return };
         let release = slot.release.clone();

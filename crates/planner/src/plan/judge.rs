@@ -24,16 +24,16 @@ enum Cause {
     Room,
 }
 
-/// What of a tick the brakes look at.
+/// The facts of a tick that the brakes depend on.
 struct Bench {
     /// Workers that ever answered.
     served: usize,
     answering: usize,
-    /// Of the dead, how many may be terminated because somebody answers in their place.
+    /// Dead workers that may be terminated because another worker answers in their place.
     replaced: usize,
     is_many: bool,
     is_panic: bool,
-    /// Terminations of before, so few seconds ago that this tick adds to them.
+    /// Earlier terminations, so few seconds ago that this tick adds to them.
     just_now: usize,
     retired: usize,
 }
@@ -165,7 +165,7 @@ impl Tick<'_> {
         self.retire(number, LeavingStage::Terminating, reason, true);
     }
 
-    /// Notices zones that fall silent as a whole, and those that are heard again.
+    /// Notices zones that fall silent as a whole, and zones that are heard again.
     fn follow_zones(&mut self, dead: &[u32]) {
         #[derive(Default)]
         struct Zone {

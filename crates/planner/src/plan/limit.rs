@@ -25,7 +25,7 @@ use super::resize::doubled;
 use crate::observation::Probe;
 use crate::planted::{self, Bug};
 
-/// How the reasons begin of those who leave for another instance.
+/// How the reason begins if a worker leaves for another instance.
 const FOR_ROOM: &str = "it makes room for";
 
 /// What a load balancer is launched for.
@@ -104,8 +104,8 @@ impl Tick<'_> {
         })
     }
 
-    /// An instance of ours is on its way out: the next try is not to wait for long, and the two minutes
-    /// begin anew, so that one makes room at a time.
+    /// Shortens the pause after a refusal, because an instance is on its way out. The two minutes begin
+    /// again, so that one worker makes room at a time.
     pub(super) fn room_is_made(&mut self) {
         for refusal in self.memory.refusals.values_mut().filter(|it| it.cause == RefusalCause::Limit) {
             refusal.since = self.now;
@@ -114,7 +114,7 @@ impl Tick<'_> {
         }
     }
 
-    /// The market of a worker's definition; of one that is not known any more, that of the released one.
+    /// Returns the market of a worker's definition, or the released one's if it is not known any more.
     pub(super) fn market_of(&self, slot: &Slot) -> Market {
         self.definition(&slot.release).map_or(self.release.worker.market, |release| release.worker.market)
     }
@@ -167,7 +167,7 @@ impl Tick<'_> {
             self.memory.room = None;
             return;
         }
-        // Where fewer are desired meanwhile, the room is there anyway.
+        // If fewer are desired by now, the room is there anyway.
         let is_short = self.live() < desired;
         let is_waited_for = match room.purpose {
             RoomFor::Worker => !self.is_left(&room),
@@ -196,7 +196,7 @@ impl Tick<'_> {
         let is_well = self.memory.slots.values().all(|slot| slot.phase == Phase::Healthy);
         let is_filled = self.is_left(room) && is_well && self.live() >= desired;
         let has_old = self.memory.slots.values().any(|slot| self.is_old(slot));
-        // One that was made for a try after the freeze is not over because of the failures before it.
+        // Failures before the room was made do not end it: it is for a try after the freeze.
         let has_failed = self.memory.boots.get(&self.release.id).is_some_and(|boots| {
             boots.failures >= self.policy.freeze_after
                 && boots.last_failure.is_some_and(|last| last > room.since)
@@ -204,7 +204,7 @@ impl Tick<'_> {
         (has_old || !self.is_left(room)) && !is_filled && !has_failed
     }
 
-    /// Whether EC2 counts the worker no more. One that EC2 does not show may only be left out.
+    /// Whether EC2 counts the worker no more. A listing may only have left it out.
     fn is_left(&self, room: &Room) -> bool {
         let row = room.worker.as_ref().and_then(|id| self.workers.get(id));
         row.map_or_else(|| self.age(room.since) > self.policy.missing_after, |row| !row.state.is_live())
@@ -288,8 +288,8 @@ impl Tick<'_> {
         }
     }
 
-    /// Whether one that leaves may still count for the quota. One that EC2 does not show may do so until it is
-    /// forgotten.
+    /// Whether a leaving instance may still count for the quota. If EC2 does not show it, it may do so until
+    /// it is forgotten.
     fn may_be_here(&self, id: &WorkerId) -> bool {
         self.workers.get(id).is_none_or(|row| row.state.is_live())
     }
@@ -307,7 +307,7 @@ impl Tick<'_> {
         }
     }
 
-    /// Everybody who is desired answers, nobody else is there, and nobody is on the way out.
+    /// Whether exactly the desired workers are there, all of them answer, and none is on its way out.
     fn is_calm(&self, desired: usize) -> bool {
         let is_well = self.memory.slots.values().all(|slot| slot.phase == Phase::Healthy);
         let is_leaving = self.memory.leaving.keys().any(|id| self.may_be_here(id));

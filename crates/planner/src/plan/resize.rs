@@ -60,7 +60,7 @@ pub(super) fn take_desired(
     news
 }
 
-/// Whether a new count may be acted on: one that takes most of the fleet away is read again first.
+/// Whether a new count may be acted on: a count that takes most workers away is read again first.
 fn is_confirmed(desired: DesiredCount, memory: &mut Memory, policy: &Policy, now: Timestamp) -> bool {
     let Some(before) = memory.desired else { return true };
     let is_less = !policy.lowering_share.is_reached_by(desired.get() as usize, before.get() as usize);
@@ -83,13 +83,13 @@ fn is_confirmed(desired: DesiredCount, memory: &mut Memory, policy: &Policy, now
 }
 
 impl Tick<'_> {
-    /// Workers that serve or will; a dead one that waits for a brake does not count.
+    /// Counts workers that serve or will. A dead worker that waits for a brake does not count.
     pub(super) fn live(&self) -> usize {
         self.memory.slots.values().filter(|slot| self.counts(slot)).count()
     }
 
-    /// Where nobody is desired the others count as well: they would wait for ever for a replacement
-    /// that answers, and to remove them is the operator's wish, not a verdict.
+    /// Whether a slot counts as a worker. If no worker is desired the dead count as well: they would wait
+    /// for ever for a replacement that answers, and removing them is the operator's wish, not a verdict.
     pub(super) fn counts(&self, slot: &Slot) -> bool {
         let is_dead = slot.phase == Phase::Dead && !planted::is(Bug::DeadCount);
         let is_worker = !is_dead && slot.phase != Phase::Unresolved;
@@ -110,7 +110,7 @@ impl Tick<'_> {
         let most = self.policy.surplus_share.of(live).max(self.policy.surplus_least);
         for number in self.least_needed(surplus.min(most)) {
             let Some(slot) = self.memory.slots.get(&number) else { return };
-            // One that never served has nothing to drain.
+            // A worker that never served has nothing to drain.
             let stage = if slot.served { LeavingStage::Draining } else { LeavingStage::Terminating };
             let who = who(number, slot);
             let is_replaced = is_rollout && self.is_old(slot);
@@ -186,7 +186,7 @@ impl Tick<'_> {
                 let Some((zone, slots)) = zones.iter_mut().max_by_key(last) else { break };
                 let Some((number, slot)) = slots.pop() else { break };
                 chosen.push(number);
-                // One that is not known yet keeps its slot for a while.
+                // A launch that is not known yet keeps its slot for a while.
                 if slot.worker.is_some()
                     && let Some(crowd) = crowds.get_mut(zone)
                 {
@@ -369,7 +369,7 @@ impl Tick<'_> {
     }
 
     /// The subnet in the zone with fewest workers; zones that are dark or without capacity only if
-    /// there is no other, and those that EC2 does not answer for never.
+    /// there is no other, and zones that EC2 does not answer for never.
     pub(super) fn emptiest_subnet(&self, definition: &str, subnets: &[SubnetSpec]) -> Option<SubnetSpec> {
         let zones = self.zones();
         let is_bad = |subnet: &SubnetSpec| {

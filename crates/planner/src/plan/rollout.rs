@@ -51,13 +51,13 @@ impl Tick<'_> {
         let batch = if is_tried { self.batch(desired) } else { 1 }.min(old);
         let beyond = self.live().saturating_sub(desired);
         if self.on_trial() > 0 {
-            // It is one more than desired until it has proved itself, whoever else is lost meanwhile.
+            // It is one more than desired until it has proved itself, even if others are lost.
             self.surge = if self.stops_first() { beyond.min(1) } else { 1 };
             return self
                 .hold(format!("the rollout of release {}: its first worker is on trial", self.release.id));
         }
         if booting > 0 || !all_are_well {
-            // What was begun goes on; nothing is begun.
+            // A batch that was begun goes on. No new batch is begun.
             self.surge = beyond.min(batch);
         } else if beyond > 0 {
             // The new ones serve, or the surplus has nothing to do with them: as many old ones leave.
@@ -70,7 +70,7 @@ impl Tick<'_> {
         }
     }
 
-    /// Workers of a release that has not proved itself, beside one that has.
+    /// Counts workers of a release that has not proved itself, while another one has.
     pub(super) fn on_trial(&self) -> usize {
         let is_on_trial = |slot: &&Slot| self.is_new(slot) && self.counts(slot);
         let number = self.memory.slots.values().filter(is_on_trial).count();
@@ -81,7 +81,7 @@ impl Tick<'_> {
         slot.release == self.release.id
     }
 
-    /// One that is to be replaced by a worker of the present release.
+    /// Whether it is to be replaced by a worker of the present release.
     pub(super) fn is_old(&self, slot: &Slot) -> bool {
         !self.is_new(slot) && self.counts(slot)
     }

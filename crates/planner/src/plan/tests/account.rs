@@ -372,7 +372,7 @@ fn a_worker_that_made_room_does_not_wait_for_a_strange_load_balancer_to_go() {
     while world.memory.balancer.successor.is_none() || world.live().len() == 3 {
         world.tick();
     }
-    // Somebody else's, with our tags, and room for all.
+    // Launched by hand, with the stack's tags, and room for all.
     world.quota = None;
     let stranger = world.add(None, "subnet-b");
     world.machine(&stranger).row.role = Role::LoadBalancer;
@@ -428,7 +428,7 @@ fn a_worker_returns_if_the_load_balancer_finds_no_room() {
     while world.live().len() == 3 {
         world.tick();
     }
-    // Somebody else takes what is left, and gives it back.
+    // Another user of the account takes the rest of the quota, and gives it back.
     world.quota = Some(3);
     world.now += SignedDuration::from_mins(10);
     world.tick();

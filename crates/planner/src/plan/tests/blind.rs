@@ -83,7 +83,7 @@ fn healing_goes_on_while_the_release_cannot_be_read() {
     world.expect_rest();
 }
 
-/// The last one that was read, which is not the one that served last.
+/// The release that was read last stays in force, although another one served last.
 #[test]
 fn a_rollout_goes_on_while_the_release_cannot_be_read() {
     let mut world = World::serving(2);

@@ -89,7 +89,7 @@ fn in_panic_one_a_minute_is_terminated_and_only_against_a_replacement() {
     ill(&mut world, 0..6, Health::Refuses);
     world.without_capacity.insert("subnet-a".to_owned());
     world.tick();
-    // Of two that boot at a time while nobody answers one is given capacity, and no more follow.
+    // While no worker answers two boot at a time. One of them is given capacity, and no more follow.
     world.without_capacity.insert("subnet-b".to_owned());
     assert_eq!(world.tick().terminations, []);
     let first = world.tick();

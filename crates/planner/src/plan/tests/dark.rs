@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use super::world::{Health, SUBNETS, World};
 use crate::observation::Role;
 
-/// Nothing is launched into zone a, neither anew nor again.
+/// Nothing is launched into zone a, new or repeated.
 #[track_caller]
 fn tick_without_zone_a(world: &mut World) {
     let planned = world.tick();

@@ -11,7 +11,7 @@ fn launches(world: &mut World, ticks: usize) -> Vec<usize> {
     (0..ticks).map(|_| world.tick().launches.len()).collect()
 }
 
-/// Every machine falls ill, and every one that is launched later.
+/// Every machine falls ill, and every later one.
 fn all_ill(world: &mut World, health: Health) {
     world.machines.iter_mut().for_each(|machine| machine.health = health);
 }
@@ -96,7 +96,7 @@ fn a_fleet_whose_hosts_and_first_replacements_all_died_is_healed() {
             world.tick();
         }
         all_ill(&mut world, Health::Silent);
-        // The cause is gone: what is launched from now on serves.
+        // The cause is gone: workers launched from now on serve.
         world.ticks(3 * 120);
         assert_eq!(world.memory.healthy(), desired as usize, "{:#?}", world.memory.held);
         world.settle_down();
@@ -264,7 +264,7 @@ fn an_unresolved_launch_has_a_substitute_in_a_boot_loop_too() {
 
 #[test]
 fn an_instance_without_an_address_does_not_stay_for_ever() {
-    // Given up while nobody is heard.
+    // Given up while no worker is heard.
     let mut world = World::serving(1);
     world.desire(2);
     world.tick();

@@ -69,7 +69,7 @@ fn a_token_that_cannot_be_used_empties_the_slot() {
     }
 }
 
-/// Ticks until a launch of this role is one that EC2 did not see before. Gives the attempts.
+/// Ticks until EC2 sees a launch of this role for the first time. Returns the attempts.
 fn attempts_until(last_used: u32, role: Role) -> Vec<u32> {
     let mut world = World::empty(1);
     if role == Role::LoadBalancer {

@@ -1,6 +1,6 @@
-//! The rules of the table, as conditions on one tick: what was remembered and seen before, what was
-//! planned. They are written from the table, not from the planner: each asks of the outcome whether
-//! it is allowed, and none asks how it was found.
+//! The rules of the table, as conditions on one tick: its memory, its observation and its plan. They are
+//! written from the table, not from the planner: each asks whether the outcome is allowed, and none asks
+//! how it was found.
 
 use std::collections::BTreeSet;
 
@@ -62,7 +62,7 @@ impl Deed<'_> {
         self.seen.instances.is_err() || self.release().is_none() || (is_new && self.seen.registry.is_err())
     }
 
-    /// What is launched from: one that cannot be read is as it was read last.
+    /// Returns the release in force: if it cannot be read, the last one.
     fn release(&self) -> Option<&Release> {
         match &self.seen.release {
             Ok(release) => release.as_deref(),
@@ -101,7 +101,7 @@ impl Deed<'_> {
         self.probe(id) == Some(Probe::Answered)
     }
 
-    /// Whether anybody was heard, if only to refuse.
+    /// Whether any instance was heard, if only to refuse.
     fn is_anybody_heard(&self) -> bool {
         self.seen.probes.values().any(|probe| matches!(probe, Probe::Answered | Probe::Refused))
     }
@@ -117,7 +117,7 @@ impl Deed<'_> {
         ids.into_iter().filter(|id| self.answers(id)).count()
     }
 
-    /// Entries that this tick has put on the list of those that leave.
+    /// Returns the instances that begin to leave in this tick.
     fn fresh_leaving(&self) -> impl Iterator<Item = (&WorkerId, &Leaving)> {
         self.after().leaving.iter().filter(|(id, _)| !self.before.leaving.contains_key(*id))
     }
@@ -249,7 +249,7 @@ impl Deed<'_> {
         }
     }
 
-    /// Who leaves was drained, or never served, or is judged; nobody is asked to leave who answers.
+    /// A leaving worker was drained, or never served, or is judged. No worker is judged that answers.
     fn leaving(&self) {
         for id in &self.planned.terminations {
             let row = self.row(id).expect("only what is seen");
@@ -269,7 +269,7 @@ impl Deed<'_> {
                     assert!(!is_published, "{id} gets traffic");
                 }
                 Some(before) if before.judged && before.served => {
-                    // Where nobody is desired it is the operator's wish, and no verdict.
+                    // If no worker is desired it is the operator's wish, and no verdict.
                     let is_wish = self.after().desired.is_some_and(|desired| desired.get() == 0);
                     let is_judged_anew = self.probe(id).is_some() && self.answering() > 0;
                     assert!(is_wish || is_judged_anew, "{id} was judged long ago");
@@ -284,7 +284,7 @@ impl Deed<'_> {
         }
     }
 
-    /// A new verdict follows the rules on who is dead, and needs somebody who answers.
+    /// A new verdict follows the rules on dead workers, and needs another worker that answers.
     fn verdicts(&self) {
         for (id, leaving) in self.fresh_leaving().filter(|(_, leaving)| leaving.judged) {
             let slot = self.before.slots.values().find(|slot| slot.worker.as_ref() == Some(id));
@@ -342,7 +342,7 @@ impl Deed<'_> {
         registry.iter().flat_map(|registry| registry.workers.keys()).collect()
     }
 
-    /// Nobody boots for longer than it may.
+    /// No worker boots for longer than it may.
     fn boots(&self) {
         for slot in self.after().slots.values() {
             let is_overdue = self.age(slot.since) > seconds(180);
@@ -527,7 +527,7 @@ impl Deed<'_> {
             let (is, seen) = ((&slot.subnet, &slot.release), (&row.subnet, &row.release));
             assert_eq!(is, seen, "{row:?} is taken for another's launch");
         }
-        // Whoever is seen to live is remembered, or young enough to be left alone.
+        // A live instance is remembered, or young enough to be left alone.
         for row in self.seen.instances.iter().flatten().filter(|row| row.role == Role::Worker) {
             let is_known = workers.contains(&row.id) || leaving.contains_key(&row.id);
             let is_new = row.launched.is_none_or(|launched| self.age(launched) <= seconds(90));

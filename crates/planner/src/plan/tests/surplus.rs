@@ -60,7 +60,7 @@ fn tick<'a>(world: &'a World, seen: &'a Observation, memory: Memory) -> Tick<'a>
     Tick::new(seen, &[], release, None, memory, &world.release.policy, world.now)
 }
 
-/// Removes the one that is least needed.
+/// Removes the least needed worker.
 fn remove_one(tick: &mut Tick<'_>) -> Option<String> {
     let mut crowds: BTreeMap<&str, usize> = BTreeMap::new();
     for slot in tick.memory.slots.values() {

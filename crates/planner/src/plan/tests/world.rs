@@ -47,7 +47,7 @@ pub(super) struct World {
     pub(super) broken: BTreeSet<String>,
     /// Releases whose program keeps crashing.
     pub(super) crashing: BTreeSet<String>,
-    /// The prober hears nobody, whatever the workers do.
+    /// The prober hears no instance, whatever the workers do.
     pub(super) is_deaf: bool,
     pub(super) can_publish: bool,
     pub(super) can_terminate: bool,
@@ -200,12 +200,12 @@ impl World {
         };
         let listed = self.machines.iter().filter(is_listed);
         let rows: Vec<Instance> = listed.map(|machine| machine.row.clone()).collect();
-        // If there is nobody to ask for by id, nothing is known at all.
+        // Without an id to ask for, nothing is known at all.
         let instances = match &self.zone_out {
             Some(_) if rows.is_empty() => Err("a zone is out".to_owned()),
             Some(_) | None => Ok(rows),
         };
-        // Nobody is asked about a zone in which nothing is known.
+        // EC2 is not asked about a zone without a remembered instance.
         let dark = self.zone_out.iter().filter(|zone| by_zone.contains_key(*zone));
         let targets = targets(instances.as_deref().unwrap_or_default(), &self.memory, scope);
         Observation {
