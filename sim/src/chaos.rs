@@ -241,7 +241,7 @@ impl World {
         // Every second deployment changes the load balancer as well, and a broken one is repaired.
         let is_renewal = self.deployments.is_multiple_of(2) || self.is_bad(&before);
         let number = before.strip_prefix(BALANCER).and_then(|number| number.parse().ok());
-        let number = if is_renewal { self.deployments } else { number.expect("a number of ours") };
+        let number = if is_renewal { self.deployments } else { number.expect("a number of the simulator") };
         let mut next = release(self.deployments, number, self.ec2.zones());
         next.rollout = self.scenario.rollout;
         next.policy = self.scenario.policy.clone();

@@ -351,13 +351,14 @@ impl World {
             let is_heard = others.iter().any(|(other, probe)| *other != index && *probe == Probe::Answered)
                 || (leaving.reason == MAKES_ROOM && self.hears_balancer(number));
             if !is_heard {
-                return self.violate("S4", format!("{id} served, and nobody else answered in this round"));
+                return self
+                    .violate("S4", format!("{id} served, and no other worker answered in this round"));
             }
         } else if !others.is_empty()
             && others.iter().all(|(_, probe)| *probe == Probe::Silent)
             && !(leaving.reason == MAKES_ROOM && self.hears_balancer(number))
         {
-            return self.violate("S4", format!("{id} did not boot, and nobody was heard in this round"));
+            return self.violate("S4", format!("{id} did not boot, and no worker was heard in this round"));
         }
         if record.was_published || leaving.served {
             let now = self.now;
@@ -697,7 +698,7 @@ impl World {
             self.invocations[number].as_ref().map(|running| running.shown_dead.clone()).unwrap_or_default();
         for id in after.workers.keys() {
             let Some(index) = self.ec2.find(id).filter(|index| self.is_worker(*index)) else {
-                return self.violate("S9", format!("{id} is published and no worker of ours"));
+                return self.violate("S9", format!("{id} is published and not a worker of this stack"));
             };
             self.checks.unpublished.remove(&index);
             self.ec2.machines[index].record.was_published = true;

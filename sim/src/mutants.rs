@@ -100,7 +100,7 @@ impl Hunt {
             return false;
         }
         line(&format!("{CLEAN} seeds without a bug break no rule"));
-        line(&format!("{:<31} {:>6} {:>8}  {:<9} what is wrong", "planted bug", "seeds", "seconds", "rule"));
+        line(&format!("{:<31} {:>6} {:>8}  {:<9} effect", "planted bug", "seeds", "seconds", "rule"));
         let mut caught = 0;
         let is_wanted = |mutant: &Mutant| {
             let is_of_kind = !self.only_policies || matches!(mutant, Mutant::Policy(_));

@@ -222,7 +222,7 @@ impl Invocation {
     ) -> Vec<Effect> {
         let object = match object {
             Ok(object) => object,
-            Err(why) => return self.give_up("the tick is dropped: memory cannot be read", &why, now),
+            Err(why) => return self.give_up("the tick is dropped: state.json cannot be read", &why, now),
         };
         if let MemoryObject::Found { memory, .. } = &object
             && let Some(release) = memory.last_release()
@@ -232,16 +232,16 @@ impl Invocation {
         if let Some(skew) =
             date.map(|date| now.duration_since(date).abs()).filter(|skew| *skew > self.policy.clock_skew)
         {
-            let why = format!("this clock and that of S3 are {} s apart", skew.as_secs());
+            let why = format!("this clock and the clock of S3 are {} s apart", skew.as_secs());
             return self.give_up("the tick is dropped", &why, now);
         }
         let known = match (object, job) {
             (MemoryObject::Found { memory, etag }, _) => Known { memory, etag: Some(etag) },
             (MemoryObject::Missing, _) => Known { memory: Arc::new(Memory::default()), etag: None },
             (MemoryObject::Unreadable { why, etag }, Job::Tick(_)) => {
-                self.note("memory cannot be understood and begins anew", &why);
+                self.note("state.json cannot be parsed; the state begins empty", &why);
                 let mut memory = Memory::default();
-                memory.record(now, format!("Memory could not be understood ({why}) and began anew."));
+                memory.record(now, format!("state.json could not be parsed ({why}): the state began empty."));
                 Known { memory: Arc::new(memory), etag: Some(etag) }
             }
             (MemoryObject::Unreadable { .. }, Job::Look) => return self.next(now),
@@ -269,13 +269,13 @@ impl Invocation {
         let memory = Arc::make_mut(&mut known.memory);
         let moved = memory.bound_times(now, self.policy.times_ahead);
         if moved > 0 {
-            let what = "times in memory lay in the future and are not believed";
+            let what = "times in state.json lay in the future and were reset to now";
             self.note(what, &format!("{moved} of them"));
             memory.record(now, format!("{moved} {what}."));
         }
         let forgotten = memory.forget_wild_numbers();
         if forgotten > 0 {
-            let what = "numbers in memory are none that was ever used, and are forgotten";
+            let what = "numbers in state.json are too high and were dropped";
             self.note(what, &format!("{forgotten} of them"));
             memory.record(now, format!("{forgotten} {what}."));
         }
@@ -455,7 +455,7 @@ impl Invocation {
             self.keep_judged(&mut work, "they were judged too long ago");
         }
         if !work.queue.is_empty() && now.duration_since(work.seen) > self.policy.stale_after {
-            self.note("not carried out", "what was planned is too old by now");
+            self.note("not carried out", "the plan is too old by now");
             work.queue.clear();
         }
         while work.in_flight < self.policy.calls_at_once

@@ -221,6 +221,14 @@ fn reachable(observation: &Observation, memory: &Memory) -> Option<BTreeSet<Stri
     observation.is_partial.then(|| known_by_zone(memory).into_keys().collect())
 }
 
+/// Writes a duration in whole minutes if it has no others, else in seconds.
+fn in_words(duration: SignedDuration) -> String {
+    match duration.as_secs() {
+        seconds if seconds > 0 && seconds % 60 == 0 => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
+}
+
 /// The working state of one plan.
 struct Tick<'a> {
     observation: &'a Observation,
@@ -323,7 +331,7 @@ impl<'a> Tick<'a> {
     /// Says what could not be read and is done without.
     fn name_unread(&mut self) {
         if let Err(why) = &self.observation.release {
-            self.record(format!("The release cannot be read, so the last one stays in force: {why}."));
+            self.record(format!("release.json cannot be read, so the last release stays in force: {why}."));
             self.hold(format!("a newer release: {why}"));
         }
         if let Err(why) = &self.observation.registry {

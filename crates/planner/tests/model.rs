@@ -589,7 +589,7 @@ impl Model for Overlap {
 const NOTHING_WRONG: &str = "nothing happens that must not";
 const SINGLE: &str = "one live instance for each launch, and one for each slot that is not to leave";
 const WHOLE: &str = "the fleet is made whole by the invocations that follow";
-const REPLACED: &str = "somebody is replaced";
+const REPLACED: &str = "an instance is replaced";
 
 const STARTS: [Start; 6] =
     [Start::Empty, Start::Well, Start::OneMissing, Start::OneDead, Start::BothDead, Start::OneDeadOneMissing];
@@ -615,7 +615,7 @@ fn broken(model: Overlap) -> Vec<&'static str> {
     let discoveries = checker.discoveries();
     assert!(
         always.iter().any(|name| discoveries.contains_key(name)) || discoveries.contains_key(REPLACED),
-        "nobody was replaced in any order: the model does not reach far enough"
+        "no instance was replaced in any order: the model does not reach far enough"
     );
     let broken = always.into_iter().filter(|name| discoveries.contains_key(name));
     broken

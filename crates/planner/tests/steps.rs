@@ -70,7 +70,7 @@ impl Hand {
     /// Answers for every target. Returns the number of tries that were asked for.
     #[track_caller]
     fn hears(&mut self, probe: Probe) -> u32 {
-        let Effect::Probe { targets, knocking } = self.only() else { panic!("nobody is asked") };
+        let Effect::Probe { targets, knocking } = self.only() else { panic!("no probe is asked for") };
         let probes = targets.into_iter().map(|target| (target.id, probe)).collect();
         self.step(Event::Probed { probes, started: Vec::new() });
         knocking.tries
@@ -463,7 +463,7 @@ fn a_read_that_fails_late_is_not_called_a_wrong_clock() {
     hand.wait(8);
     hand.step(Event::MemoryRead { object: Err("S3 sent no whole body".to_owned()), date });
     let failures = &hand.invocation.report().failures;
-    assert_eq!(failures, &["the tick is dropped: memory cannot be read: S3 sent no whole body"]);
+    assert_eq!(failures, &["the tick is dropped: state.json cannot be read: S3 sent no whole body"]);
 }
 
 /// Written by a clock that was wrong, or by hand.
@@ -632,7 +632,7 @@ fn a_failed_termination_and_association_are_written_down() {
     };
     hand.reads(found(memory, "etag-1"));
     hand.sees(seen);
-    let Effect::Probe { targets, .. } = hand.only() else { panic!("nobody is asked") };
+    let Effect::Probe { targets, .. } = hand.only() else { panic!("no probe is asked for") };
     let said = |name: &WorkerId| if *name == id("i-1") { Probe::Refused } else { Probe::Answered };
     let probes = targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect();
     hand.step(Event::Probed { probes, started: Vec::new() });
@@ -675,7 +675,7 @@ fn busy(repeated: u32) -> Hand {
     let mut hand = Hand::start();
     hand.reads(found(memory, "etag-1"));
     hand.sees(seen);
-    let Effect::Probe { targets, .. } = hand.only() else { panic!("nobody is asked") };
+    let Effect::Probe { targets, .. } = hand.only() else { panic!("no probe is asked for") };
     let said = |name: &WorkerId| if *name == id("i-1") { Probe::Refused } else { Probe::Answered };
     let probes = targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect();
     hand.step(Event::Probed { probes, started: Vec::new() });
@@ -691,12 +691,12 @@ fn the_address_comes_before_launches_and_launches_of_before_come_last() {
     let hand = busy(2);
     let kinds = hand.asked.iter().map(|effect| match effect {
         Effect::Associate { .. } => "address",
-        Effect::Launch(launch) if launch.slot >= 10 => "launch of before",
+        Effect::Launch(launch) if launch.slot >= 10 => "repeated launch",
         Effect::Launch(_) => "new launch",
         Effect::Terminate(_) => "end",
         other => panic!("{other:?}"),
     });
-    assert_eq!(kinds.collect::<Vec<_>>(), ["address", "new launch", "end", "launch of before"]);
+    assert_eq!(kinds.collect::<Vec<_>>(), ["address", "new launch", "end", "repeated launch"]);
 }
 
 #[test]
@@ -734,7 +734,7 @@ fn condemning() -> Hand {
     let mut hand = Hand::start();
     hand.reads(found(memory, "etag-1"));
     hand.sees(observation(3, rows, Some(registry)));
-    let Effect::Probe { targets, .. } = hand.only() else { panic!("nobody is asked") };
+    let Effect::Probe { targets, .. } = hand.only() else { panic!("no probe is asked for") };
     let said = |name: &WorkerId| if *name == id("i-1") { Probe::Refused } else { Probe::Answered };
     let probes = targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect();
     hand.step(Event::Probed { probes, started: Vec::new() });
@@ -842,7 +842,7 @@ fn a_look_does_not_describe_by_id_and_reads_no_unreadable_memory() {
     hand.hears(Probe::Silent);
     hand.sleeps();
     hand.reads(MemoryObject::Unreadable { why: "it is a poem".to_owned(), etag: "etag-3".to_owned() });
-    assert!(matches!(hand.only(), Effect::Sleep { .. }), "a tick begins it anew, not a look");
+    assert!(matches!(hand.only(), Effect::Sleep { .. }), "a tick begins with an empty state, not a look");
 }
 
 #[test]
@@ -885,7 +885,11 @@ fn an_invocation_makes_three_ticks_and_ends() {
 fn a_late_invocation_makes_the_ticks_that_are_left() {
     let (rows, memory, registry) = serving(2);
     let mut hand = Hand::start_late(17);
-    assert_eq!(hand.sleeps(), SignedDuration::from_secs(2), "the first tick is 17 s old; a look meanwhile");
+    assert_eq!(
+        hand.sleeps(),
+        SignedDuration::from_secs(2),
+        "the first tick is 17 s old; a look comes before the next"
+    );
     hand.reads(found(memory.clone(), "etag-1"));
     assert_eq!(hand.sleeps(), SignedDuration::from_secs(1), "nothing boots");
     hand.plans(found(memory, "etag-1"), observation(2, rows, Some(registry)), Probe::Answered);

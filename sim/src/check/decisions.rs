@@ -358,7 +358,7 @@ impl<'a> Decisions<'a> {
         }
         let booting = self.slots().filter(|slot| is_awaited(slot)).count();
         if !is_answered && self.dead().next().is_some() && booting > desired.div_ceil(5).max(2) {
-            return fail("deaf", format!("{booting} boot of {desired}, and nobody answers"));
+            return fail("deaf", format!("{booting} boot of {desired}, and no worker answers"));
         }
         let is_dear = self.after.losses.len() >= 3 * desired + 10;
         if is_dear && (opened > 1 || since_last.is_some_and(|since| since < SLOW_LAUNCHES)) {

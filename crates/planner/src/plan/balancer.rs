@@ -25,7 +25,7 @@ use fleet::release::BalancerSpec;
 use super::follow;
 use super::limit::Need;
 use super::resize::{no_subnet, pause};
-use super::{Association, Tick};
+use super::{Association, Tick, in_words};
 use crate::effect::Launch;
 use crate::observation::{Instance, Probe, Role, admin_addr};
 use crate::planted::{self, Bug};
@@ -201,7 +201,7 @@ impl Tick<'_> {
 
     fn judge_holder(&self) -> Verdict {
         let Some(holder) = &self.memory.balancer.holder else {
-            return Verdict::Dead("nobody has the address");
+            return Verdict::Dead("no instance has the address");
         };
         let row = self.balancers.get(&holder.id).copied();
         if row.is_some_and(|row| !row.state.is_live()) {
@@ -244,7 +244,9 @@ impl Tick<'_> {
             self.successor_failed();
         } else if !answers && self.age(slot.since) > self.policy.boot_grace {
             if row.is_some() && !self.is_anybody_heard() {
-                self.hold(format!("the termination of {who}: nobody is heard, so the fault may be ours"));
+                self.hold(format!(
+                    "the termination of {who}: no instance was heard, so the fault may be the prober's"
+                ));
                 return;
             }
             let seconds = self.policy.boot_grace.as_secs();
@@ -399,7 +401,7 @@ impl Tick<'_> {
         if let Some(slot) = young {
             return self.adopt_successor(slot);
         }
-        self.launch_successor(spec, spec, "the one that serves is not as released", Need::Renewal);
+        self.launch_successor(spec, spec, "the serving one is not as released", Need::Renewal);
     }
 
     fn other_balancers(&self) -> impl Iterator<Item = &Instance> {
@@ -529,9 +531,9 @@ impl Tick<'_> {
         let failures = boots.failures;
         let is_early = boots.last_failure.is_some_and(|last| self.age(last) < pause(self.policy, failures));
         if failures >= self.policy.boot_loop && is_early {
-            let pause = pause(self.policy, failures).as_mins();
+            let pause = in_words(pause(self.policy, failures));
             let story = boots.story();
-            self.hold(format!("a new load balancer: {story}; one is tried every {pause} min"));
+            self.hold(format!("a new load balancer: {story}; one is tried every {pause}"));
         } else if live >= self.policy.balancers_per_address {
             self.hold(format!("a new load balancer: there are {live} instances already"));
         } else {

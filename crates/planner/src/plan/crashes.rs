@@ -19,7 +19,7 @@ use fleet::WorkerId;
 use fleet::memory::{LeavingStage, Phase};
 use jiff::SignedDuration;
 
-use super::Tick;
+use super::{Tick, in_words};
 use crate::observation::Probe;
 
 impl Tick<'_> {
@@ -61,8 +61,8 @@ impl Tick<'_> {
             restarts.is_loop = true;
             self.boot_failed(&release);
             self.memory.boots.entry(release).or_default().crashes = true;
-            let within = within.as_mins();
-            self.record(format!("{id} keeps crashing: {most} restarts were seen within {within} min."));
+            let within = in_words(within);
+            self.record(format!("{id} keeps crashing: {most} restarts were seen within {within}."));
         } else if !restarts.is_loop {
             self.forgive(&release, phase, now.duration_since(since));
             return false;

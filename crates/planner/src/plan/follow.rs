@@ -4,7 +4,7 @@ use fleet::memory::{LeavingStage, Memory, Phase, Slot};
 use fleet::{WorkerAddr, WorkerId};
 use jiff::Timestamp;
 
-use super::Tick;
+use super::{Tick, in_words};
 use crate::effect::Launch;
 use crate::grid;
 use crate::observation::{Instance, Observation, Probe, State, is_booting, worker_addr};
@@ -105,7 +105,8 @@ impl Tick<'_> {
             && self.age(missing_since) > self.policy.missing_after
             && !is_dark
         {
-            self.record(format!("Gave up {who}: EC2 has not shown it for five minutes."));
+            let long = in_words(self.policy.missing_after);
+            self.record(format!("Gave up {who}: EC2 has not shown it for {long}."));
             self.memory.slots.remove(&number);
             return;
         }
@@ -133,7 +134,9 @@ impl Tick<'_> {
             self.replays.retain(|launch| launch.slot != number);
         } else if is_overdue {
             self.enter(number, Phase::Unresolved);
-            self.record(format!("Nothing is known of {who}; another slot takes its place meanwhile."));
+            self.record(format!(
+                "EC2 has not said whether {who} took place; another slot takes over for now."
+            ));
         } else if !is_booting(slot.phase) {
             self.follow_probe(number);
         }
@@ -211,7 +214,9 @@ impl Tick<'_> {
             (Some(Probe::Silent), Phase::Healthy) if planted::is(Bug::OneSilence) => self.dead.push(number),
             (Some(Probe::Silent), Phase::Healthy) => {
                 self.enter(number, Phase::Suspect);
-                self.record(format!("{id} did not answer in time; one more silent tick and it is replaced."));
+                self.record(format!(
+                    "{id} did not answer in time; after one more silent tick it is replaced."
+                ));
             }
             (Some(Probe::Silent), Phase::Suspect) if self.age(slot.since) < self.policy.silence_spacing => {}
             (Some(Probe::Silent), Phase::Suspect | Phase::Dead)
@@ -262,8 +267,8 @@ impl Tick<'_> {
         } else {
             self.enter(number, Phase::Dead);
             self.record(format!(
-                "{id} did not answer within {seconds} s of its launch, but is not terminated yet: nobody is \
-                 heard, so the fault may be ours."
+                "{id} did not answer within {seconds} s of its launch, but is not terminated yet: no worker was \
+                 heard, so the fault may be the prober's."
             ));
         }
     }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use fleet::memory::{LeavingStage, Phase};
 use jiff::Timestamp;
 
-use super::Tick;
 use super::follow::who;
+use super::{Tick, in_words};
 use crate::observation::Probe;
 use crate::planted::{self, Bug};
 
@@ -112,7 +112,7 @@ impl Tick<'_> {
         } else if !slot.served && !self.is_deaf() {
             return None;
         } else if bench.answering == 0 && !is_heard_otherwise && !planted::is(Bug::NoPositiveControl) {
-            "no other worker answers, so the fault may be ours; a replacement is launched first"
+            "no other worker answers, so the fault may be the prober's; a replacement is launched first"
         } else if self.is_dark(&slot.zone) && self.probe_of(slot) == Some(Probe::Silent) {
             "most of its zone is silent; replacements are launched elsewhere"
         } else if is_degraded && bench.replaced <= bench.retired && cause == Cause::Health {
@@ -152,7 +152,8 @@ impl Tick<'_> {
             self.record(match cause {
                 Cause::Health => format!("Terminating {id}: it does not answer, and others do."),
                 Cause::Room => format!(
-                    "Terminating {id}: it does not answer, and EC2 has refused its replacement for two minutes."
+                    "Terminating {id}: it does not answer, and EC2 has refused its replacement for {}.",
+                    in_words(self.policy.room_after)
                 ),
             });
         } else {
@@ -206,7 +207,8 @@ impl Tick<'_> {
         for name in dark {
             if !self.memory.dark_zones.contains_key(&name) {
                 self.record(format!(
-                    "Most workers in {name} are silent while others answer: nobody there is terminated for 15 min."
+                    "Most workers in {name} are silent while others answer: no worker there is terminated for {}.",
+                    in_words(self.policy.dark_zone_for)
                 ));
                 self.memory.dark_zones.insert(name, self.now);
             }

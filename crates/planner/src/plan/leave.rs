@@ -116,7 +116,7 @@ impl Tick<'_> {
                 }
             }
             LeavingStage::Terminating if leaving.judged && self.is_deaf() => {
-                self.hold(format!("the termination of {id}: nobody is heard"));
+                self.hold(format!("the termination of {id}: no worker was heard"));
             }
             LeavingStage::Terminating if leaving.judged && !self.fails_again(id) => {
                 self.hold(format!("the termination of {id}: it was not asked again"));

@@ -20,8 +20,8 @@ use fleet::release::{Market, Rollout};
 use fleet::{Policy, WorkerId};
 use jiff::SignedDuration;
 
-use super::Tick;
 use super::resize::doubled;
+use super::{Tick, in_words};
 use crate::observation::Probe;
 use crate::planted::{self, Bug};
 
@@ -69,7 +69,7 @@ impl Tick<'_> {
         let waits =
             |refusal: &&Refusal| is_tried || self.age(refusal.last) < pause(self.policy, refusal.tries);
         if let Some(refusal) = of_type.filter(waits) {
-            return Some(is_waited_out(refusal));
+            return Some(is_waited_out(self.policy, refusal));
         }
         let refusal = self.memory.refusals.get(&market)?;
         let is_tried = self.tried.iter().any(|(tried, id)| {
@@ -78,7 +78,7 @@ impl Tick<'_> {
         let is_new = !refusal.definitions.contains(definition);
         let is_over = self.age(refusal.last) >= pause(self.policy, refusal.tries);
         let may_try = (is_new || is_over) && !is_tried;
-        (!may_try).then(|| is_waited_out(refusal))
+        (!may_try).then(|| is_waited_out(self.policy, refusal))
     }
 
     /// Notes a launch: while launches are refused, one in a tick is enough to learn whether they are.
@@ -140,7 +140,7 @@ impl Tick<'_> {
             if is_refused {
                 self.hold(format!(
                     "the rollout of release {id}: the account has no room for an extra worker, and the only one is \
-                     not stopped without notice; ask for more room, or deploy again"
+                     not stopped without notice; raise the quota, or deploy again"
                 ));
             }
         } else if is_refused && !self.stops_first() {
@@ -249,7 +249,7 @@ impl Tick<'_> {
             Need::Renewal if desired == 1 && !is_told => {
                 return self.hold(
                     "the renewal of the load balancer: the account has no room for a second one, and the only worker \
-                     is not stopped without notice; ask for more room, or deploy again"
+                     is not stopped without notice; raise the quota, or deploy again"
                         .to_owned(),
                 );
             }
@@ -320,9 +320,10 @@ impl Tick<'_> {
     }
 }
 
-fn is_waited_out(refusal: &Refusal) -> String {
+fn is_waited_out(policy: &Policy, refusal: &Refusal) -> String {
     let times = if refusal.count == 1 { "once".to_owned() } else { format!("{} times", refusal.count) };
-    format!("{} EC2 has refused {times}; it is tried again within 2 min", refusal.why)
+    let longest = in_words(policy.refusal_pause_longest);
+    format!("{} EC2 has refused {times}; it is tried again within {longest}", refusal.why)
 }
 
 /// Returns the pause after so many refused tries in a row: 15, 30, 60, 120 seconds.

@@ -7,8 +7,8 @@ use fleet::release::{Release, SubnetSpec};
 use fleet::{DesiredCount, Policy, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
-use super::Tick;
 use super::follow::who;
+use super::{Tick, in_words};
 use crate::observation::{Observation, Role};
 use crate::planted::{self, Bug};
 
@@ -74,8 +74,8 @@ fn is_confirmed(desired: DesiredCount, memory: &mut Memory, policy: &Policy, now
     if !is_confirmed {
         memory.held.push(format!(
             "the desired count {desired}: it takes most of {before} workers away, and counts once it was read \
-             for {} s",
-            policy.confirm_lowering.as_secs()
+             for {}",
+            in_words(policy.confirm_lowering)
         ));
         memory.lowering = Some(lowering);
     }
@@ -262,9 +262,12 @@ impl Tick<'_> {
         let limits = [
             (
                 cap,
-                "there are twice as many instances as desired already; if none of them answers, look at one",
+                "there are twice as many instances as desired already; if none of them answers, read the logs of one",
             ),
-            (if is_deaf { deaf } else { usize::MAX }, "nobody answers; a few replacements have to first"),
+            (
+                if is_deaf { deaf } else { usize::MAX },
+                "no worker answers; a few replacements must answer first",
+            ),
             (
                 if is_dear { usize::from(!is_soon) } else { usize::MAX },
                 "too many workers were lost within the hour; one in three minutes",
@@ -334,7 +337,7 @@ impl Tick<'_> {
         let pause = pause(self.policy, boots.failures);
         let is_early = boots.last_failure.is_some_and(|last| self.age(last) < pause);
         (booting > 0 || is_early)
-            .then(|| format!("{}; one is tried every {} min", boots.story(), pause.as_mins()))
+            .then(|| format!("{}; one is tried every {}", boots.story(), in_words(pause)))
     }
 
     fn open_slot(&mut self, definition: &Release) -> bool {

@@ -12,7 +12,7 @@
 use fleet::memory::{Phase, Slot};
 use fleet::release::Release;
 
-use super::Tick;
+use super::{Tick, in_words};
 use crate::observation::is_booting;
 use crate::planted::{self, Bug};
 
@@ -133,9 +133,10 @@ impl Tick<'_> {
             boots.failures >= self.policy.freeze_after && self.age(since) < self.policy.frozen_retry;
         is_frozen.then(|| {
             format!(
-                "the rollout of release {}: {}; the workers of before stay, and it is tried again every 30 min",
+                "the rollout of release {}: {}; the old workers keep serving, and it is tried again every {}",
                 self.release.id,
-                boots.story()
+                boots.story(),
+                in_words(self.policy.frozen_retry)
             )
         })
     }

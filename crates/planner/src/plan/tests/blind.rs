@@ -78,7 +78,7 @@ fn heals(blind: fn(&mut Observation)) -> World {
 #[test]
 fn healing_goes_on_while_the_release_cannot_be_read() {
     let mut world = heals(|seen| seen.release = Err(WHY.to_owned()));
-    assert!(world.recorded("the last one stays in force"));
+    assert!(world.recorded("the last release stays in force"));
     assert_eq!(world.live().len(), 4);
     world.expect_rest();
 }

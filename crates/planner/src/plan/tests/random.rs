@@ -328,7 +328,8 @@ impl Run {
         let of_fleet = before.slots.values().chain(planned.memory.slots.values());
         let somebody_answers = of_fleet.filter_map(|slot| slot.worker.as_ref()).any(answers);
         for id in &planned.terminations {
-            let row = seen.instances.iter().flatten().find(|row| row.id == *id).expect("only what is seen");
+            let row =
+                seen.instances.iter().flatten().find(|row| row.id == *id).expect("only listed instances");
             let was_drained = before
                 .leaving
                 .get(id)
@@ -337,7 +338,7 @@ impl Run {
             let is_wish = planned.memory.desired.is_some_and(|desired| desired.get() == 0);
             let is_for_health =
                 self.served.contains(id) && row.state != State::Stopped && !was_drained && !is_wish;
-            assert!(!is_for_health || somebody_answers, "{id} is terminated, and nobody answers");
+            assert!(!is_for_health || somebody_answers, "{id} is terminated, and no worker answers");
         }
     }
 

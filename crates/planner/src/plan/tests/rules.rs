@@ -204,7 +204,7 @@ impl Deed<'_> {
             return;
         }
         for id in &self.planned.terminations {
-            let row = self.row(id).expect("only what is seen");
+            let row = self.row(id).expect("only listed instances");
             let is_life = row.role == Role::Worker && row.state != State::Stopped;
             assert!(!is_life, "{id} is terminated while memory is young");
         }
@@ -252,7 +252,7 @@ impl Deed<'_> {
     /// A leaving worker was drained, or never served, or is judged. No worker is judged that answers.
     fn leaving(&self) {
         for id in &self.planned.terminations {
-            let row = self.row(id).expect("only what is seen");
+            let row = self.row(id).expect("only listed instances");
             if row.role == Role::LoadBalancer {
                 continue;
             }
@@ -275,7 +275,10 @@ impl Deed<'_> {
                     assert!(is_wish || is_judged_anew, "{id} was judged long ago");
                 }
                 Some(before) if before.judged => {
-                    assert!(self.is_anybody_heard() || self.probe(id).is_none(), "{id}: nobody is heard");
+                    assert!(
+                        self.is_anybody_heard() || self.probe(id).is_none(),
+                        "{id}: no instance is heard"
+                    );
                 }
                 Some(_) => {}
                 None if leaving.judged => {}
@@ -292,13 +295,13 @@ impl Deed<'_> {
             if leaving.served {
                 let is_dead = slot.is_some_and(|slot| self.is_dead(slot));
                 assert!(is_dead, "{id} is judged, but was {slot:?} and is {:?}", self.probe(id));
-                assert!(self.answering() > 0, "{id} is judged, and nobody answers");
+                assert!(self.answering() > 0, "{id} is judged, and no worker answers");
             } else {
                 let launched = self.row(id).and_then(|row| row.launched);
                 let is_overdue = launched.is_none_or(|launched| self.age(launched) > seconds(180));
                 assert!(is_overdue, "{id} may still boot");
                 let was_asked = !self.seen.probes.is_empty();
-                assert!(self.is_anybody_heard() || !was_asked, "{id} is given up, and nobody is heard");
+                assert!(self.is_anybody_heard() || !was_asked, "{id} is given up, and no instance is heard");
             }
         }
     }
@@ -458,7 +461,7 @@ impl Deed<'_> {
             let rest = after.slots.iter().filter(|(number, _)| !is_fresh(number));
             let ill: Vec<_> = rest.filter(|(_, slot)| slot.phase != Phase::Healthy).collect();
             let is_begun = of_new > 0 && fresh.len() == of_new && live - fresh.len() >= desired;
-            assert!(!is_begun || ill.is_empty(), "begun while somebody is ill: {ill:?}");
+            assert!(!is_begun || ill.is_empty(), "begun while workers fail: {ill:?}");
         }
     }
 
