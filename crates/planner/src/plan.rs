@@ -239,10 +239,7 @@ struct Tick<'a> {
     memory: Memory,
     now: Timestamp,
     workers: BTreeMap<&'a WorkerId, &'a Instance>,
-    /// While an address is guarded, those of its place; `memory.balancer` is then that place's as well.
     balancers: BTreeMap<&'a WorkerId, &'a Instance>,
-    /// Whose address is guarded.
-    place: u32,
     /// Slots whose worker failed this tick's probes so that it counts as dead.
     dead: Vec<u32>,
     /// A look gives no verdicts.
@@ -293,7 +290,6 @@ impl<'a> Tick<'a> {
             now,
             workers: of(Role::Worker).collect(),
             balancers: of(Role::LoadBalancer).collect(),
-            place: 0,
             dead: Vec::new(),
             is_look: false,
             is_panic: false,

@@ -1,6 +1,6 @@
 //! Updates the slots from the observation.
 
-use fleet::memory::{LeavingStage, Memory, Phase, Slot};
+use fleet::memory::{Balancer, LeavingStage, Memory, Phase, Slot};
 use fleet::{WorkerAddr, WorkerId};
 use jiff::Timestamp;
 
@@ -312,18 +312,19 @@ pub(super) fn take_good_news(observation: &Observation, memory: &mut Memory, now
         }
         !is_taken_back
     });
-    hear_holder(observation, memory);
+    for balancer in std::iter::once(&mut memory.balancer).chain(memory.more_balancers.values_mut()) {
+        hear_holder(observation, balancer);
+    }
     news.into_iter().map(|text| memory.record(now, text)).sum()
 }
 
-pub(super) fn hear_holder(observation: &Observation, memory: &mut Memory) {
-    for balancer in std::iter::once(&mut memory.balancer).chain(memory.more_balancers.values_mut()) {
-        if let Some(holder) = &mut balancer.holder
-            && observation.probes.get(&holder.id) == Some(&Probe::Answered)
-        {
-            holder.answered = true;
-            holder.silent_since = None;
-        }
+/// An answer of the holder counts although EC2 may not show its address in this tick.
+pub(super) fn hear_holder(observation: &Observation, balancer: &mut Balancer) {
+    if let Some(holder) = &mut balancer.holder
+        && observation.probes.get(&holder.id) == Some(&Probe::Answered)
+    {
+        holder.answered = true;
+        holder.silent_since = None;
     }
 }
 
