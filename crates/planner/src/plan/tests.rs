@@ -14,6 +14,7 @@ mod brakes;
 mod crashes;
 mod credits;
 mod dark;
+mod fast;
 mod health;
 mod limits;
 mod lost;

@@ -136,7 +136,7 @@ impl World {
         for machine in self.machines.iter_mut().filter(|machine| machine.row.state == State::ShuttingDown) {
             machine.row.state = State::Terminated;
         }
-        self.now += TICK;
+        self.now += self.release.policy.tick_every;
         planned
     }
 
@@ -456,7 +456,8 @@ impl World {
     /// A new definition of a worker, with the same load balancer.
     pub(super) fn deploy(&mut self, ami: &str) {
         let balancer = self.release.balancer.take();
-        self.release = Release { balancer, ..release(ami, &SUBNETS) };
+        let policy = self.release.policy.clone();
+        self.release = Release { balancer, policy, ..release(ami, &SUBNETS) };
     }
 
     /// A new definition of the load balancer; it keeps its address.
