@@ -7,7 +7,7 @@ use std::path::Path;
 use accounts::password::MinChars;
 use fleet::hosts::HostNames;
 use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, Rollout};
-use fleet::{DesiredCount, Profile};
+use fleet::{DesiredCount, Policy, Profile};
 use jiff::Timestamp;
 
 use crate::aws::Aws;
@@ -225,6 +225,7 @@ pub(crate) async fn bring(
     // Quotas that are not known change nothing.
     let kept = before.as_ref().map_or_else(Rollout::default, |before| before.rollout);
     release.rollout = rollout.unwrap_or(kept);
+    release.policy = before.as_ref().map_or_else(Policy::default, |before| before.policy.clone());
     let is_new_release = before.as_ref().is_some_and(|before| before.id != release.id);
     let released = documents::compare_release(before.as_ref(), &release);
     if doing.applies(&released) {

@@ -252,6 +252,7 @@ fn as_secure(before: Release) -> Release {
     Release {
         balancer: before.balancer,
         rollout: before.rollout,
+        policy: before.policy,
         ..Release::new(before.stack, Profile::Secure, before.version, worker)
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Status {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     more_load_balancers: Vec<BalancerStatus>,
     workers: Vec<WorkerStatus>,
+    /// Numbers of the reconciler that are not the default.
+    policy: Vec<String>,
     /// While workers of an older release run.
     rollout: Option<Rollout>,
     pub(crate) last_tick: Option<Timestamp>,
@@ -152,6 +154,7 @@ pub(crate) async fn look(aws: &Aws) -> Result<Status> {
         account: aws.names.account.clone(),
         region: aws.names.region.clone(),
         profile: release.profile.to_string(),
+        policy: release.policy.differences().iter().map(ToString::to_string).collect(),
         rollout: rollout(&memory, &release),
         drift: drift(&facts),
         released: released?,
@@ -370,6 +373,7 @@ fn table(status: &Status, now: Timestamp) -> String {
             lines.push(format!("           {STOPS_FIRST}"));
         }
     }
+    lines.extend(status.policy.iter().map(|difference| format!("Policy     {difference}")));
     lines.push(format!("Workers    {} healthy of {desired} desired", status.healthy));
     for worker in &status.workers {
         lines.push(format!(
@@ -442,6 +446,7 @@ impl Status {
             load_balancer: nothing,
             more_load_balancers: Vec::new(),
             workers: Vec::new(),
+            policy: Vec::new(),
             rollout: None,
             last_tick: Some(Timestamp::UNIX_EPOCH),
             is_late: false,
@@ -508,6 +513,16 @@ mod tests {
         assert_eq!(state(&memory, Some("i-2")), "new", "a deployment has just moved the address");
         memory.holder = Some(holder(false));
         assert_eq!(state(&memory, Some("i-1")), "booting");
+    }
+
+    #[test]
+    fn a_policy_that_differs_from_the_default_is_shown() {
+        let drain = jiff::SignedDuration::from_secs(5);
+        let policy = fleet::Policy { drain, ..fleet::Policy::default() };
+        let differences = policy.differences().iter().map(ToString::to_string).collect();
+        let status = Status { policy: differences, ..Status::healthy() };
+        let shown = table(&status, Timestamp::UNIX_EPOCH);
+        assert!(shown.contains("\nPolicy     drain is 5s (default 15s)\n"), "{shown}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the services do with an effect that arrives, and what they answer; or that they do not.
+//! The services: what each does with an effect that arrives, and its answer, if there is one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl World {
             }
             Effect::Survey => self.survey(number),
             Effect::Describe { zone, ids } => self.describe(number, zone, &ids),
-            Effect::Probe { targets, tries } => self.begin_round(number, targets, tries),
+            Effect::Probe { targets, knocking } => self.begin_round(number, targets, knocking),
             Effect::Publish { registry, if_match } => {
                 let back = self.way_back(number);
                 if self.is_s3_out() || self.faults.strikes(Kind::RegistryFails) {

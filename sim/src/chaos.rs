@@ -199,7 +199,7 @@ impl World {
         }
     }
 
-    /// Somebody launches a copy of a worker by hand: "launch more like this".
+    /// A person launches a copy of a worker in the console: "launch more like this".
     fn add_orphan(&mut self, kind: Kind) {
         let zone = self.any_zone(kind);
         let slot = self.faults.rng(kind).u32(0..12);
@@ -210,7 +210,7 @@ impl World {
         let tags = (Some(slot), attempt, release.as_str());
         let index = self.ec2.add(Role::Worker, zone, tags, String::new(), self.now, boot);
         self.ec2.machines[index].is_orphan = true;
-        // One that serves ends a row of failures.
+        // If it serves it ends a row of failures.
         self.checks.ends.push_back(self.now);
     }
 
@@ -238,12 +238,13 @@ impl World {
     fn deploy(&mut self, is_good: bool) {
         self.deployments += 1;
         let before = balancer(&self.s3.release);
-        // Every second deployment changes the load balancer as well, and one that is broken is mended.
+        // Every second deployment changes the load balancer as well, and a broken one is repaired.
         let is_renewal = self.deployments.is_multiple_of(2) || self.is_bad(&before);
         let number = before.strip_prefix(BALANCER).and_then(|number| number.parse().ok());
-        let number = if is_renewal { self.deployments } else { number.expect("a number of ours") };
+        let number = if is_renewal { self.deployments } else { number.expect("a number of the simulator") };
         let mut next = release(self.deployments, number, self.ec2.zones());
         next.rollout = self.scenario.rollout;
+        next.policy = self.scenario.policy.clone();
         let (worker, lb) = (next.id.clone(), balancer(&next));
         self.tell(|| format!("      {worker}, {lb} ({})", if is_good { "good" } else { "bad" }));
         if !is_good {
@@ -259,8 +260,7 @@ impl World {
         self.bad_releases.contains(id) || self.ec2.unlaunchable.contains(id)
     }
 
-    /// The end of a storm: whatever passes has passed, people put right what they spoiled, and what
-    /// is broken stays broken.
+    /// Ends a storm: passing faults have passed, people undo their mistakes, and broken machines stay broken.
     pub fn clear_up(&mut self) {
         let now = self.now;
         let weather = &mut self.weather;

@@ -3,24 +3,24 @@
 //! | rule | says | where |
 //! |---|---|---|
 //! | S1 | only instances that EC2 showed as the stack's are terminated | `check_terminate` |
-//! | S2 | one attempt of a slot is launched once; no slot has two lives at a time, but for one that EC2 did not show for five minutes | `check_launched` |
+//! | S2 | one attempt of a slot is launched once; no slot has two lives at a time, unless EC2 did not show the first for five minutes | `check_launched` |
 //! | S3 | nothing is launched, ended, moved or published that is not in the memory just written | `check_issue` |
-//! | S4 | nobody who served is ended for its health unless another answered in the same round, and it failed as the rules say | `check_terminate` |
+//! | S4 | a worker that served is ended for its health only if another one answered in the same round, and it failed as the rules say | `check_terminate` |
 //! | S5 | ends for health: a tenth within 15 s, a third per ten minutes, beyond that only while as many that served are left as are desired | `check_velocity` |
 //! | S6 | nothing is done on a survey that was blind, or is older than 15 s | `check_issue` |
 //! | S7 | a worker that is well is ended only 15 s after the registry that left it out | `check_terminate` |
 //! | S8 | a boot has its 180 s | `check_terminate` |
-//! | S9 | the registry's revision only grows, also for load balancers when it is lost; it names nobody whom EC2 showed as terminated; it is not emptied while somebody serves | `check_publish` |
+//! | S9 | the registry's revision only grows, also for load balancers when it is lost; it names no worker that EC2 showed as terminated; it is not emptied while a worker serves | `check_publish` |
 //! | S10 | a rollout leaves as many healthy as are desired | `check_commit` |
-//! | S11 | the address never leaves a load balancer that answers but for one of a newer definition, goes only to one that answers, and its holder is not ended | `check_issue` |
-//! | S12 | launches in an hour: what was asked for, the budget of losses, and one in three minutes | `check_launched` |
+//! | S11 | the address leaves an answering load balancer only for another one of a newer definition, goes only to an answering one, and its holder is not ended | `check_issue` |
+//! | S12 | launches in an hour: the requested ones, the budget of losses, and one in three minutes | `check_launched` |
 //! | S15 | an instance may spend CPU credits for its first five minutes of service; at rest none may | `check_cap`, `check_rest` |
 //! | S16 | launches that EC2 refuses are not sent again at once | `check_refused`, `check_hammered` |
 //! | S17 | the address does not wait for launches, and launches leave a call for everything else | `check_issue`, `check_launch` |
 //! | S18 | nothing is launched into a zone that EC2 does not answer for | `check_launch` |
 //! | S19 | an unresolved launch is not repeated once enough serve | `check_launch` |
 //! | S13 | at rest nothing happens any more | `check_rest` |
-//! | S14 | at rest there is nobody too many, nobody unknown and nobody stopped | `check_rest` |
+//! | S14 | at rest no instance is surplus, unknown or stopped | `check_rest` |
 //! | L1 | when faults stop, the desired number serves again | `check_calm`, `check_rest` |
 //!
 //! The rules of the planner's own table are in `decisions`.
@@ -49,8 +49,8 @@ const SECOND_LOOK: Millis = 15 * SECOND;
 const STALE: Millis = 15 * SECOND;
 /// How long an instance may spend CPU credits once it serves.
 const SERVED: Millis = 5 * MINUTE;
-/// Of 30 ticks, those in which a quota may refuse launches: pauses of up to 2 min, begun anew by each
-/// launch that takes place and each worker that leaves. One that was not answered is sent again, and refused.
+/// Ticks of 30 in which a quota may refuse launches. Pauses are up to 2 min; each launch that takes place
+/// and each worker that leaves begins them again. A launch without an answer is repeated, and refused.
 const REFUSED: usize = 20;
 /// The same where EC2 refuses the definition, or has no capacity: after three failures the pauses are 1, 2,
 /// 4 min; for capacity two zones are tried each time.
@@ -59,8 +59,8 @@ const HAMMERED: usize = 16;
 const MAKES_ROOM: &str = "EC2 refuses its replacement";
 /// An instance that EC2 does not show for so long may be given up if its launch cannot be repeated.
 const MISSING: Millis = 5 * MINUTE;
-/// Faults have stopped, and nothing is held back: the desired number serves again. A launch of which nothing
-/// is known has three minutes, when the release changes meanwhile from then on; then its substitute boots.
+/// The desired number serves again within this time after faults have stopped, if nothing is held back. An
+/// unanswered launch has three minutes, counted from a change of the release; then its substitute boots.
 const RECOVERY: Millis = 6 * MINUTE;
 
 #[derive(Clone, Debug)]
@@ -81,9 +81,9 @@ pub struct Checks {
     /// Since when each worker is out of the registry.
     unpublished: HashMap<usize, Millis>,
     launched: VecDeque<Millis>,
-    /// When an instance was ended, by whomever, or launched.
+    /// When an instance was ended, by any party, or launched.
     pub ends: VecDeque<Millis>,
-    /// What was learned for memories that are on their way, by nonce.
+    /// Facts learned for memories that are on their way, by nonce.
     notes: HashMap<String, Notes>,
     /// Launches that people asked for within the hour: when, and how many.
     wanted: VecDeque<(Millis, usize)>,
@@ -112,16 +112,15 @@ struct Calm {
     restored: Option<Millis>,
     /// The reconciler is in a pause that it must keep.
     is_excused: bool,
-    /// The account has no room, and nobody is left who could show that our probes arrive: people have to
-    /// help.
+    /// The account has no room, and no instance is left to show that probes arrive: an operator must help.
     is_stuck: bool,
     /// A rollout that was refused room in the storm goes on by stopping one worker first.
     stops_first: bool,
 }
 
 impl Checks {
-    /// Memory is lost, and with it what was spent of the budgets, and who served and is not in the
-    /// registry any more.
+    /// Memory is lost. With it go the spent budgets, and the knowledge of workers that served and are not in
+    /// the registry any more.
     pub fn forget(&mut self, now: Millis, machines: &mut [Machine], registry: Option<&Registry>) {
         self.ended.clear();
         for machine in machines {
@@ -170,8 +169,8 @@ impl Rest<'_> {
         index.is_some_and(|index| self.ec2.machines[index].is_up(self.now))
     }
 
-    /// Workers that memory is going to count as lost: those that are, and it was too blind to notice,
-    /// and those that a round under way may hear for the second time not at all.
+    /// Counts workers that memory may soon count as lost: dead workers that it was too blind to notice, and
+    /// suspects that a round under way may not hear for the second time.
     fn losses_to_come(&self) -> usize {
         let is_at_risk = |slot: &&Slot| slot.phase == Phase::Suspect || !self.is_up(slot);
         let slots = self.memory.slots.values();
@@ -197,7 +196,8 @@ impl Rest<'_> {
         self.number() + desired.saturating_sub(up) > 2 * desired + 2
     }
 
-    /// A launch of a definition that nobody knows any more is not repeated, and has three minutes to show up.
+    /// Whether a launch has three minutes to show up: its definition is not known any more, so it is not
+    /// repeated.
     fn waits_for_a_launch(&self, release: &str) -> bool {
         let is_known =
             |id: &str| id == release || self.memory.proven.as_ref().is_some_and(|proven| proven.id == id);
@@ -351,13 +351,14 @@ impl World {
             let is_heard = others.iter().any(|(other, probe)| *other != index && *probe == Probe::Answered)
                 || (leaving.reason == MAKES_ROOM && self.hears_balancer(number));
             if !is_heard {
-                return self.violate("S4", format!("{id} served, and nobody else answered in this round"));
+                return self
+                    .violate("S4", format!("{id} served, and no other worker answered in this round"));
             }
         } else if !others.is_empty()
             && others.iter().all(|(_, probe)| *probe == Probe::Silent)
             && !(leaving.reason == MAKES_ROOM && self.hears_balancer(number))
         {
-            return self.violate("S4", format!("{id} did not boot, and nobody was heard in this round"));
+            return self.violate("S4", format!("{id} did not boot, and no worker was heard in this round"));
         }
         if record.was_published || leaving.served {
             let now = self.now;
@@ -396,7 +397,8 @@ impl World {
         }
     }
 
-    /// A launch that a quota refused. Each tick may send what was not refused yet, and after that one.
+    /// Checks a launch that a quota refused. Each tick may send definitions that were not refused yet, and
+    /// after that one launch.
     pub fn check_refused(&mut self, launch: &Launch) {
         let now = self.now;
         let tick = now / (20 * SECOND);
@@ -481,7 +483,7 @@ impl World {
         }
     }
 
-    /// A termination of one that is lost, drained, or was never needed.
+    /// Checks the termination of a worker that is lost, drained, or was never needed.
     fn check_unjudged(&mut self, index: usize, leaving: &Leaving) {
         let machine = &self.ec2.machines[index];
         if !machine.is_up(self.now) || !machine.record.was_published {
@@ -559,7 +561,7 @@ impl World {
         self.check_calm();
     }
 
-    /// What was learned counts once a memory that knows it is written, which may be late.
+    /// Counts learned facts once a memory that knows them is written, which may be late.
     pub fn keep_notes(&mut self, number: usize, memory: &Memory) {
         let Some(running) = self.invocations[number].as_mut() else { return };
         let heard = std::mem::take(&mut running.round.noted);
@@ -585,9 +587,8 @@ impl World {
         }
     }
 
-    /// Instances that memory does not know any more although nothing ended them: it may only give up
-    /// those that EC2 did not show for long. If one lives after all, it is an orphan, and S14 says that
-    /// it goes.
+    /// Notes instances that memory forgot although nothing ended them. It may do so only if EC2 did not show
+    /// them for long. If such an instance lives after all, it is an orphan, and S14 says that it goes.
     fn note_given_up(&mut self, before: Option<&Memory>, after: &Memory) {
         let is_kept = |number: &u32, attempt| after.slots.get(number).is_some_and(|s| s.attempt == attempt);
         let slots = before.iter().flat_map(|before| &before.slots);
@@ -614,8 +615,8 @@ impl World {
         }
     }
 
-    /// One that arrives after its time-out may meet a slot that was given to another: then it is an
-    /// orphan, and S14 says that it goes. The same is true of one that a lost memory intended.
+    /// Checks a launch that took place. If it arrives after its time-out, its slot may belong to another
+    /// launch: then it is an orphan, and S14 says that it goes. The same is true if a lost memory intended it.
     pub fn check_launched(&mut self, index: usize, launch: &Launch) {
         let last_loss = self.checks.lost.last().copied().unwrap_or(-1);
         let machine = &mut self.ec2.machines[index];
@@ -697,7 +698,7 @@ impl World {
             self.invocations[number].as_ref().map(|running| running.shown_dead.clone()).unwrap_or_default();
         for id in after.workers.keys() {
             let Some(index) = self.ec2.find(id).filter(|index| self.is_worker(*index)) else {
-                return self.violate("S9", format!("{id} is published and no worker of ours"));
+                return self.violate("S9", format!("{id} is published and not a worker of this stack"));
             };
             self.checks.unpublished.remove(&index);
             self.ec2.machines[index].record.was_published = true;

@@ -20,7 +20,7 @@ pub const ALLOCATION: &str = "eipalloc-1";
 pub struct Ec2 {
     pub machines: Vec<Machine>,
     by_id: HashMap<WorkerId, usize>,
-    /// Zone and token; what was asked for, and what came of it.
+    /// By zone and token: a hash of the launch, and the index of its instance.
     tokens: HashMap<(usize, String), (u64, usize)>,
     /// When the launch bucket is full again.
     bucket_full_at: Millis,
@@ -110,7 +110,7 @@ impl Ec2 {
         self.out_until.iter().any(|until| now < *until)
     }
 
-    /// Those that EC2 still knows.
+    /// Returns the instances that EC2 still knows.
     pub fn known(&self, now: Millis) -> impl Iterator<Item = &Machine> {
         self.machines.iter().filter(move |machine| !machine.is_forgotten(now))
     }

@@ -19,5 +19,6 @@ pub mod check;
 pub mod single;
 pub mod run;
 pub mod shrink;
+pub mod bad_policy;
 pub mod mutants;
 pub mod report;

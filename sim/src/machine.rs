@@ -1,7 +1,7 @@
 //! An instance as it truly is: what EC2 knows of it, and how its program does.
 //!
 //! Everything that time changes by itself (a boot, a restart, the end of a hang) is a function of
-//! the time, not an event: a machine that nobody asks costs nothing.
+//! the time, not an event: a machine that is never probed costs nothing.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -17,7 +17,7 @@ const SHOWN_AFTER_END: Millis = 3_600 * SECOND;
 /// What ails a program, until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ailment {
-    /// Nobody listens: the kernel refuses.
+    /// No program listens: the kernel refuses.
     Refuses,
     /// It holds the connection and says nothing.
     Hangs,
@@ -59,7 +59,7 @@ pub struct Machine {
 /// What probes heard of a machine.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
-    /// Rounds of probes without an answer in a row: when they took place, and what they heard.
+    /// Rounds of probes without an answer in a row: their times and their results.
     pub failures: Vec<(Millis, Probe)>,
     /// It was in a registry: it had traffic.
     pub was_published: bool,
@@ -183,7 +183,7 @@ impl Machine {
         }
     }
 
-    /// It serves, whoever can reach it.
+    /// Whether it serves, reachable or not.
     pub fn is_up(&self, now: Millis) -> bool {
         self.knock(now) == Probe::Answered
     }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use fleet::Policy;
 use sim::clock::{HOUR, Millis, SECOND};
-use sim::mutants::{self, CAN_PLANT, Hunt};
+use sim::mutants::{CAN_PLANT, Hunt, Mutant};
 use sim::report::{self, line};
 use sim::run::{Campaign, run_seed};
 use sim::scenario::Scenario;
@@ -47,14 +48,19 @@ enum Command {
         /// Only bugs with this in their names.
         #[arg(long, default_value = "")]
         only: String,
+        /// Only bad policies, which every build can plant.
+        #[arg(long)]
+        policies: bool,
     },
-    /// Single faults of a fleet at rest: how long until each is noticed and mended.
+    /// Single faults of a fleet at rest: how long until each is noticed and repaired.
     Latency {
         #[arg(long, default_value_t = 2_000)]
         seeds: u64,
         #[arg(long, default_value_t = 1)]
         first_seed: u64,
     },
+    /// Prints every number of the reconciler's policy, with its bounds and its reason, as Markdown.
+    Policy,
     /// One seed again, as a story.
     Replay {
         seed: u64,
@@ -75,7 +81,9 @@ fn main() -> ExitCode {
             let threads = threads.unwrap_or_else(cores);
             line(&format!("first seed {first_seed}"));
             let length: Millis = hours * HOUR;
-            let campaign = Campaign { first_seed, seeds, length, threads, stop_after, shows_progress: true };
+            let policy = Policy::default();
+            let campaign =
+                Campaign { first_seed, seeds, length, policy, threads, stop_after, shows_progress: true };
             let total = campaign.run();
             report::total(&total, threads);
             if let Some((seed, _)) = total.violations.first() {
@@ -90,8 +98,8 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Command::Mutants { seeds, first_seed, only } => {
-            hunt(&Hunt { first_seed, seeds, only, threads: cores() })
+        Command::Mutants { seeds, first_seed, only, policies } => {
+            hunt(&Hunt { first_seed, seeds, only, only_policies: policies, threads: cores() })
         }
         Command::Latency { seeds, first_seed } => {
             if sim::single::measure(first_seed, seeds) {
@@ -100,12 +108,18 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }
+        Command::Policy => {
+            report::policy();
+            ExitCode::SUCCESS
+        }
         Command::Replay { seed, hours, shrink, planted } => {
-            if planted.as_deref().is_some_and(|name| !mutants::plant(name)) {
+            let mutant = planted.as_deref().map(Mutant::find);
+            if matches!(mutant, Some(None)) {
                 line("There is no such bug in this build; see sim mutants.");
                 return ExitCode::from(2);
             }
-            replay(seed, hours * HOUR, shrink)
+            let policy = mutant.flatten().map_or_else(Policy::default, Mutant::plant);
+            replay(Scenario { policy, ..Scenario::stormy(seed, hours * HOUR) }, shrink)
         }
     }
 }
@@ -115,7 +129,7 @@ fn cores() -> usize {
 }
 
 fn hunt(hunt: &Hunt) -> ExitCode {
-    if !CAN_PLANT {
+    if !CAN_PLANT && !hunt.only_policies {
         line(
             "Rules cannot be broken in this build. Build it with: cargo build --profile sim -p sim --features planted",
         );
@@ -124,8 +138,8 @@ fn hunt(hunt: &Hunt) -> ExitCode {
     if hunt.run() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn replay(seed: u64, length: Millis, is_small: bool) -> ExitCode {
-    let scenario = Scenario::stormy(seed, length);
+fn replay(scenario: Scenario, is_small: bool) -> ExitCode {
+    let seed = scenario.seed;
     let suppressed = if is_small {
         let Some(shrunk) = shrink(&scenario) else {
             line(&format!("seed {seed} breaks no rule"));

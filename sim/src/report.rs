@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use fleet::Policy;
+
 use crate::clock::SECOND;
 use crate::fault::Kind;
 use crate::run::Total;
@@ -51,6 +53,15 @@ pub fn total(total: &Total, threads: usize) {
         total.years(),
         total.violations.len()
     ));
+}
+
+/// Prints the fields of the policy as a table.
+pub fn policy() {
+    line("| number | default | bounds | reason |");
+    line("|---|---|---|---|");
+    for field in Policy::fields() {
+        line(&format!("| `{}` | {} | {} | {} |", field.name, field.default, field.bounds, field.reason));
+    }
 }
 
 /// Of durations in milliseconds: median, 99th percentile, most; in seconds.

@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use fleet::Policy;
+
 use crate::check::Violation;
 use crate::clock::Millis;
 use crate::fault::{Faults, Kind, Strike};
@@ -25,7 +27,7 @@ pub struct Outcome {
     pub course: Course,
 }
 
-/// One run. Without what is suppressed, and told as a story if wanted.
+/// Runs one seed, without the suppressed faults, and prints it as a story if wanted.
 pub fn run_seed(scenario: Scenario, suppressed: BTreeSet<Strike>, is_told: bool) -> Outcome {
     let seed = scenario.seed;
     let faults = Faults::new(seed, suppressed);
@@ -60,6 +62,7 @@ pub struct Campaign {
     pub first_seed: u64,
     pub seeds: u64,
     pub length: Millis,
+    pub policy: Policy,
     pub threads: usize,
     /// Violations after which no new seed is begun.
     pub stop_after: usize,
@@ -90,7 +93,9 @@ impl Campaign {
                         if n >= self.seeds || is_enough.load(Ordering::Relaxed) {
                             return;
                         }
-                        let scenario = Scenario::stormy(self.first_seed + n, self.length);
+                        let policy = self.policy.clone();
+                        let scenario =
+                            Scenario { policy, ..Scenario::stormy(self.first_seed + n, self.length) };
                         let outcome = run_seed(scenario, BTreeSet::new(), false);
                         let mut total = total.lock().expect("no run panics with the total in hand");
                         total.add(outcome);
@@ -121,7 +126,7 @@ impl Campaign {
             total.violations.len(),
             begun.elapsed().as_secs()
         );
-        // Progress that nobody can read is no reason to stop.
+        // A closed standard error is no reason to stop.
         std::io::stderr().write_all(line.as_bytes()).ok();
     }
 }

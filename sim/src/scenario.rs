@@ -1,6 +1,7 @@
 //! What differs between runs before anything happens: size, zones, and when storms come.
 
 use fastrand::Rng;
+use fleet::Policy;
 use fleet::release::Rollout;
 
 use crate::clock::{MINUTE, Millis};
@@ -34,9 +35,11 @@ pub struct Scenario {
     pub verified_from: Millis,
     /// A fleet of 8 to 20 workers whose zones are out for minutes, again and again.
     pub has_outages: bool,
+    /// Of every release that is deployed.
+    pub policy: Policy,
 }
 
-/// A clean fault, to measure how long it takes to mend.
+/// A clean fault, to measure how long its repair takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Single {
     /// The program of a worker is gone; its host refuses.
@@ -51,9 +54,9 @@ pub enum Single {
     BalancerDead,
     /// The next instance never serves; a worker is gone, so that there is a next one.
     BootStuck,
-    /// A worker that nobody remembers.
+    /// A worker that memory does not know.
     Orphan,
-    /// The prober hears nobody for two hours.
+    /// The prober hears no instance for two hours.
     ProberBroken,
     /// No instance of the release ever serves.
     ReleaseBroken,
@@ -99,6 +102,7 @@ impl Scenario {
             counts_leaving,
             verified_from,
             has_outages,
+            policy: Policy::default(),
         }
     }
 
@@ -122,6 +126,7 @@ impl Scenario {
             counts_leaving: false,
             verified_from: 0,
             has_outages: false,
+            policy: Policy::default(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A clean fault and no other: how long until it is noticed, acted upon, and mended.
+//! A clean fault and no other: how long until it is noticed, acted upon, and repaired.
 
 use fleet::memory::{Memory, Phase};
 use planner::observation::{Role, State};
@@ -10,7 +10,7 @@ use crate::run::run_seed;
 use crate::scenario::{Scenario, Single};
 use crate::world::World;
 
-/// How long the prober hears nobody.
+/// How long the prober hears no instance.
 const BROKEN: Millis = 120 * MINUTE;
 
 /// What became of a single fault; times in milliseconds since the beginning of the run.
@@ -45,7 +45,7 @@ impl Course {
         }
     }
 
-    /// Whether the instance that is launched now is the one that never serves.
+    /// Whether the instance that is launched now never serves.
     pub fn takes_stuck_boot(&mut self) -> bool {
         std::mem::take(&mut self.wants_stuck_boot)
     }
@@ -73,7 +73,7 @@ impl World {
             (Single::Orphan, _) => {
                 let boot = Boot { pending: 5_000, network: 5_000, serves: Some(20_000), ailment: None };
                 let release = self.s3.release.id.clone();
-                // Its slot is taken: to be adopted is not what is measured.
+                // Its slot is taken: adoption is not measured here.
                 let tags = (Some(0), Some(1), release.as_str());
                 let index = self.ec2.add(Role::Worker, 0, tags, String::new(), now, boot);
                 self.ec2.machines[index].is_orphan = true;
@@ -85,7 +85,7 @@ impl World {
         }
     }
 
-    /// Looks at each memory that is written for what it says about the fault.
+    /// Notes what a written memory says about the fault.
     pub fn follow_course(&mut self, memory: &Memory) {
         if self.course.struck.is_none() {
             return;
@@ -169,8 +169,10 @@ pub fn measure(first_seed: u64, seeds: u64) -> bool {
     let (within, after) = (ends(true), ends(false));
     line("prober broken for two hours");
     line(&format!("  launched: {} at most", most(&|course: &Course| course.launches.len())));
-    line(&format!("  terminated meanwhile: {within} at most; afterwards, as surplus: {after} at most"));
-    goal("nobody is terminated meanwhile", within == 0);
+    line(&format!(
+        "  terminated during the fault: {within} at most; afterwards, as surplus: {after} at most"
+    ));
+    goal("no worker is terminated during the fault", within == 0);
     is_met
 }
 

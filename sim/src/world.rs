@@ -13,12 +13,12 @@ use fastrand::Rng;
 use fleet::memory::Memory;
 use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, Profile, WorkerId};
-use planner::effect::{Effect, Event};
+use planner::effect::{Effect, Event, Knocking};
 use planner::invocation::Invocation;
 use planner::observation::{Probe, Role, Target};
 
 use crate::check::Checks;
-use crate::clock::{HOUR, MINUTE, Millis, SECOND, timestamp};
+use crate::clock::{HOUR, MINUTE, Millis, SECOND, millis, timestamp};
 use crate::ec2::Ec2;
 use crate::fault::{Faults, Kind};
 use crate::machine::{Boot, subnet_name, zone_name};
@@ -59,7 +59,7 @@ pub struct World {
 /// Conditions that last for a while.
 #[derive(Clone, Debug, Default)]
 pub struct Weather {
-    /// Raised with each storm and each calm: what was planned in an earlier storm does not happen.
+    /// Raised with each storm and each calm: faults planned in an earlier storm do not happen.
     pub storm: u64,
     pub is_storm: bool,
     pub cut_all_until: Millis,
@@ -91,7 +91,7 @@ pub struct Running {
     skew: Millis,
     /// How many times slower than usual everything is.
     slowness: i64,
-    /// What was not learned by its last survey, so that it must do nothing.
+    /// Its last survey learned too little, so that it must do nothing.
     pub is_blind: bool,
     /// The last round of probes.
     pub round: Round,
@@ -108,7 +108,7 @@ pub struct Running {
     pub has_launched: bool,
     /// The memory it works from.
     pub read: Option<Arc<Memory>>,
-    /// What it wrote last, as the bucket has it.
+    /// The memory it wrote last, as the bucket has it.
     pub committed: Option<Arc<Memory>>,
     pub committed_at: Millis,
 }
@@ -116,7 +116,7 @@ pub struct Running {
 #[derive(Default)]
 pub struct Round {
     targets: Vec<(Target, usize)>,
-    tries: u32,
+    knocking: Option<Knocking>,
     made: u32,
     heard: Vec<Option<Probe>>,
     pub results: Vec<(usize, Probe)>,
@@ -130,7 +130,7 @@ enum Happening {
     /// The schedule's event, of the minute that began then.
     Invoke(Millis),
     Arrive(usize, Box<Parcel>),
-    /// A request whose sender has given up waiting: nobody hears the answer.
+    /// A request whose sender has given up waiting: the answer is lost.
     ArriveLate(usize, Box<Parcel>),
     Answer(usize, Box<Parcel>),
     Knock(usize),
@@ -192,6 +192,7 @@ impl World {
         let mut rng = Rng::with_seed(scenario.seed);
         let mut release = release(1, 1, scenario.zones);
         release.rollout = scenario.rollout;
+        release.policy = scenario.policy.clone();
         let release = Arc::new(release);
         let mut ec2 = Ec2::new(scenario.zones);
         ec2.counts_leaving = scenario.counts_leaving;
@@ -333,8 +334,8 @@ impl World {
         self.weather.is_storm = false;
         self.faults.calm();
         self.clear_up();
-        // Where nobody is left, the first one may wait for half an hour, the dead are spared as a zone that
-        // is out for a quarter after that, and then go one a minute.
+        // If no worker is left, the first launch may wait for half an hour. The dead count as a dark zone
+        // for a quarter of an hour after that, and then go one a minute.
         let is_anybody_up = self.ec2.live(Role::Worker).any(|(_, machine)| machine.is_up(self.now));
         let longer = if is_anybody_up { 0 } else { 30 * MINUTE };
         let deadline = self.now + self.scenario.calm + longer;
@@ -476,14 +477,16 @@ impl World {
 
     // --- Probes -----------------------------------------------------------------------------------
 
-    pub fn begin_round(&mut self, number: usize, targets: Vec<Target>, tries: u32) {
+    pub fn begin_round(&mut self, number: usize, targets: Vec<Target>, knocking: Knocking) {
         let targets: Vec<(Target, usize)> = targets
             .into_iter()
             .filter_map(|target| self.ec2.find(&target.id).map(|index| (target, index)))
             .collect();
         if let Some(running) = self.invocations[number].as_mut() {
             let heard = vec![None; targets.len()];
-            running.round = Round { targets, tries, made: 0, heard, results: Vec::new(), noted: Vec::new() };
+            let knocking = Some(knocking);
+            running.round =
+                Round { targets, knocking, made: 0, heard, results: Vec::new(), noted: Vec::new() };
             self.knock(number);
         }
     }
@@ -492,6 +495,7 @@ impl World {
     fn knock(&mut self, number: usize) {
         let Some(running) = self.invocations[number].as_mut() else { return };
         let mut round = std::mem::take(&mut running.round);
+        let Some(knocking) = round.knocking else { return };
         let mut is_anybody_silent = false;
         for n in 0..round.targets.len() {
             if round.heard[n] == Some(Probe::Answered) {
@@ -508,9 +512,9 @@ impl World {
         }
         round.made += 1;
         let is_over =
-            round.made >= round.tries || round.heard.iter().all(|heard| *heard == Some(Probe::Answered));
+            round.made >= knocking.tries || round.heard.iter().all(|heard| *heard == Some(Probe::Answered));
         if is_over {
-            let after = if is_anybody_silent { SECOND } else { 5 };
+            let after = if is_anybody_silent { millis(knocking.timeout) } else { 5 };
             round.results = round
                 .targets
                 .iter()
@@ -523,7 +527,7 @@ impl World {
                 .zip(&round.results)
                 .map(|((target, _), (_, probe))| (target.id.clone(), *probe))
                 .collect();
-            let is_single = round.tries == 1;
+            let is_single = knocking.tries == 1;
             let results = round.results.iter().filter(|(_, probe)| !is_single || *probe == Probe::Answered);
             round.noted = results.map(|(index, probe)| (*index, *probe, self.now)).collect();
             if let Some(running) = self.invocations[number].as_mut() {
@@ -532,7 +536,7 @@ impl World {
             self.answer_at(number, self.now + after, Event::Probed { probes: told, started: Vec::new() });
         } else {
             running_mut(&mut self.invocations, number, |running| running.round = round);
-            self.at(self.now + 3 * SECOND / 2, Happening::Knock(number));
+            self.at(self.now + millis(knocking.spacing), Happening::Knock(number));
         }
     }
 
@@ -644,7 +648,7 @@ pub fn release(number: u32, balancer: u32, zones: usize) -> Release {
     release
 }
 
-/// Each deployment takes another type: what is refused for one may be granted for the next.
+/// Each deployment takes another type: EC2 may refuse the first and grant the next.
 const TYPES: [&str; 3] = ["t4g.nano", "t4g.micro", "t4g.small"];
 
 /// How the ids of definitions of the load balancer begin; the number follows.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use fleet::Policy;
 use sim::clock::HOUR;
 use sim::run::{Campaign, run_seed};
 use sim::scenario::{Scenario, Single};
@@ -39,8 +40,16 @@ fn a_fault_that_is_left_out_does_not_strike() {
 #[test]
 fn no_rule_is_broken_in_a_hundred_seeds() {
     let length = 6 * HOUR;
-    let campaign =
-        Campaign { first_seed: 1, seeds: 100, length, threads: 2, stop_after: 1, shows_progress: false };
+    let policy = Policy::default();
+    let campaign = Campaign {
+        first_seed: 1,
+        seeds: 100,
+        length,
+        policy,
+        threads: 2,
+        stop_after: 1,
+        shows_progress: false,
+    };
     let total = campaign.run();
     assert_eq!(total.seeds, 100);
     assert!(total.violations.is_empty(), "{:?}", total.violations);
@@ -57,12 +66,12 @@ fn what_was_found_once_does_not_come_back() {
         (1_043_059, "an old worker of a lost memory is taken for the launch of a new release"),
         (1_049_326, "workers that died during an outage of S3 bring the pause for losses after it"),
         (1_053_403, "an instance that EC2 shows late is given up, and lives"),
-        (1_082_439, "a launch that EC2 refuses uses up the half hour of the one that is allowed"),
-        (1_095_956, "a launch is repeated with a lost memory and gives an instance that died meanwhile"),
+        (1_082_439, "a launch that EC2 refuses uses up the half hour of the allowed one"),
+        (1_095_956, "a launch is repeated with a lost memory and gives an instance that has died"),
         (1_107_450, "a launch of a lost memory arrives late"),
         (1_147_016, "a launch whose slot was given to another arrives late, with a token of a lost memory"),
         (2_001_260, "attempts of a lost memory that EC2 does not show any more cost a tick each"),
-        (2_007_407, "a worker is terminated that an overlapping invocation has taken back meanwhile"),
+        (2_007_407, "a worker is terminated that an overlapping invocation has taken back"),
         (3_004_315, "a worker whose slot was given to another is taken back, and the registry is emptied"),
         (3_011_167, "the same, where not a kill but a refused write kept the worker in the registry"),
         (3_086_678, "a launch is given up five minutes after it was missed first, and was repeated since"),
@@ -77,7 +86,7 @@ fn what_was_found_once_does_not_come_back() {
 fn a_broken_prober_ends_nobody() {
     for seed in 1..=20 {
         let mut scenario = Scenario::single(seed, Single::ProberBroken);
-        // Ends while the prober still hears nobody.
+        // Ends while the prober still hears no instance.
         scenario.length = 2 * HOUR;
         let outcome = run_seed(scenario, BTreeSet::new(), false);
         assert_eq!(outcome.stats.terminations, 0, "seed {seed}");

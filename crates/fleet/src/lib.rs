@@ -9,6 +9,7 @@ pub mod stack;
 pub mod desired;
 pub mod worker;
 pub mod registry;
+pub mod policy;
 pub mod release;
 pub mod memory;
 pub mod document;
@@ -20,6 +21,7 @@ pub mod quota;
 pub mod profile;
 
 pub use desired::{DesiredCount, DesiredCountError};
+pub use policy::Policy;
 pub use profile::Profile;
 pub use registry::{Registry, RegistryDiff};
 pub use stack::{StackName, StackNameError};

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Profile, StackName};
+use crate::{Policy, Profile, StackName};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Release {
@@ -23,6 +23,9 @@ pub struct Release {
     /// How a rollout proceeds. Not part of `id`: a quota that was raised makes no new release.
     #[serde(default, skip_serializing_if = "Rollout::is_surge_first")]
     pub rollout: Rollout,
+    /// The numbers that the reconciler decides by. Not part of `id`: another policy makes no new release.
+    #[serde(default, skip_serializing_if = "Policy::is_default")]
+    pub policy: Policy,
 }
 
 /// Which comes first when workers of an older release are replaced.
@@ -127,8 +130,8 @@ impl Release {
     pub const MAX_BYTES: usize = 64 * 1024;
 
     pub fn new(stack: StackName, profile: Profile, version: String, worker: InstanceSpec) -> Self {
-        let (balancer, rollout) = (None, Rollout::default());
-        let mut release = Self { id: String::new(), stack, profile, version, worker, balancer, rollout };
+        let (id, balancer, rollout, policy) = (String::new(), None, Rollout::default(), Policy::default());
+        let mut release = Self { id, stack, profile, version, worker, balancer, rollout, policy };
         let text = serde_json::to_vec(&release).expect("a release is plain data");
         release.id = crate::release::short_hash(&text);
         release

@@ -1,4 +1,4 @@
-//! What an invocation asks for, and what it is told in return.
+//! Effects that an invocation asks for, and events that answer them.
 //!
 //! Each effect is answered by exactly one event, unless the invocation dies before. An effect may
 //! have happened although its answer says otherwise: a reply can be lost, and can be late.
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::Memory;
 use fleet::release::InstanceSpec;
-use fleet::{Registry, WorkerId};
-use jiff::Timestamp;
+use fleet::{Policy, Registry, WorkerId};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::observation::{Instance, Observation, Probe, Role, Target};
 
@@ -27,9 +27,8 @@ pub enum Effect {
     Survey,
     /// Describe these instances, all of one zone, by their ids. Answered by [`Event::Described`].
     Describe { zone: String, ids: Vec<WorkerId> },
-    /// Ask for their health: so many tries each, spaced as the prober spaces them. Answered by
-    /// [`Event::Probed`].
-    Probe { targets: Vec<Target>, tries: u32 },
+    /// Ask each target for its health. Answered by [`Event::Probed`].
+    Probe { targets: Vec<Target>, knocking: Knocking },
     /// Write the registry over the version that was read. Answered by [`Event::Published`].
     Publish { registry: Arc<Registry>, if_match: Option<String> },
     /// Tell load balancers that there is a new registry, a hint. Answered by [`Event::Refreshed`].
@@ -44,6 +43,25 @@ pub enum Effect {
     CapCredits(WorkerId),
     /// Answered by [`Event::Woke`], not before this time.
     Sleep { until: Timestamp },
+}
+
+/// How often and how patiently a target is asked for its health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Knocking {
+    pub tries: u32,
+    /// Time from the start of one try to the start of the next.
+    pub spacing: SignedDuration,
+    /// Time limit of one try.
+    pub timeout: SignedDuration,
+    /// No try begins later than this after the first one.
+    pub deadline: SignedDuration,
+}
+
+impl Knocking {
+    pub fn new(policy: &Policy, tries: u32) -> Self {
+        let &Policy { probe_spacing, probe_timeout, probe_deadline, .. } = policy;
+        Self { tries, spacing: probe_spacing, timeout: probe_timeout, deadline: probe_deadline }
+    }
 }
 
 /// An instance to run. The same token always comes with the same parameters.
@@ -123,7 +141,7 @@ pub enum Written {
     /// Another version is there (412), is being written (409), or there is none any more (404). It
     /// may be our own, if a first reply was lost.
     Conflict,
-    /// No answer, or one that says nothing about what happened.
+    /// There was no answer, or the answer does not say whether the write took place.
     Unknown(String),
 }
 

@@ -1,35 +1,32 @@
-//! When ticks happen: at 0, 20 and 40 seconds after the time the schedule says, not after the time
-//! the invocation came. Pure.
+//! When ticks happen: at 0, 20 and 40 seconds after the time that the schedule names, not after the time
+//! at which the invocation started. Pure.
 
-use jiff::{SignedDuration, Timestamp};
+use fleet::Policy;
+use jiff::Timestamp;
 
-const PERIOD: SignedDuration = SignedDuration::from_secs(20);
-const TICKS: i32 = 3;
-/// A tick later than this after its time gives way to the next one.
-const TOO_LATE: SignedDuration = SignedDuration::from_secs(15);
-/// The last tick starts at 40 s; what boots is watched for these last seconds before the end. The
-/// next invocation starts at 60 s and the function is cut at 55 s.
-const LAST_WATCH: SignedDuration = SignedDuration::from_secs(8);
-/// Two ticks closer than this are one: the schedule delivers at least once, and a deployment adds
-/// an invocation of its own.
-const CLOSEST: SignedDuration = SignedDuration::from_secs(10);
-
-/// The ticks of an invocation that are still worth making at `now`.
-pub fn ticks(scheduled: Timestamp, now: Timestamp) -> Vec<Timestamp> {
-    (0..TICKS).map(|n| scheduled + PERIOD * n).filter(|tick| !is_too_late(*tick, now)).collect()
+/// Returns the ticks of an invocation that are not too late at `now`.
+pub fn ticks(policy: &Policy, scheduled: Timestamp, now: Timestamp) -> Vec<Timestamp> {
+    let ticks = (0..policy.ticks).map(|n| scheduled + policy.tick_every * n);
+    ticks.filter(|tick| !is_too_late(policy, *tick, now)).collect()
 }
 
-pub fn is_too_late(tick: Timestamp, now: Timestamp) -> bool {
-    now.duration_since(tick) > TOO_LATE
+pub fn is_too_late(policy: &Policy, tick: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(tick) > policy.tick_too_late
 }
 
-pub fn end(scheduled: Timestamp) -> Timestamp {
-    scheduled + PERIOD * (TICKS - 1) + LAST_WATCH
+pub fn end(policy: &Policy, scheduled: Timestamp) -> Timestamp {
+    scheduled + policy.tick_every * (policy.ticks - 1) + policy.last_watch
 }
 
-/// Whether a tick at this time has been made already.
-pub fn is_repeated(tick: Timestamp, last: Option<Timestamp>) -> bool {
-    last.is_some_and(|last| tick.duration_since(last) < CLOSEST)
+/// Whether a tick at this time took place already.
+pub fn is_repeated(policy: &Policy, tick: Timestamp, last: Option<Timestamp>) -> bool {
+    last.is_some_and(|last| tick.duration_since(last) < policy.tick_closest)
+}
+
+/// Counts ticks since 1970: who comes first when not all can changes with this number.
+pub(crate) fn turn(policy: &Policy, now: Timestamp) -> usize {
+    let every = policy.tick_every.as_secs().unsigned_abs().max(1);
+    usize::try_from(now.as_second().unsigned_abs() / every).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -42,18 +39,21 @@ mod tests {
 
     #[test]
     fn three_ticks_on_the_grid_of_the_event() {
-        assert_eq!(ticks(at(60), at(63)), [at(60), at(80), at(100)]);
-        assert_eq!(end(at(60)), at(108));
+        let policy = Policy::default();
+        assert_eq!(ticks(&policy, at(60), at(63)), [at(60), at(80), at(100)]);
+        assert_eq!(end(&policy, at(60)), at(108));
     }
 
     #[test]
     fn a_late_invocation_makes_the_ticks_that_are_left() {
-        assert_eq!(ticks(at(60), at(76)), [at(80), at(100)]);
-        assert_eq!(ticks(at(60), at(600)), []);
+        let policy = Policy::default();
+        assert_eq!(ticks(&policy, at(60), at(76)), [at(80), at(100)]);
+        assert_eq!(ticks(&policy, at(60), at(600)), []);
     }
 
     #[test]
     fn a_repeated_tick_is_known() {
+        let is_repeated = |tick, last| is_repeated(&Policy::default(), tick, last);
         assert!(!is_repeated(at(60), None));
         assert!(!is_repeated(at(60), Some(at(40))));
         assert!(is_repeated(at(60), Some(at(60))));

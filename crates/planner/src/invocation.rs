@@ -12,41 +12,21 @@
 //! Nothing is launched, moved or terminated whose intent is not in the memory that was written. The
 //! compare-and-swap on that write is the only lock there is: of two invocations at once the second
 //! finds its write refused and drops its tick. A crash anywhere needs no special code: launches are
-//! repeated with their token, terminations are judged anew.
+//! repeated with their token, and terminations need a new verdict.
 
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
-use fleet::WorkerId;
 use fleet::memory::Memory;
-use jiff::{SignedDuration, Timestamp};
+use fleet::{Policy, WorkerId};
+use jiff::Timestamp;
 
-use crate::effect::{Effect, Event, MemoryObject, Written};
+use crate::effect::{Effect, Event, Knocking, MemoryObject, Written};
 use crate::grid;
 use crate::observation::{Instance, Observation, Role, Scope, State, is_booting, known_by_zone, targets};
 use crate::plan::{Association, Outcomes, Plan, look, plan, settle};
 use crate::planted::{self, Bug};
-
-/// While something boots, the fleet is looked at this often between ticks, so that a new worker
-/// serves within seconds of its first answer instead of up to 20 later.
-const LOOK_EVERY: SignedDuration = SignedDuration::from_secs(2);
-/// What was seen longer ago is not acted on any more: the next tick looks again.
-const STALE: SignedDuration = SignedDuration::from_secs(15);
-/// A worker whose termination was written longer ago may have been heard again, and taken back, by
-/// another invocation: the next tick looks again.
-const TAKEN_BACK: SignedDuration = SignedDuration::from_secs(3);
-/// RunInstances has a bucket of five, refilled at two a second: more at once are only throttled.
-const AT_ONCE: usize = 4;
-/// Launches among them. One into a zone that hangs takes 8 s, and nothing else may have to wait for it.
-const LAUNCHES_AT_ONCE: usize = AT_ONCE - 1;
-/// Ages are compared across invocations; drains are 15 s. S3 gives whole seconds.
-const SKEW: SignedDuration = SignedDuration::from_secs(3);
-/// Times in memory may be this far ahead of our clock: those of two invocations differ by seconds. At half of
-/// this nothing would change; at twice, a tick that was never made would be waited for twice as long.
-const AHEAD: SignedDuration = SignedDuration::from_mins(1);
-/// One lost packet must not cost a worker.
-const TRIES: u32 = 3;
 
 /// What an invocation did, for its log line and its result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
@@ -62,6 +42,9 @@ pub struct Report {
 pub struct Invocation {
     nonce: String,
     writes: u32,
+    scheduled: Timestamp,
+    /// That of the release read last: until memory is read, the default.
+    policy: Policy,
     ticks: VecDeque<Timestamp>,
     end: Timestamp,
     /// Whether something boots, as far as was seen last.
@@ -77,7 +60,7 @@ enum Job {
     Look,
 }
 
-/// What is being waited for.
+/// The event that the invocation waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     Asleep,
@@ -142,11 +125,14 @@ struct Work {
 impl Invocation {
     /// Begins the minute that starts at `scheduled`. The nonce must differ between invocations.
     pub fn start(scheduled: Timestamp, nonce: String, now: Timestamp) -> (Self, Vec<Effect>) {
+        let policy = Policy::default();
         let mut invocation = Self {
             nonce,
             writes: 0,
-            ticks: grid::ticks(scheduled, now).into(),
-            end: grid::end(scheduled),
+            scheduled,
+            ticks: grid::ticks(&policy, scheduled, now).into(),
+            end: grid::end(&policy, scheduled),
+            policy,
             // Not known before memory was read once.
             boots: true,
             stage: Stage::Done,
@@ -178,7 +164,7 @@ impl Invocation {
             (Stage::Publishing(work), Event::Published(written)) => self.published(work, written, now),
             (Stage::Acting(work), event) => self.acted(work, event, now),
             (Stage::Settling, Event::MemoryWritten(_)) => self.next(now),
-            // An event that nobody waits for: the stage stays as it is.
+            // The stage does not wait for this event: nothing changes.
             (stage, _) => {
                 self.stage = stage;
                 Vec::new()
@@ -197,7 +183,7 @@ impl Invocation {
 
     /// The next tick if it is time, else sleep: briefly while something boots.
     fn next(&mut self, now: Timestamp) -> Vec<Effect> {
-        while self.ticks.front().is_some_and(|tick| grid::is_too_late(*tick, now)) {
+        while self.ticks.front().is_some_and(|tick| grid::is_too_late(&self.policy, *tick, now)) {
             self.ticks.pop_front();
         }
         let until = match self.ticks.front().copied() {
@@ -212,7 +198,7 @@ impl Invocation {
                 return Vec::new();
             }
         };
-        let until = if self.boots { until.min(now + LOOK_EVERY) } else { until };
+        let until = if self.boots { until.min(now + self.policy.look_every) } else { until };
         self.stage = Stage::Asleep;
         vec![Effect::Sleep { until }]
     }
@@ -236,29 +222,33 @@ impl Invocation {
     ) -> Vec<Effect> {
         let object = match object {
             Ok(object) => object,
-            Err(why) => return self.give_up("the tick is dropped: memory cannot be read", &why, now),
+            Err(why) => return self.give_up("the tick is dropped: state.json cannot be read", &why, now),
         };
-        if let Some(skew) = date
-            .map(|date| now.duration_since(date).abs())
-            .filter(|skew| *skew > SKEW && !planted::is(Bug::WrongClock))
+        if let MemoryObject::Found { memory, .. } = &object
+            && let Some(release) = memory.last_release()
         {
-            let why = format!("this clock and that of S3 are {} s apart", skew.as_secs());
+            self.follow_policy(&release.policy, now);
+        }
+        if let Some(skew) =
+            date.map(|date| now.duration_since(date).abs()).filter(|skew| *skew > self.policy.clock_skew)
+        {
+            let why = format!("this clock and the clock of S3 are {} s apart", skew.as_secs());
             return self.give_up("the tick is dropped", &why, now);
         }
         let known = match (object, job) {
             (MemoryObject::Found { memory, etag }, _) => Known { memory, etag: Some(etag) },
             (MemoryObject::Missing, _) => Known { memory: Arc::new(Memory::default()), etag: None },
             (MemoryObject::Unreadable { why, etag }, Job::Tick(_)) => {
-                self.note("memory cannot be understood and begins anew", &why);
+                self.note("state.json cannot be parsed; the state begins empty", &why);
                 let mut memory = Memory::default();
-                memory.record(now, format!("Memory could not be understood ({why}) and began anew."));
+                memory.record(now, format!("state.json could not be parsed ({why}): the state began empty."));
                 Known { memory: Arc::new(memory), etag: Some(etag) }
             }
             (MemoryObject::Unreadable { .. }, Job::Look) => return self.next(now),
         };
         let known = self.bounded(known, now);
         match job {
-            Job::Tick(Some(tick)) if grid::is_repeated(tick, known.memory.last_tick) => {
+            Job::Tick(Some(tick)) if grid::is_repeated(&self.policy, tick, known.memory.last_tick) => {
                 self.report.skipped += 1;
                 self.boots = has_boots(&known.memory);
                 return self.next(now);
@@ -273,19 +263,19 @@ impl Invocation {
         vec![Effect::Survey]
     }
 
-    /// Moves times that lie in the future back to now, for a pause that ends in a year is none, and forgets
-    /// numbers that nothing of ours has counted to.
+    /// Moves times that lie in the future back to now, because a pause that ends in a year would never end.
+    /// Forgets numbers that are too high to be counters of the reconciler.
     fn bounded(&mut self, mut known: Known, now: Timestamp) -> Known {
         let memory = Arc::make_mut(&mut known.memory);
-        let moved = memory.bound_times(now, AHEAD);
+        let moved = memory.bound_times(now, self.policy.times_ahead);
         if moved > 0 {
-            let what = "times in memory lay in the future and are not believed";
+            let what = "times in state.json lay in the future and were reset to now";
             self.note(what, &format!("{moved} of them"));
             memory.record(now, format!("{moved} {what}."));
         }
         let forgotten = memory.forget_wild_numbers();
         if forgotten > 0 {
-            let what = "numbers in memory are none that was ever used, and are forgotten";
+            let what = "numbers in state.json are too high and were dropped";
             self.note(what, &format!("{forgotten} of them"));
             memory.record(now, format!("{forgotten} {what}."));
         }
@@ -329,22 +319,28 @@ impl Invocation {
 
     fn ask(&mut self, sight: Sight, observation: Box<Observation>) -> Vec<Effect> {
         let (scope, tries) = match sight.job {
-            Job::Tick(_) => (Scope::Fleet, TRIES),
+            Job::Tick(_) => (Scope::Fleet, self.policy.probe_tries),
             Job::Look => (Scope::Boots, 1),
         };
         let rows = observation.instances.as_deref().unwrap_or_default();
         let targets = targets(rows, &sight.known.memory, scope);
         self.stage = Stage::Probing(sight, observation);
-        vec![Effect::Probe { targets, tries }]
+        vec![Effect::Probe { targets, knocking: Knocking::new(&self.policy, tries) }]
     }
 
     fn planned(&mut self, sight: Sight, observation: &Observation, now: Timestamp) -> Vec<Effect> {
         let Sight { job, known, since } = sight;
-        let memory = Arc::unwrap_or_clone(known.memory);
+        if let Ok(Some(release)) = &observation.release {
+            self.follow_policy(&release.policy, now);
+        }
+        let mut memory = Arc::unwrap_or_clone(known.memory);
         let (planned, is_urgent) = match job {
-            Job::Tick(tick) => (plan(observation, memory, tick, now), false),
+            Job::Tick(tick) => {
+                memory.last_tick = tick.or(memory.last_tick);
+                (plan(observation, memory, &self.policy, now), false)
+            }
             Job::Look => {
-                let found = look(observation, memory, now);
+                let found = look(observation, memory, &self.policy, now);
                 match found.plan {
                     Some(plan) => (plan, found.is_urgent),
                     None => return self.next(now),
@@ -425,8 +421,8 @@ impl Invocation {
         vec![Effect::Publish { registry, if_match }]
     }
 
-    /// Another invocation that published meanwhile has a newer sight, and a registry that was not
-    /// written still shows whoever is to be ended.
+    /// Withdraws the terminations for health if the registry was not published. Another invocation that
+    /// published since has surveyed later, and an old registry still lists the workers to terminate.
     fn published(&mut self, mut work: Box<Work>, written: Written, now: Timestamp) -> Vec<Effect> {
         let why = match written {
             Written::Done { .. } => None,
@@ -442,7 +438,7 @@ impl Invocation {
         self.act(work, now)
     }
 
-    /// Ends nobody for its health in this tick; launches take place.
+    /// Withdraws the terminations for health of this tick. Launches take place.
     fn keep_judged(&mut self, work: &mut Work, why: &str) {
         let leaving = &work.memory.leaving;
         let is_judged = |id: &WorkerId| leaving.get(id).is_some_and(|leaving| leaving.judged);
@@ -455,15 +451,15 @@ impl Invocation {
 
     fn act(&mut self, mut work: Box<Work>, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
-        if now.duration_since(work.committed) > TAKEN_BACK {
+        if now.duration_since(work.committed) > self.policy.verdict_valid_for {
             self.keep_judged(&mut work, "they were judged too long ago");
         }
-        if !work.queue.is_empty() && now.duration_since(work.seen) > STALE && !planted::is(Bug::StalePlans) {
-            self.note("not carried out", "what was planned is too old by now");
+        if !work.queue.is_empty() && now.duration_since(work.seen) > self.policy.stale_after {
+            self.note("not carried out", "the plan is too old by now");
             work.queue.clear();
         }
-        while work.in_flight < AT_ONCE
-            && let Some(effect) = work.next_effect()
+        while work.in_flight < self.policy.calls_at_once
+            && let Some(effect) = work.next_effect(&self.policy)
         {
             work.in_flight += 1;
             work.launches_in_flight += usize::from(matches!(effect, Effect::Launch(_)));
@@ -509,7 +505,7 @@ impl Invocation {
     fn settle(&mut self, work: Work, now: Timestamp) -> Vec<Effect> {
         let mut memory = Arc::unwrap_or_clone(work.memory);
         let held = memory.held.len();
-        let news = settle(&mut memory, &work.outcomes, now);
+        let news = settle(&mut memory, &work.outcomes, &self.policy, now);
         log(&memory, news);
         for held in &memory.held[held..] {
             tracing::warn!("held back: {held}");
@@ -519,6 +515,17 @@ impl Invocation {
         memory.nonce = format!("{}-{}", self.nonce, self.writes);
         self.stage = Stage::Settling;
         vec![Effect::WriteMemory { memory: Arc::new(memory), if_match: work.etag }]
+    }
+
+    /// Goes on by the policy of the release that was read last. Its ticks are those after now.
+    fn follow_policy(&mut self, policy: &Policy, now: Timestamp) {
+        if self.policy == *policy {
+            return;
+        }
+        self.policy = policy.clone();
+        self.ticks = grid::ticks(policy, self.scheduled, now).into();
+        self.ticks.retain(|tick| *tick > now);
+        self.end = grid::end(policy, self.scheduled);
     }
 
     fn give_up(&mut self, what: &str, why: &str, now: Timestamp) -> Vec<Effect> {
@@ -578,10 +585,9 @@ impl Work {
         }
     }
 
-    /// The most urgent one that may be sent now.
-    fn next_effect(&mut self) -> Option<Effect> {
-        let most = if planted::is(Bug::NoReservedCall) { AT_ONCE } else { LAUNCHES_AT_ONCE };
-        let may_launch = self.launches_in_flight < most;
+    /// Takes the most urgent effect that may be sent now.
+    fn next_effect(&mut self, policy: &Policy) -> Option<Effect> {
+        let may_launch = self.launches_in_flight < policy.launches_at_once;
         let position =
             self.queue.iter().position(|effect| may_launch || !matches!(effect, Effect::Launch(_)))?;
         self.queue.remove(position)

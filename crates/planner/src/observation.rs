@@ -13,9 +13,9 @@ use jiff::Timestamp;
 /// How much of the fleet is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// Everybody is probed, with repetitions: verdicts follow.
+    /// All instances are probed, with repetitions. Verdicts follow.
     Fleet,
-    /// Only those that boot, once: a silence means nothing.
+    /// Only booting instances are probed, once. A silence means nothing.
     Boots,
 }
 
@@ -70,7 +70,7 @@ pub enum State {
     Running,
     ShuttingDown,
     Terminated,
-    /// Stopping or stopped: nothing of ours stops instances, so it will not serve again.
+    /// Stopping or stopped. Vigia never stops an instance, so it will not serve again.
     Stopped,
 }
 
@@ -93,7 +93,7 @@ pub struct Address {
     pub instance: Option<WorkerId>,
 }
 
-/// What somebody said when asked for its health.
+/// The outcome of a health probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Probe {
     Answered,
@@ -104,7 +104,7 @@ pub enum Probe {
     Silent,
 }
 
-/// Somebody to ask: a worker at its port, a load balancer at its admin port.
+/// An instance to probe: a worker at its port, a load balancer at its admin port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     pub id: WorkerId,
@@ -120,8 +120,8 @@ pub fn admin_addr(ip: IpAddr) -> WorkerAddr {
     WorkerAddr(SocketAddr::new(ip, LB_ADMIN_PORT))
 }
 
-/// Whom to ask. One that EC2 does not show just now is still asked where it was last; one that was
-/// judged by its probes is asked until it is gone, and taken back if it answers.
+/// Returns the instances to probe. An instance that EC2 does not list now is probed at its last address. A
+/// worker that was judged by its probes is probed until it is gone, and taken back if it answers.
 pub fn targets(instances: &[Instance], memory: &Memory, scope: Scope) -> Vec<Target> {
     let mut targets: BTreeMap<&WorkerId, Target> = BTreeMap::new();
     let mut add = |id, role, addr| {

@@ -1,49 +1,53 @@
-//! Decides what to do, from what is seen and what is remembered. Pure: no clock, no network, no
-//! randomness; the same input gives the same plan.
+//! Decides what to do, from an observation, the memory of earlier ticks and a policy. Pure: no clock, no
+//! network, no randomness. The same input gives the same plan.
+//!
+//! Times and numbers in this table are those of the default policy; `sim policy` prints all of them.
 //!
 //! | rule | says | in |
 //! |---|---|---|
 //! | blind | instances unknown, no release, or neither release nor registry ever known: nothing is launched, terminated or published | `plan` |
-//! | last release | one that cannot be read: the last one that was stays in force | `plan` |
-//! | unread registry | nothing is published, no drain ends, and nobody is terminated for its health | `plan`, `leave` |
-//! | young | for 50 s after memory was lost nobody is launched, terminated or drained; workers of the registry that EC2 does not show stay in it for 5 min | `is_young`, `registry` |
-//! | desired | a count that is missing or wrong is not acted on; the last good one stays in force, if need be the registry's; one that is less than half of it must be read in two ticks, 15 s apart | `resize` |
+//! | last release | if the release cannot be read, the last release stays in force | `plan` |
+//! | unread registry | if the registry cannot be read, nothing is published, no drain ends, and no worker is terminated for its health | `plan`, `leave` |
+//! | young | for 50 s after memory was lost no worker is launched, terminated or drained; workers of the registry that EC2 does not show stay in it for 5 min | `is_young`, `registry` |
+//! | desired | a count that is missing or wrong is not acted on; the last good count stays in force, if need be the registry's; a count below half of it must be read in two ticks, 15 s apart | `resize` |
 //! | unseen | an instance that EC2 does not show is not gone: its launch is repeated with the same token, which returns it if it lives; it is never terminated | `follow` |
-//! | unresolved | a launch of which nothing is known for 180 s, or whose zone does not answer, keeps its slot and its token, and another slot takes its place; one that is not wanted any more is not repeated, and keeps them for 5 min from then on; once enough serve none is wanted | `follow`, `resize` |
-//! | unreachable | nothing is launched, anew or again, into a zone that EC2 does not answer for | `follow`, `resize`, `balancer` |
+//! | unresolved | a launch without any answer for 180 s, or whose zone does not answer, keeps its slot and its token, and another slot takes its place; a launch that is not wanted any more is not repeated, and keeps them for 5 min from then on; once enough serve none is wanted | `follow`, `resize` |
+//! | unreachable | nothing is launched, or launched again, into a zone that EC2 does not answer for | `follow`, `resize`, `balancer` |
 //! | dead | refuses every probe of one tick, or is silent in two ticks in a row | `follow` |
 //! | crash loop | three restarts seen within 5 min: it counts as a failed boot, and one (or a tenth) at a time is replaced; the replacement answers first | `crashes` |
 //! | boot | an instance that does not answer within 180 s is given up if any worker, itself included, was heard in the tick; a refusal is heard | `follow` |
 //! | control | a worker that served is terminated for its health only if another one answered in the same tick | `judge` |
-//! | silent | one that is silent is terminated when another one answers in its place; one that refuses, at once | `judge` |
-//! | velocity | at most one worker, or a tenth of those that served, is terminated for its health within 15 s | `judge` |
+//! | silent | a silent worker is terminated when another one answers in its place; a worker that refuses, at once | `judge` |
+//! | velocity | at most one worker, or a tenth of the workers that ever served, is terminated for its health within 15 s | `judge` |
 //! | degraded | two or more and over a fifth dead, or two and at least a third terminated within ten minutes: only against a replacement that answers | `judge` |
 //! | panic | two or more and over half dead: the same, one a minute, and the dead stay in the registry | `judge` |
-//! | zone | two or more and 55 % of a zone silent, others well: nobody there is terminated for 15 min, replacements go elsewhere | `judge` |
-//! | verdict | a termination is sent again only if the worker fails again; one that answers is taken back | `leave` |
+//! | zone | two or more and 55 % of a zone silent, others well: no worker there is terminated for 15 min, replacements go elsewhere | `judge` |
+//! | verdict | a termination is sent again only if the worker fails again; if it answers it is taken back | `leave` |
 //! | drain | a surplus worker leaves the registry first and is terminated 15 s later at the earliest | `leave` |
-//! | unknown | an instance of ours that is not remembered is adopted if its slot is free, as one that served if it may have; into an unused slot if it answers and too few others do; else it is drained when 90 s old | `leave` |
+//! | unknown | an instance with the stack's tags that is not remembered is adopted if its slot is free, and counts as served if it may have; it goes into an unused slot if it answers and too few others do; else it is drained when 90 s old | `leave` |
 //! | surplus | who goes first: not yet serving, suspect, of an older release, from the fullest zone, the highest slot; three or a quarter per tick | `resize` |
 //! | zones | a new worker goes where there are fewest | `resize` |
 //! | cap | never more than twice the desired number and two, whatever state they are in; if none of them answers, one more each 30 min up to three times and six | `resize` |
-//! | deaf | while nobody answers: at most two replacements, or a fifth, boot at a time | `resize` |
+//! | deaf | while no worker answers: at most two replacements, or a fifth, boot at a time | `resize` |
 //! | boot loop | after three boots in a row that failed: one launch at a time, 1, 2, 4 … 30 min apart; of a release that never served at most three boot at a time | `resize` |
 //! | money | three losses per desired worker and ten within an hour: one launch in three minutes | `resize` |
 //! | account limit | a launch that EC2 refuses because of the account puts no zone aside and counts against no release; the next try is 15 s, 30 s, 1 min, 2 min … later, one for all slots; a definition that was not refused is tried at once | `limit`, `settle` |
-//! | refusal | each answer of EC2 that says no empties the slot: one that blames the definition is a failed boot of it; one without capacity in any zone, or for a missing permission, blames nothing and is tried again like an account limit | `settle`, `limit` |
+//! | refusal | every refusal of EC2 empties the slot: a refusal that blames the definition is a failed boot of it; without capacity in any zone, or for a missing permission, it blames nothing and is tried again like an account limit | `settle`, `limit` |
 //! | by trial | where EC2 has no room for the proven release, and has not refused the present one, one worker of it heals, on trial | `rollout` |
 //! | room | refused by a quota for 2 min: one worker that is dead as long is terminated before its replacement; another worker answers, or none does and a load balancer | `judge` |
 //! | stop first | where the release says so, or a quota refuses the extra worker: one old worker is drained and gone before the next new one is launched; not before all answer, and the only one only if the release says so | `limit`, `rollout` |
-//! | room for a load balancer | one that a quota refuses is launched in place of one worker, which returns when the one before is gone; for a dead one not the last that answers, and after 2 min | `limit`, `balancer` |
-//! | rollout | one (or a tenth) of a new release beyond the desired number; the first must serve for 55 s; then as many old ones leave; not while anybody is ill | `rollout` |
+//! | room for a load balancer | if a quota refuses a load balancer, one worker leaves for it, and returns when the old load balancer is gone; for a dead load balancer the last worker that answers stays, and the others leave after 2 min | `limit`, `balancer` |
+//! | rollout | one (or a tenth) of a new release beyond the desired number; the first must serve for 55 s; then as many old ones leave; not while any worker fails | `rollout` |
 //! | frozen | two boots of a new release failed: the old one is launched, unless it fails more often, and the new one is tried once in 30 min | `rollout` |
-//! | balancer | dead as a worker is; the address moves only to one that answers, and from one that does only to one of the released definition | `balancer` |
-//! | renewal | a load balancer that is not as released gets a successor beside it; a dead one is replaced by what served last, unless that fails more often | `balancer` |
+//! | balancer | dead as a worker is; the address moves only to a load balancer that answers, and away from an answering holder only to one of the released definition | `balancer` |
+//! | renewal | a load balancer that is not as released gets a successor and serves until it answers; a dead one is replaced by the definition that served last, unless that fails more often | `balancer` |
 //! | credits | an instance of a burstable type that has served for 5 min is capped to the CPU credits that it earns, unless its definition says otherwise; five in a tick | `credits` |
 //!
-//! Parts: `follow` moves what is remembered along with what is seen, `leave` ends lives, `judge` is
-//! the brakes on that, `crashes` replaces what answers and does not serve, `rollout` and `resize` make release and number right, `limit` waits out account
-//! limits and makes room, `balancer` guards the address, `credits` caps what an instance may spend, `registry` says who gets traffic, `settle` writes down how it went.
+//! Parts, in the order of a tick: `follow` updates slots from the observation, `leave` ends lives, `judge`
+//! holds the brakes on that, `crashes` replaces workers that answer and do not serve, `balancer` guards the
+//! address, `limit` waits out account limits and makes room, `rollout` and `resize` make release and number
+//! right, `credits` caps what an instance may spend, `registry` says who gets traffic, `settle` records the
+//! outcomes.
 
 mod balancer;
 mod crashes;
@@ -64,7 +68,7 @@ use std::sync::Arc;
 
 use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
 use fleet::release::{Market, Release};
-use fleet::{Registry, WorkerId};
+use fleet::{Policy, Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::Launch;
@@ -74,18 +78,11 @@ use crate::token::client_token;
 
 pub use settle::{Outcomes, settle};
 
-/// Three ticks, and some slack for their jitter.
-const YOUNG: SignedDuration = SignedDuration::from_secs(50);
-/// How far back losses count.
-const HOUR: SignedDuration = SignedDuration::from_hours(1);
-/// How far back terminations count.
-const WINDOW: SignedDuration = SignedDuration::from_mins(10);
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Plan {
-    /// What to remember, intents included; `held` in it says what was not done, and why.
+    /// The next memory, intents included. Its `held` names the actions that wait, and why.
     pub memory: Memory,
-    /// In the order of urgency: load balancers, new workers, launches of before.
+    /// In the order of urgency: load balancers, new workers, repeated launches.
     pub launches: Vec<Launch>,
     /// How many of them, at the end, are launches of workers that an earlier tick has sent already.
     pub repeated: usize,
@@ -112,18 +109,17 @@ pub struct Association {
 pub struct Look {
     /// `None` if there is nothing new.
     pub plan: Option<Plan>,
-    /// Somebody answered for the first time for whom something waits: a tick should follow at once.
+    /// An instance that the fleet waits for answered for the first time: a tick should follow at once.
     pub is_urgent: bool,
 }
 
-/// Plans a tick. `tick` is its time on the grid; none for one that a look asked for.
-pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestamp>, now: Timestamp) -> Plan {
+/// Plans a tick.
+pub fn plan(observation: &Observation, mut memory: Memory, policy: &Policy, now: Timestamp) -> Plan {
     memory.held.clear();
-    memory.last_tick = tick.or(memory.last_tick);
-    memory.losses.retain(|at| now.duration_since(*at) < HOUR);
-    memory.terminations.retain(|at| now.duration_since(*at) < WINDOW);
+    memory.losses.retain(|at| now.duration_since(*at) < policy.losses_window);
+    memory.terminations.retain(|at| now.duration_since(*at) < policy.terminations_window);
     memory.avoid.retain(|_, until| *until > now);
-    let mut news = resize::take_desired(observation, &mut memory, now);
+    let mut news = resize::take_desired(observation, &mut memory, policy, now);
     let in_force = release_in_force(observation, &memory);
     let registry = registry_in_sight(observation, &memory);
     let (instances, release, published) = match (&observation.instances, &in_force, registry) {
@@ -153,7 +149,7 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
         // A new stack has neither registry nor workers.
         memory.follows_loss = published.is_some() || instances.iter().any(|row| row.role == Role::Worker);
     }
-    let mut tick = Tick::new(observation, instances, release, published, memory, now);
+    let mut tick = Tick::new(observation, instances, release, published, memory, policy, now);
     tick.name_unread();
     tick.follow_refusals();
     tick.follow_slots();
@@ -176,8 +172,8 @@ pub fn plan(observation: &Observation, mut memory: Memory, tick: Option<Timestam
     plan
 }
 
-/// Between ticks: notices instances that appeared and those that answer for the first time.
-pub fn look(observation: &Observation, memory: Memory, now: Timestamp) -> Look {
+/// Plans a look between two ticks: notices new instances and first answers.
+pub fn look(observation: &Observation, memory: Memory, policy: &Policy, now: Timestamp) -> Look {
     let in_force = release_in_force(observation, &memory);
     let (Ok(instances), Ok(release), Ok(published)) =
         (&observation.instances, &in_force, &observation.registry)
@@ -185,7 +181,7 @@ pub fn look(observation: &Observation, memory: Memory, now: Timestamp) -> Look {
         return Look { plan: None, is_urgent: false };
     };
     let before = memory.clone();
-    let mut tick = Tick::new(observation, instances, release, published.as_deref(), memory, now);
+    let mut tick = Tick::new(observation, instances, release, published.as_deref(), memory, policy, now);
     tick.is_look = true;
     tick.take_back_all();
     let somebody_answers = tick.notice_boots();
@@ -197,8 +193,8 @@ pub fn look(observation: &Observation, memory: Memory, now: Timestamp) -> Look {
     Look { plan: (plan.memory != before).then_some(plan), is_urgent }
 }
 
-/// What to launch from: where the release cannot be read, the last one that was. One that is missing was
-/// removed on purpose: `destroy` begins with it.
+/// Returns the release to launch from: if it cannot be read, the last one. A missing release was removed on
+/// purpose: `destroy` begins with it.
 fn release_in_force(observation: &Observation, memory: &Memory) -> Result<Arc<Release>, String> {
     match &observation.release {
         Ok(Some(release)) => Ok(release.clone()),
@@ -219,30 +215,36 @@ fn registry_in_sight<'a>(
     }
 }
 
-/// Where EC2 does not list all instances, a zone answers if it described those that are remembered. Of
-/// a zone in which none is, nothing is known.
+/// Returns the zones that EC2 answers for, if it does not list all instances. A zone without a remembered
+/// instance is not asked about, so it counts as unreachable.
 fn reachable(observation: &Observation, memory: &Memory) -> Option<BTreeSet<String>> {
     observation.is_partial.then(|| known_by_zone(memory).into_keys().collect())
+}
+
+/// Writes a duration in whole minutes if it has no others, else in seconds.
+fn in_words(duration: SignedDuration) -> String {
+    match duration.as_secs() {
+        seconds if seconds > 0 && seconds % 60 == 0 => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
 }
 
 /// The working state of one plan.
 struct Tick<'a> {
     observation: &'a Observation,
+    policy: &'a Policy,
     release: &'a Arc<Release>,
     /// The registry that readers have.
     published: Option<&'a Registry>,
     memory: Memory,
     now: Timestamp,
     workers: BTreeMap<&'a WorkerId, &'a Instance>,
-    /// While an address is guarded, those of its place; `memory.balancer` is then that place's as well.
     balancers: BTreeMap<&'a WorkerId, &'a Instance>,
-    /// Whose address is guarded.
-    place: u32,
     /// Slots whose worker failed this tick's probes so that it counts as dead.
     dead: Vec<u32>,
-    /// Between ticks nobody is judged.
+    /// A look gives no verdicts.
     is_look: bool,
-    /// Most of those that served are dead.
+    /// Most workers that ever served are dead.
     is_panic: bool,
     /// How many workers of a new release there may be beyond the desired number.
     surge: usize,
@@ -254,7 +256,7 @@ struct Tick<'a> {
     waiting: Option<limit::Need>,
     /// Zones that EC2 answers for, where it does not for all.
     reachable: Option<BTreeSet<String>>,
-    /// Launches of before, of which nothing is known.
+    /// Launches that an earlier tick sent, and that may have taken place.
     replays: Vec<Launch>,
     launches: Vec<Launch>,
     terminations: Vec<WorkerId>,
@@ -262,7 +264,7 @@ struct Tick<'a> {
     credits: Vec<WorkerId>,
     /// Before this tick.
     last_launch: Option<Timestamp>,
-    /// What was decided, oldest first.
+    /// Decisions, oldest first.
     news: Vec<String>,
 }
 
@@ -273,11 +275,13 @@ impl<'a> Tick<'a> {
         release: &'a Arc<Release>,
         published: Option<&'a Registry>,
         memory: Memory,
+        policy: &'a Policy,
         now: Timestamp,
     ) -> Self {
         let of = |role| instances.iter().filter(move |row| row.role == role).map(|row| (&row.id, row));
         Self {
             observation,
+            policy,
             release,
             published,
             last_launch: memory.last_launch,
@@ -286,7 +290,6 @@ impl<'a> Tick<'a> {
             now,
             workers: of(Role::Worker).collect(),
             balancers: of(Role::LoadBalancer).collect(),
-            place: 0,
             dead: Vec::new(),
             is_look: false,
             is_panic: false,
@@ -324,7 +327,7 @@ impl<'a> Tick<'a> {
     /// Says what could not be read and is done without.
     fn name_unread(&mut self) {
         if let Err(why) = &self.observation.release {
-            self.record(format!("The release cannot be read, so the last one stays in force: {why}."));
+            self.record(format!("release.json cannot be read, so the last release stays in force: {why}."));
             self.hold(format!("a newer release: {why}"));
         }
         if let Err(why) = &self.observation.registry {
@@ -340,7 +343,7 @@ impl<'a> Tick<'a> {
         }
     }
 
-    /// A registry that cannot be read may still list whoever is to be terminated, and is not replaced.
+    /// Withdraws terminations for health if the registry cannot be read: it may still list those workers.
     fn keep_judged_unpublished(&mut self) {
         if self.observation.registry.is_err() {
             let leaving = &self.memory.leaving;
@@ -351,8 +354,7 @@ impl<'a> Tick<'a> {
     /// Whether memory was lost so recently that it may know too little to end a life.
     fn is_young(&self) -> bool {
         self.memory.follows_loss
-            && self.memory.began.is_none_or(|began| self.age(began) < YOUNG)
-            && !planted::is(Bug::YoungActs)
+            && self.memory.began.is_none_or(|began| self.age(began) < self.policy.young_for)
     }
 
     fn probe(&self, id: &WorkerId) -> Option<Probe> {
@@ -374,7 +376,7 @@ impl<'a> Tick<'a> {
     /// Remembered workers that answered in this tick.
     fn answering(&self) -> usize {
         let answers = |slot: &&Slot| self.probe_of(slot) == Some(Probe::Answered);
-        // One that is dead and answers keeps crashing.
+        // A dead worker that answers keeps crashing.
         self.memory.slots.values().filter(answers).filter(|slot| slot.phase != Phase::Dead).count()
     }
 

@@ -30,7 +30,7 @@ use planner::observation::{Instance, Observation, Probe, State as RowState, Targ
 use stack::{minute, observation, worker};
 use stateright::{Checker as _, HasDiscoveries, Model, Property};
 
-/// Time passes in such steps. Two ticks closer than that are one; what was seen two steps ago is too
+/// Time passes in such steps. Two ticks closer than that are one; a survey two steps ago is too
 /// old to act on.
 const STEP: SignedDuration = SignedDuration::from_secs(10);
 const DESIRED: u32 = 2;
@@ -64,7 +64,7 @@ enum Start {
 struct Overlap {
     starts: Vec<Start>,
     invocations: usize,
-    /// The last one starts when the ones before are done or gone, though effects of theirs may still
+    /// The last one starts when the ones before are done or gone, though their effects may still
     /// be under way.
     is_last_alone: bool,
     /// How many may vanish.
@@ -108,7 +108,7 @@ struct State {
     world: World,
     started: usize,
     runners: Vec<Option<Runner>>,
-    /// Effects nobody waits for any more, which may happen yet.
+    /// Effects whose invocation is gone, which may happen yet.
     late: Vec<Effect>,
     crashes: u8,
     losses: u8,
@@ -121,7 +121,7 @@ struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Action {
     TimePasses,
-    /// The effect with this number happens; a survey may miss what was launched just now.
+    /// The effect with this number happens; a survey may miss an instance launched just now.
     Happens {
         runner: usize,
         effect: usize,
@@ -208,7 +208,7 @@ impl World {
         machine.row.state.is_live() && machine.is_well && self.now.duration_since(machine.launched) >= STEP
     }
 
-    /// What an effect does, and its answer; none for one that the model does not follow.
+    /// Carries an effect out and returns its answer, if the model follows it.
     fn carry_out(&mut self, effect: &Effect, lie: Lie, is_lagging: bool) -> Option<Event> {
         Some(match effect {
             Effect::ReadMemory => {
@@ -439,7 +439,7 @@ impl State {
         self.runners.iter().all(Option::is_none) && self.late.is_empty()
     }
 
-    /// No two live instances of one launch, and none besides the one that memory counts on.
+    /// No two live instances of one launch, and none that memory does not count on.
     fn is_single(&self) -> bool {
         let mut launches = BTreeSet::new();
         let mut slots = BTreeSet::new();
@@ -589,7 +589,7 @@ impl Model for Overlap {
 const NOTHING_WRONG: &str = "nothing happens that must not";
 const SINGLE: &str = "one live instance for each launch, and one for each slot that is not to leave";
 const WHOLE: &str = "the fleet is made whole by the invocations that follow";
-const REPLACED: &str = "somebody is replaced";
+const REPLACED: &str = "an instance is replaced";
 
 const STARTS: [Start; 6] =
     [Start::Empty, Start::Well, Start::OneMissing, Start::OneDead, Start::BothDead, Start::OneDeadOneMissing];
@@ -615,7 +615,7 @@ fn broken(model: Overlap) -> Vec<&'static str> {
     let discoveries = checker.discoveries();
     assert!(
         always.iter().any(|name| discoveries.contains_key(name)) || discoveries.contains_key(REPLACED),
-        "nobody was replaced in any order: the model does not reach far enough"
+        "no instance was replaced in any order: the model does not reach far enough"
     );
     let broken = always.into_iter().filter(|name| discoveries.contains_key(name));
     broken

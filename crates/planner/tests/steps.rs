@@ -1,5 +1,5 @@
-//! An invocation driven by hand: what it asks for, and in which order. The planner has tests of its
-//! own; here it only gives the machine something to do.
+//! An invocation driven by hand: its effects, and their order. The planner has its own tests; here it
+//! only gives the machine something to do.
 
 #[path = "support/stack.rs"]
 mod stack;
@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::{Memory, Phase};
-use fleet::release::BalancerSpec;
-use fleet::{Registry, WorkerId};
+use fleet::release::{BalancerSpec, Release};
+use fleet::{Policy, Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 use planner::effect::{Effect, Event, Failure, Launch, MemoryObject, Written};
 use planner::invocation::Invocation;
@@ -67,16 +67,16 @@ impl Hand {
         self.step(Event::Surveyed(Box::new(observation)));
     }
 
-    /// Everybody who is asked says this. Gives the number of tries.
+    /// Answers for every target. Returns the number of tries that were asked for.
     #[track_caller]
     fn hears(&mut self, probe: Probe) -> u32 {
-        let Effect::Probe { targets, tries } = self.only() else { panic!("nobody is asked") };
+        let Effect::Probe { targets, knocking } = self.only() else { panic!("no probe is asked for") };
         let probes = targets.into_iter().map(|target| (target.id, probe)).collect();
         self.step(Event::Probed { probes, started: Vec::new() });
-        tries
+        knocking.tries
     }
 
-    /// Gives what was to be written, and over which version.
+    /// Answers a write of memory. Returns the memory, and the version it replaces.
     #[track_caller]
     fn writes(&mut self, written: Written) -> (Memory, Option<String>) {
         let Effect::WriteMemory { memory, if_match } = self.only() else { panic!("nothing is written") };
@@ -123,7 +123,7 @@ impl Hand {
         })
     }
 
-    /// Up to the moment at which a memory of before is to be overwritten with a plan.
+    /// Plays a tick up to its first write of memory.
     #[track_caller]
     fn plans(&mut self, object: MemoryObject, observation: Observation, probe: Probe) {
         self.reads(object);
@@ -178,6 +178,52 @@ fn a_tick_of_a_fleet_at_rest_writes_its_memory_and_sleeps_until_the_next() {
     assert_eq!((written.last_tick, if_match.as_deref()), (Some(minute()), Some("etag-1")));
     assert_eq!(hand.sleeps(), SignedDuration::from_secs(20));
     assert_eq!(hand.invocation.report().ticks, 1);
+}
+
+/// The policy of the release that a state remembers, and of a survey.
+fn with_policy(memory: &mut Memory, seen: &mut Observation, policy: &Policy) {
+    let release = Release { policy: policy.clone(), ..release() };
+    seen.release = Ok(Some(Arc::new(release.clone())));
+    (memory.released, memory.proven) = (None, Some(release));
+}
+
+#[test]
+fn the_policy_of_the_remembered_release_sets_the_ticks() {
+    let (rows, mut memory, registry) = serving(2);
+    let mut seen = observation(2, rows, Some(registry));
+    let tick_every = SignedDuration::from_secs(5);
+    let tick_closest = SignedDuration::from_secs(2);
+    let policy = Policy { tick_every, tick_closest, ticks: 9, probe_tries: 1, ..Policy::default() };
+    with_policy(&mut memory, &mut seen, &policy);
+    let mut hand = Hand::start();
+    for tick in 0..9 {
+        hand.reads(found(memory.clone(), "etag-1"));
+        hand.sees(seen.clone());
+        assert_eq!(hand.hears(Probe::Answered), 1);
+        let (written, _) = hand.writes(done("etag-2"));
+        memory = written;
+        assert_eq!(memory.last_tick, Some(minute() + tick_every * tick));
+        if tick < 8 {
+            assert_eq!(hand.sleeps(), tick_every);
+        }
+    }
+    assert!(hand.invocation.is_done());
+}
+
+#[test]
+fn a_new_policy_applies_from_its_first_survey() {
+    let (rows, mut memory, registry) = serving(2);
+    let mut seen = observation(2, rows, Some(registry));
+    let before = memory.clone();
+    let (tick_every, ticks) = (SignedDuration::from_secs(15), 2);
+    with_policy(&mut memory, &mut seen, &Policy { tick_every, ticks, ..Policy::default() });
+    let mut hand = Hand::start();
+    hand.reads(found(before, "etag-1"));
+    hand.sees(seen);
+    hand.hears(Probe::Answered);
+    let (written, _) = hand.writes(done("etag-2"));
+    assert_eq!(written.last_release().expect("it was read").policy.ticks, 2, "the next invocation has it");
+    assert_eq!(hand.sleeps(), tick_every);
 }
 
 #[test]
@@ -417,7 +463,7 @@ fn a_read_that_fails_late_is_not_called_a_wrong_clock() {
     hand.wait(8);
     hand.step(Event::MemoryRead { object: Err("S3 sent no whole body".to_owned()), date });
     let failures = &hand.invocation.report().failures;
-    assert_eq!(failures, &["the tick is dropped: memory cannot be read: S3 sent no whole body"]);
+    assert_eq!(failures, &["the tick is dropped: state.json cannot be read: S3 sent no whole body"]);
 }
 
 /// Written by a clock that was wrong, or by hand.
@@ -586,7 +632,7 @@ fn a_failed_termination_and_association_are_written_down() {
     };
     hand.reads(found(memory, "etag-1"));
     hand.sees(seen);
-    let Effect::Probe { targets, .. } = hand.only() else { panic!("nobody is asked") };
+    let Effect::Probe { targets, .. } = hand.only() else { panic!("no probe is asked for") };
     let said = |name: &WorkerId| if *name == id("i-1") { Probe::Refused } else { Probe::Answered };
     let probes = targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect();
     hand.step(Event::Probed { probes, started: Vec::new() });
@@ -607,7 +653,7 @@ fn a_failed_termination_and_association_are_written_down() {
     }
 }
 
-/// A tick in which the address moves, a worker is terminated, one is launched, and launches of before
+/// A tick in which the address moves, a worker is terminated, one is launched, and earlier launches
 /// are repeated.
 fn busy(repeated: u32) -> Hand {
     let (mut rows, mut memory, registry) = serving(3);
@@ -629,7 +675,7 @@ fn busy(repeated: u32) -> Hand {
     let mut hand = Hand::start();
     hand.reads(found(memory, "etag-1"));
     hand.sees(seen);
-    let Effect::Probe { targets, .. } = hand.only() else { panic!("nobody is asked") };
+    let Effect::Probe { targets, .. } = hand.only() else { panic!("no probe is asked for") };
     let said = |name: &WorkerId| if *name == id("i-1") { Probe::Refused } else { Probe::Answered };
     let probes = targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect();
     hand.step(Event::Probed { probes, started: Vec::new() });
@@ -645,12 +691,12 @@ fn the_address_comes_before_launches_and_launches_of_before_come_last() {
     let hand = busy(2);
     let kinds = hand.asked.iter().map(|effect| match effect {
         Effect::Associate { .. } => "address",
-        Effect::Launch(launch) if launch.slot >= 10 => "launch of before",
+        Effect::Launch(launch) if launch.slot >= 10 => "repeated launch",
         Effect::Launch(_) => "new launch",
         Effect::Terminate(_) => "end",
         other => panic!("{other:?}"),
     });
-    assert_eq!(kinds.collect::<Vec<_>>(), ["address", "new launch", "end", "launch of before"]);
+    assert_eq!(kinds.collect::<Vec<_>>(), ["address", "new launch", "end", "repeated launch"]);
 }
 
 #[test]
@@ -688,7 +734,7 @@ fn condemning() -> Hand {
     let mut hand = Hand::start();
     hand.reads(found(memory, "etag-1"));
     hand.sees(observation(3, rows, Some(registry)));
-    let Effect::Probe { targets, .. } = hand.only() else { panic!("nobody is asked") };
+    let Effect::Probe { targets, .. } = hand.only() else { panic!("no probe is asked for") };
     let said = |name: &WorkerId| if *name == id("i-1") { Probe::Refused } else { Probe::Answered };
     let probes = targets.into_iter().map(|target| (target.id.clone(), said(&target.id))).collect();
     hand.step(Event::Probed { probes, started: Vec::new() });
@@ -739,7 +785,7 @@ fn while_something_boots_it_is_looked_at_every_two_seconds() {
     hand.sees(observation(1, vec![worker("i-0", 0, minute())], Some(registry)));
     assert_eq!(hand.hears(Probe::Refused), 1, "a silence means nothing, and is not asked for twice");
     assert_eq!(hand.now, began);
-    // The instance has an address now, which is news; nobody is judged.
+    // The instance has an address now, which is news; no worker is judged.
     let (memory, _) = hand.writes(done("etag-3"));
     assert_eq!(memory.slots[&0].phase, Phase::Booting);
     assert!(!hand.acts());
@@ -796,7 +842,7 @@ fn a_look_does_not_describe_by_id_and_reads_no_unreadable_memory() {
     hand.hears(Probe::Silent);
     hand.sleeps();
     hand.reads(MemoryObject::Unreadable { why: "it is a poem".to_owned(), etag: "etag-3".to_owned() });
-    assert!(matches!(hand.only(), Effect::Sleep { .. }), "a tick begins it anew, not a look");
+    assert!(matches!(hand.only(), Effect::Sleep { .. }), "a tick begins with an empty state, not a look");
 }
 
 #[test]
@@ -839,7 +885,11 @@ fn an_invocation_makes_three_ticks_and_ends() {
 fn a_late_invocation_makes_the_ticks_that_are_left() {
     let (rows, memory, registry) = serving(2);
     let mut hand = Hand::start_late(17);
-    assert_eq!(hand.sleeps(), SignedDuration::from_secs(2), "the first tick is 17 s old; a look meanwhile");
+    assert_eq!(
+        hand.sleeps(),
+        SignedDuration::from_secs(2),
+        "the first tick is 17 s old; a look comes before the next"
+    );
     hand.reads(found(memory.clone(), "etag-1"));
     assert_eq!(hand.sleeps(), SignedDuration::from_secs(1), "nothing boots");
     hand.plans(found(memory, "etag-1"), observation(2, rows, Some(registry)), Probe::Answered);

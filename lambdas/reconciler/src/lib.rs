@@ -64,8 +64,8 @@ impl Reconciler {
                 let rows = self.observer.describe(&ids).await;
                 Event::Described { zone, rows }
             }
-            Effect::Probe { targets, tries } => {
-                let (probes, started) = self.prober.probe_all(targets, tries).await;
+            Effect::Probe { targets, knocking } => {
+                let (probes, started) = self.prober.probe_all(targets, knocking).await;
                 Event::Probed { probes, started }
             }
             Effect::Publish { registry, if_match } => {

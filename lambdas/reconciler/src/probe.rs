@@ -22,6 +22,7 @@ use fleet::WorkerId;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use jiff::{SignedDuration, Timestamp};
+use planner::effect::Knocking;
 use planner::observation::{Probe, Role, Target, admin_addr};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
@@ -30,16 +31,11 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// From the start of one try to the start of the next.
-const SPACING: Duration = Duration::from_millis(1500);
-/// A worker answers its health check from memory, in well under a millisecond.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// A load balancer that is told of a new registry says so from memory, in well under a millisecond.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Sockets open at a time: a whole fleet of 100 in one go. Lambda allows a thousand; more at once
 /// would only wait longer for the function's share of a core, and that looks like silence.
 const CONCURRENCY: usize = 128;
-/// When asking ends: what was planned 15 s after its survey began is not acted on. Whoever was not
-/// asked by then is not judged.
-const DEADLINE: Duration = Duration::from_secs(8);
 /// Read of an answer. A worker's is under 300 bytes, the load balancer's as well; at half of this a
 /// few more headers would push the name out.
 const MAX_ANSWER_BYTES: u64 = 2048;
@@ -55,14 +51,13 @@ impl Default for Prober {
 }
 
 impl Prober {
-    /// Asks everybody at the same time, up to `tries` times each. Those for whom there was no time
-    /// are not in the result.
-    pub async fn probe_all(&self, targets: Vec<Target>, tries: u32) -> (Probes, Started) {
-        let end = Instant::now() + DEADLINE;
+    /// Asks all targets at the same time. A target for which there was no time is not in the result.
+    pub async fn probe_all(&self, targets: Vec<Target>, knocking: Knocking) -> (Probes, Started) {
+        let end = Instant::now() + knocking.deadline.unsigned_abs();
         let mut asked: FuturesUnordered<_> = targets
             .into_iter()
             .map(|target| async move {
-                let heard = self.probe(&target, tries, end).await?;
+                let heard = self.probe(&target, knocking, end).await?;
                 Some((target.id, heard))
             })
             .collect();
@@ -77,17 +72,22 @@ impl Prober {
         (probes, started)
     }
 
-    async fn probe(&self, target: &Target, tries: u32, end: Instant) -> Option<Heard<Option<Timestamp>>> {
+    async fn probe(
+        &self,
+        target: &Target,
+        knocking: Knocking,
+        end: Instant,
+    ) -> Option<Heard<Option<Timestamp>>> {
         let mut verdict = Heard::Refusal;
         let mut next = Instant::now();
-        for _ in 0..tries {
+        for _ in 0..knocking.tries {
             sleep_until(next).await;
-            next += SPACING;
+            next += knocking.spacing.unsigned_abs();
             let _socket = self.sockets.acquire().await.ok()?;
             if Instant::now() >= end {
                 return None;
             }
-            match check(target).await {
+            match check(target, knocking.timeout.unsigned_abs()).await {
                 answer @ Heard::Answer(_) => return Some(answer),
                 Heard::Silence => verdict = Heard::Silence,
                 Heard::Refusal => {}
@@ -100,7 +100,7 @@ impl Prober {
     pub async fn refresh_all(&self, balancers: Vec<IpAddr>) {
         let told = balancers.into_iter().map(|ip| async move {
             let addr = admin_addr(ip);
-            if ask(addr.0, "POST", "/refresh", |_| Some(())).await != Heard::Answer(()) {
+            if ask(addr.0, REFRESH_TIMEOUT, "POST", "/refresh", |_| Some(())).await != Heard::Answer(()) {
                 tracing::debug!(%addr, "a load balancer was not told of the new registry");
             }
         });
@@ -131,17 +131,24 @@ impl<T> Heard<T> {
     }
 }
 
-async fn check(target: &Target) -> Heard<Option<Timestamp>> {
+async fn check(target: &Target, limit: Duration) -> Heard<Option<Timestamp>> {
     let path = match target.role {
         Role::Worker => "/healthcheck",
         Role::LoadBalancer => "/healthz",
     };
     let ours = |body: &[u8]| Health::read(body).filter(|health| health.is_of(target));
-    ask(target.addr.0, "GET", path, |body| ours(body).map(|health| health.started(Timestamp::now()))).await
+    let started = |body: &[u8]| ours(body).map(|health| health.started(Timestamp::now()));
+    ask(target.addr.0, limit, "GET", path, started).await
 }
 
-async fn ask<T>(addr: SocketAddr, method: &str, path: &str, read: impl Fn(&[u8]) -> Option<T>) -> Heard<T> {
-    match timeout(TIMEOUT, answer(addr, method, path, read)).await {
+async fn ask<T>(
+    addr: SocketAddr,
+    limit: Duration,
+    method: &str,
+    path: &str,
+    read: impl Fn(&[u8]) -> Option<T>,
+) -> Heard<T> {
+    match timeout(limit, answer(addr, method, path, read)).await {
         Ok(Ok(Some(answer))) => Heard::Answer(answer),
         Ok(Err(ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)) => Heard::Refusal,
         Ok(Ok(None) | Err(_)) | Err(_) => Heard::Silence,
@@ -231,7 +238,7 @@ fn is_there<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use fleet::WorkerAddr;
+    use fleet::{Policy, WorkerAddr};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -251,8 +258,12 @@ mod tests {
         addr
     }
 
+    fn knocking(tries: u32) -> Knocking {
+        Knocking::new(&Policy::default(), tries)
+    }
+
     async fn heard(target: &Target) -> Probe {
-        check(target).await.probe()
+        check(target, knocking(1).timeout.unsigned_abs()).await.probe()
     }
 
     #[tokio::test]
@@ -272,7 +283,7 @@ mod tests {
         }
         let body = r#"{"status":"ok","worker":"i-1","version":"1","uptime_seconds":7}"#;
         let addr = saying(format!("HTTP/1.1 200 OK\r\n\r\n{body}")).await;
-        let (probes, started) = Prober::default().probe_all(vec![target(1, addr)], 1).await;
+        let (probes, started) = Prober::default().probe_all(vec![target(1, addr)], knocking(1)).await;
         assert_eq!(probes, [(target(1, addr).id, Probe::Answered)]);
         assert_eq!(started.len(), 1);
     }
@@ -375,7 +386,10 @@ mod tests {
         let target = target(1, addr);
         let (probe, _open) = tokio::join!(heard(&target), answering);
         assert_eq!(probe, Probe::Answered);
-        assert!(since.elapsed() < TIMEOUT, "it waits for a connection to be closed that stays open");
+        assert!(
+            since.elapsed() < knocking(1).timeout.unsigned_abs(),
+            "it waits for a connection to be closed that stays open"
+        );
     }
 
     fn target(number: usize, addr: SocketAddr) -> Target {
@@ -389,7 +403,7 @@ mod tests {
         let balancer = |number| Target { role: Role::LoadBalancer, ..target(number, addr) };
         let targets = (1..=1000).map(balancer).collect();
         let since = Instant::now();
-        let (probes, _) = Prober::default().probe_all(targets, 3).await;
+        let (probes, _) = Prober::default().probe_all(targets, knocking(3)).await;
         assert_eq!(probes.len(), 1000);
         assert!(probes.iter().all(|(_, probe)| *probe == Probe::Answered), "{probes:?}");
         assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
@@ -401,8 +415,9 @@ mod tests {
         let addr = silent.local_addr().expect("bound");
         let targets = (1..=1000).map(|number| target(number, addr)).collect();
         let since = Instant::now();
-        let (probes, _) = Prober::default().probe_all(targets, 3).await;
-        assert!(since.elapsed() < DEADLINE + 2 * TIMEOUT, "{:?}", since.elapsed());
+        let (probes, _) = Prober::default().probe_all(targets, knocking(3)).await;
+        let Knocking { timeout, deadline, .. } = knocking(3);
+        assert!(since.elapsed() < (deadline + timeout * 2).unsigned_abs(), "{:?}", since.elapsed());
         assert!(probes.len() < 1000 && probes.iter().all(|(_, probe)| *probe == Probe::Silent));
     }
 }

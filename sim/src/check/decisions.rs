@@ -1,27 +1,26 @@
-//! What a memory decides that the one before did not, held against the planner's own table.
+//! Compares each new decision of a memory with the planner's own table.
 //!
-//! Each rule is written from the table, not from the planner: it asks whether the decision is
-//! allowed by what was heard in that tick, never how it was reached. Times are those of the plan, so
-//! a slow write changes nothing.
+//! Each rule is written from the table, not from the planner: it asks whether the probes of that tick allow
+//! the decision, never how it was reached. Times are the plan's, so a slow write changes nothing.
 //!
 //! | rule | says |
 //! |---|---|
-//! | desired | a count that was never asked for is not in force; one less than half was read in two ticks, 15 s apart |
-//! | young | for 50 s after one was lost a memory ends nobody and launches nobody |
-//! | zone | of a zone most of which is silent, while the others are well, nobody is ended for 15 min |
+//! | desired | a count that was never asked for is not in force; a count below half was read in two ticks, 15 s apart |
+//! | young | for 50 s after a loss a memory ends no worker and launches none |
+//! | zone | in a zone most of which is silent, while the others are well, no worker is ended for 15 min |
 //! | silent | a silent worker is ended only when another one answers in its place, or to make room |
 //! | panic | two or more and over half dead: 55 s between two ends for health |
-//! | surplus | nobody who served leaves as one too many while another still boots |
-//! | trial | nobody leaves for a release before one of its workers has served for 55 s |
+//! | surplus | no worker that served leaves as surplus while another one still boots |
+//! | trial | no worker leaves for a release before a worker of it has served for 55 s |
 //! | rollout | a rollout launches at most one, or a tenth, beyond the desired number |
 //! | room | one worker at a time leaves for another instance: of a rollout when all are healthy and the last new one is tried, and never the last that answers |
 //! | limit | a zone is avoided only if it had no capacity; a release has no more failures than instances; a dead worker makes room after two minutes of refusals |
 //! | frozen | after two failed boots of an unproven release it is not tried for 30 min, but to heal |
 //! | cap | twice the desired number and two; where none answers three times and six, one in 30 min |
-//! | deaf | where nobody answers two, or a fifth, boot at a time |
+//! | deaf | while no worker answers two, or a fifth, boot at a time |
 //! | boot loop | an unproven release boots three at a time; after three failures one, 1, 2, 4 … 30 min apart |
 //! | money | past the budget of losses one launch in three minutes |
-//! | traffic | nobody is published before it ever served |
+//! | traffic | no worker is published before it ever served |
 //! | launch | the instance of a slot is in its subnet and of its release: it is not another's |
 
 use std::collections::HashMap;
@@ -197,7 +196,7 @@ impl<'a> Decisions<'a> {
             if leaving.reason != "lost" && self.is_young(leaving.since) {
                 return fail("young", format!("{id} leaves ({})", leaving.reason));
             }
-            // Where nobody is desired the dead leave as surplus, and do not count as dead here.
+            // If no worker is desired the dead leave as surplus, and do not count as dead here.
             if leaving.judged && leaving.served && self.desired() > 0 {
                 self.spare_silent(id, leaving)?;
                 self.spare_zone(id, leaving.since, &zone_of)?;
@@ -262,7 +261,7 @@ impl<'a> Decisions<'a> {
         self.slots().filter(|slot| slot.served && slot.phase == Phase::Dead)
     }
 
-    /// One that is silent is ended when another one answers in its place.
+    /// A silent worker is ended when another one answers in its place.
     fn spare_silent(&self, id: &WorkerId, leaving: &Leaving) -> Verdict {
         let is_spared = self.heard.get(id) != Some(&Probe::Refused) && leaving.reason != MAKES_ROOM;
         let answering = self.slots().filter(|slot| self.heard(slot) == Some(Probe::Answered)).count();
@@ -359,7 +358,7 @@ impl<'a> Decisions<'a> {
         }
         let booting = self.slots().filter(|slot| is_awaited(slot)).count();
         if !is_answered && self.dead().next().is_some() && booting > desired.div_ceil(5).max(2) {
-            return fail("deaf", format!("{booting} boot of {desired}, and nobody answers"));
+            return fail("deaf", format!("{booting} boot of {desired}, and no worker answers"));
         }
         let is_dear = self.after.losses.len() >= 3 * desired + 10;
         if is_dear && (opened > 1 || since_last.is_some_and(|since| since < SLOW_LAUNCHES)) {

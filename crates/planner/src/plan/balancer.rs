@@ -1,4 +1,4 @@
-//! Guards the public address: whoever has it is the load balancer.
+//! Guards the public address: the instance that has it is the load balancer.
 //!
 //! ```text
 //! holder answers, is as released ------------> a successor goes, former holders go
@@ -16,28 +16,21 @@
 //! A stack may have several addresses. Each is a *place* with load balancers, attempts and memory of its
 //! own, and is guarded as if there were no other; only one address moves in a tick.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleet::WorkerId;
-use fleet::memory::{Boots, Holder, Phase, Slot};
+use fleet::memory::{Balancer, Boots, Holder, Phase, Slot};
 use fleet::release::BalancerSpec;
-use jiff::SignedDuration;
 
-use super::follow::{self, BOOT_GRACE, MISSING, SECOND_LOOK};
+use super::follow;
 use super::limit::Need;
 use super::resize::{no_subnet, pause};
-use super::{Association, Tick};
+use super::{Association, Tick, in_words};
 use crate::effect::Launch;
 use crate::observation::{Instance, Probe, Role, admin_addr};
 use crate::planted::{self, Bug};
 use crate::token::client_token;
-
-/// A deployment replaces load balancers as well, and takes the old one back if the new one fails.
-const NOT_OURS: SignedDuration = SignedDuration::from_mins(10);
-/// Boot failures in a row before launches slow down.
-const BOOT_LOOP: u32 = 3;
-/// The holder, its successor, and one that is on its way out.
-const MOST: usize = 3;
 
 enum Verdict {
     Answers,
@@ -50,51 +43,91 @@ impl Tick<'_> {
     pub(super) fn guard_addresses(&mut self) {
         let Some(spec) = self.release.balancer.clone() else { return };
         for (place, allocation) in spec.places() {
-            self.at_place(place, |tick| tick.guard_address(&spec, allocation));
+            let mut guard = Guard::new(self, place);
+            guard.guard_address(&spec, allocation);
+            guard.finish();
         }
         let places = 1 + spec.more_allocations.len();
         self.memory.more_balancers.retain(|place, _| (*place as usize) < places);
         self.end_without_place(places);
     }
 
-    /// Does something with the load balancers and the memory of one place alone.
-    fn at_place<T>(&mut self, place: u32, act: impl FnOnce(&mut Self) -> T) -> T {
-        let all = std::mem::take(&mut self.balancers);
-        self.balancers = all
-            .iter()
-            .filter(|(_, row)| row.slot.unwrap_or(0) == place)
-            .map(|(id, row)| (*id, *row))
-            .collect();
-        self.place = place;
-        let first = (place > 0).then(|| {
-            let here = self.memory.more_balancers.remove(&place).unwrap_or_default();
-            std::mem::replace(&mut self.memory.balancer, here)
-        });
-        let result = act(self);
-        if let Some(first) = first {
-            let here = std::mem::replace(&mut self.memory.balancer, first);
-            self.memory.more_balancers.insert(place, here);
-        }
-        self.place = 0;
-        self.balancers = all;
-        result
-    }
-
-    /// A deployment that gives an address up ends what had it, unless it is cut before.
+    /// Ends load balancers of an address that the stack does not have any more. The deployment that gave the
+    /// address up ends them as well, unless it is cut before.
     fn end_without_place(&mut self, places: usize) {
         let is_surplus = |row: &&Instance| {
             may_be_ended(row)
                 && row.slot.unwrap_or(0) as usize >= places
-                && row.launched.is_some_and(|launched| self.age(launched) > NOT_OURS)
+                && row.launched.is_some_and(|launched| self.age(launched) > self.policy.stranger_age)
         };
         let surplus = self.balancers.values().copied().filter(is_surplus).map(|row| row.id.clone());
         for id in surplus.collect::<Vec<_>>() {
             self.record(format!("Removing {id}: the release has no place for it."));
-            self.end_balancer(&id);
+            let holder = self.memory.balancer.holder.as_ref().map(|holder| holder.id.clone());
+            self.end_balancer(&id, holder.as_ref());
         }
     }
 
-    /// Whose address it is, in a sentence.
+    /// Terminates a load balancer, unless it has the address.
+    fn end_balancer(&mut self, id: &WorkerId, holder: Option<&WorkerId>) {
+        let may_be_ended = self.balancers.get(id).is_some_and(|row| may_be_ended(row));
+        let is_spared = holder == Some(id) && !planted::is(Bug::HolderEnded);
+        if may_be_ended && !is_spared && !self.terminations.contains(id) {
+            self.terminations.push(id.clone());
+        }
+    }
+
+    /// In a look: returns whether a successor answers for the first time.
+    pub(super) fn notice_successor(&mut self) -> bool {
+        let Some(spec) = self.release.balancer.clone() else { return false };
+        let mut is_news = false;
+        for (place, _) in spec.places() {
+            let mut guard = Guard::new(self, place);
+            let was_booting = guard.successor_boots();
+            guard.notice_successor_instance();
+            is_news |= was_booting && !guard.successor_boots() && guard.state.successor.is_some();
+            guard.finish();
+        }
+        is_news
+    }
+
+    /// Whether any instance was heard, if only to refuse.
+    fn is_anybody_heard(&self) -> bool {
+        self.observation.probes.values().any(|probe| matches!(probe, Probe::Answered | Probe::Refused))
+    }
+}
+
+/// Guards one Elastic IP, as if there were no other.
+struct Guard<'t, 'a> {
+    tick: &'t mut Tick<'a>,
+    /// The number of the Elastic IP.
+    place: u32,
+    /// Load balancers of this place.
+    balancers: BTreeMap<&'a WorkerId, &'a Instance>,
+    /// Memory of this place, taken out of the tick's until the guard is finished.
+    state: Balancer,
+}
+
+impl<'t, 'a> Guard<'t, 'a> {
+    fn new(tick: &'t mut Tick<'a>, place: u32) -> Self {
+        let is_here = |row: &Instance| row.slot.unwrap_or(0) == place;
+        let here = tick.balancers.iter().filter(|(_, row)| is_here(row));
+        let balancers = here.map(|(id, row)| (*id, *row)).collect();
+        let state = match place {
+            0 => std::mem::take(&mut tick.memory.balancer),
+            place => tick.memory.more_balancers.remove(&place).unwrap_or_default(),
+        };
+        Self { tick, place, balancers, state }
+    }
+
+    fn finish(self) {
+        match self.place {
+            0 => self.tick.memory.balancer = self.state,
+            place => drop(self.tick.memory.more_balancers.insert(place, self.state)),
+        }
+    }
+
+    /// Returns the name of this place in a sentence.
     fn name(&self) -> String {
         match self.place {
             0 => "the load balancer".to_owned(),
@@ -103,29 +136,31 @@ impl Tick<'_> {
     }
 
     fn guard_address(&mut self, spec: &BalancerSpec, allocation: &str) {
-        self.hear_holder();
+        follow::hear_holder(self.tick.observation, &mut self.state);
         let name = self.name();
-        let address = match &self.observation.addresses {
+        let address = match &self.tick.observation.addresses {
             Ok(addresses) => addresses.iter().find(|address| address.allocation == allocation),
-            Err(why) => return self.hold(format!("{name}: {why}")),
+            Err(why) => return self.tick.hold(format!("{name}: {why}")),
         };
-        let Some(address) = address else { return self.hold(format!("{name}: its Elastic IP is not there")) };
+        let Some(address) = address else {
+            return self.tick.hold(format!("{name}: its Elastic IP is not there"));
+        };
         let attempts = self.balancers.values().filter_map(|row| row.attempt);
-        self.memory.balancer.attempt = attempts.fold(self.memory.balancer.attempt, u32::max);
+        self.state.attempt = attempts.fold(self.state.attempt, u32::max);
         self.follow_definition(spec);
         self.follow_holder(address.instance.as_ref());
         self.follow_successor(spec);
         match self.judge_holder() {
             Verdict::Answers if self.is_outdated(spec) => self.renew(spec, allocation),
             Verdict::Answers => self.rest(spec),
-            Verdict::Open(why) => self.hold(format!("a verdict on {name}: {why}")),
+            Verdict::Open(why) => self.tick.hold(format!("a verdict on {name}: {why}")),
             Verdict::Dead(why) => self.replace(spec, allocation, why),
         }
     }
 
     /// The record of the definition before goes on if it is what the fleet falls back on.
     fn follow_definition(&mut self, spec: &BalancerSpec) {
-        let balancer = &mut self.memory.balancer;
+        let balancer = &mut self.state;
         if balancer.boots_of == spec.id {
             return;
         }
@@ -136,46 +171,32 @@ impl Tick<'_> {
         balancer.boots_of.clone_from(&spec.id);
     }
 
-    /// In a look: whether the successor answers for the first time.
-    pub(super) fn notice_successor(&mut self) -> bool {
-        let Some(spec) = self.release.balancer.clone() else { return false };
-        let mut is_news = false;
-        for (place, _) in spec.places() {
-            is_news |= self.at_place(place, |tick| {
-                let was_booting = tick.successor_boots();
-                tick.notice_successor_instance();
-                was_booting && !tick.successor_boots() && tick.memory.balancer.successor.is_some()
-            });
-        }
-        is_news
-    }
-
     fn successor_boots(&self) -> bool {
-        self.memory.balancer.successor.as_ref().is_some_and(|slot| slot.phase != Phase::Healthy)
+        self.state.successor.as_ref().is_some_and(|slot| slot.phase != Phase::Healthy)
     }
 
     fn follow_holder(&mut self, id: Option<&WorkerId>) {
-        let before = self.memory.balancer.holder.take();
+        let before = self.state.holder.take();
         let Some(id) = id else {
             if let Some(before) = before {
-                self.record(format!("The load balancer {} has lost the address.", before.id));
-                self.memory.balancer.former.push(before.id);
+                self.tick.record(format!("The load balancer {} has lost the address.", before.id));
+                self.state.former.push(before.id);
             }
             return;
         };
         let mut holder = match before {
             Some(holder) if holder.id == *id => holder,
             before => {
-                self.record(format!("{id} has the public address."));
-                let successor = self.memory.balancer.successor.as_ref();
+                self.tick.record(format!("{id} has the public address."));
+                let successor = self.state.successor.as_ref();
                 if successor.and_then(|slot| slot.worker.as_ref()) == Some(id) {
-                    self.memory.balancer.successor = None;
-                    self.memory.balancer.former.extend(before.map(|before| before.id));
+                    self.state.successor = None;
+                    self.state.former.extend(before.map(|before| before.id));
                 }
                 Holder {
                     id: id.clone(),
                     addr: None,
-                    since: self.now,
+                    since: self.tick.now,
                     answered: false,
                     silent_since: None,
                     missing_since: None,
@@ -189,47 +210,46 @@ impl Tick<'_> {
         holder.zone = row.map(|row| row.zone.clone()).or(holder.zone);
         holder.addr = row.and_then(|row| row.address).map(admin_addr).or(holder.addr);
         // Where only known instances are listed, it may not be among them.
-        let is_missing = row.is_none() && !self.observation.is_partial;
-        holder.missing_since = is_missing.then(|| holder.missing_since.unwrap_or(self.now));
-        match self.probe(id) {
+        let is_missing = row.is_none() && !self.tick.observation.is_partial;
+        holder.missing_since = is_missing.then(|| holder.missing_since.unwrap_or(self.tick.now));
+        match self.tick.probe(id) {
             Some(Probe::Answered) => holder.answered = true,
             Some(Probe::Silent) => {
-                holder.silent_since.get_or_insert(self.now);
+                holder.silent_since.get_or_insert(self.tick.now);
             }
             Some(Probe::Refused) | None => {}
         }
-        self.memory.balancer.former.retain(|former| former != id);
-        self.memory.balancer.holder = Some(holder);
-    }
-
-    /// An answer counts although the address may not be told in this tick.
-    fn hear_holder(&mut self) {
-        follow::hear_holder(self.observation, &mut self.memory);
+        self.state.former.retain(|former| former != id);
+        self.state.holder = Some(holder);
     }
 
     fn judge_holder(&self) -> Verdict {
-        let Some(holder) = &self.memory.balancer.holder else {
-            return Verdict::Dead("nobody has the address");
+        let Some(holder) = &self.state.holder else {
+            return Verdict::Dead("no instance has the address");
         };
         let row = self.balancers.get(&holder.id).copied();
         if row.is_some_and(|row| !row.state.is_live()) {
             return Verdict::Dead("it was terminated or stopped, not by us");
         }
         let launched = row.and_then(|row| row.launched).unwrap_or(holder.since);
-        let boots = !holder.answered && self.age(launched) < BOOT_GRACE;
-        match self.probe(&holder.id) {
+        let boots = !holder.answered && self.tick.age(launched) < self.tick.policy.boot_grace;
+        match self.tick.probe(&holder.id) {
             Some(Probe::Answered) if planted::is(Bug::AddressTaken) => Verdict::Dead("it is old"),
             Some(Probe::Answered) => Verdict::Answers,
             Some(Probe::Refused | Probe::Silent) if boots => Verdict::Open("it boots"),
             Some(Probe::Refused) => Verdict::Dead("it refuses connections"),
             Some(Probe::Silent)
-                if holder.silent_since.is_some_and(|since| self.age(since) >= SECOND_LOOK)
-                    || planted::is(Bug::OneSilentHolder) =>
+                if holder
+                    .silent_since
+                    .is_some_and(|since| self.tick.age(since) >= self.tick.policy.holder_silence) =>
             {
                 Verdict::Dead("it was silent twice")
             }
             Some(Probe::Silent) => Verdict::Open("it did not answer in time once"),
-            None if holder.missing_since.is_some_and(|since| self.age(since) > MISSING) => {
+            None if holder
+                .missing_since
+                .is_some_and(|since| self.tick.age(since) > self.tick.policy.missing_after) =>
+            {
                 Verdict::Dead("EC2 does not show it")
             }
             None => Verdict::Open("EC2 shows no address of it"),
@@ -238,25 +258,28 @@ impl Tick<'_> {
 
     fn follow_successor(&mut self, spec: &BalancerSpec) {
         self.notice_successor_instance();
-        let Some(slot) = self.memory.balancer.successor.clone() else { return };
+        let Some(slot) = self.state.successor.clone() else { return };
         let row = slot.worker.as_ref().and_then(|id| self.balancers.get(id)).copied();
         let who =
             slot.worker.as_ref().map_or("the launch of a load balancer".to_owned(), WorkerId::to_string);
-        let answers = self.probe_of(&slot) == Some(Probe::Answered);
-        let is_reachable = self.is_reachable(&slot.zone) || planted::is(Bug::RepeatsIntoDark);
+        let answers = self.tick.probe_of(&slot) == Some(Probe::Answered);
+        let is_reachable = self.tick.is_reachable(&slot.zone) || planted::is(Bug::RepeatsIntoDark);
         if slot.worker.is_none() && !is_reachable {
             // It may take place after all: then it is a load balancer without the address, and goes.
-            self.record(format!("Gave up {who}: EC2 does not answer for {}.", slot.zone));
-            self.memory.balancer.successor = None;
+            self.tick.record(format!("Gave up {who}: EC2 does not answer for {}.", slot.zone));
+            self.state.successor = None;
         } else if row.is_some_and(|row| !row.state.is_live()) {
-            self.record(format!("Lost {who} before it had the address: it was terminated, not by us."));
+            self.tick.record(format!("Lost {who} before it had the address: it was terminated, not by us."));
             self.successor_failed();
-        } else if !answers && self.age(slot.since) > BOOT_GRACE {
-            if row.is_some() && !self.is_anybody_heard() {
-                self.hold(format!("the termination of {who}: nobody is heard, so the fault may be ours"));
+        } else if !answers && self.tick.age(slot.since) > self.tick.policy.boot_grace {
+            if row.is_some() && !self.tick.is_anybody_heard() {
+                self.tick.hold(format!(
+                    "the termination of {who}: no instance was heard, so the fault may be the prober's"
+                ));
                 return;
             }
-            self.record(format!("Gave up {who}: it did not answer for {} s.", BOOT_GRACE.as_secs()));
+            let seconds = self.tick.policy.boot_grace.as_secs();
+            self.tick.record(format!("Gave up {who}: it did not answer for {seconds} s."));
             if is_reachable {
                 self.successor_failed();
             } else {
@@ -264,8 +287,8 @@ impl Tick<'_> {
             }
         } else if row.is_none() && !answers && !slot.is_adopted && is_reachable {
             let definition = self.balancer_definition(spec, &slot.release);
-            let replay = definition.map(|definition| balancer_launch(self, definition, &slot));
-            self.replays.extend(replay);
+            let replay = definition.map(|definition| self.launch(definition, &slot));
+            self.tick.replays.extend(replay);
         }
     }
 
@@ -274,35 +297,31 @@ impl Tick<'_> {
         if spec.id == id {
             return Some(spec);
         }
-        self.memory.balancer.proven.as_ref().filter(|proven| proven.id == id)
+        self.state.proven.as_ref().filter(|proven| proven.id == id)
     }
 
     /// The record of a definition's boots.
     fn boots_of_balancer(&mut self, id: &str) -> &mut Boots {
-        let balancer = &mut self.memory.balancer;
+        let balancer = &mut self.state;
         if balancer.boots_of == id { &mut balancer.boots } else { &mut balancer.proven_boots }
     }
 
     /// Whether the holder is known to be of another definition than the released one.
     fn is_outdated(&self, spec: &BalancerSpec) -> bool {
-        let holder = self.memory.balancer.holder.as_ref();
+        let holder = self.state.holder.as_ref();
         let release = holder.and_then(|holder| holder.release.as_ref());
         release.is_some_and(|release| *release != spec.id) && !planted::is(Bug::NotRenewed)
     }
 
-    fn is_anybody_heard(&self) -> bool {
-        self.observation.probes.values().any(|probe| matches!(probe, Probe::Answered | Probe::Refused))
-    }
-
     /// It has the address, or had it.
     fn is_taken(&self, id: &WorkerId) -> bool {
-        let balancer = &self.memory.balancer;
+        let balancer = &self.state;
         balancer.holder.as_ref().is_some_and(|holder| holder.id == *id) || balancer.former.contains(id)
     }
 
     fn successor_failed(&mut self) {
-        let Some(slot) = &self.memory.balancer.successor else { return };
-        let (now, release) = (self.now, slot.release.clone());
+        let Some(slot) = &self.state.successor else { return };
+        let (now, release) = (self.tick.now, slot.release.clone());
         let boots = self.boots_of_balancer(&release);
         boots.failures = boots.failures.saturating_add(1);
         (boots.last_failure, boots.refused) = (Some(now), None);
@@ -311,14 +330,14 @@ impl Tick<'_> {
 
     /// Another one is to take its place.
     fn leave_successor(&mut self) {
-        if let Some(id) = self.memory.balancer.successor.take().and_then(|slot| slot.worker) {
+        if let Some(id) = self.state.successor.take().and_then(|slot| slot.worker) {
             self.end_balancer(&id);
-            self.memory.balancer.former.push(id);
+            self.state.former.push(id);
         }
     }
 
     fn notice_successor_instance(&mut self) {
-        let Some(mut slot) = self.memory.balancer.successor.take() else { return };
+        let Some(mut slot) = self.state.successor.take() else { return };
         let row = match &slot.worker {
             Some(id) => self.balancers.get(id).copied(),
             None => self
@@ -333,32 +352,32 @@ impl Tick<'_> {
         };
         if let Some(row) = row {
             if slot.worker.is_none() {
-                self.record(format!("Found {}, launched to be the load balancer.", row.id));
+                self.tick.record(format!("Found {}, launched to be the load balancer.", row.id));
                 slot.worker = Some(row.id.clone());
             }
             if slot.phase == Phase::Launching {
                 slot.phase = Phase::Booting;
-                slot.since = row.launched.unwrap_or(self.now);
+                slot.since = row.launched.unwrap_or(self.tick.now);
             }
             slot.zone.clone_from(&row.zone);
             slot.addr = row.address.map(admin_addr).or(slot.addr);
         }
-        if self.probe_of(&slot) == Some(Probe::Answered) {
+        if self.tick.probe_of(&slot) == Some(Probe::Answered) {
             slot.phase = Phase::Healthy;
             // Its silence is counted from its last answer.
-            slot.since = self.now;
+            slot.since = self.tick.now;
             slot.served = true;
             *self.boots_of_balancer(&slot.release) = Boots::default();
         }
-        self.memory.balancer.successor = Some(slot);
+        self.state.successor = Some(slot);
     }
 
-    /// All is well: whoever else there is goes.
+    /// The holder is healthy: removes all other load balancers.
     fn rest(&mut self, spec: &BalancerSpec) {
-        let Some(holder) = self.memory.balancer.holder.clone() else { return };
-        if holder.release.as_ref() == Some(&spec.id) && self.memory.balancer.proven.as_ref() != Some(spec) {
-            self.memory.balancer.proven = Some(spec.clone());
-            self.memory.balancer.proven_boots = Boots::default();
+        let Some(holder) = self.state.holder.clone() else { return };
+        if holder.release.as_ref() == Some(&spec.id) && self.state.proven.as_ref() != Some(spec) {
+            self.state.proven = Some(spec.clone());
+            self.state.proven_boots = Boots::default();
         }
         self.dismiss_successor("the load balancer answers again");
         self.end_strangers(&holder);
@@ -367,115 +386,111 @@ impl Tick<'_> {
 
     fn dismiss_successor(&mut self, why: &str) {
         let place = self.place;
-        self.replays.retain(|launch| launch.role != Role::LoadBalancer || launch.slot != place);
-        if let Some(id) = self.memory.balancer.successor.take().and_then(|slot| slot.worker) {
-            self.record(format!("Removing {id}: {why}."));
-            self.memory.balancer.former.push(id);
+        self.tick.replays.retain(|launch| launch.role != Role::LoadBalancer || launch.slot != place);
+        if let Some(id) = self.state.successor.take().and_then(|slot| slot.worker) {
+            self.tick.record(format!("Removing {id}: {why}."));
+            self.state.former.push(id);
         }
     }
 
-    /// The holder serves, and is not as released: a successor is launched beside it.
+    /// Launches a successor of a holder that serves and is not as released.
     fn renew(&mut self, spec: &BalancerSpec, allocation: &str) {
-        let Some(holder) = self.memory.balancer.holder.clone() else { return };
-        if self.memory.balancer.successor.as_ref().is_some_and(|slot| slot.release != spec.id) {
+        let Some(holder) = self.state.holder.clone() else { return };
+        if self.state.successor.as_ref().is_some_and(|slot| slot.release != spec.id) {
             self.dismiss_successor("it is not as released");
         }
         self.end_strangers(&holder);
         self.end_former();
-        let current =
-            |row: &&Instance| row.release == spec.id && !self.memory.balancer.former.contains(&row.id);
+        let current = |row: &&Instance| row.release == spec.id && !self.state.former.contains(&row.id);
         let answering = self.other_balancers().filter(current).find(|row| self.may_have_the_address(&row.id));
         if let Some((id, slot)) = answering.map(|row| (row.id.clone(), self.slot_for(row))) {
-            // The next tick moves it; both addresses are with one that answers meanwhile.
-            if self.association.is_some() {
+            // The next tick moves it. Until then both addresses belong to load balancers that answer.
+            if self.tick.association.is_some() {
                 return;
             }
             // Who was the holder is ended by the memory of the successor that took over.
-            if self.memory.balancer.successor.as_ref().is_none_or(|known| known.worker.as_ref() != Some(&id))
-            {
+            if self.state.successor.as_ref().is_none_or(|known| known.worker.as_ref() != Some(&id)) {
                 self.dismiss_successor("another one answers already");
-                self.memory.balancer.successor = Some(slot);
+                self.state.successor = Some(slot);
             }
-            self.record(format!("Moving the public address to {id}: it answers, and is as released."));
-            self.association = Some(Association { allocation: allocation.to_owned(), instance: id });
+            self.tick.record(format!("Moving the public address to {id}: it answers, and is as released."));
+            self.tick.association = Some(Association { allocation: allocation.to_owned(), instance: id });
             return;
         }
-        if self.memory.balancer.successor.is_some() {
+        if self.state.successor.is_some() {
             return;
         }
         let young = self.other_balancers().filter(current).find_map(|row| self.adoptable(row));
         if let Some(slot) = young {
             return self.adopt_successor(slot);
         }
-        self.launch_successor(spec, spec, "the one that serves is not as released", Need::Renewal);
+        self.launch_successor(spec, spec, "the serving one is not as released", Need::Renewal);
     }
 
     fn other_balancers(&self) -> impl Iterator<Item = &Instance> {
-        let holder = self.memory.balancer.holder.as_ref().map(|holder| &holder.id);
+        let holder = self.state.holder.as_ref().map(|holder| &holder.id);
         self.balancers.values().copied().filter(move |row| row.state.is_live() && Some(&row.id) != holder)
     }
 
     fn may_have_the_address(&self, id: &WorkerId) -> bool {
-        self.probe(id) == Some(Probe::Answered) || planted::is(Bug::AddressToSilent)
+        self.tick.probe(id) == Some(Probe::Answered) || planted::is(Bug::AddressToSilent)
     }
 
-    /// Those that have been there for long without the address and are not to have it.
+    /// Ends old load balancers that have no address and are not to get one.
     fn end_strangers(&mut self, holder: &Holder) {
-        if self.age(holder.since) <= NOT_OURS {
+        if self.tick.age(holder.since) <= self.tick.policy.stranger_age {
             return;
         }
-        let successor = self.memory.balancer.successor.as_ref().and_then(|slot| slot.worker.as_ref());
-        let former = &self.memory.balancer.former;
-        let is_old = |row: &&Instance| row.launched.is_some_and(|launched| self.age(launched) > NOT_OURS);
+        let successor = self.state.successor.as_ref().and_then(|slot| slot.worker.as_ref());
+        let former = &self.state.former;
+        let is_old = |row: &&Instance| {
+            row.launched.is_some_and(|launched| self.tick.age(launched) > self.tick.policy.stranger_age)
+        };
         let is_stranger = |id: &WorkerId| !former.contains(id) && Some(id) != successor;
         let others = self.balancers.values().copied().filter(|row| may_be_ended(row) && row.id != holder.id);
         let strangers = others.filter(is_old).map(|row| row.id.clone());
         for id in strangers.filter(is_stranger).collect::<Vec<_>>() {
-            self.record(format!("Removing {id}: it is a load balancer without the address."));
-            self.memory.balancer.former.push(id);
+            self.tick.record(format!("Removing {id}: it is a load balancer without the address."));
+            self.state.former.push(id);
         }
     }
 
     fn end_former(&mut self) {
-        for id in std::mem::take(&mut self.memory.balancer.former) {
-            // One that EC2 does not show is not forgotten before the list is full.
+        for id in std::mem::take(&mut self.state.former) {
+            // An instance that EC2 does not show is not forgotten before the list is full.
             match self.balancers.get(&id).map(|row| may_be_ended(row)) {
                 Some(true) => {
                     self.end_balancer(&id);
-                    self.memory.balancer.former.push(id);
+                    self.state.former.push(id);
                 }
                 Some(false) => {}
-                None => self.memory.balancer.former.push(id),
+                None => self.state.former.push(id),
             }
         }
-        let surplus = self.memory.balancer.former.len().saturating_sub(2 * MOST);
-        self.memory.balancer.former.drain(..surplus);
+        let surplus = self.state.former.len().saturating_sub(2 * self.tick.policy.balancers_per_address);
+        self.state.former.drain(..surplus);
     }
 
-    fn end_balancer(&mut self, id: &WorkerId) {
-        let may_be_ended = self.balancers.get(id).is_some_and(|row| may_be_ended(row));
-        let is_holder = self.memory.balancer.holder.as_ref().is_some_and(|holder| holder.id == *id);
-        let is_spared = is_holder && !planted::is(Bug::HolderEnded);
-        if may_be_ended && !is_spared && !self.terminations.contains(id) {
-            self.terminations.push(id.clone());
-        }
-    }
-
-    /// The holder is dead: the address goes to one that answers, or one is launched.
+    /// Replaces a dead holder: moves the address to a load balancer that answers, or launches one.
     fn replace(&mut self, spec: &BalancerSpec, allocation: &str, why: &str) {
         let answering = self.other_balancers().find(|row| self.may_have_the_address(&row.id));
         if let Some(id) = answering.map(|row| row.id.clone()) {
-            if self.association.is_some() {
-                return self.hold(format!("the address of {}: another one moves in this tick", self.name()));
+            if self.tick.association.is_some() {
+                return self
+                    .tick
+                    .hold(format!("the address of {}: another one moves in this tick", self.name()));
             }
-            self.record(format!("Moving the public address to {id}: it answers, and of the holder: {why}."));
-            self.association = Some(Association { allocation: allocation.to_owned(), instance: id });
+            self.tick
+                .record(format!("Moving the public address to {id}: it answers, and of the holder: {why}."));
+            self.tick.association = Some(Association { allocation: allocation.to_owned(), instance: id });
             return;
         }
-        if self.memory.balancer.successor.is_some() {
-            return self.hold(format!("the public address: {why}, and its successor does not answer yet"));
+        if self.state.successor.is_some() {
+            return self
+                .tick
+                .hold(format!("the public address: {why}, and its successor does not answer yet"));
         }
-        let former = &self.memory.balancer.former;
+        let former = &self.state.former;
         let mut others = self.other_balancers().filter(|row| !former.contains(&row.id));
         let young = others.find_map(|row| self.adoptable(row));
         drop(others);
@@ -487,18 +502,19 @@ impl Tick<'_> {
         self.launch_successor(spec, &definition, why, Need::Replacement);
     }
 
-    /// What served last, unless it fails more often than what is released.
+    /// Returns the definition that served last, unless it fails more often than the released one.
     fn trusted_definition<'s>(&'s self, spec: &'s BalancerSpec) -> &'s BalancerSpec {
-        let balancer = &self.memory.balancer;
+        let balancer = &self.state;
         let is_trusted = balancer.proven_boots.failures <= balancer.boots.failures;
-        let is_refused = |spec: &BalancerSpec| self.is_refused(&spec.id, spec.instance.market);
+        let is_refused = |spec: &BalancerSpec| self.tick.is_refused(&spec.id, spec.instance.market);
         let may_be_launched = |proven: &&BalancerSpec| !is_refused(proven) || is_refused(spec);
         balancer.proven.as_ref().filter(|_| is_trusted).filter(may_be_launched).unwrap_or(spec)
     }
 
-    /// One that somebody else launched a moment ago.
+    /// Returns a slot for an instance that a deployment launched a moment ago.
     fn adoptable(&self, row: &Instance) -> Option<Slot> {
-        let is_young = row.launched.is_none_or(|launched| self.age(launched) < BOOT_GRACE);
+        let is_young =
+            row.launched.is_none_or(|launched| self.tick.age(launched) < self.tick.policy.boot_grace);
         is_young.then(|| self.slot_for(row))
     }
 
@@ -510,7 +526,7 @@ impl Tick<'_> {
             subnet: row.subnet.clone(),
             zone: row.zone.clone(),
             phase: Phase::Booting,
-            since: row.launched.unwrap_or(self.now),
+            since: row.launched.unwrap_or(self.tick.now),
             worker: Some(row.id.clone()),
             addr: row.address.map(admin_addr),
             missing_since: None,
@@ -522,51 +538,54 @@ impl Tick<'_> {
 
     fn adopt_successor(&mut self, slot: Slot) {
         if let Some(id) = &slot.worker {
-            self.record(format!("{id} boots and is to be the load balancer."));
+            self.tick.record(format!("{id} boots and is to be the load balancer."));
         }
-        self.memory.balancer.successor = Some(slot);
+        self.state.successor = Some(slot);
     }
 
     fn launch_successor(&mut self, spec: &BalancerSpec, definition: &BalancerSpec, why: &str, need: Need) {
         let live = self.balancers.values().filter(|row| row.state.is_live()).count();
-        let balancer = &self.memory.balancer;
+        let balancer = &self.state;
         // Each definition waits for its own failures only: the other one may be launched.
         let boots = if definition.id == spec.id { &balancer.boots } else { &balancer.proven_boots };
         let failures = boots.failures;
-        let is_early = boots.last_failure.is_some_and(|last| self.age(last) < pause(failures));
-        if failures >= BOOT_LOOP && is_early {
-            let pause = pause(failures).as_mins();
+        let is_early =
+            boots.last_failure.is_some_and(|last| self.tick.age(last) < pause(self.tick.policy, failures));
+        if failures >= self.tick.policy.boot_loop && is_early {
+            let pause = in_words(pause(self.tick.policy, failures));
             let story = boots.story();
-            self.hold(format!("a new load balancer: {story}; one is tried every {pause} min"));
-        } else if live >= MOST {
-            self.hold(format!("a new load balancer: there are {live} instances already"));
+            self.tick.hold(format!("a new load balancer: {story}; one is tried every {pause}"));
+        } else if live >= self.tick.policy.balancers_per_address {
+            self.tick.hold(format!("a new load balancer: there are {live} instances already"));
         } else {
             self.launch_if_not_refused(definition, why, need);
         }
     }
 
-    /// A quota that refuses it has no more room when it is tried again: it waits for room meanwhile.
+    /// Launches a load balancer, or waits for room if a quota refuses it.
     fn launch_if_not_refused(&mut self, definition: &BalancerSpec, why: &str, need: Need) {
         let market = definition.instance.market;
-        if self.is_limited(&definition.id, market) {
-            self.waiting = Some(need);
+        if self.tick.is_limited(&definition.id, market) {
+            self.tick.waiting = Some(need);
         }
-        match self.refused(&definition.id, market) {
-            Some(refused) => self.hold(format!("a new load balancer: {refused}")),
+        match self.tick.refused(&definition.id, market) {
+            Some(refused) => self.tick.hold(format!("a new load balancer: {refused}")),
             None => {
-                self.note_try(&definition.id, market);
+                self.tick.note_try(&definition.id, market);
                 self.launch_balancer(definition, why);
             }
         }
     }
 
-    /// Those that are not to have the address and do not answer, remembered or not.
+    /// Ends load balancers that do not answer, remembered or not.
     fn end_failed(&mut self) {
-        if !self.is_anybody_heard() {
+        if !self.tick.is_anybody_heard() {
             return;
         }
-        let is_old = |row: &Instance| row.launched.is_some_and(|launched| self.age(launched) > BOOT_GRACE);
-        let fails = |id: &WorkerId| matches!(self.probe(id), Some(Probe::Refused | Probe::Silent));
+        let is_old = |row: &Instance| {
+            row.launched.is_some_and(|launched| self.tick.age(launched) > self.tick.policy.boot_grace)
+        };
+        let fails = |id: &WorkerId| matches!(self.tick.probe(id), Some(Probe::Refused | Probe::Silent));
         let failed = self.balancers.values().filter(|row| is_old(row) && fails(&row.id));
         for id in failed.map(|row| row.id.clone()).collect::<Vec<_>>() {
             self.end_balancer(&id);
@@ -574,26 +593,26 @@ impl Tick<'_> {
     }
 
     fn launch_balancer(&mut self, spec: &BalancerSpec, why: &str) {
-        let zone = self.memory.balancer.holder.as_ref().and_then(|holder| holder.zone.clone());
+        let zone = self.state.holder.as_ref().and_then(|holder| holder.zone.clone());
         let is_bad = |id: &String, name: &String| {
             // The zone of the one before may be the only one with capacity.
             let is_before = zone.as_ref() == Some(name);
-            (self.is_not_offered(&spec.id, id), self.memory.avoid.contains_key(id), is_before)
+            (self.tick.is_not_offered(&spec.id, id), self.tick.memory.avoid.contains_key(id), is_before)
         };
-        let subnets = spec.instance.subnets.iter().filter(|subnet| self.is_reachable(&subnet.zone));
+        let subnets = spec.instance.subnets.iter().filter(|subnet| self.tick.is_reachable(&subnet.zone));
         let Some(subnet) = subnets.min_by_key(|subnet| is_bad(&subnet.id, &subnet.zone)).cloned() else {
             let why = no_subnet(&spec.instance.subnets);
-            return self.hold(format!("a new load balancer: {why}"));
+            return self.tick.hold(format!("a new load balancer: {why}"));
         };
         let highest = self.balancers.values().filter_map(|row| row.attempt).max().unwrap_or(0);
-        let attempt = self.memory.balancer.attempt.max(highest).saturating_add(1);
+        let attempt = self.state.attempt.max(highest).saturating_add(1);
         let slot = Slot {
             attempt,
             release: spec.id.clone(),
             subnet: subnet.id,
             zone: subnet.zone,
             phase: Phase::Launching,
-            since: self.now,
+            since: self.tick.now,
             worker: None,
             addr: None,
             missing_since: None,
@@ -601,35 +620,38 @@ impl Tick<'_> {
             is_unwanted: false,
             served: false,
         };
-        // What is refused is tried again and again; that it is refused was recorded.
-        if !self.is_refused(&spec.id, spec.instance.market) {
-            self.record(format!("Launching a load balancer (attempt {attempt}): {why}."));
+        // A refused launch is repeated often, and the refusal is an event already.
+        if !self.tick.is_refused(&spec.id, spec.instance.market) {
+            self.tick.record(format!("Launching a load balancer (attempt {attempt}): {why}."));
         }
-        self.memory.balancer.attempt = attempt;
-        self.launches.push(balancer_launch(self, spec, &slot));
-        self.memory.balancer.successor = Some(slot);
+        self.state.attempt = attempt;
+        self.tick.launches.push(self.launch(spec, &slot));
+        self.state.successor = Some(slot);
+    }
+
+    /// Terminates a load balancer of this place, unless it has the address.
+    fn end_balancer(&mut self, id: &WorkerId) {
+        let holder = self.state.holder.as_ref().map(|holder| &holder.id);
+        if self.balancers.contains_key(id) {
+            self.tick.end_balancer(id, holder);
+        }
+    }
+
+    fn launch(&self, spec: &BalancerSpec, slot: &Slot) -> Launch {
+        let stack = &self.tick.release.stack;
+        Launch {
+            role: Role::LoadBalancer,
+            slot: self.place,
+            attempt: slot.attempt,
+            subnet: slot.subnet.clone(),
+            release: spec.id.clone(),
+            token: client_token(stack, &spec.instance, Role::LoadBalancer, self.place, slot.attempt),
+            spec: Arc::new(spec.instance.clone()),
+        }
     }
 }
 
-/// Whether EC2 has not ended it yet. Nothing is killed by ending one that was stopped.
+/// Whether EC2 has not ended it yet. A stopped instance serves no requests that ending it would cut.
 fn may_be_ended(row: &Instance) -> bool {
     row.state.is_live() || (!row.state.is_ended() && !planted::is(Bug::StoppedStays))
-}
-
-fn balancer_launch(tick: &Tick<'_>, spec: &BalancerSpec, slot: &Slot) -> Launch {
-    Launch {
-        role: Role::LoadBalancer,
-        slot: tick.place,
-        attempt: slot.attempt,
-        subnet: slot.subnet.clone(),
-        release: spec.id.clone(),
-        token: client_token(
-            &tick.release.stack,
-            &spec.instance,
-            Role::LoadBalancer,
-            tick.place,
-            slot.attempt,
-        ),
-        spec: Arc::new(spec.instance.clone()),
-    }
 }

@@ -19,21 +19,14 @@ use fleet::WorkerId;
 use fleet::memory::{LeavingStage, Phase};
 use jiff::SignedDuration;
 
-use super::Tick;
-use super::rollout::TRIAL;
+use super::{Tick, in_words};
 use crate::observation::Probe;
-
-/// A restart or two may be bad luck or a deployment of ours.
-const LOOP: usize = 3;
-/// A worker that crashes every 100 s is found; one that crashes every few minutes serves, on the whole.
-const WITHIN: SignedDuration = SignedDuration::from_mins(5);
-/// Between what a worker says of itself and our own times: whole seconds, and clocks of two invocations.
-const SLACK: SignedDuration = SignedDuration::from_secs(5);
 
 impl Tick<'_> {
     /// Notices restarts. Says whether the worker keeps crashing: then its answer in this tick is no health.
     pub(super) fn follow_crashes(&mut self, number: u32, id: &WorkerId) -> bool {
-        let now = self.now;
+        let (now, policy) = (self.now, self.policy);
+        let (most, within) = (policy.crash_restarts, policy.crash_window);
         let Some(slot) = self.memory.slots.get_mut(&number) else { return false };
         let is_asked = self.observation.probes.get(id) == Some(&Probe::Answered);
         if !is_asked || !matches!(slot.phase, Phase::Healthy | Phase::Suspect | Phase::Dead) {
@@ -43,10 +36,10 @@ impl Tick<'_> {
         let last_seen =
             known.and_then(|it| it.seen.last().copied()).map_or(slot.since, |at| at.max(slot.since));
         let started = self.observation.started.get(id).copied();
-        if started.is_some_and(|started| started > last_seen + SLACK) {
+        if started.is_some_and(|started| started > last_seen + policy.crash_slack) {
             let restarts = self.memory.restarts.entry(id.clone()).or_default();
             restarts.seen.push(now);
-            if restarts.seen.len() > LOOP {
+            if restarts.seen.len() > most {
                 restarts.seen.remove(0);
             }
             if slot.phase == Phase::Healthy {
@@ -56,20 +49,20 @@ impl Tick<'_> {
         }
         let (phase, since, release) = (slot.phase, slot.since, slot.release.clone());
         let restarts = self.memory.restarts.get_mut(id);
-        let Some(restarts) = restarts.filter(|it| it.seen.last().is_some_and(|at| now - WITHIN < *at)) else {
+        let Some(restarts) = restarts.filter(|it| it.seen.last().is_some_and(|at| now - within < *at)) else {
             self.memory.restarts.remove(id);
             self.forgive(&release, phase, now.duration_since(since));
             return false;
         };
         if !restarts.is_loop {
-            restarts.seen.retain(|at| now - WITHIN < *at);
+            restarts.seen.retain(|at| now - within < *at);
         }
-        if restarts.seen.len() >= LOOP && !restarts.is_loop {
+        if restarts.seen.len() >= most && !restarts.is_loop {
             restarts.is_loop = true;
             self.boot_failed(&release);
             self.memory.boots.entry(release).or_default().crashes = true;
-            let within = WITHIN.as_mins();
-            self.record(format!("{id} keeps crashing: {LOOP} restarts were seen within {within} min."));
+            let within = in_words(within);
+            self.record(format!("{id} keeps crashing: {most} restarts were seen within {within}."));
         } else if !restarts.is_loop {
             self.forgive(&release, phase, now.duration_since(since));
             return false;
@@ -82,12 +75,12 @@ impl Tick<'_> {
 
     /// A worker of the release has served for a while without a restart.
     fn forgive(&mut self, release: &str, phase: Phase, served: SignedDuration) {
-        if phase == Phase::Healthy && served >= TRIAL {
+        if phase == Phase::Healthy && served >= self.policy.trial {
             self.memory.boots.retain(|id, boots| id != release || !boots.crashes);
         }
     }
 
-    /// Replaces some of those that keep crashing, their replacement first.
+    /// Replaces some of the workers that keep crashing, after their replacements answer.
     pub(super) fn judge_crashes(&mut self) {
         let slots = &self.memory.slots;
         let is_known = |id: &WorkerId| slots.values().any(|slot| slot.worker.as_ref() == Some(id));
@@ -105,7 +98,7 @@ impl Tick<'_> {
         let is_dead = |number: &u32| self.memory.slots[number].phase == Phase::Dead;
         let (dead, next): (Vec<u32>, Vec<u32>) = crashing.iter().partition(|number| is_dead(number));
         let well = self.answering().saturating_sub(next.len());
-        let most = Self::batch(desired);
+        let most = self.policy.crash_share.of(desired).max(self.policy.crash_least);
         for (n, number) in dead.iter().enumerate() {
             let is_replaced = n < most && self.answering() >= desired;
             if is_replaced || (n == 0 && well > 0 && self.waits_for_room(*number)) {

@@ -1,22 +1,17 @@
-//! Caps CPU credits: an instance that has served for five minutes may spend only what it earns.
+//! Caps CPU credits: an instance that has served for five minutes may spend only the credits it earns.
 //!
 //! T3 and T4g get no launch credits in the mode `standard`, so they boot as `unlimited`. Left so, a
-//! flood of sign-ins would run up a bill. What was switched is remembered once EC2 has said so: after a
+//! flood of sign-ins would run up a bill. A switch is remembered once EC2 has confirmed it: after a
 //! lost answer, or a lost memory, EC2 is asked once more, which changes nothing.
 
 use fleet::WorkerId;
 use fleet::memory::Phase;
 use fleet::release::{Credits, InstanceSpec};
-use jiff::SignedDuration;
 
 use super::Tick;
+use crate::grid;
 use crate::observation::{Probe, State};
 use crate::planted::{self, Bug};
-
-/// Half would cut off the work after a boot: caches to fill, the first hashes.
-const SERVED: SignedDuration = SignedDuration::from_mins(5);
-/// A fleet of a hundred is through in seven minutes, and a tick's own calls do not wait.
-const PER_TICK: usize = 5;
 
 impl Tick<'_> {
     pub(super) fn cap_credits(&mut self) {
@@ -31,10 +26,9 @@ impl Tick<'_> {
         }
         self.memory.credits.refused = None;
         // Which ones first changes from tick to tick, so that none waits for ever.
-        let number = uncapped.len();
-        let turn = usize::try_from(self.now.as_second().unsigned_abs() / 20).unwrap_or(0);
-        uncapped.rotate_left(turn * PER_TICK % number);
-        uncapped.truncate(PER_TICK);
+        let (number, most) = (uncapped.len(), self.policy.credits_per_tick);
+        uncapped.rotate_left(grid::turn(self.policy, self.now) * most % number);
+        uncapped.truncate(most);
         self.credits = uncapped;
     }
 
@@ -42,7 +36,8 @@ impl Tick<'_> {
         self.memory.slots.values().filter_map(|slot| {
             let id = slot.worker.as_ref()?;
             let definition = self.definition(&slot.release).unwrap_or(self.release);
-            let has_served = slot.phase == Phase::Healthy && self.age(slot.since) >= served();
+            let has_served =
+                slot.phase == Phase::Healthy && self.age(slot.since) >= self.policy.credits_after;
             (has_served && is_capped(&definition.worker) && self.may_be_asked(id)).then(|| id.clone())
         })
     }
@@ -54,7 +49,7 @@ impl Tick<'_> {
             let proven = balancer.proven.as_ref().filter(|it| Some(&it.id) == holder.release.as_ref());
             let has_served = self.probe(&holder.id) == Some(Probe::Answered)
                 && holder.answered
-                && self.age(holder.since) >= served();
+                && self.age(holder.since) >= self.policy.credits_after;
             let is_capped = is_capped(&proven.or(spec)?.instance);
             (has_served && is_capped && self.may_be_asked(&holder.id)).then(|| holder.id.clone())
         })
@@ -82,10 +77,6 @@ impl Tick<'_> {
         });
         self.memory.credits.done = done;
     }
-}
-
-fn served() -> SignedDuration {
-    if planted::is(Bug::CreditsTooEarly) { SignedDuration::ZERO } else { SERVED }
 }
 
 fn is_capped(spec: &InstanceSpec) -> bool {

@@ -1,25 +1,14 @@
-//! Moves what is remembered along with what is seen.
+//! Updates the slots from the observation.
 
-use fleet::memory::{LeavingStage, Memory, Phase, Slot};
+use fleet::memory::{Balancer, LeavingStage, Memory, Phase, Slot};
 use fleet::{WorkerAddr, WorkerId};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::Tick;
+use super::{Tick, in_words};
 use crate::effect::Launch;
+use crate::grid;
 use crate::observation::{Instance, Observation, Probe, State, is_booting, worker_addr};
 use crate::planted::{self, Bug};
-
-/// A boot takes 40 to 70 s on EC2; one that takes thrice that will not end.
-pub(super) const BOOT_GRACE: SignedDuration = SignedDuration::from_secs(180);
-/// Listings lag by seconds, in bad hours by minutes.
-pub(super) const MISSING: SignedDuration = SignedDuration::from_mins(5);
-/// A launch that is answered at all is answered within seconds; a zone that does not answer for
-/// minutes may not for hours.
-const UNRESOLVED: SignedDuration = SignedDuration::from_mins(3);
-/// Two silent ticks in a row are at least this far apart: a tick may follow a look at once.
-pub(super) const SECOND_LOOK: SignedDuration = SignedDuration::from_secs(15);
-/// Launches repeated in one tick. They share EC2's bucket with new ones.
-const REPLAYS_PER_TICK: usize = 10;
 
 impl Tick<'_> {
     pub(super) fn follow_slots(&mut self) {
@@ -112,8 +101,12 @@ impl Tick<'_> {
             return;
         }
         let is_dark = self.observation.is_partial || !self.is_reachable(&slot.zone);
-        if (launch.is_none() || slot.is_unwanted) && self.age(missing_since) > MISSING && !is_dark {
-            self.record(format!("Gave up {who}: EC2 has not shown it for five minutes."));
+        if (launch.is_none() || slot.is_unwanted)
+            && self.age(missing_since) > self.policy.missing_after
+            && !is_dark
+        {
+            let long = in_words(self.policy.missing_after);
+            self.record(format!("Gave up {who}: EC2 has not shown it for {long}."));
             self.memory.slots.remove(&number);
             return;
         }
@@ -132,8 +125,8 @@ impl Tick<'_> {
         }
         let is_overdue = match slot.phase {
             // Where the call cannot even be made, nothing will be known soon.
-            Phase::Launching => self.age(slot.since) > UNRESOLVED || !is_reachable,
-            Phase::Booting => self.age(slot.since) > BOOT_GRACE,
+            Phase::Launching => self.age(slot.since) > self.policy.unresolved_after || !is_reachable,
+            Phase::Booting => self.age(slot.since) > self.policy.boot_grace,
             Phase::Healthy | Phase::Suspect | Phase::Dead | Phase::Unresolved => false,
         };
         if is_overdue && planted::is(Bug::UnresolvedForgotten) {
@@ -141,7 +134,9 @@ impl Tick<'_> {
             self.replays.retain(|launch| launch.slot != number);
         } else if is_overdue {
             self.enter(number, Phase::Unresolved);
-            self.record(format!("Nothing is known of {who}; another slot takes its place meanwhile."));
+            self.record(format!(
+                "EC2 has not said whether {who} took place; another slot takes over for now."
+            ));
         } else if !is_booting(slot.phase) {
             self.follow_probe(number);
         }
@@ -162,11 +157,10 @@ impl Tick<'_> {
 
     /// Which ones first changes from tick to tick, so that none waits for ever.
     fn bound_replays(&mut self) {
-        let number = self.replays.len();
-        if number > REPLAYS_PER_TICK {
-            let turn = usize::try_from(self.now.as_second().unsigned_abs() / 20).unwrap_or(0);
-            self.replays.rotate_left(turn * REPLAYS_PER_TICK % number);
-            self.replays.truncate(REPLAYS_PER_TICK);
+        let (number, most) = (self.replays.len(), self.policy.repeats_per_tick);
+        if number > most {
+            self.replays.rotate_left(grid::turn(self.policy, self.now) * most % number);
+            self.replays.truncate(most);
         }
     }
 
@@ -202,25 +196,29 @@ impl Tick<'_> {
             (Some(Probe::Answered), Phase::Healthy) => {}
             (Some(Probe::Answered), _) => self.becomes_healthy(number),
             (_, Phase::Launching | Phase::Booting | Phase::Unresolved) => {
-                let grace = if planted::is(Bug::ShortBootGrace) { BOOT_GRACE / 3 } else { BOOT_GRACE };
-                if self.age(slot.since) > grace && !planted::is(Bug::BootsNeverGivenUp) {
+                if self.age(slot.since) > self.policy.boot_grace {
                     self.give_up_boot(number, &id);
                 }
             }
             // Without an address there is no verdict, until it is plain that there will be none.
             (None, Phase::Dead) if !slot.served || slot.addr.is_none() => self.dead.push(number),
-            (None, Phase::Suspect) if self.age(slot.since) > MISSING => self.dead.push(number),
-            (None, Phase::Healthy) if slot.addr.is_none() && self.age(slot.since) > MISSING => {
+            (None, Phase::Suspect) if self.age(slot.since) > self.policy.missing_after => {
+                self.dead.push(number)
+            }
+            (None, Phase::Healthy)
+                if slot.addr.is_none() && self.age(slot.since) > self.policy.missing_after =>
+            {
                 self.dead.push(number);
             }
             (None, _) => {}
             (Some(Probe::Silent), Phase::Healthy) if planted::is(Bug::OneSilence) => self.dead.push(number),
             (Some(Probe::Silent), Phase::Healthy) => {
                 self.enter(number, Phase::Suspect);
-                self.record(format!("{id} did not answer in time; one more silent tick and it is replaced."));
+                self.record(format!(
+                    "{id} did not answer in time; after one more silent tick it is replaced."
+                ));
             }
-            (Some(Probe::Silent), Phase::Suspect)
-                if self.age(slot.since) < SECOND_LOOK && !planted::is(Bug::NoSecondLook) => {}
+            (Some(Probe::Silent), Phase::Suspect) if self.age(slot.since) < self.policy.silence_spacing => {}
             (Some(Probe::Silent), Phase::Suspect | Phase::Dead)
             | (Some(Probe::Refused), Phase::Healthy | Phase::Suspect | Phase::Dead) => self.dead.push(number),
         }
@@ -254,14 +252,14 @@ impl Tick<'_> {
         }
     }
 
-    /// Needs nobody who answers, for it never had traffic; but if nobody at all is heard, the fault
-    /// may be ours, and it is kept as dead.
+    /// Gives up a boot. No other worker has to answer, because it never had traffic. If no worker at all is
+    /// heard, the fault may be the prober's, and it is kept as dead.
     fn give_up_boot(&mut self, number: u32, id: &WorkerId) {
         let Some(slot) = self.memory.slots.get(&number) else { return };
         let release = slot.release.clone();
         self.boot_failed(&release);
         self.memory.losses.push(self.now);
-        let seconds = BOOT_GRACE.as_secs();
+        let seconds = self.policy.boot_grace.as_secs();
         let is_deaf = self.is_deaf() && !planted::is(Bug::DeafBootsGivenUp);
         if !is_deaf && !self.is_young() {
             self.record(format!("Gave up {id}: it did not answer within {seconds} s of its launch."));
@@ -269,8 +267,8 @@ impl Tick<'_> {
         } else {
             self.enter(number, Phase::Dead);
             self.record(format!(
-                "{id} did not answer within {seconds} s of its launch, but is not terminated yet: nobody is \
-                 heard, so the fault may be ours."
+                "{id} did not answer within {seconds} s of its launch, but is not terminated yet: no worker was \
+                 heard, so the fault may be the prober's."
             ));
         }
     }
@@ -314,18 +312,19 @@ pub(super) fn take_good_news(observation: &Observation, memory: &mut Memory, now
         }
         !is_taken_back
     });
-    hear_holder(observation, memory);
+    for balancer in std::iter::once(&mut memory.balancer).chain(memory.more_balancers.values_mut()) {
+        hear_holder(observation, balancer);
+    }
     news.into_iter().map(|text| memory.record(now, text)).sum()
 }
 
-pub(super) fn hear_holder(observation: &Observation, memory: &mut Memory) {
-    for balancer in std::iter::once(&mut memory.balancer).chain(memory.more_balancers.values_mut()) {
-        if let Some(holder) = &mut balancer.holder
-            && observation.probes.get(&holder.id) == Some(&Probe::Answered)
-        {
-            holder.answered = true;
-            holder.silent_since = None;
-        }
+/// An answer of the holder counts although EC2 may not show its address in this tick.
+pub(super) fn hear_holder(observation: &Observation, balancer: &mut Balancer) {
+    if let Some(holder) = &mut balancer.holder
+        && observation.probes.get(&holder.id) == Some(&Probe::Answered)
+    {
+        holder.answered = true;
+        holder.silent_since = None;
     }
 }
 

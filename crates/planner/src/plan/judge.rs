@@ -6,23 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::memory::{LeavingStage, Phase};
-use jiff::SignedDuration;
+use jiff::Timestamp;
 
-use super::Tick;
-use super::follow::{SECOND_LOOK, who};
-use super::limit::OUT_OF_ROOM;
+use super::follow::who;
+use super::{Tick, in_words};
 use crate::observation::Probe;
 use crate::planted::{self, Bug};
 
-/// In panic one termination a minute: three ticks, with their jitter.
-const PANIC_SPACING: SignedDuration = SignedDuration::from_secs(55);
-/// How long a zone may be silent before its workers are judged like others.
-pub(super) const DARK_ZONE: SignedDuration = SignedDuration::from_mins(15);
-
 /// Why a dead worker is terminated before its replacement answers.
 pub(super) const MAKES_ROOM: &str = "EC2 refuses its replacement";
-/// A dead worker has waited for nearly as long as its replacement was refused: a tick is the jitter.
-const HAS_WAITED: SignedDuration = OUT_OF_ROOM.saturating_sub(SignedDuration::from_secs(25));
 
 /// What a worker is terminated for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,16 +24,16 @@ enum Cause {
     Room,
 }
 
-/// What of a tick the brakes look at.
+/// The facts of a tick that the brakes depend on.
 struct Bench {
     /// Workers that ever answered.
     served: usize,
     answering: usize,
-    /// Of the dead, how many may be terminated because somebody answers in their place.
+    /// Dead workers that may be terminated because another worker answers in their place.
     replaced: usize,
     is_many: bool,
     is_panic: bool,
-    /// Terminations of before, so few seconds ago that this tick adds to them.
+    /// Earlier terminations, so few seconds ago that this tick adds to them.
     just_now: usize,
     retired: usize,
 }
@@ -74,15 +66,17 @@ impl Tick<'_> {
         let dead = dead.iter().copied().filter(has_served).count();
         let answering = self.answering();
         let desired = self.desired().unwrap_or(served);
-        let is_many = dead >= 2 && dead * 5 > served;
+        let policy = self.policy;
+        let is_many = dead >= policy.degraded_least && policy.degraded_share.is_exceeded_by(dead, served);
+        let is_recent = |at: &&Timestamp| self.age(**at) < policy.velocity_window;
         Bench {
             served,
             answering,
             replaced: (answering + dead).saturating_sub(desired),
             is_many,
-            is_panic: dead >= 2 && dead * 2 > served,
+            is_panic: dead >= policy.panic_least && policy.panic_share.is_exceeded_by(dead, served),
             // A tick that a look asked for may follow another at once.
-            just_now: self.memory.terminations.iter().filter(|at| self.age(**at) < SECOND_LOOK).count(),
+            just_now: self.memory.terminations.iter().filter(is_recent).count(),
             retired: 0,
         }
     }
@@ -90,28 +84,27 @@ impl Tick<'_> {
     /// Whether it has been dead for as long as a quota has refused its replacement.
     pub(super) fn waits_for_room(&self, number: u32) -> bool {
         let Some(slot) = self.memory.slots.get(&number) else { return false };
-        let has_waited = slot.phase == Phase::Dead && self.age(slot.since) >= HAS_WAITED;
+        let has_waited = slot.phase == Phase::Dead && self.age(slot.since) >= self.policy.room_dead_for;
         let market = self.market_of(slot);
         let fits = market == self.release.worker.market && self.is_out_of_room(market);
-        (has_waited || planted::is(Bug::RoomAtOnce)) && fits && !planted::is(Bug::NoRoom)
+        has_waited && fits
     }
 
     fn why_not(&self, number: u32, bench: &Bench, cause: Cause) -> Option<String> {
         let slot = self.memory.slots.get(&number)?;
         let is_seen = slot.worker.as_ref().is_some_and(|id| self.workers.contains_key(id));
         let last = self.memory.terminations.last();
-        let most = (bench.served / 10).max(1) + usize::from(planted::is(Bug::VelocityOffByOne));
-        let is_often = self.memory.terminations.len() >= (bench.served / 3).max(2)
-            && !planted::is(Bug::TerminationsForgotten);
-        let is_degraded = (bench.is_many || is_often) && !planted::is(Bug::NoDegradedBrake);
-        let is_panic = bench.is_panic && !planted::is(Bug::NoPanicBrake);
+        let policy = self.policy;
+        let most = policy.velocity_share.of(bench.served).max(policy.velocity_least);
+        let often = policy.often_share.of(bench.served).max(policy.often_least);
+        let is_degraded = bench.is_many || self.memory.terminations.len() >= often;
         // Who refuses has no program any more. Who is silent may only have too much to do, and the others
         // would have more without it.
         let may_serve = self.probe_of(slot) != Some(Probe::Refused) && !planted::is(Bug::SilentEndedFirst);
         // Where no worker is left that could answer, a load balancer shows that our probes arrive.
         let is_heard_otherwise =
             cause == Cause::Room && (self.balancer_answers() || planted::is(Bug::RoomUncontrolled));
-        let was_just_now = last.is_some_and(|last| self.age(*last) < PANIC_SPACING);
+        let was_just_now = last.is_some_and(|last| self.age(*last) < policy.panic_spacing);
         let why = if !is_seen {
             "EC2 does not show it, so it may be gone or not"
         } else if self.is_young() {
@@ -119,16 +112,16 @@ impl Tick<'_> {
         } else if !slot.served && !self.is_deaf() {
             return None;
         } else if bench.answering == 0 && !is_heard_otherwise && !planted::is(Bug::NoPositiveControl) {
-            "no other worker answers, so the fault may be ours; a replacement is launched first"
+            "no other worker answers, so the fault may be the prober's; a replacement is launched first"
         } else if self.is_dark(&slot.zone) && self.probe_of(slot) == Some(Probe::Silent) {
             "most of its zone is silent; replacements are launched elsewhere"
         } else if is_degraded && bench.replaced <= bench.retired && cause == Cause::Health {
             "many fail; a replacement has to answer first"
         } else if may_serve && bench.replaced <= bench.retired && cause == Cause::Health {
             "it is silent and may only be overloaded; its replacement has to answer first"
-        } else if is_panic && (was_just_now || bench.retired > 0 || planted::is(Bug::LostPanicValve)) {
+        } else if bench.is_panic && (was_just_now || bench.retired > 0) {
             "most workers fail at once; one a minute is terminated"
-        } else if bench.just_now + bench.retired >= most && !planted::is(Bug::NoVelocity) {
+        } else if bench.just_now + bench.retired >= most {
             "enough were terminated just now"
         } else {
             return None;
@@ -159,7 +152,8 @@ impl Tick<'_> {
             self.record(match cause {
                 Cause::Health => format!("Terminating {id}: it does not answer, and others do."),
                 Cause::Room => format!(
-                    "Terminating {id}: it does not answer, and EC2 has refused its replacement for two minutes."
+                    "Terminating {id}: it does not answer, and EC2 has refused its replacement for {}.",
+                    in_words(self.policy.room_after)
                 ),
             });
         } else {
@@ -172,7 +166,7 @@ impl Tick<'_> {
         self.retire(number, LeavingStage::Terminating, reason, true);
     }
 
-    /// Notices zones that fall silent as a whole, and those that are heard again.
+    /// Notices zones that fall silent as a whole, and zones that are heard again.
     fn follow_zones(&mut self, dead: &[u32]) {
         #[derive(Default)]
         struct Zone {
@@ -196,7 +190,8 @@ impl Tick<'_> {
                 zone.silent += usize::from(probe == Some(Probe::Silent));
             }
         }
-        let is_silent = |zone: &Zone| zone.silent >= 2 && zone.silent * 100 >= zone.served * 55;
+        let (least, share) = (self.policy.dark_zone_least, self.policy.dark_zone_share);
+        let is_silent = |zone: &Zone| zone.silent >= least && share.is_reached_by(zone.silent, zone.served);
         let all_dead: usize = zones.values().map(|zone| zone.dead).sum();
         let all_answering: usize = zones.values().map(|zone| zone.answering).sum();
         let goes_dark =
@@ -212,7 +207,8 @@ impl Tick<'_> {
         for name in dark {
             if !self.memory.dark_zones.contains_key(&name) {
                 self.record(format!(
-                    "Most workers in {name} are silent while others answer: nobody there is terminated for 15 min."
+                    "Most workers in {name} are silent while others answer: no worker there is terminated for {}.",
+                    in_words(self.policy.dark_zone_for)
                 ));
                 self.memory.dark_zones.insert(name, self.now);
             }
@@ -220,7 +216,6 @@ impl Tick<'_> {
     }
 
     pub(super) fn is_dark(&self, zone: &str) -> bool {
-        self.memory.dark_zones.get(zone).is_some_and(|since| self.age(*since) < DARK_ZONE)
-            && !planted::is(Bug::NoZoneRule)
+        self.memory.dark_zones.get(zone).is_some_and(|since| self.age(*since) < self.policy.dark_zone_for)
     }
 }

@@ -1,4 +1,4 @@
-//! Instances on their way out, and instances that nobody remembers.
+//! Instances on their way out, and instances that memory does not know.
 
 use std::cmp::Reverse;
 
@@ -7,19 +7,11 @@ use fleet::memory::{Leaving, LeavingStage, Phase, Slot};
 use jiff::SignedDuration;
 
 use super::Tick;
-use super::follow::{BOOT_GRACE, addr};
+use super::follow::addr;
 use super::judge::MAKES_ROOM;
 use crate::observation::{Instance, Probe, State};
 use crate::planted::{self, Bug};
 
-/// A worker that leaves the registry may still be known to a load balancer for two seconds, and
-/// finish requests for as long as they may last.
-const DRAIN: SignedDuration = SignedDuration::from_secs(15);
-/// EC2 shows a terminated instance for about an hour; one that never shows up again is forgotten.
-const FORGET: SignedDuration = SignedDuration::from_hours(1);
-/// An instance without a place in memory may be a launch whose intent is being written.
-/// Two ticks later, drained, it is gone: within 140 s of its launch.
-const ORPHAN_AGE: SignedDuration = SignedDuration::from_secs(90);
 /// The attempt of a worker in another slot than the one it was launched for: those of launches begin
 /// with 1.
 const NOT_LAUNCHED: u32 = 0;
@@ -37,7 +29,7 @@ impl Tick<'_> {
                 Some(State::Terminated) => {
                     self.memory.leaving.remove(&id);
                 }
-                None if age > FORGET => {
+                None if age > self.policy.leaving_forgotten_after => {
                     self.memory.leaving.remove(&id);
                 }
                 None | Some(State::ShuttingDown) => {}
@@ -53,7 +45,7 @@ impl Tick<'_> {
         }
     }
 
-    /// One that was judged by its probes and answers after all is a worker again.
+    /// Takes back a worker that was judged by its probes and answers after all.
     fn take_back(&mut self, id: &WorkerId) -> bool {
         let is_judged = self.memory.leaving.get(id).is_some_and(|leaving| leaving.judged);
         let is_taken_back =
@@ -74,8 +66,8 @@ impl Tick<'_> {
         }
     }
 
-    /// The next tick may hear nothing of it, and would take one that served for less than a boot's time for
-    /// one that never did.
+    /// Adopts a worker that was taken back into its slot. If the next tick did not hear it, it would take a
+    /// worker that served for less than `boot_grace` for a boot.
     fn return_to_slot(&mut self, id: &WorkerId) {
         let Some(row) = self.workers.get(id).copied().filter(|row| row.state.is_live()) else { return };
         let (Some(number), Some(attempt)) = (row.slot, row.attempt) else { return };
@@ -85,7 +77,7 @@ impl Tick<'_> {
         }
     }
 
-    /// One that still runs although it is to leave.
+    /// Follows a running instance that is to leave.
     fn follow_out(&mut self, id: &WorkerId) {
         self.notice_unpublished(id);
         let Some(leaving) = self.memory.leaving.get(id).cloned() else { return };
@@ -93,7 +85,7 @@ impl Tick<'_> {
             LeavingStage::Draining => {
                 let since =
                     if planted::is(Bug::DrainFromPlan) { Some(leaving.since) } else { leaving.unpublished };
-                if since.is_some_and(|since| self.age(since) >= DRAIN) {
+                if since.is_some_and(|since| self.age(since) >= self.policy.drain) {
                     self.record(format!("Terminating {id}: it is drained ({}).", leaving.reason));
                     if let Some(leaving) = self.memory.leaving.get_mut(id) {
                         leaving.stage = LeavingStage::Terminating;
@@ -105,7 +97,7 @@ impl Tick<'_> {
             }
             LeavingStage::Terminating if planted::is(Bug::BlindReplay) => self.end_again(id),
             LeavingStage::Terminating if leaving.judged && leaving.served => {
-                // Where nobody is desired it is no verdict any more, but the operator's wish.
+                // If no worker is desired it is no verdict any more, but the operator's wish.
                 let is_controlled =
                     self.somebody_answers() || (leaving.reason == MAKES_ROOM && self.balancer_answers());
                 let was_asked = self.probe(id).is_some();
@@ -113,7 +105,7 @@ impl Tick<'_> {
                 if self.desired() == Some(0) || (is_controlled && was_asked) {
                     self.end_again(id);
                 } else if is_in_the_way && was_asked && self.balancer_answers() && !self.is_young() {
-                    // Its verdict was one while others answered; now its place is needed for one that does.
+                    // Others answered when it was judged. Now a replacement needs its place.
                     if let Some(leaving) = self.memory.leaving.get_mut(id) {
                         MAKES_ROOM.clone_into(&mut leaving.reason);
                     }
@@ -124,7 +116,7 @@ impl Tick<'_> {
                 }
             }
             LeavingStage::Terminating if leaving.judged && self.is_deaf() => {
-                self.hold(format!("the termination of {id}: nobody is heard"));
+                self.hold(format!("the termination of {id}: no worker was heard"));
             }
             LeavingStage::Terminating if leaving.judged && !self.fails_again(id) => {
                 self.hold(format!("the termination of {id}: it was not asked again"));
@@ -165,8 +157,8 @@ impl Tick<'_> {
         self.published.is_some_and(|registry| registry.workers.contains_key(id))
     }
 
-    /// Instances of ours that are not remembered: after a lost memory, or a launch whose slot was
-    /// given up before it was seen.
+    /// Adopts or drains instances with the stack's tags that memory does not know: after memory was lost, or
+    /// after a launch whose slot was given up before EC2 showed it.
     pub(super) fn adopt_unknown(&mut self) {
         let mut rows: Vec<&Instance> = Vec::new();
         for row in self.workers.values().copied() {
@@ -178,12 +170,12 @@ impl Tick<'_> {
                 rows.push(row);
             }
         }
-        // Of two instances of one slot, the one that answers is kept, else the later attempt.
+        // Of two instances of one slot the answering one is kept, else the later attempt.
         rows.sort_by_cached_key(|row| Reverse((self.probe(&row.id) == Some(Probe::Answered), row.attempt)));
         let mut drained = 0;
         for row in rows {
             let age = row.launched.map_or(SignedDuration::ZERO, |launched| self.age(launched));
-            let most = (self.desired().unwrap_or(0) / 4).max(2);
+            let most = self.policy.orphan_share.of(self.desired().unwrap_or(0)).max(self.policy.orphan_least);
             match (row.slot, row.attempt) {
                 (Some(number), Some(attempt))
                     if row.state.is_live() && !self.memory.slots.contains_key(&number) =>
@@ -197,8 +189,7 @@ impl Tick<'_> {
                 {
                     self.adopt(row, self.unused_slot(), NOT_LAUNCHED, age);
                 }
-                _ if planted::is(Bug::OrphansStay) => {}
-                _ if age > ORPHAN_AGE && !self.is_young() && drained < most => {
+                _ if age > self.policy.orphan_age && !self.is_young() && drained < most => {
                     drained += 1;
                     self.drain_orphan(row);
                 }
@@ -207,7 +198,7 @@ impl Tick<'_> {
         }
     }
 
-    /// The first slot that no launch ever had: whoever appears later with a tag of it finds it free.
+    /// Returns the first slot that no launch ever had, so that no instance can appear with its tag.
     fn unused_slot(&self) -> u32 {
         let is_used = |number: &u32| {
             self.memory.slots.contains_key(number) || self.memory.attempts.contains_key(number)
@@ -221,10 +212,11 @@ impl Tick<'_> {
 
     fn adopt(&mut self, row: &Instance, number: u32, attempt: u32, age: SignedDuration) {
         let probe = self.probe(&row.id);
-        // One that may have served is judged as one that did, with all brakes.
-        let has_served = (self.is_published(&row.id) || age > BOOT_GRACE) && !planted::is(Bug::AdoptedAsNew);
-        // Where the registry cannot be read, one that is new may be listed in it, so it is drained before it
-        // ends; but nothing says that it ever served, so it is not listed for that.
+        // If it may have served it is judged like a worker that did, with all brakes.
+        let has_served =
+            (self.is_published(&row.id) || age > self.policy.boot_grace) && !planted::is(Bug::AdoptedAsNew);
+        // If the registry cannot be read, it may list this new instance: it is drained before it ends. But
+        // nothing says that it ever served, so that alone does not list it.
         let may_be_published = self.observation.registry.is_err() && !planted::is(Bug::AdoptedAsNew);
         let (phase, since) = if has_served && probe.is_some() {
             (Phase::Suspect, self.now)

@@ -15,32 +15,17 @@
 
 use std::collections::BTreeSet;
 
-use fleet::WorkerId;
-use fleet::memory::{Boots, Leaving, Phase, Refusal, RefusalCause, Room, RoomFor, Slot};
+use fleet::memory::{Leaving, Phase, Refusal, RefusalCause, Room, RoomFor, Slot};
 use fleet::release::{Market, Rollout};
+use fleet::{Policy, WorkerId};
 use jiff::SignedDuration;
 
-use super::Tick;
-use super::follow::MISSING;
+use super::resize::doubled;
+use super::{Tick, in_words};
 use crate::observation::Probe;
 use crate::planted::{self, Bug};
 
-/// The next tick, less its jitter. Half of this would be the same tick, twice would skip one.
-const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(15);
-/// A quota that was raised is used within two minutes; half would be 60 refused calls an hour.
-const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(2);
-/// A refusal after which nothing was tried for so long is no news any more.
-const FORGET: SignedDuration = SignedDuration::from_mins(5);
-/// After so long a dead worker makes room for its replacement.
-pub(super) const OUT_OF_ROOM: SignedDuration = SignedDuration::from_mins(2);
-/// Between the first and the last refusal of those two minutes: less the longest pause within them.
-const STILL_REFUSED: SignedDuration = SignedDuration::from_secs(55);
-/// A load balancer that was not launched although a worker left will not be: the worker returns.
-const ROOM_LASTS: SignedDuration = SignedDuration::from_mins(10);
-/// When it may be tried again.
-const NEXT_ROOM: SignedDuration = SignedDuration::from_mins(40);
-
-/// How the reasons begin of those who leave for another instance.
+/// How the reason begins if a worker leaves for another instance.
 const FOR_ROOM: &str = "it makes room for";
 
 /// What a load balancer is launched for.
@@ -54,9 +39,9 @@ pub(super) enum Need {
 
 impl Tick<'_> {
     pub(super) fn follow_refusals(&mut self) {
-        let now = self.now;
-        self.memory.refusals.retain(|_, refusal| now.duration_since(refusal.last) < FORGET);
-        self.memory.no_capacity.retain(|_, refusal| now.duration_since(refusal.last) < FORGET);
+        let (now, most) = (self.now, self.policy.refusal_forgotten_after);
+        self.memory.refusals.retain(|_, refusal| now.duration_since(refusal.last) < most);
+        self.memory.no_capacity.retain(|_, refusal| now.duration_since(refusal.last) < most);
         let balancers = self.memory.balancers().filter_map(|balancer| balancer.proven.as_ref());
         let balancers = balancers.chain(&self.release.balancer).map(|spec| spec.id.clone());
         let workers = self.memory.proven.iter().map(|release| release.id.clone());
@@ -81,18 +66,19 @@ impl Tick<'_> {
     pub(super) fn refused(&self, definition: &str, market: Market) -> Option<String> {
         let is_tried = self.tried.iter().any(|(tried, id)| *tried == market && id == definition);
         let of_type = self.memory.no_capacity.get(definition);
-        let waits = |refusal: &&Refusal| is_tried || self.age(refusal.last) < pause(refusal.tries);
+        let waits =
+            |refusal: &&Refusal| is_tried || self.age(refusal.last) < pause(self.policy, refusal.tries);
         if let Some(refusal) = of_type.filter(waits) {
-            return Some(is_waited_out(refusal));
+            return Some(is_waited_out(self.policy, refusal));
         }
         let refusal = self.memory.refusals.get(&market)?;
         let is_tried = self.tried.iter().any(|(tried, id)| {
             *tried == market && (id == definition || refusal.definitions.contains(definition))
         });
         let is_new = !refusal.definitions.contains(definition);
-        let is_over = self.age(refusal.last) >= pause(refusal.tries);
+        let is_over = self.age(refusal.last) >= pause(self.policy, refusal.tries);
         let may_try = (is_new || is_over) && !is_tried;
-        (!may_try && !planted::is(Bug::LimitHammered)).then(|| is_waited_out(refusal))
+        (!may_try).then(|| is_waited_out(self.policy, refusal))
     }
 
     /// Notes a launch: while launches are refused, one in a tick is enough to learn whether they are.
@@ -110,16 +96,16 @@ impl Tick<'_> {
 
     /// Whether a quota has refused launches for two minutes.
     pub(super) fn is_out_of_room(&self, market: Market) -> bool {
-        let wait = if planted::is(Bug::RoomAtOnce) { SignedDuration::ZERO } else { OUT_OF_ROOM };
+        let wait = self.policy.room_after;
         self.memory.refusals.get(&market).is_some_and(|refusal| {
             refusal.cause == RefusalCause::Limit
                 && self.age(refusal.since) >= wait
-                && refusal.last.duration_since(refusal.since) >= STILL_REFUSED.min(wait)
+                && refusal.last.duration_since(refusal.since) >= self.policy.room_still_refused.min(wait)
         })
     }
 
-    /// An instance of ours is on its way out: the next try is not to wait for long, and the two minutes
-    /// begin anew, so that one makes room at a time.
+    /// Shortens the pause after a refusal, because an instance is on its way out. The two minutes begin
+    /// again, so that one worker makes room at a time.
     pub(super) fn room_is_made(&mut self) {
         for refusal in self.memory.refusals.values_mut().filter(|it| it.cause == RefusalCause::Limit) {
             refusal.since = self.now;
@@ -128,7 +114,7 @@ impl Tick<'_> {
         }
     }
 
-    /// The market of a worker's definition; of one that is not known any more, that of the released one.
+    /// Returns the market of a worker's definition, or the released one's if it is not known any more.
     pub(super) fn market_of(&self, slot: &Slot) -> Market {
         self.definition(&slot.release).map_or(self.release.worker.market, |release| release.worker.market)
     }
@@ -154,7 +140,7 @@ impl Tick<'_> {
             if is_refused {
                 self.hold(format!(
                     "the rollout of release {id}: the account has no room for an extra worker, and the only one is \
-                     not stopped without notice; ask for more room, or deploy again"
+                     not stopped without notice; raise the quota, or deploy again"
                 ));
             }
         } else if is_refused && !self.stops_first() {
@@ -173,13 +159,15 @@ impl Tick<'_> {
             && room.worker.is_some()
             && match room.purpose {
                 RoomFor::Worker => self.needs_worker_room(&room, desired),
-                RoomFor::Balancer => self.balancer_waits() && self.age(room.since) < NEXT_ROOM,
+                RoomFor::Balancer => {
+                    self.balancer_waits() && self.age(room.since) < self.policy.room_again_after
+                }
             };
         if !is_needed && !planted::is(Bug::RoomKept) {
             self.memory.room = None;
             return;
         }
-        // Where fewer are desired meanwhile, the room is there anyway.
+        // If fewer are desired by now, the room is there anyway.
         let is_short = self.live() < desired;
         let is_waited_for = match room.purpose {
             RoomFor::Worker => !self.is_left(&room),
@@ -208,17 +196,18 @@ impl Tick<'_> {
         let is_well = self.memory.slots.values().all(|slot| slot.phase == Phase::Healthy);
         let is_filled = self.is_left(room) && is_well && self.live() >= desired;
         let has_old = self.memory.slots.values().any(|slot| self.is_old(slot));
-        // One that was made for a try after the freeze is not over because of the failures before it.
+        // Failures before the room was made do not end it: it is for a try after the freeze.
         let has_failed = self.memory.boots.get(&self.release.id).is_some_and(|boots| {
-            boots.failures >= Boots::FREEZE && boots.last_failure.is_some_and(|last| last > room.since)
+            boots.failures >= self.policy.freeze_after
+                && boots.last_failure.is_some_and(|last| last > room.since)
         });
         (has_old || !self.is_left(room)) && !is_filled && !has_failed
     }
 
-    /// Whether EC2 counts the worker no more. One that EC2 does not show may only be left out.
+    /// Whether EC2 counts the worker no more. A listing may only have left it out.
     fn is_left(&self, room: &Room) -> bool {
         let row = room.worker.as_ref().and_then(|id| self.workers.get(id));
-        row.map_or_else(|| self.age(room.since) > MISSING, |row| !row.state.is_live())
+        row.map_or_else(|| self.age(room.since) > self.policy.missing_after, |row| !row.state.is_live())
     }
 
     /// Whether a load balancer is on its way, or waits for room.
@@ -235,7 +224,9 @@ impl Tick<'_> {
 
     /// A load balancer has not come in time; the room is not given to it again for a while.
     fn is_room_closed(&self, room: &Room) -> bool {
-        room.purpose == RoomFor::Balancer && self.age(room.since) > ROOM_LASTS && !self.has_successor()
+        room.purpose == RoomFor::Balancer
+            && self.age(room.since) > self.policy.room_lasts
+            && !self.has_successor()
     }
 
     /// Whether a worker is missing, or about to be, for another instance.
@@ -258,7 +249,7 @@ impl Tick<'_> {
             Need::Renewal if desired == 1 && !is_told => {
                 return self.hold(
                     "the renewal of the load balancer: the account has no room for a second one, and the only worker \
-                     is not stopped without notice; ask for more room, or deploy again"
+                     is not stopped without notice; raise the quota, or deploy again"
                         .to_owned(),
                 );
             }
@@ -282,7 +273,7 @@ impl Tick<'_> {
     /// Stops one worker for the next of a new release.
     pub(super) fn stop_one(&mut self, desired: usize) {
         let release = &self.release.id;
-        if desired == 1 && self.failures() >= Boots::FREEZE {
+        if desired == 1 && self.failures() >= self.policy.freeze_after {
             return self.hold(format!(
                 "the rollout of release {release}: its boots failed, and the only worker is not stopped for it again; \
                  deploy one that works"
@@ -297,8 +288,8 @@ impl Tick<'_> {
         }
     }
 
-    /// Whether one that leaves may still count for the quota. One that EC2 does not show may do so until it is
-    /// forgotten.
+    /// Whether a leaving instance may still count for the quota. If EC2 does not show it, it may do so until
+    /// it is forgotten.
     fn may_be_here(&self, id: &WorkerId) -> bool {
         self.workers.get(id).is_none_or(|row| row.state.is_live())
     }
@@ -316,7 +307,7 @@ impl Tick<'_> {
         }
     }
 
-    /// Everybody who is desired answers, nobody else is there, and nobody is on the way out.
+    /// Whether exactly the desired workers are there, all of them answer, and none is on its way out.
     fn is_calm(&self, desired: usize) -> bool {
         let is_well = self.memory.slots.values().all(|slot| slot.phase == Phase::Healthy);
         let is_leaving = self.memory.leaving.keys().any(|id| self.may_be_here(id));
@@ -329,13 +320,13 @@ impl Tick<'_> {
     }
 }
 
-fn is_waited_out(refusal: &Refusal) -> String {
+fn is_waited_out(policy: &Policy, refusal: &Refusal) -> String {
     let times = if refusal.count == 1 { "once".to_owned() } else { format!("{} times", refusal.count) };
-    format!("{} EC2 has refused {times}; it is tried again within 2 min", refusal.why)
+    let longest = in_words(policy.refusal_pause_longest);
+    format!("{} EC2 has refused {times}; it is tried again within {longest}", refusal.why)
 }
 
-/// 15, 30, 60, 120 seconds.
-fn pause(tries: u32) -> SignedDuration {
-    let doublings = tries.saturating_sub(1).min(3);
-    (FIRST_PAUSE * (1 << doublings)).min(LONGEST_PAUSE)
+/// Returns the pause after so many refused tries in a row: 15, 30, 60, 120 seconds.
+fn pause(policy: &Policy, tries: u32) -> SignedDuration {
+    doubled(policy.refusal_pause_first, tries.saturating_sub(1)).min(policy.refusal_pause_longest)
 }

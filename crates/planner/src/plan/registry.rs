@@ -1,7 +1,7 @@
 //! Says who gets traffic.
 //!
 //! A worker that fell silent once keeps its place: load balancers watch it themselves and are
-//! faster. If nobody is left, or most are dead at once, the dead are published as well: a fleet
+//! faster. If no worker is left, or most are dead at once, the dead are published as well: a fleet
 //! that is not heard is not a fleet that is gone.
 
 use fleet::memory::{Phase, Slot};
@@ -10,12 +10,7 @@ use fleet::{Registry, WorkerId};
 use jiff::SignedDuration;
 
 use super::Tick;
-use super::follow::MISSING;
 use crate::planted::{self, Bug};
-
-/// The clocks of two invocations may be this far apart: each may differ from that of S3 by half. A memory
-/// that begins anew may follow another by less.
-const SKEW_TWICE: SignedDuration = SignedDuration::from_secs(6);
 
 impl Tick<'_> {
     /// The next registry, or `None` if readers have it already.
@@ -32,7 +27,7 @@ impl Tick<'_> {
         };
         let slots = || self.memory.slots.values();
         let with_dead = (self.is_panic || !slots().any(serving)) && !planted::is(Bug::RegistryEmptied);
-        // A look judges nobody: the dead that are published stay so until the next tick.
+        // A look gives no verdicts: published dead workers stay published until the next tick.
         let stays =
             |slot: &Slot| self.is_look && slot.worker.as_ref().is_some_and(|id| self.is_published(id));
         let is_gone = |slot: &Slot| {
@@ -51,7 +46,7 @@ impl Tick<'_> {
             workers: slots().filter(is_published).filter_map(entry).chain(self.published_unknown()).collect(),
         };
         let last = self.memory.revision.max(published.map_or(0, |published| published.revision));
-        // A revision below the one of memory is not what was published last: readers ignore it.
+        // A revision below the one in memory is an old copy of the registry: readers ignore it.
         let is_followed = |published: &Registry| published.revision >= self.memory.revision;
         if published.is_some_and(|published| published.same_content(&next) && is_followed(published)) {
             self.memory.revision = last;
@@ -62,21 +57,23 @@ impl Tick<'_> {
         Some(next)
     }
 
-    /// Readers ignore a revision that is lower than theirs. Memory and registry may be lost together, or be
-    /// old copies that somebody put back, so a count would begin again below what readers have: the next
-    /// revision is the time, and one more than the last where that is not enough.
+    /// Returns a revision above every earlier one, because readers ignore a lower one than theirs. Memory and
+    /// registry may be lost together, or restored from old copies, and a counter would then repeat itself.
+    /// So the revision is the time in milliseconds, or one more than the last if that is higher.
     fn next_revision(&self, last: u64) -> u64 {
         if planted::is(Bug::RevisionStays) || planted::is(Bug::RevisionRestarts) {
             return last.saturating_add(u64::from(planted::is(Bug::RevisionRestarts)));
         }
         let is_first = self.memory.revision == 0;
-        let time = self.now + if is_first { SKEW_TWICE } else { SignedDuration::ZERO };
+        // Each of two clocks may differ from that of S3. A new state may follow another one by less.
+        let skew = self.policy.clock_skew * 2;
+        let time = self.now + if is_first { skew } else { SignedDuration::ZERO };
         u64::try_from(time.as_millisecond()).unwrap_or(0).max(last.saturating_add(1))
     }
 
-    /// Workers that readers know and memory, begun anew, does not: as long as EC2 does not show them,
-    /// or shows them as live and nobody judged them yet, they may serve. One that a look takes back
-    /// has no slot until the next tick if another has its own.
+    /// Returns workers that the registry lists and a new memory does not know. They may serve as long as EC2
+    /// does not show them, or shows them as live and they are not judged yet. A worker that a look takes back
+    /// has no slot until the next tick if another one has its slot.
     fn published_unknown(&self) -> Vec<(WorkerId, RegisteredWorker)> {
         let may_serve = |id: &WorkerId| {
             let row = self.workers.get(id).copied();
@@ -85,8 +82,8 @@ impl Tick<'_> {
                 && !self.slot_of(id, row).is_some_and(|slot| slot.served)
         };
         let published = self.published.iter().flat_map(|published| &published.workers);
-        let is_known_enough =
-            !self.memory.follows_loss || self.memory.began.is_some_and(|began| self.age(began) > MISSING);
+        let is_known_enough = !self.memory.follows_loss
+            || self.memory.began.is_some_and(|began| self.age(began) > self.policy.missing_after);
         // While a zone is out EC2 shows only instances that memory knows.
         let is_known_enough = is_known_enough && !self.observation.is_partial;
         published

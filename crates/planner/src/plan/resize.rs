@@ -4,32 +4,24 @@ use std::collections::BTreeMap;
 
 use fleet::memory::{LeavingStage, Lowering, Memory, Phase, RoomFor, Slot};
 use fleet::release::{Release, SubnetSpec};
-use fleet::{DesiredCount, WorkerId};
+use fleet::{DesiredCount, Policy, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
-use super::Tick;
 use super::follow::who;
+use super::{Tick, in_words};
 use crate::observation::{Observation, Role};
 use crate::planted::{self, Bug};
-
-/// EC2 takes five launches at once and two a second after that.
-const LAUNCHES_PER_TICK: usize = 20;
-/// Boot failures in a row before launches slow down: one may be bad luck, three are a bad release.
-const BOOT_LOOP: u32 = 3;
-const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(30);
-/// How many workers of a release that never served may boot at a time.
-const UNPROVEN_BOOTS: usize = 3;
-/// The next tick, less its jitter: an editor that saves twice, or a slip that is seen at once. A longer
-/// wait would make people believe that nothing happens.
-const CONFIRM: SignedDuration = SignedDuration::from_secs(15);
-/// Past the budget of an hour.
-const SLOW_LAUNCHES: SignedDuration = SignedDuration::from_mins(3);
 
 /// Slots and their numbers, by zone.
 type ByZone<'a> = BTreeMap<&'a str, Vec<(u32, &'a Slot)>>;
 
 /// Takes the desired count over if it is a good one. Gives the number of events.
-pub(super) fn take_desired(observation: &Observation, memory: &mut Memory, now: Timestamp) -> usize {
+pub(super) fn take_desired(
+    observation: &Observation,
+    memory: &mut Memory,
+    policy: &Policy,
+    now: Timestamp,
+) -> usize {
     let published = observation.registry.as_ref().ok().and_then(Option::as_deref);
     let mut news = 0;
     if memory.desired.is_none()
@@ -41,7 +33,7 @@ pub(super) fn take_desired(observation: &Observation, memory: &mut Memory, now: 
     match &observation.desired {
         Ok(desired) => {
             let is_news = memory.desired != Some(*desired);
-            if is_news && is_confirmed(*desired, memory, now) {
+            if is_news && is_confirmed(*desired, memory, policy, now) {
                 let before = memory.desired.map_or("nothing".to_owned(), |count| count.to_string());
                 memory.record_each(now, format!("Desired count changed from {before} to {desired}."));
                 news += 1;
@@ -68,21 +60,22 @@ pub(super) fn take_desired(observation: &Observation, memory: &mut Memory, now: 
     news
 }
 
-/// Whether a new count may be acted on: one that takes most of the fleet away is read again first.
-fn is_confirmed(desired: DesiredCount, memory: &mut Memory, now: Timestamp) -> bool {
+/// Whether a new count may be acted on: a count that takes most workers away is read again first.
+fn is_confirmed(desired: DesiredCount, memory: &mut Memory, policy: &Policy, now: Timestamp) -> bool {
     let Some(before) = memory.desired else { return true };
-    let takes_most = desired < before && (desired.get() == 0 || desired.get() * 2 < before.get());
-    if !takes_most || planted::is(Bug::LoweringAtOnce) {
+    let is_less = !policy.lowering_share.is_reached_by(desired.get() as usize, before.get() as usize);
+    let takes_most = desired < before && (desired.get() == 0 || is_less);
+    if !takes_most {
         return true;
     }
     let lowering = memory.lowering.take().filter(|lowering| lowering.to == desired);
     let lowering = lowering.unwrap_or(Lowering { to: desired, since: now });
-    let is_confirmed = now.duration_since(lowering.since) >= CONFIRM;
+    let is_confirmed = now.duration_since(lowering.since) >= policy.confirm_lowering;
     if !is_confirmed {
         memory.held.push(format!(
             "the desired count {desired}: it takes most of {before} workers away, and counts once it was read \
-             for {} s",
-            CONFIRM.as_secs()
+             for {}",
+            in_words(policy.confirm_lowering)
         ));
         memory.lowering = Some(lowering);
     }
@@ -90,13 +83,13 @@ fn is_confirmed(desired: DesiredCount, memory: &mut Memory, now: Timestamp) -> b
 }
 
 impl Tick<'_> {
-    /// Workers that serve or will; a dead one that waits for a brake does not count.
+    /// Counts workers that serve or will. A dead worker that waits for a brake does not count.
     pub(super) fn live(&self) -> usize {
         self.memory.slots.values().filter(|slot| self.counts(slot)).count()
     }
 
-    /// Where nobody is desired the others count as well: they would wait for ever for a replacement
-    /// that answers, and to remove them is the operator's wish, not a verdict.
+    /// Whether a slot counts as a worker. If no worker is desired the dead count as well: they would wait
+    /// for ever for a replacement that answers, and removing them is the operator's wish, not a verdict.
     pub(super) fn counts(&self, slot: &Slot) -> bool {
         let is_dead = slot.phase == Phase::Dead && !planted::is(Bug::DeadCount);
         let is_worker = !is_dead && slot.phase != Phase::Unresolved;
@@ -113,12 +106,12 @@ impl Tick<'_> {
         if surplus > 0 && self.is_young() {
             return self.hold(format!("the removal of {surplus} workers: memory was lost a moment ago"));
         }
-        let is_rollout = self.new_ones_serve() && self.surge == 0 && surplus <= Self::batch(desired);
-        for number in self.least_needed(surplus.min((live / 4).max(3))) {
+        let is_rollout = self.new_ones_serve() && self.surge == 0 && surplus <= self.batch(desired);
+        let most = self.policy.surplus_share.of(live).max(self.policy.surplus_least);
+        for number in self.least_needed(surplus.min(most)) {
             let Some(slot) = self.memory.slots.get(&number) else { return };
-            // One that never served has nothing to drain.
-            let drains = slot.served && !planted::is(Bug::NoDrain);
-            let stage = if drains { LeavingStage::Draining } else { LeavingStage::Terminating };
+            // A worker that never served has nothing to drain.
+            let stage = if slot.served { LeavingStage::Draining } else { LeavingStage::Terminating };
             let who = who(number, slot);
             let is_replaced = is_rollout && self.is_old(slot);
             let why = match purpose {
@@ -193,7 +186,7 @@ impl Tick<'_> {
                 let Some((zone, slots)) = zones.iter_mut().max_by_key(last) else { break };
                 let Some((number, slot)) = slots.pop() else { break };
                 chosen.push(number);
-                // One that is not known yet keeps its slot for a while.
+                // A launch that is not known yet keeps its slot for a while.
                 if slot.worker.is_some()
                     && let Some(crowd) = crowds.get_mut(zone)
                 {
@@ -260,17 +253,21 @@ impl Tick<'_> {
         let booting = slots.values().filter(|slot| is_awaited(slot.phase)).count();
         let is_deaf =
             !self.somebody_answers() && slots.values().any(|slot| slot.served && slot.phase == Phase::Dead);
-        let is_deaf = is_deaf && !planted::is(Bug::DeafLaunches);
-        let deaf = desired.div_ceil(5).max(2).saturating_sub(booting);
-        let is_dear = self.memory.losses.len() >= 3 * desired + 10 && !planted::is(Bug::NoLaunchBudget);
-        let is_soon = self.memory.last_launch.is_some_and(|last| self.age(last) < SLOW_LAUNCHES);
+        let policy = self.policy;
+        let deaf = policy.deaf_share.of_rounded_up(desired).max(policy.deaf_least).saturating_sub(booting);
+        let budget = policy.budget_per_worker * desired + policy.budget_extra;
+        let is_dear = self.memory.losses.len() >= budget;
+        let is_soon = self.memory.last_launch.is_some_and(|last| self.age(last) < policy.slow_launch_every);
         let is_unsure = self.is_young() && self.memory.follows_loss;
         let limits = [
             (
                 cap,
-                "there are twice as many instances as desired already; if none of them answers, look at one",
+                "there are twice as many instances as desired already; if none of them answers, read the logs of one",
             ),
-            (if is_deaf { deaf } else { usize::MAX }, "nobody answers; a few replacements have to first"),
+            (
+                if is_deaf { deaf } else { usize::MAX },
+                "no worker answers; a few replacements must answer first",
+            ),
             (
                 if is_dear { usize::from(!is_soon) } else { usize::MAX },
                 "too many workers were lost within the hour; one in three minutes",
@@ -280,7 +277,7 @@ impl Tick<'_> {
                 "memory was lost a moment ago, and EC2 may not show all yet",
             ),
             (
-                LAUNCHES_PER_TICK.saturating_sub(self.replays.len()),
+                policy.launches_per_tick.saturating_sub(self.replays.len()),
                 "as many as EC2 takes in a tick are under way",
             ),
         ];
@@ -296,11 +293,14 @@ impl Tick<'_> {
         let is_here = |id: &WorkerId| self.workers.get(id).is_some_and(|row| row.state.is_live());
         let leaving = self.memory.leaving.keys().filter(|id| is_here(id)).count();
         let number = self.memory.slots.len() + leaving;
-        let is_stuck = !self.somebody_answers() && number >= 2 * desired + 2 && number < 3 * desired + 6;
-        let is_pausing = self.memory.last_launch.is_some_and(|last| self.age(last) < LONGEST_PAUSE);
-        let valve = usize::from(is_stuck && !is_pausing && !planted::is(Bug::LostCapValve));
-        let cap = (2 * desired + 2).saturating_sub(number).max(valve);
-        if planted::is(Bug::NoCap) { usize::MAX } else { cap }
+        let policy = self.policy;
+        let most = policy.cap_per_worker * desired + policy.cap_extra;
+        let most_if_stuck = policy.stuck_cap_per_worker * desired + policy.stuck_cap_extra;
+        let is_stuck = !self.somebody_answers() && (most..most_if_stuck).contains(&number);
+        let is_pausing =
+            self.memory.last_launch.is_some_and(|last| self.age(last) < policy.stuck_launch_every);
+        let valve = usize::from(is_stuck && !is_pausing);
+        most.saturating_sub(number).max(valve)
     }
 
     /// A launch that was not wanted any more, and may have taken place or not. To send it again is better
@@ -329,14 +329,15 @@ impl Tick<'_> {
         let of_release = self.memory.slots.values().filter(|slot| slot.release == release);
         let booting = of_release.filter(|slot| is_awaited(slot.phase)).count();
         let is_proven = self.memory.proven.as_ref().is_some_and(|proven| proven.id == release);
-        if !is_proven && booting >= UNPROVEN_BOOTS && !planted::is(Bug::UnprovenBoots) {
-            return Some(format!("release {release} has not served yet; {UNPROVEN_BOOTS} boot at a time"));
+        let most = self.policy.unproven_boots;
+        if !is_proven && booting >= most {
+            return Some(format!("release {release} has not served yet; {most} boot at a time"));
         }
-        let boots = self.memory.boots.get(release).filter(|boots| boots.failures >= BOOT_LOOP)?;
-        let pause = pause(boots.failures);
+        let boots = self.memory.boots.get(release).filter(|boots| boots.failures >= self.policy.boot_loop)?;
+        let pause = pause(self.policy, boots.failures);
         let is_early = boots.last_failure.is_some_and(|last| self.age(last) < pause);
-        ((booting > 0 || is_early) && !planted::is(Bug::NoBackOff))
-            .then(|| format!("{}; one is tried every {} min", boots.story(), pause.as_mins()))
+        (booting > 0 || is_early)
+            .then(|| format!("{}; one is tried every {}", boots.story(), in_words(pause)))
     }
 
     fn open_slot(&mut self, definition: &Release) -> bool {
@@ -371,7 +372,7 @@ impl Tick<'_> {
     }
 
     /// The subnet in the zone with fewest workers; zones that are dark or without capacity only if
-    /// there is no other, and those that EC2 does not answer for never.
+    /// there is no other, and zones that EC2 does not answer for never.
     pub(super) fn emptiest_subnet(&self, definition: &str, subnets: &[SubnetSpec]) -> Option<SubnetSpec> {
         let zones = self.zones();
         let is_bad = |subnet: &SubnetSpec| {
@@ -395,8 +396,13 @@ const fn is_awaited(phase: Phase) -> bool {
     matches!(phase, Phase::Launching | Phase::Booting)
 }
 
-/// 1, 2, 4 … 30 minutes.
-pub(super) fn pause(failures: u32) -> SignedDuration {
-    let doublings = failures.saturating_sub(BOOT_LOOP).min(5);
-    SignedDuration::from_mins(1 << doublings).min(LONGEST_PAUSE)
+/// Returns the pause after so many failed boots in a row: 1, 2, 4 … 30 minutes.
+pub(super) fn pause(policy: &Policy, failures: u32) -> SignedDuration {
+    let doublings = failures.saturating_sub(policy.boot_loop);
+    doubled(policy.boot_pause_first, doublings).min(policy.boot_pause_longest)
+}
+
+/// Doubles a pause so many times. More than 20 doublings make no difference: the longest pause is six hours.
+pub(super) fn doubled(first: SignedDuration, doublings: u32) -> SignedDuration {
+    first * (1 << doublings.min(20))
 }

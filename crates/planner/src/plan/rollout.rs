@@ -9,18 +9,12 @@
 //! Where the account has no room for an extra worker, an old one drains and goes first (`limit`); the
 //! rest is the same.
 
-use fleet::memory::{Boots, Phase, Slot};
+use fleet::memory::{Phase, Slot};
 use fleet::release::Release;
-use jiff::SignedDuration;
 
-use super::Tick;
+use super::{Tick, in_words};
 use crate::observation::is_booting;
 use crate::planted::{self, Bug};
-
-/// Three ticks in a row in which the first worker of a new release answers.
-pub(super) const TRIAL: SignedDuration = SignedDuration::from_secs(55);
-/// A cause outside the release may pass; the same release cannot be deployed again to say so.
-const FROZEN_TRY: SignedDuration = SignedDuration::from_mins(30);
 
 impl Tick<'_> {
     /// Decides how many workers there may be beyond the desired number.
@@ -54,17 +48,16 @@ impl Tick<'_> {
         if is_tried {
             self.prove();
         }
-        let batch = if is_tried { Self::batch(desired) } else { 1 }.min(old);
-        let batch = if planted::is(Bug::WholeFleetAtOnce) { old } else { batch };
+        let batch = if is_tried { self.batch(desired) } else { 1 }.min(old);
         let beyond = self.live().saturating_sub(desired);
         if self.on_trial() > 0 {
-            // It is one more than desired until it has proved itself, whoever else is lost meanwhile.
+            // It is one more than desired until it has proved itself, even if others are lost.
             self.surge = if self.stops_first() { beyond.min(1) } else { 1 };
             return self
                 .hold(format!("the rollout of release {}: its first worker is on trial", self.release.id));
         }
         if booting > 0 || !all_are_well {
-            // What was begun goes on; nothing is begun.
+            // A batch that was begun goes on. No new batch is begun.
             self.surge = beyond.min(batch);
         } else if beyond > 0 {
             // The new ones serve, or the surplus has nothing to do with them: as many old ones leave.
@@ -77,7 +70,7 @@ impl Tick<'_> {
         }
     }
 
-    /// Workers of a release that has not proved itself, beside one that has.
+    /// Counts workers of a release that has not proved itself, while another one has.
     pub(super) fn on_trial(&self) -> usize {
         let is_on_trial = |slot: &&Slot| self.is_new(slot) && self.counts(slot);
         let number = self.memory.slots.values().filter(is_on_trial).count();
@@ -88,14 +81,14 @@ impl Tick<'_> {
         slot.release == self.release.id
     }
 
-    /// One that is to be replaced by a worker of the present release.
+    /// Whether it is to be replaced by a worker of the present release.
     pub(super) fn is_old(&self, slot: &Slot) -> bool {
         !self.is_new(slot) && self.counts(slot)
     }
 
     /// How many workers are replaced at a time.
-    pub(super) fn batch(desired: usize) -> usize {
-        (desired / 10).max(1)
+    pub(super) fn batch(&self, desired: usize) -> usize {
+        self.policy.rollout_share.of(desired).max(self.policy.rollout_least)
     }
 
     /// Whether old workers can go because tried ones of the present release serve.
@@ -106,7 +99,7 @@ impl Tick<'_> {
 
     /// Whether a worker of the present release has served for a while.
     pub(super) fn is_tried(&self) -> bool {
-        let trial = if planted::is(Bug::NoTrial) { SignedDuration::ZERO } else { TRIAL };
+        let trial = self.policy.trial;
         let is_tried =
             |slot: &Slot| self.is_new(slot) && slot.phase == Phase::Healthy && self.age(slot.since) >= trial;
         self.is_proven() || self.memory.slots.values().any(is_tried)
@@ -136,12 +129,14 @@ impl Tick<'_> {
     fn frozen(&self) -> Option<String> {
         let boots = self.memory.boots.get(&self.release.id)?;
         let since = boots.last_failure?;
-        let is_frozen = boots.failures >= Boots::FREEZE && self.age(since) < FROZEN_TRY;
-        (is_frozen && !planted::is(Bug::NotFrozen)).then(|| {
+        let is_frozen =
+            boots.failures >= self.policy.freeze_after && self.age(since) < self.policy.frozen_retry;
+        is_frozen.then(|| {
             format!(
-                "the rollout of release {}: {}; the workers of before stay, and it is tried again every 30 min",
+                "the rollout of release {}: {}; the old workers keep serving, and it is tried again every {}",
                 self.release.id,
-                boots.story()
+                boots.story(),
+                in_words(self.policy.frozen_retry)
             )
         })
     }
@@ -151,7 +146,7 @@ impl Tick<'_> {
     pub(super) fn heals_from_proven(&self) -> bool {
         let is_other = self.memory.proven.as_ref().is_some_and(|proven| proven.id != self.release.id);
         let has_old = self.memory.slots.values().any(|slot| !self.is_new(slot));
-        is_other && (has_old || self.failures() >= Boots::FREEZE) && !self.fails_more_than_new()
+        is_other && (has_old || self.failures() >= self.policy.freeze_after) && !self.fails_more_than_new()
     }
 
     /// Whether a missing worker is launched from the present release although healing is no time for
@@ -167,6 +162,8 @@ impl Tick<'_> {
     /// What has proved itself may stop to boot all the same: its image is gone, for instance.
     fn fails_more_than_new(&self) -> bool {
         let proven = self.memory.proven.as_ref().and_then(|proven| self.memory.boots.get(&proven.id));
-        proven.is_some_and(|boots| boots.failures >= Boots::FREEZE && boots.failures > self.failures())
+        proven.is_some_and(|boots| {
+            boots.failures >= self.policy.freeze_after && boots.failures > self.failures()
+        })
     }
 }

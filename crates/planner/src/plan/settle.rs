@@ -2,24 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use fleet::WorkerId;
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::{Memory, Phase, Refusal, RefusalCause, Slot};
-use jiff::{SignedDuration, Timestamp};
+use fleet::{Policy, WorkerId};
+use jiff::Timestamp;
 
 use crate::effect::{Failure, Launch};
 use crate::observation::Role;
 use crate::planted::{self, Bug};
-
-/// A zone without capacity is left alone this long, Karpenter's value.
-const AVOID: SignedDuration = SignedDuration::from_mins(3);
-/// A cap on CPU credits that was refused is not urgent: it costs cents a minute at the worst, and a
-/// permission that is missing stays so for longer.
-const CREDITS_AGAIN: SignedDuration = SignedDuration::from_mins(5);
-/// How long EC2 may not know a role that was just made.
-const PROPAGATES: SignedDuration = SignedDuration::from_mins(10);
-/// The most attempts that are passed over at once.
-const STRIDE: u32 = 1_000;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Outcomes {
@@ -40,7 +30,7 @@ impl Outcomes {
 }
 
 /// Gives the number of events.
-pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize {
+pub fn settle(memory: &mut Memory, outcomes: &Outcomes, policy: &Policy, now: Timestamp) -> usize {
     let mut news = 0;
     let intended = intended_now(memory);
     let last_launch = memory.last_launch;
@@ -59,7 +49,7 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize
             Ok(id) if slot.worker.as_ref() == Some(id) => continue,
             // An attempt of a memory that was lost.
             Ok(id) if is_holder => {
-                pass(memory, launch);
+                pass(memory, policy, launch);
                 format!("Attempt {attempt} of {place} is used up: it is {id}, which has the address.")
             }
             Ok(id) => {
@@ -81,13 +71,13 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize
                 let is_new = last_launch != outcomes.last_launch && Some(slot.since) == last_launch;
                 let is_sent_before = !is_new || slot.phase == Phase::Unresolved;
                 leave(memory, launch, *kind, is_sent_before, now);
-                news += refused(memory, launch, *kind, why, now);
+                news += refused(memory, policy, launch, *kind, why, now);
                 continue;
             }
             Err(Failure { kind: AwsErrorKind::TokenSpent | AwsErrorKind::TokenMismatch, why })
                 if !planted::is(Bug::SpentTokenKept) =>
             {
-                pass(memory, launch);
+                pass(memory, policy, launch);
                 format!("Attempt {attempt} of {place} is used up: {why}.")
             }
             // It may have taken place, or EC2 says that it is too busy: the same launch is sent again.
@@ -113,7 +103,7 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, now: Timestamp) -> usize
         memory.held.push(format!("the address for {id}: {why}"));
     }
     for (id, result) in &outcomes.credits {
-        settle_credits(memory, id, result, now);
+        settle_credits(memory, policy, id, result, now);
     }
     news
 }
@@ -146,7 +136,14 @@ fn leave(memory: &mut Memory, launch: &Launch, kind: AwsErrorKind, is_sent_befor
 }
 
 /// Says whom a refusal blames: the account, the zones, or the definition. Returns the number of events.
-fn refused(memory: &mut Memory, launch: &Launch, kind: AwsErrorKind, why: &str, now: Timestamp) -> usize {
+fn refused(
+    memory: &mut Memory,
+    policy: &Policy,
+    launch: &Launch,
+    kind: AwsErrorKind,
+    why: &str,
+    now: Timestamp,
+) -> usize {
     let is_everywhere = |subnets: &dyn Fn(&str) -> bool| {
         launch.spec.subnets.iter().all(|subnet| subnet.id == launch.subnet || subnets(&subnet.id))
     };
@@ -156,7 +153,7 @@ fn refused(memory: &mut Memory, launch: &Launch, kind: AwsErrorKind, why: &str, 
                 return blame(memory, launch, why, now);
             }
             // Nothing is launched into a zone that is avoided unless all others are worse: they may be out.
-            let until = now + AVOID;
+            let until = now + policy.no_capacity_avoid;
             let was_avoided =
                 memory.avoid.insert(launch.subnet.clone(), until).is_some_and(|before| before != until);
             let none = memory.not_offered.get(&launch.release);
@@ -165,7 +162,7 @@ fn refused(memory: &mut Memory, launch: &Launch, kind: AwsErrorKind, why: &str, 
             if (was_avoided || is_everywhere(&is_full)) && !planted::is(Bug::CapacityHammered) {
                 let kind = &launch.spec.instance_type;
                 let why = format!("no zone has capacity for {kind} ({why}).");
-                return refuse(memory, launch, RefusalCause::Capacity, &why, now);
+                return refuse(memory, policy, launch, RefusalCause::Capacity, &why, now);
             }
             let text = format!(
                 "No capacity in {} for {}: {why}; another zone is next.",
@@ -190,18 +187,23 @@ fn refused(memory: &mut Memory, launch: &Launch, kind: AwsErrorKind, why: &str, 
             memory.record(now, text);
             1
         }
-        AwsErrorKind::Propagating if has_had_time(memory, launch, now) => blame(memory, launch, why, now),
+        AwsErrorKind::Propagating if has_had_time(memory, policy, launch, now) => {
+            blame(memory, launch, why, now)
+        }
         AwsErrorKind::Definition => blame(memory, launch, why, now),
-        AwsErrorKind::AccountLimit => refuse(memory, launch, RefusalCause::Limit, why, now),
-        AwsErrorKind::PendingVerification => refuse(memory, launch, RefusalCause::Verification, why, now),
-        _ => refuse(memory, launch, RefusalCause::Denied, why, now),
+        AwsErrorKind::AccountLimit => refuse(memory, policy, launch, RefusalCause::Limit, why, now),
+        AwsErrorKind::PendingVerification => {
+            refuse(memory, policy, launch, RefusalCause::Verification, why, now)
+        }
+        _ => refuse(memory, policy, launch, RefusalCause::Denied, why, now),
     }
 }
 
 /// A role that is not known after so long never will be.
-fn has_had_time(memory: &Memory, launch: &Launch, now: Timestamp) -> bool {
+fn has_had_time(memory: &Memory, policy: &Policy, launch: &Launch, now: Timestamp) -> bool {
     memory.refusals.get(&launch.spec.market).is_some_and(|refusal| {
-        refusal.definitions.contains(&launch.release) && now.duration_since(refusal.since) >= PROPAGATES
+        refusal.definitions.contains(&launch.release)
+            && now.duration_since(refusal.since) >= policy.role_propagates
     })
 }
 
@@ -231,9 +233,16 @@ fn blame(memory: &mut Memory, launch: &Launch, why: &str, now: Timestamp) -> usi
 }
 
 /// The reason lies outside the definition. Returns the number of events: a refusal that repeats is none.
-fn refuse(memory: &mut Memory, launch: &Launch, cause: RefusalCause, why: &str, now: Timestamp) -> usize {
+fn refuse(
+    memory: &mut Memory,
+    policy: &Policy,
+    launch: &Launch,
+    cause: RefusalCause,
+    why: &str,
+    now: Timestamp,
+) -> usize {
     if planted::is(Bug::LimitAvoidsZone) {
-        memory.avoid.insert(launch.subnet.clone(), now + AVOID);
+        memory.avoid.insert(launch.subnet.clone(), now + policy.no_capacity_avoid);
     }
     if planted::is(Bug::LimitIsFailure) {
         let boots = memory.boots.entry(launch.release.clone()).or_default();
@@ -299,7 +308,13 @@ fn end_refusal(memory: &mut Memory, launch: &Launch, now: Timestamp) -> usize {
     memory.record(now, format!("EC2 launches again; it refused {times}."))
 }
 
-fn settle_credits(memory: &mut Memory, id: &WorkerId, result: &Result<(), Failure>, now: Timestamp) {
+fn settle_credits(
+    memory: &mut Memory,
+    policy: &Policy,
+    id: &WorkerId,
+    result: &Result<(), Failure>,
+    now: Timestamp,
+) {
     match result {
         Ok(()) => drop(memory.credits.done.insert(id.clone())),
         Err(_) if planted::is(Bug::CreditsForgotten) => drop(memory.credits.done.insert(id.clone())),
@@ -310,7 +325,7 @@ fn settle_credits(memory: &mut Memory, id: &WorkerId, result: &Result<(), Failur
         Err(Failure { kind: AwsErrorKind::NotFound, .. }) => {}
         Err(Failure { why, .. }) => {
             memory.held.push(format!("the cap on the CPU credits of {id}: {why}"));
-            memory.credits.refused = Some((why.clone(), now + CREDITS_AGAIN));
+            memory.credits.refused = Some((why.clone(), now + policy.credits_again_after));
         }
     }
 }
@@ -350,13 +365,13 @@ fn empty(memory: &mut Memory, launch: &Launch) {
 
 /// Empties the slot of an attempt that is used up. Where a lost memory used up many, EC2 may show none
 /// of them any more, and each one tried costs a tick: the next one has twice the number.
-fn pass(memory: &mut Memory, launch: &Launch) {
+fn pass(memory: &mut Memory, policy: &Policy, launch: &Launch) {
     empty(memory, launch);
     let used = match (launch.role, launch.slot) {
         (Role::Worker, slot) => memory.attempts.entry(slot).or_default(),
         (Role::LoadBalancer, 0) => &mut memory.balancer.attempt,
         (Role::LoadBalancer, place) => &mut memory.more_balancers.entry(place).or_default().attempt,
     };
-    let passed = launch.attempt.saturating_sub(1).min(STRIDE);
+    let passed = launch.attempt.saturating_sub(1).min(policy.attempt_stride);
     *used = (*used).max(launch.attempt.saturating_add(passed));
 }

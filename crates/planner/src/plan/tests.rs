@@ -1,4 +1,4 @@
-//! One test for each rule of the table above, and one that throws everything at the planner.
+//! A test for each rule of the table above, and a random test that throws everything at the planner.
 //!
 //! [`world`] is the rest of the system on paper. A scenario ends in `expect_rest` or `settle_down`:
 //! once a fleet is right, further ticks do nothing.
@@ -14,6 +14,7 @@ mod brakes;
 mod crashes;
 mod credits;
 mod dark;
+mod fast;
 mod health;
 mod limits;
 mod lost;

@@ -99,5 +99,5 @@ async fn a_memory_that_is_garbage_begins_anew() {
     let Ok(MemoryObject::Found { memory, .. }) = control.store.memory().await.0 else {
         panic!("it is still garbage")
     };
-    assert!(memory.events.iter().any(|event| event.text.contains("began anew")), "{:?}", memory.events);
+    assert!(memory.events.iter().any(|event| event.text.contains("the state began empty")), "{:?}", memory.events);
 }

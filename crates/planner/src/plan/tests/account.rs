@@ -117,7 +117,7 @@ fn a_dead_worker_makes_room_after_two_minutes() {
     let waited = world.now.duration_since(since);
     assert!((120..=180).contains(&waited.as_secs()), "{waited:#}");
     assert_eq!(world.live().len(), 2, "one at a time");
-    assert!(world.recorded("EC2 has refused its replacement for two minutes"));
+    assert!(world.recorded("EC2 has refused its replacement for 2 min"));
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (3, 3));
 }
@@ -132,7 +132,7 @@ fn the_last_worker_makes_room_only_if_a_load_balancer_answers() {
     let lone = world.id(0);
     world.is_deaf = true;
     world.ticks(30);
-    assert!(world.live().contains(&lone), "nobody is heard, so the fault may be ours");
+    assert!(world.live().contains(&lone), "no worker is heard: the prober may be at fault");
     world.is_deaf = false;
     world.settle_down();
     assert!(!world.live().contains(&lone));
@@ -312,7 +312,7 @@ fn a_worker_makes_room_for_a_renewed_load_balancer() {
     for _ in 0..60 {
         world.tick();
         least = least.min(world.memory.healthy());
-        let holder = world.holder.clone().expect("somebody has the address");
+        let holder = world.holder.clone().expect("the address is associated");
         assert!(world.live_of(Role::LoadBalancer).contains(&holder), "the holder is not terminated");
     }
     assert_ne!(world.holder, Some(before));
@@ -337,7 +337,7 @@ fn workers_and_load_balancer_are_updated_within_the_quota() {
             world.tick();
             least = least.min(world.memory.healthy());
         }
-        let holder = world.holder.clone().expect("somebody has the address");
+        let holder = world.holder.clone().expect("the address is associated");
         let release = world.machine(&holder).row.release.clone();
         assert_eq!(release, "lb-2", "{rollout:?}: {:?}", world.memory.held);
         assert_eq!((healthy_of_release(&world), least), (2, 1), "{rollout:?}: {:?}", world.memory.held);
@@ -372,7 +372,7 @@ fn a_worker_that_made_room_does_not_wait_for_a_strange_load_balancer_to_go() {
     while world.memory.balancer.successor.is_none() || world.live().len() == 3 {
         world.tick();
     }
-    // Somebody else's, with our tags, and room for all.
+    // Launched by hand, with the stack's tags, and room for all.
     world.quota = None;
     let stranger = world.add(None, "subnet-b");
     world.machine(&stranger).row.role = Role::LoadBalancer;
@@ -428,7 +428,7 @@ fn a_worker_returns_if_the_load_balancer_finds_no_room() {
     while world.live().len() == 3 {
         world.tick();
     }
-    // Somebody else takes what is left, and gives it back.
+    // Another user of the account takes the rest of the quota, and gives it back.
     world.quota = Some(3);
     world.now += SignedDuration::from_mins(10);
     world.tick();

@@ -1,8 +1,8 @@
 //! Who has the public address.
 
-use fleet::WorkerId;
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::Phase;
+use fleet::{Policy, WorkerId};
 use jiff::SignedDuration;
 
 use super::world::{Health, LaunchFault, SUBNETS, World};
@@ -108,7 +108,7 @@ fn one_that_was_terminated_or_stopped_or_has_lost_the_address_is_replaced_at_onc
             assert_eq!(launched(&planned).len(), 1, "fault {n}");
         }
         world.settle_down();
-        let holder = world.holder.clone().expect("somebody has the address");
+        let holder = world.holder.clone().expect("the address is associated");
         assert_eq!(balancers(&world), [holder], "fault {n}");
     }
 }
@@ -153,7 +153,7 @@ fn a_holder_that_boots_is_given_180_s() {
         assert_eq!((launched(&planned), moves_to(&planned)), (vec![], None), "{seconds} s");
         assert!(world.holds("it boots"), "{seconds} s");
     }
-    assert!(moves_to(&world.tick()).is_some(), "180 s: the one of before answers, and takes it back");
+    assert!(moves_to(&world.tick()).is_some(), "180 s: the old one answers, and takes it back");
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_successor_that_does_not_answer_within_180_s_is_given_up_and_the_next_attemp
     assert_eq!(world.memory.balancer.boots.failures, 1);
     world.settle_down();
     assert_eq!(balancers(&world).len(), 1);
-    assert_eq!(world.memory.balancer.boots.failures, 0, "one that answers ends it");
+    assert_eq!(world.memory.balancer.boots.failures, 0, "an answer ends it");
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn the_holder_is_never_terminated_though_its_own_token_returns_it() {
     world.hide(&second, 3);
     for _ in 0..40 {
         let planned = world.tick();
-        let holder = world.holder.clone().expect("somebody has the address");
+        let holder = world.holder.clone().expect("the address is associated");
         assert!(!planned.terminations.contains(&holder));
     }
     world.settle_down();
@@ -344,7 +344,7 @@ fn load_balancers_that_could_not_be_terminated_do_not_stand_in_the_way_for_ever(
     world.can_terminate = true;
     world.ticks(60);
     world.settle_down();
-    let holder = world.holder.clone().expect("somebody has the address");
+    let holder = world.holder.clone().expect("the address is associated");
     assert_eq!((world.machine(&holder).health, balancers(&world)), (Health::Well, vec![holder]));
 }
 
@@ -415,7 +415,7 @@ fn a_look_notices_the_first_answer_of_the_successor_and_asks_for_a_tick() {
     world.machine(&holder).health = Health::Refuses;
     world.tick();
     world.now += SignedDuration::from_secs(11);
-    let found = look(&world.observe(Scope::Boots), world.memory.clone(), world.now);
+    let found = look(&world.observe(Scope::Boots), world.memory.clone(), &Policy::default(), world.now);
     assert!(found.is_urgent);
     let plan = found.plan.expect("it is news");
     assert_eq!(plan.memory.balancer.successor.map(|slot| slot.phase), Some(Phase::Healthy));
@@ -476,7 +476,7 @@ fn a_definition_that_does_not_boot_never_gets_the_address_and_is_tried_further_a
     // The next definition has a record of its own.
     world.deploy_balancer("lb-3");
     world.settle_down();
-    let holder = world.holder.clone().expect("somebody has the address");
+    let holder = world.holder.clone().expect("the address is associated");
     assert_eq!((definition(&mut world, &holder), balancers(&world)), ("lb-3".to_owned(), vec![holder]));
 }
 
@@ -488,9 +488,9 @@ fn a_dead_one_is_replaced_by_what_served_last_while_the_new_definition_does_not_
     world.ticks(40);
     world.terminate(&holder);
     world.ticks(15);
-    let next = world.holder.clone().expect("somebody has the address");
+    let next = world.holder.clone().expect("the address is associated");
     assert_eq!(definition(&mut world, &next), "lb-1");
-    assert!(world.memory.balancer.boots.failures >= 3, "what is known of the new one is kept");
+    assert!(world.memory.balancer.boots.failures >= 3, "the record of the new one is kept");
 }
 
 #[test]
@@ -500,7 +500,7 @@ fn a_dead_one_is_replaced_by_the_new_definition_if_what_served_last_boots_no_mor
     world.broken.insert("lb-1".to_owned());
     world.terminate(&holder);
     world.ticks(30);
-    let next = world.holder.clone().expect("somebody has the address");
+    let next = world.holder.clone().expect("the address is associated");
     assert_eq!(definition(&mut world, &next), "lb-2");
     world.settle_down();
     assert_eq!(balancers(&world), [next]);
@@ -513,7 +513,7 @@ fn a_holder_that_dies_during_its_renewal_is_followed_by_the_one_that_boots() {
     world.tick();
     world.machine(&holder).health = Health::Refuses;
     world.ticks(3);
-    let next = world.holder.clone().expect("somebody has the address");
+    let next = world.holder.clone().expect("the address is associated");
     assert_eq!((definition(&mut world, &next), next != holder), ("lb-2".to_owned(), true));
     world.settle_down();
     assert_eq!(balancers(&world), [next]);
@@ -530,7 +530,7 @@ fn a_successor_of_a_definition_that_was_replaced_meanwhile_goes() {
     assert_eq!((planned.terminations.clone(), moves_to(&planned)), (vec![second], None));
     assert_eq!(world.holder.as_ref(), Some(&holder));
     world.settle_down();
-    let next = world.holder.clone().expect("somebody has the address");
+    let next = world.holder.clone().expect("the address is associated");
     assert_eq!((definition(&mut world, &next), balancers(&world)), ("lb-3".to_owned(), vec![next]));
 }
 
@@ -564,7 +564,7 @@ fn a_renewal_outlives_a_lost_memory() {
     world.ticks(2);
     world.forget_everything();
     world.settle_down();
-    let next = world.holder.clone().expect("somebody has the address");
+    let next = world.holder.clone().expect("the address is associated");
     assert_eq!((definition(&mut world, &next), balancers(&world)), ("lb-2".to_owned(), vec![next]));
 }
 
@@ -650,7 +650,7 @@ fn a_stopped_load_balancer_is_terminated_whatever_it_was() {
     }
     moved.ticks(3);
     moved.can_terminate = true;
-    ended(&mut moved, &holder, "one that had the address before");
+    ended(&mut moved, &holder, "it had the address before");
 
     let (mut strange, _) = world();
     let stranger = deployed(&mut strange);

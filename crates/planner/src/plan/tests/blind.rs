@@ -1,5 +1,7 @@
 //! What cannot be seen is not acted on.
 
+use fleet::Policy;
+
 use super::world::{Health, World};
 use crate::observation::{Observation, Scope};
 use crate::plan::look;
@@ -76,12 +78,12 @@ fn heals(blind: fn(&mut Observation)) -> World {
 #[test]
 fn healing_goes_on_while_the_release_cannot_be_read() {
     let mut world = heals(|seen| seen.release = Err(WHY.to_owned()));
-    assert!(world.recorded("the last one stays in force"));
+    assert!(world.recorded("the last release stays in force"));
     assert_eq!(world.live().len(), 4);
     world.expect_rest();
 }
 
-/// The last one that was read, which is not the one that served last.
+/// The release that was read last stays in force, although another one served last.
 #[test]
 fn a_rollout_goes_on_while_the_release_cannot_be_read() {
     let mut world = World::serving(2);
@@ -174,6 +176,6 @@ fn a_look_between_ticks_that_is_blind_sees_nothing_new() {
         world.now += jiff::SignedDuration::from_secs(15);
         let mut seen = world.observe(Scope::Boots);
         blind(&mut seen);
-        assert_eq!(look(&seen, world.memory.clone(), world.now).plan, None, "{what}");
+        assert_eq!(look(&seen, world.memory.clone(), &Policy::default(), world.now).plan, None, "{what}");
     }
 }

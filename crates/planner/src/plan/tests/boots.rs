@@ -75,7 +75,7 @@ fn a_boot_is_given_up_even_if_nobody_answers() {
     world.ticks(9);
     let planned = world.tick();
     assert_eq!((planned.terminations, planned.launches.len()), (vec![failed], 1), "it never served");
-    assert!(world.live().contains(&dead), "it may serve, and nobody can tell");
+    assert!(world.live().contains(&dead), "it may serve without being heard");
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (1, 1));
 }

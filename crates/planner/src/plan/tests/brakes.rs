@@ -89,13 +89,13 @@ fn in_panic_one_a_minute_is_terminated_and_only_against_a_replacement() {
     ill(&mut world, 0..6, Health::Refuses);
     world.without_capacity.insert("subnet-a".to_owned());
     world.tick();
-    // Of two that boot at a time while nobody answers one is given capacity, and no more follow.
+    // While no worker answers two boot at a time. One of them is given capacity, and no more follow.
     world.without_capacity.insert("subnet-b".to_owned());
     assert_eq!(world.tick().terminations, []);
     let first = world.tick();
     let answering = world.memory.healthy();
     assert!((1..=2).contains(&answering), "{answering} answer of six desired");
-    assert_eq!(first.terminations.len(), 1, "one of six against one that answers");
+    assert_eq!(first.terminations.len(), 1, "one of six against an answering one");
     assert_eq!(world.published().len(), 5 + answering, "in panic the dead stay published");
     if answering == 2 {
         assert_eq!(ends(&mut world, 4), [0, 0, 1, 0], "one a minute");
@@ -193,7 +193,7 @@ fn the_only_zone_is_no_dark_zone() {
     world.settle_down();
     ill(&mut world, 0..3, Health::Silent);
     world.ticks(3);
-    assert!(world.memory.dark_zones.is_empty(), "nobody answers elsewhere");
+    assert!(world.memory.dark_zones.is_empty(), "no worker answers elsewhere");
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (3, 3));
 }

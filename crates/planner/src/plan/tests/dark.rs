@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use super::world::{Health, SUBNETS, World};
 use crate::observation::Role;
 
-/// Nothing is launched into zone a, neither anew nor again.
+/// Nothing is launched into zone a, new or repeated.
 #[track_caller]
 fn tick_without_zone_a(world: &mut World) {
     let planned = world.tick();
@@ -75,7 +75,7 @@ fn with_one_worker_a_dead_load_balancer_is_replaced_in_the_other_zone() {
     for _ in 0..6 {
         tick_without_zone_a(&mut world);
     }
-    let holder = world.holder.clone().expect("somebody has the address");
+    let holder = world.holder.clone().expect("the address is associated");
     assert_eq!(world.machine(&holder).row.zone, "zone-b");
     world.zone_out = None;
     world.settle_down();
@@ -134,7 +134,7 @@ fn a_lost_memory_keeps_the_registry_while_a_zone_is_out() {
     world.zone_out = Some("zone-a".to_owned());
     world.now += SignedDuration::from_mins(6);
     world.ticks(3);
-    assert_eq!(world.published(), before, "nobody knows of any that they are gone");
+    assert_eq!(world.published(), before, "no worker is known to be gone");
 }
 
 #[test]

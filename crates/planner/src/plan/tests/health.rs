@@ -31,7 +31,7 @@ fn a_silent_worker_is_terminated_when_its_replacement_answers() {
     assert!(world.published().contains(&id), "load balancers judge by themselves");
     let second = world.tick();
     assert_eq!((second.terminations.len(), second.launches.len()), (0, 1));
-    assert!(!world.published().contains(&id), "it gets no traffic meanwhile");
+    assert!(!world.published().contains(&id), "it gets no traffic until then");
     assert!(world.holds("it is silent and may only be overloaded"), "{:?}", world.memory.held);
     assert_eq!(world.tick().terminations, [], "the replacement boots");
     assert_eq!(world.tick().terminations, [id]);
@@ -117,7 +117,7 @@ fn a_lone_worker_is_terminated_only_once_its_replacement_answers() {
     let first = world.tick();
     assert_eq!((first.terminations.len(), first.launches.len()), (0, 1));
     assert_eq!(world.phase(0), Phase::Dead);
-    assert_eq!(world.published(), from_ref(&id), "nobody else is there to publish");
+    assert_eq!(world.published(), from_ref(&id), "there is no other worker to publish");
     assert!(world.memory.held.iter().any(|text| text.contains("no other worker answers")));
     assert_eq!(world.tick().terminations, [], "the replacement boots");
     let third = world.tick();

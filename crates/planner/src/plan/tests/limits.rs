@@ -11,7 +11,7 @@ fn launches(world: &mut World, ticks: usize) -> Vec<usize> {
     (0..ticks).map(|_| world.tick().launches.len()).collect()
 }
 
-/// Every machine falls ill, and every one that is launched later.
+/// Every machine falls ill, and every later one.
 fn all_ill(world: &mut World, health: Health) {
     world.machines.iter_mut().for_each(|machine| machine.health = health);
 }
@@ -56,7 +56,7 @@ fn never_more_than_twice_the_desired_number_and_two() {
         let waited = world.now.duration_since(launched) - TICK;
         assert!(waited >= SignedDuration::from_mins(30), "{waited}");
         launched = world.now - TICK;
-        assert_eq!(world.live().len(), most, "one more while nobody answers");
+        assert_eq!(world.live().len(), most, "one more while no worker answers");
     }
     world.ticks(3 * 60);
     assert_eq!(world.live().len(), 18, "three times the desired number and six");
@@ -96,7 +96,7 @@ fn a_fleet_whose_hosts_and_first_replacements_all_died_is_healed() {
             world.tick();
         }
         all_ill(&mut world, Health::Silent);
-        // The cause is gone: what is launched from now on serves.
+        // The cause is gone: workers launched from now on serve.
         world.ticks(3 * 120);
         assert_eq!(world.memory.healthy(), desired as usize, "{:#?}", world.memory.held);
         world.settle_down();
@@ -169,7 +169,7 @@ fn repeated_launches_take_from_what_ec2_takes_in_a_tick() {
     assert_eq!(first.launches.len(), 14);
     world.desire(30);
     let planned = world.tick();
-    assert_eq!(planned.launches.len(), 20, "ten of before, ten new ones");
+    assert_eq!(planned.launches.len(), 20, "ten repeated ones, ten new ones");
     assert!(planned.launches[10..].iter().all(|launch| first.launches.contains(launch)));
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (30, 30));
@@ -205,7 +205,7 @@ fn a_launch_of_which_nothing_is_known_for_180_s_is_replaced_and_kept() {
     let sent: Vec<_> = planned.launches.iter().map(|launch| (launch.slot, launch.attempt)).collect();
     assert_eq!(sent, [(2, 1), (1, 1)], "a substitute, and its own token again");
     world.settle_down();
-    assert_eq!((world.memory.healthy(), world.live().len()), (2, 2), "whoever came last is surplus");
+    assert_eq!((world.memory.healthy(), world.live().len()), (2, 2), "the last ones are surplus");
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn an_unresolved_launch_has_a_substitute_in_a_boot_loop_too() {
 
 #[test]
 fn an_instance_without_an_address_does_not_stay_for_ever() {
-    // Given up while nobody is heard.
+    // Given up while no worker is heard.
     let mut world = World::serving(1);
     world.desire(2);
     world.tick();

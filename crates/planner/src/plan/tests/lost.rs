@@ -103,7 +103,7 @@ fn attempts_go_on_from_the_highest_that_ec2_shows() {
     world.settle_down();
 }
 
-/// The tag of a strange instance, or one that was edited. There is no attempt after it.
+/// The tag of an unknown instance, or an edited tag. There is no attempt after it.
 #[test]
 fn the_highest_attempt_in_a_tag_stops_no_launch() {
     let mut world = World::serving(1);
@@ -248,7 +248,7 @@ fn an_orphan_that_load_balancers_know_is_drained_first() {
     let mut world = World::serving(1);
     let id = world.add(Some((0, 7)), "subnet-b");
     world.now += SignedDuration::from_mins(3);
-    // A registry of before memory was lost names it.
+    // A registry from before memory was lost names it.
     let addr = world.machine(&id).addr().expect("an address");
     let registry = world.registry.as_mut().expect("a registry");
     let entry = fleet::registry::RegisteredWorker { addr, zone: "zone-b".to_owned() };

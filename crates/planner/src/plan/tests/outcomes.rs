@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use fleet::Policy;
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::{Memory, Phase};
 use jiff::SignedDuration;
@@ -14,7 +15,7 @@ use crate::plan::{Outcomes, plan, settle};
 /// A memory that intends a launch in slot 0, and that launch.
 fn intended() -> (World, Memory, Launch) {
     let world = World::empty(1);
-    let planned = plan(&world.observe(Scope::Fleet), Memory::default(), Some(world.now), world.now);
+    let planned = plan(&world.observe(Scope::Fleet), Memory::default(), &Policy::default(), world.now);
     (world, planned.memory, planned.launches[0].clone())
 }
 
@@ -28,7 +29,7 @@ fn outcome(launch: &Launch, result: Result<&str, AwsErrorKind>) -> Outcomes {
 fn a_launch_that_succeeds_boots_from_now() {
     let (world, mut memory, launch) = intended();
     let later = world.now + SignedDuration::from_secs(3);
-    settle(&mut memory, &outcome(&launch, Ok("i-1")), later);
+    settle(&mut memory, &outcome(&launch, Ok("i-1")), &Policy::default(), later);
     let slot = &memory.slots[&0];
     assert_eq!(slot.worker.as_ref().map(ToString::to_string).as_deref(), Some("i-1"));
     assert_eq!((slot.phase, slot.since), (Phase::Booting, later));
@@ -37,16 +38,21 @@ fn a_launch_that_succeeds_boots_from_now() {
 #[test]
 fn a_launch_repeated_for_an_instance_that_is_known_changes_nothing() {
     let (world, mut memory, launch) = intended();
-    settle(&mut memory, &outcome(&launch, Ok("i-1")), world.now);
+    settle(&mut memory, &outcome(&launch, Ok("i-1")), &Policy::default(), world.now);
     let before = memory.clone();
-    settle(&mut memory, &outcome(&launch, Ok("i-1")), world.now + SignedDuration::from_mins(1));
+    settle(
+        &mut memory,
+        &outcome(&launch, Ok("i-1")),
+        &Policy::default(),
+        world.now + SignedDuration::from_mins(1),
+    );
     assert_eq!(memory, before);
 }
 
 #[test]
 fn no_capacity_empties_the_slot_and_avoids_the_subnet() {
     let (world, mut memory, launch) = intended();
-    settle(&mut memory, &outcome(&launch, Err(AwsErrorKind::NoCapacity)), world.now);
+    settle(&mut memory, &outcome(&launch, Err(AwsErrorKind::NoCapacity)), &Policy::default(), world.now);
     assert!(memory.slots.is_empty());
     assert_eq!(memory.attempts[&0], 1, "the attempt stays used");
     assert_eq!(memory.avoid[&launch.subnet], world.now + SignedDuration::from_mins(3));
@@ -56,14 +62,14 @@ fn no_capacity_empties_the_slot_and_avoids_the_subnet() {
 fn a_token_that_cannot_be_used_empties_the_slot() {
     for kind in [AwsErrorKind::TokenSpent, AwsErrorKind::TokenMismatch] {
         let (world, mut memory, launch) = intended();
-        settle(&mut memory, &outcome(&launch, Err(kind)), world.now);
+        settle(&mut memory, &outcome(&launch, Err(kind)), &Policy::default(), world.now);
         assert!(memory.slots.is_empty(), "{kind:?}");
         assert_eq!(memory.attempts[&0], 1, "{kind:?}");
         assert!(memory.avoid.is_empty(), "{kind:?}");
     }
 }
 
-/// Ticks until a launch of this role is one that EC2 did not see before. Gives the attempts.
+/// Ticks until EC2 sees a launch of this role for the first time. Returns the attempts.
 fn attempts_until(last_used: u32, role: Role) -> Vec<u32> {
     let mut world = World::empty(1);
     if role == Role::LoadBalancer {
@@ -73,14 +79,19 @@ fn attempts_until(last_used: u32, role: Role) -> Vec<u32> {
     let mut attempts = Vec::new();
     for _ in 0..100 {
         let seen = world.observe(Scope::Fleet);
-        let planned = plan(&seen, mem::take(&mut world.memory), Some(world.now), world.now);
+        let planned = plan(&seen, mem::take(&mut world.memory), &Policy::default(), world.now);
         world.memory = planned.memory;
         if let Some(launch) = planned.launches.into_iter().find(|launch| launch.role == role) {
             attempts.push(launch.attempt);
             if launch.attempt > last_used {
                 break;
             }
-            settle(&mut world.memory, &outcome(&launch, Err(AwsErrorKind::TokenSpent)), world.now);
+            settle(
+                &mut world.memory,
+                &outcome(&launch, Err(AwsErrorKind::TokenSpent)),
+                &Policy::default(),
+                world.now,
+            );
         }
         world.now += TICK;
     }
@@ -109,7 +120,12 @@ fn what_took_place_nowhere_is_not_the_last_launch() {
         (Ok("i-1"), Some(world.now)),
     ] {
         let mut memory = memory.clone();
-        settle(&mut memory, &Outcomes { last_launch: before, ..outcome(&launch, result) }, world.now);
+        settle(
+            &mut memory,
+            &Outcomes { last_launch: before, ..outcome(&launch, result) },
+            &Policy::default(),
+            world.now,
+        );
         assert_eq!(memory.last_launch, last_launch, "{result:?}");
     }
 }
@@ -126,7 +142,7 @@ fn any_other_error_leaves_the_intent_as_it_is() {
     ] {
         let (world, mut memory, launch) = intended();
         let before = memory.slots.clone();
-        settle(&mut memory, &outcome(&launch, Err(kind)), world.now);
+        settle(&mut memory, &outcome(&launch, Err(kind)), &Policy::default(), world.now);
         assert_eq!(memory.slots, before, "{kind:?}");
         assert_eq!(memory.held, ["the launch in slot 0: why"], "{kind:?}");
     }
@@ -137,8 +153,18 @@ fn an_outcome_of_another_attempt_is_not_for_this_slot() {
     let (world, mut memory, launch) = intended();
     let before = memory.clone();
     for result in [Ok("i-1"), Err(AwsErrorKind::NoCapacity)] {
-        settle(&mut memory, &outcome(&Launch { attempt: 9, ..launch.clone() }, result), world.now);
-        settle(&mut memory, &outcome(&Launch { slot: 9, ..launch.clone() }, result), world.now);
+        settle(
+            &mut memory,
+            &outcome(&Launch { attempt: 9, ..launch.clone() }, result),
+            &Policy::default(),
+            world.now,
+        );
+        settle(
+            &mut memory,
+            &outcome(&Launch { slot: 9, ..launch.clone() }, result),
+            &Policy::default(),
+            world.now,
+        );
     }
     assert_eq!(memory, before);
 }
@@ -148,6 +174,6 @@ fn a_termination_that_failed_is_said() {
     let (world, mut memory, _) = intended();
     let id = "i-1".parse().expect("an id");
     let outcomes = Outcomes { not_terminated: vec![(id, "why".to_owned())], ..Outcomes::default() };
-    settle(&mut memory, &outcomes, world.now);
+    settle(&mut memory, &outcomes, &Policy::default(), world.now);
     assert_eq!(memory.held, ["the termination of i-1: why"]);
 }

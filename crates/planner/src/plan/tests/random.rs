@@ -1,11 +1,11 @@
 //! Twenty minutes of random misfortune. No tick may break a rule of the table ([`Deed`] has them all),
-//! and once the misfortune ends the fleet must become what is desired.
+//! and once the misfortune ends the fleet must become as desired.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::{LeavingStage, Memory, Phase};
-use fleet::{DesiredCount, Registry, WorkerId};
+use fleet::{DesiredCount, Policy, Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -18,7 +18,7 @@ use crate::plan::{Plan, plan};
 const TICKS: usize = 60;
 const MOST: u32 = 6;
 /// Ticks within which all is well again, apart from those in which a brake waits for the clock. Long
-/// enough to drain what is too many, three a tick, and to replace six workers of an older release.
+/// enough to drain the surplus, three a tick, and to replace six workers of an older release.
 const PATIENCE: usize = 60;
 /// The longest such waits, one after the other: 15 min for a dark zone, 30 for a frozen release, 30
 /// for a boot loop, and an hour in which one worker is launched in three minutes.
@@ -28,7 +28,7 @@ const LONGEST: usize = 3 * (15 + 30 + 30 + 60);
 enum Event {
     Desired(u32),
     DesiredIsNonsense,
-    /// A worker falls ill for good. The number chooses it among those that live.
+    /// A worker falls ill for good. The number chooses it among the live ones.
     Dies(usize, Health),
     /// A worker hangs for so many ticks.
     Hangs(usize, i32),
@@ -43,7 +43,7 @@ enum Event {
     LaunchRefused(AwsErrorKind),
     ReplyLost,
     MemoryLost,
-    /// Nobody is heard for so many ticks.
+    /// No instance is heard for so many ticks.
     Deaf(i32),
     Blind(Blindness),
     CannotPublish,
@@ -136,7 +136,7 @@ struct Run {
     asked: Option<(DesiredCount, Timestamp)>,
     /// Launches since memory was lost last, and where.
     launched: BTreeMap<(Role, u32, u32), String>,
-    /// Launches of before memory was lost last: EC2 may have shown none of them then.
+    /// Launches from before memory was lost last: EC2 may have shown none of them then.
     forgotten: BTreeSet<(Role, u32, u32)>,
     /// The last registry that was published.
     readers: Option<Registry>,
@@ -180,7 +180,7 @@ impl Run {
         let planned = self.world.tick_seeing(&seen);
         assert_eq!(
             planned,
-            plan(&seen, before.clone(), Some(now), now),
+            plan(&seen, before.clone(), &Policy::default(), now),
             "the same input gives the same plan"
         );
         Deed { before: &before, seen: &seen, planned: &planned, readers: readers.as_ref(), now }.check();
@@ -321,23 +321,24 @@ impl Run {
         assert!(!takes_most || is_sure, "{before} becomes {after} though {:?} was asked for", self.asked);
     }
 
-    /// What memory forgets is not forgotten here: who had traffic is not terminated for its health
-    /// while nobody answers.
+    /// A worker that had traffic is not terminated for its health while no worker answers. Here that is
+    /// known even if memory forgot it.
     fn check_who_served(&self, planned: &Plan, before: &Memory, seen: &Observation) {
         let answers = |id: &WorkerId| seen.probes.get(id) == Some(&crate::observation::Probe::Answered);
         let of_fleet = before.slots.values().chain(planned.memory.slots.values());
         let somebody_answers = of_fleet.filter_map(|slot| slot.worker.as_ref()).any(answers);
         for id in &planned.terminations {
-            let row = seen.instances.iter().flatten().find(|row| row.id == *id).expect("only what is seen");
+            let row =
+                seen.instances.iter().flatten().find(|row| row.id == *id).expect("only listed instances");
             let was_drained = before
                 .leaving
                 .get(id)
                 .is_some_and(|leaving| !leaving.judged || leaving.stage == LeavingStage::Draining);
-            // Where nobody is desired it is the operator's wish.
+            // If no worker is desired it is the operator's wish.
             let is_wish = planned.memory.desired.is_some_and(|desired| desired.get() == 0);
             let is_for_health =
                 self.served.contains(id) && row.state != State::Stopped && !was_drained && !is_wish;
-            assert!(!is_for_health || somebody_answers, "{id} is terminated, and nobody answers");
+            assert!(!is_for_health || somebody_answers, "{id} is terminated, and no worker answers");
         }
     }
 
@@ -379,7 +380,7 @@ impl Run {
             assert_eq!(planned.association, None, "between ticks");
             assert!(planned.memory.slots.keys().eq(before.keys()), "between ticks");
             for (number, slot) in &planned.memory.slots {
-                // One that turns out to have served already is known to be suspect, not judged.
+                // If it turns out to have served already it is suspect, not judged.
                 let is_judged = match (before[number].phase, slot.phase) {
                     (before, Phase::Dead) => before != Phase::Dead,
                     (Phase::Healthy | Phase::Dead, Phase::Suspect) => true,

@@ -40,7 +40,7 @@ fn a_release_that_ec2_refuses_is_frozen_like_one_that_does_not_boot() {
     assert!(world.holds("EC2 refuses to launch its definition (2 times in a row): on purpose"));
     lose_one(&mut world);
     world.ticks(5);
-    assert_eq!(world.memory.healthy(), 3, "healed from the release of before");
+    assert_eq!(world.memory.healthy(), 3, "healed from the old release");
     world.deploy("ami-3");
     expect_whole(&mut world, 3);
 }

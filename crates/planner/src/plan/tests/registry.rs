@@ -132,7 +132,7 @@ fn one_that_is_taken_back_is_published_though_another_has_its_slot() {
         world.terminate(&other);
         world.machine(&id).health = Health::Well;
         world.tick();
-        assert_eq!(world.published(), from_ref(&id), "nobody else serves");
+        assert_eq!(world.published(), from_ref(&id), "no other worker serves");
         world.hide(&id, 1);
         world.tick();
         assert!(world.published().contains(&id), "it is remembered");

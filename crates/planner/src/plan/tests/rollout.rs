@@ -170,12 +170,12 @@ fn a_release_whose_boots_fail_twice_is_frozen_and_tried_again_in_half_an_hour() 
     for _ in 0..400 {
         let now = world.now;
         launched_at.extend(world.tick().launches.iter().map(|_| now));
-        assert!(before.iter().all(|id| world.published().contains(id)), "the workers of before stay");
+        assert!(before.iter().all(|id| world.published().contains(id)), "the old workers stay");
     }
     let pauses: Vec<_> =
         launched_at.windows(2).map(|pair| (pair[1].duration_since(pair[0]) - TICK * 10).as_mins()).collect();
     assert_eq!(pauses[..3], [0, 30, 30], "a boot takes ten ticks to fail");
-    assert!(world.holds("the workers of before stay, and it is tried again every 30 min"));
+    assert!(world.holds("the old workers keep serving, and it is tried again every 30 min"));
     // An outage of the network that is over: the same release boots.
     world.broken.clear();
     world.ticks(100);

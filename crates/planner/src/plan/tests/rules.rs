@@ -1,6 +1,6 @@
-//! The rules of the table, as conditions on one tick: what was remembered and seen before, what was
-//! planned. They are written from the table, not from the planner: each asks of the outcome whether
-//! it is allowed, and none asks how it was found.
+//! The rules of the table, as conditions on one tick: its memory, its observation and its plan. They are
+//! written from the table, not from the planner: each asks whether the outcome is allowed, and none asks
+//! how it was found.
 
 use std::collections::BTreeSet;
 
@@ -62,7 +62,7 @@ impl Deed<'_> {
         self.seen.instances.is_err() || self.release().is_none() || (is_new && self.seen.registry.is_err())
     }
 
-    /// What is launched from: one that cannot be read is as it was read last.
+    /// Returns the release in force: if it cannot be read, the last one.
     fn release(&self) -> Option<&Release> {
         match &self.seen.release {
             Ok(release) => release.as_deref(),
@@ -101,7 +101,7 @@ impl Deed<'_> {
         self.probe(id) == Some(Probe::Answered)
     }
 
-    /// Whether anybody was heard, if only to refuse.
+    /// Whether any instance was heard, if only to refuse.
     fn is_anybody_heard(&self) -> bool {
         self.seen.probes.values().any(|probe| matches!(probe, Probe::Answered | Probe::Refused))
     }
@@ -117,7 +117,7 @@ impl Deed<'_> {
         ids.into_iter().filter(|id| self.answers(id)).count()
     }
 
-    /// Entries that this tick has put on the list of those that leave.
+    /// Returns the instances that begin to leave in this tick.
     fn fresh_leaving(&self) -> impl Iterator<Item = (&WorkerId, &Leaving)> {
         self.after().leaving.iter().filter(|(id, _)| !self.before.leaving.contains_key(*id))
     }
@@ -204,7 +204,7 @@ impl Deed<'_> {
             return;
         }
         for id in &self.planned.terminations {
-            let row = self.row(id).expect("only what is seen");
+            let row = self.row(id).expect("only listed instances");
             let is_life = row.role == Role::Worker && row.state != State::Stopped;
             assert!(!is_life, "{id} is terminated while memory is young");
         }
@@ -249,10 +249,10 @@ impl Deed<'_> {
         }
     }
 
-    /// Who leaves was drained, or never served, or is judged; nobody is asked to leave who answers.
+    /// A leaving worker was drained, or never served, or is judged. No worker is judged that answers.
     fn leaving(&self) {
         for id in &self.planned.terminations {
-            let row = self.row(id).expect("only what is seen");
+            let row = self.row(id).expect("only listed instances");
             if row.role == Role::LoadBalancer {
                 continue;
             }
@@ -269,13 +269,16 @@ impl Deed<'_> {
                     assert!(!is_published, "{id} gets traffic");
                 }
                 Some(before) if before.judged && before.served => {
-                    // Where nobody is desired it is the operator's wish, and no verdict.
+                    // If no worker is desired it is the operator's wish, and no verdict.
                     let is_wish = self.after().desired.is_some_and(|desired| desired.get() == 0);
                     let is_judged_anew = self.probe(id).is_some() && self.answering() > 0;
                     assert!(is_wish || is_judged_anew, "{id} was judged long ago");
                 }
                 Some(before) if before.judged => {
-                    assert!(self.is_anybody_heard() || self.probe(id).is_none(), "{id}: nobody is heard");
+                    assert!(
+                        self.is_anybody_heard() || self.probe(id).is_none(),
+                        "{id}: no instance is heard"
+                    );
                 }
                 Some(_) => {}
                 None if leaving.judged => {}
@@ -284,7 +287,7 @@ impl Deed<'_> {
         }
     }
 
-    /// A new verdict follows the rules on who is dead, and needs somebody who answers.
+    /// A new verdict follows the rules on dead workers, and needs another worker that answers.
     fn verdicts(&self) {
         for (id, leaving) in self.fresh_leaving().filter(|(_, leaving)| leaving.judged) {
             let slot = self.before.slots.values().find(|slot| slot.worker.as_ref() == Some(id));
@@ -292,13 +295,13 @@ impl Deed<'_> {
             if leaving.served {
                 let is_dead = slot.is_some_and(|slot| self.is_dead(slot));
                 assert!(is_dead, "{id} is judged, but was {slot:?} and is {:?}", self.probe(id));
-                assert!(self.answering() > 0, "{id} is judged, and nobody answers");
+                assert!(self.answering() > 0, "{id} is judged, and no worker answers");
             } else {
                 let launched = self.row(id).and_then(|row| row.launched);
                 let is_overdue = launched.is_none_or(|launched| self.age(launched) > seconds(180));
                 assert!(is_overdue, "{id} may still boot");
                 let was_asked = !self.seen.probes.is_empty();
-                assert!(self.is_anybody_heard() || !was_asked, "{id} is given up, and nobody is heard");
+                assert!(self.is_anybody_heard() || !was_asked, "{id} is given up, and no instance is heard");
             }
         }
     }
@@ -342,7 +345,7 @@ impl Deed<'_> {
         registry.iter().flat_map(|registry| registry.workers.keys()).collect()
     }
 
-    /// Nobody boots for longer than it may.
+    /// No worker boots for longer than it may.
     fn boots(&self) {
         for slot in self.after().slots.values() {
             let is_overdue = self.age(slot.since) > seconds(180);
@@ -458,7 +461,7 @@ impl Deed<'_> {
             let rest = after.slots.iter().filter(|(number, _)| !is_fresh(number));
             let ill: Vec<_> = rest.filter(|(_, slot)| slot.phase != Phase::Healthy).collect();
             let is_begun = of_new > 0 && fresh.len() == of_new && live - fresh.len() >= desired;
-            assert!(!is_begun || ill.is_empty(), "begun while somebody is ill: {ill:?}");
+            assert!(!is_begun || ill.is_empty(), "begun while workers fail: {ill:?}");
         }
     }
 
@@ -527,7 +530,7 @@ impl Deed<'_> {
             let (is, seen) = ((&slot.subnet, &slot.release), (&row.subnet, &row.release));
             assert_eq!(is, seen, "{row:?} is taken for another's launch");
         }
-        // Whoever is seen to live is remembered, or young enough to be left alone.
+        // A live instance is remembered, or young enough to be left alone.
         for row in self.seen.instances.iter().flatten().filter(|row| row.role == Role::Worker) {
             let is_known = workers.contains(&row.id) || leaving.contains_key(&row.id);
             let is_new = row.launched.is_none_or(|launched| self.age(launched) <= seconds(90));

@@ -131,7 +131,7 @@ fn scaling_to_zero_removes_the_dead_as_well() {
     world.ticks(2);
     world.desire(0);
     world.settle_down();
-    assert_eq!(world.live(), [], "nobody will ever answer who could vouch for the prober");
+    assert_eq!(world.live(), [], "no worker will ever answer and vouch for the prober");
 }
 
 #[test]

@@ -55,12 +55,12 @@ fn memory(world: &World, slots: Vec<(u32, Slot)>) -> Memory {
     memory
 }
 
-fn tick<'a>(world: &World, seen: &'a Observation, memory: Memory) -> Tick<'a> {
+fn tick<'a>(world: &'a World, seen: &'a Observation, memory: Memory) -> Tick<'a> {
     let release = seen.release.as_ref().expect("it is known").as_ref().expect("it is there");
-    Tick::new(seen, &[], release, None, memory, world.now)
+    Tick::new(seen, &[], release, None, memory, &world.release.policy, world.now)
 }
 
-/// Removes the one that is least needed.
+/// Removes the least needed worker.
 fn remove_one(tick: &mut Tick<'_>) -> Option<String> {
     let mut crowds: BTreeMap<&str, usize> = BTreeMap::new();
     for slot in tick.memory.slots.values() {

@@ -47,7 +47,7 @@ pub(super) struct World {
     pub(super) broken: BTreeSet<String>,
     /// Releases whose program keeps crashing.
     pub(super) crashing: BTreeSet<String>,
-    /// The prober hears nobody, whatever the workers do.
+    /// The prober hears no instance, whatever the workers do.
     pub(super) is_deaf: bool,
     pub(super) can_publish: bool,
     pub(super) can_terminate: bool,
@@ -131,12 +131,12 @@ impl World {
 
     /// A tick that believes this.
     pub(super) fn tick_seeing(&mut self, seen: &Observation) -> Plan {
-        let planned = plan(seen, self.memory.clone(), Some(self.now), self.now);
+        let planned = plan(seen, self.memory.clone(), &self.release.policy, self.now);
         self.carry_out(&planned);
         for machine in self.machines.iter_mut().filter(|machine| machine.row.state == State::ShuttingDown) {
             machine.row.state = State::Terminated;
         }
-        self.now += TICK;
+        self.now += self.release.policy.tick_every;
         planned
     }
 
@@ -149,7 +149,7 @@ impl World {
     /// A look between two ticks.
     pub(super) fn watch(&mut self) -> Option<Plan> {
         let seen = self.observe(Scope::Boots);
-        let planned = look(&seen, self.memory.clone(), self.now).plan?;
+        let planned = look(&seen, self.memory.clone(), &self.release.policy, self.now).plan?;
         self.carry_out(&planned);
         Some(planned)
     }
@@ -188,7 +188,7 @@ impl World {
             let result = refusal.map_or(Ok(()), |kind| Err(Failure { kind, why: "on purpose".to_owned() }));
             outcomes.credits.push((id.clone(), result));
         }
-        settle(&mut self.memory, &outcomes, self.now);
+        settle(&mut self.memory, &outcomes, &self.release.policy, self.now);
     }
 
     pub(super) fn observe(&self, scope: Scope) -> Observation {
@@ -200,12 +200,12 @@ impl World {
         };
         let listed = self.machines.iter().filter(is_listed);
         let rows: Vec<Instance> = listed.map(|machine| machine.row.clone()).collect();
-        // If there is nobody to ask for by id, nothing is known at all.
+        // Without an id to ask for, nothing is known at all.
         let instances = match &self.zone_out {
             Some(_) if rows.is_empty() => Err("a zone is out".to_owned()),
             Some(_) | None => Ok(rows),
         };
-        // Nobody is asked about a zone in which nothing is known.
+        // EC2 is not asked about a zone without a remembered instance.
         let dark = self.zone_out.iter().filter(|zone| by_zone.contains_key(*zone));
         let targets = targets(instances.as_deref().unwrap_or_default(), &self.memory, scope);
         Observation {
@@ -456,7 +456,8 @@ impl World {
     /// A new definition of a worker, with the same load balancer.
     pub(super) fn deploy(&mut self, ami: &str) {
         let balancer = self.release.balancer.take();
-        self.release = Release { balancer, ..release(ami, &SUBNETS) };
+        let policy = self.release.policy.clone();
+        self.release = Release { balancer, policy, ..release(ami, &SUBNETS) };
     }
 
     /// A new definition of the load balancer; it keeps its address.
