@@ -17,7 +17,7 @@ use crate::cli::{Arch, Deploy, Switch, Target, Until};
 use crate::error::{DeployError, Exit, Result};
 use crate::names::Names;
 use crate::output::{self, Mode, Progress};
-use crate::part::Doing;
+use crate::part::RunMode;
 use crate::resources::artifact::{self, Artifact};
 use crate::resources::bucket::{self, Contents};
 use crate::resources::load_balancer::{LoadBalancer, Surplus};
@@ -88,7 +88,7 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
     findings.tell(&mut progress)?;
     let token_file = token::file(target, &aws);
     let rollout = findings.rollout;
-    let stack = bring(&aws, Doing::Apply, options, inputs, rollout, &token_file, &mut progress).await?;
+    let stack = bring(&aws, RunMode::Apply, options, inputs, rollout, &token_file, &mut progress).await?;
     let certificate_file = certificate::file(&token_file);
     certificate::keep_file(&certificate_file, stack.certificate.as_ref())?;
     if progress.changes() > 0 {
@@ -148,10 +148,10 @@ pub(crate) struct Stack {
     is_new_release: bool,
 }
 
-/// The whole of it, but for waiting: each resource is found, compared and, if `doing` applies, changed.
+/// The whole of it, but for waiting: each resource is found, compared and, if `mode` applies, changed.
 pub(crate) async fn bring(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     options: &Deploy,
     inputs: Inputs,
     rollout: Option<Rollout>,
@@ -161,8 +161,8 @@ pub(crate) async fn bring(
     exposure::check(aws, options).await?;
     progress.begin("buckets");
     let (data, control) = tokio::try_join!(
-        bucket::ensure(aws, doing, Contents::Users),
-        bucket::ensure(aws, doing, Contents::Control)
+        bucket::ensure(aws, mode, Contents::Users),
+        bucket::ensure(aws, mode, Contents::Control)
     )?;
     let before = documents::release(aws).await?;
     let profile = documents::profile(aws, options.profile, before.as_ref()).await?;
@@ -174,14 +174,14 @@ pub(crate) async fn bring(
 
     // Roles early: they propagate while the rest is made.
     progress.begin("roles");
-    let mut roles = role::ensure(aws, doing, options.permissions_boundary.as_ref()).await?;
+    let mut roles = role::ensure(aws, mode, options.permissions_boundary.as_ref()).await?;
     if market == Market::Spot {
-        roles.push(role::ensure_spot(aws, doing).await?);
+        roles.push(role::ensure_spot(aws, mode).await?);
     }
     progress.end(roles);
 
     progress.begin("network");
-    let (addresses, surplus, allocated) = load_balancer::ensure_addresses(aws, doing, options.lbs).await?;
+    let (addresses, surplus, allocated) = load_balancer::ensure_addresses(aws, mode, options.lbs).await?;
     let ips: Vec<Ipv4Addr> = addresses.iter().map(|address| address.ip).collect();
     let (stored, certificate_object) = certificate::find(aws).await?.unzip();
     let decision = tls::decide(inputs.tls, stored, &ips, inputs.now).map_err(tls::stays_as_it_is)?;
@@ -193,21 +193,21 @@ pub(crate) async fn bring(
     };
     let from = (!options.allow_cidr.is_empty()).then(|| options.allow_cidr.clone());
     let wanted = network::Wanted { from, tls, ec2_api };
-    let (network, mut parts) = network::ensure(aws, doing, &wanted).await?;
+    let (network, mut parts) = network::ensure(aws, mode, &wanted).await?;
     parts.extend(allocated);
     progress.end(parts);
 
     progress.begin("secrets");
-    let keys = documents::ensure_session_keys(aws, doing).await?;
-    let token = documents::ensure_token(aws, doing, token_file).await?;
+    let keys = documents::ensure_session_keys(aws, mode).await?;
+    let token = documents::ensure_token(aws, mode, token_file).await?;
     let (certificate, certified) =
-        certificate::apply(aws, doing, decision, certificate_object.as_ref(), &ips, inputs.now).await?;
+        certificate::apply(aws, mode, decision, certificate_object.as_ref(), &ips, inputs.now).await?;
     progress.end(vec![keys, token, certified]);
 
     progress.begin("programs");
     let uploads = tokio::try_join!(
-        artifact::ensure(aws, doing, &inputs.lb),
-        artifact::ensure(aws, doing, &inputs.worker)
+        artifact::ensure(aws, mode, &inputs.lb),
+        artifact::ensure(aws, mode, &inputs.worker)
     )?;
     progress.end(vec![uploads.0, uploads.1]);
 
@@ -227,12 +227,12 @@ pub(crate) async fn bring(
     release.rollout = rollout.unwrap_or(kept);
     let is_new_release = before.as_ref().is_some_and(|before| before.id != release.id);
     let released = documents::compare_release(before.as_ref(), &release);
-    if doing.applies(&released) {
+    if mode.applies(&released) {
         documents::write_release(aws, &release).await?;
     }
-    let (counted, desired) = documents::ensure_desired(aws, doing, options.workers).await?;
+    let (counted, desired) = documents::ensure_desired(aws, mode, options.workers).await?;
     progress.end(vec![released, counted]);
-    if is_new_release && doing == Doing::Apply {
+    if is_new_release && mode == RunMode::Apply {
         progress.line("The reconciler replaces the workers by those of the new release, a few at a time.");
     }
 
@@ -240,16 +240,16 @@ pub(crate) async fn bring(
     progress.begin("load balancer");
     let (mut balancers, mut parts) = (Vec::new(), Vec::new());
     for address in &addresses {
-        let (balancer, done) = load_balancer::ensure(aws, doing, address, &lb_spec).await?;
+        let (balancer, done) = load_balancer::ensure(aws, mode, address, &lb_spec).await?;
         balancers.push(balancer);
         parts.extend(done);
     }
     progress.end(parts);
 
     progress.begin("reconciler");
-    let logs = function::ensure_log_group(aws, doing).await?;
-    let uploaded = function::ensure(aws, doing, options, &inputs.reconciler, &network).await?;
-    let scheduled = schedule::ensure(aws, doing).await?;
+    let logs = function::ensure_log_group(aws, mode).await?;
+    let uploaded = function::ensure(aws, mode, options, &inputs.reconciler, &network).await?;
+    let scheduled = schedule::ensure(aws, mode).await?;
     progress.end(vec![logs, uploaded, scheduled]);
     Ok(Stack { network, balancers, surplus, certificate, desired, release, is_new_release })
 }

@@ -30,7 +30,7 @@ pub enum Change {
 
 /// Whether a run only looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doing {
+pub enum RunMode {
     /// Nothing is changed. What does not exist yet is called [`NEW`] where its id is needed.
     Plan,
     Apply,
@@ -96,7 +96,7 @@ impl Change {
     }
 }
 
-impl Doing {
+impl RunMode {
     /// Whether the difference is to be made now.
     pub fn applies(self, part: &Part) -> bool {
         match self {
@@ -120,8 +120,8 @@ mod tests {
     #[test]
     fn a_plan_applies_nothing() {
         for part in [Part::created("a"), Part::removed("a"), Part::compared("a", vec!["b".to_owned()])] {
-            assert!(!Doing::Plan.applies(&part) && Doing::Apply.applies(&part), "{part}");
+            assert!(!RunMode::Plan.applies(&part) && RunMode::Apply.applies(&part), "{part}");
         }
-        assert!(!Doing::Apply.applies(&Part::unchanged("a")));
+        assert!(!RunMode::Apply.applies(&Part::unchanged("a")));
     }
 }

@@ -15,7 +15,7 @@ use crate::cost::{self, Estimate, Size};
 use crate::deploy::{self, Inputs, Stack};
 use crate::error::Result;
 use crate::output::{self, Mode, Progress};
-use crate::part::{Change, Doing, Part};
+use crate::part::{Change, Part, RunMode};
 use crate::{preflight, token};
 
 #[derive(Serialize)]
@@ -42,7 +42,7 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<bool> {
     findings.refuse()?;
     let (rollout, token_file) = (findings.rollout, token::file(target, &aws));
     let stack =
-        deploy::bring(&aws, Doing::Plan, options, inputs, rollout, &token_file, &mut progress).await?;
+        deploy::bring(&aws, RunMode::Plan, options, inputs, rollout, &token_file, &mut progress).await?;
     progress.finish();
     let plan = Plan {
         stack: aws.names.stack.to_string(),

@@ -6,13 +6,13 @@ use crate::aws::Aws;
 use crate::cli::Target;
 use crate::error::{DeployError, Exit, Result};
 use crate::output;
-use crate::part::Doing;
+use crate::part::RunMode;
 use crate::resources::{certificate, documents, load_balancer};
 
 pub async fn run(target: &Target, count: DesiredCount) -> Result<()> {
     let aws = Aws::connect(target).await?;
     no_stack_is_an_error(&aws).await?;
-    let (part, count) = documents::ensure_desired(&aws, Doing::Apply, Some(count)).await?;
+    let (part, count) = documents::ensure_desired(&aws, RunMode::Apply, Some(count)).await?;
     let text = if part.is_change() {
         format!("desired {count}; the next tick, within 20 s as a rule, acts on it")
     } else {

@@ -12,7 +12,7 @@ use crate::aws::Aws;
 use crate::cli::Arch;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::executable::{self, Unfit};
-use crate::part::{Doing, Part};
+use crate::part::{Part, RunMode};
 use crate::resources::upload::{self, Upload};
 
 pub struct Artifact {
@@ -62,7 +62,7 @@ impl Artifact {
     }
 }
 
-pub async fn ensure(aws: &Aws, doing: Doing, artifact: &Artifact) -> Result<Part> {
+pub async fn ensure(aws: &Aws, mode: RunMode, artifact: &Artifact) -> Result<Part> {
     let bucket = aws.names.control_bucket();
     let key = keys::artifact(&artifact.sha256, artifact.name);
     let head =
@@ -75,7 +75,7 @@ pub async fn ensure(aws: &Aws, doing: Doing, artifact: &Artifact) -> Result<Part
         head.content_length() == Some(len) && sum.is_none_or(|sum| sum == artifact.checksum())
     });
     let part = Part::found(format!("program {} {:.12}", artifact.name, artifact.sha256), is_whole);
-    if doing.applies(&part) {
+    if mode.applies(&part) {
         // An instance checks the same hash before each start.
         let upload = Upload {
             name: artifact.name,

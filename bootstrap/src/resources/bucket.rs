@@ -7,7 +7,7 @@ use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration, Del
 use self::setting::Setting;
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, denied, found, lacking};
-use crate::part::{Doing, Part};
+use crate::part::{Part, RunMode};
 use crate::patience::{self, Look};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Contents {
     }
 }
 
-pub async fn ensure(aws: &Aws, doing: Doing, contents: Contents) -> Result<Part> {
+pub async fn ensure(aws: &Aws, mode: RunMode, contents: Contents) -> Result<Part> {
     let bucket = contents.bucket(aws);
     let wanted = Setting::of(aws, contents);
     let found = find(aws, &bucket, contents, &wanted).await?;
@@ -43,7 +43,7 @@ pub async fn ensure(aws: &Aws, doing: Doing, contents: Contents) -> Result<Part>
             Part::compared(format!("bucket {bucket}"), differs.collect())
         }
     };
-    if doing.applies(&part) {
+    if mode.applies(&part) {
         let to_set = match found {
             None => {
                 create(aws, &bucket).await?;
@@ -185,7 +185,7 @@ mod tests {
             .says(PUT, 409, &error("OperationAborted"))
             .says(PUT, 200, "");
         let aws = stub.serve().await;
-        let part = ensure(&aws, Doing::Apply, Contents::Control).await.expect("it settles");
+        let part = ensure(&aws, RunMode::Apply, Contents::Control).await.expect("it settles");
         assert_eq!(part.change, Change::Created);
         // Creation, access, owner, encryption, lifecycle, tags, and the two that were refused.
         assert_eq!(stub.count(PUT), 8);
@@ -252,16 +252,16 @@ mod tests {
         const PUT: &str = "PUT /vigia-a-control-123456789012-eu-west-1";
         let all = ["publicAccessBlock", "ownershipControls", "encryption", "lifecycle", "tagging"];
         let whole = bucket_without(&[]);
-        let part = ensure(&whole.serve().await, Doing::Apply, Contents::Control).await.expect("compared");
+        let part = ensure(&whole.serve().await, RunMode::Apply, Contents::Control).await.expect("compared");
         assert_eq!((part.change, whole.count(PUT)), (Change::Unchanged, 0), "{part}");
         for lost in all {
             let stub = bucket_without(&[lost]);
-            let part = ensure(&stub.serve().await, Doing::Apply, Contents::Control).await.expect("put");
+            let part = ensure(&stub.serve().await, RunMode::Apply, Contents::Control).await.expect("put");
             assert_eq!((part.differs.len(), stub.count(PUT)), (1, 1), "{lost}: {part}");
             assert_eq!(stub.count(&format!("{PUT}?{lost}")), 1, "{lost}");
         }
         let stub = bucket_without(&all);
-        let part = ensure(&stub.serve().await, Doing::Plan, Contents::Control).await.expect("compared");
+        let part = ensure(&stub.serve().await, RunMode::Plan, Contents::Control).await.expect("compared");
         assert_eq!((part.differs.len(), stub.count(PUT)), (5, 0), "{part}");
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::aws::Aws;
 use crate::certificate::{Certificate, ISSUED_HERE, Origin};
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::part::{Doing, Part};
+use crate::part::{Part, RunMode};
 use crate::resources::documents::{self, Object};
 use crate::tls::{Decision, Stored};
 
@@ -23,7 +23,7 @@ pub async fn find(aws: &Aws) -> Result<Option<(Stored, Object)>> {
 /// none.
 pub async fn apply(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     decision: Decision,
     seen: Option<&Object>,
     addresses: &[Ipv4Addr],
@@ -45,18 +45,18 @@ pub async fn apply(
         Decision::StayOff => return Ok((None, part)),
         Decision::Keep(certificate) => return Ok((Some(certificate), part)),
         Decision::Remove => {
-            if doing.applies(&part) {
+            if mode.applies(&part) {
                 let bucket = aws.names.control_bucket();
                 let deleted = aws.s3.delete_object().bucket(bucket).key(keys::CERTIFICATE).send().await;
                 found(deleted.step(|| "delete the certificate".to_owned()))?;
             }
             return Ok((None, part));
         }
-        Decision::Issue if doing == Doing::Plan => return Ok((None, part)),
+        Decision::Issue if mode == RunMode::Plan => return Ok((None, part)),
         Decision::Issue => Certificate::self_signed(addresses, now),
         Decision::Store(given) => given,
     };
-    if doing.applies(&part) {
+    if mode.applies(&part) {
         documents::write(aws, keys::CERTIFICATE, new.to_object(), etag).await?;
     }
     Ok((Some(new), part))

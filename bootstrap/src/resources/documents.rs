@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::part::{Doing, Part};
+use crate::part::{Part, RunMode};
 
 /// A new stack without a number.
 const FIRST_COUNT: u32 = 3;
@@ -146,7 +146,7 @@ fn choose_profile(
 /// Sets the count if one is given; otherwise an existing count stays.
 pub async fn ensure_desired(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     wanted: Option<DesiredCount>,
 ) -> Result<(Part, DesiredCount)> {
     for _ in 0..5 {
@@ -164,7 +164,7 @@ pub async fn ensure_desired(
             Some(Ok(current)) => Part::compared(what, vec![format!("{target} instead of {current}")]),
             Some(Err(error)) => Part::compared(what, vec![format!("{target}, because {error}")]),
         };
-        if !doing.applies(&part) {
+        if !mode.applies(&part) {
             return Ok((part, target));
         }
         let etag = seen.as_ref().map(|object| object.etag.as_str());
@@ -269,9 +269,9 @@ pub async fn write_release(aws: &Aws, release: &Release) -> Result<()> {
 }
 
 /// The keys that seal session cookies, made once.
-pub async fn ensure_session_keys(aws: &Aws, doing: Doing) -> Result<Part> {
+pub async fn ensure_session_keys(aws: &Aws, mode: RunMode) -> Result<Part> {
     let part = Part::found("session keys", read(aws, keys::SESSION_KEYS).await?.is_some());
-    if !doing.applies(&part) {
+    if !mode.applies(&part) {
         return Ok(part);
     }
     let mut key = [0_u8; 64];
@@ -287,9 +287,9 @@ pub async fn ensure_session_keys(aws: &Aws, doing: Doing) -> Result<Part> {
 }
 
 /// Makes the admin token if the stack has none. The token itself goes to `file`, its hash to S3.
-pub async fn ensure_token(aws: &Aws, doing: Doing, file: &Path) -> Result<Part> {
+pub async fn ensure_token(aws: &Aws, mode: RunMode, file: &Path) -> Result<Part> {
     let part = Part::found("admin token", read(aws, keys::ADMIN_TOKEN_HASH).await?.is_some());
-    if !doing.applies(&part) {
+    if !mode.applies(&part) {
         return Ok(part);
     }
     let token = new_token();

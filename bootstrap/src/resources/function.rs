@@ -33,7 +33,7 @@ use crate::blueprint::Ec2Api;
 use crate::cli::{Arch, Deploy};
 use crate::error::{DeployError, Exit, Result, Step as _, denied, found, lacking};
 use crate::names::Names;
-use crate::part::{Change, Doing, Part};
+use crate::part::{Change, Part, RunMode};
 use crate::patience::{self, Look};
 use crate::resources::artifact::Artifact;
 use crate::resources::network::Network;
@@ -56,7 +56,7 @@ const TAG_PROGRAM: &str = "vigia:program";
 
 const EMPTY_PACKAGE: &str = "[package]\nname = \"upload\"\nversion = \"0.0.0\"\n[lib]\npath = \"lib.rs\"\n";
 
-pub async fn ensure_log_group(aws: &Aws, doing: Doing) -> Result<Part> {
+pub async fn ensure_log_group(aws: &Aws, mode: RunMode) -> Result<Part> {
     let group = aws.names.stack.log_group();
     let described = aws.logs.describe_log_groups().log_group_name_prefix(&group).send().await;
     let described = described.step(|| format!("look for the log group {group}"))?;
@@ -67,7 +67,7 @@ pub async fn ensure_log_group(aws: &Aws, doing: Doing) -> Result<Part> {
         Some(Some(LOG_DAYS)) => Part::unchanged(what),
         Some(_) => Part::compared(what, vec!["how long it is kept".to_owned()]),
     };
-    if !doing.applies(&part) {
+    if !mode.applies(&part) {
         return Ok(part);
     }
     if part.change == Change::Created {
@@ -87,7 +87,7 @@ pub async fn ensure_log_group(aws: &Aws, doing: Doing) -> Result<Part> {
 
 pub async fn ensure(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     options: &Deploy,
     program: &Artifact,
     network: &Network,
@@ -103,7 +103,7 @@ pub async fn ensure(
             Part::compared(what, differs.iter().cloned().chain(retries).collect())
         }
     };
-    if doing.applies(&part) {
+    if mode.applies(&part) {
         if current.is_none() || !differs.is_empty() {
             bring(aws, options, program, &wanted, current.is_some()).await?;
         }

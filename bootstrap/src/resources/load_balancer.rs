@@ -30,7 +30,7 @@ use fleet::stack::{ROLE_LB, StackName, TAG_RELEASE, TAG_ROLE, TAG_SLOT};
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _};
-use crate::part::{Doing, NEW, Part};
+use crate::part::{NEW, Part, RunMode};
 use crate::patience::{self, Look};
 use crate::resources::instance;
 use crate::resources::network::{id, stack_filter, tagged};
@@ -62,17 +62,17 @@ pub struct LoadBalancer {
 /// The load balancer and the association of its address. A plan makes neither and says what would be.
 pub async fn ensure(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     address: &PublicAddress,
     spec: &BalancerSpec,
 ) -> Result<(LoadBalancer, Vec<Part>)> {
     let place = address.place;
     let seen = all(aws, place).await?;
-    let holder = holder(aws, doing, place).await?.and_then(|holder| live(&seen, &holder));
+    let holder = holder(aws, mode, place).await?.and_then(|holder| live(&seen, &holder));
     let current = current(&seen, &spec.id).and_then(Instance::instance_id);
     let [launched, moved] = compare(place, &spec.id, current, holder);
     let balancer = LoadBalancer { address: address.ip };
-    if !doing.applies(&moved) {
+    if !mode.applies(&moved) {
         return Ok((balancer, vec![launched, moved]));
     }
     let instance = match current {
@@ -82,7 +82,7 @@ pub async fn ensure(
     };
     instance::wait_until_running(aws, &instance).await?;
     // The wait is long enough for the reconciler to have found somebody.
-    let holder = self::holder(aws, doing, place).await?;
+    let holder = self::holder(aws, mode, place).await?;
     let seen = all(aws, place).await?;
     if holder.and_then(|holder| live(&seen, &holder)).is_some() {
         return Ok((balancer, vec![launched, Part::unchanged(moved.what)]));
@@ -204,14 +204,14 @@ async fn associate(aws: &Aws, allocation: &str, instance: &str) -> Result<()> {
 /// them is not touched yet: until the release does without it, the reconciler looks after it.
 pub async fn ensure_addresses(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     wanted: Option<u32>,
 ) -> Result<(Vec<PublicAddress>, Surplus, Vec<Part>)> {
     let (there, spare) = list_addresses(aws).await?;
     let count = wanted.unwrap_or_else(|| there.keys().max().map_or(1, |place| place + 1));
     let (mut addresses, mut parts) = (Vec::new(), Vec::new());
     for place in 0..count {
-        let (address, part) = ensure_address(aws, doing, place, there.get(&place)).await?;
+        let (address, part) = ensure_address(aws, mode, place, there.get(&place)).await?;
         addresses.push(address);
         parts.push(part);
     }
@@ -252,7 +252,7 @@ impl Surplus {
 
 async fn ensure_address(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     place: u32,
     there: Option<&Address>,
 ) -> Result<(PublicAddress, Part)> {
@@ -262,7 +262,7 @@ async fn ensure_address(
         return Ok((address, part));
     }
     let part = Part::created(numbered("Elastic IP", place));
-    if !doing.applies(&part) {
+    if !mode.applies(&part) {
         let address = PublicAddress { place, allocation: NEW.to_owned(), ip: Ipv4Addr::UNSPECIFIED };
         return Ok((address, part));
     }
@@ -296,13 +296,13 @@ fn public(place: u32, allocation: Option<&str>, ip: Option<&str>) -> Result<Publ
 }
 
 /// Who has the address of a place now. A deployment has just allocated it, or seen it.
-async fn holder(aws: &Aws, doing: Doing, place: u32) -> Result<Option<String>> {
+async fn holder(aws: &Aws, mode: RunMode, place: u32) -> Result<Option<String>> {
     let look = async || {
         let holder = |address: &Address| address.instance_id().filter(|id| !id.is_empty()).map(str::to_owned);
-        Ok(match (find_addresses(aws).await?.get(&place), doing) {
+        Ok(match (find_addresses(aws).await?.get(&place), mode) {
             (Some(address), _) => Look::Reached(holder(address)),
-            (None, Doing::Plan) => Look::Reached(None),
-            (None, Doing::Apply) => Look::NotYet("not visible yet".to_owned()),
+            (None, RunMode::Plan) => Look::Reached(None),
+            (None, RunMode::Apply) => Look::NotYet("not visible yet".to_owned()),
         })
     };
     aws.patience.until(&numbered("the Elastic IP", place), patience::SETTLING, look).await

@@ -19,7 +19,7 @@ use crate::aws::Aws;
 use crate::blueprint::{self, Access, Blueprint, Ec2Api, Facts, Side, TlsPort, ZONES};
 use crate::cidr::Cidr;
 use crate::error::{DeployError, Exit, Result, Step as _};
-use crate::part::{Doing, NEW, Part};
+use crate::part::{NEW, Part, RunMode};
 
 /// Far longer than EC2 takes to show what was made, and short enough for whoever mends by hand.
 const TOKEN_SECONDS: i64 = 600;
@@ -51,16 +51,16 @@ pub struct Wanted {
 /// The VPC that everything lies in, and what was done so far.
 struct Site<'a> {
     aws: &'a Aws,
-    doing: Doing,
+    mode: RunMode,
     /// `None` in a plan that would make it: then there is nothing in it.
     vpc: Option<String>,
     parts: Vec<Part>,
 }
 
-pub async fn ensure(aws: &Aws, doing: Doing, wanted: &Wanted) -> Result<(Network, Vec<Part>)> {
+pub async fn ensure(aws: &Aws, mode: RunMode, wanted: &Wanted) -> Result<(Network, Vec<Part>)> {
     let zones = zones(aws).await?;
-    let vpc::Ready { id: vpc, blocks, parts } = vpc::ensure(aws, doing).await?;
-    let mut site = Site { aws, doing, vpc, parts };
+    let vpc::Ready { id: vpc, blocks, parts } = vpc::ensure(aws, mode).await?;
+    let mut site = Site { aws, mode, vpc, parts };
     let groups = site.find_groups().await?;
     let from = wanted.from.clone().or_else(|| group::blocks(&groups)).unwrap_or_else(Cidr::world);
     let access = Access { from, tls: wanted.tls };
@@ -115,7 +115,7 @@ pub async fn delete(aws: &Aws) -> Result<Vec<Part>> {
 /// The blocks that may reach the load balancer now; `None` if there is none yet.
 pub async fn reachable_from(aws: &Aws) -> Result<Option<Vec<Cidr>>> {
     let Some(vpc) = vpc::find(aws).await?.own else { return Ok(None) };
-    let site = Site { aws, doing: Doing::Plan, vpc: Some(vpc.id), parts: Vec::new() };
+    let site = Site { aws, mode: RunMode::Plan, vpc: Some(vpc.id), parts: Vec::new() };
     Ok(group::blocks(&site.find_groups().await?))
 }
 

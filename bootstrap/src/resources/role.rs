@@ -9,7 +9,7 @@ use crate::blueprint::RoleWanted;
 use crate::cli::PolicyArn;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::names::Names;
-use crate::part::{Doing, Part};
+use crate::part::{Part, RunMode};
 use crate::patience::{self, Look};
 use crate::policies;
 
@@ -76,28 +76,28 @@ enum Profile {
 
 /// All roles, and the instance profiles of those that have one. Without a permissions boundary the roles
 /// keep theirs, and one that has to be made anew gets that of the others.
-pub async fn ensure(aws: &Aws, doing: Doing, boundary: Option<&PolicyArn>) -> Result<Vec<Part>> {
+pub async fn ensure(aws: &Aws, mode: RunMode, boundary: Option<&PolicyArn>) -> Result<Vec<Part>> {
     let wanted = Role::ALL.map(|role| role.wanted(&aws.names));
     let [worker, lb, reconciler] = &wanted;
     let (worker, lb, reconciler) = tokio::try_join!(find(aws, worker), find(aws, lb), find(aws, reconciler))?;
     let found = [worker, lb, reconciler];
     let kept = found.iter().find_map(|found| found.boundary.as_deref());
     let boundary = boundary.map(PolicyArn::as_str).or(kept);
-    let one = |index: usize| ensure_one(aws, doing, &wanted[index], &found[index], boundary);
+    let one = |index: usize| ensure_one(aws, mode, &wanted[index], &found[index], boundary);
     let parts = tokio::try_join!(one(0), one(1), one(2))?;
     Ok([parts.0, parts.1, parts.2].concat())
 }
 
 async fn ensure_one(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     wanted: &RoleWanted,
     found: &Found,
     boundary: Option<&str>,
 ) -> Result<Vec<Part>> {
     let name = &wanted.name;
     let parts = compare(wanted, found, boundary);
-    if doing.applies(&parts[0]) {
+    if mode.applies(&parts[0]) {
         if !found.exists {
             create(aws, wanted, boundary).await?;
         } else if let Some(boundary) = boundary.filter(|_| found.boundary.as_deref() != boundary) {
@@ -115,7 +115,7 @@ async fn ensure_one(
             aws.patience.depends_on(&format!("the role {name}"), written).await?;
         }
     }
-    if parts.get(1).is_some_and(|profile| doing.applies(profile)) {
+    if parts.get(1).is_some_and(|profile| mode.applies(profile)) {
         make_profile(aws, name, found.profile).await?;
     }
     Ok(parts)
@@ -281,9 +281,9 @@ pub async fn has_spot(aws: &Aws) -> Result<bool> {
 
 /// The role with which EC2 launches spot instances: one in the account, of no stack, so `destroy` leaves
 /// it.
-pub async fn ensure_spot(aws: &Aws, doing: Doing) -> Result<Part> {
+pub async fn ensure_spot(aws: &Aws, mode: RunMode) -> Result<Part> {
     let part = Part::found(format!("service-linked role {SPOT_ROLE}"), has_spot(aws).await?);
-    if doing.applies(&part) {
+    if mode.applies(&part) {
         let create = aws.iam.create_service_linked_role().aws_service_name("spot.amazonaws.com");
         let created = async || create.clone().send().await.step(|| format!("create the role {SPOT_ROLE}"));
         match aws.patience.settled(created).await {
@@ -343,7 +343,7 @@ mod tests {
             .refuses_query("AddRoleToInstanceProfile", "NoSuchEntity")
             .answers("AddRoleToInstanceProfile", "");
         let found = Found { exists: false, policy: None, boundary: None, profile: Profile::Missing };
-        let made = ensure_one(&stub.serve().await, Doing::Apply, &wanted(), &found, None).await;
+        let made = ensure_one(&stub.serve().await, RunMode::Apply, &wanted(), &found, None).await;
         assert!(made.expect("it settles").iter().all(|part| part.change == Change::Created));
         assert_eq!((stub.count("PutRolePolicy"), stub.count("AddRoleToInstanceProfile")), (2, 2));
     }

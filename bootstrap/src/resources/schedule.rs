@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::part::{Doing, Part};
+use crate::part::{Part, RunMode};
 
 /// The finest that EventBridge has; the function itself ticks every 20 seconds within it.
 pub const EVERY_MINUTE: &str = "rate(1 minute)";
@@ -25,11 +25,11 @@ struct Found {
     may_invoke: bool,
 }
 
-pub async fn ensure(aws: &Aws, doing: Doing) -> Result<Part> {
+pub async fn ensure(aws: &Aws, mode: RunMode) -> Result<Part> {
     let rule = aws.names.stack.schedule_rule();
     let found = find(aws, &rule).await?;
     let part = compare(&rule, &found);
-    if doing.applies(&part) {
+    if mode.applies(&part) {
         if !found.is_right {
             put_rule(aws, &rule, &found).await?;
         }

@@ -6,7 +6,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{COOKIE, SET_COOKIE};
 use axum::response::IntoResponse as _;
 use bootstrap::output::Progress;
-use bootstrap::part::Doing;
+use bootstrap::part::RunMode;
 use bootstrap::resources::documents;
 use bootstrap::session_keys::{Mode, rotate};
 use ec2_worker::client::Transport;
@@ -34,7 +34,7 @@ fn opens(reader: &KeyRing, sealer: &KeyRing) -> bool {
 
 async fn deployed() -> Stack {
     let stack = Stack::new().await;
-    documents::ensure_session_keys(&stack.aws, Doing::Apply).await.expect("a first ring");
+    documents::ensure_session_keys(&stack.aws, RunMode::Apply).await.expect("a first ring");
     stack
 }
 

@@ -9,7 +9,7 @@ use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use bootstrap::aws::Aws;
 use bootstrap::blueprint::{Ec2Api, TlsPort};
 use bootstrap::names::Names;
-use bootstrap::part::{Doing, Part};
+use bootstrap::part::{Part, RunMode};
 use bootstrap::resources::network;
 use serde_json::Value;
 
@@ -240,13 +240,13 @@ fn a_region_without_a_dual_stack_api_gets_an_interface_endpoint() {
     let aws = client(&cloud);
     let wanted = network::Wanted { from: None, tls: TlsPort::Closed, ec2_api: Ec2Api::Endpoint };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let ensure = |doing| runtime.block_on(network::ensure(&aws, doing, &wanted)).expect("a network").1;
+    let ensure = |mode| runtime.block_on(network::ensure(&aws, mode, &wanted)).expect("a network").1;
     let named = |parts: Vec<Part>| parts.into_iter().map(|part| part.what).collect::<Vec<String>>();
-    let planned = named(ensure(Doing::Plan));
-    assert_eq!(named(ensure(Doing::Apply)), planned);
+    let planned = named(ensure(RunMode::Plan));
+    assert_eq!(named(ensure(RunMode::Apply)), planned);
     // A list may leave out what is seconds old, and then the next run makes it again, as on AWS.
     cloud.wait_until_all_is_known();
-    assert!(ensure(Doing::Apply).iter().all(|part| !part.is_change()));
+    assert!(ensure(RunMode::Apply).iter().all(|part| !part.is_change()));
     assert!(runtime.block_on(network::has_ec2_endpoint(&aws)).expect("a look"));
 
     let of_endpoint = |query: &str| {

@@ -11,7 +11,7 @@ use super::{Site, filter, id, name_in_stack, tagged};
 use crate::aws::Aws;
 use crate::blueprint::{Endpoint, EndpointKind};
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::part::{Doing, NEW, Part};
+use crate::part::{NEW, Part, RunMode};
 use crate::patience::Look;
 
 /// An interface endpoint gets an interface and a name in each subnet, which takes a minute or two.
@@ -34,13 +34,13 @@ impl Site<'_> {
             let part = Part::found(format!("endpoint {}", wanted.service), found.is_some());
             let endpoint = match found {
                 Some(found) => found.id.clone(),
-                None if self.doing.applies(&part) => {
+                None if self.mode.applies(&part) => {
                     self.create_endpoint(wanted, tables, subnets, groups).await?
                 }
                 None => NEW.to_owned(),
             };
             self.note(part);
-            if self.doing == Doing::Apply && wanted.kind != EndpointKind::Gateway {
+            if self.mode == RunMode::Apply && wanted.kind != EndpointKind::Gateway {
                 self.wait_for_endpoint(&endpoint).await?;
             }
         }

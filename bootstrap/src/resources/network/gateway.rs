@@ -7,7 +7,7 @@ use super::{Site, exists_is_fine, id, stack_filter, tagged};
 use crate::aws::Aws;
 use crate::blueprint::Gateway;
 use crate::error::{Result, Step as _, found};
-use crate::part::{Doing, NEW, Part};
+use crate::part::{NEW, Part, RunMode};
 use crate::patience;
 
 struct There {
@@ -27,7 +27,7 @@ impl Site<'_> {
             Some(_) => Part::compared(what, vec!["not attached".to_owned()]),
         };
         let mut gateway = there.map_or(NEW.to_owned(), |there| there.id);
-        if self.doing.applies(&part) {
+        if self.mode.applies(&part) {
             gateway = match wanted {
                 Gateway::Internet => self.make_internet_gateway(gateway).await?,
                 Gateway::EgressOnly => self.create_egress_only_gateway().await?,
@@ -36,7 +36,7 @@ impl Site<'_> {
         self.note(part);
         // What a run left that was cut right after the creation.
         for spare in all.into_iter().filter(|spare| !spare.is_attached) {
-            if self.doing == Doing::Apply {
+            if self.mode == RunMode::Apply {
                 remove(self.aws, wanted, &spare.id).await?;
             }
             self.note(Part::removed(format!("{what} {}", spare.id)));
@@ -182,12 +182,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_gateway_that_a_cut_run_left_is_removed() {
-        for (doing, deleted) in [(Doing::Plan, 0), (Doing::Apply, 1)] {
+        for (mode, deleted) in [(RunMode::Plan, 0), (RunMode::Apply, 1)] {
             let stub = Stub::default()
                 .answers("DescribeInternetGateways", &listed(&[("igw-1", None), ("igw-2", Some("vpc-1"))]))
                 .answers("DeleteInternetGateway", "<return>true</return>");
             let aws = stub.serve().await;
-            let mut site = Site { aws: &aws, doing, vpc: Some("vpc-1".to_owned()), parts: Vec::new() };
+            let mut site = Site { aws: &aws, mode, vpc: Some("vpc-1".to_owned()), parts: Vec::new() };
             assert_eq!(site.gateway(Gateway::Internet).await.expect("found"), "igw-2");
             let wanted = [Part::unchanged("internet gateway"), Part::removed("internet gateway igw-1")];
             assert_eq!(site.parts, wanted);

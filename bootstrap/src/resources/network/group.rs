@@ -87,7 +87,7 @@ impl Site<'_> {
             let found = there.get(wanted.what);
             let closed = closed(found);
             let part = compare_group(wanted.what, found, &closed);
-            let is_made = self.doing.applies(&part);
+            let is_made = self.mode.applies(&part);
             let id = match found {
                 Some(found) => found.id.clone(),
                 None if is_made => self.create_group(wanted).await?,
@@ -120,7 +120,7 @@ impl Site<'_> {
         for open in &comparison.surplus {
             self.note(Part::removed(describe(wanted.what, open.port, &open.to.to_string())));
         }
-        if self.doing == crate::part::Doing::Plan {
+        if self.mode == crate::part::RunMode::Plan {
             return Ok(());
         }
         for (port, permission) in permissions(&comparison.missing) {

@@ -74,7 +74,7 @@ impl Site<'_> {
             Some(_) => Part::compared(what, differs(&missing_subnets, &wrong_routes)),
         };
         let mut table = there.map_or(NEW.to_owned(), |there| there.id);
-        if self.doing.applies(&part) {
+        if self.mode.applies(&part) {
             if table == NEW {
                 table = self.create_route_table(&wanted.what).await?;
             }

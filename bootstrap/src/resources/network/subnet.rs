@@ -16,7 +16,7 @@ use super::{Site, filter, id, name_in_stack, tagged};
 use crate::aws::Aws;
 use crate::blueprint::{Side, Subnet};
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::part::{Doing, NEW, Part};
+use crate::part::{NEW, Part, RunMode};
 use crate::patience::Look;
 
 const IPV6: &str = "no IPv6 block";
@@ -44,7 +44,7 @@ impl Site<'_> {
         for wanted in wanted {
             let found = there.remove(&wanted.what);
             let part = compare(&wanted.what, found.as_ref());
-            let is_made = self.doing.applies(&part);
+            let is_made = self.mode.applies(&part);
             let (spec, block) = match found {
                 Some(found) => {
                     if is_made {
@@ -61,7 +61,7 @@ impl Site<'_> {
             self.note(part);
             placed.push(Placed { side: wanted.side, spec, block });
         }
-        if self.doing == Doing::Apply {
+        if self.mode == RunMode::Apply {
             for subnet in &placed {
                 self.wait_for_ipv6(&subnet.spec.id).await?;
             }

@@ -14,7 +14,7 @@ use super::{id, stack_filter, tagged};
 use crate::aws::Aws;
 use crate::blueprint::Blocks;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::part::{Doing, Part};
+use crate::part::{Part, RunMode};
 use crate::patience::{self, Look};
 
 const NAMES: &str = "names for its instances";
@@ -110,16 +110,16 @@ fn compare(there: Option<(&There, bool)>) -> Part {
     Part::compared(format!("VPC {}", there.id), differs.collect())
 }
 
-pub(super) async fn ensure(aws: &Aws, doing: Doing) -> Result<Ready> {
+pub(super) async fn ensure(aws: &Aws, mode: RunMode) -> Result<Ready> {
     let (there, empty) = find_with_names(aws).await?;
     let mut parts = vec![compare(there.as_ref().map(|(there, gives_names)| (there, *gives_names)))];
     for vpc in empty {
-        parts.push(match doing {
-            Doing::Plan => Part::removed(format!("VPC {vpc}")),
-            Doing::Apply => delete(aws, &vpc).await?,
+        parts.push(match mode {
+            RunMode::Plan => Part::removed(format!("VPC {vpc}")),
+            RunMode::Apply => delete(aws, &vpc).await?,
         });
     }
-    if doing == Doing::Plan {
+    if mode == RunMode::Plan {
         let blocks = match &there {
             Some((there, _)) => Blocks { ipv4: there.ipv4()?, ipv6: there.ipv6.block() },
             None => Blocks::default(),
@@ -266,7 +266,7 @@ mod tests {
             .answers("DescribeVpcs", "<vpcSet/>")
             .answers("DescribeVpcs", &described(&[PAST, ("a-1", "associating", "")]))
             .answers("DescribeVpcs", &described(&[PAST, ("a-1", "associated", "2600:1f16:abc::/56")]));
-        let ready = ensure(&stub.serve().await, Doing::Apply).await.expect("it settles");
+        let ready = ensure(&stub.serve().await, RunMode::Apply).await.expect("it settles");
         assert_eq!(ready.blocks.ipv6, Some("2600:1f16:abc::/56".parse().expect("a block")));
         assert_eq!((stub.count("CreateVpc"), stub.count("ModifyVpcAttribute")), (1, 2));
     }
@@ -280,7 +280,7 @@ mod tests {
             .answers("AssociateVpcCidrBlock", "<vpcId>vpc-1</vpcId>")
             .answers("DescribeVpcs", &described(&[failed]))
             .answers("DescribeVpcs", &described(&[failed, ("a-2", "associated", "2600:1f16:abc:100::/56")]));
-        let ready = ensure(&stub.serve().await, Doing::Apply).await.expect("the second is associated");
+        let ready = ensure(&stub.serve().await, RunMode::Apply).await.expect("the second is associated");
         assert_eq!(ready.parts[0].differs, [IPV6]);
         assert_eq!(ready.blocks.ipv6, Some("2600:1f16:abc:100::/56".parse().expect("a block")));
     }
@@ -292,7 +292,7 @@ mod tests {
             .answers("CreateVpc", "<vpc><vpcId>vpc-1</vpcId></vpc>")
             .answers("ModifyVpcAttribute", "<return>true</return>")
             .answers("DescribeVpcs", &described(&[("a-1", "failing", "")]));
-        let error = ensure(&stub.serve().await, Doing::Apply).await.err().expect("it never comes");
+        let error = ensure(&stub.serve().await, RunMode::Apply).await.err().expect("it never comes");
         assert!(error.what.contains("could not give vpc-1 an IPv6 block"), "{}", error.what);
     }
 
@@ -302,7 +302,7 @@ mod tests {
             .answers("DescribeVpcs", &described(&[]))
             .refuses("DescribeVpcAttribute", "InvalidVpcID.NotFound")
             .answers("DescribeVpcs", "<vpcSet/>");
-        let ready = ensure(&stub.serve().await, Doing::Plan).await.expect("the list is read again");
+        let ready = ensure(&stub.serve().await, RunMode::Plan).await.expect("the list is read again");
         assert_eq!((ready.id, ready.parts[0].change), (None, Change::Created));
     }
 
@@ -354,9 +354,9 @@ mod tests {
                 .answers("DescribeVpcs", &described(&[("a-1", "associated", "2600:1f16:abc::/56")]))
         };
         let removed = Part::removed("VPC vpc-0");
-        for (doing, deleted) in [(Doing::Plan, 0), (Doing::Apply, 1)] {
+        for (mode, deleted) in [(RunMode::Plan, 0), (RunMode::Apply, 1)] {
             let stub = stub();
-            let ready = ensure(&stub.serve().await, doing).await.expect("it is ready");
+            let ready = ensure(&stub.serve().await, mode).await.expect("it is ready");
             assert_eq!((ready.id.as_deref(), &ready.parts[1]), (Some("vpc-1"), &removed));
             assert_eq!(stub.count("DeleteVpc"), deleted);
         }
