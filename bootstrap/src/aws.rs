@@ -100,7 +100,7 @@ fn partition(region: &str) -> &'static str {
 fn region(config: &SdkConfig) -> Result<String> {
     config.region().map(ToString::to_string).ok_or_else(|| {
         DeployError::new(Exit::Usage, "no AWS region is set")
-            .mend("Add --region (make: REGION=…), or run `aws configure`.")
+            .hint("Add --region (make: REGION=…), or run `aws configure`.")
     })
 }
 
@@ -115,7 +115,7 @@ fn must_be_endpoint(target: &Target) -> Result<()> {
         return Ok(());
     }
     Err(DeployError::new(Exit::Usage, format!("`{url}` is not an endpoint"))
-        .mend("Write it with its scheme, for example http://127.0.0.1:4566."))
+        .hint("Write it with its scheme, for example http://127.0.0.1:4566."))
 }
 
 fn loader(target: &Target) -> ConfigLoader {

@@ -51,16 +51,16 @@ pub(crate) struct Check {
     pub(crate) verdict: Verdict,
     pub(crate) detail: String,
     /// What to do about it.
-    pub(crate) mend: Option<String>,
+    pub(crate) hint: Option<String>,
 }
 
 impl Check {
     pub(crate) fn new(name: &'static str, verdict: Verdict, detail: impl Into<String>) -> Self {
-        Self { name, verdict, detail: detail.into(), mend: None }
+        Self { name, verdict, detail: detail.into(), hint: None }
     }
 
-    pub(crate) fn mend(mut self, mend: impl Into<String>) -> Self {
-        self.mend = Some(mend.into());
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
         self
     }
 
@@ -69,7 +69,7 @@ impl Check {
         let check = Self::new(name, Verdict::NotKnownHere, error.what.clone());
         match error.kind {
             AwsErrorKind::Denied => {
-                check.mend("`bootstrap iam-policy` (make iam-policy) prints what these credentials need.")
+                check.hint("`bootstrap iam-policy` (make iam-policy) prints what these credentials need.")
             }
             _ => check,
         }
@@ -101,7 +101,7 @@ pub(crate) fn table(checks: &[Check], has_colour: bool) -> String {
         let word =
             if has_colour { format!("\u{1b}[{}m{word}\u{1b}[0m", check.verdict.colour()) } else { word };
         lines.push(format!("{word}  {:<19} {}", check.name, check.detail));
-        lines.extend(check.mend.iter().map(|mend| format!("{:<14}  {:<19} {mend}", "", "")));
+        lines.extend(check.hint.iter().map(|hint| format!("{:<14}  {:<19} {hint}", "", "")));
     }
     lines.join("\n")
 }
@@ -112,10 +112,10 @@ mod tests {
     use crate::error::Exit;
 
     #[test]
-    fn a_line_says_the_verdict_and_the_next_one_the_mend() {
+    fn a_line_has_the_verdict_and_the_next_the_hint() {
         let checks = [
             Check::new("clock", Verdict::Ok, "1 s"),
-            Check::new("leftovers", Verdict::NotKnownHere, "denied").mend("Ask for it."),
+            Check::new("leftovers", Verdict::NotKnownHere, "denied").hint("Ask for it."),
         ];
         let plain = table(&checks, false);
         assert_eq!(
@@ -132,6 +132,6 @@ mod tests {
         error.kind = AwsErrorKind::Denied;
         let check = Check::unknown("leftovers", &error);
         assert_eq!(check.verdict, Verdict::NotKnownHere);
-        assert!(check.mend.expect("a mend").contains("iam-policy"));
+        assert!(check.hint.expect("a hint").contains("iam-policy"));
     }
 }

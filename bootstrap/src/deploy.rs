@@ -41,7 +41,7 @@ const MOST_BLOCKS: usize = 25;
 pub fn check(options: &Deploy) -> Result<()> {
     if options.allow_cidr.len() > MOST_BLOCKS {
         let what = format!("--allow-cidr has {} blocks; at most {MOST_BLOCKS} fit", options.allow_cidr.len());
-        return Err(DeployError::new(Exit::Usage, what).mend("Nothing was changed. Give larger blocks."));
+        return Err(DeployError::new(Exit::Usage, what).hint("Nothing was changed. Give larger blocks."));
     }
     Wanted::read(&options.tls, Timestamp::now()).map(drop)
 }
@@ -424,7 +424,7 @@ fn min_password(options: &Deploy, profile: Profile, before: Option<&Release>) ->
     match (options.min_password, profile) {
         (Some(_), Profile::Classic) => {
             Err(DeployError::new(Exit::Usage, "the profile classic has no rule for passwords")
-                .mend("Leave --min-password out (make: MIN_PASSWORD=)."))
+                .hint("Leave --min-password out (make: MIN_PASSWORD=)."))
         }
         (Some(min), Profile::Secure) => Ok(Some(min)),
         (None, Profile::Classic) => Ok(None),

@@ -43,7 +43,7 @@ impl Consent {
 pub async fn run(target: &Target, consent: Consent, keep_data: bool) -> Result<()> {
     if consent == Consent::NobodyToAsk {
         return Err(DeployError::new(Exit::Usage, "destroy asks before it removes anything")
-            .mend("Add --yes (make: YES=1) where nobody can answer."));
+            .hint("Add --yes (make: YES=1) where nobody can answer."));
     }
     let aws = Aws::connect(target).await?;
     if consent == Consent::AskedFor {

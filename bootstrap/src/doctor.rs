@@ -53,7 +53,7 @@ pub async fn run(target: &Target, options: &cli::Doctor) -> Result<()> {
         }
         Ok(Err(error)) => {
             let failed = Check::new("credentials", Verdict::Failed, error.what);
-            checks.push(Check { mend: error.mend, ..failed });
+            checks.push(Check { hint: error.hint, ..failed });
             None
         }
         Err(_) => {

@@ -60,7 +60,7 @@ where
     match look_up(host.clone()).await {
         Ok(_) => Ok(Ec2Api::Endpoint),
         Err(error) => Err(DeployError::new(Exit::Unreachable, format!("cannot look up {host}"))
-            .mend("Check the region's name and that this machine can resolve names.")
+            .hint("Check the region's name and that this machine can resolve names.")
             .caused_by(error)),
     }
 }
@@ -71,7 +71,7 @@ fn inventing(names: &Names) -> DeployError {
         names.ec2_dual_stack_host()
     );
     DeployError::new(Exit::Prerequisite, what)
-        .mend("Use another resolver (in /etc/resolv.conf or the network settings), then run this again.")
+        .hint("Use another resolver (in /etc/resolv.conf or the network settings), then run this again.")
 }
 
 async fn look_up(host: String) -> io::Result<Vec<IpAddr>> {

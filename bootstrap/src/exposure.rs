@@ -31,7 +31,7 @@ fn judge(from: &[Cidr]) -> Result<()> {
     let what = format!(
         "the profile classic stores plain passwords and lists them to everybody, and {public} is not private"
     );
-    Err(DeployError::new(Exit::Usage, what).mend(
+    Err(DeployError::new(Exit::Usage, what).hint(
         "Nothing was changed. Give the private blocks that may reach it: --allow-cidr 10.0.0.0/8 (make: \
          ALLOW_CIDR=10.0.0.0/8), or take the risk: --classic-accept-risk (make: CLASSIC_ACCEPT_RISK=yes).",
     ))

@@ -43,7 +43,7 @@ pub async fn wait(url: &str, wanted: u32, most: u32, progress: &Progress) -> Res
         if Instant::now() > deadline {
             let what = format!("{url} is not healthy after {} s: {seen}", DEADLINE.as_secs());
             return Err(DeployError::new(Exit::NotHealthy, what)
-                .mend("`bootstrap status` (make status) shows what the reconciler does and why."));
+                .hint("`bootstrap status` (make status) shows what the reconciler does and why."));
         }
         sleep(Duration::from_millis(500)).await;
     }
@@ -77,7 +77,7 @@ pub async fn wait_for_certificate(
                 fleet::TLS_PORT,
                 CERTIFICATE_DEADLINE.as_secs()
             );
-            return Err(DeployError::new(Exit::NotHealthy, what).mend(
+            return Err(DeployError::new(Exit::NotHealthy, what).hint(
                 "Something between here and there may close that port; the load balancer's log says \
                  whether it has the certificate. `--tls off` (make: TLS=off) ends TLS.",
             ));

@@ -36,7 +36,7 @@ fn text(names: &Names, boundary: Option<&PolicyArn>) -> Result<String> {
     if chars > MAX_CHARS {
         let what = format!("the policy has {chars} characters, and IAM takes {MAX_CHARS}");
         return Err(DeployError::new(Exit::Failed, what)
-            .mend("Choose a shorter --stack name, or a permissions boundary with a shorter one."));
+            .hint("Choose a shorter --stack name, or a permissions boundary with a shorter one."));
     }
     Ok(serde_json::to_string_pretty(&policy).expect("a policy is plain data"))
 }

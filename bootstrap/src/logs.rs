@@ -57,7 +57,7 @@ struct Watched<'a> {
 pub async fn run(target: &Target, options: &Logs) -> Result<()> {
     if options.instance.is_some() && options.of == Some(LogsOf::Reconciler) {
         return Err(DeployError::new(Exit::Usage, "the reconciler is a function and has no instance")
-            .mend("Leave out --instance, or name a worker or a load balancer (`make status` lists them)."));
+            .hint("Leave out --instance, or name a worker or a load balancer (`make status` lists them)."));
     }
     let aws = Aws::connect(target).await?;
     if documents::read(&aws, keys::RELEASE).await?.is_none() {
@@ -166,7 +166,7 @@ impl Watched<'_> {
                 all.retain(|instance| instance.instance_id() == Some(id));
                 if !all.iter().any(wanted) {
                     let what = format!("{id} is no such instance of stack {}", self.aws.names.stack);
-                    return Err(DeployError::new(Exit::Failed, what).mend(
+                    return Err(DeployError::new(Exit::Failed, what).hint(
                         "`make status` lists those that are there; EC2 forgets a terminated one after about an hour.",
                     ));
                 }

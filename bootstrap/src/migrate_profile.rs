@@ -143,7 +143,7 @@ async fn still_migrating(aws: &Aws) -> Result<String> {
     match documents::marker(aws).await? {
         (Marker::Migrating, etag) => Ok(etag),
         _ => Err(DeployError::new(Exit::Failed, format!("{} was changed meanwhile", keys::PROFILE_MARKER))
-            .mend("Run this again; it says whether there is anything left to do.")),
+            .hint("Run this again; it says whether there is anything left to do.")),
     }
 }
 
@@ -154,7 +154,7 @@ async fn judged(users: &Users<'_>, progress: &mut Progress) -> Result<Plan> {
         "{} to convert, {} converted already, {} unusable",
         plan.convert.len(),
         plan.done,
-        plan.left.len() + plan.mend.len()
+        plan.left.len() + plan.blocking.len()
     ));
     Ok(plan)
 }
@@ -174,16 +174,16 @@ fn accept(plan: &Plan, on_unusable: OnUnusable) -> Result<()> {
         }
         lines.concat()
     };
-    if !plan.mend.is_empty() {
-        let what = format!("{} users cannot be converted:{}", plan.mend.len(), list(&plan.mend));
-        return Err(DeployError::new(Exit::Failed, what).mend(
+    if !plan.blocking.is_empty() {
+        let what = format!("{} users cannot be converted:{}", plan.blocking.len(), list(&plan.blocking));
+        return Err(DeployError::new(Exit::Failed, what).hint(
             "Delete these objects, or write a usable password into them: a secure worker would read them \
              as its own, so --skip-unusable does not leave them.",
         ));
     }
     if !plan.left.is_empty() && on_unusable == OnUnusable::Refuse {
         let what = format!("{} users cannot be converted:{}", plan.left.len(), list(&plan.left));
-        return Err(DeployError::new(Exit::Failed, what).mend(
+        return Err(DeployError::new(Exit::Failed, what).hint(
             "Rename or delete these objects, or leave them where they are, in plain text and without a way \
              to sign in, with --skip-unusable (make: SKIP_UNUSABLE=1).",
         ));
@@ -217,7 +217,7 @@ async fn must_not_serve(aws: &Aws, instances: &impl AsyncFn() -> Result<Vec<Stri
     }
     let what = format!("workers of stack {} may still serve: {}", aws.names.stack, why.join("; "));
     Err(DeployError::new(Exit::Failed, what)
-        .mend("Run `make scale N=0`, wait until `make status` shows no worker, then run this again."))
+        .hint("Run `make scale N=0`, wait until `make status` shows no worker, then run this again."))
 }
 
 /// Those on their way out included: they answer to the last.
@@ -259,7 +259,7 @@ fn as_secure(before: Release) -> Release {
 fn no_users(aws: &Aws) -> DeployError {
     let what = format!("the users of stack {} belong to no profile that is known here", aws.names.stack);
     DeployError::new(Exit::Failed, what)
-        .mend(format!("No worker has served it yet, or {} was changed by hand.", keys::PROFILE_MARKER))
+        .hint(format!("No worker has served it yet, or {} was changed by hand.", keys::PROFILE_MARKER))
 }
 
 #[cfg(test)]

@@ -142,7 +142,7 @@ impl Patience {
             };
             if wait.is_over() {
                 let what = format!("{what} is {state} after {} s", wait.waited().as_secs());
-                return Err(DeployError::new(Exit::Failed, what).mend(AGAIN));
+                return Err(DeployError::new(Exit::Failed, what).hint(AGAIN));
             }
             wait.pause(|| format!("waiting: {what} is {state}")).await;
         }
@@ -248,12 +248,12 @@ pub fn over(mut error: DeployError, on: Option<&str>, waited: Duration) -> Deplo
         None => "AWS does not know everywhere yet what this run created, or another change is in progress."
             .to_owned(),
     };
-    error.mend(format!("{why} {AGAIN}"))
+    error.hint(format!("{why} {AGAIN}"))
 }
 
 fn still_in_use(mut error: DeployError, waited: Duration) -> DeployError {
     error.what = format!("{} (tried for {} s)", error.what, waited.as_secs());
-    error.mend(format!("AWS still sees something that uses it. {AGAIN}"))
+    error.hint(format!("AWS still sees something that uses it. {AGAIN}"))
 }
 
 #[cfg(test)]
@@ -336,7 +336,7 @@ mod tests {
             .depends_on("the VPC vpc-1", async || Err::<(), _>(coded("InvalidVpcID.NotFound")));
         let error = stays.await.expect_err("it stays");
         assert!(error.what.contains("tried for 7 s; it needs the VPC vpc-1"), "{}", error.what);
-        assert!(error.mend.is_some_and(|mend| mend.contains("same command again")));
+        assert!(error.hint.is_some_and(|hint| hint.contains("same command again")));
     }
 
     #[tokio::test(start_paused = true)]

@@ -120,8 +120,8 @@ impl Plan {
         for check in self.checks.iter().filter(|check| check.verdict != Verdict::Ok) {
             writeln!(text, "{}: {}: {}", check.verdict.word(), check.name, check.detail)
                 .expect("writing to a String cannot fail");
-            if let Some(mend) = &check.mend {
-                writeln!(text, "  {mend}").expect("writing to a String cannot fail");
+            if let Some(hint) = &check.hint {
+                writeln!(text, "  {hint}").expect("writing to a String cannot fail");
             }
         }
         text

@@ -151,7 +151,7 @@ impl Findings {
         progress.end_with(&outcome);
         for check in self.of(Verdict::Warning) {
             progress.line(&format!("  warning: {}: {}", check.name, check.detail));
-            check.mend.iter().for_each(|mend| progress.line(&format!("    {mend}")));
+            check.hint.iter().for_each(|hint| progress.line(&format!("    {hint}")));
         }
         for check in self.of(Verdict::NotKnownHere) {
             progress.line(&format!("  not known here: {}: {}", check.name, check.detail));
@@ -165,19 +165,19 @@ impl Findings {
             true => Exit::Denied,
             false => Exit::Failed,
         };
-        let (what, mend) = match failed[..] {
+        let (what, hint) = match failed[..] {
             [] => return Ok(()),
-            [one] => (format!("{}: {}", one.name, one.detail), one.mend.clone().unwrap_or_default()),
+            [one] => (format!("{}: {}", one.name, one.detail), one.hint.clone().unwrap_or_default()),
             _ => {
                 let line = |check: &&Check| {
-                    let mend = check.mend.as_ref().map_or_else(String::new, |mend| format!("\n    {mend}"));
-                    format!("{}: {}{mend}", check.name, check.detail)
+                    let hint = check.hint.as_ref().map_or_else(String::new, |hint| format!("\n    {hint}"));
+                    format!("{}: {}{hint}", check.name, check.detail)
                 };
                 let lines: Vec<String> = failed.iter().map(line).collect();
                 (format!("{} checks failed", failed.len()), lines.join("\n  "))
             }
         };
-        Err(DeployError::new(exit, what).mend(format!("{mend}\n  Nothing was changed.")))
+        Err(DeployError::new(exit, what).hint(format!("{hint}\n  Nothing was changed.")))
     }
 
     fn of(&self, verdict: Verdict) -> impl Iterator<Item = &Check> {
@@ -191,7 +191,7 @@ mod tests {
 
     fn findings(verdicts: &[(&'static str, Verdict)]) -> Findings {
         let check = |(name, verdict): &(&'static str, Verdict)| {
-            Check::new(name, *verdict, "what it is").mend("What to do.")
+            Check::new(name, *verdict, "what it is").hint("What to do.")
         };
         Findings { checks: verdicts.iter().map(check).collect(), rollout: None }
     }

@@ -77,7 +77,7 @@ pub async fn follow(aws: &Aws, release: &Release, scope: Scope, progress: &Progr
         let step = match seen {
             Seen::Done => return Ok(()),
             Seen::Failed(why) => {
-                return Err(DeployError::new(Exit::NotHealthy, why).mend(
+                return Err(DeployError::new(Exit::NotHealthy, why).hint(
                     "The service goes on as before. `bootstrap logs` and `bootstrap status` (make logs, make status) \
                      say more; then deploy what is mended, or what was there before.",
                 ));
@@ -96,7 +96,7 @@ pub async fn follow(aws: &Aws, release: &Release, scope: Scope, progress: &Progr
                 if memory.held.is_empty() { last.0.to_string() } else { memory.held.join("; ") }
             );
             return Err(DeployError::new(Exit::NotHealthy, what)
-                .mend("It goes on by itself when this is over; `bootstrap status` (make status) shows it."));
+                .hint("It goes on by itself when this is over; `bootstrap status` (make status) shows it."));
         }
         sleep(EVERY).await;
     }

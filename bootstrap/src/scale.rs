@@ -36,7 +36,7 @@ pub async fn https_url(target: &Target) -> Result<()> {
     if certificate::find(&aws).await?.is_none() {
         let what = format!("stack {} does not speak TLS", aws.names.stack);
         return Err(DeployError::new(Exit::Failed, what)
-            .mend("Deploy it with `--tls self-signed`, or with --tls-cert and --tls-key (make: TLS=…)."));
+            .hint("Deploy it with `--tls self-signed`, or with --tls-cert and --tls-key (make: TLS=…)."));
     }
     output::result(&load_balancer::https_url(&address));
     Ok(())
@@ -60,5 +60,5 @@ pub fn no_stack(aws: &Aws) -> DeployError {
         aws.names.stack, aws.names.account, aws.names.region
     );
     DeployError::new(Exit::Failed, what)
-        .mend("`make deploy` (or `make local`) makes one; STACK= names another.")
+        .hint("`make deploy` (or `make local`) makes one; STACK= names another.")
 }

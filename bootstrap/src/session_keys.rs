@@ -126,12 +126,12 @@ async fn change(aws: &Aws, decide: impl Fn(&Ring, Timestamp) -> Result<Changed>)
         }
     }
     Err(DeployError::new(Exit::Failed, format!("{} keeps changing under us", keys::SESSION_KEYS))
-        .mend("Try again."))
+        .hint("Try again."))
 }
 
 /// Says nothing of the content, which is secret.
 fn unreadable() -> DeployError {
-    DeployError::new(Exit::Failed, format!("{} is not a ring of keys", keys::SESSION_KEYS)).mend(
+    DeployError::new(Exit::Failed, format!("{} is not a ring of keys", keys::SESSION_KEYS)).hint(
         "Workers that run keep the one they have read. Restore it, or delete the object and run \
          `make deploy`, which makes a new one and ends every session.",
     )
@@ -163,7 +163,7 @@ impl Ring {
                 Exit::Failed,
                 format!("the ring has {MAX_KEYS} keys already, and each may still open somebody's session"),
             )
-            .mend("A key is dropped 13 hours after it was replaced. `--now` (make: NOW=1) ends every session instead."));
+            .hint("A key is dropped 13 hours after it was replaced. `--now` (make: NOW=1) ends every session instead."));
         }
         let kid = self.next_kid();
         ring.keys.push(Key { kid: kid.clone(), added: Some(now), ..fresh.clone() });

@@ -67,7 +67,7 @@ impl Wanted {
                 key.display()
             );
             DeployError::new(Exit::Usage, what)
-                .mend("Nothing was changed. Both files must be PEM, the certificate before its chain.")
+                .hint("Nothing was changed. Both files must be PEM, the certificate before its chain.")
                 .caused_by(error)
         })
     }
@@ -76,7 +76,7 @@ impl Wanted {
 fn read_file(path: &Path) -> Result<Vec<u8>> {
     let refused = || {
         DeployError::new(Exit::Usage, format!("{} cannot be read", path.display()))
-            .mend("Nothing was changed.")
+            .hint("Nothing was changed.")
     };
     let mut bytes = Vec::new();
     std::fs::File::open(path)
@@ -119,7 +119,7 @@ pub fn decide(
 /// For a deployment that was not asked to touch the certificate and cannot use it as it is.
 pub fn stays_as_it_is(unusable: CertificateError) -> DeployError {
     DeployError::new(Exit::Failed, "the certificate in the control bucket cannot be used")
-        .mend(
+        .hint(
             "Give another one with --tls-cert and --tls-key (make: TLS_CERT=, TLS_KEY=), or deploy with \
              `--tls self-signed` or `--tls off` (make: TLS=).",
         )

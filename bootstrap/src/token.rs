@@ -31,18 +31,18 @@ pub async fn run(target: &Target, rotate: bool) -> Result<()> {
     }
     let Some(hash) = documents::read(&aws, keys::ADMIN_TOKEN_HASH).await? else {
         return Err(DeployError::new(Exit::Failed, format!("there is no stack {}", aws.names.stack))
-            .mend("`make deploy` (or `make local`) makes one."));
+            .hint("`make deploy` (or `make local`) makes one."));
     };
     let rotating = "Make a new one with `bootstrap token rotate` (make token ROTATE=1); the old one ends within a minute.";
     let token = std::fs::read_to_string(&file).map_err(|error| {
         let what =
             format!("the admin token of {} is not on this machine: {}", aws.names.stack, file.display());
-        DeployError::new(Exit::Failed, what).mend(rotating).caused_by(error)
+        DeployError::new(Exit::Failed, what).hint(rotating).caused_by(error)
     })?;
     let token = token.trim();
     if documents::token_hash(token).as_bytes() != hash.bytes.trim_ascii() {
         let what = format!("{} holds the token of another or an earlier stack", file.display());
-        return Err(DeployError::new(Exit::Failed, what).mend(rotating));
+        return Err(DeployError::new(Exit::Failed, what).hint(rotating));
     }
     output::result(token);
     Ok(())

@@ -47,7 +47,7 @@ pub(super) async fn dual_stack(subject: &Subject<'_>) -> Result<Vec<Check>> {
     let host = subject.aws.names.ec2_dual_stack_host();
     Ok(vec![match crate::ec2_api::of_region(&subject.aws.names).await? {
         Ec2Api::DualStack => Check::new(name, Verdict::Ok, host),
-        Ec2Api::Endpoint => Check::new(name, Verdict::Warning, format!("{host} has no IPv6 address")).mend(
+        Ec2Api::Endpoint => Check::new(name, Verdict::Warning, format!("{host} has no IPv6 address")).hint(
             "From a private subnet the reconciler reaches EC2 through an interface endpoint then, which costs \
              money.",
         ),

@@ -22,7 +22,7 @@ pub(super) fn clock(skew: SignedDuration) -> Check {
     if verdict == Verdict::Ok {
         return check;
     }
-    check.mend("Set it (systemd: `timedatectl set-ntp true`): AWS refuses requests that are 5 minutes off.")
+    check.hint("Set it (systemd: `timedatectl set-ntp true`): AWS refuses requests that are 5 minutes off.")
 }
 
 /// `zones` are those that the stack has or would have subnets in; `offered` where EC2 has the type.
@@ -30,9 +30,9 @@ pub(super) fn zones_of_type(kind: &str, zones: &[String], offered: &[String]) ->
     let name = "instance type";
     let missing: Vec<&str> =
         zones.iter().filter(|zone| !offered.contains(zone)).map(String::as_str).collect();
-    let mend = "Choose another with --instance-type (make: INSTANCE_TYPE=…), or another region.";
+    let hint = "Choose another with --instance-type (make: INSTANCE_TYPE=…), or another region.";
     if zones.is_empty() || offered.is_empty() {
-        return Check::new(name, Verdict::Failed, format!("{kind} is not offered here")).mend(mend);
+        return Check::new(name, Verdict::Failed, format!("{kind} is not offered here")).hint(hint);
     }
     match (missing.len(), zones.len()) {
         (0, 1) => Check::new(
@@ -44,10 +44,10 @@ pub(super) fn zones_of_type(kind: &str, zones: &[String], offered: &[String]) ->
         (missing_zones, all) if missing_zones < all => {
             let detail =
                 format!("{kind} is not offered in {}; workers all start elsewhere", missing.join(" and "));
-            Check::new(name, Verdict::Warning, detail).mend(mend)
+            Check::new(name, Verdict::Warning, detail).hint(hint)
         }
         _ => Check::new(name, Verdict::Failed, format!("{kind} is offered in none of {}", zones.join(", ")))
-            .mend(mend),
+            .hint(hint),
     }
 }
 
@@ -62,7 +62,7 @@ pub(super) fn leftovers(stack: &str, found: &[String], kept: Option<&str>) -> Ch
         return Check::new(name, Verdict::Ok, detail);
     }
     let detail = format!("there is no stack {stack}, but {}", found.join(", "));
-    Check::new(name, Verdict::Warning, detail).mend(
+    Check::new(name, Verdict::Warning, detail).hint(
         "`make deploy` goes on with them; `make destroy` removes them, and what costs money among them.",
     )
 }

@@ -84,10 +84,10 @@ pub(super) async fn tools(options: &Doctor, is_local: bool) -> Vec<Check> {
     ]
 }
 
-fn tool(name: &'static str, version: Option<String>, missing: Verdict, mend: &str) -> Check {
+fn tool(name: &'static str, version: Option<String>, missing: Verdict, hint: &str) -> Check {
     match version {
         Some(version) => Check::new(name, Verdict::Ok, version),
-        None => Check::new(name, missing, "missing, or it does not say its version").mend(mend),
+        None => Check::new(name, missing, "missing, or it does not say its version").hint(hint),
     }
 }
 
@@ -98,15 +98,15 @@ fn rust_target(arch: Arch, installed: Option<&str>) -> Check {
         Arch::Arm64 => "aarch64-unknown-linux-gnu",
         Arch::X8664 => "x86_64-unknown-linux-gnu",
     };
-    let mend = format!("rustup target add {wanted}");
+    let hint = format!("rustup target add {wanted}");
     match installed {
         Some(list) if list.lines().any(|line| line.trim() == wanted) => Check::new(name, Verdict::Ok, wanted),
-        Some(_) => Check::new(name, Verdict::Failed, format!("{wanted} is not installed")).mend(mend),
+        Some(_) => Check::new(name, Verdict::Failed, format!("{wanted} is not installed")).hint(hint),
         None if arch == Arch::host() => {
             Check::new(name, Verdict::Ok, format!("{wanted}, this machine's own"))
         }
         None => {
-            Check::new(name, Verdict::NotKnownHere, format!("{wanted}; there is no rustup to ask")).mend(mend)
+            Check::new(name, Verdict::NotKnownHere, format!("{wanted}; there is no rustup to ask")).hint(hint)
         }
     }
 }
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(rust_target(Arch::X8664, list).verdict, Verdict::Ok);
         let missing = rust_target(Arch::Arm64, list);
         assert_eq!(missing.verdict, Verdict::Failed);
-        assert_eq!(missing.mend.as_deref(), Some("rustup target add aarch64-unknown-linux-gnu"));
+        assert_eq!(missing.hint.as_deref(), Some("rustup target add aarch64-unknown-linux-gnu"));
         assert_eq!(rust_target(Arch::host(), None).verdict, Verdict::Ok);
     }
 

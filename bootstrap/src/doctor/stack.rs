@@ -18,7 +18,7 @@ fn judge(status: &status::Status) -> Vec<Check> {
     let url = status.url.as_deref().unwrap_or("none");
     let reach = match status.answers.as_str() {
         "yes" => Check::new("reachability", Verdict::Ok, format!("{url} answers")),
-        why => Check::new("reachability", Verdict::Failed, format!("{url}: {why}")).mend(
+        why => Check::new("reachability", Verdict::Failed, format!("{url}: {why}")).hint(
             "`make status` says what the reconciler does about it; --allow-cidr may leave this machine out.",
         ),
     };
@@ -28,30 +28,30 @@ fn judge(status: &status::Status) -> Vec<Check> {
     let workers = match status.desired {
         Some(desired) if healthy >= desired => Check::new("workers", Verdict::Ok, detail),
         Some(desired) if healthy == 0 && desired > 0 => Check::new("workers", Verdict::Failed, detail)
-            .mend("`make status` and `make logs OF=worker` say why."),
+            .hint("`make status` and `make logs OF=worker` say why."),
         _ => Check::new("workers", Verdict::Warning, detail)
-            .mend("`make status` says what is held back and why."),
+            .hint("`make status` says what is held back and why."),
     };
     let reconciler = match (status.last_tick, status.is_late) {
         (Some(_), false) => Check::new("reconciler", Verdict::Ok, "it ticks"),
         (Some(at), true) => {
             let detail = format!("its last tick was at {}", at.strftime("%F %H:%M:%SZ"));
             Check::new("reconciler", Verdict::Failed, detail)
-                .mend("`make logs OF=reconciler` shows why; `make deploy` mends its schedule and code.")
+                .hint("`make logs OF=reconciler` shows why; `make deploy` mends its schedule and code.")
         }
         (None, _) => Check::new("reconciler", Verdict::Warning, "it has not ticked yet")
-            .mend("It does so every 20 s; wait a minute."),
+            .hint("It does so every 20 s; wait a minute."),
     };
     let mut checks = vec![reach, workers, reconciler];
     checks.extend(status.problem.iter().map(|problem| {
         Check::new("desired count", Verdict::Warning, problem.clone())
-            .mend("`make scale N=…` writes a good one.")
+            .hint("`make scale N=…` writes a good one.")
     }));
     checks.push(match status.drift.len() {
         0 => Check::new("drift", Verdict::Ok, "the stack is as it was deployed"),
         1 => Check::new("drift", Verdict::Warning, status.drift[0].clone()),
         n => Check::new("drift", Verdict::Warning, format!("{n} differences"))
-            .mend("`make status` lists them."),
+            .hint("`make status` lists them."),
     });
     checks
 }

@@ -125,7 +125,7 @@ impl<'a> Users<'a> {
         let (key, target) = (&candidate.key, candidate.target());
         let changed = || {
             DeployError::new(Exit::Failed, format!("{key} is changed by somebody at this moment"))
-                .mend("Find out who writes into the bucket of users, then run this again.")
+                .hint("Find out who writes into the bucket of users, then run this again.")
         };
         let object = self.get(key).await?.ok_or_else(changed)?;
         let etag = object.e_tag().unwrap_or_default().to_owned();
@@ -176,7 +176,7 @@ impl<'a> Users<'a> {
         let History { past, markers } = self.history().await?;
         if let Some(left) = past.first() {
             let what = format!("a version of {} is still there although it was deleted", left.key());
-            return Err(DeployError::new(Exit::Failed, what).mend("Run this again."));
+            return Err(DeployError::new(Exit::Failed, what).hint("Run this again."));
         }
         for batch in markers.chunks(1000) {
             bucket::delete_versions(self.aws, &self.bucket, batch.to_vec()).await?;

@@ -86,7 +86,7 @@ pub(super) struct Plan {
     /// Unusable, and out of the way of secure workers.
     pub(super) left: Vec<Unusable>,
     /// Unusable, and where a secure worker would look.
-    pub(super) mend: Vec<Unusable>,
+    pub(super) blocking: Vec<Unusable>,
 }
 
 /// An object that is no work of this migration.
@@ -149,7 +149,7 @@ pub(super) fn plan(objects: Vec<(String, Judged)>) -> Plan {
 
 impl Plan {
     fn unusable(&mut self, unusable: Unusable) {
-        if is_read_by_secure(&unusable.key) { self.mend.push(unusable) } else { self.left.push(unusable) }
+        if is_read_by_secure(&unusable.key) { self.blocking.push(unusable) } else { self.left.push(unusable) }
     }
 }
 
@@ -209,7 +209,7 @@ mod tests {
             ("users/ana", many.as_bytes(), Reason::Password(PasswordError::TooLong), true),
         ] {
             let plan = planned(&[(key, content)], &[]);
-            let found = if blocks { &plan.mend } else { &plan.left };
+            let found = if blocks { &plan.blocking } else { &plan.left };
             assert_eq!(*found, [Unusable { key: key.to_owned(), reason }], "{key}");
             assert!(plan.convert.is_empty());
         }

@@ -184,7 +184,7 @@ fn of_denial(wanted: &BTreeMap<String, Vec<String>>, denial: &Denial) -> Check {
     let verdict = if is_for_later(action) { Verdict::Warning } else { Verdict::Failed };
     let check = Check::new(NAME, verdict, format!("these credentials are not allowed {action}{on}"));
     let statements = wanted.get(action).map(|sids| sids.join("` and `"));
-    check.mend(match (is_explicit, statements) {
+    check.hint(match (is_explicit, statements) {
         (true, _) => "A policy denies it explicitly, which no other policy can undo: ask the account's \
                       administrator, who may have set a boundary or a service control policy."
             .to_owned(),
@@ -262,8 +262,8 @@ mod tests {
         let checks = checks(&policy(), &[asked("ec2:CreateVpc", denied("ec2:CreateVpc"))], &[]);
         assert_eq!((checks[0].verdict, checks.len()), (Verdict::Failed, 2));
         assert!(checks[0].detail.contains("ec2:CreateVpc"), "{checks:?}");
-        let mend = checks[0].mend.clone().expect("what to do");
-        assert!(mend.contains("`MakeTagged`") && mend.contains("iam-policy"), "{mend}");
+        let hint = checks[0].hint.clone().expect("what to do");
+        assert!(hint.contains("`MakeTagged`") && hint.contains("iam-policy"), "{hint}");
         assert_eq!(checks[1].verdict, Verdict::NotKnownHere, "of the others nothing is known");
     }
 
@@ -271,8 +271,8 @@ mod tests {
     fn an_explicit_denial_is_for_the_administrator() {
         let denial = Denial { action: "ec2:CreateVpc".to_owned(), resource: None, is_explicit: true };
         let checks = checks(&policy(), &[asked("ec2:CreateVpc", Answer::Denied(denial))], &[]);
-        let mend = checks[0].mend.clone().expect("what to do");
-        assert!(mend.contains("administrator") && !mend.contains("Add"), "{mend}");
+        let hint = checks[0].hint.clone().expect("what to do");
+        assert!(hint.contains("administrator") && !hint.contains("Add"), "{hint}");
     }
 
     #[test]

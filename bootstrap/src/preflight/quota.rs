@@ -152,9 +152,9 @@ pub(crate) fn vcpus(demand: Demand, room: Room, instance_type: &str, each: u32) 
             (_, n) => (format!(": N={n} fits"), format!("Deploy with N={n} (--workers {n}), or ")),
         };
         let ask = quota.ask_for(peak + used);
-        let mend = if first.is_empty() { capitalised(&ask) } else { first + &ask };
+        let hint = if first.is_empty() { capitalised(&ask) } else { first + &ask };
         let detail = format!("needs {steady} {kind}vCPUs for {machines}; {may_have}{fitting}");
-        Check::new(name, Verdict::Failed, detail).mend(format!("{mend}."))
+        Check::new(name, Verdict::Failed, detail).hint(format!("{hint}."))
     } else if peak > room.left() {
         let way = match rollout {
             Rollout::StopFirst => {
@@ -168,7 +168,7 @@ pub(crate) fn vcpus(demand: Demand, room: Room, instance_type: &str, each: u32) 
              {may_have}: {way}"
         );
         Check::new(name, Verdict::Warning, detail)
-            .mend(format!("To keep all machines meanwhile, {}.", quota.ask_for(peak + used)))
+            .hint(format!("To keep all machines meanwhile, {}.", quota.ask_for(peak + used)))
     } else {
         let detail = format!(
             "{steady} {kind}vCPUs for {machines}, {peak} with a rollout and replacements; {may_have}"
@@ -191,7 +191,7 @@ pub(crate) fn count(name: &'static str, what: &str, needed: u32, room: Room, quo
         return Check::new(name, Verdict::Ok, detail);
     }
     let ask = quota.ask_for(used + needed);
-    Check::new(name, Verdict::Failed, detail).mend(format!("Give one back that nobody needs, or {ask}."))
+    Check::new(name, Verdict::Failed, detail).hint(format!("Give one back that nobody needs, or {ask}."))
 }
 
 pub(crate) fn concurrency(limit: i32, unreserved: i32) -> Check {
@@ -200,9 +200,9 @@ pub(crate) fn concurrency(limit: i32, unreserved: i32) -> Check {
         format!("{unreserved} of {limit} concurrent executions are left to functions without a reservation");
     let ask = "ask for more in the Service Quotas console: Lambda → Concurrent executions (L-B99A9384)";
     match unreserved {
-        ..=0 => Check::new(name, Verdict::Failed, detail).mend(format!("The reconciler needs one: {ask}.")),
+        ..=0 => Check::new(name, Verdict::Failed, detail).hint(format!("The reconciler needs one: {ask}.")),
         // New accounts have 10. The reconciler needs one, and shares with everything else.
-        1..=10 => Check::new(name, Verdict::Warning, detail).mend(format!(
+        1..=10 => Check::new(name, Verdict::Warning, detail).hint(format!(
             "The reconciler needs one, which is enough unless other functions take them all: {ask}."
         )),
         _ => Check::new(name, Verdict::Ok, detail),
@@ -267,7 +267,7 @@ mod tests {
             let all = size.demands().into_iter();
             let mut all = all.map(|demand| vcpus(demand, Room { limit, used }, "t4g.nano", 2).0);
             let failed = all.rfind(|check| check.verdict == Verdict::Failed).expect("one fails");
-            format!("{} | {}", failed.detail, failed.mend.expect("what to do"))
+            format!("{} | {}", failed.detail, failed.hint.expect("what to do"))
         };
         assert_eq!(
             fails(3, 1, Market::OnDemand, 5, 0),
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(judge(1, 5, 4).verdict, Verdict::Ok);
         assert_eq!(judge(2, 5, 4).verdict, Verdict::Failed);
         assert_eq!(judge(1, 5, 6).verdict, Verdict::Failed);
-        assert!(judge(2, 5, 4).mend.expect("what to do").contains("ask for 6 in"));
+        assert!(judge(2, 5, 4).hint.expect("what to do").contains("ask for 6 in"));
     }
 
     #[test]

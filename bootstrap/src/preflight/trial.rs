@@ -265,7 +265,7 @@ pub(crate) async fn launch(aws: &Aws, release: Option<&Release>) -> Result<Vec<C
     }
     let Some(said) = try_launch(aws, release).await else {
         return Ok(vec![
-            Check::new(name, Verdict::Failed, "the release names no subnet").mend("Deploy again."),
+            Check::new(name, Verdict::Failed, "the release names no subnet").hint("Deploy again."),
         ]);
     };
     Ok(vec![match said.outcome {
@@ -280,7 +280,7 @@ pub(crate) async fn launch(aws: &Aws, release: Option<&Release>) -> Result<Vec<C
         }
         Outcome::Refused { code, message, status } if is_denial(&code, status) => {
             Check::new(name, Verdict::Failed, format!("these credentials may not launch a worker: {message}"))
-                .mend("`bootstrap iam-policy` (make iam-policy) prints what they need.")
+                .hint("`bootstrap iam-policy` (make iam-policy) prints what they need.")
         }
         // The permission is there, and `preflight` says what fits.
         Outcome::Refused { code, message, .. } if fleet::quota::explain(&code, &message).is_some() => {
@@ -289,7 +289,7 @@ pub(crate) async fn launch(aws: &Aws, release: Option<&Release>) -> Result<Vec<C
         }
         Outcome::Refused { code, message, .. } => {
             Check::new(name, Verdict::Failed, format!("EC2 would refuse a worker: {code}: {message}"))
-                .mend("`make deploy` writes the release anew, with what there is now.")
+                .hint("`make deploy` writes the release anew, with what there is now.")
         }
     }])
 }

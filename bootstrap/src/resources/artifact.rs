@@ -27,7 +27,7 @@ impl Artifact {
         let path = directory.join(name);
         let bytes = std::fs::read(&path).map_err(|error| {
             DeployError::new(Exit::Prerequisite, format!("cannot read the program {}", path.display()))
-                .mend("Build it first; the make targets do. --artifacts names the directory.")
+                .hint("Build it first; the make targets do. --artifacts names the directory.")
                 .caused_by(error)
         })?;
         let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(&bytes));
@@ -37,7 +37,7 @@ impl Artifact {
     /// Refuses what would not start on an instance of AWS.
     pub fn must_run_on(&self, arch: Arch) -> Result<()> {
         executable::judge(&self.bytes, arch).map_err(|unfit| {
-            let mend = match &unfit {
+            let hint = match &unfit {
                 Unfit::Processor { .. } => {
                     "Give --arch the processor that the programs are for, or build them for the other one: \
                      `make deploy ARCH=arm64` or `ARCH=x86_64` does both."
@@ -48,7 +48,7 @@ impl Artifact {
                 }
             };
             let what = format!("{} cannot run on AWS", self.path.display());
-            DeployError::new(Exit::Prerequisite, what).mend(mend).caused_by(unfit)
+            DeployError::new(Exit::Prerequisite, what).hint(hint).caused_by(unfit)
         })
     }
 

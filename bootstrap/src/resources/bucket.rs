@@ -99,7 +99,7 @@ async fn create(aws: &Aws, bucket: &str) -> Result<()> {
             Exit::Failed,
             format!("the bucket name {bucket} belongs to another AWS account"),
         )
-        .mend("Choose another --stack name.")),
+        .hint("Choose another --stack name.")),
         Err(error) => Err(error),
     }
 }

@@ -124,10 +124,10 @@ fn choose_profile(
             Exit::Failed,
             format!("the users of stack {stack} are in the middle of becoming secure"),
         )
-        .mend("Run `make migrate-profile` to its end first.")),
+        .hint("Run `make migrate-profile` to its end first.")),
         (Some(wanted), Marker::Profile(marked)) if wanted != marked => {
             let what = format!("the users of stack {stack} belong to the profile {marked}, not {wanted}");
-            let mend = match wanted {
+            let hint = match wanted {
                 Profile::Secure => {
                     "`make migrate-profile` turns them into secure ones; it needs `make scale N=0` first."
                 }
@@ -136,7 +136,7 @@ fn choose_profile(
                      this one with its users first: `make destroy`, on the local cloud `make local-reset`."
                 }
             };
-            Err(DeployError::new(Exit::Usage, what).mend(mend))
+            Err(DeployError::new(Exit::Usage, what).hint(hint))
         }
         (_, Marker::Profile(marked)) => Ok(marked),
         (wanted, Marker::Missing | Marker::Unknown) => Ok(wanted.or(before).unwrap_or(Profile::Secure)),
@@ -175,7 +175,7 @@ pub async fn ensure_desired(
             Err(error) => return Err(error),
         }
     }
-    Err(DeployError::new(Exit::Failed, "desired-count keeps changing under us").mend("Try again."))
+    Err(DeployError::new(Exit::Failed, "desired-count keeps changing under us").hint("Try again."))
 }
 
 /// The release as it was deployed last; one that cannot be read counts as none and is replaced.
@@ -259,7 +259,7 @@ fn instance_differs(of: &str, before: &InstanceSpec, now: &InstanceSpec) -> Vec<
 pub async fn write_release(aws: &Aws, release: &Release) -> Result<()> {
     let text = fleet::document::encode(keys::RELEASE, release, Release::MAX_BYTES).map_err(|too_large| {
         DeployError::new(Exit::Failed, too_large.to_string())
-            .mend("The user data of an instance is too long: pass fewer or shorter settings.")
+            .hint("The user data of an instance is too long: pass fewer or shorter settings.")
     })?;
     let seen = read(aws, keys::RELEASE).await?;
     if seen.as_ref().is_some_and(|object| object.bytes == text) {
@@ -300,7 +300,7 @@ pub async fn ensure_token(aws: &Aws, mode: RunMode, file: &Path) -> Result<Part>
         Ok(()) => Ok(part),
         Err(error) if error.kind == AwsErrorKind::Conflict => {
             Err(DeployError::new(Exit::Failed, "another deployment of this stack runs at the same moment")
-                .mend("Wait for it, then try again."))
+                .hint("Wait for it, then try again."))
         }
         Err(error) => Err(error),
     }

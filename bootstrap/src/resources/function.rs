@@ -295,7 +295,7 @@ async fn run(mut command: Command, options: &Deploy, deadline: Duration) -> Resu
     let late = |_| failed(&format!("`cargo lambda deploy` did not end within {} s", deadline.as_secs()));
     tokio::time::timeout(deadline, command.output()).await.map_err(late)?.map_err(|error| {
         DeployError::new(Exit::Prerequisite, format!("cannot run {}", options.cargo_lambda.display()))
-            .mend("Install it with `pip install cargo-lambda`; `make venv` does. --cargo-lambda names it.")
+            .hint("Install it with `pip install cargo-lambda`; `make venv` does. --cargo-lambda names it.")
             .caused_by(error)
     })
 }

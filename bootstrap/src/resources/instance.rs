@@ -175,7 +175,7 @@ pub async fn terminate_all(aws: &Aws) -> Result<Vec<Part>> {
         if Instant::now() > deadline {
             let ids: Vec<&str> = left.iter().filter_map(Instance::instance_id).collect();
             return Err(DeployError::new(Exit::Failed, format!("still shutting down: {}", ids.join(", ")))
-                .mend("Run destroy again in a few minutes; it goes on where this one stopped."));
+                .hint("Run destroy again in a few minutes; it goes on where this one stopped."));
         }
         // Looked at anew each time: the reconciler may have launched one just before it was removed.
         for id in left.iter().filter(|i| !is_shutting_down(i)).filter_map(Instance::instance_id) {
@@ -213,7 +213,7 @@ pub async fn wait_until_running(aws: &Aws, id: &str) -> Result<()> {
             Some(state) => {
                 let what = format!("{id} does not run: it is {}", state.as_str());
                 Err(DeployError::new(Exit::Failed, what)
-                    .mend("`bootstrap logs lb` (make logs OF=lb) may say why. Deploy again for a new one."))
+                    .hint("`bootstrap logs lb` (make logs OF=lb) may say why. Deploy again for a new one."))
             }
         }
     };

@@ -147,7 +147,7 @@ async fn allow(aws: &Aws) -> Result<()> {
                 Exit::Failed,
                 format!("{function} has a statement `{STATEMENT}` that is not for the stack's schedule"),
             )
-            .mend(format!(
+            .hint(format!(
                 "Remove it (`aws lambda remove-permission --function-name {function} --statement-id \
                  {STATEMENT}`), then deploy again."
             ))),

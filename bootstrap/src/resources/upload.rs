@@ -102,7 +102,7 @@ fn explain(error: DeployError, name: &str, limits: Limits) -> DeployError {
     let seconds = limits.stall.as_secs();
     let what = format!("could not upload {name}: the connection took no byte for {seconds} s");
     DeployError::new(Exit::Unreachable, what)
-        .mend("Check this machine's uplink, then deploy again. What was uploaded before stays.")
+        .hint("Check this machine's uplink, then deploy again. What was uploaded before stays.")
 }
 
 #[cfg(test)]
@@ -189,7 +189,7 @@ mod tests {
     async fn an_upload_that_stalls_fails_with_a_hint() {
         let error = uploaded(Server::Stalled).await.expect_err("nothing is taken");
         assert!(error.what.contains("ec2-worker: the connection took no byte"), "{}", error.message());
-        assert!(error.mend.is_some_and(|mend| mend.contains("uplink")));
+        assert!(error.hint.is_some_and(|hint| hint.contains("uplink")));
     }
 
     #[test]

@@ -21,7 +21,7 @@ struct Row {
     message: &'static str,
     /// How often it comes before it is over.
     times: u32,
-    mend: &'static str,
+    hint: &'static str,
 }
 
 const BUCKET: &str = "/vigia-slow-control-000000000000-us-east-1";
@@ -36,7 +36,7 @@ const ROWS: [Row; 17] = [
         code: "NoSuchBucket",
         message: "The specified bucket does not exist",
         times: 2,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "s3",
@@ -47,7 +47,7 @@ const ROWS: [Row; 17] = [
         message: "A conflicting conditional operation is currently in progress against this resource. \
                   Please try again.",
         times: 2,
-        mend: "a bucket of this name was deleted a moment ago",
+        hint: "a bucket of this name was deleted a moment ago",
     },
     Row {
         service: "iam",
@@ -57,7 +57,7 @@ const ROWS: [Row; 17] = [
         code: "ConcurrentModification",
         message: "Request processing failed because of a conflict with another request. Please try again.",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "iam",
@@ -67,7 +67,7 @@ const ROWS: [Row; 17] = [
         code: "ConcurrentModification",
         message: "Request processing failed because of a conflict with another request. Please try again.",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "iam",
@@ -77,7 +77,7 @@ const ROWS: [Row; 17] = [
         code: "NoSuchEntity",
         message: "The role with name vigia-slow-worker cannot be found.",
         times: 2,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "iam",
@@ -87,7 +87,7 @@ const ROWS: [Row; 17] = [
         code: "ConcurrentModification",
         message: "Request processing failed because of a conflict with another request. Please try again.",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "ec2",
@@ -97,7 +97,7 @@ const ROWS: [Row; 17] = [
         code: "InvalidVpcID.NotFound",
         message: "The vpc ID 'vpc-1' does not exist",
         times: 2,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "ec2",
@@ -107,7 +107,7 @@ const ROWS: [Row; 17] = [
         code: "InvalidInternetGatewayID.NotFound",
         message: "The internetGateway ID 'igw-1' does not exist",
         times: 2,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "ec2",
@@ -117,7 +117,7 @@ const ROWS: [Row; 17] = [
         code: "InvalidRouteTableID.NotFound",
         message: "The routeTable ID 'rtb-1' does not exist",
         times: 2,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "ec2",
@@ -127,7 +127,7 @@ const ROWS: [Row; 17] = [
         code: "InvalidGroup.NotFound",
         message: "The security group 'sg-1' does not exist",
         times: 2,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "ec2",
@@ -138,7 +138,7 @@ const ROWS: [Row; 17] = [
         message: "Value (vigia-slow-lb) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance \
                   Profile name",
         times: 2,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "lambda",
@@ -148,7 +148,7 @@ const ROWS: [Row; 17] = [
         code: "InvalidParameterValueException",
         message: "The role defined for the function cannot be assumed by Lambda.",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "lambda",
@@ -159,7 +159,7 @@ const ROWS: [Row; 17] = [
         message: "Lambda was unable to configure access to your environment variables because the KMS key is \
                   invalid for CreateGrant.",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "lambda",
@@ -169,7 +169,7 @@ const ROWS: [Row; 17] = [
         code: "InvalidParameterValueException",
         message: "The provided execution role does not have permissions to call CreateNetworkInterface on EC2",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "lambda",
@@ -180,7 +180,7 @@ const ROWS: [Row; 17] = [
         message: "The operation cannot be performed at this time. An update is in progress for resource: \
                   vigia-slow-reconciler",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "events",
@@ -190,7 +190,7 @@ const ROWS: [Row; 17] = [
         code: "ConcurrentModificationException",
         message: "Rule vigia-slow-reconcile was modified concurrently.",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "events",
@@ -200,7 +200,7 @@ const ROWS: [Row; 17] = [
         code: "ConcurrentModificationException",
         message: "Rule vigia-slow-reconcile was modified concurrently.",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
 ];
 
@@ -241,7 +241,7 @@ fn errors_that_stay_end_the_deployment_within_its_bound(cloud: &Cloud) {
         let said = text(&output);
         assert_eq!(output.status.code(), Some(1), "{}: {said}", row.code);
         assert!(said.contains(row.code) || said.contains(row.message), "{}: {said}", row.code);
-        assert!(said.contains(row.mend), "{} at {}: {said}", row.code, row.action);
+        assert!(said.contains(row.hint), "{} at {}: {said}", row.code, row.action);
         // Its bound, told without a clock: three roles are made at once, and each waits between its tries.
         let tries = cloud.api_fault_hits(rule);
         // One upload may take as long as all the patience.

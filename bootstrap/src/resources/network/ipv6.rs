@@ -102,7 +102,7 @@ impl Ipv6 {
             Self::Missing => Ok(Look::NotYet("not visible yet".to_owned())),
             Self::Failed(reason) => {
                 let what = format!("EC2 could not give {of} an IPv6 block: {reason}");
-                Err(DeployError::new(Exit::Failed, what).mend(
+                Err(DeployError::new(Exit::Failed, what).hint(
                     "Deploy again: it asks for another block. If that fails as well, run `destroy` and deploy \
                      anew.",
                 ))

@@ -113,7 +113,7 @@ impl Site<'_> {
     async fn add_ipv6(&self, wanted: &Subnet, subnet: &str) -> Result<()> {
         let block = wanted.ipv6_block.clone().ok_or_else(|| {
             let what = format!("the VPC has no IPv6 block for the subnet {}", wanted.what);
-            DeployError::new(Exit::Failed, what).mend("Run `destroy`, then deploy again.")
+            DeployError::new(Exit::Failed, what).hint("Run `destroy`, then deploy again.")
         })?;
         let add = self.aws.ec2.associate_subnet_cidr_block().subnet_id(subnet).ipv6_cidr_block(block);
         let added = async || {

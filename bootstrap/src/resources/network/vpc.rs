@@ -71,7 +71,7 @@ pub(super) async fn find(aws: &Aws) -> Result<All> {
         let (count, ids, stack) = (ids.len(), ids.join(", "), &aws.names.stack);
         let what = format!("{count} VPCs with subnets carry the tag {TAG_STACK}={stack}: {ids}");
         return Err(
-            DeployError::new(Exit::Failed, what).mend("Delete those that no instance uses, then try again.")
+            DeployError::new(Exit::Failed, what).hint("Delete those that no instance uses, then try again.")
         );
     }
     let own = used.pop().unwrap_or_else(|| empty.remove(0));
@@ -98,7 +98,7 @@ impl There {
         let block = if self.ipv4.is_empty() { Ok(wanted) } else { self.ipv4.parse::<Ipv4Net>() };
         block.ok().filter(|block| block.prefix_len() == wanted.prefix_len()).ok_or_else(|| {
             let what = format!("{} has the block {}, and a stack needs a /16", self.id, self.ipv4);
-            DeployError::new(Exit::Failed, what).mend("Run `destroy`, which removes it, then deploy again.")
+            DeployError::new(Exit::Failed, what).hint("Run `destroy`, which removes it, then deploy again.")
         })
     }
 }
