@@ -46,17 +46,17 @@ pub enum Origin {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    #[error("there is no certificate in PEM")]
+    #[error("there is no PEM certificate in it")]
     NoCertificate,
-    #[error("its certificates are not PEM")]
+    #[error("its certificate chain is not valid PEM")]
     NotPem(#[source] pem::Error),
-    #[error("there is no private key in PEM, or it has a passphrase")]
+    #[error("there is no PEM private key, or the key has a passphrase")]
     NoKey(#[source] pem::Error),
     #[error("certificate and key cannot be used together")]
     Unusable(#[source] rustls::Error),
-    #[error("the certificate is none that is understood: its dates cannot be read")]
+    #[error("the certificate cannot be parsed: its dates are not readable")]
     NoDates,
-    #[error("the certificate ended at {0}")]
+    #[error("the certificate expired at {0}")]
     Ended(Timestamp),
     #[error("the certificate is not valid yet")]
     NotYet,
@@ -294,9 +294,9 @@ mod tests {
         let ((chain, key), (_, other)) = (pair(), pair());
         let broken = chain.replace("-----END CERTIFICATE-----", "");
         for (chain, key, says) in [
-            (key.as_str(), key.as_str(), "no certificate in PEM"),
-            (broken.as_str(), key.as_str(), "not PEM"),
-            (chain.as_str(), chain.as_str(), "no private key in PEM"),
+            (key.as_str(), key.as_str(), "no PEM certificate"),
+            (broken.as_str(), key.as_str(), "not valid PEM"),
+            (chain.as_str(), chain.as_str(), "no PEM private key"),
             (chain.as_str(), other.as_str(), "cannot be used together"),
         ] {
             let error = Certificate::parse(chain.as_bytes(), key.as_bytes(), Origin::Given).expect_err(says);

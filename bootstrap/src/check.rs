@@ -68,9 +68,10 @@ impl Check {
     pub(crate) fn unknown(name: &'static str, error: &DeployError) -> Self {
         let check = Self::new(name, Verdict::NotKnownHere, error.what.clone());
         match error.kind {
-            AwsErrorKind::Denied => {
-                check.hint("`bootstrap iam-policy` (make iam-policy) prints what these credentials need.")
-            }
+            AwsErrorKind::Denied => check.hint(
+                "`bootstrap iam-policy` (make iam-policy) prints the policy that these \
+                    credentials need.",
+            ),
             _ => check,
         }
     }

@@ -95,7 +95,7 @@ pub fn estimate(size: &Size) -> Estimate {
         dollars: hour.map(|hour| hour * hours * count),
         note: if hour.is_some() { note } else { Some(no_price()) },
     };
-    let spot = "at the price on demand; spot instances cost less, and how much changes by the hour";
+    let spot = "at the on-demand price; spot instances cost less, at a price that changes hourly";
     let notes: Vec<String> =
         size.is_spot.then(|| spot.to_owned()).into_iter().chain(credits(size, &prices)).collect();
     let workers_note = (!notes.is_empty()).then(|| notes.join("; "));

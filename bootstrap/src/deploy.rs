@@ -40,8 +40,12 @@ const MOST_BLOCKS: usize = 25;
 /// What can be said of the arguments without asking anybody.
 pub fn check(options: &Deploy) -> Result<()> {
     if options.allow_cidr.len() > MOST_BLOCKS {
-        let what = format!("--allow-cidr has {} blocks; at most {MOST_BLOCKS} fit", options.allow_cidr.len());
-        return Err(DeployError::new(Exit::Usage, what).hint("Nothing was changed. Give larger blocks."));
+        let what =
+            format!("--allow-cidr has {} blocks; the maximum is {MOST_BLOCKS}", options.allow_cidr.len());
+        return Err(DeployError::new(Exit::Usage, what).hint(
+            "Nothing was changed. Merge the blocks into \
+            fewer, larger ones.",
+        ));
     }
     Wanted::read(&options.tls, Timestamp::now()).map(drop)
 }
@@ -115,15 +119,16 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
         rollout::follow(&aws, &stack.release, scope, &progress).await?;
         stack.wait_for_certificate(&progress).await?;
         progress.end_with(match scope {
-            Scope::All => "every machine is as released",
-            Scope::LoadBalancers => "the load balancer is as released",
+            Scope::All => "every machine runs the release",
+            Scope::LoadBalancers => "load balancer runs the release",
         });
     }
     progress.finish();
     let certificate = stack.certificate.as_ref();
     if let Some(certificate) = certificate.filter(|certificate| tls::ends_soon(certificate, now)) {
         progress.line(&format!(
-            "The certificate ends on {}: give the next one.",
+            "The certificate expires on {}. Deploy a new one with --tls-cert and --tls-key (make: TLS_CERT=, \
+                TLS_KEY=).",
             certificate.until.strftime("%F")
         ));
     }
@@ -233,7 +238,8 @@ pub(crate) async fn bring(
     let (counted, desired) = documents::ensure_desired(aws, mode, options.workers).await?;
     progress.end(vec![released, counted]);
     if is_new_release && mode == RunMode::Apply {
-        progress.line("The reconciler replaces the workers by those of the new release, a few at a time.");
+        progress
+            .line("The reconciler replaces the workers with workers of the new release, a few at a time.");
     }
 
     // The load balancer boots while the function is uploaded.
@@ -319,7 +325,8 @@ fn https_report(address: &str, certificate: &Certificate, file: &Path) -> HttpsR
         },
         Origin::Given => HttpsReport {
             lines: format!(
-                "HTTPS        {url}\nCertificate  the one that was given, until {until}\nSHA-256      {fingerprint}\n"
+                "HTTPS        {url}\nCertificate  from --tls-cert, until {until}\nSHA-256      \
+                    {fingerprint}\n"
             ),
             next: String::new(),
         },
@@ -329,7 +336,7 @@ fn https_report(address: &str, certificate: &Certificate, file: &Path) -> HttpsR
 fn report(target: &Target, progress: &Progress, stack: &Stack, token_file: &Path, certificate_file: &Path) {
     let name = &target.stack;
     match progress.changes() {
-        0 => progress.line(&format!("Stack {name} is as it should be: nothing changed.")),
+        0 => progress.line(&format!("Stack {name} is up to date: nothing changed.")),
         1 => progress.line(&format!("Stack {name} is up: 1 change.")),
         n => progress.line(&format!("Stack {name} is up: {n} changes.")),
     }
@@ -423,8 +430,8 @@ fn worker_settings(
 fn min_password(options: &Deploy, profile: Profile, before: Option<&Release>) -> Result<Option<MinChars>> {
     match (options.min_password, profile) {
         (Some(_), Profile::Classic) => {
-            Err(DeployError::new(Exit::Usage, "the profile classic has no rule for passwords")
-                .hint("Leave --min-password out (make: MIN_PASSWORD=)."))
+            Err(DeployError::new(Exit::Usage, "the profile classic has no minimum password length")
+                .hint("Omit --min-password (make: MIN_PASSWORD=)."))
         }
         (Some(min), Profile::Secure) => Ok(Some(min)),
         (None, Profile::Classic) => Ok(None),
@@ -542,7 +549,7 @@ mod tests {
             None
         );
         let refused = min_password(&deploy(&["--min-password", "12"]), Profile::Classic, None);
-        assert_eq!(refused.expect_err("classic has no rule").exit, Exit::Usage);
+        assert_eq!(refused.expect_err("classic has no minimum").exit, Exit::Usage);
     }
 
     #[test]

@@ -42,8 +42,12 @@ impl Consent {
 
 pub async fn run(target: &Target, consent: Consent, keep_data: bool) -> Result<()> {
     if consent == Consent::NobodyToAsk {
-        return Err(DeployError::new(Exit::Usage, "destroy asks before it removes anything")
-            .hint("Add --yes (make: YES=1) where nobody can answer."));
+        return Err(DeployError::new(
+            Exit::Usage,
+            "destroy needs a confirmation, and cannot ask for it \
+            without a terminal or with --no-input",
+        )
+        .hint("Add --yes (make: YES=1) to confirm."));
     }
     let aws = Aws::connect(target).await?;
     if consent == Consent::AskedFor {

@@ -72,7 +72,7 @@ pub async fn run(target: &Target, options: &cli::Doctor) -> Result<()> {
         None => checks.push(Check::new(
             "account and stack",
             Verdict::NotKnownHere,
-            "nobody can be asked without credentials",
+            "not checked, because there are no credentials",
         )),
     }
     tell(target, options, &checks)

@@ -143,9 +143,9 @@ where
             "ExpiredToken" | "ExpiredTokenException" => "The session has expired: sign in again.",
             // S3 answers HEAD without a body.
             "" => {
-                "These credentials lack a permission, and S3 does not say which: to look at a bucket takes \
-                 s3:ListBucket, at an object s3:GetObject. Add the statements `Buckets` and `Objects` of \
-                 `bootstrap iam-policy` to their policy."
+                "These credentials lack a permission, and S3 does not say which one: checking a bucket needs \
+                    s3:ListBucket, checking an object s3:GetObject. Add the statements `Buckets` and \
+                    `Objects` of `bootstrap iam-policy` to their policy."
             }
             _ => "These credentials lack the permission for this call; the message above names it.",
         };
@@ -156,7 +156,7 @@ where
         return denied;
     }
     if let Some(why) = fleet::quota::explain(&code, &message) {
-        let hint = "Then deploy again: it goes on where this run stopped.";
+        let hint = "Then deploy again: the next run continues where this one stopped.";
         let mut limited = DeployError::new(Exit::Failed, format!("{what}: {why}")).hint(hint);
         (limited.kind, limited.code) = (kind, code);
         return limited;

@@ -26,11 +26,11 @@ impl std::fmt::Display for Glibc {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    #[error("it is no program for Linux: {0}")]
+    #[error("it is not a Linux program: {0}")]
     NotAProgram(String),
-    #[error("it is built for {found}, and the instances are {}", wanted.as_str())]
+    #[error("it is built for {found}, but the instances are {}", wanted.as_str())]
     Processor { found: String, wanted: Arch },
-    #[error("it needs {needs}, and the glibc of Amazon Linux 2023 is {NEWEST_GLIBC}")]
+    #[error("it needs {needs}, but the glibc of Amazon Linux 2023 is {NEWEST_GLIBC}")]
     Glibc { needs: String },
 }
 
@@ -75,7 +75,7 @@ fn versions(
     let sections = header.sections(endian, bytes).map_err(not_a_program)?;
     if sections.is_empty() {
         return Err(Unfit::NotAProgram(
-            "its sections are stripped, so nobody can say what it needs".to_owned(),
+            "its section headers are stripped, so the glibc it needs is unknown".to_owned(),
         ));
     }
     let Some((mut needs, strings)) = sections.gnu_verneed(endian, bytes).map_err(not_a_program)? else {

@@ -29,11 +29,13 @@ pub async fn check(aws: &Aws, options: &Deploy) -> Result<()> {
 fn judge(from: &[Cidr]) -> Result<()> {
     let Some(public) = from.iter().find(|block| !block.is_private()) else { return Ok(()) };
     let what = format!(
-        "the profile classic stores plain passwords and lists them to everybody, and {public} is not private"
+        "the profile classic stores plain-text passwords and lists them without a sign-in, and {public} is \
+            not a private block"
     );
     Err(DeployError::new(Exit::Usage, what).hint(
-        "Nothing was changed. Give the private blocks that may reach it: --allow-cidr 10.0.0.0/8 (make: \
-         ALLOW_CIDR=10.0.0.0/8), or take the risk: --classic-accept-risk (make: CLASSIC_ACCEPT_RISK=yes).",
+        "Nothing was changed. Allow private blocks only: --allow-cidr 10.0.0.0/8 (make: \
+            ALLOW_CIDR=10.0.0.0/8), or accept the risk: --classic-accept-risk (make: \
+            CLASSIC_ACCEPT_RISK=yes).",
     ))
 }
 
@@ -51,7 +53,7 @@ mod tests {
         assert_eq!(judged(&["10.0.0.0/8", "fd00::/8", "127.0.0.0/8"]), Ok(()));
         for public in ["0.0.0.0/0", "::/0", "203.0.113.0/24"] {
             let error = judged(&["10.0.0.0/8", public]).expect_err(public);
-            assert!(error.contains(&format!("{public} is not private")), "{error}");
+            assert!(error.contains(&format!("{public} is not a private block")), "{error}");
         }
         assert!(judge(&Cidr::world()).is_err(), "what a new stack has");
     }

@@ -58,7 +58,7 @@ pub async fn ask(client: &reqwest::Client, url: &str) -> std::result::Result<Amo
     if !status.is_success() {
         return Err(format!("it answers {status}"));
     }
-    response.json().await.map_err(|_| "it answers something else than JSON".to_owned())
+    response.json().await.map_err(|_| "its answer is not JSON".to_owned())
 }
 
 /// Waits until TLS is spoken with this certificate and no other.
@@ -78,8 +78,9 @@ pub async fn wait_for_certificate(
                 CERTIFICATE_DEADLINE.as_secs()
             );
             return Err(DeployError::new(Exit::NotHealthy, what).hint(
-                "Something between here and there may close that port; the load balancer's log says \
-                 whether it has the certificate. `--tls off` (make: TLS=off) ends TLS.",
+                "A firewall between this machine and the load balancer may block that port. `bootstrap logs \
+                    lb` (make logs OF=lb) shows whether the load balancer has the certificate. `--tls off` \
+                    (make: TLS=off) switches TLS off.",
             ));
         }
         sleep(Duration::from_millis(500)).await;

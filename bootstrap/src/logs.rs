@@ -57,7 +57,7 @@ struct Watched<'a> {
 pub async fn run(target: &Target, options: &Logs) -> Result<()> {
     if options.instance.is_some() && options.of == Some(LogsOf::Reconciler) {
         return Err(DeployError::new(Exit::Usage, "the reconciler is a function and has no instance")
-            .hint("Leave out --instance, or name a worker or a load balancer (`make status` lists them)."));
+            .hint("Omit --instance, or name a worker or a load balancer (`make status` lists them)."));
     }
     let aws = Aws::connect(target).await?;
     if documents::read(&aws, keys::RELEASE).await?.is_none() {
@@ -105,7 +105,7 @@ async fn follow(watched: &mut Watched<'_>, last: &mut Option<String>) -> Result<
             }
             Err(error) if failures + 1 < MOST_FAILURES => {
                 failures += 1;
-                output::note(&format!("{}; looking again", error.message()));
+                output::note(&format!("{}; trying again", error.message()));
             }
             Err(error) => return Err(error),
         }
@@ -165,9 +165,10 @@ impl Watched<'_> {
                 let mut all = instance::list(self.aws, &states).await?;
                 all.retain(|instance| instance.instance_id() == Some(id));
                 if !all.iter().any(wanted) {
-                    let what = format!("{id} is no such instance of stack {}", self.aws.names.stack);
+                    let what = format!("stack {} has no such instance as {id}", self.aws.names.stack);
                     return Err(DeployError::new(Exit::Failed, what).hint(
-                        "`make status` lists those that are there; EC2 forgets a terminated one after about an hour.",
+                        "`make status` lists the stack's instances. EC2 forgets a terminated instance after \
+                            about an hour.",
                     ));
                 }
                 all

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let mut message = error.message();
             if matches!(error.exit, Exit::Interrupted | Exit::Terminated) && cli.command.is_resumable() {
-                message.push_str("; the next run goes on where this one stopped");
+                message.push_str("; the next run continues where this one stopped");
             }
             output::failure(&message, error.exit as u8);
             ExitCode::from(error.exit as u8)

@@ -26,8 +26,8 @@ fn script(shell: Shell) -> String {
 }
 
 pub fn page() -> Result<()> {
-    let page =
-        roff().map_err(|error| DeployError::new(Exit::Failed, "cannot write the page").caused_by(error))?;
+    let page = roff()
+        .map_err(|error| DeployError::new(Exit::Failed, "cannot write the manual page").caused_by(error))?;
     output::result(page.trim_end());
     Ok(())
 }

@@ -83,8 +83,8 @@ pub async fn run(target: &Target, options: Options) -> Result<()> {
             format!("All {users} users of stack {stack} are secure.\n{next}")
         }
         Outcome::Converted { users, left } => format!(
-            "{users} users of stack {stack} are secure. {left} objects below {} were left, in plain text: \
-             delete them when they are not needed.\n{next}",
+            "{users} users of stack {stack} are secure. {left} objects below {} still hold plain-text \
+                passwords: delete them when you no longer need them.\n{next}",
             keys::USERS_PREFIX
         ),
     });
@@ -118,7 +118,7 @@ pub async fn migrate(
         accept(&judged(&users, progress).await?, options.unusable)?;
         documents::write_marker(aws, keys::MIGRATING, &etag).await?;
         progress
-            .line("No worker of either profile starts from now on, until this command has run to its end.");
+            .line("From now on workers of both profiles refuse to start, until this command has finished.");
         // One that started just before has found its own profile.
         must_not_serve(aws, &instances).await?;
     }
@@ -142,8 +142,11 @@ pub async fn migrate(
 async fn still_migrating(aws: &Aws) -> Result<String> {
     match documents::marker(aws).await? {
         (Marker::Migrating, etag) => Ok(etag),
-        _ => Err(DeployError::new(Exit::Failed, format!("{} was changed meanwhile", keys::PROFILE_MARKER))
-            .hint("Run this again; it says whether there is anything left to do.")),
+        _ => Err(DeployError::new(
+            Exit::Failed,
+            format!("{} was changed while this command ran", keys::PROFILE_MARKER),
+        )
+        .hint("Run this again; it shows whether anything is left to do.")),
     }
 }
 
@@ -177,15 +180,15 @@ fn accept(plan: &Plan, on_unusable: OnUnusable) -> Result<()> {
     if !plan.blocking.is_empty() {
         let what = format!("{} users cannot be converted:{}", plan.blocking.len(), list(&plan.blocking));
         return Err(DeployError::new(Exit::Failed, what).hint(
-            "Delete these objects, or write a usable password into them: a secure worker would read them \
-             as its own, so --skip-unusable does not leave them.",
+            "Delete these objects, or write a usable password into them. --skip-unusable does not skip them, \
+                because a secure worker would read them as its own.",
         ));
     }
     if !plan.left.is_empty() && on_unusable == OnUnusable::Refuse {
         let what = format!("{} users cannot be converted:{}", plan.left.len(), list(&plan.left));
         return Err(DeployError::new(Exit::Failed, what).hint(
-            "Rename or delete these objects, or leave them where they are, in plain text and without a way \
-             to sign in, with --skip-unusable (make: SKIP_UNUSABLE=1).",
+            "Rename or delete these objects. Or skip them with --skip-unusable (make: SKIP_UNUSABLE=1): they \
+                stay in plain text, and their users cannot sign in.",
         ));
     }
     Ok(())
@@ -205,7 +208,7 @@ async fn must_not_serve(aws: &Aws, instances: &impl AsyncFn() -> Result<Vec<Stri
     match listed {
         None => {}
         Some(Ok(registry)) if registry.workers.is_empty() => {}
-        Some(Ok(registry)) => why.push(format!("{} are registered", registry.workers.len())),
+        Some(Ok(registry)) => why.push(format!("{} are in the registry", registry.workers.len())),
         Some(Err(_)) => why.push("the registry cannot be read".to_owned()),
     }
     let instances = instances().await?;
@@ -257,9 +260,12 @@ fn as_secure(before: Release) -> Release {
 }
 
 fn no_users(aws: &Aws) -> DeployError {
-    let what = format!("the users of stack {} belong to no profile that is known here", aws.names.stack);
-    DeployError::new(Exit::Failed, what)
-        .hint(format!("No worker has served it yet, or {} was changed by hand.", keys::PROFILE_MARKER))
+    let what = format!("the profile of the users of stack {} is not known", aws.names.stack);
+    DeployError::new(Exit::Failed, what).hint(format!(
+        "Either no worker has started yet, or {} was changed by hand. Deploy and wait for a \
+            healthy worker, or restore the object.",
+        keys::PROFILE_MARKER
+    ))
 }
 
 #[cfg(test)]

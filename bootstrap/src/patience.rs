@@ -243,17 +243,23 @@ pub fn over(mut error: DeployError, on: Option<&str>, waited: Duration) -> Deplo
                 .to_owned()
         }
         Some(resource) => {
-            format!("AWS does not know {resource} everywhere yet, or another change of it is in progress.")
+            format!(
+                "Some of AWS's servers do not know {resource} yet, or another change of it is in \
+                progress."
+            )
         }
-        None => "AWS does not know everywhere yet what this run created, or another change is in progress."
-            .to_owned(),
+        None => {
+            "Some of AWS's servers do not know a resource that this run created, or another change is in \
+            progress."
+                .to_owned()
+        }
     };
     error.hint(format!("{why} {AGAIN}"))
 }
 
 fn still_in_use(mut error: DeployError, waited: Duration) -> DeployError {
     error.what = format!("{} (tried for {} s)", error.what, waited.as_secs());
-    error.hint(format!("AWS still sees something that uses it. {AGAIN}"))
+    error.hint(format!("AWS still sees a resource that uses it. {AGAIN}"))
 }
 
 #[cfg(test)]

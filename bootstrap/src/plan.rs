@@ -84,7 +84,7 @@ impl Plan {
         let mut text = format!("Stack {stack} in account {account}, region {region}\n\n");
         for part in parts {
             let sign = match part.change {
-                Change::Unchanged => "  as it is",
+                Change::Unchanged => "  keep",
                 Change::Created => "+ create",
                 Change::Updated => "~ change",
                 Change::Removed => "- remove",
@@ -95,7 +95,7 @@ impl Plan {
         let verdict = match self.changes {
             0 => "A deployment would change nothing.".to_owned(),
             _ => format!(
-                "A deployment would create {}, change {} and remove {}; {} are as they should be.",
+                "A deployment would create {}, change {} and remove {}; {} are up to date.",
                 count(Change::Created),
                 count(Change::Updated),
                 count(Change::Removed),

@@ -270,7 +270,7 @@ mod tests {
         let may = [worker(&names), load_balancer(&names), reconciler(&names)]
             .map(|policy| may_get(&policy, fleet::keys::CERTIFICATE));
         assert_eq!(may, [false, true, false]);
-        assert!(may_get(&worker(&names), fleet::keys::SESSION_KEYS), "the test sees what is allowed");
+        assert!(may_get(&worker(&names), fleet::keys::SESSION_KEYS), "the test sees the allowed actions");
     }
 
     #[test]

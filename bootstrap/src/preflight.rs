@@ -143,7 +143,7 @@ impl Findings {
         let outcome = match (count(Verdict::Warning), count(Verdict::NotKnownHere), count(Verdict::Failed)) {
             (0, 0, 0) => "ok".to_owned(),
             (warnings, unknown, failed) => {
-                let all = [(failed, "failed"), (warnings, "to be warned of"), (unknown, "not known here")];
+                let all = [(failed, "failed"), (warnings, "with a warning"), (unknown, "not known here")];
                 let all = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
                 all.collect::<Vec<_>>().join(", ")
             }
@@ -191,7 +191,7 @@ mod tests {
 
     fn findings(verdicts: &[(&'static str, Verdict)]) -> Findings {
         let check = |(name, verdict): &(&'static str, Verdict)| {
-            Check::new(name, *verdict, "what it is").hint("What to do.")
+            Check::new(name, *verdict, "its detail").hint("What to do.")
         };
         Findings { checks: verdicts.iter().map(check).collect(), rollout: None }
     }
@@ -202,7 +202,7 @@ mod tests {
         assert!(findings(&all).refuse().is_ok());
         let error = findings(&[("vCPU quota", Verdict::Failed)]).refuse().expect_err("it failed");
         assert_eq!(error.exit, Exit::Failed);
-        assert_eq!(error.message(), "vCPU quota: what it is\n  What to do.\n  Nothing was changed.");
+        assert_eq!(error.message(), "vCPU quota: its detail\n  What to do.\n  Nothing was changed.");
     }
 
     #[test]
@@ -210,6 +210,6 @@ mod tests {
         let all = [("vCPU quota", Verdict::Failed), (permission::NAME, Verdict::Failed)];
         let error = findings(&all).refuse().expect_err("both failed");
         assert_eq!(error.exit, Exit::Denied);
-        assert!(error.message().starts_with("2 checks failed\n  vCPU quota: what it is\n    What to do."));
+        assert!(error.message().starts_with("2 checks failed\n  vCPU quota: its detail\n    What to do."));
     }
 }

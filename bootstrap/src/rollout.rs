@@ -78,8 +78,8 @@ pub async fn follow(aws: &Aws, release: &Release, scope: Scope, progress: &Progr
             Seen::Done => return Ok(()),
             Seen::Failed(why) => {
                 return Err(DeployError::new(Exit::NotHealthy, why).hint(
-                    "The service goes on as before. `bootstrap logs` and `bootstrap status` (make logs, make status) \
-                     say more; then deploy what is mended, or what was there before.",
+                    "The service keeps running. `bootstrap logs` and `bootstrap status` (make logs, make \
+                        status) show the cause. Then deploy a fixed release, or the previous one.",
                 ));
             }
             Seen::Under(step) => step,
@@ -95,8 +95,10 @@ pub async fn follow(aws: &Aws, release: &Release, scope: Scope, progress: &Progr
                 STALL.as_secs() / 60,
                 if memory.held.is_empty() { last.0.to_string() } else { memory.held.join("; ") }
             );
-            return Err(DeployError::new(Exit::NotHealthy, what)
-                .hint("It goes on by itself when this is over; `bootstrap status` (make status) shows it."));
+            return Err(DeployError::new(Exit::NotHealthy, what).hint(
+                "The rollout continues by itself when this is over. `bootstrap status` (make status) \
+                    shows its progress.",
+            ));
         }
         sleep(EVERY).await;
     }
@@ -115,7 +117,8 @@ fn judge(memory: &Memory, release: &Release, holders: &BTreeMap<u32, Option<Stri
     let updated = memory.slots.values().filter(is_updated).count();
     if left > 0 && failures >= Boots::FREEZE {
         return Seen::Failed(format!(
-            "{failures} workers of release {} did not start: the rollout has stopped, and {} of the release before {}",
+            "{failures} workers of release {} did not start: the rollout has stopped, and {} of an older \
+                release {}",
             release.id,
             counted(left),
             if left == 1 { "stays" } else { "stay" }
@@ -131,8 +134,8 @@ fn judge(memory: &Memory, release: &Release, holders: &BTreeMap<u32, Option<Stri
         let is_of_release = |known: &&Balancer| Some(&known.boots_of) == spec;
         if known.filter(is_of_release).is_some_and(|known| known.boots.failures > 0) {
             return Seen::Failed(format!(
-                "the load balancer of the new definition {} did not answer within 180 s of its launch: the one before \
-                 keeps the address",
+                "the load balancer of the new definition {} did not answer within 180 s of its launch: the \
+                    old one keeps the address",
                 spec.map_or("", String::as_str)
             ));
         }
@@ -151,14 +154,14 @@ fn counted(workers: usize) -> String {
 
 impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of the release, {} of another one", counted(self.updated), self.left)?;
+        write!(f, "{} of the release, {} of another release", counted(self.updated), self.left)?;
         if self.failures > 0 {
             write!(f, "; boots that failed: {}", self.failures)?;
         }
         match self.balancer {
             BalancerStep::Current => Ok(()),
             BalancerStep::Waiting => write!(f, "; a new load balancer is to be launched"),
-            BalancerStep::Booting => write!(f, "; a new load balancer boots, the one before serves"),
+            BalancerStep::Booting => write!(f, "; a new load balancer boots, the old one serves"),
         }
     }
 }
@@ -221,7 +224,7 @@ mod tests {
         };
         assert!(matches!(seen(with(1), true), Seen::Under(Step { failures: 1, .. })));
         let Seen::Failed(why) = seen(with(2), true) else { panic!("it has stopped") };
-        assert!(why.contains("2 workers") && why.contains("1 worker of the release before stays"), "{why}");
+        assert!(why.contains("2 workers") && why.contains("1 worker of an older release stays"), "{why}");
     }
 
     #[test]

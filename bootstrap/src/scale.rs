@@ -14,9 +14,9 @@ pub async fn run(target: &Target, count: DesiredCount) -> Result<()> {
     no_stack_is_an_error(&aws).await?;
     let (part, count) = documents::ensure_desired(&aws, RunMode::Apply, Some(count)).await?;
     let text = if part.is_change() {
-        format!("desired {count}; the next tick, within 20 s as a rule, acts on it")
+        format!("desired {count}; the next tick applies it, usually within 20 s")
     } else {
-        format!("desired {count}, as it was")
+        format!("desired {count}, unchanged")
     };
     output::result(&text);
     Ok(())
@@ -34,7 +34,7 @@ pub async fn https_url(target: &Target) -> Result<()> {
     let aws = Aws::connect(target).await?;
     let address = address(&aws).await?;
     if certificate::find(&aws).await?.is_none() {
-        let what = format!("stack {} does not speak TLS", aws.names.stack);
+        let what = format!("stack {} does not serve TLS", aws.names.stack);
         return Err(DeployError::new(Exit::Failed, what)
             .hint("Deploy it with `--tls self-signed`, or with --tls-cert and --tls-key (make: TLS=…)."));
     }
@@ -60,5 +60,5 @@ pub fn no_stack(aws: &Aws) -> DeployError {
         aws.names.stack, aws.names.account, aws.names.region
     );
     DeployError::new(Exit::Failed, what)
-        .hint("`make deploy` (or `make local`) makes one; STACK= names another.")
+        .hint("`make deploy` (or `make local`) creates it. To use another stack, set STACK=.")
 }

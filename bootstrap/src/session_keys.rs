@@ -77,10 +77,10 @@ pub async fn run(target: &Target, mode: Mode) -> Result<()> {
     let kid = rotated?;
     output::result(&match mode {
         Mode::Gradual { .. } => {
-            format!("{kid} is active; sessions of the key before it last as long as they would.")
+            format!("{kid} is active. Sessions of the previous key stay valid until they expire.")
         }
         Mode::Now => {
-            format!("{kid} is the only key. Every session ends within a minute or two, as workers read it.")
+            format!("{kid} is the only key. All sessions end within a minute or two, as the workers read it.")
         }
     });
     Ok(())
@@ -97,7 +97,8 @@ pub async fn rotate(aws: &Aws, mode: Mode, progress: &mut Progress) -> Result<St
             let fresh = Key::new();
             let kid = change(aws, |ring, now| ring.with_waiting(&fresh, now)).await?;
             progress.line(&format!(
-                "{kid} is in the ring and becomes active in {} s. Whoever interrupts this may run it again.",
+                "{kid} is in the ring and becomes active in {} s. If you interrupt this command, run it \
+                    again.",
                 wait.as_secs()
             ));
             progress.begin(format!("workers read {kid}"));
@@ -125,15 +126,18 @@ async fn change(aws: &Aws, decide: impl Fn(&Ring, Timestamp) -> Result<Changed>)
             Err(error) => return Err(error),
         }
     }
-    Err(DeployError::new(Exit::Failed, format!("{} keeps changing under us", keys::SESSION_KEYS))
-        .hint("Try again."))
+    Err(DeployError::new(
+        Exit::Failed,
+        format!("{} keeps changing while this command writes it", keys::SESSION_KEYS),
+    )
+    .hint("Try again."))
 }
 
 /// Says nothing of the content, which is secret.
 fn unreadable() -> DeployError {
-    DeployError::new(Exit::Failed, format!("{} is not a ring of keys", keys::SESSION_KEYS)).hint(
-        "Workers that run keep the one they have read. Restore it, or delete the object and run \
-         `make deploy`, which makes a new one and ends every session.",
+    DeployError::new(Exit::Failed, format!("{} is not a valid key ring", keys::SESSION_KEYS)).hint(
+        "Running workers keep the keys that they have read. Restore the object, or delete it and run `make \
+            deploy`, which creates new keys and ends all sessions.",
     )
 }
 
@@ -161,9 +165,14 @@ impl Ring {
         if ring.keys.len() >= MAX_KEYS {
             return Err(DeployError::new(
                 Exit::Failed,
-                format!("the ring has {MAX_KEYS} keys already, and each may still open somebody's session"),
+                format!(
+                    "the ring already has {MAX_KEYS} keys, and valid sessions may still need each of them"
+                ),
             )
-            .hint("A key is dropped 13 hours after it was replaced. `--now` (make: NOW=1) ends every session instead."));
+            .hint(
+                "Wait: a key is dropped 13 hours after it was replaced. Or pass `--now` (make: NOW=1), \
+                which ends all sessions.",
+            ));
         }
         let kid = self.next_kid();
         ring.keys.push(Key { kid: kid.clone(), added: Some(now), ..fresh.clone() });
@@ -175,7 +184,7 @@ impl Ring {
             return Ok((None, kid.to_owned()));
         }
         if !self.keys.iter().any(|key| key.kid == kid && key.retired.is_none()) {
-            let what = format!("somebody else has rotated the keys meanwhile; {kid} is no longer among them");
+            let what = format!("another rotation ran at the same time and removed {kid}");
             return Err(DeployError::new(Exit::Failed, what));
         }
         let mut ring = Self { active: kid.to_owned(), keys: self.keys.clone() };
@@ -277,7 +286,7 @@ mod tests {
         let by_hand = ring(r#"{"active":"k2","keys":[{"kid":"k1","key":"one"},{"kid":"k2","key":"two"}]}"#);
         let after = rotated(&by_hand, 0);
         assert_eq!((after.active.as_str(), kids(&after)), ("k3", vec!["k1", "k2", "k3"]));
-        assert_eq!(after.keys[0].retired, Some(at(0)), "nobody knows since when");
+        assert_eq!(after.keys[0].retired, Some(at(0)), "its age is unknown");
         let error = after.activated("k1", at(0)).map(drop).expect_err("it is retired");
         assert!(error.message().contains("k1 is no longer"), "{}", error.message());
     }

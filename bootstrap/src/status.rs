@@ -210,7 +210,7 @@ async fn https(certificate: Option<(Stored, Object)>, address: Option<&str>) -> 
             },
         },
         Err(unusable) => {
-            let answers = format!("no: what is stored cannot be used: {}", error_chain(&unusable));
+            let answers = format!("no: the stored certificate cannot be used: {}", error_chain(&unusable));
             Https { url, self_signed: None, until: None, sha256: None, answers }
         }
     })
@@ -224,7 +224,7 @@ fn problem(
         in_force.map_or("nothing is in force yet".to_owned(), |count| format!("{count} stays in force"));
     match written {
         Some(Ok(_)) => None,
-        Some(Err(error)) => Some(format!("the object desired-count is not acted on: {error}; {rest}")),
+        Some(Err(error)) => Some(format!("the object desired-count is ignored: {error}; {rest}")),
         None => Some(format!("the object desired-count is missing; {rest}")),
     }
 }
@@ -363,7 +363,7 @@ fn table(status: &Status, now: Timestamp) -> String {
     }
     if let Some(rollout) = &status.rollout {
         lines.push(format!(
-            "Rollout    release {}: {} workers of it answer, {} of an older one are left",
+            "Rollout    release {}: {} of its workers answer, {} workers of an older release are left",
             rollout.release, rollout.updated, rollout.left
         ));
         if rollout.stops_first {

@@ -67,7 +67,7 @@ impl Wanted {
                 key.display()
             );
             DeployError::new(Exit::Usage, what)
-                .hint("Nothing was changed. Both files must be PEM, the certificate before its chain.")
+                .hint("Nothing was changed. Both files must be PEM, with the certificate before its chain.")
                 .caused_by(error)
         })
     }
@@ -120,8 +120,8 @@ pub fn decide(
 pub fn stays_as_it_is(unusable: CertificateError) -> DeployError {
     DeployError::new(Exit::Failed, "the certificate in the control bucket cannot be used")
         .hint(
-            "Give another one with --tls-cert and --tls-key (make: TLS_CERT=, TLS_KEY=), or deploy with \
-             `--tls self-signed` or `--tls off` (make: TLS=).",
+            "Pass another one with --tls-cert and --tls-key (make: TLS_CERT=, TLS_KEY=), or deploy with \
+                `--tls self-signed` or `--tls off` (make: TLS=).",
         )
         .caused_by(unusable)
 }

@@ -16,7 +16,7 @@ pub fn file(target: &Target, aws: &Aws) -> PathBuf {
         return file.clone();
     }
     let name = format!("{}-{}-{}.token", aws.names.account, aws.names.region, aws.names.stack);
-    #[expect(clippy::disallowed_methods, reason = "the home directory is not a setting of ours")]
+    #[expect(clippy::disallowed_methods, reason = "the home directory is not a setting of Vigia")]
     let home = std::env::var("HOME").unwrap_or_else(|_| ".".to_owned());
     PathBuf::from(home).join(".vigia").join(name)
 }
@@ -31,9 +31,10 @@ pub async fn run(target: &Target, rotate: bool) -> Result<()> {
     }
     let Some(hash) = documents::read(&aws, keys::ADMIN_TOKEN_HASH).await? else {
         return Err(DeployError::new(Exit::Failed, format!("there is no stack {}", aws.names.stack))
-            .hint("`make deploy` (or `make local`) makes one."));
+            .hint("`make deploy` (or `make local`) creates it."));
     };
-    let rotating = "Make a new one with `bootstrap token rotate` (make token ROTATE=1); the old one ends within a minute.";
+    let rotating = "Create a new one with `bootstrap token rotate` (make token ROTATE=1); the old one stops \
+        working within a minute.";
     let token = std::fs::read_to_string(&file).map_err(|error| {
         let what =
             format!("the admin token of {} is not on this machine: {}", aws.names.stack, file.display());

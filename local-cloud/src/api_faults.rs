@@ -279,21 +279,22 @@ pub enum Service {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
-    #[error("there are {MAX_RULES} rules already; remove them with `local-cloud fault-api clear`")]
+    #[error("there are already {MAX_RULES} rules; remove them with `local-cloud fault-api clear`")]
     TooMany,
-    #[error("a delay of {} ms is too long: give at most {} ms, or `lose-reply` for no answer at all", .0, MAX_DELAY.as_millis())]
+    #[error("a delay of {} ms is too long: use at most {} ms, or `lose-reply` for no answer at all", .0, MAX_DELAY.as_millis())]
     DelayTooLong(u64),
-    #[error("{} seconds are too long for a rule: give at most {}", .0, MAX_WINDOW.as_secs())]
+    #[error("{} seconds are too long for a rule: use at most {}", .0, MAX_WINDOW.as_secs())]
     WindowTooLong(u32),
-    #[error("{0} is no status of an error: give one from 400 to 599")]
+    #[error("{0} is not an error status: use a number from 400 to 599")]
     NoErrorStatus(u16),
     #[error(
-        "`{0}` is no error code: give up to {MAX_CODE_BYTES} letters, digits, dots, hyphens and underscores"
+        "`{0}` is not an error code: use up to {MAX_CODE_BYTES} letters, digits, dots, hyphens and \
+            underscores"
     )]
     NoErrorCode(String),
-    #[error("this would break everything: name a service or a caller")]
+    #[error("this rule would break every call: name a service or a caller")]
     TooBroad,
-    #[error("only launches need capacity and name a subnet: give service ec2 and action RunInstances")]
+    #[error("only launches need capacity and name a subnet: use service ec2 and action RunInstances")]
     OnlyLaunches,
 }
 

@@ -219,7 +219,7 @@ async fn release_api_fault(
 }
 
 fn no_rule(id: u32) -> Refused {
-    let message = format!("there is no rule {id}; `local-cloud fault-api list` shows those there are");
+    let message = format!("there is no rule {id}; `local-cloud fault-api list` shows the rules");
     (StatusCode::NOT_FOUND, message)
 }
 

@@ -49,7 +49,7 @@ impl FromStr for Percent {
             .parse()
             .ok()
             .filter(|n: &NonZeroU32| n.get() <= MOST_PERCENT);
-        number.map(Self).ok_or_else(|| format!("`{text}` is no share of a core, for example 10%"))
+        number.map(Self).ok_or_else(|| format!("`{text}` is not a share of a core, for example 10%"))
     }
 }
 

@@ -35,7 +35,7 @@ pub async fn up(options: &Options, reserved: &[SocketAddr]) -> anyhow::Result<()
     if let Some(status) = status(&endpoint).await {
         let recorded = std::fs::read_to_string(pid_path(&options.dir)).unwrap_or_default();
         if recorded.trim() == status.pid.to_string() {
-            eprintln_line(&format!("The local cloud runs already (process {}).", status.pid));
+            eprintln_line(&format!("The local cloud is already running (process {}).", status.pid));
             return Ok(());
         }
         let text =
@@ -127,7 +127,7 @@ pub async fn down(dir: &Path) -> anyhow::Result<bool> {
     let deadline = Instant::now() + DOWN_DEADLINE;
     while is_local_cloud(pid) {
         if Instant::now() > deadline {
-            eprintln_line("The local cloud did not stop in time and is killed; its processes end with it.");
+            eprintln_line("The local cloud did not stop in time. It and its processes are killed.");
             kill(pid, Signal::SIGKILL).ok();
             sleep(Duration::from_millis(500)).await;
             break;

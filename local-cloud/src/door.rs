@@ -128,7 +128,7 @@ impl LocalCloud {
         let consistency_seed = options.consistency_seed.unwrap_or_else(rand::random);
         tracing::info!(
             consistency_seed,
-            "what was made moments ago is not known everywhere; --consistency-seed draws the same delays again"
+            "new resources become visible after random delays; --consistency-seed repeats the same delays"
         );
         let shared = Arc::new(Shared {
             credentials,

@@ -491,7 +491,10 @@ impl Ec2 {
                     continue;
                 };
                 let Some(machine) = self.machines.lock().await.get(instance).cloned() else { continue };
-                let public: Ipv4Addr = public.parse().context("moto has a public address that is none")?;
+                let public: Ipv4Addr = public.parse().context(
+                    "moto lists a public address that is not an \
+                    address",
+                )?;
                 for port in self.world_ports(&parts, instance).await? {
                     let address = (machine.address, port).into();
                     wanted.insert((public, port).into(), Target { address, power: machine.power() });

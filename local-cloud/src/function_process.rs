@@ -44,7 +44,8 @@ impl Peer {
                 None => tokio::time::sleep(PAUSE).await,
             }
         }
-        tracing::warn!(addr = %self.addr, "a call with the functions' key comes from no function's process");
+        tracing::warn!(addr = %self.addr, "a call with the functions' key does not come from a function's \
+            process");
         None
     }
 }

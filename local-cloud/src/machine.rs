@@ -189,7 +189,7 @@ async fn limit_console(root: &Path) {
         tokio::time::sleep(CONSOLE_CHECK).await;
         let is_full = std::fs::metadata(console_path(root)).is_ok_and(|file| file.len() > CONSOLE_FILE_BYTES);
         if is_full && open_console(root).and_then(|console| Ok(console.set_len(0)?)).is_ok() {
-            log(root, "the console was full and starts anew");
+            log(root, "the console was full and starts empty");
         }
     }
 }
@@ -236,7 +236,7 @@ fn prepare(image: &Image) -> anyhow::Result<Vec<(String, Unit)>> {
     for step in config.steps() {
         match step {
             Step::Nothing => {}
-            Step::Unknown(command) => log(&image.root, &format!("the local cloud leaves out: {command}")),
+            Step::Unknown(command) => log(&image.root, &format!("the local cloud does not run: {command}")),
             Step::EnableNow(name) => {
                 let path = below(&image.root, &format!("/etc/systemd/system/{name}"))?;
                 let text = std::fs::read_to_string(&path).with_context(|| format!("no unit {name}"))?;

@@ -97,7 +97,7 @@ pub fn pair(text: &str) -> Result<(Quota, u32), String> {
     let quota = Quota::from_str(name, false).map_err(|_| {
         let names: Vec<String> = Quotas::generous(0).pairs().collect();
         let names: Vec<&str> = names.iter().filter_map(|pair| pair.split('=').next()).collect();
-        format!("there is no quota `{name}`; there are {}", names.join(", "))
+        format!("there is no quota `{name}`; the quotas are {}", names.join(", "))
     })?;
     let value = value.parse().map_err(|_| format!("`{value}` is not a whole number"))?;
     Ok((quota, value))

@@ -50,7 +50,7 @@ impl Control {
             Ok((id, RegisteredWorker { addr: WorkerAddr(*addr), zone: "us-east-1a".to_owned() }))
         });
         let listed: anyhow::Result<BTreeMap<_, _>> = listed.collect();
-        let mut registry = self.registry.lock().expect("nobody panics with it");
+        let mut registry = self.registry.lock().expect("no thread panics with it");
         registry.workers = listed?;
         registry.revision += 1;
         registry.written_at = Timestamp::now();
@@ -59,7 +59,7 @@ impl Control {
 }
 
 async fn answer(State(registry): State<Arc<Mutex<Registry>>>, headers: HeaderMap) -> Response {
-    let registry = registry.lock().expect("nobody panics with it").clone();
+    let registry = registry.lock().expect("no thread panics with it").clone();
     let etag = format!("\"{}\"", registry.revision);
     if headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
         return (StatusCode::NOT_MODIFIED, [(ETAG, etag)]).into_response();

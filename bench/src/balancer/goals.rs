@@ -42,7 +42,7 @@ impl Goal {
     /// Without a figure, for ours or for the peer has none.
     fn open(text: String, ours: Option<&Row>) -> Self {
         match ours {
-            None => Self { text: format!("{text}, which ours did not do"), outcome: Outcome::Missed },
+            None => Self { text: format!("{text}, but ec2-lb was not"), outcome: Outcome::Missed },
             Some(_) => Self { text, outcome: Outcome::NotMeasured },
         }
     }
@@ -101,7 +101,7 @@ fn ratio(results: &Results, goal: (Scenario, Quantity, Peer, Bound)) -> Goal {
         Bound::AtMost(most) => format!("at most {most:.2}"),
         Bound::AtLeast(least) => format!("at least {least:.2}"),
     };
-    let text = format!("{what} to {peer}'s, {}: ", scenario.title());
+    let text = format!("{what}, ratio to {peer}'s, {}: ", scenario.title());
     let rows = (results.row(scenario, Peer::Ours), results.row(scenario, peer));
     let (Some(ours), Some(theirs)) = rows else {
         return Goal::open(format!("{text}(goal: {asked})"), rows.0.as_ref());
@@ -143,7 +143,7 @@ fn idle_client(results: &Results) -> Goal {
 fn failures(results: &Results) -> Goal {
     let ours = results.samples.iter().filter(|sample| sample.peer == Peer::Ours);
     let failed: u64 = ours.map(|sample| sample.report.failed().all()).sum();
-    Goal::of(format!("failures of ours in all scenarios: {failed} (goal: 0)"), failed == 0)
+    Goal::of(format!("ec2-lb's failures in all scenarios: {failed} (goal: 0)"), failed == 0)
 }
 
 #[cfg(test)]

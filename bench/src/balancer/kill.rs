@@ -173,19 +173,19 @@ fn judge(runs: &[Run], rounds: usize) -> Vec<Goal> {
     let retried = failed(runs, Mix::PostsRetried, Peer::Ours).all();
     let goals = [
         (
-            format!("failed GETs of ours, as it is set by default: {gets} (goal: 0)"),
+            format!("ec2-lb's failed GETs with default settings: {gets} (goal: 0)"),
             gets == 0 && is_whole(Mix::Gets) && is_whole(Mix::PostsOnce),
         ),
         (
-            format!("longest stall of ours, GET: {stall:.0} ms (goal: under {LONGEST_STALL_MS} ms)"),
+            format!("ec2-lb's longest stall, GET: {stall:.0} ms (goal: under {LONGEST_STALL_MS} ms)"),
             stall < LONGEST_STALL_MS && is_whole(Mix::Gets),
         ),
         (
-            format!("failed POSTs of ours by default: {ours}; of nginx by default: {nginx} (goal: no more)"),
+            format!("ec2-lb's failed POSTs by default: {ours}; nginx's by default: {nginx} (goal: no more)"),
             ours <= nginx && has_nginx && is_whole(Mix::PostsOnce),
         ),
         (
-            format!("failures of ours when POSTs are sent again: {retried} (goal: 0)"),
+            format!("ec2-lb's failures when POSTs are sent again: {retried} (goal: 0)"),
             retried == 0 && is_whole(Mix::PostsRetried),
         ),
     ];

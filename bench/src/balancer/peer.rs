@@ -81,7 +81,7 @@ impl Entrants {
                 Err(why) if peer == Peer::Ours => {
                     bail!("nothing was measured: {} cannot be run: {why}", self.ours.display())
                 }
-                Err(why) => missing.push(format!("{peer} is left out: {why}")),
+                Err(why) => missing.push(format!("{peer} is skipped: {why}")),
             }
         }
         Ok((found, missing))
@@ -91,7 +91,7 @@ impl Entrants {
         let (program, version) = match peer {
             Peer::Ours => (self.ours.clone(), built(&self.ours)?),
             Peer::Pingora => {
-                let path = self.pingora.as_deref().ok_or("it is not built (make bench-pingora)")?;
+                let path = self.pingora.as_deref().ok_or("it is not built (run make bench-pingora)")?;
                 (path.to_owned(), built(path).map_err(|why| format!("{why} (make bench-pingora)"))?)
             }
             Peer::Nginx => ("nginx".into(), version("nginx", "-v")?),
@@ -124,7 +124,7 @@ mod tests {
         let entrants = Entrants { ours, pingora: None, peers: Some(vec![Peer::Pingora]) };
         let (found, missing) = entrants.find().expect("ours is there");
         assert_eq!(found.iter().map(|entrant| entrant.peer).collect::<Vec<_>>(), [Peer::Ours]);
-        assert_eq!(missing, ["Pingora is left out: it is not built (make bench-pingora)"]);
+        assert_eq!(missing, ["Pingora is skipped: it is not built (run make bench-pingora)"]);
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Proxy {
             if ended.is_some() || Instant::now() > deadline {
                 let answer = asked.map(|text| text.lines().next().unwrap_or_default().to_owned());
                 let ended = ended.map_or_else(String::new, |status| format!("; it ended ({status})"));
-                bail!("asked, it gives {answer:?}{ended}; it said: {}", self.program.last_words());
+                bail!("it answers {answer:?}{ended}; its output: {}", self.program.last_words());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -98,7 +98,7 @@ impl Proxy {
     pub fn check(&mut self) -> anyhow::Result<()> {
         match self.program.ended()? {
             None => Ok(()),
-            Some(status) => bail!("the proxy ended ({status}); it said: {}", self.program.last_words()),
+            Some(status) => bail!("the proxy ended ({status}); its output: {}", self.program.last_words()),
         }
     }
 }

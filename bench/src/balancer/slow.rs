@@ -69,7 +69,7 @@ pub fn run(slow: &Slow) -> anyhow::Result<bool> {
             runs.push(one(&mut rig, entrant, slow)?);
         }
         line(&format!(
-            "\n{}: {RATE} requests per second beside a crowd of {}",
+            "\n{}: {RATE} requests per second during a crowd of {}",
             entrant.peer,
             thousands(slow.connections)
         ));

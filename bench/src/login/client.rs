@@ -145,19 +145,19 @@ impl Pool {
         let pool = Self { addr, free: Mutex::default() };
         for _ in 0..connections {
             let connection = Connection::open(addr).await?;
-            pool.free.lock().expect("nobody panics with it").push_back(connection);
+            pool.free.lock().expect("no thread panics with it").push_back(connection);
         }
         Ok(pool)
     }
 
     pub async fn send(&self, ask: &Ask) -> anyhow::Result<Answer> {
-        let free = self.free.lock().expect("nobody panics with it").pop_front();
+        let free = self.free.lock().expect("no thread panics with it").pop_front();
         let mut connection = match free {
             Some(connection) if !connection.sender.is_closed() => connection,
             _ => Connection::open(self.addr).await?,
         };
         let answer = connection.send(ask).await?;
-        self.free.lock().expect("nobody panics with it").push_back(connection);
+        self.free.lock().expect("no thread panics with it").push_back(connection);
         Ok(answer)
     }
 }

@@ -82,7 +82,8 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
         (GUESSES - known.iter().sum::<usize>()).to_string(),
     ]);
     found.notes.push(format!(
-        "Evaluations are the 401s: each is one, 429 and 503 are none. After it the right password is answered {right}, and"
+        "Evaluations are the 401s: a 401 is one evaluation, 429 and 503 are none. Afterwards the right \
+            password is answered {right}, and"
     ));
     found.notes.push(format!(
         "another login {other}. The throttle's object is put back by {} minutes after each batch.",
@@ -97,7 +98,7 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
         ),
         known[0] <= GOAL && known.iter().sum::<usize>() == GUESSES,
     );
-    found.goal(format!("another login signs in meanwhile: {other} (goal: 303)"), other == 303);
+    found.goal(format!("another login signs in during the guessing: {other} (goal: 303)"), other == 303);
     Ok(found)
 }
 

@@ -76,7 +76,9 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
             );
         }
     }
-    found.notes.push("Memory grows: the most that was resident meanwhile, less what was before.".to_owned());
+    found
+        .notes
+        .push("Memory growth: peak resident memory during the request, minus that before it.".to_owned());
     Ok(found)
 }
 

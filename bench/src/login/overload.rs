@@ -103,14 +103,14 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
     let (seen, window) = flood(&worker, &crowd, Kind::SignIn, rate, lasts).await?;
     let after = bare::measure(ground.core, &cost, BARE).await?;
     // Before the second flood: what the first one took is not given back.
-    progress("the same for logins that none can have");
+    progress("the same for logins that no account can have");
     let (without, without_window) = flood(&worker, &crowd, Kind::Impossible, rate, lasts).await?;
     let bare = f64::midpoint(before.per_second, after.per_second);
     let bare_cpu = f64::midpoint(before.cpu_ms, after.cpu_ms);
 
     let served: Vec<&Outcome> = seen.outcomes.iter().filter(|outcome| outcome.status == 303).collect();
     let times = seen.served(Kind::SignIn, &window);
-    let served_rate = per_second(&times).context("nobody was served")?;
+    let served_rate = per_second(&times).context("no request was served")?;
     let others: Vec<&Outcome> = seen.outcomes.iter().filter(|outcome| outcome.status != 303).collect();
     let is_proper = |outcome: &Outcome| matches!(outcome.status, 429 | 503) && outcome.says_when;
     let improper = others.iter().filter(|outcome| !is_proper(outcome)).count();
@@ -144,17 +144,18 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
     let hashing_ms = float(times.len()) * bare_cpu;
     let answered = seen.outcomes.iter().filter(|outcome| window.contains(&outcome.at)).count();
     found.notes.push(format!(
-        "The worker had {:.3} of its core, {:.3} for hashing; the rest is {:.2} ms for each that was served or turned away.",
+        "The worker had {:.3} of its core, {:.3} for hashing; the rest is {:.2} ms for each request that was \
+            served or turned away.",
         seen.cores_used,
         hashing_ms / window_ms,
         (seen.cores_used * window_ms - hashing_ms) / float(answered)
     ));
     found.notes.push(format!("It had at most {} descriptors open.", seen.descriptors));
     let hashed: Vec<Instant> = without.served(Kind::Impossible, &without_window);
-    let hashed_rate = per_second(&hashed).context("nobody was served")?;
+    let hashed_rate = per_second(&hashed).context("no request was served")?;
     found.notes.push(format!(
-        "The same for logins that none can have, for which S3 is not asked: {hashed_rate:.1} hashed per second, {:.3} of the core, \
-         health p99 {:.1} ms.",
+        "The same for logins that no account can have, for which S3 is not asked: {hashed_rate:.1} hashed \
+            per second, {:.3} of the core, health p99 {:.1} ms.",
         without.cores_used, without.health.p99
     ));
     found.notes.push(format!(
@@ -191,7 +192,8 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
     );
     found.goal(
         format!(
-            "all others are told to come back: {improper} of {} are not 429 or 503 with Retry-After (goal: 0); {}",
+            "all other sign-ins are told to come back: {improper} of {} are not 429 or 503 with Retry-After \
+                (goal: 0); {}",
             others.len(),
             statuses(&seen.outcomes)
         ),
@@ -199,7 +201,7 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
     );
     found.goal(
         format!(
-            "those served in a flood: p99 {:.0} ms (goal: at most {GOAL_SERVED_MS} ms)",
+            "sign-ins served in a flood: p99 {:.0} ms (goal: at most {GOAL_SERVED_MS} ms)",
             served_latency.p99
         ),
         served_latency.p99 <= GOAL_SERVED_MS,

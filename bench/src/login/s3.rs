@@ -87,7 +87,7 @@ impl S3 {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().expect("nobody panics with it")
+        self.0.lock().expect("no thread panics with it")
     }
 
     /// How late this answer is to be.

@@ -90,8 +90,8 @@ pub async fn measure(ground: &mut Ground, rounds: usize) -> anyhow::Result<Findi
         let ratio = (served.median / bare.median).min(bare_cpu.median / served_cpu.median);
         found.goal(
             format!(
-                "sign-ins at {cost}: {:.1}/s where the core makes {:.1} hashes/s alone; the lower ratio, of rates or of \
-                 time on the core, is {ratio:.3} (goal: at least {GOAL})",
+                "sign-ins at {cost}: {:.1}/s; the core alone makes {:.1} hashes/s; the lower ratio, of rates \
+                    or of time on the core, is {ratio:.3} (goal: at least {GOAL})",
                 served.median, bare.median
             ),
             ratio >= GOAL,

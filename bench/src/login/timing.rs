@@ -54,7 +54,7 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
         }
     }
     let mut found = Findings::new(
-        "Wrong passwords: a login that exists against one that does not",
+        "Wrong passwords: an existing login against a missing one",
         ["login", "answers", "lower quartile ms", "median ms", "upper quartile ms", "max ms"],
     );
     for (name, times) in ["exists", "does not exist"].into_iter().zip(&times) {
@@ -72,7 +72,7 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
     let limit = GOAL_MS.max(GOAL_SHARE * known_median.min(unknown_median));
     let area = auc(known, unknown).context("nothing was measured")?;
     found.notes.push(format!(
-        "If both were one distribution, the AUC would stray from 0.5 by {:.3} (standard deviation).",
+        "If both came from one distribution, the AUC's standard deviation around 0.5 would be {:.3}.",
         auc_deviation(known.len(), unknown.len())
     ));
     found.goal(

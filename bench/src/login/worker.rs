@@ -63,7 +63,7 @@ impl Worker {
             }
             let ended = self.program.ended()?;
             if ended.is_some() || since.elapsed() > PATIENCE {
-                bail!("the worker does not start ({ended:?}); it said: {}", self.program.last_words());
+                bail!("the worker does not start ({ended:?}); its output: {}", self.program.last_words());
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -63,12 +63,12 @@ impl Cloud {
     }
 
     fn get(&self, key: &str) -> Option<Bytes> {
-        self.0.objects.lock().expect("nobody panics with it").get(key).map(|(bytes, _)| bytes.clone())
+        self.0.objects.lock().expect("no thread panics with it").get(key).map(|(bytes, _)| bytes.clone())
     }
 
     /// Gives the new version.
     fn put(&self, key: &str, bytes: Bytes) -> u64 {
-        let mut objects = self.0.objects.lock().expect("nobody panics with it");
+        let mut objects = self.0.objects.lock().expect("no thread panics with it");
         let object = objects.entry(key.to_owned()).or_default();
         *object = (bytes, object.1 + 1);
         object.1
@@ -86,7 +86,7 @@ async fn answer(State(cloud): State<Cloud>, method: Method, uri: Uri, body: Byte
     let key = uri.path().strip_prefix(&format!("/{BUCKET}/"));
     match (method, key) {
         (Method::GET, Some(key)) => {
-            let object = cloud.0.objects.lock().expect("nobody panics with it").get(key).cloned();
+            let object = cloud.0.objects.lock().expect("no thread panics with it").get(key).cloned();
             match object {
                 Some((bytes, version)) => ([(ETAG, etag(version))], bytes).into_response(),
                 None => {

@@ -28,10 +28,10 @@ struct Case {
 }
 
 const CASES: [Case; 4] = [
-    Case { what: "at rest: everybody answers", seen: at_rest, is_goal: true },
+    Case { what: "at rest: all workers answer", seen: at_rest, is_goal: true },
     Case { what: "every second worker silent for the second time", seen: half_silent, is_goal: false },
-    Case { what: "everybody answers, one is desired", seen: scale_down, is_goal: false },
-    Case { what: "memory lost: everybody is adopted", seen: memory_lost, is_goal: false },
+    Case { what: "all workers answer, one is desired", seen: scale_down, is_goal: false },
+    Case { what: "memory lost: all workers are adopted", seen: memory_lost, is_goal: false },
 ];
 
 fn at_rest(stack: &Stack) -> (Observation, Memory) {

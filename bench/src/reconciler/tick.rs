@@ -148,9 +148,10 @@ async fn ticks(program: &Path, size: usize, share: Option<&Share>) -> anyhow::Re
 /// It was one tick, and nothing went wrong in it but what the table says.
 fn check(report: &Value, memory: &Memory) -> anyhow::Result<()> {
     let failures = report["failures"].as_array().context("a report lists failures")?;
-    let is_told = |failure: &Value| failure.as_str().is_some_and(|text| text.contains("begins anew"));
+    let is_told =
+        |failure: &Value| failure.as_str().is_some_and(|text| text.contains("memory cannot be understood"));
     ensure!(report["ticks"] == 1 && failures.iter().all(is_told), "this was no tick at rest: {report}");
-    ensure!(memory.leaving.is_empty(), "somebody is removed: {:?}", memory.held);
+    ensure!(memory.leaving.is_empty(), "a worker is removed: {:?}", memory.held);
     Ok(())
 }
 
@@ -172,9 +173,9 @@ impl Measured {
         let kb = |bytes: usize| thousands(bytes / 1000);
         let is_too_large = self.memory_bytes > Memory::MAX_BYTES;
         let remark = if is_too_large {
-            "state.json is larger than is read: it begins anew in each tick"
+            "state.json exceeds the size that is read: each tick starts from empty memory"
         } else if Stack::new(self.size, Timestamp::now()).is_surplus() {
-            "more than may be desired: none is removed, for memory is young"
+            "more than the desired maximum: none is removed, because memory is young"
         } else {
             ""
         };

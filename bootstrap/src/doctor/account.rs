@@ -48,8 +48,8 @@ pub(super) async fn dual_stack(subject: &Subject<'_>) -> Result<Vec<Check>> {
     Ok(vec![match crate::ec2_api::of_region(&subject.aws.names).await? {
         Ec2Api::DualStack => Check::new(name, Verdict::Ok, host),
         Ec2Api::Endpoint => Check::new(name, Verdict::Warning, format!("{host} has no IPv6 address")).hint(
-            "From a private subnet the reconciler reaches EC2 through an interface endpoint then, which costs \
-             money.",
+            "Instead, the reconciler reaches EC2 from a private subnet through an interface endpoint, which \
+                costs money.",
         ),
     }])
 }

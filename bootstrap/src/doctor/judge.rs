@@ -22,7 +22,10 @@ pub(super) fn clock(skew: SignedDuration) -> Check {
     if verdict == Verdict::Ok {
         return check;
     }
-    check.hint("Set it (systemd: `timedatectl set-ntp true`): AWS refuses requests that are 5 minutes off.")
+    check.hint(
+        "Set the clock (systemd: `timedatectl set-ntp true`): AWS refuses requests that are 5 minutes \
+        off.",
+    )
 }
 
 /// `zones` are those that the stack has or would have subnets in; `offered` where EC2 has the type.
@@ -38,7 +41,7 @@ pub(super) fn zones_of_type(kind: &str, zones: &[String], offered: &[String]) ->
         (0, 1) => Check::new(
             name,
             Verdict::Warning,
-            format!("{kind} in {} alone; its loss takes the stack down", zones[0]),
+            format!("{kind} is offered in {} only; if that zone fails, the stack is down", zones[0]),
         ),
         (0, _) => Check::new(name, Verdict::Ok, format!("{kind} in {}", zones.join(" and "))),
         (missing_zones, all) if missing_zones < all => {
@@ -57,14 +60,13 @@ pub(super) fn leftovers(stack: &str, found: &[String], kept: Option<&str>) -> Ch
     if found.is_empty() {
         let detail = match kept {
             None => "none".to_owned(),
-            Some(bucket) => format!("none but the users, which were kept in {bucket}"),
+            Some(bucket) => format!("only the users, which were kept in {bucket}"),
         };
         return Check::new(name, Verdict::Ok, detail);
     }
     let detail = format!("there is no stack {stack}, but {}", found.join(", "));
-    Check::new(name, Verdict::Warning, detail).hint(
-        "`make deploy` goes on with them; `make destroy` removes them, and what costs money among them.",
-    )
+    Check::new(name, Verdict::Warning, detail)
+        .hint("`make deploy` reuses them. `make destroy` removes them, so that they no longer cost money.")
 }
 
 #[cfg(test)]

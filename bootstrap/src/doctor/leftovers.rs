@@ -90,13 +90,15 @@ async fn beside_a_stack(subject: &Subject<'_>) -> Result<Check> {
         let ids: Vec<&str> = vpcs.vpcs().iter().filter_map(|vpc| vpc.vpc_id()).collect();
         let detail = format!("{} VPCs carry the stack's tag: {}", ids.len(), ids.join(", "));
         return Ok(
-            Check::new("leftovers", Verdict::Failed, detail).hint("Delete those that no instance uses.")
+            Check::new("leftovers", Verdict::Failed, detail).hint("Delete the VPCs that no instance uses.")
         );
     }
     if !idle.is_empty() {
         let detail = format!("the Elastic IPs {} belong to no instance and cost money", idle.join(", "));
-        return Ok(Check::new("leftovers", Verdict::Warning, detail)
-            .hint("The reconciler gives the stack's to a load balancer within minutes; release any other."));
+        return Ok(Check::new("leftovers", Verdict::Warning, detail).hint(
+            "The reconciler gives the stack's Elastic IPs to load balancers within minutes. Release \
+                any other.",
+        ));
     }
     Ok(Check::new("leftovers", Verdict::Ok, "none"))
 }
@@ -114,9 +116,9 @@ async fn orphans(subject: &Subject<'_>) -> Result<Vec<Check>> {
     if orphans.is_empty() {
         return Ok(Vec::new());
     }
-    let detail = format!("{} that `cargo lambda` made: {}", orphans.len(), orphans.join(", "));
-    Ok(vec![
-        Check::new("leftover roles", Verdict::Warning, detail)
-            .hint("None is ours. Delete those that no function uses (Lambda console, Permissions)."),
-    ])
+    let detail = format!("{} made by `cargo lambda`: {}", orphans.len(), orphans.join(", "));
+    Ok(vec![Check::new("leftover roles", Verdict::Warning, detail).hint(
+        "Vigia does not use them. Delete the roles that no function uses (Lambda console, \
+                Permissions).",
+    )])
 }

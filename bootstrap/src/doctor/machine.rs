@@ -34,7 +34,7 @@ pub(super) async fn clock(target: &Target) -> Check {
     let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
     match date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) {
         Some(date) => judge::clock(skew(before, after, date.timestamp())),
-        None => unknown(format!("{url} does not say what time it is")),
+        None => unknown(format!("{url} answers without the time (a Date header)")),
     }
 }
 
@@ -71,7 +71,7 @@ pub(super) async fn tools(options: &Doctor, is_local: bool) -> Vec<Check> {
             "cargo-lambda",
             lambda,
             Verdict::Failed,
-            "`make venv` installs it; --cargo-lambda names another.",
+            "`make venv` installs it. To use another one, pass --cargo-lambda.",
         ),
         tool("zig", zig_beside.or(zig), without_zig, "`make venv` installs it together with cargo-lambda."),
         tool(
@@ -87,7 +87,7 @@ pub(super) async fn tools(options: &Doctor, is_local: bool) -> Vec<Check> {
 fn tool(name: &'static str, version: Option<String>, missing: Verdict, hint: &str) -> Check {
     match version {
         Some(version) => Check::new(name, Verdict::Ok, version),
-        None => Check::new(name, missing, "missing, or it does not say its version").hint(hint),
+        None => Check::new(name, missing, "missing, or it does not print its version").hint(hint),
     }
 }
 
@@ -105,9 +105,12 @@ fn rust_target(arch: Arch, installed: Option<&str>) -> Check {
         None if arch == Arch::host() => {
             Check::new(name, Verdict::Ok, format!("{wanted}, this machine's own"))
         }
-        None => {
-            Check::new(name, Verdict::NotKnownHere, format!("{wanted}; there is no rustup to ask")).hint(hint)
-        }
+        None => Check::new(
+            name,
+            Verdict::NotKnownHere,
+            format!("{wanted}; not checked, because rustup is missing"),
+        )
+        .hint(hint),
     }
 }
 

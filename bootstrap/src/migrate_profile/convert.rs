@@ -124,8 +124,8 @@ impl<'a> Users<'a> {
     async fn write_secure(&self, candidate: &Candidate, hasher: &Hasher) -> Result<()> {
         let (key, target) = (&candidate.key, candidate.target());
         let changed = || {
-            DeployError::new(Exit::Failed, format!("{key} is changed by somebody at this moment"))
-                .hint("Find out who writes into the bucket of users, then run this again.")
+            DeployError::new(Exit::Failed, format!("{key} changes while this command converts it"))
+                .hint("Stop the program that writes into the bucket of users, then run this again.")
         };
         let object = self.get(key).await?.ok_or_else(changed)?;
         let etag = object.e_tag().unwrap_or_default().to_owned();
@@ -166,7 +166,7 @@ impl<'a> Users<'a> {
     /// Versions first, and the markers of deletion only when none is left: without its marker a version
     /// of the past would be a user again.
     pub(super) async fn forget_the_past(&self, progress: &mut Progress) -> Result<()> {
-        progress.begin("plain text of the past");
+        progress.begin("older versions in plain text");
         let mut deleted = 0;
         let History { past, markers: _ } = self.history().await?;
         for batch in past.chunks(1000) {

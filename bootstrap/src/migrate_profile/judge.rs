@@ -36,11 +36,11 @@ pub(super) enum Reason {
     Key,
     #[error("{0}")]
     Login(LoginError),
-    #[error("the password is not text in UTF-8")]
+    #[error("the password is not UTF-8 text")]
     Encoding,
     #[error("{0}")]
     Password(PasswordError),
-    #[error("it would be the login `{0}`, as others would")]
+    #[error("it would become the login `{0}`, and so would another user")]
     SameAs(Login),
 }
 

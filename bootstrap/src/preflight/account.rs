@@ -72,7 +72,7 @@ pub(crate) async fn concurrency(aws: &Aws) -> Result<Vec<Check>> {
     let got = got.step(|| "read the limits of Lambda".to_owned())?;
     let name = "Lambda concurrency";
     let Some(limit) = got.account_limit() else {
-        return Ok(vec![Check::new(name, Verdict::NotKnownHere, "Lambda does not say its limits")]);
+        return Ok(vec![Check::new(name, Verdict::NotKnownHere, "Lambda did not return its limits")]);
     };
     let all = limit.concurrent_executions();
     Ok(vec![quota::concurrency(all, limit.unreserved_concurrent_executions().unwrap_or(all))])
@@ -93,21 +93,27 @@ async fn limit(aws: &Aws, quota: Name) -> Result<u32> {
     let value = got.quota().and_then(|quota| quota.value());
     // Quotas are whole numbers that AWS writes with a point.
     value.and_then(|value| format!("{value:.0}").parse().ok()).ok_or_else(|| {
-        DeployError::new(Exit::Failed, format!("Service Quotas does not say what {code} of {service} is"))
+        DeployError::new(
+            Exit::Failed,
+            format!(
+                "Service Quotas did not return the value of {code} of \
+            {service}"
+            ),
+        )
     })
 }
 
 /// vCPUs of one instance of this type.
 async fn each(aws: &Aws, kind: &str) -> Result<u32> {
     if !is_standard(kind) {
-        let what = format!("instances of {kind} have a quota of their own, which is not looked at");
+        let what = format!("{kind} instances have a quota of their own, which is not checked");
         return Err(DeployError::new(Exit::Failed, what));
     }
     let described = aws.ec2.describe_instance_types().instance_types(InstanceType::from(kind)).send().await;
     let described = described.step(|| format!("read how many vCPUs a {kind} has"))?;
     let each = described.instance_types().first().and_then(|kind| kind.v_cpu_info()?.default_v_cpus());
     each.and_then(|each| u32::try_from(each).ok()).filter(|each| *each > 0).ok_or_else(|| {
-        DeployError::new(Exit::Failed, format!("EC2 does not say how many vCPUs a {kind} has"))
+        DeployError::new(Exit::Failed, format!("EC2 did not return how many vCPUs a {kind} has"))
     })
 }
 
@@ -174,7 +180,7 @@ async fn address_attribute(aws: &Aws) -> Result<u32> {
     let attribute = all.iter().find(|attribute| attribute.attribute_name() == Some(NAME));
     let value = attribute.and_then(|attribute| attribute.attribute_values().first()?.attribute_value());
     value.and_then(|value| value.parse().ok()).ok_or_else(|| {
-        DeployError::new(Exit::Failed, "EC2 does not say how many Elastic IPs the account may have")
+        DeployError::new(Exit::Failed, "EC2 did not return how many Elastic IPs the account may have")
     })
 }
 

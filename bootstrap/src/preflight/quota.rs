@@ -168,7 +168,7 @@ pub(crate) fn vcpus(demand: Demand, room: Room, instance_type: &str, each: u32) 
              {may_have}: {way}"
         );
         Check::new(name, Verdict::Warning, detail)
-            .hint(format!("To keep all machines meanwhile, {}.", quota.ask_for(peak + used)))
+            .hint(format!("To keep all machines running during an update, {}.", quota.ask_for(peak + used)))
     } else {
         let detail = format!(
             "{steady} {kind}vCPUs for {machines}, {peak} with a rollout and replacements; {may_have}"
@@ -191,7 +191,7 @@ pub(crate) fn count(name: &'static str, what: &str, needed: u32, room: Room, quo
         return Check::new(name, Verdict::Ok, detail);
     }
     let ask = quota.ask_for(used + needed);
-    Check::new(name, Verdict::Failed, detail).hint(format!("Give one back that nobody needs, or {ask}."))
+    Check::new(name, Verdict::Failed, detail).hint(format!("Delete an unused one, or {ask}."))
 }
 
 pub(crate) fn concurrency(limit: i32, unreserved: i32) -> Check {

@@ -260,7 +260,7 @@ pub(crate) async fn launch(aws: &Aws, release: Option<&Release>) -> Result<Vec<C
     let probe = aws.ec2.describe_route_tables().filters(filter("vpc-id", "vpc-0")).dry_run(true).send().await;
     let probe = said("ec2:DescribeRouteTables", None, probe);
     if probe.outcome == Outcome::Done {
-        let why = "the endpoint does not know dry runs";
+        let why = "the endpoint does not support dry runs";
         return Ok(vec![Check::new(name, Verdict::NotKnownHere, why)]);
     }
     let Some(said) = try_launch(aws, release).await else {
@@ -280,16 +280,16 @@ pub(crate) async fn launch(aws: &Aws, release: Option<&Release>) -> Result<Vec<C
         }
         Outcome::Refused { code, message, status } if is_denial(&code, status) => {
             Check::new(name, Verdict::Failed, format!("these credentials may not launch a worker: {message}"))
-                .hint("`bootstrap iam-policy` (make iam-policy) prints what they need.")
+                .hint("`bootstrap iam-policy` (make iam-policy) prints the policy that they need.")
         }
         // The permission is there, and `preflight` says what fits.
         Outcome::Refused { code, message, .. } if fleet::quota::explain(&code, &message).is_some() => {
             let why = fleet::quota::explain(&code, &message).unwrap_or_default();
-            Check::new(name, Verdict::Warning, format!("no more worker could be launched: {why}"))
+            Check::new(name, Verdict::Warning, format!("another worker could not be launched: {why}"))
         }
         Outcome::Refused { code, message, .. } => {
             Check::new(name, Verdict::Failed, format!("EC2 would refuse a worker: {code}: {message}"))
-                .hint("`make deploy` writes the release anew, with what there is now.")
+                .hint("`make deploy` writes a new release with the resources that exist now.")
         }
     }])
 }

@@ -27,7 +27,7 @@ impl Artifact {
         let path = directory.join(name);
         let bytes = std::fs::read(&path).map_err(|error| {
             DeployError::new(Exit::Prerequisite, format!("cannot read the program {}", path.display()))
-                .hint("Build it first; the make targets do. --artifacts names the directory.")
+                .hint("Build it first (the make targets do), or name its directory with --artifacts.")
                 .caused_by(error)
         })?;
         let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(&bytes));
@@ -39,8 +39,8 @@ impl Artifact {
         executable::judge(&self.bytes, arch).map_err(|unfit| {
             let hint = match &unfit {
                 Unfit::Processor { .. } => {
-                    "Give --arch the processor that the programs are for, or build them for the other one: \
-                     `make deploy ARCH=arm64` or `ARCH=x86_64` does both."
+                    "Set --arch to the programs' processor, or build them for the other one. `make deploy \
+                        ARCH=arm64` or `ARCH=x86_64` does both."
                 }
                 Unfit::Glibc { .. } | Unfit::NotAProgram(_) => {
                     "`make release-artifacts` builds programs for Amazon Linux 2023 into \

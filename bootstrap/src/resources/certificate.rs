@@ -39,7 +39,7 @@ pub async fn apply(
         Decision::StayOff | Decision::Keep(_) => Part::unchanged(what),
         Decision::Remove => Part::removed(what),
         Decision::Issue => written("a new self-signed one"),
-        Decision::Store(_) => written("the one that is given"),
+        Decision::Store(_) => written("from --tls-cert"),
     };
     let new = match decision {
         Decision::StayOff => return Ok((None, part)),
@@ -105,7 +105,7 @@ mod tests {
         }
         keep_file(&file, Some(&given(&pair()))).expect("removable");
         assert!(!file.exists());
-        std::fs::write(&file, "somebody's own").expect("writable");
+        std::fs::write(&file, "the operator's own").expect("writable");
         keep_file(&file, None).expect("left alone");
         assert!(file.exists());
     }

@@ -122,14 +122,14 @@ fn choose_profile(
     match (wanted, marker) {
         (_, Marker::Migrating) => Err(DeployError::new(
             Exit::Failed,
-            format!("the users of stack {stack} are in the middle of becoming secure"),
+            format!("`migrate-profile` has converted only some users of stack {stack}"),
         )
-        .hint("Run `make migrate-profile` to its end first.")),
+        .hint("Run `make migrate-profile` until it finishes, then deploy again.")),
         (Some(wanted), Marker::Profile(marked)) if wanted != marked => {
             let what = format!("the users of stack {stack} belong to the profile {marked}, not {wanted}");
             let hint = match wanted {
                 Profile::Secure => {
-                    "`make migrate-profile` turns them into secure ones; it needs `make scale N=0` first."
+                    "`make scale N=0`, then `make migrate-profile`, turns them into secure ones."
                 }
                 Profile::Classic => {
                     "Secure users cannot become classic ones. Choose another stack (make: STACK=…), or remove \
@@ -175,7 +175,8 @@ pub async fn ensure_desired(
             Err(error) => return Err(error),
         }
     }
-    Err(DeployError::new(Exit::Failed, "desired-count keeps changing under us").hint("Try again."))
+    Err(DeployError::new(Exit::Failed, "desired-count keeps changing while this command writes it")
+        .hint("Try again."))
 }
 
 /// The release as it was deployed last; one that cannot be read counts as none and is replaced.
@@ -259,7 +260,7 @@ fn instance_differs(of: &str, before: &InstanceSpec, now: &InstanceSpec) -> Vec<
 pub async fn write_release(aws: &Aws, release: &Release) -> Result<()> {
     let text = fleet::document::encode(keys::RELEASE, release, Release::MAX_BYTES).map_err(|too_large| {
         DeployError::new(Exit::Failed, too_large.to_string())
-            .hint("The user data of an instance is too long: pass fewer or shorter settings.")
+            .hint("The user data of an instance is too long. Pass fewer or shorter settings.")
     })?;
     let seen = read(aws, keys::RELEASE).await?;
     if seen.as_ref().is_some_and(|object| object.bytes == text) {
@@ -299,8 +300,8 @@ pub async fn ensure_token(aws: &Aws, mode: RunMode, file: &Path) -> Result<Part>
     match write(aws, keys::ADMIN_TOKEN_HASH, token_hash(&token).into_bytes(), None).await {
         Ok(()) => Ok(part),
         Err(error) if error.kind == AwsErrorKind::Conflict => {
-            Err(DeployError::new(Exit::Failed, "another deployment of this stack runs at the same moment")
-                .hint("Wait for it, then try again."))
+            Err(DeployError::new(Exit::Failed, "another deployment of this stack is running")
+                .hint("Wait until it ends, then deploy again."))
         }
         Err(error) => Err(error),
     }

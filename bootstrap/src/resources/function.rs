@@ -65,7 +65,7 @@ pub async fn ensure_log_group(aws: &Aws, mode: RunMode) -> Result<Part> {
     let part = match existing.map(|existing| existing.retention_in_days()) {
         None => Part::created(what),
         Some(Some(LOG_DAYS)) => Part::unchanged(what),
-        Some(_) => Part::compared(what, vec!["how long it is kept".to_owned()]),
+        Some(_) => Part::compared(what, vec!["its retention".to_owned()]),
     };
     if !mode.applies(&part) {
         return Ok(part);
@@ -80,7 +80,7 @@ pub async fn ensure_log_group(aws: &Aws, mode: RunMode) -> Result<Part> {
         }
     }
     let keep = aws.logs.put_retention_policy().log_group_name(&group).retention_in_days(LOG_DAYS);
-    let kept = async || keep.clone().send().await.step(|| format!("set how long {group} is kept"));
+    let kept = async || keep.clone().send().await.step(|| format!("set the retention of {group}"));
     aws.patience.depends_on(&format!("the log group {group}"), kept).await?;
     Ok(part)
 }
@@ -295,7 +295,9 @@ async fn run(mut command: Command, options: &Deploy, deadline: Duration) -> Resu
     let late = |_| failed(&format!("`cargo lambda deploy` did not end within {} s", deadline.as_secs()));
     tokio::time::timeout(deadline, command.output()).await.map_err(late)?.map_err(|error| {
         DeployError::new(Exit::Prerequisite, format!("cannot run {}", options.cargo_lambda.display()))
-            .hint("Install it with `pip install cargo-lambda`; `make venv` does. --cargo-lambda names it.")
+            .hint(
+                "Install it with `make venv` or `pip install cargo-lambda`, or name it with --cargo-lambda.",
+            )
             .caused_by(error)
     })
 }

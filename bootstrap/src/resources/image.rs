@@ -27,7 +27,7 @@ pub async fn newest(aws: &Aws, arch: Arch) -> Result<String> {
         .await
         .step(|| "look for the Amazon Linux image".to_owned())?;
     latest(described.images()).map(str::to_owned).ok_or_else(|| {
-        let what = format!("no image `{}` of Amazon's in {}", pattern(arch), aws.names.region);
+        let what = format!("Amazon has no image `{}` in {}", pattern(arch), aws.names.region);
         DeployError::new(Exit::Failed, what).hint("Try another --arch or --region.")
     })
 }

@@ -175,7 +175,7 @@ pub async fn terminate_all(aws: &Aws) -> Result<Vec<Part>> {
         if Instant::now() > deadline {
             let ids: Vec<&str> = left.iter().filter_map(Instance::instance_id).collect();
             return Err(DeployError::new(Exit::Failed, format!("still shutting down: {}", ids.join(", ")))
-                .hint("Run destroy again in a few minutes; it goes on where this one stopped."));
+                .hint("Run destroy again in a few minutes; it continues where this run stopped."));
         }
         // Looked at anew each time: the reconciler may have launched one just before it was removed.
         for id in left.iter().filter(|i| !is_shutting_down(i)).filter_map(Instance::instance_id) {
@@ -212,8 +212,10 @@ pub async fn wait_until_running(aws: &Aws, id: &str) -> Result<()> {
             Some(InstanceStateName::Pending) => Ok(Look::NotYet("pending".to_owned())),
             Some(state) => {
                 let what = format!("{id} does not run: it is {}", state.as_str());
-                Err(DeployError::new(Exit::Failed, what)
-                    .hint("`bootstrap logs lb` (make logs OF=lb) may say why. Deploy again for a new one."))
+                Err(DeployError::new(Exit::Failed, what).hint(
+                    "`bootstrap logs lb` (make logs OF=lb) may show why. Deploy again to launch a new \
+                        one.",
+                ))
             }
         }
     };

@@ -97,7 +97,7 @@ fn compare(place: u32, release: &str, current: Option<&str>, holder: Option<&Ins
     match (holder, current) {
         (Some(holder), _) => {
             let is_current = instance::tag(holder, TAG_RELEASE) == Some(release);
-            let renewed = "is renewed by the reconciler, and serves until the new one does";
+            let renewed = "is replaced by the reconciler, and serves until the new one does";
             let differs = if is_current { Vec::new() } else { vec![renewed.to_owned()] };
             let id = holder.instance_id().unwrap_or_default();
             [Part::compared(format!("load balancer {id}"), differs), Part::unchanged(what)]
@@ -290,7 +290,7 @@ fn name(place: u32) -> String {
 
 fn public(place: u32, allocation: Option<&str>, ip: Option<&str>) -> Result<PublicAddress> {
     let ip = ip.and_then(|ip| ip.parse().ok()).ok_or_else(|| {
-        DeployError::new(Exit::Failed, "AWS answered with an Elastic IP that is no IPv4 address")
+        DeployError::new(Exit::Failed, "AWS answered with an Elastic IP that is not an IPv4 address")
     })?;
     Ok(PublicAddress { place, allocation: id(allocation, "address")?, ip })
 }
@@ -400,7 +400,7 @@ mod tests {
         use Change::{Created, Unchanged, Updated};
         assert_eq!(parts("old", Some("i-1")), [Unchanged, Unchanged]);
         assert_eq!(parts("new", Some("i-1")), [Updated, Unchanged], "it is renewed, and its address stays");
-        assert_eq!(parts("new", Some("i-3")), [Unchanged, Created], "one that a cut run launched");
+        assert_eq!(parts("new", Some("i-3")), [Unchanged, Created], "an interrupted run launched it");
         assert_eq!(parts("gone", None), [Created, Created], "the dead are not current");
     }
 

@@ -49,9 +49,9 @@ fn compare(rule: &str, found: &Found) -> Part {
         return Part::created(what);
     }
     let wrong = [
-        (found.is_right, "when it fires"),
-        (found.has_target, "what it invokes"),
-        (found.may_invoke, "the permission to invoke"),
+        (found.is_right, "its rate"),
+        (found.has_target, "its target"),
+        (found.may_invoke, "its permission to invoke the function"),
     ];
     let differs = wrong.iter().filter(|(is_right, _)| !is_right).map(|(_, what)| (*what).to_owned());
     Part::compared(what, differs.collect())

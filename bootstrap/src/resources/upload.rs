@@ -100,9 +100,11 @@ fn explain(error: DeployError, name: &str, limits: Limits) -> DeployError {
         return error;
     }
     let seconds = limits.stall.as_secs();
-    let what = format!("could not upload {name}: the connection took no byte for {seconds} s");
-    DeployError::new(Exit::Unreachable, what)
-        .hint("Check this machine's uplink, then deploy again. What was uploaded before stays.")
+    let what = format!("could not upload {name}: the connection accepted no data for {seconds} s");
+    DeployError::new(Exit::Unreachable, what).hint(
+        "Check this machine's uplink, then deploy again. Programs that were uploaded completely are \
+            kept.",
+    )
 }
 
 #[cfg(test)]
@@ -188,7 +190,7 @@ mod tests {
     #[tokio::test]
     async fn an_upload_that_stalls_fails_with_a_hint() {
         let error = uploaded(Server::Stalled).await.expect_err("nothing is taken");
-        assert!(error.what.contains("ec2-worker: the connection took no byte"), "{}", error.message());
+        assert!(error.what.contains("ec2-worker: the connection accepted no data"), "{}", error.message());
         assert!(error.hint.is_some_and(|hint| hint.contains("uplink")));
     }
 

@@ -31,12 +31,12 @@ fn judge_ring(bytes: Option<&[u8]>) -> Option<String> {
         None => "missing",
         Some(bytes) => match serde_json::from_slice::<Ring>(bytes) {
             Ok(ring) if ring.is_whole() => return None,
-            _ => "no ring of keys",
+            _ => "not a valid key ring",
         },
     };
     Some(format!(
-        "{} is {state}: workers keep the keys they know for an hour, then nobody is signed in. Restore the \
-         object, or delete it and run `deploy`, which makes new keys and ends all sessions",
+        "{} is {state}: workers keep the keys they have for an hour, then all sessions end. Restore the \
+            object, or delete it and run `deploy`, which creates new keys and ends all sessions",
         keys::SESSION_KEYS
     ))
 }
@@ -49,10 +49,11 @@ fn judge_hash(bytes: Option<&[u8]>) -> Option<String> {
     let state = match bytes {
         None => "missing",
         Some(bytes) if is_hash(bytes) => return None,
-        Some(_) => "no hash",
+        Some(_) => "not a hash",
     };
     Some(format!(
-        "{} is {state}: no operator is let in. `token rotate` (make: token ROTATE=1) makes a new token",
+        "{} is {state}: workers refuse the admin token. `token rotate` (make: token ROTATE=1) creates a new \
+            one",
         keys::ADMIN_TOKEN_HASH
     ))
 }
@@ -74,9 +75,9 @@ mod tests {
         let (no_active, short) = (ring("k2", &key), ring("k1", "AAAA"));
         for (bytes, says) in [
             (None, "is missing"),
-            (Some(&b"{"[..]), "no ring"),
-            (Some(&no_active), "no ring"),
-            (Some(&short), "no ring"),
+            (Some(&b"{"[..]), "not a valid key ring"),
+            (Some(&no_active), "not a valid key ring"),
+            (Some(&short), "not a valid key ring"),
         ] {
             assert!(judge_ring(bytes).is_some_and(|text| text.contains(says)), "{bytes:?}");
         }
@@ -87,7 +88,10 @@ mod tests {
         assert_eq!(judge_hash(Some(format!(" {}\n", "aB".repeat(32)).as_bytes())), None);
         assert!(judge_hash(None).is_some_and(|text| text.contains("is missing")));
         for bad in ["", "t0ken", &"g".repeat(64)] {
-            assert!(judge_hash(Some(bad.as_bytes())).is_some_and(|text| text.contains("no hash")), "{bad}");
+            assert!(
+                judge_hash(Some(bad.as_bytes())).is_some_and(|text| text.contains("not a hash")),
+                "{bad}"
+            );
         }
     }
 }

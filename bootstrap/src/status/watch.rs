@@ -33,7 +33,7 @@ pub(super) async fn run(aws: &Aws, json: bool) -> Result<()> {
             (Ok(status), true) => serde_json::to_string(status).expect("a status is plain data"),
             (Ok(status), false) => block(&table(status, now), now),
             (Err(error), true) => serde_json::json!({"error": error.message()}).to_string(),
-            (Err(error), false) => block(&format!("Looking failed: {}", error.message()), now),
+            (Err(error), false) => block(&format!("Could not read the status: {}", error.message()), now),
         };
         let text = match is_screen {
             true => screen(&text, is_first),

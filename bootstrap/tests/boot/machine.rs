@@ -125,7 +125,8 @@ impl Machine {
     /// Waits until it is off.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let nspawn = &mut self.nspawn;
-        let look = || nspawn.try_wait().expect("a child of ours").ok_or_else(|| "it runs".to_owned());
+        let look =
+            || nspawn.try_wait().expect("a child process of this test").ok_or_else(|| "it runs".to_owned());
         wait::until("the machine is off", POWER_OFF_DEADLINE, look).0
     }
 

@@ -80,7 +80,7 @@ impl Role<'_> {
         });
         let count = |status: u16| answers.get(&status).copied().unwrap_or(0);
         self.tell(&format!("sign-ins by status: {answers:?}"));
-        assert!(count(303) > 0, "nobody is let in: {answers:?}");
+        assert!(count(303) > 0, "no request is let in: {answers:?}");
         assert!(count(503) > 0, "nothing is shed: {answers:?}");
         let odd: Vec<u16> = answers.keys().copied().filter(|status| ![303, 503].contains(status)).collect();
         assert!(odd.is_empty(), "neither let in nor shed: {answers:?}");

@@ -286,7 +286,7 @@ impl Role<'_> {
         });
         first_is_sent.recv_timeout(STOP_DEADLINE).expect("the first half is sent");
         let address = self.url.trim_start_matches("http://").parse().expect("an address of IPv4");
-        wait::until("what was sent is read", STOP_DEADLINE, || match unread(address) {
+        wait::until("the request is read", STOP_DEADLINE, || match unread(address) {
             0 => Ok(()),
             bytes => Err(format!("{bytes} bytes")),
         });

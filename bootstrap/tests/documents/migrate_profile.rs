@@ -209,7 +209,7 @@ async fn users_that_cannot_be_secure_are_named_before_anything_changes() {
     let before = stack.versions().await;
 
     let said = refused(&stack, Options::default()).await.message();
-    for key in ["users/Ana: it would be the login `ana`", "users/a!20b: ", "users/by.hand: "] {
+    for key in ["users/Ana: it would become the login `ana`", "users/a!20b: ", "users/by.hand: "] {
         assert!(said.contains(key), "{key}: {said}");
     }
     assert!(said.contains("--skip-unusable") && !said.contains("users/bob"), "{said}");
@@ -304,7 +304,7 @@ async fn only_classic_users_are_converted() {
     assert!(refused_deploy.message().contains("make migrate-profile"), "{}", refused_deploy.message());
     stack.write_user(keys::PROFILE_MARKER, b"paranoid").await;
     let said = refused(&stack, Options::default()).await.message();
-    assert!(said.contains("no profile that is known"), "{said}");
+    assert!(said.contains("is not known"), "{said}");
 
     let empty = Stack::new().await;
     let said = refused(&empty, Options::default()).await.message();

@@ -47,7 +47,7 @@ async fn nobody_is_signed_out_wherever_it_is_cut() {
         let budget = Budget::calls(cuts);
         let was_cut = rotate(&stack.with(&budget), GRADUAL, &mut Progress::default()).await.is_err();
         let between = ring(&stack).await;
-        assert!(opens(&between, &before), "a session of before, {cuts} calls");
+        assert!(opens(&between, &before), "an earlier session, {cuts} calls");
         if was_cut {
             // Until the wait is over a worker may have the ring of before, and must open what is sealed.
             assert!(opens(&before, &between), "the new key was active too early, {cuts} calls");
@@ -103,5 +103,5 @@ async fn without_a_ring_it_says_so_and_shows_nothing_of_a_broken_one() {
     stack.write(keys::SESSION_KEYS, r#"{"active":"k1","keys":["sentinel"]}"#).await;
     let error = rotate(&stack.aws, GRADUAL, &mut Progress::default()).await.expect_err("it is broken");
     let said = error.message();
-    assert!(said.contains("is not a ring of keys") && !said.contains("sentinel"), "{said}");
+    assert!(said.contains("is not a valid key ring") && !said.contains("sentinel"), "{said}");
 }

@@ -25,7 +25,7 @@ fn endpoint() -> &'static str {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(async {
                 let emulator = Emulator::start_ministack(&own_dir()).await.expect("ministack starts");
-                send.send(emulator.endpoint().to_owned()).expect("somebody waits");
+                send.send(emulator.endpoint().to_owned()).expect("a task waits");
                 std::future::pending::<()>().await;
             });
         });

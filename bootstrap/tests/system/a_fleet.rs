@@ -75,7 +75,7 @@ fn people_sign_up_and_in(api: &Api) {
     assert_eq!(page.status(), 200);
     assert!(page.text().expect("a page").contains("ana"));
     assert_eq!(api.get("/signin/ana/wrong-horse-battery").status(), 401);
-    assert_eq!(api.get("/signin/nobody/wrong-horse-battery").status(), 401);
+    assert_eq!(api.get("/signin/unknown/wrong-horse-battery").status(), 401);
     assert_eq!(api.get("/list").status(), 401);
     let list: Value = api.admin_get("/list").json().expect("JSON");
     assert_eq!(list[0]["login"], "ana");
@@ -146,7 +146,7 @@ fn classic_is_not_published(cloud: &Cloud) {
         let arguments = [&["deploy", "--artifacts", &artifacts, "--profile", "classic"], blocks].concat();
         let output = cloud.bootstrap(BETA, &arguments);
         assert_eq!(output.status.code(), Some(2), "{}", text(&output));
-        assert!(text(&output).contains("is not private"), "{}", text(&output));
+        assert!(text(&output).contains("is not a private block"), "{}", text(&output));
     }
     let buckets = cloud.aws(&["s3api", "list-buckets", "--query", "Buckets[].Name"]);
     assert!(!buckets.contains(&format!("vigia-{BETA}-")), "{buckets}");
@@ -165,7 +165,7 @@ fn classic_is_the_original(cloud: &Cloud, api: &Api) {
 
 fn wrong_credentials_are_named(cloud: &Cloud) {
     for (key, says) in
-        [(("nobody", "test"), "InvalidClientTokenId"), (("test", "wrong"), "SignatureDoesNotMatch")]
+        [(("unknown", "test"), "InvalidClientTokenId"), (("test", "wrong"), "SignatureDoesNotMatch")]
     {
         let output = bootstrap(&cloud.endpoint, key, ALPHA, &cloud.dir.path().join("none"), &["status"]);
         assert_eq!(output.status.code(), Some(4), "{}", text(&output));

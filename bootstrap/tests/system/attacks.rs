@@ -205,7 +205,7 @@ fn slow_bodies_stop_nobody() {
             most = most.max(stack.memory());
             std::thread::sleep(Duration::from_secs(1));
         }
-        others.end(&stack, &format!("beside {CROWD} slow bodies of {what}"));
+        others.end(&stack, &format!("during {CROWD} slow bodies of {what}"));
         say(&format!("memory of the load balancer: {before} KiB before, {most} KiB at most"));
         crowd.iter().for_each(JoinHandle::abort);
         stack.must_be_whole(&workers);
@@ -239,7 +239,7 @@ fn streamed_bodies_leave_health_checks_alone() {
     std::thread::sleep(Duration::from_secs(5));
     let checks = Others::start(&stack, worker);
     std::thread::sleep(Duration::from_secs(SECONDS));
-    checks.end(&stack, &format!("health checks of the worker beside {CROWD} streamed bodies"));
+    checks.end(&stack, &format!("health checks of the worker during {CROWD} streamed bodies"));
     crowd.iter().for_each(JoinHandle::abort);
     stack.must_be_whole(&workers);
 }
@@ -300,7 +300,7 @@ fn rejected_attempts_cost_others_nothing() {
     }
     let attempts = stack.runtime.block_on(attack).expect("no panic");
     say(&format!("{} attempts of one address, 250 a second: {attempts:?}", SECONDS * 250));
-    say(&format!("50 sign-ins of others meanwhile: {seen:?}, the slowest {slowest:?}"));
+    say(&format!("50 sign-ins of others during it: {seen:?}, the slowest {slowest:?}"));
     assert_eq!(seen, std::collections::BTreeMap::from([(303, 50)]), "all succeed");
     stack.must_be_whole(&workers);
 }

@@ -302,7 +302,7 @@ impl Observer {
         let own = addresses.iter().filter(|address| of.has(address.tags()));
         let line = |address: &aws_sdk_ec2::types::Address| {
             let holder = live.iter().find(|instance| instance.instance_id() == address.instance_id());
-            let holder = holder.map_or("nobody".to_owned(), |instance| role(instance.tags()));
+            let holder = holder.map_or("nothing".to_owned(), |instance| role(instance.tags()));
             format!("{} at {holder}", of.name(address.tags()))
         };
         all.push(("addresses", own.map(line).collect()));
@@ -326,7 +326,7 @@ impl Observer {
         let line = |interface: &aws_sdk_ec2::types::NetworkInterface| {
             let holder = interface.attachment().and_then(|attachment| attachment.instance_id());
             let holder = live.iter().find(|instance| instance.instance_id() == holder);
-            format!("of {}", holder.map_or("nobody".to_owned(), |instance| role(instance.tags())))
+            format!("of {}", holder.map_or("nothing".to_owned(), |instance| role(instance.tags())))
         };
         all.push(("network interfaces", own.map(line).collect()));
         all
@@ -428,7 +428,7 @@ impl Observer {
                 vpc.map_or((0, 0), |vpc| (vpc.subnet_ids().len(), vpc.security_group_ids().len()));
             let statements = match lambda.get_policy().function_name(name).send().await {
                 Ok(got) => of.document(got.policy().unwrap_or("")),
-                Err(_) => "nobody".to_owned(),
+                Err(_) => "nothing".to_owned(),
             };
             let retries = lambda.get_function_event_invoke_config().function_name(name).send().await;
             let retries = retries.ok().and_then(|got| got.maximum_retry_attempts);

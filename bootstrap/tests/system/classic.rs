@@ -95,5 +95,5 @@ fn users_become_secure_ones_and_keep_their_passwords() {
         401 => Ok(()),
         other => Err(other.to_string()),
     });
-    assert_eq!(status(&cookie(&get("/signin/ana/x"))), 200, "whoever signs in again has a session");
+    assert_eq!(status(&cookie(&get("/signin/ana/x"))), 200, "a user who signs in again has a session");
 }

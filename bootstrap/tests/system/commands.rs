@@ -156,7 +156,7 @@ fn logs_of_each_kind(cloud: &Cloud, stack: &str) {
     }
     let unknown = cloud.bootstrap(stack, &["logs", "--instance", "i-00000000000000000"]);
     assert_eq!(unknown.status.code(), Some(1));
-    assert!(text(&unknown).contains("no such instance of stack ops"), "{}", text(&unknown));
+    assert!(text(&unknown).contains("stack ops has no such instance"), "{}", text(&unknown));
     let nonsense = cloud.bootstrap(stack, &["logs", "reconciler", "--instance", &workers[0]]);
     assert_eq!(nonsense.status.code(), Some(2), "{}", text(&nonsense));
 }
@@ -170,11 +170,11 @@ fn following_shows_what_is_new_once(cloud: &Cloud, stack: &str) {
     // Somebody fails to sign in: the worker says so, without who and what.
     let url = cloud.url(stack);
     let grown = eventually("something new", Duration::from_secs(30), || {
-        reqwest::blocking::get(format!("{url}/signin/nobody/{WRONG}")).ok();
+        reqwest::blocking::get(format!("{url}/signin/unknown/{WRONG}")).ok();
         let printed = follow.printed();
         if printed.len() > before.len() { Ok(printed) } else { Err("nothing new".to_owned()) }
     });
-    assert!(grown.starts_with(&before), "what was printed stays");
+    assert!(grown.starts_with(&before), "the printed lines stay");
     let lines: Vec<&str> = grown.lines().filter(|line| line.contains("\"timestamp\"")).collect();
     let distinct: BTreeSet<&&str> = lines.iter().collect();
     assert!(!lines.is_empty() && lines.len() == distinct.len(), "a line is printed twice: {grown}");
@@ -296,7 +296,7 @@ fn drift_is_named_and_mended_by_the_next_deployment(cloud: &Cloud, stack: &str) 
     for says in [
         "is disabled",
         "in on port 22",
-        "another program",
+        "does not run the program",
         "private-1 has no IPv6 block",
         "of the worker does not let everything out to ::/0",
         "private subnets have no working route to ::/0",
@@ -369,7 +369,7 @@ fn a_deployment_that_is_stopped_anywhere_is_completed_by_the_next() {
         });
         assert_eq!(running.stop(signal), Some(code), "{}", running.said());
         let said = running.said();
-        assert!(said.contains("the next run goes on where this one stopped"), "{said}");
+        assert!(said.contains("the next run continues where this one stopped"), "{said}");
         eventually("its children end", Duration::from_secs(10), || {
             let left = deployers_of(&cloud.endpoint);
             if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }

@@ -143,7 +143,7 @@ fn a_new_load_balancer_takes_the_address(fleet: &Fleet<'_>) {
     let directory = artifacts.path().to_string_lossy().into_owned();
     let poller = Poller::start(&fleet.url());
     let said = fleet.cloud.must(fleet.stack, &["deploy", "--artifacts", &directory]);
-    assert!(said.contains("a new load balancer boots, the one before serves"), "{said}");
+    assert!(said.contains("a new load balancer boots, the old one serves"), "{said}");
     fleet.is_whole_within(2, MINUTE, "a new load balancer has the address");
     poller.must_have_lost_nothing("beta: a new load balancer");
     assert!(!fleet.balancers().contains(&old[0]), "{old:?} is still there");
@@ -193,10 +193,7 @@ fn a_release_that_does_not_start_is_frozen() {
     let said = text(&output);
     say(&format!("epsilon: {said}"));
     assert_eq!(output.status.code(), Some(5), "{said}");
-    assert!(
-        said.contains("did not start") && said.contains("2 workers of the release before stay"),
-        "{said}"
-    );
+    assert!(said.contains("did not start") && said.contains("2 workers of an older release stay"), "{said}");
     let status = fleet.cloud.status(fleet.stack);
     assert!(status["held"].to_string().contains("the workers of before stay"), "{status}");
     assert_eq!(status["rollout"]["left"], 2, "{status}");

@@ -50,7 +50,7 @@ fn plan_and_deployment_agree_that_nothing_is_left(cloud: &Cloud, options: &[&str
     assert_eq!(plan(cloud, options, 0), Changes::new());
     assert_eq!(deploy(cloud, options), Changes::new());
     // The reconciler writes its memory meanwhile; the operator's own key does nothing.
-    assert_eq!(mutating_calls(cloud), before, "what is as it should be is left alone");
+    assert_eq!(mutating_calls(cloud), before, "a resource that needs no change is left alone");
 }
 
 fn the_first_options_are_in_force(cloud: &Cloud) {

@@ -71,7 +71,7 @@ impl Machine {
     }
 }
 
-const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "nobody"), ("AWS_SECRET_ACCESS_KEY", "nothing")];
+const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "unknown"), ("AWS_SECRET_ACCESS_KEY", "nothing")];
 
 #[test]
 fn make_asks_for_credentials_before_cargo_starts() {
@@ -213,7 +213,7 @@ fn a_deployment_without_make_makes_nothing_that_does_not_fit() {
         let (endpoint, token) = (account.endpoint(), dir.path().join("token"));
         let artifacts = program("bootstrap").with_file_name("");
         let arguments = [arguments, &["--artifacts", path(&artifacts)]].concat();
-        crate::support::bootstrap(&endpoint, ("nobody", "nothing"), "vigia", &token, &arguments)
+        crate::support::bootstrap(&endpoint, ("unknown", "nothing"), "vigia", &token, &arguments)
     };
     for command in ["deploy", "plan"] {
         let output = run(&[command, "--workers", "3"]);

@@ -39,7 +39,7 @@ const UNUSED: &[Unused] = &[
         "deployer",
         "Buckets",
         "s3:PutBucketPolicy",
-        "over plain HTTP a policy that wants TLS would lock everybody out",
+        "over plain HTTP a policy that requires TLS would lock out every client",
     ),
     ("deployer", "Roles", "iam:PutRolePermissionsBoundary", "--permissions-boundary on roles that are there"),
     ("deployer", "SpotRole", "iam:CreateServiceLinkedRole", "--spot"),
@@ -129,7 +129,7 @@ pub(crate) fn wrong(policies: &[Policy], uses: &[Use]) -> Vec<String> {
         }
     }
     for (what, sid, action) in there.difference(&used).filter(|one| !explained.contains(one)) {
-        wrong.push(format!("{what} may {action} ({sid}), and nobody used or explained it"));
+        wrong.push(format!("{what} may {action} ({sid}), and no call used it and no reason explains it"));
     }
     for (what, sid, action) in explained.intersection(&used) {
         wrong.push(format!("{what} has used {action} ({sid}), and an explanation says that it does not"));

@@ -57,7 +57,7 @@ pub(crate) fn must_agree(cloud: &Cloud, principals: &Principals, uses: &[Value])
     assert!(unexplained.is_empty(), "{unexplained:#?}");
     let needless: Vec<_> =
         EXPLAINED.iter().filter(|(action, _)| explained.iter().all(|one| one["action"] != *action)).collect();
-    assert!(needless.is_empty(), "nobody disagrees about {needless:?}");
+    assert!(needless.is_empty(), "the judges agree about {needless:?}");
     assert!(
         second["judged"].as_u64().is_some_and(|judged| judged > 20),
         "hardly anything was judged: {second}"

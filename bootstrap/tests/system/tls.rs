@@ -66,7 +66,7 @@ fn a_given_certificate_is_served_by_the_same_load_balancer(stack: &Stack<'_>) {
     assert!(said.contains("1 change."), "{said}");
     assert_eq!(stack.https("lb.test", issued.cert.der()), Ok(200));
     assert_eq!(stack.load_balancers(), before);
-    assert!(!stack.cloud.certificate_file(STACK).exists(), "it trusts what is served no more");
+    assert!(!stack.cloud.certificate_file(STACK).exists(), "it no longer trusts the served certificate");
     let again = stack.cloud.deploy(STACK, &pair);
     assert!(again.contains("nothing changed"), "{again}");
 }
@@ -123,6 +123,6 @@ impl Stack<'_> {
         assert_eq!(self.cloud.status(STACK)["https"], serde_json::Value::Null);
         let url = self.cloud.bootstrap(STACK, &["url", "--https"]);
         assert_eq!(url.status.code(), Some(1), "{}", text(&url));
-        assert!(text(&url).contains("does not speak TLS"), "{}", text(&url));
+        assert!(text(&url).contains("does not serve TLS"), "{}", text(&url));
     }
 }

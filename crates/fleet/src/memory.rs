@@ -558,7 +558,7 @@ impl Memory {
                 return Ok(bytes);
             }
         }
-        shed.held = vec![format!("{too_large}: the events and what is held back are left out")];
+        shed.held = vec![format!("{too_large}: the events and the held-back reasons are left out")];
         fits(&shed)
     }
 

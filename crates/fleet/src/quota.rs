@@ -38,12 +38,12 @@ fn limit(code: &str, message: &str) -> String {
              {SPOT_VCPUS}."
         ),
         "AddressLimitExceeded" => format!(
-            "the account may have no more Elastic IPs ({code}). Release one that is not in use, or ask for \
-             more: Service Quotas console, EC2, EC2-VPC Elastic IPs, {ELASTIC_IPS}."
+            "the account may have no more Elastic IPs ({code}). Release an unused one, or ask for more: \
+                Service Quotas console, EC2, EC2-VPC Elastic IPs, {ELASTIC_IPS}."
         ),
         "VpcLimitExceeded" => format!(
-            "the account may have no more VPCs ({code}). Delete one that is not in use, or ask for more: \
-             Service Quotas console, VPC, VPCs per Region, {VPCS}."
+            "the account may have no more VPCs ({code}). Delete an unused one, or ask for more: Service \
+                Quotas console, VPC, VPCs per Region, {VPCS}."
         ),
         _ => format!("the account has reached a quota ({code}: {message}). {ask} EC2."),
     }
@@ -57,8 +57,7 @@ fn verification(code: &str) -> String {
              is not, check the payment method in the Billing console."
         ),
         _ => format!(
-            "AWS is verifying the account ({code}). There is nothing to do but wait: it takes minutes as a rule, \
-             and at most four hours."
+            "AWS is verifying the account ({code}). Wait: it usually takes minutes, and at most four hours."
         ),
     }
 }

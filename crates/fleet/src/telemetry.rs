@@ -37,7 +37,7 @@ pub fn serve(filter: Option<&str>) -> Option<LogThread> {
         }
         Err(error) => {
             init(filter);
-            tracing::warn!(%error, "there is no thread for the log; a full pipe will hold up requests");
+            tracing::warn!(%error, "cannot start a thread for the log; a full pipe will delay requests");
             None
         }
     }

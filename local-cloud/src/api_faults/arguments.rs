@@ -15,19 +15,19 @@ pub enum ApiFault {
     LoseReply(Which),
     /// Close the connection before anything is done.
     DropRequest(Which),
-    /// Carry the call out and say nothing until the rule is released or cleared, for 60 s at most.
+    /// Carry the call out, but answer only when the rule is released or cleared, at the latest after 60 s.
     HoldReply(Which),
-    /// Do nothing until the rule is released or cleared, for 60 s at most.
+    /// Do nothing until the rule is released or cleared, at most for 60 s.
     HoldRequest(Which),
-    /// Carry the call out at once and answer late.
+    /// Carry the call out at once, but answer later.
     Delay {
-        /// How late; at most 60.
+        /// Delay of the answer; at most 60.
         #[arg(long, value_parser = seconds)]
         seconds: Duration,
         #[command(flatten)]
         which: Which,
     },
-    /// Refuse as the service refuses a caller that asks too often.
+    /// Refuse as the service refuses a caller that sends too many requests.
     Throttle(Which),
     /// Refuse RunInstances with InsufficientInstanceCapacity.
     RefuseCapacity {
@@ -131,5 +131,5 @@ impl ApiFault {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.ok_or_else(|| format!("`{text}` is no number of seconds, for example 2.5"))
+    seconds.ok_or_else(|| format!("`{text}` is not a number of seconds, for example 2.5"))
 }

@@ -33,7 +33,12 @@ fn a_new_role_or_profile_is_not_found_by_some_calls() {
         assert!((6..58).contains(&some), "{}: {some} of 60", call.action);
         assert_eq!(refused(&[&create, &create_profile], WINDOW, &call), 0, "{}", call.action);
     }
-    assert_eq!(refused(&[&create], std::time::Duration::ZERO, &create), 0, "a creation knows what is there");
+    assert_eq!(
+        refused(&[&create], std::time::Duration::ZERO, &create),
+        0,
+        "a creation knows the existing \
+        resources"
+    );
 }
 
 #[test]

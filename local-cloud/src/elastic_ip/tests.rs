@@ -109,7 +109,7 @@ async fn one_taken_port_does_not_keep_the_others() {
     assert_eq!(forwards.addresses(), [(free, server)]);
     let public = taken.1;
     drop(taken);
-    forwards.apply(&[(public, target()), (free, target())].into()).await.expect("free meanwhile");
+    forwards.apply(&[(public, target()), (free, target())].into()).await.expect("free by now");
 }
 
 #[tokio::test]

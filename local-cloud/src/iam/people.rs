@@ -119,13 +119,13 @@ pub(crate) async fn ensure(shared: &Shared, wanted: &UserWanted) -> anyhow::Resu
     let UserWanted { name, policy } = wanted;
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte);
     if name.is_empty() || name.len() > 64 || !name.bytes().all(is_letter) {
-        bail!("`{name}` is no name of a user: give up to 64 letters, digits and `+=,.@_-`");
+        bail!("`{name}` is not a user name: use up to 64 letters, digits and `+=,.@_-`");
     }
     let document = policy.to_string();
-    Policy::parse(&document).context("this is no policy")?;
+    Policy::parse(&document).context("this is not a policy")?;
     let chars = document.chars().filter(|letter| !letter.is_whitespace()).count();
     if chars > MAX_POLICY {
-        bail!("the policy has {chars} characters, and IAM takes {MAX_POLICY}");
+        bail!("the policy has {chars} characters, more than IAM's limit of {MAX_POLICY}");
     }
     let user = [("UserName", name.as_str())];
     if iam(shared, "GetUser", &user).await.is_none() {

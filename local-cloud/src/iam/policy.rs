@@ -44,11 +44,11 @@ enum Principals {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    #[error("the policy is no JSON")]
+    #[error("the policy is not JSON")]
     Json,
     #[error("`{0}` is missing, or is not what a policy has there")]
     Shape(&'static str),
-    #[error("`{0}` is no operator of a condition")]
+    #[error("`{0}` is not a condition operator")]
     Operator(String),
 }
 

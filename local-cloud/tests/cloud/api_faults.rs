@@ -444,7 +444,7 @@ async fn what_makes_no_sense_is_refused_with_advice() {
         (&["delay", "--service", "s3", "--seconds", "-1"], 2, "--seconds"),
         (&["delay", "--service", "s3", "--seconds", "soon"], 2, "for example 2.5"),
         (&["delay", "--service", "s3", "--seconds", "60.5"], 1, "at most 60000 ms"),
-        (&["throttle", "--service", "s3", "--for", "3601"], 1, "give at most 3600"),
+        (&["throttle", "--service", "s3", "--for", "3601"], 1, "use at most 3600"),
         (&["error", "--service", "s3", "--code", "X", "--status", "200"], 1, "from 400 to 599"),
         (&["error", "--service", "s3", "--code", "a b", "--status", "400"], 1, "letters, digits"),
         (&["clear", "--rule", "4000000000"], 1, "there is no rule 4000000000; `local-cloud fault-api list`"),
@@ -460,7 +460,7 @@ async fn what_makes_no_sense_is_refused_with_advice() {
         (response.status().as_u16(), response.text().await.expect("text"))
     };
     let (status, said) = post(r#"{"effect": {"kind": "refuse-capacity"}, "calls": {"service": "s3"}}"#).await;
-    assert!(status == 400 && said.contains("give service ec2 and action RunInstances"), "{status}: {said}");
+    assert!(status == 400 && said.contains("use service ec2 and action RunInstances"), "{status}: {said}");
     let (status, said) =
         post(r#"{"effect": {"kind": "throttle"}, "calls": {"service": "s3", "k": 1}}"#).await;
     assert!(status == 422 && said.contains("unknown field `k`"), "{status}: {said}");

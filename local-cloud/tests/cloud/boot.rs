@@ -115,7 +115,7 @@ async fn commands_that_would_change_this_machine_are_left_out() {
     use base64::Engine as _;
     let data = base64::engine::general_purpose::STANDARD.encode(data);
     let instance = launched(aws.launch(&network).user_data(data)).await;
-    aws.shows(&instance.id, "the local cloud leaves out: touch").await;
+    aws.shows(&instance.id, "the local cloud does not run: touch").await;
     assert!(!marker.exists());
 }
 

@@ -161,7 +161,7 @@ async fn objects_and_roles_survive_a_restart_and_machines_do_not() {
     assert_eq!((code, said.as_str()), (Some(0), "The local cloud is stopped.\n"));
     assert_eq!(processes_in(&place.dir()), Vec::<String>::new());
     let (code, said) = place.down();
-    assert_eq!((code, said.as_str()), (Some(0), "No local cloud runs.\n"));
+    assert_eq!((code, said.as_str()), (Some(0), "No local cloud is running.\n"));
 
     let (code, said) = place.up(&[]);
     assert_eq!(code, Some(0), "{said}");
@@ -180,7 +180,7 @@ async fn up_finds_the_one_that_runs_already() {
     assert_eq!(place.up(&[]).0, Some(0));
     let (code, said) = place.up(&[]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("The local cloud runs already (process "), "{said}");
+    assert!(said.contains("The local cloud is already running (process "), "{said}");
 
     let elsewhere = Place { dir: tempfile::tempdir().expect("a directory"), listen: place.listen };
     let (code, said) = elsewhere.up(&[]);

@@ -150,7 +150,7 @@ async fn tags_decide_on_what_there_is_and_what_is_made() {
     let delete = async |id: &str| user.ec2.delete_security_group().group_id(id).send().await;
     assert_eq!(code(delete(&other).await), "UnauthorizedOperation");
     delete(&own).await.expect("allowed");
-    assert_eq!(code(delete(&own).await), "InvalidGroup.NotFound", "what is gone has no tags to judge by");
+    assert_eq!(code(delete(&own).await), "InvalidGroup.NotFound", "a removed resource has no tags to match");
 }
 
 #[tokio::test]

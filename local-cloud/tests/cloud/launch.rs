@@ -53,14 +53,14 @@ async fn what_has_a_client_token_is_made_once() {
 async fn an_unknown_instance_profile_is_refused() {
     let aws = Aws::new();
     let network = aws.network().await;
-    let refused = aws.launch(&network).iam_instance_profile(profile("nobody")).send().await;
+    let refused = aws.launch(&network).iam_instance_profile(profile("unknown")).send().await;
     let error = refused.expect_err("refused");
     assert_eq!(error.code(), Some("InvalidParameterValue"));
     let message = error.message().expect("a message");
     // AWS's wording: callers tell by it that a new profile has not reached EC2 yet.
     assert_eq!(
         message,
-        "Value (nobody) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
+        "Value (unknown) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
     );
 }
 

@@ -68,7 +68,7 @@ fn start(name: &'static str, quotas: Quotas) -> Cloud {
             })
             .await
             .expect("the local cloud starts");
-            send.send(Cloud { endpoint: cloud.endpoint.clone(), dir }).expect("somebody waits");
+            send.send(Cloud { endpoint: cloud.endpoint.clone(), dir }).expect("a task waits");
             cloud.serve(std::future::pending()).await.expect("the emulators live on");
         });
     });
@@ -373,7 +373,7 @@ pub(crate) async fn launched(request: RunInstancesFluentBuilder) -> Instance {
 pub(crate) async fn known<T, E: ProvideErrorMetadata + std::fmt::Debug>(
     call: impl AsyncFn() -> Result<T, E>,
 ) -> T {
-    eventually("a call knows what it names", async || match call().await {
+    eventually("a call knows the resource it names", async || match call().await {
         Ok(done) => Ok(done),
         Err(error) if comes_too_early(&error) => Err(format!("{error:?}")),
         Err(error) => panic!("{error:?}"),
@@ -553,7 +553,7 @@ def finish():
         time.sleep(0.02)
     print("ended its work", flush=True)
     os._exit(0)
-# In a thread, so that requests are answered meanwhile.
+# In a thread, so that requests are still answered.
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=finish).start())
 server = http.server.ThreadingHTTPServer((address, 5000), Handler)
 print("serving", flush=True)

@@ -53,10 +53,10 @@ impl Setting {
     pub(super) const fn what(self) -> &'static str {
         match self {
             Self::PublicAccess => "public access is not blocked",
-            Self::Ownership => "access lists count",
+            Self::Ownership => "access control lists are enabled",
             Self::Encryption => "no encryption",
-            Self::Versions => "no versions of the past",
-            Self::Lifecycle => "how long its objects are kept",
+            Self::Versions => "versioning is off",
+            Self::Lifecycle => "its lifecycle rules",
             Self::Policy => "TLS is not required",
             Self::Tags => "tags",
         }
@@ -131,8 +131,14 @@ impl Setting {
                     .map_err(invalid)?;
                 let controls = OwnershipControls::builder().rules(owner).build().map_err(invalid)?;
                 let put = s3.put_bucket_ownership_controls().bucket(bucket).ownership_controls(controls);
-                let done =
-                    async || put.clone().send().await.step(|| format!("switch access lists off on {bucket}"));
+                let done = async || {
+                    put.clone().send().await.step(|| {
+                        format!(
+                            "disable access control lists on \
+                        {bucket}"
+                        )
+                    })
+                };
                 patience.depends_on(bucket, done).await.map(drop)
             }
             Self::Encryption => {
@@ -153,7 +159,8 @@ impl Setting {
                 let versioned = VersioningConfiguration::builder();
                 let versioned = versioned.status(BucketVersioningStatus::Enabled).build();
                 let put = s3.put_bucket_versioning().bucket(bucket).versioning_configuration(versioned);
-                let done = async || put.clone().send().await.step(|| format!("version {bucket}"));
+                let done =
+                    async || put.clone().send().await.step(|| format!("enable versioning on {bucket}"));
                 patience.depends_on(bucket, done).await.map(drop)
             }
             Self::Lifecycle => {

@@ -101,7 +101,7 @@ fn judge(endpoint: &str, state: Option<&str>) -> Result<Look<()>> {
         Some(state @ ("failed" | "rejected" | "expired" | "deleting" | "deleted")) => {
             let what = format!("the endpoint {endpoint} is {state}");
             Err(DeployError::new(Exit::Failed, what)
-                .hint("Delete it in the VPC console, then deploy again, which makes a new one."))
+                .hint("Delete it in the VPC console, then deploy again to create a new one."))
         }
         Some(state) => Ok(Look::NotYet(state.to_owned())),
     }

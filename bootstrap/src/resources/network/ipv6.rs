@@ -103,8 +103,7 @@ impl Ipv6 {
             Self::Failed(reason) => {
                 let what = format!("EC2 could not give {of} an IPv6 block: {reason}");
                 Err(DeployError::new(Exit::Failed, what).hint(
-                    "Deploy again: it asks for another block. If that fails as well, run `destroy` and deploy \
-                     anew.",
+                    "Deploy again to request another block. If that fails too, run `destroy`, then deploy.",
                 ))
             }
         }

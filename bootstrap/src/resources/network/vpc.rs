@@ -17,7 +17,7 @@ use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::part::{Part, RunMode};
 use crate::patience::{self, Look};
 
-const NAMES: &str = "names for its instances";
+const NAMES: &str = "DNS names for its instances";
 const IPV6: &str = "no IPv6 block";
 
 /// A block is associated within seconds. Ten times the delay that other deployers start with.
@@ -62,7 +62,7 @@ pub(super) async fn find(aws: &Aws) -> Result<All> {
     let ids: Vec<String> = there.iter().map(|vpc| vpc.id.clone()).collect();
     let inside = Filter::builder().name("vpc-id").set_values(Some(ids)).build();
     let subnets = aws.ec2.describe_subnets().filters(inside).send().await;
-    let subnets = subnets.step(|| "look at what is in the VPCs".to_owned())?;
+    let subnets = subnets.step(|| "list the subnets of the VPCs".to_owned())?;
     let has_subnets =
         |vpc: &There| subnets.subnets().iter().any(|subnet| subnet.vpc_id() == Some(vpc.id.as_str()));
     let (mut used, mut empty): (Vec<There>, Vec<There>) = there.into_iter().partition(has_subnets);
@@ -70,9 +70,8 @@ pub(super) async fn find(aws: &Aws) -> Result<All> {
         let ids: Vec<&str> = used.iter().map(|vpc| vpc.id.as_str()).collect();
         let (count, ids, stack) = (ids.len(), ids.join(", "), &aws.names.stack);
         let what = format!("{count} VPCs with subnets carry the tag {TAG_STACK}={stack}: {ids}");
-        return Err(
-            DeployError::new(Exit::Failed, what).hint("Delete those that no instance uses, then try again.")
-        );
+        return Err(DeployError::new(Exit::Failed, what)
+            .hint("Delete the VPCs that no instance uses, then try again."));
     }
     let own = used.pop().unwrap_or_else(|| empty.remove(0));
     Ok(All { own: Some(own), empty: empty.into_iter().map(|vpc| vpc.id).collect() })
@@ -97,7 +96,7 @@ impl There {
         let wanted = Blocks::default().ipv4;
         let block = if self.ipv4.is_empty() { Ok(wanted) } else { self.ipv4.parse::<Ipv4Net>() };
         block.ok().filter(|block| block.prefix_len() == wanted.prefix_len()).ok_or_else(|| {
-            let what = format!("{} has the block {}, and a stack needs a /16", self.id, self.ipv4);
+            let what = format!("{} has the block {}, but a stack needs a /16", self.id, self.ipv4);
             DeployError::new(Exit::Failed, what).hint("Run `destroy`, which removes it, then deploy again.")
         })
     }
@@ -334,7 +333,7 @@ mod tests {
         // The same one for every run that looks.
         assert_eq!(found_among(&["vpc-2", "vpc-1"], &[]).await.expect("one"), of("vpc-1", &["vpc-2"]));
         let error = found_among(&["vpc-1", "vpc-2", "vpc-3"], &["vpc-2", "vpc-3", "vpc-3"]).await;
-        let error = error.expect_err("nobody knows which");
+        let error = error.expect_err("the stack's own VPC is ambiguous");
         assert!(
             error.what.contains("2 VPCs with subnets") && !error.what.contains("vpc-1"),
             "{}",

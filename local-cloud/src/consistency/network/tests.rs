@@ -114,7 +114,7 @@ fn a_new_resource_is_left_out_of_some_lists() {
         seen
     };
     let all: Vec<_> = (0..60).map(|seed| seen(seed, Duration::ZERO)).collect();
-    assert!(all.iter().all(|seen| seen[0] == "subnet-1"), "what is not new is always listed");
+    assert!(all.iter().all(|seen| seen[0] == "subnet-1"), "a resource that is not new is always listed");
     assert!(all.iter().any(|seen| seen.len() == 1) && all.iter().any(|seen| seen.len() == 2));
     assert!((0..60).all(|seed| seen(seed, WINDOW).len() == 2));
 }

@@ -101,7 +101,7 @@ fn a_new_object_may_be_missed_just_after_versions_are_switched_on() {
         let some = refused("NoSuchKey", &new, Duration::ZERO, request);
         assert!((6..50).contains(&some), "{request}: {some} of 60");
         assert_eq!(refused("NoSuchKey", &new, WINDOW, request), 0, "{request}");
-        assert_eq!(refused("NoSuchKey", &versioned, Duration::ZERO, request), 0, "one that is not new");
+        assert_eq!(refused("NoSuchKey", &versioned, Duration::ZERO, request), 0, "an older object");
     }
     let written = ["PUT /b", "PUT /b?versioning", "PUT /b/k"];
     assert_eq!(refused("NoSuchKey", &written, Duration::ZERO, "PUT /b/k"), 0, "writes are always right");
