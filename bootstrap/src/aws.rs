@@ -19,7 +19,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Aws {
     pub names: Names,
-    /// ARN of the user, role session or root that calls; empty if nobody was asked.
+    /// ARN of the calling user, role session or root; empty if AWS was not asked for it.
     pub caller: String,
     /// Set for any endpoint but AWS's own.
     pub endpoint_url: Option<String>,

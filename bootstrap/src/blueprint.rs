@@ -1,5 +1,5 @@
-//! What a stack's network and roles are to be: computed from what is asked for and from facts of the
-//! region, as data. Nobody is asked, and nothing here has an id.
+//! Computes the wanted network and roles of a stack, as data, from the options and from facts of the region.
+//! It calls nothing, and no value in it has an AWS id.
 //!
 //! ```text
 //!             world :5000, and :5443 with TLS
@@ -30,7 +30,7 @@ use crate::resources::role::Role;
 const VPC_BLOCK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 77, 0, 0), 16);
 /// Prefix of a subnet's IPv4 block: 16 of them fit into the VPC, each with room for 4091 machines.
 const SUBNET_PREFIX: u8 = 20;
-/// The only one that EC2 allows by default for a subnet's IPv6 block.
+/// The only prefix length that EC2 allows by default for a subnet's IPv6 block.
 const SUBNET_IPV6_PREFIX: u8 = 64;
 /// Two zones survive the loss of one; a third would cost nothing but a load balancer in it.
 pub const ZONES: usize = 2;
@@ -60,7 +60,7 @@ pub enum Ec2Api {
     Endpoint,
 }
 
-/// What is so, whatever is asked for.
+/// Facts of the region and the stack that no option changes.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// At most [`ZONES`], sorted.
@@ -69,8 +69,8 @@ pub struct Facts {
     pub ec2_api: Ec2Api,
 }
 
-/// The blocks that the VPC has. The one that was asked for is not assumed: subnets must lie in the one
-/// that is there.
+/// The blocks that the VPC has. It may differ from the requested block; subnets must lie in the block that
+/// the VPC has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocks {
     /// A /16.
@@ -162,7 +162,7 @@ pub enum EndpointKind {
 pub struct Group {
     pub what: &'static str,
     pub description: &'static str,
-    /// Who may come in; everybody else may not.
+    /// The allowed sources; all others are refused.
     pub rules: Vec<Rule>,
     /// Ports that no other block may reach: rules for others are removed.
     pub closed_to_others: Vec<u16>,

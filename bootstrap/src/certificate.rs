@@ -1,7 +1,7 @@
 //! A certificate for the load balancer: issued here or given, with its chain and its key.
 //!
-//! Chain and key are one object, so that nobody ever sees one without the other. Whether we issued
-//! it says the object's first line, which readers of PEM skip.
+//! Chain and key are one object, so that no reader ever sees one without the other. Whether we issued it says
+//! the object's first line, which readers of PEM skip.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -108,7 +108,7 @@ impl Certificate {
         Self::new(chain, key, origin)
     }
 
-    /// What `to_object` wrote, or somebody by hand.
+    /// Parses the object, which `to_object` or an operator has written.
     pub fn from_object(bytes: &[u8]) -> Result<Self> {
         let origin =
             if bytes.starts_with(ISSUED_HERE.as_bytes()) { Origin::SelfSigned } else { Origin::Given };
@@ -187,7 +187,7 @@ fn until(certificate: &CertificateDer<'_>) -> Result<Timestamp> {
     }
 }
 
-/// What a client that trusts nobody says of it.
+/// Returns the verdict on the certificate of a client that trusts no certificate authority.
 fn judgement(certificate: &CertificateDer<'_>, at: UnixTime) -> Option<Judgement> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
     let algorithms = default_provider().signature_verification_algorithms.all;

@@ -64,7 +64,7 @@ impl Check {
         self
     }
 
-    /// What a failed look says: never that something is wrong with what was looked at.
+    /// Turns a failed look into an unknown result: it never claims that the resource itself is at fault.
     pub(crate) fn unknown(name: &'static str, error: &DeployError) -> Self {
         let check = Self::new(name, Verdict::NotKnownHere, error.what.clone());
         match error.kind {

@@ -24,12 +24,12 @@ pub enum CidrError {
 }
 
 impl Cidr {
-    /// Everybody.
+    /// Returns the two blocks that hold all addresses, IPv4 and IPv6.
     pub fn world() -> Vec<Self> {
         ["0.0.0.0/0", "::/0"].map(|text| text.parse().expect("two blocks")).to_vec()
     }
 
-    /// Whether nobody on the internet has an address in it: private use, this host, this link.
+    /// Returns whether no address of the block belongs to the internet: private use, this host, this link.
     pub fn is_private(self) -> bool {
         const PRIVATE: [&str; 8] = [
             "10.0.0.0/8",

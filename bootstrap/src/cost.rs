@@ -1,4 +1,4 @@
-//! What a stack costs in a month when nobody uses it, from the list prices in `prices.json`.
+//! Computes the monthly cost of an idle stack from the list prices in `prices.json`.
 //!
 //! Each figure is a unit price times a number that follows from the code, so that it can be checked.
 //! What depends on use is not in it: traffic to the internet, requests of users, their objects.
@@ -49,7 +49,7 @@ struct Prices {
     s3_get: f64,
 }
 
-/// What there is to be paid for.
+/// The resources that AWS bills.
 #[derive(Clone, Debug)]
 pub struct Size {
     pub workers: u32,

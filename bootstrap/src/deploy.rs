@@ -37,7 +37,7 @@ const HOSTS: &str = "VIGIA_HOSTS";
 /// for 60 rules of each family.
 const MOST_BLOCKS: usize = 25;
 
-/// What can be said of the arguments without asking anybody.
+/// Checks the arguments without any call.
 pub fn check(options: &Deploy) -> Result<()> {
     if options.allow_cidr.len() > MOST_BLOCKS {
         let what =
@@ -110,7 +110,8 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
     stack.surplus.remove(&aws).await?;
     let scope = match options.until() {
         Until::RolledOut => Some(Scope::All),
-        // Whoever asks for TLS wants to use it, and a load balancer of before has none.
+        // With TLS the new load balancer must serve first, because one of an older release has no
+        // certificate.
         Until::Healthy => stack.certificate.is_some().then_some(Scope::LoadBalancers),
         Until::Made => None,
     };
@@ -266,7 +267,7 @@ impl Stack {
         self.balancers[0].url()
     }
 
-    /// Until the service does what it was deployed for, whatever release serves.
+    /// Waits until the service is healthy at its public address, whatever release serves.
     async fn wait(&self, progress: &Progress) -> Result<()> {
         let desired = self.desired.get();
         let most = if self.is_new_release { u32::MAX } else { desired };
@@ -276,7 +277,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Those of before serve no TLS, or with another certificate.
+    /// Load balancers of an older release serve no TLS, or another certificate.
     async fn wait_for_certificate(&self, progress: &Progress) -> Result<()> {
         let Some(certificate) = &self.certificate else { return Ok(()) };
         for balancer in &self.balancers {
@@ -286,7 +287,7 @@ impl Stack {
     }
 }
 
-/// What is asked for, else what the workers have.
+/// Returns the requested market, or else the workers' present one.
 pub(crate) fn market(options: &Deploy, before: Option<&Release>) -> Market {
     match options.spot {
         Some(Switch::On) => Market::Spot,
@@ -295,7 +296,7 @@ pub(crate) fn market(options: &Deploy, before: Option<&Release>) -> Market {
     }
 }
 
-/// What is asked for, else what the workers have.
+/// Returns the requested credit option, or else the workers' present one.
 fn credits(options: &Deploy, before: Option<&Release>) -> Credits {
     match options.credits {
         Some(option) => option.into(),
@@ -426,7 +427,7 @@ fn worker_settings(
     settings
 }
 
-/// What is asked for, else what the workers have; the release is where it is remembered.
+/// Returns the requested minimum, or else the workers' present one; the release stores it.
 fn min_password(options: &Deploy, profile: Profile, before: Option<&Release>) -> Result<Option<MinChars>> {
     match (options.min_password, profile) {
         (Some(_), Profile::Classic) => {
@@ -442,7 +443,7 @@ fn min_password(options: &Deploy, profile: Profile, before: Option<&Release>) ->
     }
 }
 
-/// What is asked for, else what the workers have.
+/// Returns the requested host names, or else the workers' present ones.
 fn hosts(options: &Deploy, before: Option<&Release>) -> HostNames {
     let before = || before.and_then(|release| setting(&release.worker.user_data, HOSTS)?.parse().ok());
     options.hosts.clone().or_else(before).unwrap_or_default()
@@ -484,7 +485,7 @@ fn lb_settings(names: &Names, tls: TlsPort) -> Vec<(&'static str, String)> {
     settings
 }
 
-/// What is asked for, else what the workers have, unless the processor is to be another one.
+/// Returns the requested type, or else the workers' present one, unless the processor changes.
 pub(crate) fn instance_type(options: &Deploy, before: Option<&Release>) -> String {
     let before = before.map(|before| before.worker.instance_type.clone());
     let before = before.filter(|kind| Arch::of_instance_type(kind) == options.arch);

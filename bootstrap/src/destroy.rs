@@ -123,7 +123,7 @@ async fn confirm(aws: &Aws, keep_data: bool) -> Result<()> {
     )
     .ok();
     err.flush().ok();
-    // On a thread of its own, so that Ctrl-C is heard meanwhile.
+    // On a thread of its own, so that Ctrl-C works during the question.
     let read = || {
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer).ok();

@@ -33,7 +33,7 @@ struct Subject<'a> {
     aws: &'a Aws,
     /// None: there is no stack.
     release: Option<Release>,
-    /// What there is or is to be.
+    /// The stack's size, present or planned.
     size: Size,
 }
 

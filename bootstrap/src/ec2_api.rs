@@ -55,7 +55,7 @@ where
             sleep(pause).await;
         }
     }
-    // Without this nobody could tell a region without the name from a network without names.
+    // Without this check, a region without the name looks like a network without DNS.
     let host = names.ec2_host();
     match look_up(host.clone()).await {
         Ok(_) => Ok(Ec2Api::Endpoint),
@@ -100,8 +100,8 @@ mod tests {
     /// A name, from which look on it resolves, and its addresses.
     type Known<'a> = (&'a str, usize, &'a [&'a str]);
 
-    /// What is decided where these names resolve, and `others` are the addresses of every other name; and
-    /// the names that were looked up.
+    /// Returns the decision for a network that resolves the `known` names as given and every other name to
+    /// `others`; and the names that were looked up.
     async fn decided(known: &[Known<'_>], others: &[&str]) -> (Result<Ec2Api>, Vec<String>) {
         let asked = RefCell::new(Vec::new());
         let look_up = |host: String| {

@@ -39,7 +39,7 @@ pub struct DeployError {
     pub exit: Exit,
     pub what: String,
     pub hint: Option<String>,
-    /// Meaning of the AWS error code, for those who act on it.
+    /// Meaning of the AWS error code, for callers that act on it.
     pub kind: AwsErrorKind,
     /// The AWS error code itself; empty if AWS gave none.
     pub code: String,
@@ -69,7 +69,7 @@ impl DeployError {
         self
     }
 
-    /// The whole message: what, why, how to mend it.
+    /// Returns the whole message: what happened, why, and the hint.
     pub fn message(&self) -> String {
         let mut text = error_chain(self);
         if let Some(hint) = &self.hint {

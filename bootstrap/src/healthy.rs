@@ -1,4 +1,4 @@
-//! Waits until the service does what it was deployed for, asked through its public address.
+//! Waits until the service is healthy, asked through its public address.
 
 mod handshake;
 

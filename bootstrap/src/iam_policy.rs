@@ -13,7 +13,8 @@ const UNBOUNDED: &str = "Credentials with this policy can become an administrato
     create a managed policy that limits these roles, and pass its ARN to `iam-policy` and to `deploy` with \
     --permissions-boundary (make: BOUNDARY=).";
 
-/// With `--account` and a region nobody is asked; otherwise AWS says whose credentials these are.
+/// With `--account` and a region it makes no call; otherwise AWS says which account the credentials belong
+/// to.
 pub async fn run(target: &Target, account: Option<&AccountId>, boundary: Option<&PolicyArn>) -> Result<()> {
     let names = match account {
         Some(account) => aws::names_of(target, account).await?,

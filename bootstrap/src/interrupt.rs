@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM: a command stops where it waits for somebody, never in the middle of a file,
-//! and `cargo lambda` stops with it.
+//! Ctrl-C and SIGTERM: a command stops at an await, never in the middle of writing a file, and `cargo lambda`
+//! stops with it.
 //!
 //! Nothing has to be undone: what exists is found by name, so the next run goes on from there.
 

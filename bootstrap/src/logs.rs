@@ -39,7 +39,7 @@ const AT_ONCE: usize = 8;
 /// Looks in a row that fail before following ends; a minute or two of an AWS that does not answer.
 const MOST_FAILURES: u32 = 10;
 
-/// One log, and what of it is to be printed now.
+/// One log, and its lines that are to be printed now.
 struct Section {
     title: String,
     lines: Vec<String>,
@@ -89,7 +89,7 @@ pub async fn run(target: &Target, options: &Logs) -> Result<()> {
     if options.follow { follow(&mut watched, &mut last).await } else { Ok(()) }
 }
 
-/// Prints what is new until nobody reads it; Ctrl-C ends it as it ends every command.
+/// Prints new lines until standard output is closed; Ctrl-C ends it like every command.
 async fn follow(watched: &mut Watched<'_>, last: &mut Option<String>) -> Result<()> {
     let mut failures = 0;
     loop {
@@ -112,7 +112,7 @@ async fn follow(watched: &mut Watched<'_>, last: &mut Option<String>) -> Result<
     }
 }
 
-/// The title appears where it changes, as `tail -f` does it. False if nobody reads any more.
+/// The title appears where it changes, as `tail -f` does it. Returns false if standard output is closed.
 fn print(section: &Section, last: &mut Option<String>) -> bool {
     let mut text = section.lines.join("\n");
     if last.as_ref() != Some(&section.title) {
@@ -124,7 +124,7 @@ fn print(section: &Section, last: &mut Option<String>) -> bool {
 }
 
 impl Watched<'_> {
-    /// What is new since the last look.
+    /// Returns the lines since the last look.
     async fn look(&mut self) -> Result<Vec<Section>> {
         let mut sections = Vec::new();
         if let Some(group) = &mut self.group {

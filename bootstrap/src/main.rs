@@ -14,7 +14,7 @@ use bootstrap::{
 };
 use clap::Parser as _;
 
-/// Somebody may be asked a question on a thread of its own, which cannot be called back.
+/// A question waits on a thread of its own, which cannot be cancelled.
 const LAST_THREADS: Duration = Duration::from_millis(100);
 
 /// Without optimisation, the checks of `doctor` and `preflight`, which run at the same time, need more than the

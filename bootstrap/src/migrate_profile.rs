@@ -2,10 +2,10 @@
 //!
 //! | step | the marker `meta/profile` says | cut here, the next run |
 //! |---|---|---|
-//! | no worker serves; read all users, refuse if one cannot be turned | `classic` | begins anew |
+//! | no worker serves; read all users, refuse if one cannot be turned | `classic` | starts over |
 //! | change the marker, so that no worker of either profile starts | `migrating-to-secure` | goes on |
 //! | look again for workers, read all users again | | goes on |
-//! | each user: write the secure object, delete a classic one of another key | | skips those that are done |
+//! | each user: write the secure object, delete a classic one of another key | | skips finished users |
 //! | delete every version of the past below `users/`: they are plain text | | deletes the rest |
 //! | the release says secure | | says it again |
 //! | change the marker | `secure` | has nothing to do |
@@ -119,7 +119,7 @@ pub async fn migrate(
         documents::write_marker(aws, keys::MIGRATING, &etag).await?;
         progress
             .line("From now on workers of both profiles refuse to start, until this command has finished.");
-        // One that started just before has found its own profile.
+        // A worker that started just before has read the old profile.
         must_not_serve(aws, &instances).await?;
     }
     let etag = still_migrating(aws).await?;
@@ -128,7 +128,7 @@ pub async fn migrate(
     tell(&plan, progress);
     let converted = plan.convert.len() + plan.done;
     users.convert(plan.convert, progress).await?;
-    // Another run of this command may have ended meanwhile, and then the past is that of secure users.
+    // Another run of this command may have ended since; then these objects belong to secure users.
     still_migrating(aws).await?;
     users.forget_the_past(progress).await?;
     if let Some(release) = documents::release(aws).await? {
@@ -247,7 +247,7 @@ async fn worker_instances(aws: &Aws) -> Result<Vec<String>> {
     Ok(ids.into_iter().collect())
 }
 
-/// The same workers as secure ones, for whoever scales before deploying.
+/// Returns the same release with secure workers, for an operator who scales before deploying.
 fn as_secure(before: Release) -> Release {
     let setting = |profile: Profile| format!("VIGIA_PROFILE={profile}\n");
     let user_data = before.worker.user_data.replace(&setting(Profile::Classic), &setting(Profile::Secure));

@@ -61,7 +61,7 @@ impl Names {
         format!("{service}.{}.{domain}", self.region)
     }
 
-    /// A name beside it that AWS has never had. Whoever resolves it invents addresses.
+    /// A name next to it that AWS has never had. A resolver that knows it invents addresses.
     pub fn impossible_host(&self) -> String {
         self.dual_stack_host("vigia-no-such-service")
     }
@@ -70,7 +70,7 @@ impl Names {
         self.partition == "aws-cn"
     }
 
-    /// The tags that every resource carries: whose it is, and what it is called in a console.
+    /// The tags that every resource carries: its stack, and its name in a console.
     pub fn tags(&self, what: &str) -> [(String, String); 2] {
         [(TAG_STACK.to_owned(), self.stack.to_string()), ("Name".to_owned(), self.stack.resource(what))]
     }

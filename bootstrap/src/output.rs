@@ -199,7 +199,7 @@ pub fn failure(message: &str, exit: u8) {
     }
 }
 
-/// Something beside the result that a person should know.
+/// Prints a message that a person should know in addition to the result.
 pub fn note(text: &str) {
     match mode() {
         Mode::People => {

@@ -11,10 +11,10 @@ use serde::Serialize;
 /// One resource, and what a run did about it or would do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Part {
-    /// What it is and what it is called, for people: `bucket vigia-a-data-…`.
+    /// The resource and its name, for people: `bucket vigia-a-data-…`.
     pub what: String,
     pub change: Change,
-    /// What of it is not as it should be, each in a few words.
+    /// Its differences from the wanted state, each in a few words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub differs: Vec<String>,
 }

@@ -1,7 +1,8 @@
 //! Calls on something that AWS was only just asked for.
 //!
-//! AWS answers a creation before all of its servers know what was created, and refuses two changes of one
-//! thing at the same time. Both pass by themselves. Every call of this program is in one of these classes:
+//! AWS is eventually consistent: it answers a creation before all of its servers know the new resource. It
+//! also refuses two changes of one resource at the same time. Both pass by themselves. Every call of this
+//! program is in one of these classes:
 //!
 //! | the call | goes through | is repeated on | calls |
 //! |---|---|---|---|
@@ -10,7 +11,7 @@
 //! | makes one more each time | [`Patience::made`] | the same; then it is looked for | `CreateVpc`, `CreateInternetGateway`, `CreateSubnet`, `CreateSecurityGroup`, `AllocateAddress` |
 //! | waits for a state | [`Patience::until`] | not found, and every state that passes | IPv6 blocks of the VPC and of subnets `associated`, interface endpoint `available`, instance `running`, Elastic IP listed, function idle |
 //! | removes something whose users were only just removed | [`Patience::deleted`] | in use, conflict, throttling; not found is done | `DeleteRole`, `DeleteInstanceProfile`, `DeleteRule`, `DeleteFunction`, `DeleteLogGroup`, `ReleaseAddress` |
-//! | removes a part of the network | [`Patience::settled`] | conflict, throttling; not found is done | all `Delete…`, `Detach…` of EC2; what is still in use is up to `destroy`, which terminates late instances meanwhile |
+//! | removes a part of the network | [`Patience::settled`] | conflict, throttling; not found is done | all `Delete…`, `Detach…` of EC2; `destroy` terminates late instances and so frees resources still in use |
 //! | looks whether something exists | nothing | nothing: not found is an answer | `Head…`, `Get…`, `Describe…` by name or tag |
 //!
 //! A run that is cut right after a call of the third class may leave a resource that the next run does not
@@ -33,7 +34,7 @@ use crate::output;
 /// exceptions. Half of this fails deployments that would have succeeded.
 pub const SETTLING: Duration = Duration::from_secs(180);
 
-/// Most of what is new is known after a second or two, so the first pauses are short.
+/// Most new resources are known after a second or two, so the first pauses are short.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Asking more often brings nothing and counts against the account's rate limits.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -44,7 +45,7 @@ const LOOKING: Duration = Duration::from_secs(20);
 /// A wait that takes longer is said in a line of its own.
 const WORTH_A_LINE: Duration = Duration::from_secs(5);
 
-/// How long AWS may take to know what was made.
+/// The time that AWS may take to know a new resource.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     most: Duration,
@@ -54,7 +55,7 @@ pub struct Patience {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Look<T> {
     Reached(T),
-    /// The state that it is in meanwhile, in AWS's own word.
+    /// The state that it is still in, in AWS's own word.
     NotYet(String),
 }
 
@@ -98,9 +99,9 @@ impl Patience {
     }
 
     /// Makes what AWS would make twice if it were asked twice, or refuses the second time; `inside` is the
-    /// resource that it is made in. Without a reply nobody knows whether it was made, so it is looked for;
-    /// so is what is there already, which may be what the SDK's first try made. If it is not found, the
-    /// error stands, and the next run makes it.
+    /// resource that it is made in. Without a reply it is unknown whether the resource was made. So this
+    /// function looks for it, and also for an existing one, because the SDK's first try may have made it. If
+    /// it is not found, the error stands, and the next run makes it.
     pub async fn made<T>(
         self,
         inside: Option<&str>,
@@ -148,7 +149,7 @@ impl Patience {
         }
     }
 
-    /// Removes something; `None` if it was gone already. What is still in use is tried again, because its
+    /// Removes something; `None` if it was gone already. A resource still in use is tried again, because its
     /// users were removed moments ago.
     pub async fn deleted<T>(self, call: impl AsyncFn() -> Result<T>) -> Result<Option<T>> {
         let mut wait = self.wait(SETTLING);
@@ -221,8 +222,8 @@ fn passes(error: &DeployError) -> bool {
         || (error.code == "InvalidInstanceID" && error.what.contains("not in a valid state"))
 }
 
-/// Whether AWS does not know something that the call names. An object is not a resource that calls depend
-/// on: one that is missing is missing.
+/// Whether AWS does not know something that the call names. A missing object is not a resource that AWS does
+/// not know yet: it is missing.
 fn is_missing(error: &DeployError) -> bool {
     error.kind == AwsErrorKind::NotFound && error.code != "NoSuchKey"
 }

@@ -107,7 +107,7 @@ impl Plan {
         text
     }
 
-    /// How workers would be replaced, if not as usual, and what the checks found, but for what is in order.
+    /// Returns how workers would be replaced, if not as usual, and the checks that are not `ok`.
     fn caveats(&self) -> String {
         let mut text = match self.rollout {
             Rollout::SurgeFirst => String::new(),

@@ -6,7 +6,7 @@
 //! | worker | read the registry, the secrets, `desired-count`; write `desired-count` | `/checkamount`, `/setamount`, sessions |
 //! | worker | read `fleet/state.json` | the operator's page shows what the reconciler did and why |
 //! | lb | read the registry | it routes |
-//! | lb | read `tls/`, where nobody else may | it speaks TLS |
+//! | lb | read `tls/`, which no other role may | it speaks TLS |
 //! | worker, lb | read `artifacts/` | the instance installs its program |
 //! | reconciler | read and write `fleet/`, read `desired-count` | it remembers and publishes |
 //! | reconciler | describe; run with the stack's tag; terminate with the stack's tag | it heals, and only its own |
@@ -15,8 +15,8 @@
 //! | reconciler, but not its code | network interfaces | Lambda makes them with this role to run it in a VPC |
 //! | reconciler | logs | Lambda writes them with this role |
 //!
-//! Everybody may list the buckets they read: without that S3 answers 403 for a missing key, and
-//! "not there" could not be told from "not allowed".
+//! Every role may list the buckets that it reads. Without that permission S3 answers 403 for a missing key,
+//! so "not there" and "not allowed" would look the same.
 
 pub mod deployer;
 
@@ -245,7 +245,7 @@ mod tests {
         }
     }
 
-    /// Whether a policy lets anybody get this object of the control bucket.
+    /// Returns whether a policy allows its role to get this object of the control bucket.
     fn may_get(policy: &Value, key: &str) -> bool {
         let arn = format!("arn:aws:s3:::{}/{key}", names("a").control_bucket());
         let covers = |pattern: &str| match pattern.strip_suffix('*') {

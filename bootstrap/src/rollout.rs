@@ -5,8 +5,8 @@
 //! | what `fleet/state.json` and the address say | the rollout |
 //! |---|---|
 //! | every worker is of the release and answers, and so is the load balancer with the address | is done |
-//! | two boots of the release failed | has stopped: the workers of before stay |
-//! | a boot of the released load balancer failed | has stopped: the one of before keeps the address |
+//! | two boots of the release failed | has stopped: the old workers stay |
+//! | a boot of the released load balancer failed | has stopped: the old one keeps the address |
 //! | nothing changes for ten minutes | is stuck, and goes on by itself once what holds it back is over |
 
 use std::collections::BTreeMap;
@@ -23,7 +23,8 @@ use crate::output::Progress;
 use crate::resources::{documents, load_balancer};
 use crate::status::STOPS_FIRST;
 
-/// A boot is given up after 180 s, and a trial and a drain follow one that goes well: twice that.
+/// A boot is given up after 180 s; a successful one is followed by a trial and a drain. This is twice that
+/// time.
 const STALL: Duration = Duration::from_secs(600);
 /// The reconciler writes its memory every two seconds while something boots.
 const EVERY: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! `rotate-session-keys`: a new key for cookies, without anybody being signed out.
+//! `rotate-session-keys`: replaces the key for cookies without signing users out.
 //!
 //! | a key of the ring has | it is | and |
 //! |---|---|---|
@@ -7,9 +7,9 @@
 //! | `retired` | of the past | opens for 13 hours, then the next rotation drops it |
 //! | none of them, and is not active | put there by hand | is taken for one of the past |
 //!
-//! A worker that seals with a key that others have not read signs people out at random; so a key waits
-//! before it is active. A run that is cut goes on with the key that waits, and waits anew: clocks of two
-//! machines need not agree.
+//! A worker that seals with a key that others have not read signs people out at random; so a key waits before
+//! it is active. A run that is cut continues with the waiting key, and waits the whole time again, because
+//! the clocks of two machines may differ.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ const OPENS_FOR: SignedDuration = SignedDuration::from_hours(13);
 /// Workers refuse a larger ring.
 const MAX_KEYS: usize = 8;
 const KEY_BYTES: usize = 64;
-/// Somebody else writes as well; more often than this they never stop.
+/// Other writers change it too; after this many tries they are not going to stop.
 const MAX_TRIES: u32 = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ async fn change(aws: &Aws, decide: impl Fn(&Ring, Timestamp) -> Result<Changed>)
         let text = serde_json::to_vec(&ring).expect("a ring is plain data");
         match documents::write(aws, keys::SESSION_KEYS, text, Some(&seen.etag)).await {
             Ok(()) => return Ok(kid),
-            // Somebody else changed it meanwhile, or our own reply was lost: look again.
+            // Another writer changed it since, or the reply was lost: look again.
             Err(error) if error.kind == AwsErrorKind::Conflict => {}
             Err(error) => return Err(error),
         }
@@ -156,7 +156,7 @@ impl Ring {
         self.keys.iter().all(is_key) && self.keys.iter().any(|key| key.kid == self.active)
     }
 
-    /// With a key that waits: the one that is there from a run that was cut, or a fresh one.
+    /// Returns the ring with a waiting key: the key of a run that was cut, or a fresh one.
     fn with_waiting(&self, fresh: &Key, now: Timestamp) -> Result<Changed> {
         if let Some(waiting) = self.keys.iter().find(|key| self.is_waiting(key)) {
             return Ok((None, waiting.kid.clone()));

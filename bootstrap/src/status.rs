@@ -1,5 +1,5 @@
-//! `status`: what should be, what is, what the reconciler did about it, and what is not as it was
-//! deployed.
+//! `status`: the desired and the actual state, the reconciler's actions, and every difference from the last
+//! deployment.
 
 mod drift;
 mod secrets;
@@ -53,7 +53,7 @@ pub(crate) struct Status {
     /// Why the desired count object is not acted on.
     pub(crate) problem: Option<String>,
     load_balancer: BalancerStatus,
-    /// Those with an address of their own beside the first.
+    /// Load balancers with further addresses, in addition to the first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     more_load_balancers: Vec<BalancerStatus>,
     workers: Vec<WorkerStatus>,
@@ -66,7 +66,7 @@ pub(crate) struct Status {
     secrets: Vec<String>,
     /// What the last tick did not do, and why.
     held: Vec<String>,
-    /// What is not as it was deployed, or could not be looked at.
+    /// Differences from the last deployment, and resources that could not be read.
     pub(crate) drift: Vec<String>,
     events: Vec<fleet::memory::Event>,
 }
@@ -163,7 +163,7 @@ pub(crate) async fn look(aws: &Aws) -> Result<Status> {
         answers: answers?,
         https,
         problem: problem(written.as_ref(), memory.desired).or_else(|| memory.notice.clone()),
-        // What is written counts as soon as it is valid; the reconciler follows within a tick.
+        // A written count is in force as soon as it is valid; the reconciler follows within a tick.
         desired: written.and_then(std::result::Result::ok).or(memory.desired).map(DesiredCount::get),
         healthy: registry.map_or(0, |registry| registry.workers.len()),
         workers: workers(&memory, &seen),
@@ -326,7 +326,7 @@ fn balancer_line(balancer: &BalancerStatus, now: Timestamp) -> String {
     )
 }
 
-/// Those with an address of their own beside the first.
+/// Returns the load balancers with further addresses, in addition to the first.
 fn more_balancers(memory: &Memory, seen: &Seen) -> Vec<BalancerStatus> {
     let places = seen.addresses.iter().flat_map(|addresses| addresses.keys().copied());
     let unknown = Balancer::default();

@@ -34,7 +34,7 @@ pub enum Wanted {
     Off,
 }
 
-/// The stack's certificate, or why there is none in what is stored.
+/// The stack's certificate, or why the stored object holds none.
 pub type Stored = std::result::Result<Certificate, CertificateError>;
 
 /// What a deployment does about it.
@@ -49,7 +49,7 @@ pub enum Decision {
 }
 
 impl Wanted {
-    /// Reads and judges what is given, before anything is changed.
+    /// Reads and checks the given files, before anything is changed.
     pub fn read(options: &TlsOptions, now: Timestamp) -> Result<Self> {
         let (certificate, key) = match (&options.tls, &options.tls_cert, &options.tls_key) {
             (_, Some(certificate), Some(key)) => (certificate, key),

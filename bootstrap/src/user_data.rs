@@ -1,8 +1,8 @@
 //! The user data of an instance: what cloud-init does at the first boot.
 //!
-//! It holds no secret (anybody who may describe the instance can read it) and names its program by
-//! content. The program is fetched by the service itself before each start, so a failed download is
-//! tried again by systemd. The fetching script uses only paths relative to its working directory.
+//! It holds no secret, because every caller who may describe the instance can read it, and names its program
+//! by content. The program is fetched by the service itself before each start, so a failed download is tried
+//! again by systemd. The fetching script uses only paths relative to its working directory.
 //!
 //! Every line that begins with `vigia: ` is for the console, where a boot is followed without ssh:
 //!
@@ -46,8 +46,8 @@ mv "$VIGIA_PROGRAM.new" "$VIGIA_PROGRAM"
 echo "vigia: the checksum fits; starting $VIGIA_PROGRAM"
 "#;
 
-/// A quarter of a second between a death and the next start: a dead program answers again within two
-/// seconds, and one that dies at once is started about once a second, because each start reads it whole.
+/// A quarter of a second between a death and the next start. A dead program answers again within two seconds.
+/// A program that dies at once is started about once a second, because each start reads it whole.
 ///
 /// What tells the end needs no sandbox (`+`), whose making would take as long as the rest of it.
 /// A call that the filter forbids fails with EPERM and does not kill the program, so a library that

@@ -1,6 +1,6 @@
-//! The user data held against those who read it: cloud-init's own schema, and systemd's judgement of
-//! the unit in it. Where a tool is missing, a test says that it was not run; `make boot-tools`
-//! installs both. A real boot is `make boot-test`.
+//! Checks the user data with its readers: cloud-init's own schema, and systemd's verdict on the unit in it.
+//! Where a tool is missing, a test says that it was not run; `make boot-tools` installs both. A real boot is
+//! `make boot-test`.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

@@ -9,7 +9,7 @@ use aws_config::credential_process::CredentialProcessProvider;
 use aws_config::{ConfigLoader, SdkConfig};
 use aws_sdk_s3::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
 
-/// The CLI renews its session itself and answers with what is valid now.
+/// The CLI renews its session itself and prints credentials that are valid now.
 const COMMAND: &str = "aws configure export-credentials --format process";
 
 /// Set once a process has found its credentials here.

@@ -27,7 +27,7 @@ pub(super) async fn instance_type(subject: &Subject<'_>) -> Result<Vec<Check>> {
     Ok(vec![judge::zones_of_type(kind, &zones(subject).await?, &offered)])
 }
 
-/// Those of the stack's subnets, or those that a deployment would choose.
+/// Returns the zones of the stack's subnets, or else the zones that a deployment would choose.
 async fn zones(subject: &Subject<'_>) -> Result<Vec<String>> {
     if let Some(release) = &subject.release {
         return Ok(release.worker.subnets.iter().map(|subnet| subnet.zone.clone()).collect());

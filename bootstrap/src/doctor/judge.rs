@@ -6,7 +6,7 @@ use crate::check::{Check, Verdict};
 
 /// AWS refuses requests whose time is 5 minutes off, some services only at 15.
 const REFUSED: SignedDuration = SignedDuration::from_secs(5 * 60);
-/// A clock that is kept by anybody is within a second or two; Date has whole ones.
+/// A synchronised clock is right within a second or two; Date has whole seconds.
 const KEPT: SignedDuration = SignedDuration::from_secs(30);
 
 pub(super) fn clock(skew: SignedDuration) -> Check {
@@ -28,7 +28,7 @@ pub(super) fn clock(skew: SignedDuration) -> Check {
     )
 }
 
-/// `zones` are those that the stack has or would have subnets in; `offered` where EC2 has the type.
+/// `zones` are the zones of the stack's subnets, present or planned; `offered` those where EC2 has the type.
 pub(super) fn zones_of_type(kind: &str, zones: &[String], offered: &[String]) -> Check {
     let name = "instance type";
     let missing: Vec<&str> =

@@ -15,7 +15,7 @@ use crate::cli::{Arch, Doctor, Target};
 /// A tool that says its version takes milliseconds; a first start from a cold disk seconds.
 const TOOL_PATIENCE: Duration = Duration::from_secs(15);
 
-/// Any answer has a Date, one that refuses us as well; credentials are not needed.
+/// Any answer has a Date, even a refusal, so no credentials are needed.
 pub(super) async fn clock(target: &Target) -> Check {
     let url = target.endpoint_url.clone().unwrap_or_else(|| match &target.region {
         Some(region) if region.starts_with("cn-") => format!("https://sts.{region}.amazonaws.com.cn"),

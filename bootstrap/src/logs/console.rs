@@ -1,4 +1,4 @@
-//! The console of an instance: the end of what it has said since its boot.
+//! The console of an instance: the end of its output since its boot.
 
 use aws_sdk_ec2::operation::get_console_output::GetConsoleOutputOutput;
 use base64::Engine as _;
@@ -23,7 +23,7 @@ pub(super) async fn fetch(aws: &Aws, id: &str) -> Result<String> {
         ask.send().await.step(|| format!("read the console of {id}"))
     };
     let got = match ask(true).await {
-        // Only Nitro instances show what they have said this second.
+        // Only Nitro instances have the latest output.
         Err(error) if error.message().contains("UnsupportedOperation") => ask(false).await,
         other => other,
     };

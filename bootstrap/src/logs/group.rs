@@ -13,7 +13,7 @@ const LATE: SignedDuration = SignedDuration::from_secs(60);
 /// A page is a megabyte or 10,000 events at most, and may be empty. The reconciler writes about 30
 /// events a minute, so these are more than its 14 days.
 const MOST_PAGES: usize = 200;
-/// What is kept of one look, newest first to stay: a few megabytes.
+/// Most lines of one look; the newest are kept. They take a few megabytes.
 const MOST_LINES: usize = 20_000;
 
 /// How far the log has been printed.

@@ -26,7 +26,7 @@ const CALLS: usize = 16;
 /// How often a line says how far it is.
 const SAID_EVERY: Duration = Duration::from_secs(5);
 
-/// S3 metadata of a converted object, beside the worker's nonce. A worker's next write drops them.
+/// S3 metadata of a converted object, in addition to the worker's nonce. A worker's next write drops them.
 const MIGRATED: &str = "migrated";
 const MIGRATED_FROM: &str = "migrated-from";
 const NONCE: &str = "nonce";

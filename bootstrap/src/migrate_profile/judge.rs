@@ -5,7 +5,7 @@
 //! | written by this migration | is left alone; the classic object that it came from is deleted |
 //! | its login and its password are within the secure profile's bounds | converted |
 //! | its login is another spelling of one with an object of its own | unusable; the exact spelling is converted |
-//! | only other spellings, several of them | all unusable: nobody can say whose the login is |
+//! | only other spellings, several of them | all unusable: the owner of the login is ambiguous |
 //! | its key is no login's, or its login or password is out of bounds | unusable |
 //!
 //! An unusable object may stay where it is if no secure worker would look for a user there.
@@ -153,7 +153,7 @@ impl Plan {
     }
 }
 
-/// Whether somebody's sign-in in the secure profile leads to this object.
+/// Returns whether a sign-in in the secure profile would read this object.
 fn is_read_by_secure(key: &str) -> bool {
     login_of(Profile::Secure, key)
         .is_some_and(|login| Login::parse(Profile::Secure, login.as_str()).as_ref() == Ok(&login))

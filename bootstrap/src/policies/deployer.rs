@@ -1,4 +1,4 @@
-//! What whoever runs `bootstrap` needs for one stack, as a managed policy of IAM; `iam-policy` prints it.
+//! The IAM managed policy that `bootstrap` needs for one stack; `iam-policy` prints it.
 //!
 //! | statements | cover |
 //! |---|---|
@@ -6,20 +6,20 @@
 //! | `Buckets`, `Objects` | the stack's two buckets, by name |
 //! | `Roles`, `Profiles`, `HandTo…`, `SpotRole` | the stack's three roles and two profiles, by name |
 //! | `Function`, `Schedule`, `Log` | the reconciler, by name |
-//! | `MakeTagged`, `TagNew` | what is made carries the stack's tag from its first moment |
+//! | `MakeTagged`, `TagNew` | a new resource carries the stack's tag from its first moment |
 //! | `UseOwn` | what carries the tag may be built upon, changed and removed, and nothing else |
 //! | `Image`, `Interface` | what takes part and may be without the tag |
 //!
 //! Who may write a role's policy and hand the role over can give himself every permission. A permissions
 //! boundary ends that: with one, roles are made and written only within it (`OnlyWithin`).
 //!
-//! `sts:GetCallerIdentity` needs no permission. EC2 judges a call once for each resource it touches,
-//! with the keys that this kind of resource has: a new one has the tags of the request, one that exists
-//! its own. That is why most ways of making something are in two statements.
+//! `sts:GetCallerIdentity` needs no permission. EC2 authorizes a call once for each resource it touches, with
+//! the keys that this kind of resource has: a new resource has the tags of the request, an existing one its
+//! own. That is why most ways of making something are in two statements.
 //!
-//! Not allowed on purpose: `iam:DeleteRolePermissionsBoundary` and `iam:UpdateAssumeRolePolicy` (whoever
-//! set a boundary wants to keep it, and nobody else is to assume the roles), `ec2:DescribeInstanceAttribute`
-//! and tags on what exists already (the tag is what opens everything else).
+//! Not allowed on purpose: `iam:DeleteRolePermissionsBoundary` (an operator who set a boundary wants to keep
+//! it), `iam:UpdateAssumeRolePolicy` (no other principal is to assume the roles),
+//! `ec2:DescribeInstanceAttribute`, and tags on existing resources (the tag is what opens everything else).
 
 use fleet::stack::TAG_STACK;
 use serde_json::{Map, Value, json};
@@ -30,7 +30,7 @@ use crate::names::Names;
 /// IAM's limit for one managed policy; it does not count white space.
 pub const MAX_CHARS: usize = 6144;
 
-/// Calls that every command makes to find what there is, and `doctor` to judge the account.
+/// Calls that every command makes to find the stack's resources, and `doctor` to check the account.
 const LOOK: [&str; 17] = [
     // AccountAttributes, Addresses, AvailabilityZones: a policy has few characters to spare.
     "ec2:DescribeA*",
@@ -61,7 +61,7 @@ const LOOK: [&str; 17] = [
 /// What decides on the permissions that the stack's roles have.
 const WRITE_ROLES: [&str; 2] = ["iam:CreateRole", "iam:PutRole*"];
 
-/// The statements that allow an action, by their `Sid`: what somebody lacks to whom it is denied.
+/// Returns the `Sid`s of the statements that allow an action: a caller who is denied it lacks them.
 pub fn statements_with(action: &str) -> Vec<String> {
     let names = Names {
         stack: "vigia".parse().expect("a name of a stack"),
@@ -283,7 +283,7 @@ fn allow(sid: &str, actions: &[&str], resource: impl Into<Value>) -> Statement {
     Statement(json!({"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resource}))
 }
 
-/// As IAM counts. No name of ours has white space in it.
+/// As IAM counts. No name that Vigia uses has white space in it.
 pub fn chars(policy: &Value) -> usize {
     policy.to_string().chars().filter(|c| !c.is_whitespace()).count()
 }
@@ -343,7 +343,7 @@ mod tests {
         }
     }
 
-    /// What is bounded neither by a name nor by a tag of the stack.
+    /// Actions that neither a name nor a tag of the stack limits.
     #[test]
     fn everything_else_is_bound_to_the_stack() {
         let policy = deployer(&names("team-a", "eu-west-1", "aws"), None);

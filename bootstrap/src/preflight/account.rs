@@ -1,4 +1,4 @@
-//! Reads what the account may have, and what it has, for `quota.rs` to judge.
+//! Reads the account's quotas and their use, for `quota.rs` to judge.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is known of each permission that `iam-policy` prints, and what to say of it. Pure.
+//! Turns the answers about each permission that `iam-policy` prints into checks. Pure.
 //!
 //! | asked | answer | means |
 //! |---|---|---|
@@ -29,7 +29,7 @@ const OCCASIONAL: [&str; 10] = [
     "route53:AssociateVPCWithHostedZone",
     "servicequotas:GetServiceQuota",
 ];
-/// The calls of ours that the policy allows by patterns, because it has few characters to spare.
+/// Calls of this program that the policy allows by patterns, because it has few characters to spare.
 const UNDER_PATTERNS: [&str; 21] = [
     "ec2:DescribeAccountAttributes",
     "ec2:DescribeAddresses",
@@ -53,7 +53,7 @@ const UNDER_PATTERNS: [&str; 21] = [
     "s3:ListBucket",
     "s3:ListBucketVersions",
 ];
-/// What takes things away is for `destroy`, and for a deployment that changes what it finds.
+/// Actions that remove resources: `destroy` needs them, and a deployment that changes existing resources.
 const TAKING_AWAY: [&str; 6] = ["Delete", "Detach", "Disassociate", "Release", "Remove", "Revoke"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub(crate) struct Asked {
     pub(crate) answer: Answer,
 }
 
-/// Whether an error says that the caller may not do what was asked.
+/// Returns whether an error says that the caller lacks a permission.
 pub(crate) fn is_denial(code: &str, status: Option<u16>) -> bool {
     let by_code = matches!(code, "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException");
     // S3 answers HEAD without a body.

@@ -178,7 +178,7 @@ pub(crate) fn vcpus(demand: Demand, room: Room, instance_type: &str, each: u32) 
     (check, rollout)
 }
 
-/// Of all demands together: one that has no room for a surge is enough.
+/// Over all demands together: if one has no room for a surge, the rollout stops first.
 pub(crate) fn slowest(rollouts: impl IntoIterator<Item = Rollout>) -> Option<Rollout> {
     rollouts.into_iter().reduce(|all, one| if all == Rollout::StopFirst { all } else { one })
 }

@@ -25,7 +25,7 @@ struct Question {
     context: Vec<(String, String)>,
 }
 
-/// What is known of the policy's actions; nothing if the caller may not ask.
+/// Returns the answers for the policy's actions; none if the caller may not ask.
 pub(crate) async fn ask(aws: &Aws, policy: &Value) -> Vec<Asked> {
     let Some(principal) = principal(&aws.caller) else { return Vec::new() };
     if principal == Principal::Root {
@@ -34,7 +34,7 @@ pub(crate) async fn ask(aws: &Aws, policy: &Value) -> Vec<Asked> {
     let Principal::Arn(arn) = principal else { return Vec::new() };
     let mut questions = questions(policy).into_iter();
     let Some(first) = questions.next() else { return Vec::new() };
-    // The first alone: if the caller may not ask, nobody asks on.
+    // The first alone: if the caller may not ask, no other question is sent.
     let mut known = match ask_one(aws, &arn, &first).await {
         Ok(known) => known,
         Err(Failed::Denied) => return Vec::new(),
@@ -130,7 +130,7 @@ fn resource(pattern: &str, action: &str, is_of_existing: bool) -> Option<String>
     if pattern == ALL {
         return Some(ALL.to_owned());
     }
-    // A variable of the policy: whoever asks would have to know its value.
+    // A variable of the policy: the simulation would have to be given its value.
     if pattern.contains("${") {
         return None;
     }
@@ -140,8 +140,8 @@ fn resource(pattern: &str, action: &str, is_of_existing: bool) -> Option<String>
     }
 }
 
-/// The kind of resource that EC2 judges an action by, told by its name; what is made inside of something is
-/// judged by that as well.
+/// Returns the kind of resource that EC2 authorizes an action by, derived from its name. A resource made
+/// inside another one is authorized by that one as well.
 fn kind(action: &str, is_of_existing: bool) -> Option<&'static str> {
     const KINDS: [(&str, &str); 11] = [
         ("EgressOnlyInternetGateway", "egress-only-internet-gateway"),

@@ -1,7 +1,7 @@
 //! Permissions, tried without effect: EC2's dry runs, and calls that only read.
 //!
-//! An endpoint that does not know dry runs would carry them out. So those that only read come first: if
-//! one of them is answered with a list, nothing that makes something is tried.
+//! An endpoint that does not know dry runs would carry them out. So the read-only calls come first: if an
+//! endpoint answers one of them with a list, no call that makes something is tried.
 
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::{DomainType, ResourceType};
@@ -98,7 +98,7 @@ impl Said {
 /// EC2's code for a dry run that would have succeeded.
 const DRY_RUN: &str = "DryRunOperation";
 
-/// Everything that can be tried with what there is.
+/// Tries all actions that the existing resources allow to try.
 pub(crate) async fn permissions(aws: &Aws, release: Option<&Release>) -> Vec<Asked> {
     let (lists, others) = tokio::join!(lists(aws), reads(aws));
     let knows_dry_runs = lists.iter().all(|said| said.outcome != Outcome::Done);

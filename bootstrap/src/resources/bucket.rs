@@ -58,9 +58,8 @@ pub async fn ensure(aws: &Aws, mode: RunMode, contents: Contents) -> Result<Part
     Ok(part)
 }
 
-/// The settings that are not as wanted; `None` if there is no bucket. S3 may know a bucket that was deleted
-/// a moment ago, and may not know yet everywhere one that it knows: it is looked at again until all
-/// answers fit.
+/// The settings that are not as wanted; `None` if there is no bucket. S3 may list a bucket that was deleted a
+/// moment ago, and may not know a new one everywhere. So this function looks again until all answers fit.
 async fn find(
     aws: &Aws,
     bucket: &str,
@@ -112,7 +111,7 @@ pub async fn delete(aws: &Aws, contents: Contents) -> Result<Part> {
     if found(head.step(|| format!("look at the bucket {bucket}")))?.is_none() {
         return Ok(Part::unchanged(what));
     }
-    // Emptied anew each time: a worker that was just terminated may have written once more.
+    // Emptied again before each try: a worker that was just terminated may have written once more.
     let emptied_and_deleted = async || {
         empty(aws, &bucket).await?;
         let deleted = aws.s3.delete_bucket().bucket(&bucket).send().await;

@@ -1,4 +1,5 @@
-//! The certificate's object in the control bucket, and the file beside the token that trusts it.
+//! The certificate's object in the control bucket, and the certificate file next to the token, for clients to
+//! trust.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use crate::part::{Part, RunMode};
 use crate::resources::documents::{self, Object};
 use crate::tls::{Decision, Stored};
 
-/// What is stored, and the object that holds it.
+/// Returns the stored certificate and its object.
 pub async fn find(aws: &Aws) -> Result<Option<(Stored, Object)>> {
     let object = documents::read(aws, keys::CERTIFICATE).await?;
     Ok(object.map(|object| (Certificate::from_object(&object.bytes), object)))

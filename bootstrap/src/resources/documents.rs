@@ -49,7 +49,7 @@ async fn read_from(aws: &Aws, bucket: &str, key: &str) -> Result<Option<Object>>
     Ok(Some(Object { bytes: body.to_vec(), etag }))
 }
 
-/// Writes over what was read: `etag` is that of the object seen, `None` if there was none.
+/// Overwrites the version that was read: `etag` is that of the object seen, `None` if there was none.
 pub async fn write(aws: &Aws, key: &str, bytes: Vec<u8>, etag: Option<&str>) -> Result<()> {
     put_over(aws, &aws.names.control_bucket(), key, bytes, etag).await
 }
@@ -170,7 +170,7 @@ pub async fn ensure_desired(
         let etag = seen.as_ref().map(|object| object.etag.as_str());
         match write(aws, keys::DESIRED_COUNT, format!("{target}\n").into_bytes(), etag).await {
             Ok(()) => return Ok((part, target)),
-            // Somebody else set it meanwhile, or our own reply was lost: look again.
+            // Another writer set it since, or the reply was lost: look again.
             Err(error) if error.kind == AwsErrorKind::Conflict => {}
             Err(error) => return Err(error),
         }
@@ -179,7 +179,7 @@ pub async fn ensure_desired(
         .hint("Try again."))
 }
 
-/// The release as it was deployed last; one that cannot be read counts as none and is replaced.
+/// Returns the last deployed release. An unreadable release counts as none and is replaced.
 pub async fn release(aws: &Aws) -> Result<Option<Release>> {
     let seen = read(aws, keys::RELEASE).await?;
     Ok(seen.and_then(|object| serde_json::from_slice(&object.bytes).ok()))
@@ -256,7 +256,7 @@ fn instance_differs(of: &str, before: &InstanceSpec, now: &InstanceSpec) -> Vec<
     differs
 }
 
-/// Writes the release over the one that is there, unless they are the same.
+/// Writes the release over the existing one, unless they are the same.
 pub async fn write_release(aws: &Aws, release: &Release) -> Result<()> {
     let text = fleet::document::encode(keys::RELEASE, release, Release::MAX_BYTES).map_err(|too_large| {
         DeployError::new(Exit::Failed, too_large.to_string())
@@ -294,8 +294,8 @@ pub async fn ensure_token(aws: &Aws, mode: RunMode, file: &Path) -> Result<Part>
         return Ok(part);
     }
     let token = new_token();
-    // The file first: a run cut after this line makes a new token, one cut the other way round
-    // would leave a stack whose token nobody has.
+    // The file first: a run cut after this line makes a new token. The other order would leave a stack whose
+    // token is lost.
     write_private(file, &token)?;
     match write(aws, keys::ADMIN_TOKEN_HASH, token_hash(&token).into_bytes(), None).await {
         Ok(()) => Ok(part),

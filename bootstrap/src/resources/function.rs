@@ -1,6 +1,6 @@
 //! The reconciler's function, uploaded by `cargo lambda deploy`, and what that leaves undone.
 //!
-//! What it does not do, or does without a word, and what is done about it here:
+//! Its gaps and silent failures, and how this file handles them:
 //!
 //! | `cargo lambda deploy` | here |
 //! |---|---|
@@ -193,8 +193,8 @@ impl Wanted {
         current.architectures() == [self.architecture.clone()]
     }
 
-    /// What says that the function runs our program: both hashes, so that neither another program nor a
-    /// package that somebody else has uploaded passes for it.
+    /// Identifies the running program by both hashes, so that neither another program nor a package uploaded
+    /// by hand passes for it.
     fn mark(&self, current: &FunctionConfiguration) -> String {
         format!("{} {}", self.program, current.code_sha256().unwrap_or_default())
     }
@@ -268,7 +268,7 @@ impl Package {
         command
     }
 
-    /// `cargo lambda` says nothing of its progress, so its time is bounded by the size of what it sends.
+    /// `cargo lambda` prints no progress, so its time is bounded by the size of its upload.
     fn deadline(&self) -> Duration {
         READY_DEADLINE + Duration::from_secs(self.len / SLOWEST_UPLOAD)
     }
@@ -312,8 +312,8 @@ async fn find(aws: &Aws) -> Result<Option<Current>> {
     }))
 }
 
-/// Whether the package is still the one that a deployment left: somebody who uploads another one by hand
-/// does not change the tag, and a run that was cut before its end has not set it.
+/// Returns whether the package is still that of the last deployment. Uploading another by hand does not
+/// change the tag, and a run that was cut before its end has not set it.
 pub fn is_as_uploaded(got: &GetFunctionOutput) -> bool {
     let code = got.configuration().and_then(|current| current.code_sha256());
     let marked = got.tags().and_then(|tags| tags.get(TAG_PROGRAM)).and_then(|mark| mark.split(' ').nth(1));
@@ -634,7 +634,7 @@ mod tests {
         for (state, status, idle, failed) in [
             (active.clone(), done.clone(), true, false),
             (active.clone(), None, true, false),
-            // Nobody has invoked it for long; the next invocation wakes it.
+            // It was not invoked for long; the next invocation wakes it.
             (Some(State::Inactive), done.clone(), true, false),
             (Some(State::Pending), done.clone(), false, false),
             (active.clone(), Some(LastUpdateStatus::InProgress), false, false),

@@ -104,7 +104,7 @@ pub fn request(
     tags.push(tag(TAG_ROLE, role));
     let other_tags = tags.clone();
     tags.push(tag(TAG_RELEASE, release));
-    // The reconciler's attempts begin with one: it takes no launch of ours for its own.
+    // The reconciler's attempts begin with one, so it does not take this launch for its own.
     tags.push(tag(TAG_ATTEMPT, "0"));
     if place > 0 {
         tags.push(tag(TAG_SLOT, &place.to_string()));
@@ -177,7 +177,7 @@ pub async fn terminate_all(aws: &Aws) -> Result<Vec<Part>> {
             return Err(DeployError::new(Exit::Failed, format!("still shutting down: {}", ids.join(", ")))
                 .hint("Run destroy again in a few minutes; it continues where this run stopped."));
         }
-        // Looked at anew each time: the reconciler may have launched one just before it was removed.
+        // Listed again each time: the reconciler may have launched one just before it was removed.
         for id in left.iter().filter(|i| !is_shutting_down(i)).filter_map(Instance::instance_id) {
             let done = aws.ec2.terminate_instances().instance_ids(id).send().await;
             found(done.step(|| format!("terminate {id}")))?;

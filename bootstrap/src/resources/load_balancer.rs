@@ -3,12 +3,12 @@
 //! A stack has one or several addresses. Each is a *place* with a load balancer of its own; what follows
 //! is said of one place.
 //!
-//! The address is the fence: a load balancer without it gets no traffic, whatever it believes. Only the
-//! first one is launched here. The reconciler replaces one that is dead, and renews one of an older
-//! definition: it can ask a new one whether it serves before the address moves, and this machine cannot.
+//! The address is the fence: a load balancer without it gets no traffic, whatever it believes. Only the first
+//! one is launched here. The reconciler replaces a dead load balancer and renews one of an older definition:
+//! it can check that a new one serves before it moves the address, and this machine cannot.
 //!
-//! Both may find an address without a load balancer at the same moment. So whoever has the address is
-//! looked at anew before each step, and these rules make both safe:
+//! Both may find an address without a load balancer at the same moment. So this file reads the holder of the
+//! address again before each step, and these rules make both safe:
 //!
 //! | rule | because |
 //! |---|---|
@@ -48,7 +48,7 @@ pub struct PublicAddress {
     pub ip: Ipv4Addr,
 }
 
-/// What is there for places that the stack is to have no more.
+/// Resources at places that the stack no longer has.
 #[derive(Clone, Debug, Default)]
 pub struct Surplus {
     addresses: Vec<Address>,
@@ -81,7 +81,7 @@ pub async fn ensure(
         None => launch(aws, spec, place, seen.len()).await?,
     };
     instance::wait_until_running(aws, &instance).await?;
-    // The wait is long enough for the reconciler to have found somebody.
+    // The wait is long enough for the reconciler to have found a load balancer.
     let holder = self::holder(aws, mode, place).await?;
     let seen = all(aws, place).await?;
     if holder.and_then(|holder| live(&seen, &holder)).is_some() {
@@ -121,7 +121,7 @@ fn is_live(instance: &Instance) -> bool {
     matches!(state, Some(InstanceStateName::Pending | InstanceStateName::Running))
 }
 
-/// What there is once in a stack has no number.
+/// A resource that exists once in a stack has no number.
 fn numbered(what: &str, place: u32) -> String {
     if place == 0 { what.to_owned() } else { format!("{what} {}", place + 1) }
 }
@@ -200,8 +200,8 @@ async fn associate(aws: &Aws, allocation: &str, instance: &str) -> Result<()> {
     aws.patience.depends_on(&format!("{instance} and {allocation}"), associated).await.map(drop)
 }
 
-/// As many addresses as are asked for, else as many as there are, but one at least. What there is beyond
-/// them is not touched yet: until the release does without it, the reconciler looks after it.
+/// As many addresses as are asked for, else as many as there are, but one at least. Further addresses are not
+/// touched yet: the reconciler uses them until the new release leaves them out.
 pub async fn ensure_addresses(
     aws: &Aws,
     mode: RunMode,
@@ -238,7 +238,7 @@ impl Surplus {
         addresses.chain(instances).collect()
     }
 
-    /// Instances first: one that has lost its address would be replaced by a tick that began before.
+    /// Instances first: a tick that began earlier would replace a load balancer that has lost its address.
     pub async fn remove(&self, aws: &Aws) -> Result<()> {
         for id in &self.instances {
             instance::terminate(aws, id).await?;
@@ -318,16 +318,16 @@ pub async fn find_addresses(aws: &Aws) -> Result<BTreeMap<u32, Address>> {
     list_addresses(aws).await.map(|(places, _)| places)
 }
 
-/// The stack's addresses by their places, and those that have none: `AllocateAddress` knows no token, so a
-/// run that is cut right after it leaves an address that the next run may not see yet.
+/// Returns the stack's addresses by their places, and those without a place. `AllocateAddress` takes no
+/// client token, so a run that is cut right after it leaves an address that the next run may not see yet.
 async fn list_addresses(aws: &Aws) -> Result<(BTreeMap<u32, Address>, Vec<Address>)> {
     let described = aws.ec2.describe_addresses().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the Elastic IP".to_owned())?;
     Ok(placed(&aws.names.stack, described.addresses.unwrap_or_default()))
 }
 
-/// Of several addresses with one name, that in use has the place, and if none is, the same for every run
-/// that looks. An address without a name of ours has the first place, and is never given back as a spare.
+/// Of several addresses with one name, that in use has the place, and if none is, the same for every run that
+/// looks. An address without a name that Vigia gives has the first place, and is never released as a spare.
 fn placed(stack: &StackName, mut addresses: Vec<Address>) -> (BTreeMap<u32, Address>, Vec<Address>) {
     let is_free = |address: &Address| address.association_id().is_none_or(str::is_empty);
     addresses.sort_by_key(|address| (is_free(address), address.allocation_id().map(str::to_owned)));

@@ -1,4 +1,4 @@
-//! The stack's own VPC and what is in it, brought in line with the [`Blueprint`]; one file per kind.
+//! Brings the stack's own VPC and its contents in line with the [`Blueprint`]; one file per kind.
 
 mod endpoint;
 mod gateway;
@@ -21,7 +21,8 @@ use crate::cidr::Cidr;
 use crate::error::{DeployError, Exit, Result, Step as _};
 use crate::part::{NEW, Part, RunMode};
 
-/// Far longer than EC2 takes to show what was made, and short enough for whoever mends by hand.
+/// Far longer than EC2 takes to show a new resource, and short enough for an operator who deletes one by
+/// hand.
 const TOKEN_SECONDS: i64 = 600;
 
 /// What others need of the network. Where a plan would make something, its id is [`NEW`].
@@ -38,17 +39,17 @@ pub struct Network {
     pub ec2_api: Ec2Api,
 }
 
-/// What is asked of the network.
+/// The requested network.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Who may reach the load balancer. Without it an existing stack keeps its blocks, and everybody may
-    /// reach that of a new one.
+    /// Who may reach the load balancer. Without it an existing stack keeps its blocks, and a new one allows
+    /// all addresses.
     pub from: Option<Vec<Cidr>>,
     pub tls: TlsPort,
     pub ec2_api: Ec2Api,
 }
 
-/// The VPC that everything lies in, and what was done so far.
+/// The VPC that contains everything, and the changes so far.
 struct Site<'a> {
     aws: &'a Aws,
     mode: RunMode,
@@ -126,14 +127,15 @@ pub async fn has_ec2_endpoint(aws: &Aws) -> Result<bool> {
 }
 
 impl Site<'_> {
-    /// Filters for what is the stack's in the VPC; `None` if there is no VPC yet.
+    /// Returns the filters for the stack's resources in the VPC; `None` if there is no VPC yet.
     fn filters(&self) -> Option<Vec<Filter>> {
         let vpc = self.vpc.as_ref()?;
         Some(vec![filter("vpc-id", vpc), stack_filter(self.aws)])
     }
 
     /// Makes a call recognisable when it is repeated, by the SDK or by the next run, before EC2 shows what
-    /// the first one made. It counts for some minutes only: what somebody deletes by hand is made anew.
+    /// the first one made. It is valid for some minutes only: a resource that an operator deletes by hand is
+    /// then made again.
     fn token(&self, what: &str) -> String {
         let vpc = self.vpc_id();
         let window = jiff::Timestamp::now().as_second() / TOKEN_SECONDS;
@@ -179,7 +181,7 @@ pub fn stack_filter(aws: &Aws) -> Filter {
     filter(&format!("tag:{TAG_STACK}"), aws.names.stack.as_str())
 }
 
-/// Tags given with the creation, so that nothing of ours is ever without an owner.
+/// Returns the tags that a creation sets, so that no resource of the stack is ever without an owner.
 pub fn tagged(aws: &Aws, kind: ResourceType, what: &str) -> TagSpecification {
     let tags = aws.names.tags(what).map(|(key, value)| Tag::builder().key(key).value(value).build());
     TagSpecification::builder().resource_type(kind).set_tags(Some(tags.to_vec())).build()

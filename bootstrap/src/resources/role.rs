@@ -1,4 +1,4 @@
-//! Roles with one inline policy each, and the instance profiles of those that instances assume.
+//! Roles with one inline policy each, and the instance profiles of the roles that instances assume.
 
 use aws_sdk_iam::types::Tag;
 use fleet::aws_code::AwsErrorKind;
@@ -16,7 +16,7 @@ use crate::policies;
 /// The inline policy's name; there is only one.
 const POLICY: &str = "vigia";
 pub const SPOT_ROLE: &str = "AWSServiceRoleForEC2Spot";
-/// Whose it is, and the one thing that nobody can choose.
+/// The service-linked role's path, which AWS fixes.
 const SPOT_PATH: &str = "/aws-service-role/spot.amazonaws.com/";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Role {
     }
 }
 
-/// What there is of a role.
+/// The existing parts of a role.
 struct Found {
     exists: bool,
     policy: Option<Value>,
@@ -74,8 +74,8 @@ enum Profile {
     Complete,
 }
 
-/// All roles, and the instance profiles of those that have one. Without a permissions boundary the roles
-/// keep theirs, and one that has to be made anew gets that of the others.
+/// Ensures all roles, and the instance profiles of the roles that have one. Without a permissions boundary
+/// the roles keep theirs, and a role that has to be made again gets the others' boundary.
 pub async fn ensure(aws: &Aws, mode: RunMode, boundary: Option<&PolicyArn>) -> Result<Vec<Part>> {
     let wanted = Role::ALL.map(|role| role.wanted(&aws.names));
     let [worker, lb, reconciler] = &wanted;
@@ -287,7 +287,7 @@ pub async fn ensure_spot(aws: &Aws, mode: RunMode) -> Result<Part> {
         let create = aws.iam.create_service_linked_role().aws_service_name("spot.amazonaws.com");
         let created = async || create.clone().send().await.step(|| format!("create the role {SPOT_ROLE}"));
         match aws.patience.settled(created).await {
-            // Somebody else made it just now.
+            // Another process made it just now.
             Err(error)
                 if error.kind == AwsErrorKind::AlreadyExists
                     || error.message().contains("has been taken") => {}

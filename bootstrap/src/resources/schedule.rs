@@ -17,7 +17,7 @@ const STATEMENT: &str = "eventbridge";
 /// A delivery older than the period is a tick that the next invocation makes anyway.
 const MAX_AGE_SECONDS: i32 = 60;
 
-/// What there is of the rule.
+/// The existing parts of the rule.
 struct Found {
     exists: bool,
     is_right: bool,

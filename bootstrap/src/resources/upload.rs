@@ -24,7 +24,7 @@ pub(super) struct Limits {
     last_part: Duration,
     /// Bytes per second.
     slowest: u64,
-    /// After a broken connection an upload starts anew.
+    /// After a broken connection an upload starts again from its first byte.
     tries: u32,
 }
 
@@ -37,7 +37,7 @@ pub(super) const LIMITS: Limits = Limits {
     tries: 3,
 };
 
-/// As one piece the connection would take a program whole, at once, and nobody would see it stall.
+/// As one piece the connection would accept a whole program at once, and a stall would go unnoticed.
 const PIECE: usize = 64 * 1024;
 
 /// Where a program goes.

@@ -1,12 +1,12 @@
-//! What is not as it was deployed, each in one sentence with its mend.
+//! Each difference from the last deployment, in one sentence with its fix.
 //!
 //! | looked at | differs if |
 //! |---|---|
 //! | instances of the stack | of another release; unknown to the reconciler; remembered, but not there |
 //! | the schedule | missing, disabled, of another period, or without its target |
 //! | the function | missing, not active, without IPv6, or with another program than the deployment left |
-//! | the address | missing, or nobody has it |
-//! | security groups | a rule, in or out, that no deployment makes, or one that is missing |
+//! | the address | missing, or no instance has it |
+//! | security groups | a rule, in or out, that no deployment makes, or a missing rule |
 //! | subnets, route tables | without an IPv6 block; without a working way out |
 //!
 //! What cannot be looked at is said instead: a permission that is missing hides nothing.
@@ -24,7 +24,7 @@ use super::seen::{
 };
 use crate::resources::network::ipv6::Ipv6;
 
-/// The reconciler takes in what it did not launch at a tick or two.
+/// The reconciler adopts instances that it did not launch within a tick or two.
 const YOUNG: SignedDuration = SignedDuration::from_secs(90);
 /// How many ids a sentence names.
 const SHOWN: usize = 5;
@@ -208,7 +208,7 @@ fn of_function(seen: &FunctionSeen) -> String {
     }
 }
 
-/// Groups of the stack that exist beside these are the operator's own.
+/// Other groups of the stack are the operator's own.
 const GROUPS: [&str; 3] = ["lb", "worker", "reconciler"];
 const WORLD: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
@@ -275,7 +275,7 @@ fn is_expected(rule: &RuleSeen, has_tls: bool) -> bool {
         ("lb", Source::Group(from)) => is(LB_ADMIN_PORT) && from == "reconciler",
         ("worker", Source::Group(from)) => is(WORKER_PORT) && (from == "lb" || from == "reconciler"),
         ("worker" | "reconciler", _) => false,
-        // Groups that a deployment makes beside these are not judged here.
+        // Other groups that a deployment makes are not judged here.
         _ => true,
     }
 }

@@ -1,7 +1,7 @@
 //! Whether workers can read the secrets of the stack.
 //!
-//! They read them again every minute. What they cannot understand they do without, the session keys after an
-//! hour and the hash of the admin token at once, so it is said here before users notice.
+//! They read them again every minute. Workers ignore an unreadable object: the session keys after an hour,
+//! the hash of the admin token at once. So `status` reports it before users notice.
 
 use fleet::{Profile, keys};
 

@@ -85,7 +85,7 @@ pub(crate) struct Artifact<'a> {
 }
 
 impl<'a> Artifact<'a> {
-    /// The one that this user data names.
+    /// The service that this user data names.
     pub(crate) fn of(cloud: &'a Cloud, stack: &str, user_data: &str) -> Self {
         let setting = |name| bootstrap::user_data::setting(user_data, name).expect("the user data has it");
         let key = format!("artifacts/{}/{}", setting("VIGIA_SHA256"), setting("VIGIA_PROGRAM"));

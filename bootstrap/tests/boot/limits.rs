@@ -105,7 +105,8 @@ pub(crate) struct Memory {
     /// All that the kernel charged, which includes files that it could forget.
     pub(crate) charged: u64,
     pub(crate) peak: u64,
-    /// What it cannot forget: memory of processes, files in memory, and the kernel's own for them.
+    /// Memory that the kernel cannot reclaim: of processes, of files in memory, and the kernel's own for
+    /// them.
     pub(crate) needed: u64,
     /// Of that, of the kernel: sockets, page tables, descriptors.
     pub(crate) kernel: u64,

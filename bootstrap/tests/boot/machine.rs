@@ -69,7 +69,7 @@ impl Machine {
         nspawn.arg(bind("--bind-ro", &nocloud, "/var/lib/cloud/seed/nocloud"));
         nspawn.arg(bind("--bind-ro", &conf, "/etc/systemd/system.conf.d"));
         nspawn.arg(bind("--bind", &journal, "/var/log/journal"));
-        // Without systemd there is nobody who could be asked for a scope.
+        // Without systemd no manager can be asked for a scope.
         if !Path::new("/run/systemd/system").exists() {
             nspawn.arg("--keep-unit");
         }

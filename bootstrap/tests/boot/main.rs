@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     };
     wait::stop_at_signals();
     let began = Instant::now();
-    // A panic of the story unwinds to here: what it started is ended on the way.
+    // A panic of the story unwinds to here, and ends on its way the processes that it started.
     let told = std::panic::catch_unwind(|| {
         let cloud = Cloud::start();
         story::tell(&cloud, &root);

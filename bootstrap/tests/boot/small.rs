@@ -67,7 +67,8 @@ impl Role<'_> {
         assert!(needed <= &MEMORY_MIB, "more than {MEMORY_MIB} MiB are needed");
     }
 
-    /// What it cannot check it refuses at once, and says so. Gives the most that was needed meanwhile.
+    /// The worker refuses at once, with an error, the sign-ins that it cannot check. Returns the most memory
+    /// that it needed during the flood.
     fn flood_with_sign_ins(&self, machine: &Machine) -> Memory {
         let (answers, memory) = self.sign_in_while(|| {
             let (until, mut most) = (Instant::now() + FLOOD, machine.memory());

@@ -1,5 +1,5 @@
-//! What is shown of each role: it serves under its hardened unit, comes back from a kill, ends in order
-//! at power-off, and never runs a program that is not the one that was deployed.
+//! Shows of each role: it serves under its hardened unit, comes back from a kill, ends in order at power-off,
+//! and never runs a program other than the deployed one.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -23,7 +23,7 @@ const STACK: &str = "boot";
 /// systemd, cloud-init, the download and the start; seconds, on a machine that is not busy.
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
 
-/// What is asked for: a quarter of a second until systemd starts it again, the rest for the start.
+/// The bound: a quarter of a second until systemd starts it again, the rest for the start.
 const RECOVERY: Duration = Duration::from_secs(2);
 const KILLS: usize = 5;
 
@@ -35,8 +35,8 @@ const IN_FLIGHT: usize = 4;
 
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Bytes that were sent to this address and that whoever listens there has not read: those that are on
-/// their way, and those that lie in its sockets.
+/// Returns the bytes sent to this address that the listener has not read: those on their way, and those in
+/// its sockets.
 fn unread(address: SocketAddrV4) -> u64 {
     let bytes = u32::from_le_bytes(address.ip().octets());
     let wanted = format!("{bytes:08X}:{:04X}", address.port());
@@ -185,7 +185,7 @@ impl Role<'_> {
         wait::until("it answers", within, look).1
     }
 
-    /// What somebody without ssh reads.
+    /// The log that an operator without ssh reads.
     fn says_how_it_boots(&self, machine: &Machine) {
         let console = machine.console();
         for line in ["vigia: fetching", "vigia: the checksum fits; starting"] {
@@ -350,7 +350,7 @@ impl Read for Halves {
             return Ok(read);
         }
         if let Some(gate) = self.gate.take() {
-            // Whoever reads on has passed on what it had.
+            // A listener that reads again has passed on the bytes that it had.
             self.sent.send(()).ok();
             gate.recv_timeout(STOP_DEADLINE * 2).ok();
         }

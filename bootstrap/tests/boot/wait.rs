@@ -1,4 +1,4 @@
-//! Waiting for something, with a deadline, and no longer than until somebody presses Ctrl-C.
+//! Waits for a condition until a deadline, or until Ctrl-C.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub(crate) fn is_interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// Looks every 20 ms; gives what was found and when. The panic says what was seen last.
+/// Looks every 20 ms; returns the result and its time. The panic shows the last result.
 pub(crate) fn until<T>(
     what: &str,
     within: Duration,

@@ -104,7 +104,7 @@ async fn marker(stack: &Stack) -> String {
     String::from_utf8(marker).expect("text")
 }
 
-/// Every user signs in with the password of before, and nothing else is below `users/`.
+/// Every user signs in with the old password, and nothing else is below `users/`.
 async fn all_are_secure(stack: &Stack, users: &[User]) {
     assert_eq!(marker(stack).await, "secure");
     let release = documents::release(&stack.aws).await.expect("readable").expect("a release");

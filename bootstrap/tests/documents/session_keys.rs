@@ -15,7 +15,7 @@ use fleet::keys;
 
 use crate::support::{Budget, Stack};
 
-/// As long as nobody reads meanwhile, a moment is enough.
+/// While no worker reads the ring, a moment is enough.
 const GRADUAL: Mode = Mode::Gradual { wait: Duration::from_millis(1) };
 
 async fn ring(stack: &Stack) -> KeyRing {
@@ -49,7 +49,7 @@ async fn nobody_is_signed_out_wherever_it_is_cut() {
         let between = ring(&stack).await;
         assert!(opens(&between, &before), "an earlier session, {cuts} calls");
         if was_cut {
-            // Until the wait is over a worker may have the ring of before, and must open what is sealed.
+            // Until the wait is over a worker may have the old ring, and must open new sessions with it.
             assert!(opens(&before, &between), "the new key was active too early, {cuts} calls");
         }
         let kid = rotate(&stack.aws, GRADUAL, &mut Progress::default()).await.expect("it goes on");

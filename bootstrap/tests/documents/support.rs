@@ -44,8 +44,8 @@ fn own_dir() -> PathBuf {
     all.join(std::process::id().to_string())
 }
 
-/// How many calls may still be made; those beyond are cut before anything is sent, as if the process
-/// had been killed after the last one that was.
+/// How many more calls may be made. Further calls are cut before anything is sent, as if the process had been
+/// killed after the last allowed call.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget(Arc<AtomicI64>);
 

@@ -15,8 +15,8 @@ use serde_json::Value;
 const ALPHA: &str = "alpha";
 const BETA: &str = "beta";
 const MINUTE: Duration = Duration::from_secs(60);
-/// A count that takes most of the fleet away is read again for 35 s before it counts; nobody is
-/// terminated in the first minute of a stack.
+/// A count that takes most of the fleet away is read again for 35 s before it counts; no worker is terminated
+/// in the first minute of a stack.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
@@ -34,7 +34,7 @@ fn serves_heals_scales_survives_a_restart_and_goes_without_a_trace() {
     workers_answer_only_the_load_balancer(&cloud, &alpha);
     signups_are_spread_over_workers(&cloud, &alpha);
     classic_is_the_original(&cloud, &beta);
-    // Meanwhile the reconciler of beta does what all the rest does not need it for.
+    // During this, the reconciler of beta works on a fault that no other story needs it for.
     let dead_balancer = cloud.fault_of("kill-host", BETA, "lb");
     wrong_credentials_are_named(&cloud);
 
@@ -47,7 +47,7 @@ fn serves_heals_scales_survives_a_restart_and_goes_without_a_trace() {
 
     deploying_again_changes_nothing(&cloud);
     somebody_looks_after_it(&cloud);
-    // The local cloud forgets at its end what was used.
+    // The local cloud forgets the used permissions when it ends.
     let before = cloud.control("uses");
     let policies = deployed_policies(&cloud);
     users_survive_a_restart_of_the_local_cloud(&cloud);
@@ -250,7 +250,7 @@ fn a_load_balancer_is_replaced(cloud: &Cloud, api: &Api, dead: &String) {
     });
 }
 
-/// Of both stacks: those of the roles as IAM has them, and what whoever deploys is told to have.
+/// Of both stacks: the roles' policies as IAM has them, and the policy that a deployer is told to have.
 fn deployed_policies(cloud: &Cloud) -> Vec<Policy> {
     let mut policies = Vec::new();
     for stack in [ALPHA, BETA] {
@@ -285,7 +285,7 @@ fn a_second_evaluator_agrees(cloud: &Cloud, policies: &[Policy], reports: &[Valu
     second_judge::must_agree(cloud, &principals, &uses.collect::<Vec<_>>());
 }
 
-/// What they print is tried elsewhere; here it matters what they may do.
+/// Other tests check their output; this one checks their permissions.
 fn somebody_looks_after_it(cloud: &Cloud) {
     for stack in [ALPHA, BETA] {
         for command in ["doctor", "logs", "status"] {

@@ -1,4 +1,5 @@
-//! What strangers did to the service in a review, against a whole stack: its others are served meanwhile.
+//! Attacks that strangers ran against the service in a review, against a whole stack; other clients are
+//! served during them.
 //!
 //! Figures are printed, and no time is asserted: what took too long was not answered, or ended a worker.
 
@@ -17,7 +18,7 @@ use crate::support::{Cloud, say};
 
 const STACK: &str = "attacked";
 const PASSWORD: &str = "correct-horse-battery";
-/// Whoever waits longer was not served.
+/// A client that waits longer was not served.
 const PATIENCE: Duration = Duration::from_secs(30);
 const CROWD: usize = 4400;
 /// Addresses of a crowd that has more than one.
@@ -76,7 +77,7 @@ impl Stack {
         assert_eq!(status, 201, "{login}");
     }
 
-    /// Nobody was taken out of the choice, and nobody was ended.
+    /// No worker was taken out of the choice, and none was ended.
     fn must_be_whole(&self, workers: &[String]) {
         assert_eq!(self.metric("ejections_total"), 0, "a healthy worker is not ejected");
         assert_eq!(self.cloud.instances(STACK, "pending,running"), workers);
@@ -105,7 +106,7 @@ async fn connect(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     socket.connect(to).await
 }
 
-/// Sends the head of a request, and then a bit of its body now and then, for ever; begins anew when cut.
+/// Sends the head of a request, and then a bit of its body now and then, for ever; reconnects when cut.
 async fn drip(from: Ipv4Addr, to: SocketAddr, head: String, bit: &'static [u8], every: Duration) {
     loop {
         drip_until_cut(from, to, &head, bit, every).await.ok();
@@ -153,7 +154,7 @@ impl Others {
         Self { stop, task }
     }
 
-    /// Prints what was seen; none may have failed.
+    /// Prints the results; no request may have failed.
     fn end(self, stack: &Stack, what: &str) {
         self.stop.store(true, Ordering::Relaxed);
         let (mut took, failed) = stack.runtime.block_on(self.task).expect("no panic");

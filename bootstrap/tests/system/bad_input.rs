@@ -121,7 +121,7 @@ fn destroy_does_not_go_on_where_nobody_can_answer() {
     assert!(said.contains("--yes"), "{said}");
 }
 
-/// `make` with a search path that holds only what is named.
+/// Runs `make` with a search path that holds only the named tools.
 fn make(tools: &[&str], arguments: &[&str]) -> String {
     let bin = tempfile::tempdir().expect("a temporary directory");
     let find = |tool: &str| {

@@ -33,7 +33,7 @@ impl Census {
         self.0.values().map(Vec::len).sum()
     }
 
-    /// What is here and not there.
+    /// Returns the lines that are in this census and not in the other.
     pub(crate) fn beyond(&self, other: &Self) -> Vec<String> {
         let mut beyond = Vec::new();
         for (kind, lines) in &self.0 {
@@ -48,7 +48,7 @@ impl Census {
         beyond
     }
 
-    /// An error that says what is too much and what is missing.
+    /// Returns an error that lists surplus and missing lines.
     pub(crate) fn must_be(&self, wanted: &Self) -> Result<(), String> {
         let (too_much, missing) = (self.beyond(wanted), wanted.beyond(self));
         if too_much.is_empty() && missing.is_empty() {
@@ -139,7 +139,7 @@ impl Observer {
         })
     }
 
-    /// Names of roles that no stack's prefix covers, such as those that `cargo lambda` makes by itself.
+    /// Returns the names of roles that no stack's prefix covers; `cargo lambda` makes such roles by itself.
     pub(crate) fn stray_roles(&self) -> Vec<String> {
         self.wait(async {
             let listed = self.iam.list_roles().into_paginator().items().send().collect::<Result<Vec<_>, _>>();
@@ -210,7 +210,7 @@ impl Observer {
             let hostnames = ec2.describe_vpc_attribute().vpc_id(id).attribute(attribute).send().await;
             let hostnames =
                 hostnames.ok().and_then(|got| got.enable_dns_hostnames.and_then(|value| value.value));
-            // A block of the past may be listed before the one that counts.
+            // An old block may be listed before the one in use.
             let blocks = vpc.ipv6_cidr_block_association_set().iter();
             let is_associated =
                 |state: &VpcCidrBlockState| state.state() == Some(&VpcCidrBlockStateCode::Associated);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{Cloud, eventually, text};
 
 const STACK: &str = "epsilon";
-/// A count of 0 is read again for 35 s before it counts; nobody is terminated in a stack's first minute.
+/// A count of 0 is read again for 35 s before it counts; no worker is terminated in a stack's first minute.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// Workers read their secrets every 60 s.
 const TWO_READINGS: Duration = Duration::from_secs(130);

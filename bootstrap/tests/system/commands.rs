@@ -167,7 +167,7 @@ fn following_shows_what_is_new_once(cloud: &Cloud, stack: &str) {
         let printed = follow.printed();
         if printed.contains("==> worker") { Ok(printed) } else { Err(follow.said()) }
     });
-    // Somebody fails to sign in: the worker says so, without who and what.
+    // A sign-in fails: the worker logs it, without login and password.
     let url = cloud.url(stack);
     let grown = eventually("something new", Duration::from_secs(30), || {
         reqwest::blocking::get(format!("{url}/signin/unknown/{WRONG}")).ok();

@@ -1,4 +1,4 @@
-//! A deployment to a cloud that knows what was made only some moments later, as AWS does: over a number of
+//! A deployment to a cloud that knows new resources only some moments later, as AWS does: over a number of
 //! seeds nothing fails, nothing is missing, and nothing is left.
 //!
 //! `make consistency` runs it over 20 seeds and `make test` over one. A seed that fails is in the message:
@@ -13,7 +13,7 @@ use fleet::settings::{Env, Vars as _};
 use crate::support::{Cloud, deployer_of, eventually, say, stripped, text};
 
 const STACK: &str = "new";
-/// How long AWS may go on listing what was deleted; many times what the local cloud takes.
+/// How long AWS may list a deleted resource; many times the local cloud's delay.
 const FORGOTTEN: Duration = Duration::from_secs(20);
 
 #[test]

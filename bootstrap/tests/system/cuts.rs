@@ -7,8 +7,8 @@
 //! | chain | in one stack, one after the other: each run goes one change further than the one before | `make cuts` |
 //! | matrix | in a stack of its own, and the next run is not cut | `make cuts` |
 //!
-//! A third form, in `make test`, kills nobody: the first reply to each change is lost, so that the SDK, or whoever calls
-//! it, does it once more. That must not make two of anything either.
+//! A third form, in `make test`, kills no command: the first reply to each change is lost, so that the SDK,
+//! or the code that calls it, sends the change once more. That must not make two of anything either.
 //!
 //! `cargo lambda` calls with the same key, so its calls are cut as well.
 
@@ -118,7 +118,7 @@ fn matrix() {
     assert_eq!((tally.wrong.len(), strays), (0, Vec::new()), "{summary}");
 }
 
-/// One worker is enough, and nobody waits for it: what matters is what is in the account.
+/// One worker is enough, and no run waits for it: only the account's contents matter.
 const DEPLOY: [&str; 4] = ["deploy", "--workers", "1", "--no-wait"];
 const DESTROY: [&str; 2] = ["destroy", "--yes"];
 
@@ -235,7 +235,7 @@ struct Cutter<'a> {
 }
 
 impl Cutter<'_> {
-    /// Runs a command to its end; gives what it said.
+    /// Runs a command to its end; returns its output.
     fn run(&self, command: &[&str]) -> Result<String, String> {
         let mut run = self.start(command);
         within(RUN, || match run.child.try_wait() {
@@ -316,7 +316,7 @@ impl Cutter<'_> {
             let next = self.hold(0);
             self.cloud.release_api_fault(hold.request);
             match is_new {
-                // Whoever waits for the reply sees the connection closed.
+                // The caller that waits for the reply sees the connection closed.
                 true => self.cloud.clear_api_fault(hold.reply),
                 false => self.cloud.release_api_fault(hold.reply),
             }

@@ -1,9 +1,9 @@
-//! Second opinions: the same commands against each emulator by itself, without `local-cloud` in front of
-//! it, so that no quirk of one of them, or of ours, becomes what we believe of AWS.
+//! Second opinions: the same commands against each emulator by itself, without `local-cloud` in front of it,
+//! so that no quirk of an emulator, or of `local-cloud`, becomes our belief about AWS.
 //!
-//! Where an emulator's ability ends is data ([`Emulator::ends`]): when it learns, its test fails and the
-//! row goes. Nothing is refused by either. What no emulator has (instances that run, and with them a URL)
-//! is left out, so the programs are ones that end at once: the function as well, which ministack would run.
+//! Where an emulator's ability ends is data ([`Emulator::ends`]): when it learns, its test fails and the row
+//! goes. Nothing is refused by either. Features that no emulator has (instances that run, and with them a
+//! URL) are left out. So the programs exit at once, the function included, which ministack would run.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

@@ -1,4 +1,5 @@
-//! The function is brought back to what it should be, also where `cargo lambda deploy` would leave it.
+//! The function is brought back to the wanted state, also where `cargo lambda deploy` would leave it as it
+//! is.
 
 use std::time::Duration;
 
@@ -29,8 +30,8 @@ fn whatever_is_changed_about_the_function_the_next_deployment_sets_right() {
     idle(&cloud);
     set_right(&cloud, "another role");
 
-    // Code that somebody else has uploaded, all else being equal: also what a run leaves that was cut
-    // between settings and code.
+    // Another user uploaded code, all else being equal. A run that was cut between settings and code leaves
+    // the same.
     cloud.aws(&["lambda", "update-function-code", "--function-name", FUNCTION, "--zip-file", &file]);
     idle(&cloud);
     set_right(&cloud, "other code");

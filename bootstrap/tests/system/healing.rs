@@ -1,5 +1,5 @@
-//! What breaks is mended: each story breaks one thing and ends with exactly the desired number of
-//! workers and one load balancer, nothing launched twice and nothing left over.
+//! The fleet heals: each story breaks one thing and ends with exactly the desired number of workers and one
+//! load balancer, nothing launched twice and nothing left over.
 //!
 //! Four stacks at the same time, because most of the time is spent waiting for the next tick.
 
@@ -199,7 +199,7 @@ fn a_release_that_does_not_start_is_frozen() {
     assert_eq!(status["rollout"]["left"], 2, "{status}");
     let running = fleet.cloud.instances(fleet.stack, "running");
     assert!(workers.iter().all(|id| running.contains(id)), "{workers:?} stay, of {running:?}");
-    // What was there before is deployed again, and all is as it was.
+    // The old programs are deployed again, and the fleet is whole again.
     let said = fleet.cloud.deploy(fleet.stack, &[]);
     fleet.is_whole_within(2, PATIENCE, "what served is deployed again");
     eventually("epsilon: every worker is of the release before", PATIENCE, || {
@@ -209,7 +209,7 @@ fn a_release_that_does_not_start_is_frozen() {
     poller.must_have_lost_nothing("epsilon: a release that does not start");
 }
 
-/// The programs as they are, but for one that differs in nothing that matters.
+/// Copies the programs, and changes one of them in bytes that do not matter.
 fn with_another(program_name: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a temporary directory");
     for name in ["ec2-lb", "ec2-worker", "reconciler"] {
@@ -271,7 +271,7 @@ fn kill(pid: u32) {
     assert!(killed.success(), "{pid} cannot be killed");
 }
 
-/// One stack, and what is to be true of it.
+/// One stack, and the properties that it must have.
 struct Fleet<'a> {
     cloud: &'a Cloud,
     stack: &'static str,

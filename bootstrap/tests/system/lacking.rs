@@ -51,7 +51,7 @@ fn an_action_that_is_taken_away_is_named_by_the_error() {
     cloud.must(STACK, &["destroy", "--yes"]);
 }
 
-/// Runs a deployment whose user lacks this action; returns what it said. The user may not simulate either, or
+/// Runs a deployment whose user lacks this action; returns its output. The user may not simulate either, or
 /// most calls would be known to fail before they are made.
 fn deploy_without(cloud: &Cloud, whole: &Value, action: &str) -> String {
     let policy = without(&without(whole, action), "iam:SimulatePrincipalPolicy");

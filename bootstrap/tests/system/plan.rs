@@ -21,7 +21,7 @@ const BOUNDARY: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
 /// Boots, two ticks of silence, and the next invocation.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// What is done about each resource that is not as it should be.
+/// The change of each resource that is not in the wanted state.
 type Changes = BTreeMap<String, String>;
 
 #[test]
@@ -49,7 +49,7 @@ fn plan_and_deployment_agree_that_nothing_is_left(cloud: &Cloud, options: &[&str
     let before = mutating_calls(cloud);
     assert_eq!(plan(cloud, options, 0), Changes::new());
     assert_eq!(deploy(cloud, options), Changes::new());
-    // The reconciler writes its memory meanwhile; the operator's own key does nothing.
+    // Only the reconciler's memory may have changed; the operator's own key makes no change.
     assert_eq!(mutating_calls(cloud), before, "a resource that needs no change is left alone");
 }
 
@@ -82,7 +82,7 @@ fn blocks_take_the_place_of_those_before(cloud: &Cloud) {
     assert_eq!(blocks(cloud, 5000), ["127.0.0.0/8", "2001:db8::/32"]);
     plan_and_deployment_agree_that_nothing_is_left(cloud, &[]);
 
-    // Whoever may come in is the same with TLS and without.
+    // The allowed sources are the same with TLS and without.
     deploy(cloud, &["--tls", "self-signed"]);
     assert_eq!(blocks(cloud, 5443), ["127.0.0.0/8", "2001:db8::/32"]);
     deploy(cloud, &["--tls", "off", "--allow-cidr", "127.0.0.0/8"]);
@@ -244,7 +244,7 @@ fn a_region_without_a_dual_stack_api_gets_an_interface_endpoint() {
     let named = |parts: Vec<Part>| parts.into_iter().map(|part| part.what).collect::<Vec<String>>();
     let planned = named(ensure(RunMode::Plan));
     assert_eq!(named(ensure(RunMode::Apply)), planned);
-    // A list may leave out what is seconds old, and then the next run makes it again, as on AWS.
+    // A list may leave out a resource that is seconds old, and then the next run makes it again, as on AWS.
     cloud.wait_until_all_is_known();
     assert!(ensure(RunMode::Apply).iter().all(|part| !part.is_change()));
     assert!(runtime.block_on(network::has_ec2_endpoint(&aws)).expect("a look"));
@@ -263,7 +263,7 @@ fn a_region_without_a_dual_stack_api_gets_an_interface_endpoint() {
 
     let removed = runtime.block_on(network::delete(&aws)).expect("removed");
     assert!(removed.len() >= 14, "{removed:?}");
-    // EC2 goes on listing for a moment what was deleted.
+    // EC2 lists a deleted resource for a moment longer.
     eventually("nothing is left to be removed", Duration::from_secs(20), || {
         let left = runtime.block_on(network::delete(&aws)).expect("nothing to do");
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }

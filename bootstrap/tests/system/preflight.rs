@@ -46,7 +46,7 @@ impl Machine {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("ours");
     }
 
-    /// What was called, without what asks rustc for its paths.
+    /// Returns the calls, without calls that only ask rustc for its paths.
     fn calls(&self) -> Vec<String> {
         let calls = std::fs::read_to_string(self.path("calls")).unwrap_or_default();
         calls.lines().filter(|call| !call.starts_with("rustc ")).map(str::to_owned).collect()
@@ -204,7 +204,7 @@ fn a_denied_permission_stops_make_before_release_builds() {
     assert_eq!(calls, [BUILDS_BOOTSTRAP]);
 }
 
-/// The deployer checks by itself: not everybody calls it by make.
+/// The deployer checks by itself, because it may be called without make.
 #[test]
 fn a_deployment_without_make_makes_nothing_that_does_not_fit() {
     let account = Account::start(5, None);

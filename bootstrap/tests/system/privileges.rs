@@ -1,5 +1,5 @@
-//! Least privilege, compared with what was really used: the local cloud says which permissions every call
-//! needed (`local-cloud uses`), and whether it let the call pass.
+//! Least privilege, compared with the permissions really used: the local cloud reports which permissions
+//! every call needed (`local-cloud uses`), and whether it allowed the call.
 //!
 //! Both ways: each use was allowed, and each action of each statement was used, or [`UNUSED`] says why it
 //! is there all the same.
@@ -56,10 +56,10 @@ const UNUSED: &[Unused] = &[
     ("deployer", "UseOwn", "ec2:ReplaceRoute", "the repair of a route that leads nowhere"),
 ];
 
-/// One permission that somebody used.
+/// One permission that a caller used.
 #[derive(Clone, Debug)]
 pub(crate) struct Use {
-    /// The role, or the access key of somebody who has none.
+    /// The role, or the access key of a caller without a role.
     pub(crate) who: String,
     pub(crate) action: String,
     pub(crate) resource: String,
@@ -94,8 +94,8 @@ pub(crate) struct Policy {
     pub(crate) document: Value,
 }
 
-/// Everything that is wrong: uses that no policy of theirs allows, actions that nobody used and nobody
-/// explained, and explanations of what was used.
+/// Returns all faults: uses that the caller's policy does not allow, allowed actions that were neither used
+/// nor explained, and explanations of actions that were used.
 pub(crate) fn wrong(policies: &[Policy], uses: &[Use]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut used = BTreeSet::new();
@@ -104,7 +104,7 @@ pub(crate) fn wrong(policies: &[Policy], uses: &[Use]) -> Vec<String> {
             let allowing: Vec<(String, String)> =
                 statements(policy).flat_map(|statement| allowing(statement, one)).collect();
             used.extend(allowing.iter().map(|(sid, action)| (policy.what, sid.clone(), action.clone())));
-            // IAM asks nobody for a permission to learn who one is.
+            // IAM needs no permission for a caller to learn its own identity.
             let is_free = one.action == "sts:GetCallerIdentity";
             if one.decision != "allowed" || (allowing.is_empty() && !is_free) {
                 wrong.push(format!(
@@ -142,7 +142,7 @@ pub(crate) fn wrong(policies: &[Policy], uses: &[Use]) -> Vec<String> {
     wrong
 }
 
-/// Those that allow something. The local cloud obeys those that deny.
+/// Returns the statements that allow something. The local cloud obeys the statements that deny.
 fn statements(policy: &Policy) -> impl Iterator<Item = &Value> {
     let all = policy.document["Statement"].as_array().expect("a policy has statements").iter();
     all.filter(|statement| statement["Effect"] == "Allow")

@@ -1,8 +1,9 @@
-//! What was made a moment ago is not known everywhere in AWS yet. Emulators are too kind for that, so the
-//! errors are made on purpose, in the words of AWS: those that pass are waited for, those that stay end
-//! the deployment within its bound, with what to do about them.
+//! AWS is eventually consistent: some servers do not know a new resource yet. Emulators are stricter, so the
+//! tests cause these errors on purpose, in AWS's words. An error that passes is waited for; an error that
+//! stays ends the deployment within its bound, with a hint.
 //!
-//! `MalformedPolicy` for a principal that is too new cannot happen: no policy of ours names one.
+//! `MalformedPolicy` for a principal that is too new cannot happen, because no policy of a stack names a
+//! principal.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Cloud, deployer_of, say, stripped, text};
 
-/// An error, and what is said when it stays.
+/// An error, and the message when it stays.
 struct Row {
     service: &'static str,
     action: &'static str,

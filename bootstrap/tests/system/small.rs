@@ -14,7 +14,8 @@ const QUOTA: &[&str] = &["--cpu-quota", "10%"];
 /// Many times what two tenths of a core can check.
 const PEOPLE: usize = 48;
 
-/// A worker that times out is dead in the second tick, so after three one that is too slow would be.
+/// A worker that times out is dead in the second tick, so after three ticks a worker that is too slow would
+/// be dead.
 const TICKS: usize = 3;
 
 /// Ticks are 20 s apart.

@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use crate::census::Observer;
 
-/// Local clouds at a time. A test waits most of its time, for boots, ticks and drains; more than this, and
-/// what they do at once makes each of them late.
+/// Local clouds at a time. A test waits most of its time, for boots, ticks and drains. With more clouds,
+/// their simultaneous work makes each of them late.
 const MOST_CLOUDS: usize = 2;
 
 /// A test's turn to have a local cloud.
@@ -44,12 +44,12 @@ pub(crate) struct Cloud {
     pub(crate) dir: tempfile::TempDir,
     listen: SocketAddr,
     addresses: Vec<Ipv4Addr>,
-    /// Of the delays after which the cloud knows what was made; random if there is none.
+    /// Seed of the delays after which the cloud knows new resources; random if there is none.
     seed: Option<u64>,
     /// Arguments of `local-cloud up` that make it another than usual.
     more: &'static [&'static str],
     client: reqwest::blocking::Client,
-    /// Tests ask again and again what there is, for which the AWS command line takes a second of CPU time.
+    /// Tests list resources again and again, and the AWS command line takes a second of CPU time for each.
     pub(crate) observer: Observer,
     /// Keys of the users who deploy, by stack.
     deployers: Mutex<BTreeMap<String, Key>>,
@@ -80,7 +80,7 @@ impl Cloud {
     fn with(seed: Option<u64>, more: &'static [&'static str]) -> Self {
         let turn = Turn::wait();
         let listen = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
-        // Public addresses that nobody else on this machine uses: the port is always 5000.
+        // Public addresses that no other program on this machine uses: the port is always 5000.
         let [second, third] = [listen.port() / 250 % 100 + 111, listen.port() % 250]
             .map(|n| u8::try_from(n).expect("below 250"));
         let addresses = (1..=8).map(|last| Ipv4Addr::new(127, second, third, last)).collect();
@@ -265,7 +265,7 @@ impl Cloud {
         (part("access_key"), part("secret"))
     }
 
-    /// A command that must succeed; gives what it printed to both outputs.
+    /// Runs a command that must succeed; returns both its outputs.
     pub(crate) fn must(&self, stack: &str, arguments: &[&str]) -> String {
         let output = self.bootstrap(stack, arguments);
         assert!(output.status.success(), "bootstrap {arguments:?}: {}", text(&output));
@@ -444,7 +444,7 @@ pub(crate) fn bootstrap_command(
     command
 }
 
-/// A program of this workspace, built beside `bootstrap` by `make build`.
+/// Returns a program of this workspace, which `make build` puts next to `bootstrap`.
 pub(crate) fn program(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_bootstrap")).with_file_name(name);
     assert!(path.exists(), "{} is not built; `make test` builds all programs first", path.display());
@@ -463,7 +463,7 @@ pub(crate) fn stripped() -> &'static Path {
             if time(&to) > time(&from) {
                 continue;
             }
-            // Beside its place and then there, because another test program may do the same.
+            // Written next to its place and then moved there, because another test program may do the same.
             let new = directory.join(format!("{name}.{}", std::process::id()));
             let output = Command::new("strip").arg("-o").arg(&new).arg(&from).output();
             let output = output.expect("strip runs: it comes with the linker");
@@ -498,7 +498,7 @@ pub(crate) fn say(text: &str) {
     writeln!(std::io::stderr(), "  {text}").ok();
 }
 
-/// Repeats a look until it is satisfied; the panic says what was seen last.
+/// Repeats a look until it succeeds; the panic shows the last result.
 pub(crate) fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
     let since = Instant::now();
     loop {

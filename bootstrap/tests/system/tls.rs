@@ -1,4 +1,4 @@
-//! TLS at the public address: on with a certificate made here, then with one that is given, then off.
+//! TLS at the public address: on with a self-signed certificate, then with a given one, then off.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

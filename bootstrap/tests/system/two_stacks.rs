@@ -1,5 +1,5 @@
-//! Two stacks deployed at the same moment, in one account and region: neither ever names what is the
-//! other's, and one goes without the other noticing.
+//! Two stacks deployed at the same moment, in one account and region: neither ever names a resource of the
+//! other, and removing one does not affect the other.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -62,7 +62,7 @@ fn two_stacks_deployed_at_the_same_moment_never_touch_each_other() {
             others.len()
         ));
     }
-    // The comparison sees what is there to be seen.
+    // The comparison can fail: it sees resources of the stack itself.
     assert!(uses.iter().filter(|use_| one.is_by(use_)).any(|use_| names(use_, &of_one)));
     two.must(&["destroy", "--yes"]);
     assert!(observer.census("two").is_empty());
@@ -87,7 +87,7 @@ impl Stack<'_> {
             .to_owned()
     }
 
-    /// Whether somebody of this stack did it.
+    /// Returns whether a caller of this stack did it.
     fn is_by(&self, one: &Use) -> bool {
         one.who == deployer_of(self.name) || one.who.starts_with(&format!("vigia-{}-", self.name))
     }

@@ -43,13 +43,13 @@ impl Setting {
         let mut all = vec![Self::PublicAccess, Self::Ownership, Self::Encryption];
         all.extend((contents == Contents::Users).then_some(Self::Versions));
         all.push(Self::Lifecycle);
-        // It would shut out everybody who comes by http.
+        // It would lock out every client that uses plain HTTP.
         all.extend((!is_plain_http).then_some(Self::Policy));
         all.push(Self::Tags);
         all
     }
 
-    /// What is wrong with a bucket that does not have it.
+    /// Returns the fault of a bucket without this setting.
     pub(super) const fn what(self) -> &'static str {
         match self {
             Self::PublicAccess => "public access is not blocked",
@@ -310,8 +310,8 @@ mod tests {
     use super::*;
     use crate::names::Names;
 
-    /// Days until no version of an object of this key is left, if it is replaced or deleted on day 0;
-    /// and until it is, if nobody does.
+    /// Returns the days until no version of an object of this key is left if it is replaced or deleted on day
+    /// 0; and the days until it is deleted if it is left alone.
     fn days(key: &str) -> (Option<i32>, Option<i32>) {
         let rules = terms(&lifecycle(Contents::Users).expect("complete"));
         let fitting = || rules.iter().filter(|(prefix, ..)| key.starts_with(prefix.as_str()));

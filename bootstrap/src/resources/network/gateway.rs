@@ -97,7 +97,7 @@ fn name(wanted: Gateway) -> &'static str {
     }
 }
 
-/// All of the stack, the one that is used first.
+/// Returns all gateways of the stack, the one in use first.
 async fn find(aws: &Aws, wanted: Gateway) -> Result<Vec<There>> {
     let mut all = match wanted {
         Gateway::Internet => {

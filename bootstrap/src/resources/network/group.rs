@@ -1,7 +1,7 @@
 //! Security groups and their rules.
 //!
-//! A rule that is missing is made. On the ports that are closed to others, a rule for a block that is not
-//! wanted is taken away, after the wanted ones are made: nobody who may come in is shut out meanwhile.
+//! A rule that is missing is made. On ports that are closed to others, an unwanted rule is removed after the
+//! wanted ones are made, so that no allowed client is locked out.
 //!
 //! Outwards everything is open. EC2 opens a new group itself, but towards IPv6 only if the VPC's IPv6 block
 //! is associated by then; so both families are compared, and the missing one is opened.
@@ -181,8 +181,8 @@ impl Site<'_> {
     }
 }
 
-/// Blocks that a group does not let everything out to. That of a new group is known only afterwards, so
-/// IPv6 is opened in any case: what is open already is not opened twice.
+/// Blocks that a group does not let everything out to. The egress of a new group is unknown until it is read,
+/// so IPv6 is opened in any case: opening it twice does nothing.
 fn closed(there: Option<&There>) -> Vec<Cidr> {
     let is_closed = |block: &Cidr| match there {
         Some(there) => !there.out.contains(block),
@@ -265,8 +265,8 @@ fn blocks_of(permission: &IpPermission) -> impl Iterator<Item = &str> {
     ipv4.chain(permission.ipv6_ranges().iter().filter_map(Ipv6Range::cidr_ipv6))
 }
 
-/// Everything that a group lets in over exactly one port of TCP. A block that is no block of ours to
-/// read is none that we made.
+/// Everything that a group lets in over exactly one port of TCP. A block that cannot be parsed was not made
+/// by a deployment.
 fn open(group: &SecurityGroup) -> Vec<Open> {
     let mut open = Vec::new();
     for permission in group.ip_permissions() {
@@ -361,7 +361,7 @@ mod tests {
             opened(5000, "2001:db8::/32"),
             opened(5443, "0.0.0.0/0"),
             opened(9000, "sg-2"),
-            // Somebody's own: of another port, and of a group.
+            // The operator's own rules: for another port, and for a group.
             opened(22, "203.0.113.7/32"),
             opened(5000, "sg-9"),
         ];

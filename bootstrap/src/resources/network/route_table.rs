@@ -1,5 +1,5 @@
-//! Route tables, their subnets and their routes. A route that somebody adds meanwhile is an error that
-//! means done. A route whose gateway is gone, or is another than ours, is replaced.
+//! Route tables, their subnets and their routes. If another process adds the route at the same time, AWS's
+//! error counts as success. A route whose gateway is gone, or is another than ours, is replaced.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ struct Leads {
     is_lost: bool,
 }
 
-/// What is wrong with a route.
+/// The fault of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrong {
     Missing,

@@ -121,7 +121,8 @@ impl Site<'_> {
             added.map_err(block_is_new)
         };
         let added = self.aws.patience.depends_on(subnet, added).await.map(drop);
-        // Our own first try, if its reply was lost; otherwise the wait that follows says what is missing.
+        // This run's first try, if its reply was lost; otherwise the wait that follows reports the missing
+        // block.
         super::exists_is_fine(added)
     }
 

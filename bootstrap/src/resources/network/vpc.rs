@@ -44,12 +44,13 @@ pub(super) struct Ready {
 #[derive(Default)]
 pub(super) struct All {
     pub(super) own: Option<There>,
-    /// Those with nothing in them, beside its own. `CreateVpc` knows no token: a run that is cut right after
-    /// it leaves a VPC that the next run may not see yet.
+    /// VPCs of the stack with nothing in them, other than the one in use. `CreateVpc` knows no token: a run
+    /// that is cut right after it leaves a VPC that the next run may not see yet.
     pub(super) empty: Vec<String>,
 }
 
-/// The stack's own VPC. Of several it is the one that has subnets; nothing is made before them.
+/// The stack's own VPC. Of several VPCs it is the VPC with subnets, because subnets are the first things made
+/// in it.
 pub(super) async fn find(aws: &Aws) -> Result<All> {
     let described = aws.ec2.describe_vpcs().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the VPC".to_owned())?;
@@ -91,7 +92,7 @@ impl There {
         })
     }
 
-    /// The one that subnets can be cut from. The one that was asked for is not assumed.
+    /// Returns the /16 block that subnets are cut from. It may differ from the requested block.
     fn ipv4(&self) -> Result<Ipv4Net> {
         let wanted = Blocks::default().ipv4;
         let block = if self.ipv4.is_empty() { Ok(wanted) } else { self.ipv4.parse::<Ipv4Net>() };
@@ -147,8 +148,8 @@ pub(super) async fn ensure(aws: &Aws, mode: RunMode) -> Result<Ready> {
     Ok(Ready { id: Some(vpc), blocks, parts })
 }
 
-/// The VPC, and whether it gives names; and the empty ones. EC2 may list one that it deleted a moment ago,
-/// and may not know yet one that it lists: the list is read again until both answers fit.
+/// The VPC, and whether it gives names; and the empty ones. EC2 may list a VPC that it deleted a moment ago,
+/// and may list a new one before all its servers know it. So the list is read again until both answers fit.
 async fn find_with_names(aws: &Aws) -> Result<(Option<(There, bool)>, Vec<String>)> {
     let look = async || {
         let All { own, empty } = find(aws).await?;
