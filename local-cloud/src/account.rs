@@ -144,7 +144,7 @@ impl Account {
         }
     }
 
-    /// Whether one more instance has room beside those that are pending or running.
+    /// Returns whether one more instance has room among the pending and running ones.
     pub fn has_room(&self, wanted: &Running, running: &[Running]) -> Result<(), Refusal> {
         let Some(needed) = standard_vcpus(&wanted.instance_type) else { return Ok(()) };
         let same = running.iter().filter(|other| other.market == wanted.market);

@@ -51,8 +51,8 @@ impl Block {
 /// Addresses looked at before a block counts as full: all of a /20, and not for ever in a /8.
 const MOST_TRIES: u32 = 4096;
 
-/// Binds the metadata port on an address of `block` that nobody uses, and so takes the address.
-/// `None` if there is no such address.
+/// Binds the metadata port on an unused address of `block`, and so takes the address. `None` if there is no
+/// such address.
 pub async fn take(block: Block, used: &BTreeSet<Ipv4Addr>) -> Option<(Ipv4Addr, TcpListener)> {
     // As in AWS the first four addresses and the last are reserved.
     let usable = block.size().saturating_sub(5);

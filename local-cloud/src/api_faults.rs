@@ -40,7 +40,7 @@ const MAX_WINDOW: Duration = Duration::from_secs(3600);
 /// Fits a response header, and any code that AWS has.
 const MAX_CODE_BYTES: usize = 100;
 
-/// Whoever waits for a released rule looks every 20 ms, so the last few are enough.
+/// Calls that wait for a released rule look every 20 ms, so the last few are enough.
 const MAX_RELEASED: usize = 100;
 
 /// The rules, oldest first.
@@ -71,7 +71,7 @@ struct Armed {
     held: u32,
 }
 
-/// What is to happen to one call.
+/// The effect of the rules on one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hit {
     pub rule: u32,
@@ -131,7 +131,7 @@ impl ApiFaults {
         }
     }
 
-    /// Removes one rule, if it is there, and lets go what it holds.
+    /// Removes one rule, if it exists, and releases the calls that it holds.
     pub fn release(&mut self, id: u32, now: Instant) -> Option<RuleView> {
         let released = self.clear_one(id, now)?;
         self.released.push_back(id);
@@ -145,7 +145,7 @@ impl ApiFaults {
         self.armed.iter().map(|armed| armed.view(now)).collect()
     }
 
-    /// Removes all rules and gives what they were.
+    /// Removes all rules and returns them.
     pub fn clear(&mut self, now: Instant) -> Vec<RuleView> {
         std::mem::take(&mut self.armed).iter().map(|armed| armed.view(now)).collect()
     }
@@ -209,8 +209,8 @@ pub enum Effect {
     /// Carried out; then nothing is said until the rule is released, which delivers the answer, or
     /// cleared, which closes the connection, as 60 s do.
     HoldReply,
-    /// Nothing is done until the rule is released; then the call is taken for one that comes just now.
-    /// When the rule is cleared, or after 60 s, the connection is closed and nothing was done.
+    /// Nothing is done until the rule is released; then the call is handled as a new one. When the rule is
+    /// cleared, or after 60 s, the connection is closed and nothing was done.
     HoldRequest,
     /// Carried out at once; answered late.
     Delay { millis: u64 },
@@ -222,7 +222,7 @@ pub enum Effect {
     Error { status: u16, code: String, message: String },
 }
 
-/// The calls that a rule is for: those that agree with everything that is given.
+/// The calls that a rule is for: calls that match every given field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallFilter {
@@ -341,7 +341,7 @@ impl CallFilter {
         let Self { service, changing, action, path, caller, subnet, zone } = self;
         let is =
             |wanted: &Option<String>, given: Option<&str>| wanted.is_none() || wanted.as_deref() == given;
-        // A dry run is neither the change that a rule counts nor one that it could keep from being made.
+        // A dry run is neither a change that a rule counts nor a change that it could prevent.
         !call.is_dry_run()
             && service.is_none_or(|service| service.name() == call.service)
             && (!changing || call.is_mutating())
@@ -396,7 +396,7 @@ impl Effect {
         }
     }
 
-    /// What is answered instead of carrying the call out; `None` if it is carried out.
+    /// Returns the answer that replaces carrying the call out; `None` if it is carried out.
     pub(crate) fn instead(&self, service: &str) -> Option<Response<Body>> {
         let (status, code, message) = match self {
             Self::LoseReply | Self::HoldReply | Self::Delay { .. } => return None,

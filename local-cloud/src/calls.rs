@@ -34,7 +34,7 @@ pub struct Call {
     /// Path and query, decoded: `/bucket/key?x-id=PutObject`.
     pub path: String,
     pub caller: Caller,
-    /// Of the subnet that the call names; known only where somebody asked for it.
+    /// Of the subnet that the call names; known only if a rule or a reader asked for it.
     pub zone: Option<String>,
     parameters: Vec<(String, String)>,
     /// See [`Record::parameters`].
@@ -119,13 +119,13 @@ impl Call {
         self.parameter("AssociationId").filter(|_| is_it)
     }
 
-    /// Whether EC2's permissions for the call may depend on what it names. Lists are allowed as a whole; what
-    /// an instance has said is read by its id.
+    /// Returns whether EC2's permissions for the call may depend on the resources that it names. Lists are
+    /// allowed as a whole; an instance's console output is read by its id.
     pub(crate) fn is_judged_by_resource(&self) -> bool {
         self.is_named_a_change() || self.action == "GetConsoleOutput"
     }
 
-    /// Whether EC2 is only asked what it would say.
+    /// Returns whether the call only asks EC2 for its verdict.
     pub(crate) fn is_dry_run(&self) -> bool {
         self.service == "ec2" && self.parameter("DryRun") == Some("true")
     }
@@ -209,7 +209,7 @@ pub struct Record {
     /// Tells calls apart that differ in their parameters alone: a hash of those of EC2, IAM, STS,
     /// EventBridge and Logs, without the client token.
     pub parameters: Option<String>,
-    /// Those that the call names, or that RunInstances answered with.
+    /// Instances that the call names, or that RunInstances answered with.
     pub instances: Vec<String>,
     pub outcome: Outcome,
     /// What the cloud answered, whether it arrived or not.
@@ -276,7 +276,7 @@ impl Calls {
         Some(number)
     }
 
-    /// Records that a fault kept the call from being done, and what was answered instead.
+    /// Records that a fault kept the call from being done, and the answer given instead.
     pub(crate) fn stopped(&self, number: u64, instead: &Response<Body>) {
         self.end(number, |record| {
             record.outcome = Outcome::Stopped;

@@ -40,7 +40,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, peer)) = listener.accept().await else {
-            // Out of file descriptors, most likely: some are given back meanwhile.
+            // Out of file descriptors, most likely: during this pause some are closed.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };

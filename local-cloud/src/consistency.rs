@@ -1,5 +1,5 @@
-//! How AWS answers in the first seconds after something is made. An emulator knows at once what it has
-//! made; AWS does not, and a deployer that relies on it fails on its first real run.
+//! How AWS answers in the first seconds after something is made. An emulator knows a new resource at once;
+//! AWS does not, and a deployer that relies on it fails on its first real run.
 //!
 //! | File | Rules |
 //! |---|---|

@@ -59,7 +59,7 @@ pub enum FaultKind {
     Resume,
     /// The host is dead: nothing restarts, while EC2 says `running`.
     KillHost,
-    /// Terminated, as if somebody had done it in the console.
+    /// Terminated, as if by an operator in the console.
     Terminate,
     /// It may use only so much of a processor, `--percent` of a core; without, as much as before.
     CpuQuota,
@@ -162,7 +162,7 @@ async fn quotas(State(shared): State<Arc<Shared>>) -> Json<Quotas> {
     Json(shared.account.view(Instant::now()).quotas)
 }
 
-/// What is left out stays as it is. Answers with all.
+/// An omitted quota keeps its value. Answers with all.
 async fn change_quotas(State(shared): State<Arc<Shared>>, Json(changes): Json<Quotas>) -> Json<Quotas> {
     shared.account.change_quotas(&changes);
     quotas(State(shared)).await
@@ -197,7 +197,7 @@ async fn add_api_fault(
     Ok(Json(id))
 }
 
-/// Answers with the rules that were there, and what they hit.
+/// Answers with the removed rules, and the calls that they hit.
 async fn clear_api_faults(State(shared): State<Arc<Shared>>) -> Json<Vec<RuleView>> {
     Json(shared.api_faults().clear(Instant::now()))
 }

@@ -1,7 +1,7 @@
 //! The local cloud in the background: start it, find it again, stop it.
 //!
-//! Everything that is known about it stands in its directory: `endpoint`, `pid` and the log. The
-//! process that answers at the endpoint is asked for its id, so a stale `pid` file harms nobody.
+//! Everything that is known about it stands in its directory: `endpoint`, `pid` and the log. The process that
+//! answers at the endpoint is asked for its id, so a stale `pid` file does no harm.
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
@@ -23,7 +23,7 @@ const UP_DEADLINE: Duration = Duration::from_secs(90);
 /// Instances get ten seconds to power off and the emulators ten more.
 const DOWN_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A port that somebody else holds, or a missing program: the person at the keyboard must act.
+/// A port that another program holds, or a missing program: the person at the keyboard must act.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Prerequisite(pub String);

@@ -40,7 +40,7 @@ use crate::uses::{Needs, Uses};
 use crate::xml::Element;
 use crate::{ACCOUNT, connection, control, open_files, service_quotas, sigv4};
 
-/// A Lambda package of 50 MB in base64, with room; nothing of ours comes near.
+/// A Lambda package of 50 MB in base64, with room; no call of Vigia comes near.
 const MAX_BODY: usize = 512 * 1024 * 1024;
 
 #[derive(Clone, Debug)]
@@ -194,8 +194,8 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
     tracing::debug!(service = admitted.service, caller = ?admitted.caller, "passed on");
     let service = admitted.service.clone();
     let cloud = shared.clone();
-    // As in AWS, a call that was let in is carried out even if its caller hangs up: otherwise moto
-    // would have an instance that nobody boots, or a terminated one that goes on.
+    // As in AWS, a call that was let in is carried out even if its caller hangs up: otherwise moto would have
+    // an instance that is never booted, or a terminated instance that keeps running.
     let handled = tokio::spawn(async move { handle(&shared, admitted).await });
     match handled.await {
         Ok((answer, None)) => answer,
@@ -263,7 +263,7 @@ async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<
     let mut answer = carry_out(shared, &call, &judgement, admitted, hit.is_some()).await;
     shared.books.hear_of(&call);
     answer = iam::people::hear_of(shared, &call, answer).await;
-    // What is not there has no tags that could allow the call.
+    // A missing resource has no tags that could allow the call.
     let mut is_absent = false;
     if call.service == "ec2" {
         (answer, is_absent) = calls::look_for_absence(answer).await;
@@ -288,7 +288,7 @@ async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<
 
 /// The refusal of a call whose caller lacks a permission.
 ///
-/// What is not there has no tags that could allow the call. EC2 says that it is not there, whoever asks.
+/// A missing resource has no tags that could allow the call. EC2 reports it missing to every caller.
 async fn refuse(
     shared: &Shared,
     call: &Call,
@@ -339,8 +339,9 @@ async fn refused_and_recorded(
     }
 }
 
-/// A permission may depend on what a call does not say: on tags of what it names, on the interface of an
-/// instance, on the boundary of a role. What lists is allowed or not as a whole.
+/// A permission may depend on facts that a call does not contain: on tags of the resources that it names, on
+/// the interface of an instance, on the boundary of a role. A call that lists is allowed or refused as a
+/// whole.
 async fn with_facts(shared: &Shared, call: &Call, parts: &Parts, mut needs: Needs) -> Needs {
     if call.service == "iam" {
         if call.is_mutating()

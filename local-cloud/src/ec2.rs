@@ -390,8 +390,8 @@ impl Ec2 {
         Ok(self.to_moto(&call).await?.into_response())
     }
 
-    /// EC2 shows a deleted endpoint for a moment, moto for ever: so that nobody takes it for one that
-    /// is left over, it loses its tags.
+    /// EC2 shows a deleted endpoint for a moment, moto for ever: it loses its tags, so that no caller takes
+    /// it for a leftover.
     async fn delete_vpc_endpoints(&self, call: Call) -> anyhow::Result<Response<Body>> {
         let reply = self.to_moto(&call).await?;
         let ids = call.form.iter().filter(|(key, _)| key.starts_with("VpcEndpointId.")).map(|(_, id)| id);
@@ -445,8 +445,8 @@ impl Ec2 {
         Ok(reply.into_response())
     }
 
-    /// Refused when an address that leads somewhere already would have to lead there from a port that
-    /// is taken. What was amiss before is not this call's affair.
+    /// Refused when an address that leads somewhere already would have to lead there from a port that is
+    /// taken. Earlier faults do not concern this call.
     async fn authorize_ingress(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
         let was_fine = self.forward_traffic().await.is_ok();
         let reply = self.to_moto(&call).await?;
@@ -637,7 +637,7 @@ impl Ec2 {
         self.machines.lock().await.get(id).cloned()
     }
 
-    /// Terminates an instance as if somebody had done it in the console.
+    /// Terminates an instance as if by an operator in the console.
     pub async fn terminate_behind_our_back(&self, id: &str, region: &str) -> anyhow::Result<()> {
         let parts = in_region(region)?;
         let form =

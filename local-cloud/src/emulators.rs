@@ -163,8 +163,8 @@ fn make_dir(path: PathBuf) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// A free port, by asking for one and giving it back. Somebody else may take it in between; then
-/// the emulator ends at once and its log says so.
+/// A free port, by asking for one and giving it back. Another program may take it in between; then the
+/// emulator ends at once and its log says so.
 fn free_address() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on 127.0.0.1")?;
     Ok(listener.local_addr()?)

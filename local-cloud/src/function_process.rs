@@ -31,8 +31,8 @@ impl Peer {
 
     /// Name of the function whose process has the connection, if it is one.
     ///
-    /// The kernel's tables change while they are read, so a look can miss a socket that is there. A caller
-    /// that is taken for nobody is refused, so a miss is looked at again.
+    /// The kernel's tables change while they are read, so a look can miss a socket that is there. An
+    /// unidentified caller is refused, so a miss is looked at again.
     pub(crate) async fn function(&self) -> Option<String> {
         for _ in 0..LOOKS {
             if let Some(name) = self.function.get() {

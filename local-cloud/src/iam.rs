@@ -8,7 +8,7 @@
 //!
 //! A bucket's own policy counts as well, against the root too. [`crate::uses`] says which permissions a call
 //! needs; all of them must be allowed. The evaluator (`policy`, `condition`, `pattern`, `evaluate`) is pure;
-//! `books` asks the emulator that keeps policies. `README.md` lists what is not evaluated.
+//! `books` asks the emulator that keeps policies. `README.md` lists the elements that are not evaluated.
 
 pub mod context;
 mod pattern;
@@ -128,7 +128,7 @@ pub(crate) struct Judged {
     pub decision: Decision,
 }
 
-/// What was decided about a call.
+/// The decision about a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Judgement {
     pub identity: Identity,
@@ -187,7 +187,7 @@ pub(crate) async fn judge_also(
 }
 
 async fn judge_one(shared: &Shared, identity: &Identity, asked: &Asked) -> Decision {
-    // Nobody needs a permission to learn who he is (STS API reference, GetCallerIdentity).
+    // A caller needs no permission to learn its own identity (STS API reference, GetCallerIdentity).
     if asked.action == "sts:GetCallerIdentity" {
         return Decision::Allowed;
     }

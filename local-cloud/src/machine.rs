@@ -297,7 +297,7 @@ impl Service<'_> {
                     killpg(group, Signal::SIGCONT).ok();
                     tokio::select! {
                         _ = tokio::time::timeout(self.unit.stop_timeout, child.wait()) => (),
-                        // The power may go for good meanwhile.
+                        // The power may go for good during the pause.
                         _ = power.wait_for(|power| *power == Power::Dead) => (),
                     }
                 }
@@ -317,7 +317,7 @@ impl Service<'_> {
         let console = open_console(&image.root)?;
         // Dies with us even when we are killed.
         let mut command = match self.cpu.entrance() {
-            // Before its first step: what it starts is limited with it.
+            // Before its first step, so that its children are limited with it.
             Some(entrance) => {
                 let mut shell = Command::new("/bin/sh");
                 shell.args(["-c", "echo $$ >\"$0\" && exec \"$@\""]).arg(entrance).arg("setpriv");

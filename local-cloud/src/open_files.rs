@@ -3,7 +3,7 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// What the unit of a service of ours may have; more than any flood from one machine needs.
+/// The limit in Vigia's own units; more than any flood from one machine needs.
 const WANTED: u64 = 1_048_576;
 
 /// Raises the limit as far as this process may: beyond the hard limit only with privileges.

@@ -1,4 +1,4 @@
-//! The account's quotas: what they are called at AWS, what they are here, and what counts towards them.
+//! The account's quotas: their names at AWS, their names here, and the resources that count towards them.
 //!
 //! The values hold in each region by itself, as at AWS, and are the same in all of them, which is not so at
 //! AWS. They can be changed while the local cloud runs.

@@ -1,8 +1,7 @@
 //! Reads and checks AWS Signature Version 4 in the `Authorization` header.
 //!
-//! The scope in it also says which service a request is for: there is one endpoint for all.
-//! A presigned URL carries its signature in the query; nothing of ours makes one, and it is refused
-//! like an unsigned request.
+//! The scope in it also says which service a request is for: there is one endpoint for all. A presigned URL
+//! carries its signature in the query; Vigia makes none, and it is refused like an unsigned request.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use hyper::http::request::Parts;

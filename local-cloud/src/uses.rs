@@ -1,9 +1,9 @@
 //! Which permissions of IAM the calls need: who asked for what, on which resource, and how often.
 //!
 //! Nothing is decided here, but in [`crate::iam`]. A test compares the report with the policies, and has a
-//! second evaluator judge it. One call may need several permissions (a launch needs one for each kind of thing
-//! that it makes or names, one to tag them, and one to hand over a role), as the Service Authorization
-//! Reference says; where that is silent, a comment says what is assumed.
+//! second evaluator judge it. One call may need several permissions (a launch needs one for each kind of
+//! resource that it makes or names, one to tag them, and one to hand over a role), as the Service
+//! Authorization Reference says; where that is silent, a comment states the assumption.
 
 mod ec2;
 mod iam;
@@ -34,10 +34,10 @@ const MAX_NAMES: usize = 1000;
 /// One permission that a call needs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Asked {
-    /// As policies name it: `s3:PutObject`. What is not known here has its method and path: `lambda:PUT /x`.
+    /// As policies name it: `s3:PutObject`. An action unknown here has its method and path: `lambda:PUT /x`.
     pub action: String,
-    /// The resource's name for policies, or `*` where a service has none for the call. What is about to
-    /// be made has no id yet: `arn:aws:ec2:us-east-1:000000000000:vpc/*`.
+    /// The resource's name for policies, or `*` where a service has none for the call. A resource still to be
+    /// made has no id yet: `arn:aws:ec2:us-east-1:000000000000:vpc/*`.
     pub resource: String,
     /// Keys that conditions may be about, as far as the call says: `aws:RequestTag/KEY`,
     /// `aws:ResourceTag/KEY`, `ec2:CreateAction`, `iam:PassedToService`, `iam:PermissionsBoundary`,
@@ -45,7 +45,7 @@ pub struct Asked {
     pub context: BTreeMap<String, String>,
 }
 
-/// A permission that somebody used.
+/// A permission that a caller used.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Use {
     #[serde(flatten)]
@@ -132,8 +132,8 @@ pub(crate) struct Needs {
     /// See [`Use::names`].
     pub names: BTreeSet<String>,
     pub region: String,
-    /// The bucket that must be listable when the call answers that there is no such object: S3 tells
-    /// nobody else.
+    /// The bucket that must be listable when the call answers that the object is missing: S3 tells only
+    /// callers who may list it.
     missing: Option<String>,
 }
 

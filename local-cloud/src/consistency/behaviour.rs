@@ -16,7 +16,7 @@ pub enum Behaviour {
     StillListed,
     /// A VPC's IPv6 block was shown as `associating`, without the block.
     BlockAssociating,
-    /// A VPC's first IPv6 block in the list was one that it has no longer.
+    /// A VPC's first IPv6 block in the list was a disassociated one.
     DisassociatedFirst,
     /// A subnet's IPv6 block was shown as `associating`.
     SubnetAssociating,
@@ -46,7 +46,7 @@ pub enum Behaviour {
     NotDualStack,
 }
 
-/// What was answered so far.
+/// The answers so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// `--consistency-seed` with this number draws the same again.
@@ -55,7 +55,7 @@ pub struct Report {
     pub answers: BTreeMap<Behaviour, u64>,
     /// The same by who was answered: an access key, a role, or `function`.
     pub callers: BTreeMap<String, BTreeMap<Behaviour, u64>>,
-    /// What was made so recently that a call may miss it.
+    /// Resources so new that a call may miss them.
     pub young: Vec<String>,
 }
 

@@ -15,7 +15,7 @@ const KINDS: [(&str, &str, &str, &str); 2] = [
     ("RoleName", "CreateRole", "DeleteRole", "The role with name"),
 ];
 
-/// Whether a call is refused because IAM does not know yet what it names.
+/// Returns the refusal of a call that names something that IAM does not know yet.
 pub(super) fn refuse(young: &mut Young, call: &Call, now: Instant) -> Option<Refused> {
     for (parameter, maker, _, words) in KINDS {
         let Some(name) = call.parameter(parameter).filter(|_| call.action != maker) else { continue };
@@ -45,7 +45,7 @@ pub(super) fn answered(young: &mut Young, call: &Call, now: Instant) {
     }
 }
 
-/// A role as others name it, for what Lambda says of one that it cannot assume yet.
+/// A role's name for other services, used in Lambda's error about a role that it cannot assume yet.
 pub(super) fn role(name: &str) -> String {
     thing(KINDS[1].3, name)
 }

@@ -1,9 +1,9 @@
 //! IPv6 blocks of VPCs and subnets: which, and since when.
 //!
 //! The emulator gives every VPC a block of one small range at once. Here the block is drawn from all that
-//! Amazon could assign, and takes a moment to be associated. Only what is said is changed: the emulator
-//! goes on with its own block, which is put in the place of ours in every request and the other way round
-//! in every answer. A subnet's block it takes as it is.
+//! Amazon could assign, and takes a moment to be associated. Only the texts are changed: the emulator keeps
+//! its own block, which replaces the drawn one in every request, and the other way round in every answer. A
+//! subnet's block it takes as it is.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;

@@ -28,13 +28,13 @@ pub(super) struct Target {
     method: String,
     /// Empty for requests that are not about one function.
     function: String,
-    /// What of the function: `code`, `configuration`, `policy`, … or nothing for itself.
+    /// The part of the function: `code`, `configuration`, `policy`, … or nothing for itself.
     what: String,
     region: String,
     body: Settings,
 }
 
-/// Of the settings of a function those that depend on others; a package of megabytes is passed over.
+/// The settings of a function that depend on other resources; a package of megabytes is passed over.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Settings {
@@ -108,7 +108,7 @@ struct Function {
     /// How many changes there were.
     number: u32,
     busy: Option<(Phase, Instant)>,
-    /// Until when its policy cannot be changed; drawn when somebody first tries.
+    /// Until when its policy cannot be changed; drawn at the first try.
     policy: Option<Instant>,
 }
 

@@ -10,7 +10,7 @@ use super::{Refused, refused};
 use crate::calls::Call;
 use crate::xml::Element;
 
-/// Beginnings of ids, the code of EC2 for one that is not there, and its words for the kind.
+/// Beginnings of ids, EC2's code for a missing resource, and its words for the kind.
 const KINDS: [(&str, &str, &str); 9] = [
     ("vpc-", "InvalidVpcID.NotFound", "vpc"),
     ("subnet-", "InvalidSubnetID.NotFound", "subnet"),
@@ -23,7 +23,7 @@ const KINDS: [(&str, &str, &str); 9] = [
     ("i-", "InvalidInstanceID.NotFound", "instance"),
 ];
 
-/// Calls that make something, what they make, and the element of the answer with its id.
+/// Calls that make something, the kind they make, and the element of the answer with its id.
 const MAKERS: [(&str, &str, &str); 9] = [
     ("CreateVpc", "vpc", "vpcId"),
     ("CreateSubnet", "subnet", "subnetId"),
@@ -65,7 +65,7 @@ const DELETERS: [(&str, &str); 7] = [
 /// Of three reads by id that miss something new, one answers with an empty list instead of an error.
 const EMPTY: u64 = 3;
 
-/// Whether a call is refused because EC2 does not know yet what it names.
+/// Returns the refusal of a call that names something that EC2 does not know yet.
 pub(super) fn refuse(young: &mut Young, seed: Seed, call: &Call, now: Instant) -> Option<Refused> {
     if call.parameter("DryRun") == Some("true") {
         return None;
@@ -114,7 +114,7 @@ pub(super) fn not_found(id: &str, action: &str) -> Option<(&'static str, String)
     })
 }
 
-/// What a call names by id; not what it filters by, tags with or hands to an instance.
+/// Returns the ids that a call names, without ids in filters and tags and without profiles for an instance.
 fn ids(call: &Call) -> impl Iterator<Item = &str> {
     let is_other =
         |key: &str| ["Filter.", "TagSpecification.", "Tag.", "UserData"].iter().any(|it| key.starts_with(it));
@@ -171,7 +171,7 @@ pub(super) fn leave_out(young: &mut Young, call: &Call, answer: &mut Element, no
 /// Milliseconds for which something deleted is still listed, one time in three.
 const LINGERS: (u64, u64) = (100, 600);
 
-/// Lists of before, so that what was deleted since can be in them once more.
+/// Earlier lists, so that resources deleted since can appear in them once more.
 #[derive(Debug, Default)]
 pub(super) struct Lingering {
     /// By the call and all its parameters: ids and items.
@@ -198,8 +198,8 @@ impl Lingering {
         }
     }
 
-    /// Puts back into a list what the same call listed before and what was deleted since; gives whether
-    /// there was something.
+    /// Puts resources back into a list that the same call listed earlier and that were deleted since; returns
+    /// whether there were any.
     pub(super) fn put_back(&mut self, call: &Call, answer: &mut Element, now: Instant) -> bool {
         let list = LISTS.iter().find(|(action, _, id)| *action == call.action && can_be_deleted(id));
         let Some((_, set, id)) = list else { return false };

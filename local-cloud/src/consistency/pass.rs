@@ -13,8 +13,8 @@ use crate::calls::Call;
 use crate::door::{Admitted, Shared, forward};
 use crate::ec2::{encode_form, parse_form};
 
-/// Answers a call as AWS does. One that a fault on purpose hit is never refused here: it is carried out, as
-/// the fault says.
+/// Answers a call as AWS does. A call that a fault on purpose hit is never refused here: it is carried out,
+/// as the fault says.
 pub(crate) async fn answer(shared: &Shared, call: &Call, admitted: Admitted, is_hit: bool) -> Response<Body> {
     let target = Target::of(&admitted);
     if !is_hit && let Some(refused) = shared.consistency.refuse(call, &target, Instant::now()) {
@@ -93,7 +93,7 @@ async fn function(
 }
 
 impl super::Consistency {
-    /// Puts the emulator's IPv6 blocks in the place of those that callers know.
+    /// Replaces the IPv6 blocks that callers know by the emulator's.
     fn speak_inwards(&self, call: &Call, admitted: &mut Admitted) {
         let is_ours = |value: &str| self.lock().blocks.inwards(value).map(str::to_owned);
         if !call.parameters().iter().any(|(_, value)| is_ours(value).is_some()) {

@@ -74,7 +74,7 @@ impl Target {
         self.method == "PUT" && self.is_bucket()
     }
 
-    /// The bucket itself, not what is in it.
+    /// The bucket itself, not its contents.
     fn is_bucket(&self) -> bool {
         !self.bucket.is_empty() && self.key.is_empty() && !self.is_other
     }

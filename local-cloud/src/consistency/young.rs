@@ -1,4 +1,4 @@
-//! What was made moments ago, and which calls know it already.
+//! New resources, and which calls know them already.
 //!
 //! | Age of a resource | A call of one kind that names it |
 //! |---|---|

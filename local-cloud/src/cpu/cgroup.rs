@@ -66,11 +66,12 @@ impl Group {
         std::fs::write(self.dir.join(file), text)
     }
 
-    /// Takes in what runs already. A process may start another meanwhile, so it looks again.
+    /// Moves the running processes into the group. A process may start another during the move, so it looks
+    /// again.
     pub(super) fn take(&self, processes: &Processes) {
         for _ in 0..3 {
             for process in processes.members() {
-                // One that has ended cannot be moved, nor need it be.
+                // An ended process cannot be moved, and need not be.
                 drop(std::fs::write(self.entrance(), process.id.to_string()));
             }
         }

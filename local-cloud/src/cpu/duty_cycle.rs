@@ -17,7 +17,7 @@ use crate::machine::processes::Processes;
 /// Two ticks of the clock of `/proc`.
 const STEP: Duration = Duration::from_millis(20);
 
-/// What is not used within a period is lost, as with the kernel.
+/// Time that is not used within a period is lost, as with the kernel.
 const PERIOD: Duration = Duration::from_millis(100);
 
 /// Looking for new processes means to look at all of this machine.
@@ -38,7 +38,7 @@ pub(super) async fn run(processes: &Processes, limit: &watch::Receiver<Option<Pe
         let now = processes.cpu_time(&members);
         let may_run = budget.step(percent, at.elapsed(), now.saturating_sub(used));
         (used, at) = (now, Instant::now());
-        // Each time anew: a process may have started meanwhile.
+        // Listed again each time, because a process may have started since.
         processes.throttle(if may_run { Signal::SIGCONT } else { Signal::SIGSTOP });
     }
     processes.throttle(Signal::SIGCONT);

@@ -19,7 +19,7 @@ struct Refused {
 }
 
 impl Ec2 {
-    /// Of the instances that are named; otherwise of those that are `unlimited`.
+    /// Of the named instances; otherwise of all with the option `unlimited`.
     pub(super) async fn describe_credits(&self, call: &Call) -> Response<Body> {
         let named: Vec<&str> = call.numbered("InstanceId").chain(call.filter("instance-id")).collect();
         let machines = self.machines_of_region(call.region()).await;
@@ -118,7 +118,7 @@ impl Ec2 {
         Ok(machine)
     }
 
-    /// Also those that are terminated: EC2 knows them for a while.
+    /// Includes the terminated ones: EC2 knows them for a while.
     async fn machines_of_region(&self, region: &str) -> BTreeMap<String, Arc<Machine>> {
         let mut all = self.machines.lock().await.clone();
         all.extend(self.terminated.lock().await.clone());
@@ -128,7 +128,7 @@ impl Ec2 {
 }
 
 fn no_instance(id: &str) -> String {
-    // What is asked for is quoted in XML.
+    // The requested id is quoted in XML.
     let id = quick_xml::escape::escape(id);
     format!("The instance ID '{id}' does not exist")
 }

@@ -139,7 +139,7 @@ fn market(name: Option<&str>) -> Market {
     if name == Some("spot") { Market::Spot } else { Market::OnDemand }
 }
 
-/// The credit option of a launch: what it says, or what its type has by itself.
+/// Returns the credit option of a launch: the requested one, or the default of its type.
 pub(super) fn credits(call: &Call) -> Result<Option<Credits>, Box<Response<Body>>> {
     let instance_type = call.get("InstanceType").unwrap_or(DEFAULT_TYPE);
     let default = Credits::default_of(instance_type);

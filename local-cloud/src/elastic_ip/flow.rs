@@ -30,8 +30,8 @@ const SOCKET_BUFFER: usize = 32 * 1024;
 /// Read at a time. Memory is taken only while there is something to move.
 const CHUNK: usize = 16 * 1024;
 
-/// Connections that wait to be accepted, as many as the kernel allows: a full queue of ours would hide
-/// from the instance what it would get without us.
+/// Connections that wait to be accepted, as many as the kernel allows: a full queue here would hide from the
+/// instance the connections that it would get without the local cloud.
 pub(super) const BACKLOG: i32 = 65_535;
 
 /// Why a connection was cut.
@@ -140,8 +140,8 @@ async fn pump(
     }
 }
 
-/// Writes all, unless the side that it came from is reset meanwhile: a receiver that does not read must
-/// not keep the reset from arriving. What it has room for it still gets.
+/// Writes all, unless the sending side is reset in between: a receiver that does not read must not keep the
+/// reset from arriving. It still gets as many bytes as it has room for.
 async fn write_all(from: &ReadHalf<'_>, to: &WriteHalf<'_>, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
         let ready = tokio::select! {

@@ -36,7 +36,7 @@ async fn free_address() -> SocketAddr {
     listener().await.1
 }
 
-/// Answers each connection, at its end, with a name and what was sent.
+/// Answers each connection, at its end, with a name and the bytes it got.
 async fn server(name: &'static str) -> SocketAddr {
     let (listener, address) = listener().await;
     tokio::spawn(async move {

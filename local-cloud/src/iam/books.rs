@@ -18,11 +18,11 @@ use crate::calls::Call;
 use crate::door::{Shared, forward};
 use crate::xml::Element;
 
-/// What is known of policies. Everything is forgotten when a call may have changed any of it: such calls
-/// are rare but in a deployment, and a wrong verdict would be found in no time at all.
+/// The known policies. Everything is forgotten when a call may have changed any of it: such calls are rare
+/// but in a deployment, and a wrong verdict would be found in no time at all.
 #[derive(Debug, Default)]
 pub(crate) struct Books {
-    /// Counts changes. What was read before a change is not kept after it.
+    /// Counts changes. A policy read before a change is not kept after it.
     changes: AtomicU64,
     policies: Cached<Policies>,
     roles: Cached<Option<Role>>,

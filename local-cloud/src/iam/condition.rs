@@ -130,7 +130,7 @@ impl Condition {
             return given.is_empty() == wants_absence;
         }
         if given.is_empty() {
-            // A negated operator holds for what is not there, with `ForAnyValue` it does not.
+            // A negated operator holds for a missing key, with `ForAnyValue` it does not.
             return self.if_exists
                 || self.quantifier == Quantifier::All
                 || (self.operator.is_negated && self.quantifier == Quantifier::None);

@@ -1,4 +1,4 @@
-//! What is known about a call besides its action and resource: the keys of conditions.
+//! Facts about a call besides its action and resource: the keys of conditions.
 
 use std::collections::BTreeMap;
 

@@ -65,8 +65,8 @@ fn place(letter: char) -> Place {
     }
 }
 
-/// Replaces the variables; what they stand for has no wildcards. `${*}`, `${?}` and `${$}` are those
-/// characters themselves.
+/// Replaces the variables; their values have no wildcards. `${*}`, `${?}` and `${$}` are those characters
+/// themselves.
 fn expand(pattern: &str, context: &Context) -> Option<Vec<Place>> {
     let mut places = Vec::new();
     let mut rest = pattern;

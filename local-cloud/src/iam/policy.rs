@@ -100,7 +100,7 @@ impl Statement {
         })
     }
 
-    /// Whether the statement is about this use of a permission, whoever it is that uses it.
+    /// Returns whether the statement is about this use of a permission, whatever its caller.
     pub(super) fn is_about(&self, action: &str, resource: &str, context: &Context) -> bool {
         let is_action = self.actions.contains(|pattern| fits_action(pattern, action));
         // Policies by which a role is assumed name no resource: it is the role.

@@ -19,7 +19,7 @@ pub(crate) fn refuse(call: &Call, judgement: &Judgement, denied: &Judged) -> Res
     refuse_one(service, &judgement.identity, denied)
 }
 
-/// S3 answers a request to delete many objects with success, and names those that it did not delete.
+/// S3 answers a request to delete many objects with success, and names the objects that it did not delete.
 ///
 /// Here none is deleted if one may not be: objects that the caller may delete are named as well.
 fn refuse_deletions(judgement: &Judgement) -> Response<Body> {

@@ -1,4 +1,4 @@
-//! The processes of an instance: the groups of its services' main processes, and what is in them.
+//! The processes of an instance: the groups of its services' main processes, and their members.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,7 +52,7 @@ impl Processes {
         self.signal(Signal::SIGCONT);
     }
 
-    /// Stops the processes or lets them go on, but for those that hang on purpose.
+    /// Stops or continues the processes, except those hung on purpose.
     pub fn throttle(&self, signal: Signal) {
         if !self.is_hung.load(Ordering::Relaxed) {
             self.signal(signal);

@@ -1,4 +1,4 @@
-//! EC2: a query names ids, and the beginning of an id says what it is of.
+//! EC2: a query names ids, and the beginning of an id tells its kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -61,7 +61,7 @@ fn an_s3_request_is_named_by_method_path_and_query() {
     assert_eq!(pairs(&copy), [("s3:PutObject", "arn:aws:s3:::b/k"), ("s3:GetObject", "arn:aws:s3:::c/l/m")]);
 }
 
-/// Without that permission S3 says 403, and nobody can tell "not there" from "not allowed".
+/// Without that permission S3 says 403, so "not there" and "not allowed" look the same.
 #[test]
 fn whoever_is_told_that_an_object_is_not_there_may_list_the_bucket() {
     let read = needs("s3", "GET", "/b/k", &[], "");

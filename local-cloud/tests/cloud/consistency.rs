@@ -49,7 +49,7 @@ async fn blocks(aws: &Aws, vpc: &str) -> Vec<VpcIpv6CidrBlockAssociation> {
     let describe = aws.ec2.describe_vpcs().vpc_ids(vpc);
     let described = known(async || {
         let described = describe.clone().send().await?;
-        // An answer without it is one that comes too early.
+        // An answer without it comes too early.
         if described.vpcs().is_empty() {
             aws.ec2.describe_vpcs().vpc_ids("vpc-1").send().await
         } else {
@@ -349,7 +349,7 @@ async fn ec2_may_not_know_a_new_profile() {
         iam.create_instance_profile().instance_profile_name(&name).send().await.expect("a profile");
         let add = iam.add_role_to_instance_profile().instance_profile_name(&name).role_name(&name);
         known(async || add.clone().send().await).await;
-        // Nothing is launched: what is asked about is whether it would be.
+        // A dry run: it launches nothing and asks whether a launch would succeed.
         let launch = aws.launch(&network).iam_instance_profile(profile(&name)).send().await;
         match launch {
             Ok(launched) => {

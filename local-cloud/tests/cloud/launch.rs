@@ -140,7 +140,7 @@ async fn without_a_token_each_call_launches() {
     assert_ne!(a.address, b.address);
 }
 
-/// Above all not one that EC2 has and that never booted.
+/// Above all it must not leave an instance that EC2 has and that never booted.
 #[tokio::test]
 async fn whenever_a_caller_hangs_up_its_token_stands_for_one_instance() {
     let aws = Aws::new();
@@ -179,7 +179,7 @@ async fn hangs_up_after(delay: Duration) -> String {
             assert_ne!(client.read_buf(&mut request).await.expect("readable"), 0);
         }
         server.write_all(&request).await.expect("writable");
-        // Nobody waits for this delay; it only chooses the moment in the call that is hit.
+        // No condition ends this delay; it only chooses the moment in the call that is hit.
         tokio::time::sleep(delay).await;
     });
     endpoint

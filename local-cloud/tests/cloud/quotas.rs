@@ -1,5 +1,5 @@
-//! What an account may have: refusals of EC2, and what Service Quotas and Lambda say of it. Each test has a
-//! region of its own, in which nothing counts but what it launches.
+//! Quotas of an account: EC2's refusals, and the answers of Service Quotas and Lambda. Each test has a region
+//! of its own, in which only its own launches count.
 
 use aws_sdk_ec2::error::ProvideErrorMetadata as _;
 use aws_sdk_ec2::types::{

@@ -1,5 +1,5 @@
-//! Whose requests are let in. The other party is an AWS SDK: what it signs must be accepted to the
-//! last character, and nothing else.
+//! Whose requests are let in. The other party is an AWS SDK: its signatures must be accepted to the last
+//! character, and nothing else.
 
 use aws_sdk_ec2::types::Filter;
 use aws_sdk_s3::presigning::PresigningConfig;

@@ -88,7 +88,7 @@ fn own_dir() -> PathBuf {
     all.join(std::process::id().to_string())
 }
 
-/// Loopback addresses that nobody else on this machine uses, as good as certainly.
+/// Loopback addresses that, almost certainly, no other program on this machine uses.
 pub(crate) fn public_addresses(count: u8) -> Vec<Ipv4Addr> {
     let mut random = rand::rng();
     let (second, third) = (random.random_range(90..=110), random.random_range(0..=255));
@@ -175,7 +175,7 @@ impl Aws {
         String::from_utf8(bytes.to_vec()).expect("text")
     }
 
-    /// What the local cloud says about what is new, and how often it was missed.
+    /// Returns the local cloud's report about new resources, and how often they were missed.
     pub(crate) async fn consistency(&self) -> Report {
         let url = format!("{}/_local-cloud/consistency", self.endpoint);
         reqwest::get(url).await.expect("an answer").json().await.expect("a report")
@@ -369,7 +369,7 @@ pub(crate) async fn launched(request: RunInstancesFluentBuilder) -> Instance {
     }
 }
 
-/// Repeats a call as long as it does not know what was made moments ago.
+/// Repeats a call until it knows the new resources that it names.
 pub(crate) async fn known<T, E: ProvideErrorMetadata + std::fmt::Debug>(
     call: impl AsyncFn() -> Result<T, E>,
 ) -> T {
@@ -381,7 +381,7 @@ pub(crate) async fn known<T, E: ProvideErrorMetadata + std::fmt::Debug>(
     .await
 }
 
-/// Whether a refusal is one of those that pass.
+/// Returns whether a refusal passes by itself.
 pub(crate) fn comes_too_early(error: &impl ProvideErrorMetadata) -> bool {
     let code = error.code().unwrap_or_default();
     let is_about_profile =
@@ -420,7 +420,7 @@ impl Instance {
         answer.await.parse().expect("a process id")
     }
 
-    /// What was written to the console, without asking the API.
+    /// Returns the console's text, without asking the API.
     pub(crate) fn console_file(&self) -> String {
         std::fs::read_to_string(self.disk().join("console.log")).unwrap_or_default()
     }
@@ -439,7 +439,7 @@ impl Instance {
 /// The text that a web server answers with.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<String, String> {
     let fetch = async {
-        // A new connection each time: what is asked is where a new one leads.
+        // A new connection each time, because the test is about new connections.
         let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().build()?;
         let response = client.get(format!("http://{address}{path}")).send().await?.error_for_status()?;
         response.text().await
@@ -447,7 +447,7 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<String, Strin
     fetch.await.map_err(|error: reqwest::Error| format!("{error:?}"))
 }
 
-/// Waits for a condition, and says what it last saw when that does not come.
+/// Waits for a condition; if it does not come, the panic shows the last result.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     // Many times what a busy machine needs.
     let deadline = Instant::now() + Duration::from_secs(60);

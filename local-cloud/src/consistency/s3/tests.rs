@@ -43,7 +43,7 @@ fn refused(code: &str, before: &[&str], wait: Duration, request: &str) -> usize 
     let is_refused = |seed| {
         let mut cloud = Cloud::new(seed);
         for request in before {
-            // What is refused meanwhile is not what is asked about.
+            // Refusals during this loop are not the subject of the test.
             while cloud.ask(request).is_some() {
                 cloud.now += Duration::from_millis(50);
             }
