@@ -1,4 +1,4 @@
-//! Benchmarks of Vigia, and what they have in common.
+//! Benchmarks of Vigia, and the code that they share.
 //!
 //! No crate of the product and no AWS SDK is linked here but the reconciler's pure core and `users`,
 //! which hashes: whatever else is measured is a program as it is deployed, in a process of its own.

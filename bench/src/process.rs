@@ -19,7 +19,7 @@ pub fn absolute(path: &str) -> std::io::Result<PathBuf> {
 pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
     let mut total = Duration::ZERO;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end meanwhile.
+        // The thread may have ended.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
         let nanos = text.split(' ').next().context("schedstat is empty")?.parse()?;
         total += Duration::from_nanos(nanos);
@@ -41,7 +41,7 @@ pub fn family(pid: u32) -> anyhow::Result<Vec<u32>> {
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(child) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // A process may end meanwhile.
+        // The process may have ended.
         let Ok(stat) = fs::read_to_string(format!("/proc/{child}/stat")) else { continue };
         parents.extend(parent(&stat).map(|parent| (child, parent)));
     }
@@ -54,7 +54,7 @@ pub fn family(pid: u32) -> anyhow::Result<Vec<u32>> {
     Ok(members)
 }
 
-/// The sum over a family. A descendant may end meanwhile.
+/// The sum over a family. A descendant may end during the sum.
 fn of_family<T: Sum>(pid: u32, of: impl Fn(u32) -> anyhow::Result<T>) -> anyhow::Result<T> {
     let has_ended = |member: u32| member != pid && !Path::new("/proc").join(member.to_string()).exists();
     let parts = family(pid)?.into_iter().map(|member| (member, of(member)));
@@ -71,7 +71,7 @@ pub fn family_cpu(pid: u32) -> anyhow::Result<Duration> {
     of_family(pid, cpu)
 }
 
-/// Memory of a whole family in KiB, what it shares with others divided among them.
+/// Memory of a whole family in KiB; memory shared with other processes is divided among them.
 pub fn family_pss_kib(pid: u32) -> anyhow::Result<usize> {
     of_family(pid, pss_kib)
 }

@@ -31,7 +31,7 @@ pub fn print(rows: &[Vec<String>]) {
     }
 }
 
-/// A result that somebody counts on.
+/// A result with a goal.
 pub struct Figure {
     pub text: String,
     pub is_met: bool,

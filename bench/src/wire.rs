@@ -1,7 +1,7 @@
 //! HTTP/1.1 as far as the two ends of a benchmark need it: where a head ends, and its body.
 //!
-//! It trusts what it reads more than any server may: both ends are ours, and only the proxy between
-//! them is under test. What it cannot understand it calls malformed, which a run counts as an error.
+//! It trusts its input more than any server may: both ends are benchmarks, and only the proxy between them is
+//! under test. Input that it cannot parse is malformed, which a run counts as an error.
 
 pub mod body;
 
@@ -11,7 +11,7 @@ use body::Body;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// Larger heads are malformed: nobody here sends such.
+/// Larger heads are malformed: neither end sends them.
 pub const MAX_HEAD: usize = 64 * 1024;
 
 #[derive(Debug, PartialEq, Eq)]

@@ -32,7 +32,7 @@ impl FreshClone {
         // A space: a path that is not quoted falls apart.
         let dir = tempfile::Builder::new().prefix("a clone ").tempdir().expect("a directory");
         let files = String::from_utf8(listed.stdout).expect("names are text");
-        // One that is removed and not committed is listed.
+        // Git also lists a removed file until the removal is committed.
         for file in files.split_terminator('\0').filter(|file| root.join(file).is_file()) {
             let to = dir.path().join(file);
             fs::create_dir_all(to.parent().expect("it is in the clone")).expect("a directory");
@@ -68,7 +68,7 @@ impl FreshClone {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
     }
 
-    /// As after a build: the benchmarks are the real ones, and what they measure are scripts.
+    /// As after a build: the benchmarks are the real ones, and the measured programs are scripts.
     fn build(&self, measured: &str) {
         for (name, program) in [
             ("bench-balancer", env!("CARGO_BIN_EXE_bench-balancer")),
@@ -144,7 +144,7 @@ fn commands(document: &str) -> Vec<Documented> {
 struct Documented {
     /// Options, targets and variables.
     words: Vec<String>,
-    /// Variables of the command, and those that the remark beside it names.
+    /// Variables of the command, and variables that the remark next to it names.
     variables: BTreeSet<String>,
 }
 

@@ -61,7 +61,7 @@ fn a_rate_is_kept_and_a_pause_is_seen() {
 fn what_is_not_answered_is_a_failure() {
     let refused = run(&Plan { rate: Some(100), ..short(free()) }).expect("it can be run");
     assert_eq!(refused.failed().get, 20);
-    // One that listens and never says a word.
+    // A server that listens and never answers.
     let deaf = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let target = deaf.local_addr().expect("bound");
     let plan = Plan { patience_seconds: 0.1, ..short(target) };

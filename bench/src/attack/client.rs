@@ -54,7 +54,7 @@ impl Client {
         Ok(Self { kind, stream, is_greeted: false, dripped: 0 })
     }
 
-    /// What it says as soon as it is connected.
+    /// Returns the bytes that it sends as soon as it is connected.
     fn greeting(&self) -> &'static [u8] {
         match self.kind {
             Kind::Idle => b"GET / HTTP/1.1\r\nHost: idle\r\n\r\n",

@@ -85,7 +85,7 @@ struct Attack {
     poll: Poll,
     kinds: Vec<Kind>,
     clients: Vec<Option<Client>>,
-    /// Those that are to connect.
+    /// Clients that have still to connect.
     outside: VecDeque<usize>,
     /// Whose turn it is to say a byte.
     next: usize,

@@ -17,7 +17,7 @@ pub struct Connection {
     small: Reply,
     /// The request said that it is the last.
     is_last: bool,
-    /// Something may have come while nobody read.
+    /// Bytes may have arrived while the connection was not read.
     is_readable: bool,
     /// The other side has said its last.
     is_ended: bool,
@@ -31,7 +31,7 @@ enum State {
     Large(Reply),
 }
 
-/// What is to be done next.
+/// The next step of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     Wait,

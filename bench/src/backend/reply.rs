@@ -1,4 +1,4 @@
-//! What is answered: 128 bytes, or as many as the path asks for.
+//! The answers: 128 bytes, or as many as the path asks for.
 
 use std::io::{self, IoSlice, Write};
 

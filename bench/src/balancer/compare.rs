@@ -53,7 +53,7 @@ pub fn run(compare: &Compare) -> anyhow::Result<bool> {
                     continue;
                 }
                 progress(&name);
-                // One that fails is left out of the table, and the goals say so.
+                // A proxy that fails is left out of the table, and the goals say so.
                 match measure(&mut rig, entrant, scenario, compare.seconds) {
                     Ok(sample) => results.samples.push(Sample { round, ..sample }),
                     Err(error) => line(&format!("{name} was not measured: {error:#}")),
@@ -79,7 +79,7 @@ pub fn run(compare: &Compare) -> anyhow::Result<bool> {
     Ok(goals.iter().all(|goal| goal.outcome != Outcome::Missed))
 }
 
-/// In an order that nobody profits from.
+/// In random order, so that no proxy profits from its place.
 pub fn by_chance(entrants: &[Entrant]) -> Vec<&Entrant> {
     let mut order: Vec<&Entrant> = entrants.iter().collect();
     fastrand::shuffle(&mut order);

@@ -1,4 +1,4 @@
-//! The peers' configurations: what somebody would write who knows the proxy and wants it fast and
+//! The peers' configurations, as an operator would write them who knows the proxy and wants it fast and
 //! robust. No access log, connections to workers are kept, workers are chosen by random.
 
 use std::fmt::Write as _;
@@ -35,8 +35,8 @@ pub fn nginx(settings: &Settings<'_>) -> String {
         Posts::Once => "",
         Posts::Retried => " non_idempotent",
     };
-    // It has two descriptors for each client. Large bodies go through memory and not through files; an
-    // upload of 1 MiB costs it a quarter of what it costs as shipped, and two thirds of unbuffered.
+    // It has two descriptors for each client. Large bodies go through memory and not through files. An upload
+    // of 1 MiB costs it a quarter of its cost with shipped settings, and two thirds of its cost unbuffered.
     format!(
         "user root;
 worker_processes 1;

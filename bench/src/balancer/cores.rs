@@ -1,4 +1,4 @@
-//! Which core the proxy has to itself, and that nobody else runs there.
+//! The core that the proxy has to itself; no other process runs on it.
 
 use anyhow::ensure;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};

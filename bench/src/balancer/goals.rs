@@ -1,4 +1,4 @@
-//! What issues 4 and 15 ask of the load balancer, against what was measured.
+//! The goals of issues 4 and 15 for the load balancer, against the measurements.
 
 use serde::Serialize;
 

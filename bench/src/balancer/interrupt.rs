@@ -1,4 +1,4 @@
-//! Whoever stops a benchmark stops what it started, too: proxies and workers would run on for ever.
+//! Stopping a benchmark also stops the proxies and workers that it started: they would run on for ever.
 
 use std::path::{Path, PathBuf};
 

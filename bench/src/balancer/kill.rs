@@ -162,7 +162,7 @@ fn table(runs: &[Run], mix: Mix) -> Vec<Vec<String>> {
     table
 }
 
-/// The goals of the issue. One that was not measured in each round is not met.
+/// The goals of the issue. A goal without a measurement in each round is not met.
 fn judge(runs: &[Run], rounds: usize) -> Vec<Goal> {
     let is_whole = |mix| of(runs, mix, Peer::Ours).count() == rounds;
     let gets: u64 = [Mix::Gets, Mix::PostsOnce].map(|mix| failed(runs, mix, Peer::Ours).get).iter().sum();
@@ -215,7 +215,7 @@ mod tests {
             one(Mix::PostsOnce, Peer::Nginx, posts(2), 10.0),
         ];
         let outcomes = |runs: &[Run]| judge(runs, 1).iter().map(Goal::is_met).collect::<Vec<_>>();
-        // What was not measured is not met.
+        // A goal without a measurement is not met.
         assert_eq!(outcomes(&runs), [true, true, true, false]);
         runs.push(one(Mix::PostsRetried, Peer::Ours, posts(0), 1.0));
         assert_eq!(outcomes(&runs), [true, true, true, true]);

@@ -58,7 +58,7 @@ pub struct Entrants {
     pub peers: Option<Vec<Peer>>,
 }
 
-/// Somebody who takes part.
+/// A proxy that takes part.
 #[derive(Clone, Debug)]
 pub struct Entrant {
     pub peer: Peer,
@@ -68,8 +68,8 @@ pub struct Entrant {
 }
 
 impl Entrants {
-    /// Those who are there, ours first, and a sentence for each peer who is not. Without ours there is
-    /// nothing to compare.
+    /// Returns the available proxies, ec2-lb first, and a sentence for each missing peer. Without ec2-lb
+    /// there is nothing to compare.
     pub fn find(&self) -> anyhow::Result<(Vec<Entrant>, Vec<String>)> {
         let is_wanted =
             |peer: &Peer| *peer == Peer::Ours || self.peers.as_ref().is_none_or(|peers| peers.contains(peer));

@@ -27,7 +27,7 @@ pub struct Proxy {
     program: Program,
 }
 
-/// What it is started with, its own settings apart.
+/// The surroundings that it is started with, its own settings apart.
 pub struct Ground<'a> {
     pub dir: &'a Path,
     pub cores: Cores,

@@ -1,4 +1,4 @@
-//! What was measured, and its medians.
+//! The measurements, and their medians.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! Everything that stands around a proxy: workers before, the registry beside, a load behind it.
+//! Everything around a proxy: workers behind it, the registry, and a load in front of it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -113,7 +113,7 @@ impl Rig {
         Proxy::start(entrant, &settings, &ground)
     }
 
-    /// Starts each in each of its ways, and ends it. One that does not start is found before others have
+    /// Starts each in each of its ways, and ends it. A proxy that does not start is found before others have
     /// been measured for minutes.
     pub fn try_each<const N: usize>(
         &mut self,
@@ -135,7 +135,7 @@ impl Rig {
         &self.certificate.certificate
     }
 
-    /// Runs a load beside this program.
+    /// Runs a load in parallel to this program.
     pub fn begin(&self, plan: &Plan) -> anyhow::Result<Load> {
         let mut command = Command::new(self.program("bench-load")?);
         command.args(plan.flags()).stdin(Stdio::null()).stdout(Stdio::piped());

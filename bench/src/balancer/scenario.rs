@@ -1,4 +1,4 @@
-//! What is asked of each proxy, one after the other.
+//! The scenarios that each proxy goes through, one after the other.
 
 use serde::Serialize;
 

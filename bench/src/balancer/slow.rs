@@ -47,7 +47,7 @@ const SPARE: usize = 8192;
 struct Run {
     quiet: Report,
     attacked: Report,
-    /// KiB of PSS: before, at most meanwhile, and after.
+    /// KiB of PSS: before, at most during, and after the attack.
     before_kib: usize,
     peak_kib: usize,
     after_kib: usize,

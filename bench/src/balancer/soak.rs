@@ -34,7 +34,7 @@ const DEAD_FOR: Duration = Duration::from_millis(1500);
 /// Memory is flat if it ends no higher than this above the middle of the run.
 const MOST_GROWTH: f64 = 1.1;
 
-/// What was done, and what it cost in memory.
+/// The work done, and its cost in memory.
 struct Course {
     changes: usize,
     kills: usize,

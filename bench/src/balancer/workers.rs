@@ -1,4 +1,4 @@
-//! Workers as processes, so that killing one means what it means elsewhere.
+//! Workers as processes, so that killing one has the same effect as in production.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// One that waits before each answer. It is not started yet.
+    /// Makes a worker that waits before each answer. It is not started yet.
     pub fn new(program: &Path, dir: &Path, addr: SocketAddr, pause: Duration) -> Self {
         let log = dir.join(format!("worker-{}.log", addr.port()));
         Self { addr, pause, program: program.to_owned(), log, running: None }

@@ -1,4 +1,4 @@
-//! `make bench-reconciler`. It fails if a figure that somebody counts on is missed.
+//! `make bench-reconciler`. It fails if a figure with a goal misses it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! One client: what it has sent and what it has seen of the answer.
+//! One client: the request that it has sent, and the part of the answer that it has seen.
 
 use std::io;
 use std::time::Instant;
@@ -74,7 +74,7 @@ impl Connection {
         self.state = State::Busy(Exchange { method, due, begun: Instant::now(), sent: 0, answer });
     }
 
-    /// Writes what there is to write. To be called after `ask`, and by `advance`.
+    /// Writes all pending bytes. To be called after `ask`, and by `advance`.
     pub fn write(&mut self, requests: &Requests) -> Turn {
         let State::Busy(exchange) = &mut self.state else {
             self.transport.flush().ok();
@@ -116,7 +116,7 @@ impl Connection {
                 return self.ended(end, requests);
             }
             let State::Busy(exchange) = &mut self.state else {
-                // Bytes that nobody asked for: it will not be used again.
+                // Unexpected bytes: the connection will not be used again.
                 return Turn::Closed;
             };
             match exchange.take(buffer.get(..size).unwrap_or_default()) {

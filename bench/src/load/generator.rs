@@ -104,7 +104,7 @@ impl<'a> Generator<'a> {
         nothing_is_left || since.elapsed() > self.plan.patience() * 2
     }
 
-    /// What time brings: the next stage, requests that are due, those that take too long.
+    /// Handles the clock: the next stage, due requests, requests that take too long.
     fn go_on(&mut self, poll: &Poll) -> anyhow::Result<()> {
         let now = Instant::now();
         if let Some(measured) = self.window.advance(now)? {

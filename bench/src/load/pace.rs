@@ -41,7 +41,7 @@ impl Pace {
 
     /// Winds the timer up again; to be called when it woke us.
     pub fn rewind(&self) {
-        // It has nothing to say when somebody was faster, and that is fine.
+        // The timer may have nothing to report if an event came first; that is fine.
         self.timer.wait().ok();
     }
 

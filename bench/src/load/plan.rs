@@ -25,7 +25,7 @@ pub struct Plan {
     /// Each request on a connection of its own.
     #[arg(long)]
     pub churn: bool,
-    /// What is asked for by GET; `/1m` gives a MiB. Every POST is answered as `/` is.
+    /// The path of GETs; `/1m` gives a MiB. Every POST is answered as `/` is.
     #[arg(long, default_value = "/")]
     pub path: String,
     /// Of a hundred requests, so many are POSTs.

@@ -70,7 +70,7 @@ impl ByMethod {
 pub struct Report {
     /// How long was measured.
     pub seconds: f64,
-    /// Good answers meanwhile.
+    /// Good answers during the measurement.
     pub answered: ByMethod,
     pub latency: Latency,
     /// From the first request to the last, by kind.

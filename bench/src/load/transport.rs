@@ -29,8 +29,8 @@ impl Door {
         Ok(Self { target, tls })
     }
 
-    /// Begins to connect. Both directions are watched from the start: events are edges, and one that
-    /// is never asked for again costs nothing.
+    /// Begins to connect. Both directions are watched from the start: events are edges, and registering once
+    /// for both costs nothing.
     pub fn open(&self, registry: &Registry, token: Token) -> io::Result<Transport> {
         let mut stream = TcpStream::connect(self.target)?;
         stream.set_nodelay(true)?;
@@ -91,7 +91,7 @@ impl Transport {
         }
     }
 
-    /// Writes what was taken before and could not be sent.
+    /// Writes bytes that were taken earlier and could not be sent.
     pub fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),

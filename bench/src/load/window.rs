@@ -1,4 +1,4 @@
-//! Which part of a run is measured, and what a process used of a core meanwhile.
+//! Which part of a run is measured, and the CPU time that a process used during it.
 //!
 //! ```text
 //! warm-up ──> measuring ──> draining
@@ -37,7 +37,7 @@ impl Window {
         Self { begins, lasts, cpu_of: plan.cpu_of, stage: Stage::WarmUp }
     }
 
-    /// Goes to the next stage if it is time; what was measured, at the moment it is over.
+    /// Goes to the next stage if it is time; returns the measurement when it is over.
     pub fn advance(&mut self, now: Instant) -> anyhow::Result<Option<Measured>> {
         match self.stage {
             Stage::WarmUp if now >= self.begins => {
@@ -57,7 +57,7 @@ impl Window {
         self.cpu_of.map(process::family_cpu).transpose()
     }
 
-    /// Whether an answer that has come counts that nobody had set a time for.
+    /// Returns whether an answer without a due time counts now.
     pub fn is_measuring(&self) -> bool {
         matches!(self.stage, Stage::Measuring { .. })
     }

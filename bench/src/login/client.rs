@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const SESSION: &str = "vigia_session=";
 
-/// What is asked for.
+/// The request.
 #[derive(Clone, Debug)]
 pub struct Ask {
     method: Method,
@@ -173,7 +173,7 @@ pub struct Load {
     pub expected: u16,
 }
 
-/// What was done, and what it cost the one who did it.
+/// The outcome, and its cost to the client.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
     pub per_second: f64,

@@ -3,8 +3,9 @@
 //! How many evaluations of argon2 there were cannot be seen from outside a process. Each 401 is exactly
 //! one (the worker's own tests count them); 429 and 503 are none. So 401s are counted.
 //!
-//! Patience is made by putting the throttle's object back in time, by more than the longest wait and less
-//! than the day after which a count begins anew: whoever comes back day after day has a hundred a day.
+//! The waits are skipped by putting the throttle's object back in time, by more than the longest wait and
+//! less than the day after which a count starts again: a guesser who comes back day after day has a hundred
+//! guesses a day.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The list of ten thousand users: what S3 is asked, when the first byte comes, what it takes of memory.
+//! The list of ten thousand users: the calls to S3, the time of the first byte, and the memory.
 
 use std::time::Duration;
 

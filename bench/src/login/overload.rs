@@ -1,11 +1,11 @@
 //! Ten times as many sign-ins as one core can do, whether or not it answers.
 //!
-//! A second flood asks for logins that none can have. They are hashed as others are, but nothing is
-//! read from S3 before, nor written after: what it shows is what turning away would cost if it came first.
+//! A second flood asks for logins that no account can have. They are hashed as others are, but nothing is
+//! read from S3 before, nor written after: it shows the cost of turning away if it came first.
 //!
-//! Memory is bounded by the base, an arena of 19 MiB for each permit, and a fifth. The pool writes to
-//! its arenas when it is made, so they are resident from the start: the base is what is resident after
-//! the start, less the arenas. That they are, the kernel's list of mappings must show.
+//! Memory is bounded by the base, an arena of 19 MiB for each permit, and a fifth. The pool writes to its
+//! arenas when it is made, so they are resident from the start: the base is the memory resident after the
+//! start, less the arenas. That they are, the kernel's list of mappings must show.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ struct Outcome {
     at: Instant,
 }
 
-/// What was seen of the worker meanwhile.
+/// The worker's state during the flood.
 struct Seen {
     outcomes: Vec<Outcome>,
     health: Latency,
@@ -58,7 +58,7 @@ struct Seen {
     descriptors: usize,
 }
 
-/// What is asked for in a flood.
+/// The requests of a flood.
 #[derive(Clone, Copy)]
 enum Kind {
     SignIn,
@@ -89,7 +89,7 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
     ground.clear();
     ground.settle(&crowd, &cost)?;
     let worker = Worker::start(ground, &cost).await?;
-    // What it needs only to start is given back.
+    // Memory that it needs only to start is given back.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let arena_kib = cost.memory_kib() as usize;
     let start_kib = worker.resident_kib()?;
@@ -221,7 +221,7 @@ impl Seen {
     }
 }
 
-/// Gives what was seen, and the time in which the worker was as busy as it gets.
+/// Returns the worker's state, and the time in which it was as busy as it gets.
 async fn flood(
     worker: &Worker,
     crowd: &Crowd,

@@ -31,7 +31,7 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
         "GET /protected of one worker on one core, keep-alive: medians",
         ["answer", "sessions", "answers/s", "answers/CPU s", "CPU ms/1,000", "p50 ms", "p99 ms"],
     );
-    // For the sign-ins, which are not what is measured here.
+    // For the sign-ins, which are not measured here.
     let cost: Cost = "m=7168,t=5,p=1".parse()?;
     let crowd = Crowd::named("bob", SESSIONS);
     ground.clear();

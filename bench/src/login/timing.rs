@@ -1,5 +1,5 @@
-//! Whether the time of an answer tells if a login exists: a wrong password for one that does against one
-//! that does not, one after the other, in random order.
+//! Whether the time of an answer tells if a login exists: wrong passwords for an existing login and for a
+//! missing one, one after the other, in random order.
 //!
 //! Each login is asked about once, so that no count of failures is in the way.
 

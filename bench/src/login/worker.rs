@@ -86,7 +86,7 @@ impl Worker {
         Ok(std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5")?)
     }
 
-    /// Time on its core so far, of threads that have ended too: those that hash end when they are idle.
+    /// Returns its time on the core so far, including ended threads: hashing threads end when they are idle.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
         let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(self.pid())?))?;
         Ok(clock_gettime(clock)?.into())

@@ -76,7 +76,7 @@ impl Cloud {
 
     /// Serves for as long as it is polled.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
-        // Larger than any document of ours.
+        // Larger than any of Vigia's documents.
         let limit = axum::extract::DefaultBodyLimit::max(64 << 20);
         axum::serve(listener, Router::new().fallback(any(answer)).layer(limit).with_state(self)).await
     }

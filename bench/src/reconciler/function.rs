@@ -1,5 +1,5 @@
-//! The function as it is deployed: the program itself, in a process of its own, between stand-ins
-//! for what it talks to.
+//! The function as it is deployed: the program itself, in a process of its own, between stand-ins for its
+//! peers.
 
 use std::path::Path;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! What is uploaded, and how long it takes to start.
+//! The size of the uploaded package, and how long it takes to start.
 
 use std::path::Path;
 use std::process::Command;

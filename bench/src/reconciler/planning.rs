@@ -20,7 +20,7 @@ const MOST_RUNS: usize = 50;
 const GOAL_SIZE: usize = 10_000;
 const GOAL: Duration = Duration::from_millis(20);
 
-/// What is seen and remembered.
+/// The observation and the memory.
 struct Case {
     what: &'static str,
     seen: fn(&Stack) -> (Observation, Memory),
@@ -88,7 +88,7 @@ fn row(what: &str, size: usize, times: &[Duration]) -> Vec<String> {
     [what.to_owned(), thousands(size)].into_iter().chain(times.map(milliseconds)).collect()
 }
 
-/// What others do with the cores meanwhile only adds to it.
+/// Other work on the cores only adds to it.
 fn fastest(times: &[Duration]) -> Duration {
     times.iter().min().copied().unwrap_or_default()
 }
@@ -115,7 +115,7 @@ fn planned(case: &Case, stack: &Stack) -> (Vec<Duration>, Vec<String>) {
     (times, deeds)
 }
 
-/// Whom to ask, and what is new.
+/// Measures the look: whom to ask, and the news.
 fn looked(stack: &Stack) -> Vec<Duration> {
     let (seen, memory) = at_rest(stack);
     let mut times = Vec::new();

@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, mpsc};
 /// As the function is configured.
 const FUNCTION_TIMEOUT: Duration = Duration::from_secs(55);
 
-/// The other end: what the function did, and what it is to do.
+/// The Lambda runtime's end: the function's results, and its next event.
 pub struct Runtime {
     events: mpsc::Sender<String>,
     pub said: mpsc::Receiver<Said>,

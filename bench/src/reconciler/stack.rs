@@ -1,8 +1,8 @@
-//! A stack with any number of workers: what is remembered, what EC2 shows, what is published.
+//! A stack with any number of workers: its memory, EC2's list, the published registry.
 //!
-//! More workers than [`DesiredCount::MAX`] are a surplus, which a plan begins to remove. So that a
-//! large stack can be at rest all the same, its memory then follows one that was lost half a minute
-//! ago: a young memory does everything but launch and remove, and says that it does not.
+//! More workers than [`DesiredCount::MAX`] are a surplus, which a plan begins to remove. So that a large
+//! stack can be at rest all the same, its memory then follows a loss half a minute ago: a young memory does
+//! everything but launch and remove, and says that it does not.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -67,7 +67,7 @@ impl Stack {
         (0..).take(self.size).map(|number| (number, id(number)))
     }
 
-    /// Everybody serves. Young if there is a surplus, so that it stays.
+    /// All workers serve. Young if there is a surplus, so that it stays.
     pub fn memory(&self) -> Memory {
         let began = if self.is_surplus() { self.ago(30) } else { self.ago(3600) };
         let mut memory = Memory {
@@ -152,7 +152,7 @@ impl Stack {
         workers.chain([row(Role::LoadBalancer, balancer(), BALANCER, 0, &self.balancer_spec().id)]).collect()
     }
 
-    /// What readers have: everybody.
+    /// The readers' view: all workers.
     pub fn registry(&self) -> Registry {
         let entry =
             |number| RegisteredWorker { addr: worker_addr(number), zone: ZONES[zone(number)].to_owned() };

@@ -46,7 +46,7 @@ struct Measured {
     listing_bytes: usize,
 }
 
-/// What was measured at all sizes.
+/// The measurements at all sizes.
 pub struct Ticks {
     /// A row for each size.
     pub costs: Vec<Vec<String>>,

@@ -34,7 +34,7 @@ async fn serve(listener: TcpListener, body: String) {
         body.len()
     );
     while let Ok((stream, _)) = listener.accept().await {
-        // One after the other: nobody is asked twice at a time. A client that went away is its affair.
+        // One after the other: no worker is asked twice at a time. A client that went away is its affair.
         reply_to(stream, &reply).await.ok();
     }
 }

@@ -27,7 +27,7 @@ pub enum Chunks {
     Done,
 }
 
-/// What was found in some bytes.
+/// The result of reading some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
     /// Bytes that belong to the body, framing included.
@@ -41,7 +41,7 @@ impl Body {
         Self::Chunked(Chunks::Size(0))
     }
 
-    /// Whether it has come to its end; one that lasts until the connection ends never says so.
+    /// Returns whether it has come to its end; a body that lasts until the connection ends never says so.
     pub fn is_done(&self) -> bool {
         matches!(self, Self::Length(0) | Self::Chunked(Chunks::Done))
     }
