@@ -1,4 +1,4 @@
-//! Passwords on their way in: what is acceptable at sign-up, and the exact bytes that are compared.
+//! Checks passwords: which are acceptable at sign-up, and the exact bytes that are compared.
 //!
 //! Secure hashes the NFKC form, so that the same keys on another keyboard give the same password.
 //! Not PRECIS `OpaqueString`: it refuses the joiner inside family emoji, and any composition of

@@ -95,8 +95,8 @@ impl fmt::Display for Cost {
 pub struct Arena(Vec<Block>);
 
 impl Arena {
-    /// Holds records of this cost and of the default one: a cost that was lowered must not lock out
-    /// those who chose their password before.
+    /// Accepts records of this cost and of the default one: lowering the cost must not lock out users who
+    /// chose their password earlier.
     pub fn new(cost: &Cost) -> Self {
         Self(vec![Block::new(); blocks(cost)])
     }

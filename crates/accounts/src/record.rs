@@ -1,8 +1,8 @@
 //! The object of a user in the secure profile.
 //!
-//! `uid` is new each time a login is registered: a session of a deleted user does not open the
-//! account of whoever takes the name next. `nonce` is new with each write: it tells our own write,
-//! whose reply was lost, from somebody else's.
+//! `uid` is new each time a login is registered: a session of a deleted user does not open the account of the
+//! next user with that name. `nonce` is new with each write: after a lost reply, it tells this worker's own
+//! write from another writer's.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,7 @@ pub enum AwsErrorKind {
     NotFound,
     /// The thing is there: look and compare, when creating.
     AlreadyExists,
-    /// Somebody changed it meanwhile, or the write is in progress: look again.
+    /// Another writer changed it since, or the write is in progress: look again.
     Conflict,
     /// Something still depends on it: try again later, when deleting.
     InUse,
@@ -32,7 +32,7 @@ pub enum AwsErrorKind {
     NotSupported,
     /// The zone does not offer the instance type, and will not tomorrow. Only of launches.
     NotOffered,
-    /// What was asked for cannot be launched: its image, group, subnet or a parameter is at fault. Only of
+    /// The definition cannot be launched: its image, group, subnet or a parameter is at fault. Only of
     /// launches.
     Definition,
     Other,

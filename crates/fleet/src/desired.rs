@@ -71,7 +71,7 @@ impl FromStr for DesiredCount {
     }
 }
 
-/// What somebody wrote, short and on one line, for an error message.
+/// Returns the object's text for an error message, short and on one line.
 fn shown(text: &str) -> String {
     if text.is_empty() {
         return "an empty text".to_owned();

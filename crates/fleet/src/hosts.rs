@@ -43,7 +43,7 @@ impl HostNames {
     }
 }
 
-/// Of `[::1]:5000` what is in brackets, with them.
+/// Returns the host of `host:port`; of `[::1]:5000` the part in brackets, with them.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') && (!name.contains(':') || name.ends_with(']')) => name,

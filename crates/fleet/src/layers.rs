@@ -15,12 +15,12 @@
 
 use std::time::Duration;
 
-/// A worker answers a request within this time, if only with a 503. A sign-up makes up to three calls
-/// to S3 and waits up to 1.5 s for its hash; half would cut one that is about to succeed after a retry,
+/// A worker answers a request within this time, if only with a 503. A sign-up makes up to three calls to S3
+/// and waits up to 1.5 s for its hash. Half would cut a request that is about to succeed after a retry,
 /// double would outlast the client.
 pub const WORKER_REQUEST: Duration = Duration::from_secs(15);
 
-/// A worker that is told to stop finishes what it has: the longest request, and some seconds to send it.
+/// A stopping worker finishes its requests: the longest request, and some seconds to send it.
 pub const WORKER_DRAIN: Duration = WORKER_REQUEST.saturating_add(Duration::from_secs(5));
 
 /// The load balancer waits this long for the head of an answer from a worker that passes its health
@@ -35,12 +35,12 @@ pub const LB_SILENCE: Duration = Duration::from_secs(5);
 /// A health check, which touches nothing outside the worker's process.
 pub const LB_CHECK: Duration = Duration::from_secs(1);
 
-/// All tries of one request: one worker that hangs, found out by a check, and then one that takes its
+/// All tries of one request: one worker that hangs, discovered by a check, and then another that takes its
 /// full time.
 pub const LB_REQUEST: Duration =
     LB_SILENCE.saturating_add(LB_CHECK).saturating_add(LB_CHECK).saturating_add(LB_RESPONSE);
 
-/// A load balancer that is told to stop finishes what it has. systemd kills at 30 s.
+/// A stopping load balancer finishes its requests. systemd kills at 30 s.
 pub const LB_DRAIN: Duration = LB_REQUEST.saturating_add(Duration::from_secs(1));
 
 /// The load balancer keeps an idle connection to a worker this long.
@@ -52,18 +52,17 @@ pub const WORKER_IDLE: Duration = Duration::from_secs(75);
 /// Connections a worker serves at once, at 16 KiB each at most.
 pub const WORKER_CONNECTIONS: usize = 4096;
 
-/// Of them, those that are kept for health checks: two load balancers and a reconciler ask once a second
-/// and hang up, so a handful is enough; each bound by [`WORKER_CHECK`].
+/// The part that is kept for health checks: two load balancers and a reconciler ask once a second and hang
+/// up, so a handful is enough; each bound by [`WORKER_CHECK`].
 pub const WORKER_RESERVE: usize = 64;
 
 /// How long a connection may take that only a health check is served on.
 pub const WORKER_CHECK: Duration = Duration::from_secs(2);
 
-/// Load balancers that may send to the same worker: the one that has the address and the one that takes
-/// it over.
+/// Load balancers that may send to the same worker: the holder of the address, and its successor.
 pub const LBS_AT_ONCE: usize = 2;
 
-/// Connections of one load balancer to one worker, idle or not. What is left is for health checks.
+/// Connections of one load balancer to one worker, idle or not. The rest is for health checks.
 pub const LB_PER_WORKER: usize = (WORKER_CONNECTIONS - WORKER_RESERVE) / LBS_AT_ONCE;
 
 /// Header lines of a request that the load balancer reads.

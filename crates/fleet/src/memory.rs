@@ -1,8 +1,8 @@
 //! `fleet/state.json`: what the reconciler remembers from one tick to the next.
 //!
-//! Only the reconciler writes it, by compare-and-swap; `status` reads it. It holds intents (a launch
-//! is written here before it is sent) and observations, never a decision about the future: a tick
-//! plans from what it sees now.
+//! Only the reconciler writes it, by compare-and-swap; `status` reads it. It holds intents (a launch is
+//! written here before it is sent) and observations, never a decision about the future: a tick plans from its
+//! own observation.
 //!
 //! A *slot* is a place for one worker. Its number and *attempt* make the client token of the launch,
 //! so a launch repeated after a crash or a lost reply returns the same instance. The attempt grows
@@ -20,9 +20,9 @@ use crate::{DesiredCount, Registry, WorkerAddr, WorkerId, keys};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
-    /// Changes with each write; tells a lost reply to our own write from somebody else's.
+    /// Changes with each write; after a lost reply, it tells this reconciler's own write from another's.
     pub nonce: String,
-    /// When this memory began, empty. A young one that follows a loss ends nobody.
+    /// When this memory began, empty. A young memory that follows a loss terminates no worker.
     pub began: Option<Timestamp>,
     /// Whether there was a fleet then: another memory was lost.
     pub follows_loss: bool,
@@ -64,8 +64,8 @@ pub struct Memory {
     /// The last release that a worker has served from: what the fleet falls back on while a newer
     /// one does not boot.
     pub proven: Option<Release>,
-    /// The last release that was read, unless it is `proven`: what is launched from while the document
-    /// cannot be read.
+    /// The last release that was read, unless it is `proven`. Launches use it while the document cannot be
+    /// read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub released: Option<Release>,
     /// Workers whose program was restarted a short while ago.
@@ -99,7 +99,7 @@ pub struct Refusal {
     pub why: String,
     /// Ids of the definitions that were refused. Any other is tried at once.
     pub definitions: BTreeSet<String>,
-    /// Since when launches have been refused. Begins anew when a worker was terminated to make room.
+    /// Since when launches have been refused. Starts again when a worker was terminated to make room.
     pub since: Timestamp,
     pub last: Timestamp,
     /// Refused launches since the first.
@@ -111,7 +111,7 @@ pub struct Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RefusalCause {
-    /// A quota is used up: terminating an instance of ours makes room.
+    /// A quota is used up: terminating an instance of the stack makes room.
     Limit,
     /// AWS has not verified the account yet.
     Verification,
@@ -162,7 +162,7 @@ pub struct Lowering {
     pub since: Timestamp,
 }
 
-/// Boots of one release that failed, since the last one that did not.
+/// Boots of one release that failed, since its last successful boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Boots {
     pub failures: u32,
@@ -233,7 +233,7 @@ pub enum Phase {
     Suspect,
     /// It does not answer, and a brake forbids to terminate it now.
     Dead,
-    /// Whether the launch took place cannot be learned: another slot takes its place meanwhile.
+    /// It cannot be learned whether the launch took place: another slot replaces it for now.
     Unresolved,
 }
 
@@ -353,8 +353,7 @@ fn is_same_kind(one: &str, other: &str) -> bool {
     one.by_ref().zip(other.by_ref()).all(is_same) && one.next().is_none() && other.next().is_none()
 }
 
-/// What EC2 says may be long; its encoded messages are of no use to anybody without the permission to
-/// decode them.
+/// EC2's messages may be long; its encoded messages are useless without the permission to decode them.
 fn shortened(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().nth(Memory::MAX_EVENT_CHARS) {
         text.truncate(end);
@@ -413,15 +412,15 @@ impl Memory {
 
     /// The highest attempt that is believed, in a tag as well: a launch each second for 68 years.
     pub const MAX_ATTEMPT: u32 = i32::MAX.unsigned_abs();
-    /// An event that comes again later than this is another one. At half of this, what is tried every five
-    /// minutes would be listed each time; at twice, two incidents would look like one.
+    /// An event that comes again later than this counts as a new event. At half of this, an event that recurs
+    /// every five minutes would be listed each time; at twice, two incidents would look like one.
     const REPEATS: SignedDuration = SignedDuration::from_mins(10);
     /// Zones and CPU credits are left alone for minutes.
     const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(10);
 
-    /// Adds an event and forgets the oldest beyond the bound. One that differs from an event of the last ten
-    /// minutes in numbers alone is counted there: twenty refusals in each tick would push out in minutes what
-    /// led to them. Returns the number of new events.
+    /// Adds an event and forgets the oldest beyond the bound. An event that differs from one of the last ten
+    /// minutes in numbers alone is counted there: otherwise twenty refusals in each tick would push out their
+    /// own cause within minutes. Returns the number of new events.
     pub fn record(&mut self, at: Timestamp, text: impl Into<String>) -> usize {
         let text = text.into();
         let repeats =
@@ -541,8 +540,8 @@ impl Memory {
         credits.refused.iter_mut().for_each(|(_, until)| see(until, true));
     }
 
-    /// The document as its readers take it. If it is too large, the oldest events are left out, and then what
-    /// is held back: without either the fleet heals as before. A definition is never left out.
+    /// The document as its readers take it. If it is too large, the oldest events are left out, and then the
+    /// held-back reasons: without either the fleet heals as before. A definition is never left out.
     pub fn encode(&self, at: Timestamp) -> Result<Vec<u8>, TooLarge> {
         let fits = |memory: &Self| document::encode(keys::STATE, memory, Self::MAX_BYTES);
         let too_large = match fits(self) {
@@ -630,7 +629,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Memory>(&text).expect("own output"), memory);
     }
 
-    /// What is written is read back as its readers do.
+    /// Reads the written document back as its readers do.
     fn written(memory: &Memory) -> Memory {
         let bytes = memory.encode(Timestamp::UNIX_EPOCH).expect("it fits");
         assert!(bytes.len() <= Memory::MAX_BYTES, "{}", bytes.len());

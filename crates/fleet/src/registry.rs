@@ -14,8 +14,8 @@ use crate::{DesiredCount, WorkerAddr, WorkerId};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Registry {
-    /// Grows with each change and never goes back, whoever writes: the milliseconds since 1970, so that it
-    /// grows even if everything that was written before is lost.
+    /// Grows with each change and never goes back, even when writers change: the milliseconds since 1970, so
+    /// that it grows even if all earlier documents are lost.
     #[serde(deserialize_with = "revision")]
     pub revision: u64,
     pub written_at: Timestamp,
@@ -46,7 +46,7 @@ impl Registry {
     /// Objects larger than this are refused by readers: 100 workers are about 10 KiB.
     pub const MAX_BYTES: usize = 256 * 1024;
 
-    /// A higher one is none of ours. A reader that took it would never take another registry.
+    /// The reconciler never writes a higher one. A reader that took it would never take another registry.
     pub const MAX_REVISION: u64 = u64::MAX >> 1;
 
     pub fn diff(&self, next: &Self) -> RegistryDiff {

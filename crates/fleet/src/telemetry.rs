@@ -3,9 +3,9 @@
 //! No request path is ever logged by anyone (two routes carry passwords in it), so there is no
 //! tracing layer for HTTP here; programs log events with named fields.
 //!
-//! A program that serves must not wait for whoever reads its log: [`serve`] writes from a thread of its
-//! own, with bounds. One that ends after each piece of work, or is frozen then, as a Lambda function is,
-//! writes at once: [`init`].
+//! A serving program must not wait for the reader of its log: [`serve`] writes from a thread of its own, with
+//! bounds. A program that ends after each piece of work, or is frozen then like a Lambda function, writes at
+//! once: [`init`].
 
 mod writer;
 
@@ -82,7 +82,7 @@ pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let layer = error.to_string();
-        // SDK errors repeat their source's text; saying it twice helps nobody.
+        // SDK errors repeat their source's text; printing it twice does not help.
         if !text.contains(&layer) {
             write!(text, ": {layer}").expect("writing to a String cannot fail");
         }

@@ -1,5 +1,5 @@
-//! Lines of a program that serves: written by a thread of their own, so that a log that nobody reads holds
-//! up no request.
+//! Lines of a serving program, written by a thread of their own, so that a log without a reader delays no
+//! request.
 //!
 //! | lane | whose lines | bound |
 //! |---|---|---|
@@ -23,11 +23,11 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Target of the lines that must not make room for others: what people who proved who they are have done.
 pub const AUDIT: &str = "audit";
 
-/// Some 800 lines for each lane: a few seconds of a journal that is busy. Double would only be more that
-/// nobody reads.
+/// Some 800 lines for each lane: a few seconds of a journal that is busy. Double would only keep more lines
+/// that are not read.
 const MAX_WAITING: usize = 256 * 1024;
-/// Of one place in the code. Twenty tell what is wrong; a caller who can cause them at will must not be
-/// able to push everything else out of a console of 64 KiB.
+/// Of one place in the code. Twenty show the fault. A caller who can cause warnings at will must not be able
+/// to push everything else out of a console of 64 KiB.
 const AT_ONCE: u32 = 20;
 const THEN_ONE_EACH: Duration = Duration::from_secs(60);
 /// Between two notices of how many warnings were left out.
@@ -35,7 +35,7 @@ const BETWEEN_NOTICES: Duration = Duration::from_secs(10);
 /// At the end of the program. A reader that is there takes milliseconds.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The thread that writes; ends, after what is waiting, when dropped.
+/// The thread that writes; ends when dropped, after the waiting lines.
 #[must_use = "lines are written as long as it is kept"]
 pub struct LogThread {
     lanes: Arc<Lanes>,
@@ -111,7 +111,7 @@ impl Lanes {
                     .unwrap_or_else(PoisonError::into_inner);
                 (state.take(&notice, Instant::now()), state.is_over)
             };
-            // Whoever reads may have gone for good; there is no other place to say so.
+            // The reader may have gone for good; there is no other place to report that.
             let _unread = out.write_all(&batch).and_then(|()| out.flush());
             if is_over && batch.is_empty() {
                 self.state().has_ended = true;
@@ -127,7 +127,7 @@ impl State {
         !self.reserved.lines.is_empty() || !self.ordinary.lines.is_empty()
     }
 
-    /// What is to be written next: small pieces, so that the reserved lane is never far behind.
+    /// Returns the next lines to write: small pieces, so that the reserved lane is never far behind.
     fn take(&mut self, notice: &impl Fn(&str) -> String, now: Instant) -> Vec<u8> {
         let mut batch = Vec::new();
         let dropped =
@@ -285,7 +285,7 @@ mod tests {
         thread: LogThread,
     }
 
-    /// What was written in all, after `speak` has spoken to a log that nobody reads.
+    /// Returns everything written after `speak` has logged to a pipe without a reader.
     fn unread(speak: impl FnOnce()) -> String {
         let ((read, may_write), (written, lines)) = (channel(), channel());
         let notice = |text: &str| format!("notice: {text}\n");
@@ -295,7 +295,7 @@ mod tests {
             .with_ansi(false)
             .with_writer(lines_in)
             .finish();
-        // Nothing is read meanwhile: that this returns is the point.
+        // Nothing reads the pipe: the test is that this returns.
         tracing::subscriber::with_default(subscriber, speak);
         let log = Log { read, written: lines, thread };
         log.thread.lanes.state().is_over = true;
