@@ -168,7 +168,7 @@ fn variable(word: &str) -> Option<&str> {
 }
 
 #[test]
-fn each_documented_command_is_one_that_make_knows() {
+fn make_knows_each_documented_command() {
     let clone = FreshClone::new();
     let makefile = clone.read(&clone.path().join("Makefile"));
     let documents = clone.documents();
@@ -226,7 +226,7 @@ fn no_benchmark_measures_before_all_programs_have_started() {
 }
 
 #[test]
-fn what_is_not_there_is_noticed() {
+fn commands_are_found_and_a_missing_target_is_noticed() {
     let found = commands(
         "| `LBS=2` | two |\n| `VIGIA_TLS=1` | none of make's |\nRun `make local N=3`, not `makes`.\n```sh\nmake -s man | man -l -   # WIDTH=\ncurl \"$(make -s local-url)/\"\n```",
     );

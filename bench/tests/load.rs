@@ -58,7 +58,7 @@ fn a_rate_is_kept_and_a_pause_is_seen() {
 }
 
 #[test]
-fn what_is_not_answered_is_a_failure() {
+fn an_unanswered_request_is_a_failure() {
     let refused = run(&Plan { rate: Some(100), ..short(free()) }).expect("it can be run");
     assert_eq!(refused.failed().get, 20);
     // A server that listens and never answers.

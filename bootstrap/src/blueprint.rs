@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_blueprint_is_the_one_that_is_committed() {
+    fn the_blueprint_equals_the_committed_one() {
         let text = serde_json::to_string_pretty(&blueprint(&world(TlsPort::Open), Ec2Api::Endpoint));
         let text = text.expect("plain data") + "\n";
         if text != include_str!("../tests/blueprint.json") {
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_with_a_dual_stack_api_differs_by_the_endpoint_and_its_group() {
+    fn regions_differ_only_by_the_endpoint_and_its_group() {
         let (with, mut without) = (
             blueprint(&world(TlsPort::Open), Ec2Api::DualStack),
             blueprint(&world(TlsPort::Open), Ec2Api::Endpoint),
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn the_port_of_tls_is_open_to_the_same_blocks_or_to_nobody() {
+    fn the_tls_port_is_open_to_the_same_blocks_or_closed() {
         let from: Vec<Cidr> = ["203.0.113.0/24", "2001:db8::/32"].map(|b| b.parse().expect(b)).to_vec();
         let blocks = |tls, port| -> Vec<String> {
             let access = Access { from: from.clone(), tls };

@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_self_signed_one_is_accepted_by_a_client_that_trusts_it_alone() {
+    fn a_client_that_trusts_the_self_signed_certificate_accepts_it() {
         let certificate = Certificate::self_signed(&[ADDRESS], now());
         let mut roots = RootCertStore::empty();
         roots.add(certificate.first().clone()).expect("a root");
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_read_back() {
+    fn a_stored_certificate_is_read_back() {
         for certificate in [Certificate::self_signed(&[ADDRESS], now()), given(&pair())] {
             let object = certificate.to_object();
             let read = Certificate::from_object(&object).expect("readable");

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_block_is_refused_with_what_to_write() {
+    fn a_malformed_block_is_refused_with_an_example() {
         for (text, says) in [
             ("", "not a block"),
             ("anywhere", "not a block"),

@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_comes_with_its_key_and_instead_of_a_self_signed_one() {
+    fn a_certificate_needs_its_key_and_excludes_a_self_signed_one() {
         for (arguments, says) in [
             (&["--tls-cert", "a"][..], "--tls-key"),
             (&["--tls-key", "a"], "--tls-cert"),
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_given_together_or_one_by_one_and_a_wrong_one_is_named() {
+    fn blocks_are_parsed_from_one_or_several_options() {
         let given = deploy(&["--allow-cidr", "203.0.113.0/24,2001:db8::/32", "--allow-cidr", "10.0.0.0/8"]);
         let given: Vec<String> = given.allow_cidr.iter().map(ToString::to_string).collect();
         assert_eq!(given, ["203.0.113.0/24", "2001:db8::/32", "10.0.0.0/8"]);

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_price_is_said_and_not_guessed() {
+    fn a_missing_price_is_reported_and_not_guessed() {
         let estimate = estimate(&size("m9z.huge"));
         assert_eq!(estimate.total, None);
         let text = estimate.table("eu-west-1");

@@ -584,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_stay_in_the_market_they_are_in_until_another_is_asked_for() {
+    fn workers_keep_their_market_until_another_is_requested() {
         let on_demand = released(None);
         let mut spot = on_demand.clone();
         spot.worker.market = Market::Spot;

@@ -27,21 +27,21 @@ pub enum Consent {
     Given,
     /// By typing the stack's name.
     AskedFor,
-    NobodyToAsk,
+    CannotAsk,
 }
 
 impl Consent {
     pub fn of(yes: bool, manners: Manners) -> Self {
         match yes {
             true => Self::Given,
-            false if manners.no_input || !std::io::stdin().is_terminal() => Self::NobodyToAsk,
+            false if manners.no_input || !std::io::stdin().is_terminal() => Self::CannotAsk,
             false => Self::AskedFor,
         }
     }
 }
 
 pub async fn run(target: &Target, consent: Consent, keep_data: bool) -> Result<()> {
-    if consent == Consent::NobodyToAsk {
+    if consent == Consent::CannotAsk {
         return Err(DeployError::new(
             Exit::Usage,
             "destroy needs a confirmation, and cannot ask for it \

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_program_or_is_cut_is_refused_and_never_a_panic() {
+    fn a_truncated_or_foreign_file_is_refused_without_a_panic() {
         let whole = this_program();
         for bytes in
             [&b""[..], b"#!/bin/sh\necho no\n", &whole[..40], &whole[..100], &whole[..whole.len() / 2]]

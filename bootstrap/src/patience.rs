@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_resource_that_nobody_created_is_not_waited_for() {
+    async fn a_resource_that_was_never_created_is_not_waited_for() {
         assert_eq!(calls(None, || coded("InvalidVpcID.NotFound"), 1).await, (1, false));
     }
 
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_may_have_been_made_is_looked_for_and_not_made_again() {
+    async fn a_possibly_made_resource_is_found_and_not_made_again() {
         let patience = Patience::at_most(None);
         let no_reply = || DeployError::new(Exit::Unreachable, "no reply");
         let looks = Cell::new(0);
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deletion_of_what_is_gone_is_done() {
+    async fn deleting_a_missing_resource_succeeds() {
         let gone = Patience::at_most(None).deleted(async || Err::<(), _>(coded("NoSuchEntity")));
         assert_eq!(gone.await.expect("done"), None);
     }

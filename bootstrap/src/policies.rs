@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reconciler_ends_and_moves_only_what_is_of_its_stack() {
+    fn the_reconciler_changes_only_resources_of_its_stack() {
         let policy = reconciler(&names("a"));
         let statements = policy["Statement"].as_array().expect("statements");
         for (action, resource) in [

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn two_failed_boots_stop_it_while_workers_of_before_serve() {
+    fn two_failed_boots_stop_a_rollout_while_old_workers_serve() {
         let id = release().id;
         let with = |failures| {
             json!({
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_balancer_that_does_not_boot_stops_it_and_one_of_before_does_not() {
+    fn only_a_failed_boot_of_the_new_load_balancer_stops_a_rollout() {
         let spec = release().balancer.expect("a definition").id;
         let with = |of: &str| json!({"balancer": {"boots_of": of, "boots": {"failures": 1, "last_failure": "2026-01-01T00:00:00Z"}}});
         assert!(matches!(seen(with(&spec), false), Seen::Failed(_)));

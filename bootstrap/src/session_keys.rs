@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_was_cut_goes_on_with_the_key_that_waits() {
+    fn a_run_after_a_cut_continues_with_the_waiting_key() {
         let (waiting, kid) = first().with_waiting(&Key::new(), at(0)).expect("there is room");
         let waiting = waiting.expect("a key is added");
         let (nothing, same) = waiting.with_waiting(&Key::new(), at(5)).expect("nothing to do");

@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_count_is_named_with_what_holds_instead() {
+    fn a_bad_count_is_named_with_the_count_in_force() {
         let two = DesiredCount::try_from(2).ok();
         let text = problem(Some(&DesiredCount::from_object(b"banana")), two).expect("a problem");
         assert!(
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn the_load_balancer_is_what_the_reconciler_saw_of_the_holder() {
+    fn the_load_balancers_status_is_the_reconcilers_view() {
         let mut memory = Balancer::default();
         let state = |memory: &Balancer, holder: Option<&str>| {
             let address =

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_one_is_kept_though_it_is_about_to_end_or_for_another_name() {
+    fn a_given_certificate_is_kept_near_its_end_or_for_another_name() {
         let theirs = given(&pair_for(ELSEWHERE)).to_object();
         assert_eq!(decided(Wanted::AsItIs, Some(&theirs), at("2027-10-01T00:00:00Z")), "keep");
     }

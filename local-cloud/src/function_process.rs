@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_known_by_its_environment_and_nobody_else_is_one() {
+    fn only_a_functions_own_process_is_identified_as_a_function() {
         assert_eq!(function_name(b"A=1\0AWS_LAMBDA_FUNCTION_NAME=f\0B=2"), Some("f".to_owned()));
         assert_eq!(function_name(b"A=1\0X_AWS_LAMBDA_FUNCTION_NAME=f"), None);
         // This process has the socket, and it is no function.

@@ -56,7 +56,7 @@ pub enum Identity {
         function: Option<String>,
     },
     /// A function that is not known, or has no role any more. It may do nothing.
-    Nobody,
+    Unknown,
 }
 
 impl Identity {
@@ -68,7 +68,7 @@ impl Identity {
             Self::Role { name, session, .. } => {
                 format!("arn:aws:sts::{ACCOUNT}:assumed-role/{name}/{session}")
             }
-            Self::Nobody => format!("arn:aws:sts::{ACCOUNT}:assumed-role/unknown/unknown"),
+            Self::Unknown => format!("arn:aws:sts::{ACCOUNT}:assumed-role/unknown/unknown"),
         }
     }
 
@@ -111,7 +111,7 @@ pub(crate) fn who(identity: &Identity) -> Response<Body> {
         Identity::Root => ACCOUNT.to_owned(),
         Identity::User(name) => format!("AIDA{}", name.to_uppercase()),
         Identity::Role { name, session, .. } => format!("AROA{}:{session}", name.to_uppercase()),
-        Identity::Nobody => "unknown".to_owned(),
+        Identity::Unknown => "unknown".to_owned(),
     };
     let (arn, id) = (escape(&arn), escape(&id));
     xml(format!(
@@ -152,14 +152,14 @@ pub(crate) async fn identify(shared: &Shared, call: &Call, region: &str) -> Iden
             Identity::Role { name: role, session: name, function: None }
         }
         Some(Principal::Function) => {
-            let Some(function) = &call.caller.function else { return Identity::Nobody };
+            let Some(function) = &call.caller.function else { return Identity::Unknown };
             let Some(role) = shared.books.role_of_function(shared, function, region).await else {
-                return Identity::Nobody;
+                return Identity::Unknown;
             };
             let arn = format!("arn:aws:lambda:{region}:{ACCOUNT}:function:{function}");
             Identity::Role { name: role, session: function.clone(), function: Some(arn) }
         }
-        None => Identity::Nobody,
+        None => Identity::Unknown,
     }
 }
 
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_policy_can_lock_the_root_out_of_everything_but_the_policy() {
+    fn a_bucket_policy_can_lock_the_root_out_except_of_the_policy() {
         let lock =
             r#"{"Statement": {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": "*"}}"#;
         let lock = Policy::parse(lock).expect("valid");

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_pair_is_refused_with_what_there_is() {
+    fn a_wrong_pair_is_refused_with_the_known_quotas() {
         let error = pair("cpus=3").expect_err("no such quota");
         assert_eq!(
             error,

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_an_authorization() {
+    fn refuses_a_malformed_authorization_header() {
         for header in ["", "Bearer x", "AWS4-HMAC-SHA256 Credential=a/b/c, SignedHeaders=host, Signature=x"] {
             assert_eq!(parse(header), None, "{header}");
         }

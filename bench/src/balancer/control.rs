@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_gets_what_it_does_not_have() {
+    fn a_reader_gets_the_registry_unless_it_has_it() {
         let addr = Ports::new().take().expect("some are free");
         let control = Control::start(addr).expect("it can be started");
         control.publish(&["127.0.0.1:8080".parse().expect("valid")]).expect("an address");

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn without_ours_nothing_is_compared() {
+    fn without_ec2_lb_nothing_is_compared() {
         let entrants = Entrants { ours: "/nowhere/ec2-lb".into(), pingora: None, peers: Some(Vec::new()) };
         let error = entrants.find().expect_err("it is not there");
         assert_eq!(error.to_string(), "nothing was measured: /nowhere/ec2-lb cannot be run: it is not built");

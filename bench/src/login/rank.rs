@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_what_one_measurement_tells() {
+    fn the_auc_counts_pairs_and_half_of_ties() {
         assert_eq!(auc(&[1.0, 2.0], &[3.0, 4.0]), Some(1.0));
         assert_eq!(auc(&[3.0, 4.0], &[1.0, 2.0]), Some(0.0));
         assert_eq!(auc(&[1.0, 2.0, 3.0], &[3.0, 1.0, 2.0]), Some(0.5));

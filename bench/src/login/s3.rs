@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_put_comes_back_with_its_metadata() {
+    async fn a_put_object_comes_back_with_its_metadata() {
         let s3 = S3::new(AT_ONCE, "b");
         let nonce = HeaderName::from_static("x-amz-meta-nonce");
         let put = [(IF_NONE_MATCH, "*"), (nonce.clone(), "n1"), (CONTENT_TYPE, "text/plain")];

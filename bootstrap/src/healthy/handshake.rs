@@ -122,8 +122,8 @@ mod tests {
         assert_eq!(with(at_tls, &der(&other.0)).await, Err("it serves another certificate".to_owned()));
         let no_tls = with(at_plain, &der(&served.0)).await.expect_err("it closes at once");
         assert!(no_tls.starts_with("no TLS"), "{no_tls}");
-        let nobody = address(&listener().await);
-        assert_eq!(with(nobody, &der(&served.0)).await, Err("no connection".to_owned()));
+        let unused = address(&listener().await);
+        assert_eq!(with(unused, &der(&served.0)).await, Err("no connection".to_owned()));
     }
 
     async fn listener() -> TcpListener {

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_new_is_shown_whether_the_beginning_falls_away_or_not() {
+    fn only_new_lines_are_shown_even_if_the_beginning_is_cut_off() {
         for (before, now, new) in [
             ("", "a\nb\n", "a\nb\n"),
             ("a\nb\n", "a\nb\n", ""),
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_line_waits_for_its_end_only_while_there_is_a_next_look() {
+    fn half_a_line_waits_for_its_end_only_if_a_look_follows() {
         let mut console = Console::default();
         assert_eq!(console.fresh("one\ntw", None, true), ["one"]);
         assert_eq!(console.fresh("one\ntwo\n", None, true), ["two"]);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_is_left_out_by_the_times_that_lines_say() {
+    fn older_lines_are_omitted_by_their_own_times() {
         let line = |at: &str| format!("[  12.3] ec2-worker[7]: {{\"timestamp\":\"{at}\",\"message\":\"m\"}}");
         let (old, new) = (line("2026-01-01T10:00:00Z"), line("2026-01-01T12:00:00.5Z"));
         let text = format!("boot\n{old}\nno time\n{new}\n\nno time either\n");

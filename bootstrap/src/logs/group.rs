@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_and_asked_for_does_not_grow() {
+    fn the_remembered_events_stay_bounded() {
         let mut group = Group::since(Timestamp::UNIX_EPOCH);
         for number in 0..1000 {
             group.fresh(&[event(&number.to_string(), number * 1000)]);

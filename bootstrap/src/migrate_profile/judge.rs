@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_secure_is_unusable_for_a_reason() {
+    fn an_unusable_user_has_a_reason() {
         let long = [b'x'; MAX_BYTES + 1];
         let many = "ä".repeat(300);
         for (key, content, reason, blocks) in [
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_is_not_done_again() {
+    fn a_converted_user_is_not_converted_again() {
         let plan = planned(&[("users/Ana", b"x")], &[("users/ana", "users/Ana"), ("users/bob", "users/bob")]);
         assert_eq!(converts(&plan), [("users/Ana", "users/ana".to_owned(), Step::DeleteOld)]);
         assert_eq!(plan.done, 1, "bob; Ana's old object is still to be deleted");

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_destroy_needs_is_a_warning() {
+    fn an_action_only_destroy_needs_is_a_warning() {
         for (action, verdict) in [
             ("ec2:DeleteVpc", Verdict::Warning),
             ("servicequotas:GetServiceQuota", Verdict::Warning),

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_says_what_fits_and_what_to_ask_for() {
+    fn a_failure_names_the_fitting_number_and_the_needed_quota() {
         let fails = |workers, balancers, market, limit, used| {
             let size = size(workers, balancers, market);
             let all = size.demands().into_iter();

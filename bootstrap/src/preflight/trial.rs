@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_may_be_read() {
+    fn a_missing_resource_may_be_read() {
         let judge = |outcome| answer(outcome, Said::of_a_read);
         for allowed in [Outcome::Done, refused("NoSuchEntity", 404), refused("", 404), refused(DRY_RUN, 412)]
         {

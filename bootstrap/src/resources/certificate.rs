@@ -94,7 +94,7 @@ mod tests {
     use crate::certificate::testing::{ADDRESS, given, now, pair};
 
     #[test]
-    fn the_file_is_there_while_the_certificate_is_self_signed_and_holds_no_key() {
+    fn the_file_holds_a_self_signed_certificate_without_its_key() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("a/certificate.pem");
         let ours = Certificate::self_signed(&[ADDRESS], now());

@@ -351,7 +351,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_marker_that_s3_does_not_show_yet_does_not_change_the_profile() {
+    fn a_marker_not_yet_visible_in_s3_keeps_the_profile() {
         let stack: StackName = "a".parse().expect("valid");
         let chosen = |wanted, marker, before| {
             choose_profile(&stack, wanted, marker, before).expect("nothing contradicts")

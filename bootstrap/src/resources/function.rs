@@ -595,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_waited_for_and_what_does_not_is_final() {
+    fn passing_errors_are_waited_for_and_others_are_final() {
         for (said, expected) in [
             (
                 "InvalidParameterValueException: The role defined for the function cannot be assumed by Lambda.",

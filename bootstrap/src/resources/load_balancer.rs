@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_serves_is_left_to_the_reconciler_and_one_that_is_missing_is_launched() {
+    fn only_a_missing_load_balancer_is_launched() {
         let seen = [
             row("i-1", "old", InstanceStateName::Running),
             row("i-2", "new", InstanceStateName::Pending),
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_a_cut_run_left_is_given_back_and_takes_no_place() {
+    fn an_address_left_by_a_cut_run_is_released() {
         let stack: StackName = "a".parse().expect("a name");
         let address = |id: &str, name: Option<&str>, association: Option<&str>| {
             let tag = name.map(|name| Tag::builder().key("Name").value(name).build());

@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_boundary_is_changed_where_it_is_another_and_kept_where_none_is_asked_for() {
+    fn a_boundary_is_kept_unless_another_is_requested() {
         let wanted = wanted();
         let change = |has: Option<&str>, asked: Option<&str>| {
             let found = Found {

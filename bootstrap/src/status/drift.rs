@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn instances_of_nobody_are_named_once_they_are_old_enough() {
+    fn unaccounted_instances_are_named_once_old_enough() {
         let with = |launched: &str, role: &str, release: &str| {
             let mut seen = seen();
             let mut one = instance("i-2", role, release);
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_ec2_does_not_show_and_one_of_an_older_release_are_named() {
+    fn missing_workers_and_workers_of_an_older_release_are_named() {
         let mut gone = seen();
         gone.instances.as_mut().expect("seen").remove(0);
         only(&judged(&gone, &memory()), "EC2 does not show 1 worker");

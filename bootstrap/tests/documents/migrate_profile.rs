@@ -230,7 +230,7 @@ async fn users_that_cannot_be_secure_are_named_before_anything_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_secure_worker_would_read_is_never_left() {
+async fn objects_that_a_secure_worker_would_read_are_never_skipped() {
     let stack = classic(&[user("bob", "fine")]).await;
     stack.write_user("users/ana", b"").await;
     let before = stack.versions().await;
@@ -274,7 +274,7 @@ async fn a_stack_that_serves_is_refused_in_words_that_help() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_started_just_before_the_marker_changed_stops_it() {
+async fn a_worker_started_before_the_marker_changed_stops_it() {
     let users = [user("Ana", "plain-text-of-ana")];
     let stack = classic(&users).await;
     let looks = Cell::new(0);

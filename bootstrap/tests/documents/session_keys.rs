@@ -79,7 +79,7 @@ async fn a_leaked_key_opens_nothing_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_by_somebody_else_is_not_overwritten() {
+async fn a_change_by_another_writer_is_not_overwritten() {
     let stack = deployed().await;
     let (first, second) =
         tokio::join!(async { rotate(&stack.aws, GRADUAL, &mut Progress::default()).await }, async {

@@ -30,7 +30,7 @@ fn serves_heals_scales_survives_a_restart_and_goes_without_a_trace() {
     let beta = Api::new(&cloud, BETA);
 
     people_sign_up_and_in(&alpha);
-    somebody_leaves(&alpha);
+    a_user_leaves(&alpha);
     workers_answer_only_the_load_balancer(&cloud, &alpha);
     signups_are_spread_over_workers(&cloud, &alpha);
     classic_is_the_original(&cloud, &beta);
@@ -40,13 +40,13 @@ fn serves_heals_scales_survives_a_restart_and_goes_without_a_trace() {
 
     let bystanders = cloud.instances(BETA, "running");
     assert_eq!(bystanders.len(), 2);
-    a_dead_host_is_replaced_and_nobody_notices(&cloud, &alpha);
+    a_dead_host_is_replaced_unnoticed(&cloud, &alpha);
     the_amount_follows_setamount_and_a_text_editor(&cloud, &alpha);
     assert_eq!(cloud.instances(BETA, "running"), bystanders, "nothing in alpha ever touches beta");
     a_load_balancer_is_replaced(&cloud, &beta, &dead_balancer);
 
     deploying_again_changes_nothing(&cloud);
-    somebody_looks_after_it(&cloud);
+    an_operator_looks_after_it(&cloud);
     // The local cloud forgets the used permissions when it ends.
     let before = cloud.control("uses");
     let policies = deployed_policies(&cloud);
@@ -54,7 +54,7 @@ fn serves_heals_scales_survives_a_restart_and_goes_without_a_trace() {
     destroy_leaves_nothing(&cloud);
     let reports = [before, cloud.control("uses")];
     let uses: Vec<Use> = reports.iter().flat_map(privileges::uses).collect();
-    everybody_may_do_what_they_do_and_no_more(&policies, &uses);
+    policies_allow_the_used_permissions_and_no_more(&policies, &uses);
     a_second_evaluator_agrees(&cloud, &policies, &reports);
     cloud.down();
     assert_eq!(cloud.processes(), Vec::<String>::new(), "local-cloud down leaves no process");
@@ -84,7 +84,7 @@ fn people_sign_up_and_in(api: &Api) {
     assert_eq!(api.get("/setamount/3").status(), 401);
 }
 
-fn somebody_leaves(api: &Api) {
+fn a_user_leaves(api: &Api) {
     assert_eq!(api.post("/signup/dora/correct-horse-battery").status(), 201);
     let cookie = || {
         let signin = api.get("/signin/dora/correct-horse-battery");
@@ -173,7 +173,7 @@ fn wrong_credentials_are_named(cloud: &Cloud) {
     }
 }
 
-fn a_dead_host_is_replaced_and_nobody_notices(cloud: &Cloud, api: &Api) {
+fn a_dead_host_is_replaced_unnoticed(cloud: &Cloud, api: &Api) {
     let before = cloud.instances(ALPHA, "running");
     let poller = Poller::start(&api.url);
     let victim = cloud.fault("kill-host", ALPHA);
@@ -267,7 +267,7 @@ fn deployed_policies(cloud: &Cloud) -> Vec<Policy> {
     policies
 }
 
-fn everybody_may_do_what_they_do_and_no_more(policies: &[Policy], uses: &[Use]) {
+fn policies_allow_the_used_permissions_and_no_more(policies: &[Policy], uses: &[Use]) {
     let wrong = privileges::wrong(policies, uses);
     assert!(wrong.is_empty(), "{wrong:#?}");
     let judged = uses.iter().filter(|one| policies.iter().any(|policy| policy.who == one.who)).count();
@@ -286,7 +286,7 @@ fn a_second_evaluator_agrees(cloud: &Cloud, policies: &[Policy], reports: &[Valu
 }
 
 /// Other tests check their output; this one checks their permissions.
-fn somebody_looks_after_it(cloud: &Cloud) {
+fn an_operator_looks_after_it(cloud: &Cloud) {
     for stack in [ALPHA, BETA] {
         for command in ["doctor", "logs", "status"] {
             cloud.must(stack, &[command]);

@@ -183,7 +183,7 @@ fn quiet(stack: &Stack) {
 
 #[test]
 #[ignore = "minutes; `make attacks` runs it"]
-fn slow_bodies_stop_nobody() {
+fn slow_bodies_stop_no_other_client() {
     let stack = Stack::start("3");
     let workers = stack.cloud.instances(STACK, "pending,running");
     quiet(&stack);
@@ -247,7 +247,7 @@ fn streamed_bodies_leave_health_checks_alone() {
 
 #[test]
 #[ignore = "minutes; `make attacks` runs it"]
-fn many_sign_ins_at_one_login_eject_nobody() {
+fn many_sign_ins_at_one_login_eject_no_worker() {
     let stack = Stack::start("3");
     let workers = stack.cloud.instances(STACK, "pending,running");
     stack.sign_up("ana");

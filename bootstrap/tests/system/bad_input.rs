@@ -60,7 +60,7 @@ fn programs_that_are_not_built_are_named() {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_served_is_refused_before_anything_happens() {
+fn an_unusable_certificate_is_refused_before_any_change() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
     let issued = rcgen::generate_simple_self_signed(["lb.test".to_owned()]).expect("a certificate");
@@ -115,7 +115,7 @@ fn without_credentials_it_says_how_to_get_some() {
 }
 
 #[test]
-fn destroy_does_not_go_on_where_nobody_can_answer() {
+fn destroy_stops_if_it_cannot_ask_for_confirmation() {
     let (code, said) = run(&["destroy"]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("--yes"), "{said}");

@@ -115,7 +115,7 @@ fn logs_doctor_and_status_of_a_stack() {
     following_shows_what_is_new_once(&cloud, stack);
     watching_shows_the_stack_again_and_again(&cloud, stack);
     doctor_is_content_and_names_what_is_left_over(&cloud, stack);
-    drift_is_named_and_mended_by_the_next_deployment(&cloud, stack);
+    drift_is_named_and_repaired_by_the_next_deployment(&cloud, stack);
     both_spellings_rotate_the_token(&cloud, stack);
 }
 
@@ -262,7 +262,7 @@ fn doctor_is_content_and_names_what_is_left_over(cloud: &Cloud, stack: &str) {
     leftovers(&|verdict, detail| (verdict, detail) == ("ok", "none"));
 }
 
-fn drift_is_named_and_mended_by_the_next_deployment(cloud: &Cloud, stack: &str) {
+fn drift_is_named_and_repaired_by_the_next_deployment(cloud: &Cloud, stack: &str) {
     let drift = || {
         let status = cloud.status(stack);
         let drift = status["drift"].as_array().expect("a list").iter();
@@ -352,7 +352,7 @@ fn both_spellings_rotate_the_token(cloud: &Cloud, stack: &str) {
 }
 
 #[test]
-fn a_deployment_that_is_stopped_anywhere_is_completed_by_the_next() {
+fn the_next_deployment_completes_an_interrupted_one() {
     let cloud = Cloud::start();
     let stack = "cut";
     let artifacts = stripped().to_string_lossy().into_owned();
@@ -425,7 +425,7 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn the_policy_of_the_deployer_is_printed_without_asking_anybody() {
+fn the_deployers_policy_is_printed_without_calls_to_aws() {
     let (code, policy, said) = run(&["iam-policy", "--account", "123456789012"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(policy.chars().filter(|c| !c.is_whitespace()).count() <= 6144);

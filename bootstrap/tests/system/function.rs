@@ -9,7 +9,7 @@ const STACK: &str = "function";
 const FUNCTION: &str = "vigia-function-reconciler";
 
 #[test]
-fn whatever_is_changed_about_the_function_the_next_deployment_sets_right() {
+fn the_next_deployment_repairs_every_change_of_the_function() {
     let cloud = Cloud::start();
     cloud.deploy(STACK, &["--workers", "1"]);
     is_ours(&cloud);

@@ -18,7 +18,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(150);
 
 #[test]
-fn what_breaks_is_mended_and_nothing_is_launched_twice_or_left_over() {
+fn a_fleet_heals_without_double_launches_or_leftovers() {
     let cloud = Cloud::start();
     std::thread::scope(|scope| {
         for (stack, story) in [

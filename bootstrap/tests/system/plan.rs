@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 type Changes = BTreeMap<String, String>;
 
 #[test]
-fn a_deployment_does_what_the_plan_says_and_the_plan_does_nothing() {
+fn a_deployment_makes_the_planned_changes_and_a_plan_makes_none() {
     let cloud = Cloud::start();
     let first = ["--workers", "1", "--spot", "--permissions-boundary", BOUNDARY];
     let before = mutating_calls(&cloud);
@@ -40,7 +40,7 @@ fn a_deployment_does_what_the_plan_says_and_the_plan_does_nothing() {
     blocks_take_the_place_of_those_before(&cloud);
     a_boundary_is_changed_on_all_roles(&cloud);
     one_that_is_refused_changes_nothing(&cloud);
-    a_rule_that_somebody_removed_is_found(&cloud);
+    a_removed_rule_is_found(&cloud);
     cloud.must(STACK, &["destroy", "--yes"]);
     assert!(plan(&cloud, &[], 3).values().all(|change| change == "created"));
 }
@@ -115,7 +115,7 @@ fn one_that_is_refused_changes_nothing(cloud: &Cloud) {
     assert_eq!(mutating_calls(cloud), before);
 }
 
-fn a_rule_that_somebody_removed_is_found(cloud: &Cloud) {
+fn a_removed_rule_is_found(cloud: &Cloud) {
     let group = group(cloud);
     let vpc = ["--protocol", "tcp", "--port", "5000", "--cidr", "127.0.0.0/8"];
     cloud.aws(&[&["ec2", "revoke-security-group-ingress", "--group-id", &group], &vpc[..]].concat());
@@ -184,7 +184,7 @@ fn blocks(cloud: &Cloud, port: u16) -> Vec<String> {
 }
 
 #[test]
-fn each_of_two_load_balancers_serves_and_is_replaced_and_one_can_be_given_up() {
+fn two_load_balancers_serve_are_replaced_and_can_become_one() {
     let cloud = Cloud::start();
     let both = ["--workers", "2", "--lbs", "2", "--tls", "self-signed"];
     let planned = plan(&cloud, &both, 3);

@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_or_not_used_is_named() {
+    fn missing_and_unused_permissions_are_named() {
         let document = json!({"Statement": [
             {"Sid": "S", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": "arn:aws:s3:::b/*"}
         ]});

@@ -223,7 +223,7 @@ const MOST_TRIES: u64 = 3 * 16;
 /// Every error that stays takes a deployment its whole patience.
 #[test]
 #[ignore = "minutes; `make test-long` runs it"]
-fn what_is_not_known_everywhere_yet_is_waited_for_within_a_bound() {
+fn errors_about_new_resources_are_retried_within_a_bound() {
     let cloud = Cloud::start();
     let observer = &cloud.observer;
     errors_that_stay_end_the_deployment_within_its_bound(&cloud);

@@ -14,7 +14,7 @@ use crate::support::{Cloud, say, text};
 const STACK: &str = "alpha";
 
 #[test]
-fn tls_is_switched_on_gets_a_given_certificate_and_is_switched_off() {
+fn tls_goes_on_takes_a_given_certificate_and_goes_off() {
     let cloud = Cloud::start();
     let on = cloud.deploy(STACK, &["--workers", "1", "--tls", "self-signed"]);
     let stack = Stack { cloud: &cloud, host: host(&cloud.url(STACK)) };

@@ -17,7 +17,7 @@ struct Stack<'a> {
 }
 
 #[test]
-fn two_stacks_deployed_at_the_same_moment_never_touch_each_other() {
+fn two_stacks_deployed_at_once_never_touch_each_other() {
     let cloud = Cloud::start();
     let observer = &cloud.observer;
     let [one, two] = ["one", "two"].map(|name| Stack { cloud: &cloud, name });

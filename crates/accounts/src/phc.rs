@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_are_not_ours_are_unreadable() {
+    fn foreign_records_are_unreadable() {
         for text in [
             "",
             "hunter2",

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_before_sign_ins_were_kept_still_reads() {
+    fn a_record_without_sign_ins_still_reads() {
         let text = r#"{"v":1,"login":"ana","phc":"$x","uid":"u","epoch":3,"created":"2026-01-01T00:00:00Z",
             "changed":"2026-01-01T00:00:00Z","nonce":"n"}"#;
         let record = Record::from_json(text.as_bytes()).expect("a record");
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_record_is_refused() {
+    fn a_malformed_record_is_refused() {
         for text in ["", "hunter2", "{}", r#"{"v":1}"#] {
             assert_eq!(Record::from_json(text.as_bytes()), None, "{text}");
         }

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_a_number() {
+    fn refuses_text_that_is_not_a_number() {
         for text in ["", "banana", "3.5", "1e9", "0x10", "3 4", "٣", "--3", "\0"] {
             let error = DesiredCount::from_object(text.as_bytes()).expect_err(text);
             assert!(matches!(error, DesiredCountError::NotANumber(_)), "{text:?}: {error}");
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_a_count_but_not_one_that_keeps_the_api_up() {
+    fn zero_is_a_count_but_not_at_least_one() {
         assert_eq!("0".parse::<DesiredCount>().map(DesiredCount::get), Ok(0));
         let error = DesiredCount::at_least_one("0").expect_err("0 takes the API down");
         assert_eq!(error.to_string(), "0 is out of range; choose a number from 1 to 100");

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_is_none_is_refused() {
+    fn a_malformed_host_name_is_refused() {
         for bad in ["", "a.example,", "a.example:5000", "http://a.example", "a b", "a\nb"] {
             assert!(bad.parse::<HostNames>().is_err(), "{bad}");
         }

@@ -604,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn what_repeats_is_one_event_with_a_count() {
+    fn a_repeated_event_is_one_event_with_a_count() {
         let at = |second: u32| Timestamp::from_second(1_800_000_000 + i64::from(second)).expect("a time");
         let mut memory = Memory::default();
         assert_eq!(memory.record(at(0), "No capacity in subnet-a for slot 3: full."), 1);
@@ -789,7 +789,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_version_does_not_know_is_written_only_if_needed() {
+    fn fields_unknown_to_older_versions_are_written_only_if_needed() {
         let text = serde_json::to_string(&Memory::default()).expect("plain data");
         for key in [
             "refusals",

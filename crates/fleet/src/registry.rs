@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn diff_names_what_came_went_and_moved() {
+    fn diff_names_new_gone_and_moved_workers() {
         let old = registry(&[("i-a", "10.0.0.1:8080"), ("i-b", "10.0.0.2:8080")]);
         let new = registry(&[("i-b", "10.0.0.9:8080"), ("i-c", "10.0.0.3:8080")]);
         let diff = old.diff(&new);

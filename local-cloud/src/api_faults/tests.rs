@@ -78,7 +78,7 @@ fn a_filter_matches_what_agrees_with_all_that_it_names() {
 }
 
 #[test]
-fn a_rule_leaves_the_first_calls_alone_and_then_hits_as_many_as_it_says() {
+fn a_rule_skips_the_first_calls_and_hits_its_number_of_calls() {
     let mut faults = ApiFaults::default();
     faults.add(throttle(filter(Service::S3, None), 2, times(3)), Instant::now()).expect("valid");
     let (yes, no) = (Some(1), None);

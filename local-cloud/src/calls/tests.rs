@@ -149,7 +149,7 @@ fn the_last_calls_are_kept_and_reads_are_not() {
 
 /// A trial launch is refused as well (412), and allowed or not like any other.
 #[tokio::test]
-async fn only_what_is_not_there_is_absent_and_the_answer_stays_whole() {
+async fn only_not_found_means_absent_and_every_answer_stays_whole() {
     for (status, code, is_absent) in [
         (StatusCode::BAD_REQUEST, "InvalidSubnetID.NotFound", true),
         (StatusCode::BAD_REQUEST, "DependencyViolation", false),

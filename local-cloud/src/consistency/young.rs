@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn every_call_knows_what_is_older_than_the_window() {
+    fn every_call_knows_resources_older_than_the_window() {
         for seed in 0..50 {
             let since = Instant::now();
             let mut young = Young::new(Seed(seed));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_known_is_missed_again_once_in_a_while() {
+    fn a_known_resource_is_sometimes_missed_again() {
         let flickers = |seed| looks(seed, "DescribeVpcs").windows(2).any(|pair| pair == [false, true]);
         assert!((0..10).all(flickers), "300 looks see one flicker at least");
         let missed = looks(1, "DescribeVpcs").iter().filter(|missed| **missed).count();

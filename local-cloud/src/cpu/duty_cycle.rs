@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_used_is_lost() {
+    fn unused_time_is_lost() {
         let (mut budget, percent) = (Budget::default(), "10%".parse().expect("valid"));
         assert!(budget.step(percent, Duration::from_secs(60), Duration::ZERO));
         assert!(!budget.step(percent, STEP, STEP), "a minute of rest gave more than a period's share");

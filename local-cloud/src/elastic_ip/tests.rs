@@ -145,7 +145,7 @@ async fn a_reset_of_the_client_reaches_the_instance() {
 
 /// The reset must not wait behind bytes that the instance does not read.
 #[tokio::test]
-async fn a_reset_passes_bytes_that_nobody_reads() {
+async fn a_reset_overtakes_unread_bytes() {
     let (instance, address) = listener().await;
     let (public, _forwards) = forward(at(address)).await;
     let client = TcpStream::connect(public).await.expect("connected");

@@ -92,7 +92,7 @@ impl Books {
         let policies = match identity {
             Identity::User(name) => read_policies(shared, "User", name).await,
             Identity::Role { name, .. } => read_policies(shared, "Role", name).await,
-            Identity::Root | Identity::Nobody => Policies::default(),
+            Identity::Root | Identity::Unknown => Policies::default(),
         };
         self.keep(&self.policies, &key, policies, since)
     }
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_before_a_change_is_not_kept_after_it() {
+    fn a_policy_read_before_a_change_is_not_kept_after_it() {
         let books = Books::default();
         let since = books.changes.load(Ordering::SeqCst);
         books.forget();
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_is_assumed_by_those_whom_it_trusts() {
+    fn a_role_is_assumed_by_its_trusted_principals() {
         let trusts = |principal: &str| {
             let trust = format!(
                 r#"{{"Statement": {{"Effect": "Allow", "Principal": {principal}, "Action": "sts:AssumeRole"}}}}"#

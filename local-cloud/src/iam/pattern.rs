@@ -112,7 +112,7 @@ fn fits(pattern: &[Place], text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn nobody() -> Context {
+    fn no_context() -> Context {
         Context::default()
     }
 
@@ -131,7 +131,7 @@ mod tests {
             ("users/*", "users/\u{e4}na", true),
             ("users/?na", "users/\u{e4}na", true),
         ] {
-            assert_eq!(fits_text(pattern, text, &nobody()), is_fit, "{pattern} {text}");
+            assert_eq!(fits_text(pattern, text, &no_context()), is_fit, "{pattern} {text}");
         }
     }
 
@@ -139,12 +139,12 @@ mod tests {
     fn actions_ignore_case_and_texts_do_not() {
         assert!(fits_action("S3:getobject*", "s3:GetObjectVersion"));
         assert!(!fits_action("s3:Get", "s3:GetObject"));
-        assert!(!fits_text("Users", "users", &nobody()));
+        assert!(!fits_text("Users", "users", &no_context()));
     }
 
     #[test]
     fn a_star_in_an_arn_stays_between_its_colons() {
-        let fits = |pattern, arn| fits_arn(pattern, arn, &nobody());
+        let fits = |pattern, arn| fits_arn(pattern, arn, &no_context());
         assert!(fits("*", "arn:aws:s3:::b"));
         assert!(fits("arn:aws:s3:::b/*", "arn:aws:s3:::b/users/a:b"));
         assert!(fits("arn:aws:ec2:*:1:instance/*", "arn:aws:ec2:eu-west-1:1:instance/i-1"));
@@ -159,7 +159,7 @@ mod tests {
         let fits = |arn| fits_arn("arn:aws:iam::1:user/${aws:UserName}", arn, &context);
         assert!(fits("arn:aws:iam::1:user/a*"));
         assert!(!fits("arn:aws:iam::1:user/ab"));
-        assert!(!fits_text("${aws:username}", "", &nobody()), "without a value it fits nothing");
-        assert!(fits_text("a${*}", "a*", &nobody()) && !fits_text("a${*}", "ab", &nobody()));
+        assert!(!fits_text("${aws:username}", "", &no_context()), "without a value it fits nothing");
+        assert!(fits_text("a${*}", "a*", &no_context()) && !fits_text("a${*}", "ab", &no_context()));
     }
 }

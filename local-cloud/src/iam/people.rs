@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_users_survive_a_restart_and_are_nobody_elses_to_read() {
+    fn user_keys_survive_a_restart_and_only_their_owner_reads_them() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().expect("a directory");
         let file = KeyFile::new(dir.path().join("access-keys.json"));

@@ -99,7 +99,7 @@ mod tests {
     fn only_the_last_denials_are_kept() {
         let verdicts = Verdicts::default();
         for _ in 0..MAX_DENIED + 1 {
-            verdicts.add(&judgement(Identity::Nobody, &[Decision::NotAllowed]));
+            verdicts.add(&judgement(Identity::Unknown, &[Decision::NotAllowed]));
         }
         let report = verdicts.report();
         assert_eq!((report.denied, report.denials.len()), (MAX_DENIED as u64 + 1, MAX_DENIED));

@@ -49,11 +49,11 @@ pub(super) fn needs(call: &Call, region: &str) -> Needs {
     let made = MAKES.iter().find(|(name, _)| *name == call.action).map_or(&[][..], |(_, kinds)| kinds);
     let is_spot = call.parameter("InstanceMarketOptions.MarketType") == Some("spot");
     for kind in made.iter().chain(is_spot.then_some(&"spot-instances-request")) {
-        let anew = arn("ec2", region, &format!("{kind}/*"));
+        let new = arn("ec2", region, &format!("{kind}/*"));
         let own = tags.get(*kind).cloned().unwrap_or_default();
-        all.push(Asked::new(&action, &anew).with_tags(&own));
+        all.push(Asked::new(&action, &new).with_tags(&own));
         if !own.is_empty() {
-            let tagging = Asked::new("ec2:CreateTags", anew).with_tags(&own);
+            let tagging = Asked::new("ec2:CreateTags", new).with_tags(&own);
             all.push(tagging.with("ec2:CreateAction", &call.action));
         }
     }

@@ -85,7 +85,7 @@ async fn has_object(aws: &Aws, bucket: &str, key: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_token_of_a_launch_whose_reply_was_lost_gives_the_same_instance() {
+async fn a_token_whose_reply_was_lost_returns_the_same_instance() {
     let aws = Aws::with_key(("mock", "mock", None));
     let network = aws.network().await;
     let request = || {
@@ -153,7 +153,7 @@ async fn a_lost_reply_has_no_head_either() {
 }
 
 #[tokio::test]
-async fn a_delayed_reply_comes_late_to_what_was_done_at_once() {
+async fn a_delayed_reply_is_late_but_the_call_is_done_at_once() {
     let aws = Aws::new();
     let bucket = aws.bucket().await;
     let path = format!("/{bucket}/late");
@@ -431,7 +431,7 @@ async fn calls_lists_the_last_changes_and_no_reads() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_refused_with_advice() {
+async fn a_senseless_rule_is_refused_with_advice() {
     for (words, exit, says) in [
         (
             &["throttle", "--service", "eventbridge"][..],
@@ -468,7 +468,7 @@ async fn what_makes_no_sense_is_refused_with_advice() {
 
 /// As `bootstrap`'s tests do it: a caller that is killed between a call and its reply.
 #[tokio::test]
-async fn a_held_caller_does_one_thing_and_then_nothing_until_it_is_let_go() {
+async fn a_held_caller_makes_one_call_until_it_is_released() {
     let aws = Aws::with_key(("vigia", "vigia", None));
     let bucket = aws.bucket().await;
     let of_it = ["--changing", "--caller", "vigia"];

@@ -175,7 +175,7 @@ async fn objects_and_roles_survive_a_restart_and_machines_do_not() {
 }
 
 #[tokio::test]
-async fn up_finds_the_one_that_runs_already() {
+async fn up_finds_a_running_local_cloud() {
     let place = Place::new();
     assert_eq!(place.up(&[]).0, Some(0));
     let (code, said) = place.up(&[]);
@@ -202,7 +202,7 @@ fn up_in(dir: &Path, place: &Place) -> (Option<i32>, String) {
 }
 
 #[test]
-fn up_names_what_is_in_its_way() {
+fn up_names_the_obstacle() {
     let place = Place::new();
     let taken = TcpListener::bind(place.listen).expect("free");
     let (code, said) = place.up(&[]);
@@ -226,7 +226,7 @@ fn up_names_what_is_in_its_way() {
 }
 
 #[tokio::test]
-async fn serve_names_what_is_in_its_way() {
+async fn serve_names_the_obstacle() {
     let place = Place::new();
     let taken = TcpListener::bind(place.listen).expect("free");
     let (code, said) = place.fails_to_serve(&place.dir()).await;
@@ -298,7 +298,7 @@ async fn a_seed_draws_the_same_again() {
 }
 
 #[tokio::test]
-async fn fault_picks_by_tag_and_names_what_it_hit() {
+async fn fault_picks_by_tag_and_names_its_instance() {
     let place = Place::new();
     assert_eq!(place.up(&[]).0, Some(0));
     let aws = place.aws();
@@ -320,7 +320,7 @@ async fn fault_picks_by_tag_and_names_what_it_hit() {
 }
 
 #[tokio::test]
-async fn clear_removes_all_rules_and_says_what_they_hit() {
+async fn clear_removes_all_rules_and_prints_their_hits() {
     let place = Place::new();
     assert_eq!(place.up(&[]).0, Some(0));
     let endpoint = format!("http://{}", place.listen);

@@ -232,7 +232,7 @@ fn tagged(kind: ResourceType, value: &str) -> TagSpecification {
 }
 
 #[tokio::test]
-async fn calls_may_not_find_what_was_just_made() {
+async fn calls_may_miss_a_new_resource() {
     let aws = Aws::new();
     let met_by = async |what: &str| {
         met(what, async |_| {
@@ -264,7 +264,7 @@ async fn calls_may_not_find_what_was_just_made() {
 }
 
 #[tokio::test]
-async fn a_list_may_leave_out_what_was_just_made() {
+async fn a_list_may_omit_a_new_resource() {
     let aws = Aws::new();
     let listed = async |value: &str| {
         let by_tag = Filter::builder().name("tag:test").values(value).build();
@@ -292,7 +292,7 @@ async fn a_list_may_leave_out_what_was_just_made() {
 }
 
 #[tokio::test]
-async fn a_list_may_have_what_was_just_deleted() {
+async fn a_list_may_show_a_deleted_resource() {
     let aws = Aws::new();
     let count = async |value: &str| {
         let by_tag = Filter::builder().name("tag:test").values(value).build();
@@ -549,7 +549,7 @@ async fn calls_of(key: &str) -> Vec<Record> {
 }
 
 #[tokio::test]
-async fn what_comes_too_early_is_recorded_as_refused_and_counted() {
+async fn a_call_that_comes_too_early_is_recorded_and_counted() {
     let aws = Aws::with_key(("localstack", "localstack", None));
     met("a role that is not found", async |number| {
         let name = format!("recorded-{number}");

@@ -27,7 +27,7 @@ async fn a_vpc_moves_into_loopback() {
 }
 
 #[tokio::test]
-async fn what_has_a_client_token_is_made_once() {
+async fn a_resource_with_a_client_token_is_made_once() {
     let aws = Aws::new();
     let (vpc, _) = aws.vpc("10.80.0.0/16").await;
     let table = async |token: &str, vpc: &str| {
@@ -65,7 +65,7 @@ async fn an_unknown_instance_profile_is_refused() {
 }
 
 #[tokio::test]
-async fn what_the_local_cloud_does_not_do_is_refused() {
+async fn an_unsupported_launch_is_refused() {
     let aws = Aws::new();
     let network = aws.network().await;
     let without_subnet = aws.ec2.run_instances().min_count(1).max_count(1).send().await;

@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_gone_with_all_its_versions_and_users_are_kept() {
+    fn temporary_objects_expire_with_all_versions_but_users_stay() {
         assert_eq!(days("throttle/x"), (Some(1), Some(1)));
         assert_eq!(days("revoked/x"), (Some(1), Some(1)));
         assert_eq!(days("users/ana"), (Some(30), None));

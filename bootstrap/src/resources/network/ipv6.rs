@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_block_of_before_does_not_hide_the_new_one() {
+    fn an_earlier_failed_block_does_not_hide_the_new_one() {
         assert_eq!(judged(&[("failed", ""), ("associating", "")]), Ipv6::Associating);
     }
 }

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unread_log_holds_nobody_up_and_says_what_it_dropped() {
+    fn an_unread_log_delays_no_caller_and_reports_dropped_lines() {
         let text = unread(|| {
             for number in 0..10_000 {
                 tracing::debug!(number, "{}", "x".repeat(100));
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_out_is_said_once_in_ten_seconds_and_at_the_end() {
+    fn omitted_warnings_are_reported_at_intervals_and_at_the_end() {
         let notice = |text: &str| format!("{text}\n");
         let begin = Instant::now();
         let mut state = State::default();

@@ -94,7 +94,7 @@ fn a_name_is_busy_just_after_its_bucket_is_deleted() {
 }
 
 #[test]
-fn a_new_object_may_be_missed_just_after_versions_are_switched_on() {
+fn a_new_object_may_be_missed_after_versioning_is_enabled() {
     let versioned = ["PUT /b", "PUT /b?versioning"];
     for request in ["GET /b/k", "HEAD /b/k", "GET /b/k?x-id=GetObject"] {
         let new = [&versioned[..], &["PUT /b/k?x-id=PutObject"]].concat();
