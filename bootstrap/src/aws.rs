@@ -1,4 +1,4 @@
-//! The clients, made once from the usual sources of credentials, and who they act as.
+//! The AWS clients, made once from the usual sources of credentials, and the identity that they act as.
 
 pub mod cli_session;
 
@@ -13,7 +13,7 @@ use crate::error::{DeployError, Exit, Result, Step as _};
 use crate::names::Names;
 use crate::patience::Patience;
 
-/// One call with all its retries. Uploads have limits of their own (`resources/upload.rs`).
+/// Limit of one call with all its retries. Uploads have limits of their own (`resources/upload.rs`).
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(120);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -34,7 +34,7 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Finds credentials and region and asks AWS who we are, so that a wrong key is known before
+    /// Finds credentials and region and asks AWS for the caller's identity, so that a wrong key fails before
     /// anything is made.
     pub async fn connect(target: &Target) -> Result<Self> {
         let config = load(target).await?;
@@ -80,7 +80,7 @@ impl Aws {
     }
 }
 
-/// The names of a stack in an account that is told; AWS is not asked.
+/// Returns the names of a stack in a given account, without a call to AWS.
 pub async fn names_of(target: &Target, account: &AccountId) -> Result<Names> {
     must_be_endpoint(target)?;
     let region = region(&loader(target).load().await)?;
@@ -88,7 +88,7 @@ pub async fn names_of(target: &Target, account: &AccountId) -> Result<Names> {
     Ok(Names { stack: target.stack.clone(), account: account.to_string(), region, partition })
 }
 
-/// The part of AWS that a region belongs to, which names begin with.
+/// Returns the AWS partition of a region; ARNs contain it.
 fn partition(region: &str) -> &'static str {
     match region {
         _ if region.starts_with("cn-") => "aws-cn",

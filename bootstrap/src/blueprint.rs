@@ -32,9 +32,9 @@ const VPC_BLOCK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 77, 0, 0), 16);
 const SUBNET_PREFIX: u8 = 20;
 /// The only prefix length that EC2 allows by default for a subnet's IPv6 block.
 const SUBNET_IPV6_PREFIX: u8 = 64;
-/// Two zones survive the loss of one; a third would cost nothing but a load balancer in it.
+/// Two zones survive the loss of one; a third would add nothing but the cost of a load balancer.
 pub const ZONES: usize = 2;
-/// What the API of EC2 listens on.
+/// The port of the EC2 API.
 const HTTPS: u16 = 443;
 
 /// Who may reach the load balancer, and where.
@@ -99,7 +99,7 @@ pub struct Blueprint {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Vpc {
     pub block: String,
-    /// A private name of an endpoint is resolved only in a VPC that gives names.
+    /// A private name of an endpoint is resolved only in a VPC with DNS names.
     pub dns_hostnames: bool,
 }
 
@@ -164,7 +164,7 @@ pub struct Group {
     pub description: &'static str,
     /// The allowed sources; all others are refused.
     pub rules: Vec<Rule>,
-    /// Ports that no other block may reach: rules for others are removed.
+    /// Ports that no other block may reach: rules for other blocks are removed.
     pub closed_to_others: Vec<u16>,
 }
 
@@ -221,7 +221,7 @@ impl Side {
         }
     }
 
-    /// Number of the first of `all` blocks that are for this side.
+    /// Returns the index of this side's first block among `all` blocks.
     const fn half(self, all: usize) -> usize {
         match self {
             Self::Public => 0,
@@ -241,8 +241,8 @@ impl Gateway {
 }
 
 impl Subnet {
-    /// IPv4: /20s, public ones from the lower half of the VPC's /16, private ones from the upper. IPv6:
-    /// /64s out of the /56, in the same halves.
+    /// Computes the blocks of a subnet. IPv4: /20s, public ones from the lower half of the VPC's /16, private
+    /// ones from the upper. IPv6: /64s out of the /56, in the same halves.
     fn new(side: Side, index: usize, zone: &str, blocks: &Blocks) -> Self {
         let ipv4 = blocks.ipv4.subnets(SUBNET_PREFIX);
         let ipv4 = ipv4.ok().and_then(|mut all| all.nth(side.half(16) + index));

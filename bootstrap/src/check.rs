@@ -1,4 +1,4 @@
-//! One thing that was looked at, and the verdict: what `doctor` and `preflight` print.
+//! One check and its verdict: the lines that `doctor` and `preflight` print.
 //!
 //! | verdict | means |
 //! |---|---|
@@ -34,7 +34,7 @@ impl Verdict {
         }
     }
 
-    /// The colour of its word on a terminal.
+    /// Returns the colour of the word on a terminal.
     const fn colour(self) -> u8 {
         match self {
             Self::Ok => 32,
@@ -50,7 +50,7 @@ pub(crate) struct Check {
     pub(crate) name: &'static str,
     pub(crate) verdict: Verdict,
     pub(crate) detail: String,
-    /// What to do about it.
+    /// How to fix it.
     pub(crate) hint: Option<String>,
 }
 
@@ -81,7 +81,7 @@ impl Check {
     }
 }
 
-/// One look with its bound; what cannot be looked at ends no other check.
+/// Runs one check within its time; a check that fails or is late does not stop the others.
 pub(crate) async fn within(
     patience: Duration,
     name: &'static str,
@@ -94,7 +94,7 @@ pub(crate) async fn within(
     }
 }
 
-/// For people: a line for each check, and what to do about it on the next one.
+/// Formats the checks for people: a line for each, and its hint on the next.
 pub(crate) fn table(checks: &[Check], has_colour: bool) -> String {
     let mut lines = Vec::new();
     for check in checks {

@@ -1,5 +1,4 @@
-//! `deploy`: makes the account what the stack should be, each resource once, in the order in which
-//! they need each other.
+//! `deploy`: creates or updates the stack's resources, each once, in the order of their dependencies.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -29,11 +28,11 @@ use crate::tls::{self, Wanted};
 use crate::user_data::{Program, cloud_config, setting};
 use crate::{ec2_api, exposure, healthy, preflight, token};
 
-/// The worker's settings that a later deployment keeps.
+/// Settings of the worker that a later deployment keeps.
 const MIN_PASSWORD: &str = "VIGIA_MIN_PASSWORD";
 const HOSTS: &str = "VIGIA_HOSTS";
 
-/// Blocks that may reach the load balancer: each is a rule on two ports, and a security group has room
+/// Most blocks that may reach the load balancer: each is a rule on two ports, and a security group has room
 /// for 60 rules of each family.
 const MOST_BLOCKS: usize = 25;
 
@@ -50,7 +49,7 @@ pub fn check(options: &Deploy) -> Result<()> {
     Wanted::read(&options.tls, Timestamp::now()).map(drop)
 }
 
-/// What a deployment reads on this machine, before AWS is asked for anything.
+/// Files that a deployment reads on this machine before it calls AWS.
 pub(crate) struct Inputs {
     tls: Wanted,
     lb: Artifact,
@@ -70,7 +69,7 @@ impl Inputs {
             reconciler: Artifact::load(&options.artifacts, "reconciler")?,
             now,
         };
-        // Another endpoint runs the programs of this machine on this machine.
+        // Another endpoint starts the programs on this machine, so AWS's requirements do not apply.
         if target.endpoint_url.is_none() {
             for program in [&inputs.lb, &inputs.worker, &inputs.reconciler] {
                 program.must_run_on(options.arch)?;
@@ -105,8 +104,8 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
         stack.wait(&progress).await?;
         progress.end_with("answering");
     }
-    // The release does without them already; they served until now. Before the rollout, which may fail: an
-    // address that is left costs money, and the next deployment would count it.
+    // The release no longer uses them; they served until now. Removed before the rollout, which may fail: a
+    // leftover address costs money, and the next deployment would count it.
     stack.surplus.remove(&aws).await?;
     let scope = match options.until() {
         Until::RolledOut => Some(Scope::All),
@@ -141,20 +140,20 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
     Ok(())
 }
 
-/// A stack as it was brought into being, or as a plan would have it.
+/// A deployed stack, or a planned one.
 pub(crate) struct Stack {
     pub(crate) network: Network,
-    /// By their places; the first one's address is the stack's URL.
+    /// By their places; the first one's address is in the stack's URL.
     pub(crate) balancers: Vec<LoadBalancer>,
     surplus: Surplus,
-    /// None in a plan that would issue it.
+    /// `None` in a plan that would issue one.
     certificate: Option<Certificate>,
     pub(crate) desired: DesiredCount,
     pub(crate) release: Release,
     is_new_release: bool,
 }
 
-/// The whole of it, but for waiting: each resource is found, compared and, if `mode` applies, changed.
+/// Finds, compares and, if `mode` applies, changes each resource. Does not wait for the rollout.
 pub(crate) async fn bring(
     aws: &Aws,
     mode: RunMode,
@@ -192,7 +191,7 @@ pub(crate) async fn bring(
     let (stored, certificate_object) = certificate::find(aws).await?.unzip();
     let decision = tls::decide(inputs.tls, stored, &ips, inputs.now).map_err(tls::stays_as_it_is)?;
     let tls = if decision.is_on() { TlsPort::Open } else { TlsPort::Closed };
-    // A stack that has the endpoint keeps it, whatever the name says today.
+    // A stack that has the endpoint keeps it, even if the dual-stack name resolves now.
     let ec2_api = match network::has_ec2_endpoint(aws).await? {
         true => Ec2Api::Endpoint,
         false => ec2_api::find(aws).await?,
@@ -228,7 +227,7 @@ pub(crate) async fn bring(
         BalancerSpec { more_allocations: allocations.collect(), ..BalancerSpec::new(first, lb_spec) };
     let mut release = release(aws, &workers, &network, &inputs.worker, &ami);
     release.balancer = Some(lb_spec.clone());
-    // Quotas that are not known change nothing.
+    // Unknown quotas leave the rollout's kind unchanged.
     let kept = before.as_ref().map_or_else(Rollout::default, |before| before.rollout);
     release.rollout = rollout.unwrap_or(kept);
     let is_new_release = before.as_ref().is_some_and(|before| before.id != release.id);
@@ -262,7 +261,7 @@ pub(crate) async fn bring(
 }
 
 impl Stack {
-    /// The first load balancer's.
+    /// Returns the URL of the first load balancer.
     fn url(&self) -> String {
         self.balancers[0].url()
     }
@@ -304,7 +303,7 @@ fn credits(options: &Deploy, before: Option<&Release>) -> Credits {
     }
 }
 
-/// Lines for the report; a self-signed certificate has to be trusted by name.
+/// Lines for the report; clients must be told to trust a self-signed certificate.
 #[derive(Default)]
 struct HttpsReport {
     lines: String,
@@ -382,7 +381,7 @@ fn report_json(target: &Target, progress: &Progress, stack: &Stack, token_file: 
     output::result(&report.to_string());
 }
 
-/// What workers are besides their program and their place.
+/// The workers' properties other than program and place.
 struct Workers {
     profile: Profile,
     min_password: Option<MinChars>,
@@ -471,7 +470,8 @@ fn lb_spec(
     }
 }
 
-/// The certificate itself is not among them: it changes without a new load balancer.
+/// Returns the load balancer's settings. The certificate is not among them: it changes without a new load
+/// balancer.
 fn lb_settings(names: &Names, tls: TlsPort) -> Vec<(&'static str, String)> {
     let mut settings = vec![
         ("AWS_REGION", names.region.clone()),

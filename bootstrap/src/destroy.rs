@@ -1,4 +1,4 @@
-//! `destroy`: removes the stack in the reverse order, starting with what could make it grow again.
+//! `destroy`: removes the stack in reverse order, starting with the parts that could create it again.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -55,7 +55,7 @@ pub async fn run(target: &Target, consent: Consent, keep_data: bool) -> Result<(
     }
     let mut progress = Progress::default();
 
-    // Without its release the reconciler launches nothing: a tick in progress cannot undo us.
+    // Without its release the reconciler launches nothing, so a tick in progress cannot undo the removal.
     progress.begin("reconciler");
     let released = delete_release(&aws).await?;
     let scheduled = schedule::delete(&aws).await?;
@@ -85,7 +85,7 @@ pub async fn run(target: &Target, consent: Consent, keep_data: bool) -> Result<(
         parts.push(bucket::delete(&aws, Contents::Users).await?);
     }
     progress.end(parts);
-    // The file's token opens nothing any more.
+    // The token in the file is no longer valid.
     let token_file = token::file(target, &aws);
     std::fs::remove_file(&token_file).ok();
     certificate::keep_file(&certificate::file(&token_file), None)?;
@@ -149,7 +149,7 @@ async fn delete_network(aws: &Aws, progress: &Progress) -> Result<Vec<Part>> {
         match network::delete(aws).await {
             Err(error) if error.kind == AwsErrorKind::InUse && Instant::now() < deadline => {
                 progress.waiting(&format!("network: AWS still holds a part of it ({})", error.what));
-                // A launch by a tick that was in progress shows up as such a part.
+                // An instance launched by a tick that was in progress shows up as such a part.
                 instance::terminate_all(aws).await?;
                 sleep(Duration::from_secs(5)).await;
             }

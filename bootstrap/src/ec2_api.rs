@@ -1,5 +1,5 @@
-//! Whether the reconciler can reach the API of EC2 over IPv6, told by the addresses of its dual-stack
-//! endpoint. There is no list of such regions: the name is looked up.
+//! Finds out whether the reconciler can reach the EC2 API over IPv6, by the addresses of its dual-stack
+//! endpoint. AWS publishes no list of such regions, so the name is looked up.
 //!
 //! | the resolver says | then |
 //! |---|---|
@@ -21,11 +21,12 @@ use crate::names::Names;
 
 /// A resolver answers in milliseconds, or asks another server after five seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A name is missing only if it is three times: an endpoint that is not needed costs money each hour.
+/// A name counts as missing only after three misses: an endpoint that is not needed costs money each hour.
 const LOOKS: usize = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Any endpoint but AWS's own serves all of the API, and nothing is looked up for it.
+/// Returns how the reconciler reaches EC2. Any endpoint but AWS's own serves the whole API, and nothing is
+/// looked up for it.
 pub async fn find(aws: &Aws) -> Result<Ec2Api> {
     match aws.endpoint_url {
         Some(_) => Ok(Ec2Api::DualStack),
@@ -33,7 +34,7 @@ pub async fn find(aws: &Aws) -> Result<Ec2Api> {
     }
 }
 
-/// What AWS has in this region.
+/// Returns the answer for a region of AWS.
 pub async fn of_region(names: &Names) -> Result<Ec2Api> {
     decide(names, PAUSE, look_up).await
 }
@@ -97,7 +98,7 @@ mod tests {
         Names { region: "xx-south-9".to_owned(), ..Names::example("a") }
     }
 
-    /// A name, from which look on it resolves, and its addresses.
+    /// A name, the number of the look from which on it resolves, and its addresses.
     type Known<'a> = (&'a str, usize, &'a [&'a str]);
 
     /// Returns the decision for a network that resolves the `known` names as given and every other name to

@@ -1,4 +1,4 @@
-//! What went wrong, why, and what to do; and the exit code that says it to a script.
+//! Errors: what happened, why, and what to do; and the exit code for scripts.
 
 use std::error::Error;
 
@@ -17,17 +17,17 @@ pub enum Exit {
     Failed = 1,
     /// Wrong arguments.
     Usage = 2,
-    /// Not an error: a deployment would change something, and `plan` was asked to say so.
+    /// Not an error: a deployment would change something, and `plan` was asked to report it.
     Changes = 3,
     /// Credentials are missing, wrong, or lack a permission.
     Denied = 4,
-    /// AWS did all it was asked, but the service is not healthy in time.
+    /// AWS carried everything out, but the service is not healthy in time.
     NotHealthy = 5,
     /// The AWS endpoint does not answer.
     Unreachable = 7,
-    /// Something on this machine is missing or in the way.
+    /// A program, file or port on this machine is missing or taken.
     Prerequisite = 8,
-    /// Ctrl-C. As shells count: 128 and the signal's number.
+    /// Ctrl-C. As shells count: 128 plus the signal's number.
     Interrupted = 130,
     /// SIGTERM.
     Terminated = 143,
@@ -81,7 +81,7 @@ impl DeployError {
 
 pub type Result<T> = std::result::Result<T, DeployError>;
 
-/// Names the step that a failed AWS call belonged to.
+/// Names the step of a failed AWS call.
 pub trait Step<T> {
     fn step(self, step: impl FnOnce() -> String) -> Result<T>;
 }
@@ -168,17 +168,17 @@ where
     if has_code { failed } else { failed.caused_by(error) }
 }
 
-/// A permission that AWS says is lacking, which waiting does not bring.
+/// A missing permission, as AWS reports it; waiting does not help.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lacking {
     action: String,
-    /// A policy forbids it, so that allowing it in another one does not help.
+    /// A policy denies it, so allowing it in another policy does not help.
     is_forbidden: bool,
     /// Policies allow it, the permissions boundary does not.
     is_outside_boundary: bool,
 }
 
-/// Reads a refusal of AWS: `… is not authorized to perform: ACTION on resource: …`.
+/// Parses AWS's refusal: `… is not authorized to perform: ACTION on resource: …`.
 pub fn lacking(message: &str) -> Option<Lacking> {
     let (_, rest) = message.split_once("not authorized to perform: ")?;
     let action = rest.split_whitespace().next()?.trim_end_matches([',', '.', ';']).to_owned();
@@ -191,7 +191,7 @@ pub fn lacking(message: &str) -> Option<Lacking> {
     })
 }
 
-/// The error of a call that lacks a permission, with the statement that grants it.
+/// Returns the error of a call that lacks a permission, with the statement that grants it.
 pub fn denied(error: DeployError, lacking: &Lacking) -> DeployError {
     let Lacking { action, is_forbidden, is_outside_boundary } = lacking;
     let statements: Vec<String> = statements_with(action).iter().map(|sid| format!("`{sid}`")).collect();

@@ -1,7 +1,7 @@
-//! Whom a classic stack may serve.
+//! Decides which addresses may reach a classic stack.
 //!
-//! Its workers have private addresses, so a worker cannot see that the whole internet reaches it through the
-//! load balancer: that is known here alone.
+//! Its workers have private addresses, so a worker cannot see whether the whole internet reaches it through
+//! the load balancer. Only the deployer knows.
 
 use fleet::Profile;
 
@@ -11,7 +11,7 @@ use crate::cli::Deploy;
 use crate::error::{DeployError, Exit, Result};
 use crate::resources::{documents, network};
 
-/// Refuses to publish a classic stack, before anything of it is made.
+/// Refuses to publish a classic stack, before any part of it is made.
 pub async fn check(aws: &Aws, options: &Deploy) -> Result<()> {
     if options.classic_accept_risk {
         return Ok(());

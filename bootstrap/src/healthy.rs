@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// The load balancer looks at its certificate every 20 s; three looks.
 const CERTIFICATE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// What `/checkamount` says.
+/// The answer of `/checkamount`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Amount {
     pub desired: u32,
@@ -26,8 +26,8 @@ pub struct Amount {
     pub problem: Option<String>,
 }
 
-/// Waits for as many workers as wanted, and for no more than `most`: while a new release is brought
-/// to a fleet there are some beyond the number.
+/// Waits for as many workers as wanted, and for no more than `most`: during a rollout there are more than the
+/// desired number.
 pub async fn wait(url: &str, wanted: u32, most: u32, progress: &Progress) -> Result<()> {
     let client = client()?;
     let deadline = Instant::now() + DEADLINE;
@@ -49,7 +49,7 @@ pub async fn wait(url: &str, wanted: u32, most: u32, progress: &Progress) -> Res
     }
 }
 
-/// One look at `/checkamount`; the error is a sentence for people.
+/// Reads `/checkamount` once; the error is a sentence for people.
 pub async fn ask(client: &reqwest::Client, url: &str) -> std::result::Result<Amount, String> {
     let response = client.get(format!("{url}/checkamount")).send().await.map_err(|error| {
         if error.is_timeout() { "no answer in time".to_owned() } else { "no connection".to_owned() }
@@ -61,7 +61,7 @@ pub async fn ask(client: &reqwest::Client, url: &str) -> std::result::Result<Amo
     response.json().await.map_err(|_| "its answer is not JSON".to_owned())
 }
 
-/// Waits until TLS is spoken with this certificate and no other.
+/// Waits until the port serves TLS with this certificate and no other.
 pub async fn wait_for_certificate(
     address: Ipv4Addr,
     certificate: &Certificate,
@@ -87,7 +87,7 @@ pub async fn wait_for_certificate(
     }
 }
 
-/// One handshake; the error is a sentence for people.
+/// Does one handshake; the error is a sentence for people.
 pub async fn ask_for_certificate(
     address: Ipv4Addr,
     certificate: &Certificate,

@@ -1,4 +1,4 @@
-//! `iam-policy`: the policy that the deployer needs, for this stack, account and region.
+//! `iam-policy`: prints the policy that the deployer needs, for this stack, account and region.
 
 use crate::aws;
 use crate::cli::{AccountId, PolicyArn, Target};
@@ -7,7 +7,7 @@ use crate::names::Names;
 use crate::output;
 use crate::policies::deployer::{MAX_CHARS, chars, deployer};
 
-/// Said on standard error, so that the policy on standard output stays JSON.
+/// Printed on standard error, so that the policy on standard output stays JSON.
 const UNBOUNDED: &str = "Credentials with this policy can become an administrator of the account, because \
     they can write the policies of the stack's roles and run programs with these roles. To prevent that, \
     create a managed policy that limits these roles, and pass its ARN to `iam-policy` and to `deploy` with \

@@ -1,4 +1,4 @@
-//! `logs`: what the reconciler, workers and load balancers say, without ssh.
+//! `logs`: prints the logs of reconciler, workers and load balancers, without ssh.
 //!
 //! | whose | where it is read | how far back |
 //! |---|---|---|
@@ -29,14 +29,14 @@ use crate::scale::no_stack;
 use console::Console;
 use group::Group;
 
-/// How far back the reconciler's log begins: some thirty ticks.
+/// The default start of the reconciler's log: some thirty ticks.
 const SINCE: Duration = Duration::from_secs(10 * 60);
-/// Of each, if nothing is named: three sections fit on a screen or two.
+/// Lines of each log, if none is named: three sections fit on a screen or two.
 const LINES: usize = 20;
 const POLL: Duration = Duration::from_secs(2);
-/// Consoles asked for at once; EC2 throttles who asks faster.
+/// Consoles fetched at once; EC2 throttles callers that send faster.
 const AT_ONCE: usize = 8;
-/// Looks in a row that fail before following ends; a minute or two of an AWS that does not answer.
+/// Failed looks in a row before following ends; a minute or two of an AWS that does not answer.
 const MOST_FAILURES: u32 = 10;
 
 /// One log, and its lines that are to be printed now.
@@ -45,7 +45,7 @@ struct Section {
     lines: Vec<String>,
 }
 
-/// Everything that is watched, and how far it has been printed.
+/// The watched logs, and how far each has been printed.
 struct Watched<'a> {
     aws: &'a Aws,
     options: &'a Logs,
@@ -112,7 +112,8 @@ async fn follow(watched: &mut Watched<'_>, last: &mut Option<String>) -> Result<
     }
 }
 
-/// The title appears where it changes, as `tail -f` does it. Returns false if standard output is closed.
+/// Prints a section. The title appears when it changes, as in `tail -f`. Returns false if standard output is
+/// closed.
 fn print(section: &Section, last: &mut Option<String>) -> bool {
     let mut text = section.lines.join("\n");
     if last.as_ref() != Some(&section.title) {
@@ -144,7 +145,7 @@ impl Watched<'_> {
         Ok(sections)
     }
 
-    /// Ids and titles of the instances whose consoles are wanted, load balancers first.
+    /// Returns ids and titles of the wanted instances, load balancers first.
     async fn instances(&self) -> Result<Vec<(String, String)>> {
         if self.options.of == Some(LogsOf::Reconciler) {
             return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! Parse, run, exit code.
+//! Parses, runs, and exits with a code.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -55,7 +55,7 @@ fn cannot_start(error: std::io::Error) -> DeployError {
     DeployError::new(Exit::Failed, "cannot start").caused_by(error)
 }
 
-/// The code to end with, unless it failed.
+/// Runs the command and returns its exit code.
 async fn run(cli: &Cli) -> Result<Exit> {
     let target = &cli.target;
     match &cli.command {

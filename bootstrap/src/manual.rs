@@ -1,4 +1,4 @@
-//! `completions` and `man`: what the command line says of itself.
+//! `completions` and `man`: generated from the command line.
 
 use std::io::Write as _;
 
@@ -32,7 +32,7 @@ pub fn page() -> Result<()> {
     Ok(())
 }
 
-/// The page of the program, then a section for each command.
+/// Returns the page of the program, then a section for each command.
 fn roff() -> std::io::Result<String> {
     let mut command = Cli::command();
     command.build();

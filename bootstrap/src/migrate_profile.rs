@@ -10,8 +10,8 @@
 //! | the release says secure | | says it again |
 //! | change the marker | `secure` | has nothing to do |
 //!
-//! A converted object is known by its S3 metadata, never by its content: a classic password may look
-//! like a record. There is no way back, because nothing is left from which there could be one.
+//! A converted object is recognised by its S3 metadata, never by its content: a classic password may look
+//! like a record. The conversion cannot be undone, because it keeps no plain text.
 
 mod convert;
 mod judge;
@@ -41,7 +41,7 @@ pub struct Options {
     pub mode: Mode,
 }
 
-/// What becomes of users that cannot be secure.
+/// How unusable users are handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnUnusable {
     #[default]
@@ -91,7 +91,7 @@ pub async fn run(target: &Target, options: Options) -> Result<()> {
     Ok(())
 }
 
-/// `instances` gives the worker instances that may still serve.
+/// Migrates the users; `instances` returns the worker instances that may still serve.
 pub async fn migrate(
     aws: &Aws,
     options: Options,
@@ -138,7 +138,7 @@ pub async fn migrate(
     Ok(Outcome::Converted { users: converted, left: plan.left.len() })
 }
 
-/// The tag of the marker.
+/// Returns the tag of the marker.
 async fn still_migrating(aws: &Aws) -> Result<String> {
     match documents::marker(aws).await? {
         (Marker::Migrating, etag) => Ok(etag),
@@ -223,7 +223,7 @@ async fn must_not_serve(aws: &Aws, instances: &impl AsyncFn() -> Result<Vec<Stri
         .hint("Run `make scale N=0`, wait until `make status` shows no worker, then run this again."))
 }
 
-/// Those on their way out included: they answer to the last.
+/// Returns the worker instances, including those shutting down, because they answer to the last.
 async fn worker_instances(aws: &Aws) -> Result<Vec<String>> {
     let filter = |name: &str, values: &[&str]| {
         let values = values.iter().map(|value| (*value).to_owned()).collect();

@@ -1,14 +1,13 @@
-//! The parts of a stack, and what a run does about each.
+//! The parts of a stack, and how a run changes each.
 //!
-//! Every `ensure` of `resources/` finds, compares and, only if the run applies, makes the difference.
-//! `plan` and `deploy` call the same ones, so a plan cannot say anything else than what a deployment
-//! at that moment would do.
+//! Every `ensure` of `resources/` finds and compares, and makes the difference only if the run applies.
+//! `plan` and `deploy` call the same ones, so a plan shows exactly what a deployment at that moment would do.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// One resource, and what a run did about it or would do.
+/// One resource, and the change that a run made or would make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Part {
     /// The resource and its name, for people: `bucket vigia-a-data-…`.
@@ -28,15 +27,15 @@ pub enum Change {
     Removed,
 }
 
-/// Whether a run only looks.
+/// Whether a run changes anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunMode {
-    /// Nothing is changed. What does not exist yet is called [`NEW`] where its id is needed.
+    /// A dry run. A resource that does not exist yet is called [`NEW`] where its id is needed.
     Plan,
     Apply,
 }
 
-/// Stands for the id of what a deployment would make. No call is ever made with it.
+/// Stands for the id of a resource that a deployment would make. No call is ever made with it.
 pub const NEW: &str = "(new)";
 
 impl Part {
@@ -56,18 +55,18 @@ impl Part {
         Self::new(what, Change::Removed)
     }
 
-    /// Of something that exists: to be updated if anything differs.
+    /// Makes the part of an existing resource: updated if anything differs.
     pub fn compared(what: impl Into<String>, differs: Vec<String>) -> Self {
         let change = if differs.is_empty() { Change::Unchanged } else { Change::Updated };
         Self { what: what.into(), change, differs }
     }
 
-    /// Of something that may exist.
+    /// Makes the part of a resource that may exist.
     pub fn found(what: impl Into<String>, exists: bool) -> Self {
         Self::new(what, if exists { Change::Unchanged } else { Change::Created })
     }
 
-    /// Of something that was deleted, if it was there.
+    /// Makes the part of a resource that was deleted, if it existed.
     pub fn deleted(what: impl Into<String>, was_there: bool) -> Self {
         Self::new(what, if was_there { Change::Removed } else { Change::Unchanged })
     }
@@ -87,7 +86,7 @@ impl Change {
         }
     }
 
-    /// The change that a step as a whole is called by.
+    /// Returns the change that names the step as a whole.
     pub fn most_important(parts: &[Part]) -> Self {
         [Self::Created, Self::Updated, Self::Removed]
             .into_iter()
@@ -97,7 +96,7 @@ impl Change {
 }
 
 impl RunMode {
-    /// Whether the difference is to be made now.
+    /// Returns whether the difference is to be made now.
     pub fn applies(self, part: &Part) -> bool {
         match self {
             Self::Plan => false,

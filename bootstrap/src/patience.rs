@@ -1,4 +1,4 @@
-//! Calls on something that AWS was only just asked for.
+//! Retries for calls about resources that were only just created or changed.
 //!
 //! AWS is eventually consistent: it answers a creation before all of its servers know the new resource. It
 //! also refuses two changes of one resource at the same time. Both pass by themselves. Every call of this
@@ -30,19 +30,19 @@ use tokio::time::{Instant, sleep};
 use crate::error::{DeployError, Exit, Result};
 use crate::output;
 
-/// New roles, profiles and buckets settle within seconds as a rule, and within two minutes with few
-/// exceptions. Half of this fails deployments that would have succeeded.
+/// New roles, profiles and buckets usually settle within seconds, and within two minutes with few exceptions.
+/// Half of this fails deployments that would have succeeded.
 pub const SETTLING: Duration = Duration::from_secs(180);
 
 /// Most new resources are known after a second or two, so the first pauses are short.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// Asking more often brings nothing and counts against the account's rate limits.
+/// Asking more often gains nothing and counts against the account's rate limits.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A creation whose reply was lost is looked for this long: EC2 lists new resources within seconds.
 const LOOKING: Duration = Duration::from_secs(20);
 
-/// A wait that takes longer is said in a line of its own.
+/// A wait that takes longer gets a line of its own.
 const WORTH_A_LINE: Duration = Duration::from_secs(5);
 
 /// The time that AWS may take to know a new resource.
@@ -51,7 +51,7 @@ pub struct Patience {
     most: Duration,
 }
 
-/// What a look at a resource found.
+/// The result of a look at a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Look<T> {
     Reached(T),
@@ -60,12 +60,12 @@ pub enum Look<T> {
 }
 
 impl Patience {
-    /// Never more than this, if it is given; each wait has a bound of its own.
+    /// Caps every wait at this time, if it is given; each wait has a limit of its own.
     pub fn at_most(seconds: Option<u64>) -> Self {
         Self { most: seconds.map_or(Duration::MAX, Duration::from_secs) }
     }
 
-    /// A wait that begins now and takes this long at most.
+    /// Starts a wait of at most this length.
     pub fn wait(self, usual: Duration) -> Wait {
         Wait { since: Instant::now(), most: usual.min(self.most), pause: FIRST_PAUSE, is_said: false }
     }
@@ -75,7 +75,7 @@ impl Patience {
         self.repeat(Some(resource), call).await
     }
 
-    /// Repeats a call as long as it fails with something that passes. Not found is final.
+    /// Repeats a call while it fails with a passing error. Not found is final.
     pub async fn settled<T>(self, call: impl AsyncFn() -> Result<T>) -> Result<T> {
         self.repeat(None, call).await
     }
@@ -98,10 +98,10 @@ impl Patience {
         }
     }
 
-    /// Makes what AWS would make twice if it were asked twice, or refuses the second time; `inside` is the
-    /// resource that it is made in. Without a reply it is unknown whether the resource was made. So this
-    /// function looks for it, and also for an existing one, because the SDK's first try may have made it. If
-    /// it is not found, the error stands, and the next run makes it.
+    /// Makes a resource that AWS would make twice if it were asked twice, or would refuse the second time.
+    /// `inside` is the resource that it is made in. Without a reply it is unknown whether the resource was
+    /// made. So this function looks for it, and also for an existing one, because the SDK's first try may
+    /// have made it. If it is not found, the error stands, and the next run makes it.
     pub async fn made<T>(
         self,
         inside: Option<&str>,
@@ -149,7 +149,7 @@ impl Patience {
         }
     }
 
-    /// Removes something; `None` if it was gone already. A resource still in use is tried again, because its
+    /// Removes something; `None` if it no longer existed. A resource still in use is tried again, because its
     /// users were removed moments ago.
     pub async fn deleted<T>(self, call: impl AsyncFn() -> Result<T>) -> Result<Option<T>> {
         let mut wait = self.wait(SETTLING);
@@ -185,26 +185,26 @@ impl Wait {
         self.waited() >= self.most
     }
 
-    /// Sleeps for a moment, not beyond the deadline, and shows what for.
+    /// Sleeps for a moment, not beyond the deadline, and shows the reason.
     pub async fn pause(&mut self, what: impl Fn() -> String) {
         output::waiting(&what());
         if !self.is_said && self.waited() > WORTH_A_LINE {
             self.is_said = true;
             output::still_waiting(&what());
         }
-        // Calls that were refused at the same moment come back at different ones.
+        // Jitter: calls that were refused at the same moment come back at different ones.
         let pause = self.pause.mul_f64(rand::rng().random_range(0.5..=1.0));
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         sleep(pause.min(self.most.saturating_sub(self.waited()))).await;
     }
 }
 
-/// For a call that makes one more each time it is made: the SDK must not repeat it.
+/// Configures a call that makes one more resource each time: the SDK must not repeat it.
 pub fn once() -> aws_sdk_ec2::config::Builder {
     aws_sdk_ec2::config::Builder::new().retry_config(RetryConfig::disabled())
 }
 
-/// Whether the call may succeed when it is made again. A precondition that does not hold is an answer.
+/// Returns whether the call may succeed if repeated. A failed precondition is a definite answer.
 fn passes(error: &DeployError) -> bool {
     if matches!(error.code.as_str(), "PreconditionFailed" | "412") {
         return false;
@@ -212,25 +212,25 @@ fn passes(error: &DeployError) -> bool {
     matches!(error.kind, AwsErrorKind::Conflict | AwsErrorKind::Propagating | AwsErrorKind::Throttled)
         || matches!(
             error.code.as_str(),
-            // EC2: the resource is between two states.
+            // EC2: the resource is changing its state.
             "IncorrectState" | "IncorrectInstanceState" | "InvalidVpcState"
             // CloudWatch Logs.
             | "OperationAbortedException" | "ServiceUnavailableException"
             | "ServiceUnavailable" | "Unavailable" | "InternalError" | "InternalFailure"
         )
-        // AssociateAddress, of an instance that EC2 calls running elsewhere.
+        // AssociateAddress, of an instance that other EC2 calls show as running.
         || (error.code == "InvalidInstanceID" && error.what.contains("not in a valid state"))
 }
 
-/// Whether AWS does not know something that the call names. A missing object is not a resource that AWS does
-/// not know yet: it is missing.
+/// Returns whether AWS does not know something that the call names. A missing object is not a resource that
+/// AWS does not know yet: it is missing.
 fn is_missing(error: &DeployError) -> bool {
     error.kind == AwsErrorKind::NotFound && error.code != "NoSuchKey"
 }
 
 const AGAIN: &str = "Run the same command again in a minute: it continues where this run stopped.";
 
-/// The error of a call that was repeated until its deadline.
+/// Returns the error of a call that was repeated until its deadline.
 pub fn over(mut error: DeployError, on: Option<&str>, waited: Duration) -> DeployError {
     let is_busy_bucket = error.what.contains("OperationAborted:");
     let seconds = waited.as_secs();
@@ -281,7 +281,7 @@ mod tests {
         error
     }
 
-    /// How often a call is made that fails so often with this error, and whether it succeeds.
+    /// Returns how often a call is made that always fails with this error, and whether it succeeds.
     async fn calls(on: Option<&str>, error: impl Fn() -> DeployError, failures: u32) -> (u32, bool) {
         let calls = Cell::new(0);
         let done = Patience::at_most(None).repeat(on, async || {

@@ -1,6 +1,6 @@
-//! `plan`: what `deploy` would do now, and what the stack costs.
+//! `plan`: shows the changes that `deploy` would make now, and the stack's cost.
 //!
-//! It is the deployment itself, told to change nothing.
+//! It runs the deployment itself, as a dry run.
 
 use std::fmt::Write as _;
 
@@ -26,14 +26,14 @@ struct Plan {
     /// How many resources would be created, updated or removed.
     changes: usize,
     parts: Vec<Part>,
-    /// Of the credentials and the account, see `preflight.rs`.
+    /// Checks of the credentials and the account, see `preflight.rs`.
     checks: Vec<Check>,
     /// How workers would be replaced.
     rollout: Rollout,
     cost: Estimate,
 }
 
-/// Whether a deployment would change anything.
+/// Returns whether a deployment would change anything.
 pub async fn run(target: &Target, options: &Deploy) -> Result<bool> {
     let inputs = Inputs::read(target, options)?;
     let aws = Aws::connect(target).await?;

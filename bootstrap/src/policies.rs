@@ -1,4 +1,4 @@
-//! What each role may do, as data. Pure, so that a test can read it.
+//! The permissions of each role, as data. Pure, so that a test can read it.
 //!
 //! | role | may | so that |
 //! |---|---|---|
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::names::Names;
 
-/// What Lambda does with a function's role to put the function into a VPC.
+/// Calls that Lambda makes with a function's role to put the function into a VPC.
 const BY_LAMBDA_ALONE: [&str; 6] = [
     "ec2:CreateNetworkInterface",
     "ec2:DescribeNetworkInterfaces",
@@ -35,7 +35,7 @@ const BY_LAMBDA_ALONE: [&str; 6] = [
     "ec2:UnassignPrivateIpAddresses",
 ];
 
-/// Who may assume a role: `ec2.amazonaws.com` or `lambda.amazonaws.com`.
+/// Returns who may assume a role: `ec2.amazonaws.com` or `lambda.amazonaws.com`.
 pub fn trust(service: &str) -> Value {
     json!({
         "Version": "2012-10-17",
@@ -52,7 +52,7 @@ pub fn worker(names: &Names) -> Value {
             "Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"],
             "Resource": format!("{data}/users/*")
         }),
-        // Neither an ended session nor a count of failures is ever taken back by deleting it.
+        // Ended sessions and counts of failures are never undone by deleting them.
         json!({
             "Sid": "Marks", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"],
             "Resource": [format!("{data}/meta/*"), format!("{data}/throttle/*"), format!("{data}/revoked/*")]
@@ -98,7 +98,7 @@ pub fn reconciler(names: &Names) -> Value {
             "Resource": format!("{control}/desired-count")
         }),
         json!({"Sid": "List", "Effect": "Allow", "Action": "s3:ListBucket", "Resource": control}),
-        // Describe calls know no resources; every answer is filtered by the stack's tag.
+        // Describe calls cannot be limited to resources; every answer is filtered by the stack's tag.
         json!({
             "Sid": "Look", "Effect": "Allow",
             "Action": ["ec2:DescribeInstances", "ec2:DescribeAddresses"], "Resource": "*"
@@ -158,7 +158,8 @@ pub fn reconciler(names: &Names) -> Value {
     ])
 }
 
-/// Refuses plain HTTP. Left out on an endpoint that is itself plain HTTP: there it would lock us out.
+/// Refuses plain HTTP. Omitted on an endpoint that is itself plain HTTP, because it would lock out every
+/// caller.
 pub fn tls_only(names: &Names, bucket: &str) -> Value {
     let arn = bucket_arn(names, bucket);
     json!({

@@ -1,4 +1,4 @@
-//! What EC2 offers here.
+//! Checks which instance types and endpoints EC2 offers in the region.
 
 use aws_sdk_ec2::types::LocationType;
 
@@ -54,7 +54,7 @@ pub(super) async fn dual_stack(subject: &Subject<'_>) -> Result<Vec<Check>> {
     }])
 }
 
-/// Addresses of the stack that belong to no instance.
+/// Checks for addresses of the stack that belong to no instance.
 pub(super) async fn idle_addresses(subject: &Subject<'_>) -> Result<Vec<String>> {
     let described = subject.aws.ec2.describe_addresses().filters(stack_filter(subject.aws)).send().await;
     let described = described.step(|| "look for idle Elastic IPs".to_owned())?;

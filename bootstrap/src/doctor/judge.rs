@@ -1,10 +1,10 @@
-//! What facts mean: pure, so that a table can test it.
+//! Turns facts into checks. Pure, so that a table can test it.
 
 use jiff::SignedDuration;
 
 use crate::check::{Check, Verdict};
 
-/// AWS refuses requests whose time is 5 minutes off, some services only at 15.
+/// AWS refuses requests whose time is 5 minutes off; some services allow 15.
 const REFUSED: SignedDuration = SignedDuration::from_secs(5 * 60);
 /// A synchronised clock is right within a second or two; Date has whole seconds.
 const KEPT: SignedDuration = SignedDuration::from_secs(30);
@@ -54,7 +54,7 @@ pub(super) fn zones_of_type(kind: &str, zones: &[String], offered: &[String]) ->
     }
 }
 
-/// What carries the stack's name although there is no stack.
+/// Checks for resources that carry the stack's name although there is no stack.
 pub(super) fn leftovers(stack: &str, found: &[String], kept: Option<&str>) -> Check {
     let name = "leftovers";
     if found.is_empty() {

@@ -1,5 +1,5 @@
-//! What carries the stack's name or tag without a stack, and the roles that `cargo lambda` leaves when it
-//! has to make one itself.
+//! Finds resources with the stack's name or tag although there is no stack, and the roles that `cargo lambda`
+//! leaves when it has to make one itself.
 
 use aws_sdk_ec2::types::Instance;
 
@@ -103,7 +103,8 @@ async fn beside_a_stack(subject: &Subject<'_>) -> Result<Check> {
     Ok(Check::new("leftovers", Verdict::Ok, "none"))
 }
 
-/// `cargo lambda deploy` without a role makes one and never removes it; we give it one, others may not.
+/// Finds orphaned roles. `cargo lambda deploy` without a role makes one and never removes it; this program
+/// passes a role, others may not.
 async fn orphans(subject: &Subject<'_>) -> Result<Vec<Check>> {
     let mut pages = subject.aws.iam.list_roles().into_paginator().send();
     let mut orphans = Vec::new();

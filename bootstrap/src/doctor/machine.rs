@@ -1,4 +1,4 @@
-//! This machine: its clock against that of AWS, and the tools that a deployment calls.
+//! Checks this machine: its clock against that of AWS, and the tools that a deployment calls.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use super::{PATIENCE, judge};
 use crate::check::{Check, Verdict};
 use crate::cli::{Arch, Doctor, Target};
 
-/// A tool that says its version takes milliseconds; a first start from a cold disk seconds.
+/// A tool prints its version within milliseconds, at its first start from a cold disk within seconds.
 const TOOL_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Any answer has a Date, even a refusal, so no credentials are needed.
@@ -38,10 +38,10 @@ pub(super) async fn clock(target: &Target) -> Check {
     }
 }
 
-/// How far this clock is ahead, if the answer was written half-way. What the way took is not held
-/// against the clock.
+/// Returns how far this clock is ahead, if the answer was written half-way. The time of the journey does not
+/// count against the clock.
 fn skew(before: Timestamp, after: Timestamp, date: Timestamp) -> SignedDuration {
-    // Date has whole seconds, cut off.
+    // Date has whole seconds, rounded down.
     let latest = date + SignedDuration::from_secs(1);
     if before > latest {
         before.duration_since(latest)
@@ -63,7 +63,7 @@ pub(super) async fn tools(options: &Doctor, is_local: bool) -> Vec<Check> {
         version(Path::new("python3"), &["-c", "import ensurepip, sys, venv; print(sys.version.split()[0])"]),
         version(Path::new("rustup"), &["target", "list", "--installed"]),
     );
-    // Programs for AWS are linked against an older glibc, by zig; those for a local cloud are not.
+    // Programs for AWS are linked against an older glibc, by zig; programs for a local cloud are not.
     let without_zig = if is_local { Verdict::Warning } else { Verdict::Failed };
     vec![
         tool("cargo", cargo, Verdict::Failed, "Install Rust: https://rustup.rs."),
@@ -91,7 +91,7 @@ fn tool(name: &'static str, version: Option<String>, missing: Verdict, hint: &st
     }
 }
 
-/// `installed` is rustup's list; a Rust that does not come from rustup has none.
+/// Checks for the target. `installed` is rustup's list; a Rust that does not come from rustup has none.
 fn rust_target(arch: Arch, installed: Option<&str>) -> Check {
     let name = "Rust target";
     let wanted = match arch {
@@ -114,7 +114,7 @@ fn rust_target(arch: Arch, installed: Option<&str>) -> Check {
     }
 }
 
-/// The first line that a tool prints, all lines of a list; None if it cannot be run.
+/// Returns the first line that a tool prints, or all lines of a list; `None` if the tool cannot be run.
 async fn version(program: &Path, arguments: &[&str]) -> Option<String> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);

@@ -1,4 +1,4 @@
-//! The stack itself: whether it can be reached from here, and whether it is as it should be.
+//! Checks the stack itself: whether it can be reached from here, and whether it matches its deployment.
 
 use super::Subject;
 use crate::check::{Check, Verdict};

@@ -1,4 +1,4 @@
-//! Which classic users can be secure ones, and under which key. Pure.
+//! Decides which classic users can become secure ones, and under which key. Pure.
 //!
 //! | an object below `users/` | becomes |
 //! |---|---|
@@ -16,10 +16,10 @@ use std::fmt;
 use accounts::{Login, LoginError, Password, PasswordError, login_of, object_key};
 use fleet::Profile;
 
-/// More bytes than any password has; so much is read of an object.
+/// More bytes than any password has; no more of an object is read.
 pub(super) const MAX_BYTES: usize = 1024;
 
-/// What an object is, seen by itself.
+/// The verdict on an object by itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Judged {
     /// By this migration, from the object of this key.
@@ -67,12 +67,12 @@ pub(super) struct Candidate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Convert,
-    /// Its secure object is written already.
+    /// Its secure object is already written.
     DeleteOld,
 }
 
 impl Candidate {
-    /// Key of the secure object.
+    /// Returns the key of the secure object.
     pub(super) fn target(&self) -> String {
         object_key(Profile::Secure, &self.login)
     }
@@ -81,15 +81,15 @@ impl Candidate {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) convert: Vec<Candidate>,
-    /// Users that are secure and need nothing more.
+    /// Users that are already secure.
     pub(super) done: usize,
-    /// Unusable, and out of the way of secure workers.
+    /// Unusable, where no secure worker looks.
     pub(super) left: Vec<Unusable>,
-    /// Unusable, and where a secure worker would look.
+    /// Unusable, where a secure worker would look.
     pub(super) blocking: Vec<Unusable>,
 }
 
-/// An object that is no work of this migration.
+/// Judges an object that this migration has not written.
 pub(super) fn judge(key: &str, content: &[u8]) -> Judged {
     let Some(classic) = login_of(Profile::Classic, key) else { return Judged::Unusable(Reason::Key) };
     let login = match Login::parse(Profile::Secure, classic.as_str()) {
@@ -102,7 +102,7 @@ pub(super) fn judge(key: &str, content: &[u8]) -> Judged {
     }
 }
 
-/// The password in the form in which the secure profile hashes it.
+/// Returns the password in the form in which the secure profile hashes it.
 pub(super) fn password(content: &[u8]) -> Result<Password, Reason> {
     if content.len() > MAX_BYTES {
         return Err(Reason::Password(PasswordError::TooManyBytes));

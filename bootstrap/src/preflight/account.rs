@@ -16,16 +16,17 @@ use crate::error::{DeployError, Exit, Result, Step as _};
 use crate::resources::instance;
 use crate::resources::network::filter;
 
-/// Workers of a new stack, unless it is said.
+/// Workers of a new stack without --workers.
 pub(crate) const FIRST_COUNT: u32 = 3;
 /// Families that share the quota of vCPUs, by the first letter of a type's name …
 const STANDARD: [char; 9] = ['a', 'c', 'd', 'h', 'i', 'm', 'r', 't', 'z'];
-/// … but for these, which begin with such a letter and have quotas of their own.
+/// … except these, which begin with such a letter and have quotas of their own.
 const NOT_STANDARD: [&str; 5] = ["dl", "hpc", "inf", "mac", "trn"];
-/// An account with more instances than these is not short of vCPUs for ours.
+/// An account with more instances than these has enough vCPUs for a stack.
 const MOST_PAGES: usize = 20;
 
-/// A check for each quota of vCPUs that the stack needs, and how a rollout has to proceed, if that is known.
+/// Checks each quota of vCPUs that the stack needs, and returns the kind of rollout that it allows, if that
+/// is known.
 pub(crate) async fn vcpus(aws: &Aws, size: &Size, patience: Duration) -> (Vec<Check>, Option<Rollout>) {
     let kind = &size.instance_type;
     let facts = async { tokio::try_join!(each(aws, kind), used_by_others(aws)) };
@@ -91,7 +92,7 @@ async fn limit(aws: &Aws, quota: Name) -> Result<u32> {
     let got = aws.quotas.get_service_quota().service_code(service).quota_code(code).send().await;
     let got = got.step(|| format!("read the quota {code} of {service}"))?;
     let value = got.quota().and_then(|quota| quota.value());
-    // Quotas are whole numbers that AWS writes with a point.
+    // Quotas are whole numbers that AWS writes with a decimal point.
     value.and_then(|value| format!("{value:.0}").parse().ok()).ok_or_else(|| {
         DeployError::new(
             Exit::Failed,
@@ -103,7 +104,7 @@ async fn limit(aws: &Aws, quota: Name) -> Result<u32> {
     })
 }
 
-/// vCPUs of one instance of this type.
+/// Returns the vCPUs of one instance of this type.
 async fn each(aws: &Aws, kind: &str) -> Result<u32> {
     if !is_standard(kind) {
         let what = format!("{kind} instances have a quota of their own, which is not checked");
@@ -117,7 +118,7 @@ async fn each(aws: &Aws, kind: &str) -> Result<u32> {
     })
 }
 
-/// vCPUs that instances of others than this stack have.
+/// vCPUs of instances that do not belong to this stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Used {
     on_demand: u32,
@@ -170,7 +171,7 @@ fn vcpus_of(one: &Instance) -> u32 {
     u32::try_from(cores.saturating_mul(threads)).unwrap_or(0)
 }
 
-/// What EC2 says itself, for credentials that may not read quotas.
+/// Reads the limit from EC2 itself, for credentials that may not read quotas.
 async fn address_attribute(aws: &Aws) -> Result<u32> {
     const NAME: &str = "vpc-max-elastic-ips";
     let asked =

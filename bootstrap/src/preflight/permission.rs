@@ -15,8 +15,8 @@ use serde_json::Value;
 use crate::check::{Check, Verdict};
 
 pub(crate) const NAME: &str = "permissions";
-/// What makes one of them necessary is in no case the deployment of an ordinary stack: they serve
-/// `doctor` and `logs`, a region without a dual-stack API, spot workers, or an option.
+/// Actions that an ordinary deployment does not need: they serve `doctor` and `logs`, a region without a
+/// dual-stack API, spot workers, or an option.
 const OCCASIONAL: [&str; 10] = [
     "ec2:DescribeAccountAttributes",
     "ec2:DescribeInstanceTypes",
@@ -67,11 +67,11 @@ pub(crate) enum Answer {
 pub(crate) struct Denial {
     pub(crate) action: String,
     pub(crate) resource: Option<String>,
-    /// A policy denies it, so that no other one can allow it.
+    /// A policy denies it, so that no other policy can allow it.
     pub(crate) is_explicit: bool,
 }
 
-/// What one question found out.
+/// The result of one question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) action: String,
@@ -85,7 +85,7 @@ pub(crate) fn is_denial(code: &str, status: Option<u16>) -> bool {
     by_code || (status == Some(403) && matches!(code, "" | "403" | "Forbidden"))
 }
 
-/// Reads AWS's words: "User: … is not authorized to perform: ACTION on resource: ARN because …".
+/// Parses AWS's words: "User: … is not authorized to perform: ACTION on resource: ARN because …".
 pub(crate) fn denial(action: &str, resource: Option<&str>, message: &str) -> Denial {
     let after = |text: &str| message.split_once(text).map(|(_, rest)| rest);
     let word =
@@ -98,8 +98,8 @@ pub(crate) fn denial(action: &str, resource: Option<&str>, message: &str) -> Den
     }
 }
 
-/// The actions of a policy, each with the statements that allow it. A pattern stands for those of
-/// [`UNDER_PATTERNS`] that it covers.
+/// Returns the actions of a policy, each with the statements that allow it. A pattern stands for the actions
+/// in [`UNDER_PATTERNS`] that it covers.
 pub(crate) fn actions(policy: &Value) -> BTreeMap<String, Vec<String>> {
     let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for statement in policy["Statement"].as_array().into_iter().flatten() {
@@ -116,7 +116,7 @@ pub(crate) fn actions(policy: &Value) -> BTreeMap<String, Vec<String>> {
     all
 }
 
-/// `ec2:DescribeInstanceType*` as the actions behind it: a simulation takes no patterns.
+/// Expands `ec2:DescribeInstanceType*` to its actions: a simulation takes no patterns.
 pub(crate) fn spelled_out(action: &str) -> Vec<String> {
     match action.strip_suffix('*') {
         None => vec![action.to_owned()],
@@ -131,7 +131,7 @@ pub(crate) fn texts(value: &Value) -> impl Iterator<Item = &str> {
     value.as_str().into_iter().chain(value.as_array().into_iter().flatten().filter_map(Value::as_str))
 }
 
-/// Of everything that was found out; `surely` counts more than `simulated`.
+/// Turns all answers into checks; `surely` counts more than `simulated`.
 pub(crate) fn checks(policy: &Value, surely: &[Asked], simulated: &[Asked]) -> Vec<Check> {
     let wanted = actions(policy);
     let mut known: BTreeMap<&str, &Answer> = BTreeMap::new();
@@ -195,7 +195,7 @@ fn of_denial(wanted: &BTreeMap<String, Vec<String>>, denial: &Denial) -> Check {
     })
 }
 
-/// Whether an ordinary deployment goes on without it.
+/// Returns whether an ordinary deployment works without the action.
 fn is_for_later(action: &str) -> bool {
     let verb = action.split_once(':').map_or("", |(_, verb)| verb);
     OCCASIONAL.contains(&action) || TAKING_AWAY.iter().any(|prefix| verb.starts_with(prefix))

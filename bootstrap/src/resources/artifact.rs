@@ -1,4 +1,4 @@
-//! The programs, uploaded under their own hash: an upload never changes what runs.
+//! The programs, uploaded under their own hash: an upload never changes a running program.
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ impl Artifact {
         Ok(Self { name, sha256, path, bytes })
     }
 
-    /// Refuses what would not start on an instance of AWS.
+    /// Refuses a program that would not start on an AWS instance.
     pub fn must_run_on(&self, arch: Arch) -> Result<()> {
         executable::judge(&self.bytes, arch).map_err(|unfit| {
             let hint = match &unfit {
@@ -56,7 +56,7 @@ impl Artifact {
         &self.bytes
     }
 
-    /// The hash as S3 writes it.
+    /// Returns the hash as S3 writes it.
     fn checksum(&self) -> String {
         BASE64_STANDARD.encode(Sha256::digest(&self.bytes))
     }
@@ -68,7 +68,7 @@ pub async fn ensure(aws: &Aws, mode: RunMode, artifact: &Artifact) -> Result<Par
     let head =
         aws.s3.head_object().bucket(&bucket).key(&key).checksum_mode(ChecksumMode::Enabled).send().await;
     let head = found(head.step(|| format!("look for {key}")))?;
-    // The key names the content; what stands there must be whole as well.
+    // The key names the content; this also checks that the stored object is whole.
     let len = i64::try_from(artifact.bytes.len()).unwrap_or(i64::MAX);
     let is_whole = head.is_some_and(|head| {
         let sum = head.checksum_sha256();

@@ -58,7 +58,7 @@ pub async fn ensure(aws: &Aws, mode: RunMode, contents: Contents) -> Result<Part
     Ok(part)
 }
 
-/// The settings that are not as wanted; `None` if there is no bucket. S3 may list a bucket that was deleted a
+/// Returns the settings that differ; `None` if there is no bucket. S3 may list a bucket that was deleted a
 /// moment ago, and may not know a new one everywhere. So this function looks again until all answers fit.
 async fn find(
     aws: &Aws,
@@ -81,7 +81,7 @@ async fn find(
 
 async fn create(aws: &Aws, bucket: &str) -> Result<()> {
     let region = aws.names.region.as_str();
-    // us-east-1 is the one region that must not be named.
+    // us-east-1 is the one region that must not be given as a constraint.
     let place = (region != "us-east-1").then(|| {
         CreateBucketConfiguration::builder()
             .location_constraint(BucketLocationConstraint::from(region))
@@ -186,13 +186,13 @@ mod tests {
         let aws = stub.serve().await;
         let part = ensure(&aws, RunMode::Apply, Contents::Control).await.expect("it settles");
         assert_eq!(part.change, Change::Created);
-        // Creation, access, owner, encryption, lifecycle, tags, and the two that were refused.
+        // Creation, access, owner, encryption, lifecycle, tags, and the two refused calls.
         assert_eq!(stub.count(PUT), 8);
     }
 
     const HEAD: &str = "HEAD /vigia-a-control-123456789012-eu-west-1";
 
-    /// A bucket as it should be, but for the settings in `lost`.
+    /// Returns a bucket with all settings except those in `lost`.
     fn bucket_without(lost: &[&str]) -> Stub {
         const ENABLED: &str =
             "<Rule><ID>u</ID><Status>Enabled</Status><Filter><Prefix></Prefix></Filter></Rule>";

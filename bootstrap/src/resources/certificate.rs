@@ -20,8 +20,7 @@ pub async fn find(aws: &Aws) -> Result<Option<(Stored, Object)>> {
     Ok(object.map(|object| (Certificate::from_object(&object.bytes), object)))
 }
 
-/// Carries a decision about `seen` out, and gives the certificate that is then in force; a plan issues
-/// none.
+/// Carries out a decision about `seen`, and returns the certificate then in force; a plan issues none.
 pub async fn apply(
     aws: &Aws,
     mode: RunMode,
@@ -63,13 +62,13 @@ pub async fn apply(
     Ok((Some(new), part))
 }
 
-/// Where this machine keeps what `curl --cacert` needs.
+/// Returns the path of the file for `curl --cacert` on this machine.
 pub fn file(token_file: &Path) -> PathBuf {
     token_file.with_extension("certificate.pem")
 }
 
-/// Puts a self-signed certificate, without its key, into the file, and takes it away when it is in
-/// force no more. A file of that name that we did not write is not removed.
+/// Writes a self-signed certificate, without its key, to the file, and removes the file when the certificate
+/// is no longer in force. A file of that name with other content is not removed.
 pub fn keep_file(file: &Path, certificate: Option<&Certificate>) -> Result<()> {
     let ours = certificate.filter(|certificate| certificate.origin == Origin::SelfSigned);
     let present = std::fs::read_to_string(file).ok();

@@ -1,4 +1,4 @@
-//! The settings of a bucket, each compared and put on its own.
+//! The settings of a bucket, each compared and set on its own.
 //!
 //! | setting | is as wanted if |
 //! |---|---|
@@ -37,7 +37,7 @@ pub(super) enum Setting {
 }
 
 impl Setting {
-    /// In the order in which they are put: what protects comes first.
+    /// Returns the settings in the order in which they are made: protection first.
     pub(super) fn of(aws: &Aws, contents: Contents) -> Vec<Self> {
         let is_plain_http = aws.endpoint_url.as_deref().is_some_and(|url| url.starts_with("http://"));
         let mut all = vec![Self::PublicAccess, Self::Ownership, Self::Encryption];
@@ -111,7 +111,8 @@ impl Setting {
         }
     }
 
-    /// Each setting is a change of the bucket, and S3 refuses one while the one before is in progress.
+    /// Sets it. Each setting is a change of the bucket, and S3 refuses one while the previous one is in
+    /// progress.
     pub(super) async fn put(self, aws: &Aws, bucket: &str, contents: Contents) -> Result<()> {
         let s3 = &aws.s3;
         let invalid = |error| incomplete(bucket, error);
@@ -196,7 +197,7 @@ impl Setting {
     }
 }
 
-/// None, if S3 says with this code that there is no such setting.
+/// Returns `None` if S3 answers with this code that the setting does not exist.
 fn unless<T>(got: Result<T>, none: &str) -> Result<Option<T>> {
     match got {
         Ok(got) => Ok(Some(got)),
@@ -224,7 +225,7 @@ async fn tags(aws: &Aws, bucket: &str) -> Result<Vec<Tag>> {
     Ok(unless(got, "NoSuchTagSet")?.map(|got| got.tag_set).unwrap_or_default())
 }
 
-/// Null if there is none.
+/// Returns the policy; null if there is none.
 async fn policy(aws: &Aws, bucket: &str) -> Result<Value> {
     let got = aws.s3.get_bucket_policy().bucket(bucket).send().await;
     let text = unless(got.step(|| format!("read the policy of {bucket}")), "NoSuchBucketPolicy")?;
@@ -232,7 +233,7 @@ async fn policy(aws: &Aws, bucket: &str) -> Result<Value> {
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
 }
 
-/// S3 takes a single statement without its list as well.
+/// Returns the statements. S3 accepts a single statement without its list as well.
 fn statements(policy: &Value) -> Vec<Value> {
     match policy.get("Statement") {
         Some(Value::Array(all)) => all.clone(),
@@ -241,7 +242,7 @@ fn statements(policy: &Value) -> Vec<Value> {
     }
 }
 
-/// Statements of others stay; those with our names are replaced.
+/// Replaces the statements with Vigia's names; all other statements stay.
 fn with_statements_of(there: &Value, mut ours: Value) -> Value {
     let mut all = statements(&ours);
     let is_ours = |statement: &Value| all.iter().any(|our| our["Sid"] == statement["Sid"]);
@@ -251,7 +252,7 @@ fn with_statements_of(there: &Value, mut ours: Value) -> Value {
     ours
 }
 
-/// What a rule says of time: its prefix, and the days of an object and of a version of the past.
+/// A rule's times: its prefix, and the days of an object and of a noncurrent version.
 type Terms = (String, Option<i32>, Option<i32>);
 
 fn terms(rules: &[LifecycleRule]) -> Vec<Terms> {
@@ -285,8 +286,8 @@ fn lifecycle(contents: Contents) -> std::result::Result<Vec<LifecycleRule>, Buil
                 .expiration(marker)
                 .abort_incomplete_multipart_upload(unfinished)
                 .build()?;
-            // Of the rules that fit an object the shorter one counts. An object that expires becomes a
-            // version of the past, so it is gone after two days.
+            // If several rules match an object, the shorter one counts. An object that expires becomes a
+            // noncurrent version, so it is gone after two days.
             let passing = |id: &str, prefix: &str| {
                 rule(id, prefix)
                     .expiration(LifecycleExpiration::builder().days(1).build())
