@@ -1,6 +1,6 @@
-//! Follows a release until every machine is of it, or until it is seen to fail.
+//! Follows a release until every machine runs it, or until it is known to fail.
 //!
-//! The reconciler brings a release to the fleet; this only looks, so cutting it off stops nothing.
+//! The reconciler rolls a release out; this module only watches, so interrupting it stops nothing.
 //!
 //! | what `fleet/state.json` and the address say | the rollout |
 //! |---|---|
@@ -33,11 +33,11 @@ const EVERY: Duration = Duration::from_secs(2);
 enum Seen {
     Done,
     Under(Step),
-    /// It will not end by itself, and why.
+    /// It will not finish by itself, and why.
     Failed(String),
 }
 
-/// How far it is; when it changes, there was progress.
+/// How far it is; a change means progress.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Step {
     updated: usize,
@@ -54,7 +54,7 @@ enum BalancerStep {
     Booting,
 }
 
-/// Whose rollout is followed.
+/// The machines whose rollout is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     All,
@@ -105,12 +105,13 @@ pub async fn follow(aws: &Aws, release: &Release, scope: Scope, progress: &Progr
     }
 }
 
-/// Whether a worker of another release is left to be stopped before the next one is launched.
+/// Returns whether a worker of another release will be stopped before the next one is launched.
 fn stops_first(memory: &Memory, release: &Release) -> bool {
     memory.stops_first(release) && memory.slots.values().any(|slot| slot.release != release.id)
 }
 
-/// `holders` are the definitions of the load balancers that have an address, by their places.
+/// Judges the rollout. `holders` are the definitions of the load balancers that have an address, by their
+/// places.
 fn judge(memory: &Memory, release: &Release, holders: &BTreeMap<u32, Option<String>>) -> Seen {
     let failures = memory.boots.get(&release.id).map_or(0, |boots| boots.failures);
     let left = memory.slots.values().filter(|slot| slot.release != release.id).count();

@@ -29,7 +29,7 @@ pub async fn url(target: &Target) -> Result<()> {
     Ok(())
 }
 
-/// Prints the URL with TLS alone, if the stack speaks it.
+/// Prints the URL with TLS alone, if the stack serves TLS.
 pub async fn https_url(target: &Target) -> Result<()> {
     let aws = Aws::connect(target).await?;
     let address = address(&aws).await?;

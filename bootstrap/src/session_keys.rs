@@ -7,9 +7,9 @@
 //! | `retired` | of the past | opens for 13 hours, then the next rotation drops it |
 //! | none of them, and is not active | put there by hand | is taken for one of the past |
 //!
-//! A worker that seals with a key that others have not read signs people out at random; so a key waits before
-//! it is active. A run that is cut continues with the waiting key, and waits the whole time again, because
-//! the clocks of two machines may differ.
+//! If a worker sealed with a key that others have not read, it would sign users out at random. So a key waits
+//! before it is active. A run that is cut continues with the waiting key, and waits the whole time again,
+//! because the clocks of two machines may differ.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use crate::output::{self, Progress};
 use crate::resources::documents;
 use crate::scale::no_stack;
 
-/// A worker reads the ring every 60 s. It may fail once, and a reading takes a moment.
+/// A worker reads the ring every 60 s. One reading may fail, and a reading takes a moment.
 pub const WAIT: Duration = Duration::from_secs(2 * 60 + 15);
 /// A session lasts 12 hours; one more for clocks that differ.
 const OPENS_FOR: SignedDuration = SignedDuration::from_hours(13);
@@ -43,7 +43,7 @@ pub enum Mode {
     Gradual {
         wait: Duration,
     },
-    /// A key has leaked: all others go at once, and every session with them.
+    /// A key has leaked: all other keys go at once, and every session with them.
     Now,
 }
 
@@ -86,7 +86,7 @@ pub async fn run(target: &Target, mode: Mode) -> Result<()> {
     Ok(())
 }
 
-/// Gives the id of the key that is active then.
+/// Rotates the key and returns the id of the new active key.
 pub async fn rotate(aws: &Aws, mode: Mode, progress: &mut Progress) -> Result<String> {
     match mode {
         Mode::Now => {
@@ -109,7 +109,7 @@ pub async fn rotate(aws: &Aws, mode: Mode, progress: &mut Progress) -> Result<St
     }
 }
 
-/// What becomes of a ring: the one to write, if it differs, and the id of the key that it is about.
+/// The change of a ring: the ring to write, if it differs, and the id of the key in question.
 type Changed = (Option<Ring>, String);
 
 async fn change(aws: &Aws, decide: impl Fn(&Ring, Timestamp) -> Result<Changed>) -> Result<String> {
@@ -133,7 +133,7 @@ async fn change(aws: &Aws, decide: impl Fn(&Ring, Timestamp) -> Result<Changed>)
     .hint("Try again."))
 }
 
-/// Says nothing of the content, which is secret.
+/// Returns the error without the content, which is secret.
 fn unreadable() -> DeployError {
     DeployError::new(Exit::Failed, format!("{} is not a valid key ring", keys::SESSION_KEYS)).hint(
         "Running workers keep the keys that they have read. Restore the object, or delete it and run `make \
@@ -150,7 +150,7 @@ impl Key {
 }
 
 impl Ring {
-    /// Whether workers can use it.
+    /// Returns whether workers can use it.
     pub(crate) fn is_whole(&self) -> bool {
         let is_key = |key: &Key| STANDARD.decode(&key.key).is_ok_and(|bytes| bytes.len() == KEY_BYTES);
         self.keys.iter().all(is_key) && self.keys.iter().any(|key| key.kid == self.active)
@@ -198,7 +198,7 @@ impl Ring {
         Ok((Some(ring.without_expired(now)), kid.to_owned()))
     }
 
-    /// With a fresh key and no other.
+    /// Returns a ring with a fresh key and no other.
     fn alone(&self, fresh: &Key, now: Timestamp) -> Changed {
         if let Some(ours) = self.keys.iter().find(|key| key.key == fresh.key) {
             return (None, ours.kid.clone());
@@ -219,7 +219,7 @@ impl Ring {
         Self { active: self.active.clone(), keys: self.keys.iter().filter(is_needed).cloned().collect() }
     }
 
-    /// `k` and a number that no key of the ring has had.
+    /// Returns `k` and a number that no key of the ring has had.
     fn next_kid(&self) -> String {
         let number = |key: &Key| key.kid.strip_prefix('k')?.parse::<u32>().ok();
         let last = self.keys.iter().filter_map(number).max().unwrap_or(0);
@@ -239,7 +239,7 @@ mod tests {
         serde_json::from_str(text).expect("a ring")
     }
 
-    /// As `deploy` makes it.
+    /// Returns a ring as `deploy` makes it.
     fn first() -> Ring {
         ring(r#"{"active":"k1","keys":[{"kid":"k1","key":"one"}]}"#)
     }
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn an_old_key_never_becomes_active_again() {
-        // Rotated by hand, as this command's predecessor was: k1 is of the past.
+        // Rotated by hand, as before this command existed: k1 is retired.
         let by_hand = ring(r#"{"active":"k2","keys":[{"kid":"k1","key":"one"},{"kid":"k2","key":"two"}]}"#);
         let after = rotated(&by_hand, 0);
         assert_eq!((after.active.as_str(), kids(&after)), ("k3", vec!["k1", "k2", "k3"]));

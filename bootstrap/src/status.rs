@@ -30,7 +30,7 @@ use seen::Seen;
 
 /// How many of the newest events are shown.
 const EVENTS: usize = 10;
-/// A tick is due every 20 s, and an invocation that is lost is followed by the next within 60.
+/// A tick is due every 20 s, and a lost invocation is followed by the next within 60 s.
 const LATE: SignedDuration = SignedDuration::from_secs(90);
 
 #[derive(Serialize)]
@@ -46,11 +46,11 @@ pub(crate) struct Status {
     pub(crate) url: Option<String>,
     /// Whether the URL answers, and with what.
     pub(crate) answers: String,
-    /// If the stack speaks TLS.
+    /// If the stack serves TLS.
     https: Option<Https>,
     pub(crate) desired: Option<u32>,
     pub(crate) healthy: usize,
-    /// Why the desired count object is not acted on.
+    /// Why the object desired-count is ignored.
     pub(crate) problem: Option<String>,
     load_balancer: BalancerStatus,
     /// Load balancers with further addresses, in addition to the first.
@@ -62,9 +62,9 @@ pub(crate) struct Status {
     pub(crate) last_tick: Option<Timestamp>,
     /// Whether the next one is overdue.
     pub(crate) is_late: bool,
-    /// What workers cannot read of the stack's secrets.
+    /// Secrets of the stack that workers cannot read.
     secrets: Vec<String>,
-    /// What the last tick did not do, and why.
+    /// Actions that the last tick held back, and why.
     held: Vec<String>,
     /// Differences from the last deployment, and resources that could not be read.
     pub(crate) drift: Vec<String>,
@@ -77,18 +77,18 @@ pub(crate) struct Https {
     self_signed: Option<bool>,
     until: Option<Timestamp>,
     sha256: Option<String>,
-    /// Whether this certificate is served, and if not, what happens instead.
+    /// Whether this certificate is served, and if not, the fault.
     answers: String,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct BalancerStatus {
     url: Option<String>,
-    /// Who has the public address.
+    /// The load balancer with the public address.
     id: Option<String>,
     state: &'static str,
     launched: Option<Timestamp>,
-    /// Who is to take the address over.
+    /// The load balancer that takes the address over.
     successor: Option<String>,
 }
 
@@ -175,7 +175,7 @@ pub(crate) async fn look(aws: &Aws) -> Result<Status> {
     })
 }
 
-/// Whether the URL answers, in a word or a sentence.
+/// Returns whether the URL answers, in a word or a sentence.
 async fn answers(url: Option<&str>) -> Result<String> {
     let Some(url) = url else { return Ok("it has no address".to_owned()) };
     Ok(match healthy::ask(&healthy::client()?, url).await {
@@ -266,7 +266,7 @@ fn state(phase: Phase) -> &'static str {
     }
 }
 
-/// What the reconciler thinks of a load balancer. Who has the address now it may not have seen yet.
+/// Returns the reconciler's view of a load balancer. It may not have seen the address's present holder yet.
 fn balancer(memory: &Balancer, place: u32, seen: &Seen) -> BalancerStatus {
     let address = seen.address(place);
     let url = address.map(|address| load_balancer::url(&address.ip));
@@ -306,7 +306,7 @@ fn rollout(memory: &Memory, released: &Release) -> Option<Rollout> {
     })
 }
 
-/// Said while such a rollout is under way, here and by `deploy`.
+/// Printed while such a rollout runs, here and by `deploy`.
 pub(crate) const STOPS_FIRST: &str =
     "This rollout stops one worker first: the account has no room for an extra one.";
 
@@ -421,7 +421,7 @@ fn age(since: Timestamp, now: Timestamp) -> String {
 
 #[cfg(test)]
 impl Status {
-    /// A stack with nothing to say about it.
+    /// Returns a stack without any problem.
     pub(crate) fn healthy() -> Self {
         let nothing =
             BalancerStatus { url: None, id: None, state: "healthy", launched: None, successor: None };

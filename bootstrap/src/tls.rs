@@ -1,4 +1,4 @@
-//! Whether the load balancer speaks TLS, and with which certificate: what a deployment decides.
+//! Decides whether the load balancer serves TLS, and with which certificate.
 //!
 //! | stored \ wanted | as it is | self-signed | given | off |
 //! |---|---|---|---|---|
@@ -8,7 +8,7 @@
 //! | a given one | keep | issue | store if another | remove |
 //! | not usable | refuse | issue | store | remove |
 //!
-//! A certificate that was given is the operator's to renew, self-signed or not.
+//! The operator renews a given certificate, self-signed or not.
 
 use std::io::Read as _;
 use std::net::Ipv4Addr;
@@ -20,13 +20,13 @@ use crate::certificate::{Certificate, CertificateError, Origin};
 use crate::cli::{TlsMode, TlsOptions};
 use crate::error::{DeployError, Exit, Result};
 
-/// A self-signed certificate with less than this left is renewed. Twice as much would renew more
-/// often than needed, half as much could run out between two deployments of a calm stack.
+/// A self-signed certificate that expires sooner than this is renewed. Twice as much would renew more often
+/// than needed. Half as much could let it expire between two deployments of a quiet stack.
 const RENEWED_WITHIN: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// A chain of a dozen certificates and a large key are 30 KiB. The load balancer reads four times this.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// What the command line asks for.
+/// The TLS options of the command line.
 pub enum Wanted {
     AsItIs,
     SelfSigned,
@@ -37,7 +37,7 @@ pub enum Wanted {
 /// The stack's certificate, or why the stored object holds none.
 pub type Stored = std::result::Result<Certificate, CertificateError>;
 
-/// What a deployment does about it.
+/// The deployment's action on it.
 #[derive(Debug)]
 pub enum Decision {
     StayOff,
@@ -88,7 +88,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The table above. `stored` is what the stack has, if it has any.
+/// Decides by the table above. `stored` is the stack's certificate, if it has one.
 pub fn decide(
     wanted: Wanted,
     stored: Option<Stored>,
@@ -116,7 +116,7 @@ pub fn decide(
     })
 }
 
-/// For a deployment that was not asked to touch the certificate and cannot use it as it is.
+/// Returns the error of a deployment without TLS options whose stored certificate cannot be used.
 pub fn stays_as_it_is(unusable: CertificateError) -> DeployError {
     DeployError::new(Exit::Failed, "the certificate in the control bucket cannot be used")
         .hint(
@@ -131,7 +131,7 @@ pub fn ends_soon(certificate: &Certificate, now: Timestamp) -> bool {
 }
 
 impl Decision {
-    /// Whether TLS is spoken once it is carried out.
+    /// Returns whether TLS is served after the decision is carried out.
     pub fn is_on(&self) -> bool {
         match self {
             Self::Keep(_) | Self::Issue | Self::Store(_) => true,

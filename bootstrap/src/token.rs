@@ -1,4 +1,4 @@
-//! `token`: the operator's key to `/list` and `/setamount`.
+//! `token`: prints the operator's key to `/list` and `/setamount`.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::error::{DeployError, Exit, Result};
 use crate::output;
 use crate::resources::documents;
 
-/// Where this machine keeps the token of the stack.
+/// Returns the file with the stack's token on this machine.
 pub fn file(target: &Target, aws: &Aws) -> PathBuf {
     if let Some(file) = &target.token_file {
         return file.clone();

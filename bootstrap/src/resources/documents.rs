@@ -18,7 +18,7 @@ use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::part::{Part, RunMode};
 
-/// A new stack without a number.
+/// Desired count of a new stack without --workers.
 const FIRST_COUNT: u32 = 3;
 
 pub struct Object {
@@ -30,7 +30,7 @@ pub async fn read(aws: &Aws, key: &str) -> Result<Option<Object>> {
     read_from(aws, &aws.names.control_bucket(), key).await
 }
 
-/// An object of the control bucket that is JSON.
+/// Reads a JSON object of the control bucket.
 pub async fn read_as<T: DeserializeOwned>(aws: &Aws, key: &str) -> Result<Option<T>> {
     let Some(object) = read(aws, key).await? else { return Ok(None) };
     serde_json::from_slice(&object.bytes).map(Some).map_err(|error| {
@@ -54,8 +54,9 @@ pub async fn write(aws: &Aws, key: &str, bytes: Vec<u8>, etag: Option<&str>) -> 
     put_over(aws, &aws.names.control_bucket(), key, bytes, etag).await
 }
 
-/// S3 refuses a write with 412 if the condition does not hold, which is an answer, and with 409 while
-/// another write is in progress, which says nothing of its outcome: that is tried again.
+/// Writes an object under a condition. S3 refuses a write with 412 if the condition does not hold, which is
+/// an answer. It refuses with 409 while another write is in progress, which says nothing of the outcome, so
+/// that is tried again.
 async fn put_over(aws: &Aws, bucket: &str, key: &str, bytes: Vec<u8>, etag: Option<&str>) -> Result<()> {
     let written = async || {
         let put = aws.s3.put_object().bucket(bucket).key(key).body(ByteStream::from(bytes.clone()));
@@ -67,7 +68,7 @@ async fn put_over(aws: &Aws, bucket: &str, key: &str, bytes: Vec<u8>, etag: Opti
     };
     match aws.patience.depends_on(bucket, written).await {
         Ok(_) => Ok(()),
-        // A write whose reply was lost is repeated, and that finds its own object.
+        // A write whose reply was lost is repeated, and then finds its own object.
         Err(error) if error.kind == AwsErrorKind::Conflict => {
             let now = read_from(aws, bucket, key).await?;
             if now.is_some_and(|object| object.bytes == bytes) { Ok(()) } else { Err(error) }
@@ -76,7 +77,7 @@ async fn put_over(aws: &Aws, bucket: &str, key: &str, bytes: Vec<u8>, etag: Opti
     }
 }
 
-/// Whose users a data bucket holds.
+/// The profile of the users in a data bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Marker {
     /// No worker has started on it yet.
@@ -86,7 +87,7 @@ pub enum Marker {
     Unknown,
 }
 
-/// The marker and its tag.
+/// Returns the marker and its tag.
 pub async fn marker(aws: &Aws) -> Result<(Marker, String)> {
     let seen = read_from(aws, &aws.names.data_bucket(), keys::PROFILE_MARKER).await?;
     let Some(object) = seen else { return Ok((Marker::Missing, String::new())) };
@@ -104,11 +105,11 @@ pub async fn write_marker(aws: &Aws, text: &str, seen: &str) -> Result<()> {
     put_over(aws, &aws.names.data_bucket(), keys::PROFILE_MARKER, bytes, Some(seen)).await
 }
 
-/// The profile to deploy. A data bucket that holds users has one already, and no worker of another
-/// would start on it; better to say so here than after minutes of waiting for it.
+/// Returns the profile to deploy. A data bucket with users has a profile, and no worker of another profile
+/// would start on it: better to say so here than after minutes of waiting.
 ///
-/// In the first 15 minutes of the data bucket's versioning S3 may say of a marker that workers have written
-/// that there is none. The release, which is in a bucket without versions, knows the profile then.
+/// In the first 15 minutes of the data bucket's versioning, S3 may not show a marker that workers have
+/// written. The release, in a bucket without versions, then tells the profile.
 pub async fn profile(aws: &Aws, wanted: Option<Profile>, before: Option<&Release>) -> Result<Profile> {
     choose_profile(&aws.names.stack, wanted, marker(aws).await?.0, before.map(|before| before.profile))
 }
@@ -185,7 +186,7 @@ pub async fn release(aws: &Aws) -> Result<Option<Release>> {
     Ok(seen.and_then(|object| serde_json::from_slice(&object.bytes).ok()))
 }
 
-/// What a deployment of `release` changes.
+/// Returns the differences that a deployment of `release` makes.
 pub fn compare_release(before: Option<&Release>, release: &Release) -> Part {
     let what = "release";
     let Some(before) = before else { return Part::created(what) };
@@ -269,7 +270,7 @@ pub async fn write_release(aws: &Aws, release: &Release) -> Result<()> {
     write(aws, keys::RELEASE, text, seen.as_ref().map(|object| object.etag.as_str())).await
 }
 
-/// The keys that seal session cookies, made once.
+/// Ensures the keys that seal session cookies; they are made once.
 pub async fn ensure_session_keys(aws: &Aws, mode: RunMode) -> Result<Part> {
     let part = Part::found("session keys", read(aws, keys::SESSION_KEYS).await?.is_some());
     if !mode.applies(&part) {
@@ -321,7 +322,7 @@ pub fn token_hash(token: &str) -> String {
     data_encoding::HEXLOWER.encode(&Sha256::digest(token.as_bytes()))
 }
 
-/// 256 random bits, safe in a header, a URL and a shell.
+/// Returns 256 random bits, in characters safe in a header, a URL and a shell.
 fn new_token() -> String {
     let mut bytes = [0_u8; 32];
     rand::rng().fill_bytes(&mut bytes);

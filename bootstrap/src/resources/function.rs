@@ -1,4 +1,4 @@
-//! The reconciler's function, uploaded by `cargo lambda deploy`, and what that leaves undone.
+//! The reconciler's function: uploads it with `cargo lambda deploy`, and sets what that leaves out.
 //!
 //! Its gaps and silent failures, and how this file handles them:
 //!
@@ -40,18 +40,18 @@ use crate::resources::network::Network;
 use crate::resources::role::Role;
 use crate::resources::upload;
 
-/// The least that Lambda has, 0.07 of a core: a tick over 100 workers takes it 0.2 s, the first after a
-/// cold start 0.6 s and 20 MB (`make bench-reconciler`, decision 5). Twice as much would double the price
-/// of a function that sleeps most of its time, for a tenth of a second in 20.
+/// The least that Lambda has, 0.07 of a core: a tick over 100 workers takes 0.2 s, the first after a cold
+/// start 0.6 s and 20 MB (`make bench-reconciler`, decision 5). Twice as much would double the price of a
+/// function that sleeps most of its time, and save a tenth of a second in 20.
 const MEMORY_MB: i32 = 128;
 /// Three ticks end by about 42 s; the next invocation comes at 60.
 const TIMEOUT_SECONDS: i32 = 55;
 const LOG_DAYS: i32 = 14;
-/// Bytes per second of an uplink that is good enough: a tenth of 1 Mbit/s.
+/// Bytes per second of the slowest uplink that is good enough: a tenth of 1 Mbit/s.
 const SLOWEST_UPLOAD: u64 = 12_500;
 /// A function in a VPC waits for its network interface for up to a minute or two.
 const READY_DEADLINE: Duration = Duration::from_secs(300);
-/// Hash of the program, and Lambda's own hash of the package that was made of it.
+/// Hash of the program, and Lambda's own hash of the package made from it.
 const TAG_PROGRAM: &str = "vigia:program";
 
 const EMPTY_PACKAGE: &str = "[package]\nname = \"upload\"\nversion = \"0.0.0\"\n[lib]\npath = \"lib.rs\"\n";
@@ -114,7 +114,7 @@ pub async fn ensure(
     Ok(part)
 }
 
-/// Uploads the program and sets what the upload leaves as it was.
+/// Uploads the program and makes the settings that the upload leaves out.
 async fn bring(aws: &Aws, options: &Deploy, program: &Artifact, wanted: &Wanted, exists: bool) -> Result<()> {
     let package = Package::new(program)?;
     if exists {
@@ -200,7 +200,8 @@ impl Wanted {
     }
 }
 
-/// Without it the function has no IPv6 address, and does not reach the API of EC2.
+/// Returns whether IPv6 is allowed: without it the function has no IPv6 address, and does not reach the EC2
+/// API.
 pub fn may_use_ipv6(current: &FunctionConfiguration) -> bool {
     current.vpc_config().is_some_and(|vpc| vpc.ipv6_allowed_for_dual_stack() == Some(true))
 }
@@ -249,7 +250,7 @@ impl Package {
         Ok(Self { directory, binary, len: program.bytes().len() as u64 })
     }
 
-    /// `cargo lambda deploy` of this package; the rest is up to the caller.
+    /// Returns `cargo lambda deploy` of this package, without its input and output.
     fn command(&self, aws: &Aws, options: &Deploy) -> Command {
         let mut command = Command::new(&options.cargo_lambda);
         command
@@ -273,7 +274,7 @@ impl Package {
         READY_DEADLINE + Duration::from_secs(self.len / SLOWEST_UPLOAD)
     }
 
-    /// The zip file that a deployment would send.
+    /// Returns the zip file that a deployment would send.
     async fn zip(&self, aws: &Aws, options: &Deploy) -> Result<Vec<u8>> {
         let mut command = self.command(aws, options);
         command.arg("--dry");
@@ -363,21 +364,22 @@ async fn upload(aws: &Aws, options: &Deploy, wanted: &Wanted, package: &Package)
     }
 }
 
-/// `cargo lambda` breaks its errors into lines and draws their outline, in the middle of a sentence too.
+/// Joins the lines of an error: `cargo lambda` breaks its errors into lines and draws their outline, in the
+/// middle of a sentence too.
 fn unwrapped(said: &str) -> String {
     let is_outline = |word: &&str| word.chars().all(|c| matches!(c, '\u{2500}'..='\u{257f}' | '▶' | '×'));
     said.split_whitespace().filter(|word| !is_outline(word)).collect::<Vec<_>>().join(" ")
 }
 
-/// Why `cargo lambda deploy` failed, by what to do about it.
+/// Why `cargo lambda deploy` failed, by the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     /// The role is not known everywhere yet.
     RoleIsNew,
-    /// Lambda does not see the subnets, their IPv6 blocks or the security group yet. All were there when
-    /// this run looked.
+    /// Lambda does not see the subnets, their IPv6 blocks or the security group yet. All existed when this
+    /// run looked.
     NetworkIsNew,
-    /// Another update is still in progress, that of a run that was cut or its own.
+    /// Another update is still in progress, of an interrupted run or of this one.
     Busy,
     Final,
 }
@@ -415,7 +417,7 @@ async fn wait_until_ready(aws: &Aws) -> Result<FunctionConfiguration> {
     }
 }
 
-/// Waits until Lambda is done with the last change, whatever became of it.
+/// Waits until Lambda has finished the last change, whatever its outcome.
 async fn wait_until_idle(aws: &Aws) -> Result<FunctionConfiguration> {
     let look = async || {
         Ok(match find(aws).await? {
@@ -444,7 +446,7 @@ fn failure(current: &FunctionConfiguration) -> Option<&str> {
     }
 }
 
-/// Lambda changes the processor only together with the code for it.
+/// Sets the processor. Lambda changes it only together with the code for it.
 async fn set_processor(
     aws: &Aws,
     options: &Deploy,
@@ -471,7 +473,7 @@ async fn set_processor(
     wait_until_ready(aws).await.map(drop)
 }
 
-/// What `cargo lambda deploy` leaves as it was on a function that existed.
+/// Makes the settings that `cargo lambda deploy` leaves as they were on an existing function.
 async fn correct(aws: &Aws, wanted: &Wanted, current: &FunctionConfiguration) -> Result<()> {
     let function = aws.names.stack.function();
     let is_runtime = current.runtime() == Some(&Runtime::Providedal2023);
@@ -495,7 +497,7 @@ async fn correct(aws: &Aws, wanted: &Wanted, current: &FunctionConfiguration) ->
     aws.patience.depends_on(&format!("the function {function}"), updated).await.map(drop)
 }
 
-/// Says that the function runs our program. Last: without this the next run uploads once more.
+/// Records that the function runs this program. Last: without this the next run uploads once more.
 async fn mark(aws: &Aws, wanted: &Wanted, current: &FunctionConfiguration) -> Result<()> {
     let function = aws.names.stack.function();
     let tag = aws.lambda.tag_resource().resource(aws.names.function_arn());
@@ -524,7 +526,7 @@ async fn forget_versions(aws: &Aws) -> Result<()> {
     Ok(())
 }
 
-/// Whether a failed or late tick is repeated. It need not: the next one sees the same world.
+/// Returns whether a failed or late tick is repeated. It need not be: the next one sees the same state.
 async fn has_retries(aws: &Aws) -> Result<bool> {
     let function = aws.names.stack.function();
     let got = aws.lambda.get_function_event_invoke_config().function_name(&function).send().await;

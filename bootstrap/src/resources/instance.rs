@@ -1,4 +1,4 @@
-//! Instances of the stack as EC2 has them, and the launch of one from its definition.
+//! Lists the stack's instances in EC2, and launches one from its definition.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,12 +22,12 @@ use crate::part::Part;
 use crate::patience::Look;
 use crate::resources::network::{filter, id, stack_filter};
 
-/// An instance is pending for seconds as a rule, and for minutes when EC2 is busy.
+/// An instance is usually pending for seconds, and for minutes when EC2 is busy.
 const RUNNING_DEADLINE: Duration = Duration::from_secs(300);
-/// Shutting down takes 30 to 60 s as a rule.
+/// Shutting down usually takes 30 to 60 s.
 const TERMINATED_DEADLINE: Duration = Duration::from_secs(300);
 
-/// All instances of the stack in one of these states.
+/// Returns all instances of the stack in one of these states.
 pub async fn list(aws: &Aws, states: &[InstanceStateName]) -> Result<Vec<Instance>> {
     let mut wanted = aws_sdk_ec2::types::Filter::builder().name("instance-state-name");
     for state in states {
@@ -70,8 +70,8 @@ pub fn tag<'a>(instance: &'a Instance, key: &str) -> Option<&'a str> {
     instance.tags().iter().find(|tag| tag.key() == Some(key)).and_then(|tag| tag.value())
 }
 
-/// Launches one instance in this subnet, for this place among its kind. The same token and definition give the same instance,
-/// however often.
+/// Launches one instance in this subnet, with this number among its kind. The same token and definition
+/// return the same instance, however often they are sent.
 pub async fn launch(
     aws: &Aws,
     role: &str,
@@ -90,7 +90,7 @@ pub async fn launch(
     id(launched.instances().first().and_then(|i| i.instance_id()), "instance")
 }
 
-/// All that is asked of EC2 at a launch, but for the client token; a dry run asks for the same.
+/// Returns the launch request without its client token; a dry run sends the same.
 pub fn request(
     aws: &Aws,
     role: &str,
@@ -136,11 +136,12 @@ pub fn request(
         .block_device_mappings(BlockDeviceMapping::builder().device_name("/dev/xvda").ebs(disk).build())
         .tag_specifications(tagged(ResourceType::Instance, tags))
         .tag_specifications(tagged(ResourceType::Volume, other_tags.clone()))
-        // AssociateAddress may name an interface instead of an instance: its policy asks for this tag.
+        // AssociateAddress may name an interface instead of an instance: the policy for it requires this tag.
         .tag_specifications(tagged(ResourceType::NetworkInterface, other_tags))
 }
 
-/// As in the reconciler's `act.rs`, which caps them once the instance has served for five minutes.
+/// As in the reconciler's `act.rs`, which switches them to `standard` once the instance has served for five
+/// minutes.
 fn credits_at_launch(spec: &InstanceSpec) -> Option<CreditSpecificationRequest> {
     spec.is_burstable().then(|| CreditSpecificationRequest::builder().cpu_credits("unlimited").build())
 }
@@ -149,7 +150,7 @@ fn tagged(kind: ResourceType, tags: Vec<Tag>) -> TagSpecification {
     TagSpecification::builder().resource_type(kind).set_tags(Some(tags)).build()
 }
 
-/// As in the reconciler's `act.rs`: nothing on demand, else once and for good.
+/// As in the reconciler's `act.rs`: none on demand, otherwise a one-time spot request.
 fn market_options(market: Market) -> Option<InstanceMarketOptionsRequest> {
     let once = SpotMarketOptions::builder()
         .spot_instance_type(SpotInstanceType::OneTime)
@@ -162,7 +163,7 @@ fn market_options(market: Market) -> Option<InstanceMarketOptionsRequest> {
     }
 }
 
-/// Terminates every instance of the stack and waits until EC2 says that all are gone.
+/// Terminates every instance of the stack and waits until EC2 shows all as terminated.
 pub async fn terminate_all(aws: &Aws) -> Result<Vec<Part>> {
     let mut seen = BTreeSet::new();
     let deadline = Instant::now() + TERMINATED_DEADLINE;
@@ -196,7 +197,7 @@ fn is_shutting_down(instance: &Instance) -> bool {
     instance.state().and_then(|state| state.name()) == Some(&InstanceStateName::ShuttingDown)
 }
 
-/// Waits until EC2 says `running`, so that an address can be associated.
+/// Waits until EC2 shows `running`, so that an address can be associated.
 pub async fn wait_until_running(aws: &Aws, id: &str) -> Result<()> {
     let look = async || {
         let described = aws.ec2.describe_instances().filters(filter("instance-id", id)).send().await;

@@ -1,9 +1,9 @@
 //! A load balancer's instance and its Elastic IP.
 //!
-//! A stack has one or several addresses. Each is a *place* with a load balancer of its own; what follows
-//! is said of one place.
+//! A stack has one or several addresses. Each is a *place* with a load balancer of its own; the following is
+//! about one place.
 //!
-//! The address is the fence: a load balancer without it gets no traffic, whatever it believes. Only the first
+//! The address is the fence: a load balancer without it gets no traffic, whatever it assumes. Only the first
 //! one is launched here. The reconciler replaces a dead load balancer and renews one of an older definition:
 //! it can check that a new one serves before it moves the address, and this machine cannot.
 //!
@@ -16,8 +16,8 @@
 //! | a live one with the wanted release is not launched again | it may be the reconciler's, or that of a run that was cut |
 //! | nothing is launched with a token or an attempt that the reconciler may use | each must know its own launches |
 //!
-//! What a run that was cut leaves behind is found by the next one, or by the reconciler, which
-//! removes load balancers without the address after ten minutes.
+//! The next run finds the remains of an interrupted one. The reconciler also removes load balancers without
+//! the address after ten minutes.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -35,9 +35,9 @@ use crate::patience::{self, Look};
 use crate::resources::instance;
 use crate::resources::network::{id, stack_filter, tagged};
 
-/// More load balancers than `--lbs` takes.
+/// More load balancers than `--lbs` allows.
 const MOST_PLACES: u32 = 8;
-/// Tokens tried for one launch; each that is spent belongs to an instance of the last days.
+/// Tokens tried for one launch; each used token belongs to an instance of the last days.
 const MOST_TOKENS: usize = 20;
 
 /// An Elastic IP of the stack.
@@ -59,7 +59,7 @@ pub struct LoadBalancer {
     pub address: Ipv4Addr,
 }
 
-/// The load balancer and the association of its address. A plan makes neither and says what would be.
+/// Ensures the load balancer and the association of its address. A plan only reports both.
 pub async fn ensure(
     aws: &Aws,
     mode: RunMode,
@@ -77,7 +77,7 @@ pub async fn ensure(
     }
     let instance = match current {
         Some(id) => id.to_owned(),
-        // One number more than all that are seen: a token is not used for two lives.
+        // One number higher than all that EC2 shows: a token is not used for two instances.
         None => launch(aws, spec, place, seen.len()).await?,
     };
     instance::wait_until_running(aws, &instance).await?;
@@ -91,7 +91,7 @@ pub async fn ensure(
     Ok((balancer, vec![launched, moved]))
 }
 
-/// Whether a load balancer is launched or renewed, and whether the address is given to one.
+/// Returns whether a load balancer is launched or renewed, and whether it gets the address.
 fn compare(place: u32, release: &str, current: Option<&str>, holder: Option<&Instance>) -> [Part; 2] {
     let what = numbered("association of the Elastic IP", place);
     match (holder, current) {
@@ -107,7 +107,7 @@ fn compare(place: u32, release: &str, current: Option<&str>, holder: Option<&Ins
     }
 }
 
-/// A live instance of this release.
+/// Returns a live instance of this release.
 fn current<'a>(seen: &'a [Instance], release: &str) -> Option<&'a Instance> {
     seen.iter().find(|i| is_live(i) && instance::tag(i, TAG_RELEASE) == Some(release))
 }
@@ -121,7 +121,7 @@ fn is_live(instance: &Instance) -> bool {
     matches!(state, Some(InstanceStateName::Pending | InstanceStateName::Running))
 }
 
-/// A resource that exists once in a stack has no number.
+/// Returns the numbered name of a resource; the first has no number.
 fn numbered(what: &str, place: u32) -> String {
     if place == 0 { what.to_owned() } else { format!("{what} {}", place + 1) }
 }
@@ -130,7 +130,7 @@ fn place_of(instance: &Instance) -> u32 {
     instance::tag(instance, TAG_SLOT).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// Every load balancer of a place that EC2 shows, terminated ones included.
+/// Returns every load balancer of a place that EC2 shows, terminated ones included.
 async fn all(aws: &Aws, place: u32) -> Result<Vec<Instance>> {
     let mut seen = everywhere(aws).await?;
     seen.retain(|i| place_of(i) == place);
@@ -144,7 +144,7 @@ async fn everywhere(aws: &Aws) -> Result<Vec<Instance>> {
     Ok(seen)
 }
 
-/// Launches where there is capacity, each place in another zone first.
+/// Launches in a zone with capacity; each place tries another zone first.
 async fn launch(aws: &Aws, spec: &BalancerSpec, place: u32, number: usize) -> Result<String> {
     let mut refused = DeployError::new(Exit::Failed, "the network has no subnet");
     let subnets = &spec.instance.subnets;
@@ -174,7 +174,7 @@ impl LoadBalancer {
     }
 }
 
-/// The definitions that the load balancers with an address were launched from, by their places.
+/// Returns the definitions that the load balancers with an address were launched from, by their places.
 pub async fn released(aws: &Aws) -> Result<BTreeMap<u32, Option<String>>> {
     let (addresses, seen) = tokio::try_join!(find_addresses(aws), everywhere(aws))?;
     let release = |address: &Address| {
@@ -200,8 +200,8 @@ async fn associate(aws: &Aws, allocation: &str, instance: &str) -> Result<()> {
     aws.patience.depends_on(&format!("{instance} and {allocation}"), associated).await.map(drop)
 }
 
-/// As many addresses as are asked for, else as many as there are, but one at least. Further addresses are not
-/// touched yet: the reconciler uses them until the new release leaves them out.
+/// Ensures the requested number of addresses, or else the existing number, but at least one. Further
+/// addresses are not touched yet: the reconciler uses them until the new release leaves them out.
 pub async fn ensure_addresses(
     aws: &Aws,
     mode: RunMode,
@@ -283,7 +283,7 @@ async fn ensure_address(
     Ok((aws.patience.made(None, make, find).await?, part))
 }
 
-/// What an address is called within the stack.
+/// Returns the address's name within the stack.
 fn name(place: u32) -> String {
     if place == 0 { ROLE_LB.to_owned() } else { format!("{ROLE_LB}-{}", place + 1) }
 }
@@ -295,7 +295,8 @@ fn public(place: u32, allocation: Option<&str>, ip: Option<&str>) -> Result<Publ
     Ok(PublicAddress { place, allocation: id(allocation, "address")?, ip })
 }
 
-/// Who has the address of a place now. A deployment has just allocated it, or seen it.
+/// Returns the instance that has the address of a place now. A deployment has just allocated the address, or
+/// seen it.
 async fn holder(aws: &Aws, mode: RunMode, place: u32) -> Result<Option<String>> {
     let look = async || {
         let holder = |address: &Address| address.instance_id().filter(|id| !id.is_empty()).map(str::to_owned);
@@ -308,12 +309,12 @@ async fn holder(aws: &Aws, mode: RunMode, place: u32) -> Result<Option<String>> 
     aws.patience.until(&numbered("the Elastic IP", place), patience::SETTLING, look).await
 }
 
-/// The stack's first address, if it has one.
+/// Returns the stack's first address, if it has one.
 pub async fn find_address(aws: &Aws) -> Result<Option<Address>> {
     Ok(find_addresses(aws).await?.remove(&0))
 }
 
-/// The stack's addresses by their places.
+/// Returns the stack's addresses by their places.
 pub async fn find_addresses(aws: &Aws) -> Result<BTreeMap<u32, Address>> {
     list_addresses(aws).await.map(|(places, _)| places)
 }
@@ -326,8 +327,9 @@ async fn list_addresses(aws: &Aws) -> Result<(BTreeMap<u32, Address>, Vec<Addres
     Ok(placed(&aws.names.stack, described.addresses.unwrap_or_default()))
 }
 
-/// Of several addresses with one name, that in use has the place, and if none is, the same for every run that
-/// looks. An address without a name that Vigia gives has the first place, and is never released as a spare.
+/// Assigns addresses to places. Of several addresses with one name, the address in use has the place; if none
+/// is in use, every run chooses the same. An address without a name that Vigia gives has the first place, and
+/// is never released as a spare.
 fn placed(stack: &StackName, mut addresses: Vec<Address>) -> (BTreeMap<u32, Address>, Vec<Address>) {
     let is_free = |address: &Address| address.association_id().is_none_or(str::is_empty);
     addresses.sort_by_key(|address| (is_free(address), address.allocation_id().map(str::to_owned)));
@@ -346,7 +348,7 @@ fn placed(stack: &StackName, mut addresses: Vec<Address>) -> (BTreeMap<u32, Addr
     (places, spare)
 }
 
-/// Gives every address of the stack back: an address that is kept costs money for ever.
+/// Releases every address of the stack: a leftover address costs money for ever.
 pub async fn release_addresses(aws: &Aws) -> Result<Vec<Part>> {
     let described = aws.ec2.describe_addresses().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the Elastic IP".to_owned())?;

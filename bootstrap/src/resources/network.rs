@@ -25,13 +25,13 @@ use crate::part::{NEW, Part, RunMode};
 /// hand.
 const TOKEN_SECONDS: i64 = 600;
 
-/// What others need of the network. Where a plan would make something, its id is [`NEW`].
+/// The network, as other resources need it. Where a plan would make a resource, its id is [`NEW`].
 #[derive(Clone, Debug)]
 pub struct Network {
     pub vpc: String,
     pub public: Vec<SubnetSpec>,
     pub private: Vec<SubnetSpec>,
-    /// IPv4 blocks of the public subnets, sorted: whatever comes from there is a load balancer.
+    /// IPv4 blocks of the public subnets, sorted: only load balancers send from there.
     pub public_blocks: Vec<String>,
     pub lb_group: String,
     pub worker_group: String,
@@ -42,8 +42,8 @@ pub struct Network {
 /// The requested network.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Who may reach the load balancer. Without it an existing stack keeps its blocks, and a new one allows
-    /// all addresses.
+    /// The blocks that may reach the load balancer. Without it an existing stack keeps its blocks, and a new
+    /// one allows all addresses.
     pub from: Option<Vec<Cidr>>,
     pub tls: TlsPort,
     pub ec2_api: Ec2Api,
@@ -53,7 +53,7 @@ pub struct Wanted {
 struct Site<'a> {
     aws: &'a Aws,
     mode: RunMode,
-    /// `None` in a plan that would make it: then there is nothing in it.
+    /// `None` in a plan that would make it: then it is empty.
     vpc: Option<String>,
     parts: Vec<Part>,
 }
@@ -95,7 +95,8 @@ pub async fn ensure(aws: &Aws, mode: RunMode, wanted: &Wanted) -> Result<(Networ
     Ok((network, site.parts))
 }
 
-/// Removes the network from the leaves to the root. Instances and network interfaces must be gone.
+/// Removes the network, starting with the resources that depend on others. Instances and network interfaces
+/// must be gone.
 pub async fn delete(aws: &Aws) -> Result<Vec<Part>> {
     let vpc::All { own, empty } = vpc::find(aws).await?;
     let mut parts = Vec::new();
@@ -113,14 +114,14 @@ pub async fn delete(aws: &Aws) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// The blocks that may reach the load balancer now; `None` if there is none yet.
+/// Returns the blocks that may reach the load balancer now; `None` if there is none yet.
 pub async fn reachable_from(aws: &Aws) -> Result<Option<Vec<Cidr>>> {
     let Some(vpc) = vpc::find(aws).await?.own else { return Ok(None) };
     let site = Site { aws, mode: RunMode::Plan, vpc: Some(vpc.id), parts: Vec::new() };
     Ok(group::blocks(&site.find_groups().await?))
 }
 
-/// Whether the stack reaches the API of EC2 through an endpoint of its own.
+/// Returns whether the stack reaches the EC2 API through an endpoint of its own.
 pub async fn has_ec2_endpoint(aws: &Aws) -> Result<bool> {
     let Some(vpc) = vpc::find(aws).await?.own else { return Ok(false) };
     endpoint::exists(aws, &vpc.id, blueprint::EC2_ENDPOINT).await
@@ -187,7 +188,7 @@ pub fn tagged(aws: &Aws, kind: ResourceType, what: &str) -> TagSpecification {
     TagSpecification::builder().resource_type(kind).set_tags(Some(tags.to_vec())).build()
 }
 
-/// What something is called within the stack: its `Name` without the stack's.
+/// Returns a resource's name within the stack: its `Name` without the stack's.
 fn name_in_stack<'a>(aws: &Aws, tags: &'a [Tag]) -> Option<&'a str> {
     let name = tags.iter().find(|tag| tag.key() == Some("Name")).and_then(Tag::value)?;
     name.strip_prefix(&aws.names.stack.resource(""))

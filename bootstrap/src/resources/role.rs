@@ -29,7 +29,7 @@ pub enum Role {
 impl Role {
     pub const ALL: [Self; 3] = [Self::Worker, Self::LoadBalancer, Self::Reconciler];
 
-    /// Name of the role, and of its instance profile.
+    /// Returns the name of the role, and of its instance profile.
     pub fn name(self, names: &Names) -> String {
         names.stack.resource(match self {
             Self::Worker => "worker",
@@ -38,7 +38,7 @@ impl Role {
         })
     }
 
-    /// What the role is to be.
+    /// Returns the wanted state of the role.
     pub fn wanted(self, names: &Names) -> RoleWanted {
         let (service, policy) = match self {
             Self::Worker => ("ec2.amazonaws.com", policies::worker(names)),
@@ -69,7 +69,7 @@ struct Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Profile {
     Missing,
-    /// Without its role: empty, or with another one.
+    /// Its role is missing: it is empty, or has another role.
     Empty,
     Complete,
 }
@@ -202,7 +202,7 @@ async fn make_profile(aws: &Aws, name: &str, found: Profile) -> Result<()> {
     };
     let both = format!("the role and the instance profile {name}");
     match aws.patience.depends_on(&both, added).await {
-        // A profile holds one role. If that is ours, our first try has put it there.
+        // A profile holds one role. If it holds this one, this run's first try has put it there.
         Err(error) if error.code == "LimitExceeded" => {
             let look = async || {
                 Ok(match find_profile(aws, name).await? {
@@ -240,7 +240,7 @@ fn decode(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// Deletes in the order that IAM enforces.
+/// Deletes the role in the order that IAM enforces.
 pub async fn delete(aws: &Aws, role: Role) -> Result<Vec<Part>> {
     let name = role.name(&aws.names);
     let mut parts = Vec::new();
@@ -273,14 +273,14 @@ pub async fn delete(aws: &Aws, role: Role) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// Whether the account has the role with which EC2 launches spot instances.
+/// Returns whether the account has the role with which EC2 launches spot instances.
 pub async fn has_spot(aws: &Aws) -> Result<bool> {
     let listed = aws.iam.list_roles().path_prefix(SPOT_PATH).send().await;
     Ok(!listed.step(|| format!("look for the role {SPOT_ROLE}"))?.roles().is_empty())
 }
 
-/// The role with which EC2 launches spot instances: one in the account, of no stack, so `destroy` leaves
-/// it.
+/// Ensures the role with which EC2 launches spot instances. The account has one; it belongs to no stack, so
+/// `destroy` leaves it.
 pub async fn ensure_spot(aws: &Aws, mode: RunMode) -> Result<Part> {
     let part = Part::found(format!("service-linked role {SPOT_ROLE}"), has_spot(aws).await?);
     if mode.applies(&part) {

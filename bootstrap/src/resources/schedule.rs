@@ -1,6 +1,6 @@
 //! The EventBridge rule that invokes the reconciler once a minute.
 //!
-//! A late tick is worthless, because the next one sees the same world: no retries anywhere.
+//! A late tick is useless, because the next one sees the same state: nothing is retried.
 
 use aws_sdk_eventbridge::types::{RetryPolicy, RuleState, Tag, Target};
 use fleet::aws_code::AwsErrorKind;
@@ -10,7 +10,7 @@ use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::part::{Part, RunMode};
 
-/// The finest that EventBridge has; the function itself ticks every 20 seconds within it.
+/// The shortest period of EventBridge; the function itself ticks every 20 seconds within it.
 pub const EVERY_MINUTE: &str = "rate(1 minute)";
 const TARGET: &str = "reconciler";
 const STATEMENT: &str = "eventbridge";
@@ -83,7 +83,7 @@ async fn put_rule(aws: &Aws, rule: &str, found: &Found) -> Result<()> {
         })?);
     }
     let put = aws.events.put_rule().name(rule).schedule_expression(EVERY_MINUTE).state(RuleState::Enabled);
-    // Tags on an existing rule are an error in PutRule.
+    // PutRule refuses tags on an existing rule.
     let put = if found.exists { put } else { put.set_tags(Some(tags)) };
     let written =
         aws.patience.settled(async || put.clone().send().await.step(|| format!("write the rule {rule}")));
@@ -121,8 +121,8 @@ fn of_entry(rule: &str, code: Option<&str>, message: Option<&str>) -> DeployErro
 
 /// Lets the rule, and only it, invoke the function.
 ///
-/// Lambda answers with the same conflict when the permission is there already and when another change of
-/// the function is in progress, so the function's policy is read to tell them apart.
+/// Lambda answers with the same conflict when the permission exists already and when another change of the
+/// function is in progress. So this function reads the function's policy to tell them apart.
 async fn allow(aws: &Aws) -> Result<()> {
     let function = aws.names.stack.function();
     let add = aws
@@ -161,7 +161,7 @@ async fn allow(aws: &Aws) -> Result<()> {
 enum Permission {
     Granted,
     Missing,
-    /// Our statement's name belongs to another statement.
+    /// The name of Vigia's statement belongs to another statement.
     Other,
 }
 
@@ -210,7 +210,7 @@ pub async fn delete(aws: &Aws) -> Result<Part> {
     Ok(Part::removed(what))
 }
 
-/// EventBridge says it in words only.
+/// EventBridge reports it in words only, without a code.
 fn target_is_still_seen(mut error: DeployError) -> DeployError {
     if error.code == "ValidationException" && error.what.contains("has targets") {
         error.kind = AwsErrorKind::InUse;

@@ -1,4 +1,4 @@
-//! Uploads of programs: they fail for want of progress, not for want of time.
+//! Uploads of programs: an upload fails for lack of progress, not for its duration.
 //!
 //! | phase | bounded by |
 //! |---|---|
@@ -29,7 +29,7 @@ pub(super) struct Limits {
 }
 
 pub(super) const LIMITS: Limits = Limits {
-    // Longer than any pause of a connection that still works.
+    // Longer than any pause of a working connection.
     stall: Duration::from_secs(30),
     // A kernel takes up to 4 MB before it sends them; at 62 kB/s they take 65 s.
     last_part: Duration::from_secs(180),
@@ -40,13 +40,13 @@ pub(super) const LIMITS: Limits = Limits {
 /// As one piece the connection would accept a whole program at once, and a stall would go unnoticed.
 const PIECE: usize = 64 * 1024;
 
-/// Where a program goes.
+/// The destination of a program.
 pub(super) struct Upload<'a> {
     pub(super) name: &'a str,
     pub(super) path: &'a Path,
     pub(super) bucket: &'a str,
     pub(super) key: &'a str,
-    /// Base64 of the SHA-256: S3 refuses bytes that are not these.
+    /// Base64 of the SHA-256: S3 refuses any other bytes.
     pub(super) checksum: String,
     pub(super) bytes: u64,
 }
@@ -79,7 +79,8 @@ impl Upload<'_> {
     }
 }
 
-/// Lambda takes a program within its request, as one piece: only the whole attempt is bounded.
+/// Configures the call that sends a program to Lambda. Lambda takes it within its request, as one piece, so
+/// only the whole attempt is bounded.
 pub(super) fn lambda(bytes: u64) -> aws_sdk_lambda::config::Builder {
     aws_sdk_lambda::config::Builder::new()
         .timeout_config(LIMITS.timeouts(bytes))
@@ -94,7 +95,7 @@ impl Limits {
     }
 }
 
-/// Says what a stalled upload means.
+/// Adds an explanation to the error of a stalled upload.
 fn explain(error: DeployError, name: &str, limits: Limits) -> DeployError {
     if error.exit != Exit::Unreachable || !error.message().contains("minimum throughput") {
         return error;
@@ -124,12 +125,12 @@ mod tests {
         tries: 1,
     };
 
-    /// What a server does with the body of a request.
+    /// How a server handles the body of a request.
     #[derive(Clone, Copy)]
     enum Server {
-        /// Takes it all, in pauses between pieces: longer as a whole than a connection may stall.
+        /// Reads it all, in pauses between pieces: longer in all than a connection may stall.
         Slow,
-        /// Takes nothing after the head.
+        /// Reads nothing after the head.
         Stalled,
     }
 

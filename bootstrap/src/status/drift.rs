@@ -9,7 +9,7 @@
 //! | security groups | a rule, in or out, that no deployment makes, or a missing rule |
 //! | subnets, route tables | without an IPv6 block; without a working way out |
 //!
-//! What cannot be looked at is said instead: a permission that is missing hides nothing.
+//! A resource that cannot be read gets a sentence of its own: a missing permission hides nothing.
 
 use std::collections::BTreeSet;
 
@@ -29,12 +29,12 @@ const YOUNG: SignedDuration = SignedDuration::from_secs(90);
 /// How many ids a sentence names.
 const SHOWN: usize = 5;
 
-/// Everything that drift is judged from.
+/// The facts that drift is judged from.
 pub(super) struct Facts<'a> {
     pub seen: &'a Seen,
     pub release: &'a Release,
     pub memory: &'a Memory,
-    /// Whether the stack speaks TLS.
+    /// Whether the stack serves TLS.
     pub has_tls: bool,
     pub now: Timestamp,
 }
@@ -212,7 +212,7 @@ fn of_function(seen: &FunctionSeen) -> String {
 const GROUPS: [&str; 3] = ["lb", "worker", "reconciler"];
 const WORLD: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
-/// A deployment lets everything out to both families, and to nothing by a rule of its own.
+/// Judges the egress rules. A deployment allows all egress to both families, and makes no other egress rule.
 fn of_egress(groups: &[String], rules: &[RuleSeen]) -> Vec<String> {
     let is_everything = |rule: &RuleSeen, to: &str| {
         rule.port == Port::everything() && rule.from == Source::Block(to.to_owned())
@@ -253,7 +253,7 @@ fn of_subnets(subnets: &[SubnetSeen]) -> Vec<String> {
     subnets.iter().filter_map(sentence).collect()
 }
 
-/// The ways out by their tables, as the blueprint has them.
+/// Judges the routes of each table against the blueprint.
 fn of_tables(tables: &[TableSeen]) -> Vec<String> {
     let mut drift = Vec::new();
     for (name, to) in [("public", "0.0.0.0/0"), ("public", "::/0"), ("private", "::/0")] {
@@ -266,7 +266,7 @@ fn of_tables(tables: &[TableSeen]) -> Vec<String> {
     drift
 }
 
-/// Whether a deployment makes such a rule. The public ports may be open to any block: that is the
+/// Returns whether a deployment makes such a rule. The public ports may be open to any block: that is the
 /// operator's choice.
 fn is_expected(rule: &RuleSeen, has_tls: bool) -> bool {
     let is = |port: u16| rule.port == Port::Tcp(port);

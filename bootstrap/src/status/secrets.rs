@@ -1,4 +1,4 @@
-//! Whether workers can read the secrets of the stack.
+//! Checks whether workers can read the stack's secrets.
 //!
 //! They read them again every minute. Workers ignore an unreadable object: the session keys after an hour,
 //! the hash of the admin token at once. So `status` reports it before users notice.
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::resources::documents;
 use crate::session_keys::Ring;
 
-/// A sentence for each that is wrong. Nothing of a secret is in it.
+/// Returns a sentence for each faulty secret, without any of its content.
 pub(super) async fn complaints(aws: &Aws, profile: Profile) -> Result<Vec<String>> {
     let (ring, hash) = tokio::try_join!(
         documents::read(aws, keys::SESSION_KEYS),
@@ -20,7 +20,7 @@ pub(super) async fn complaints(aws: &Aws, profile: Profile) -> Result<Vec<String
     let hash = hash.as_ref().map(|object| object.bytes.as_slice());
     let hash = match profile {
         Profile::Secure => judge_hash(hash),
-        // It has no operator's interface.
+        // It has no admin routes.
         Profile::Classic => None,
     };
     Ok(judge_ring(ring).into_iter().chain(hash).collect())

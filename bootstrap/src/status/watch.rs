@@ -16,7 +16,7 @@ const HOME: &str = "\u{1b}[H";
 const CLEAR_LINE: &str = "\u{1b}[K";
 const CLEAR_BELOW: &str = "\u{1b}[J";
 
-/// The first look must succeed; later ones may fail, and say so.
+/// Prints until interrupted. The first look must succeed; later ones may fail, and print the error.
 pub(super) async fn run(aws: &Aws, json: bool) -> Result<()> {
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);

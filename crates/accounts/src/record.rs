@@ -17,7 +17,7 @@ pub struct Record {
     pub login: String,
     pub phc: String,
     pub uid: String,
-    /// Grows when all sessions of the user end; a session carries the epoch it was made in.
+    /// Grows when all sessions of the user end; a session carries the epoch of its start.
     pub epoch: u64,
     pub created: Timestamp,
     /// When the password was chosen.
@@ -31,7 +31,7 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignIn {
     pub at: Timestamp,
-    /// Where from, as the load balancer saw it.
+    /// The client's address, as the load balancer saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
 }
@@ -41,7 +41,7 @@ impl Record {
     pub const MAX_BYTES: usize = 4096;
     pub const MAX_SIGN_INS: usize = 5;
 
-    /// A new user.
+    /// Makes the record of a new user.
     pub fn new(login: &Login, phc: String, now: Timestamp) -> Self {
         Self {
             v: VERSION,
@@ -72,7 +72,7 @@ impl Record {
     }
 }
 
-/// 128 random bits, hexadecimal.
+/// Returns 128 random bits in hexadecimal.
 pub fn random_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }

@@ -1,15 +1,15 @@
-//! `DesiredCount`: how many workers there should be, within bounds.
+//! `DesiredCount`: the desired number of workers, within bounds.
 //!
-//! The object `desired-count` in S3 is edited by hand, so its text is parsed here once, forgivingly
-//! about white space and strictly about everything else.
+//! The object `desired-count` in S3 is edited by hand, so its text is parsed here once, tolerant about white
+//! space and strict about everything else.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A number of workers from 0 to [`DesiredCount::MAX`]. 0 takes the API down and is only set on
-/// purpose, by the command line; `/setamount` and `deploy` ask for [`DesiredCount::at_least_one`].
+/// A number of workers from 0 to [`DesiredCount::MAX`]. 0 stops the API and is only set on purpose, by the
+/// command line; `/setamount` and `deploy` require [`DesiredCount::at_least_one`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct DesiredCount(u32);
@@ -23,12 +23,12 @@ pub enum DesiredCountError {
 }
 
 impl DesiredCount {
-    /// A typo must not cost a fortune: a hundred t4g.nano are about 300 US dollars a month, and ten
-    /// times that would go through unnoticed until the bill. Half would be enough for nearly all.
+    /// A typo must not cost a fortune: a hundred t4g.nano are about 300 US dollars a month, and ten times
+    /// that would stay unnoticed until the bill. Half would be enough for nearly all stacks.
     pub const MAX: u32 = 100;
 
-    /// The largest `desired-count` object that is read: a number and some white space. Anything
-    /// longer is not a number, whatever it holds.
+    /// The largest `desired-count` object that is read: a number and some white space. Anything longer is not
+    /// a number.
     pub const MAX_OBJECT_BYTES: usize = 256;
 
     pub const fn get(self) -> u32 {

@@ -1,9 +1,9 @@
-//! The host names under which the service answers.
+//! The host names that the service answers to.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Names or addresses, in small letters, without ports. Empty: any.
+/// Names or addresses, in lower case, without ports. Empty: any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostNames(Vec<String>);
 
@@ -37,7 +37,7 @@ impl HostNames {
         self.0.is_empty()
     }
 
-    /// Whether a `Host` header names one of them, with whatever port.
+    /// Returns whether a `Host` header names one of them, with any port.
     pub fn accept(&self, host: &str) -> bool {
         self.is_any() || self.0.iter().any(|name| name.eq_ignore_ascii_case(without_port(host)))
     }

@@ -1,9 +1,9 @@
-//! What two layers must agree on about the same thing: waits, counts and sizes.
+//! Limits that two layers must agree on: waits, counts and sizes.
 //!
-//! A request passes the load balancer and a worker. Where both bound the same wait, the inner layer
-//! must give up first, or the outer one blames it for working. Where both bound the same count or
-//! size, the outer layer must refuse first, because its refusal tells the client what to do. So the
-//! outer value is derived from the inner one, here, and each layer reads its own:
+//! A request passes the load balancer and a worker. Where both bound the same wait, the inner layer must give
+//! up first, or the outer one blames it for working. Where both bound the same count or size, the outer layer
+//! must refuse first, because its refusal tells the client what to do. So the outer value is derived from the
+//! inner one in this module, and each layer reads its own:
 //!
 //! | about | worker | load balancer |
 //! |---|---|---|
@@ -27,9 +27,9 @@ pub const WORKER_DRAIN: Duration = WORKER_REQUEST.saturating_add(Duration::from_
 /// checks. Two seconds more than the worker takes: half would lose to a pause of the scheduler.
 pub const LB_RESPONSE: Duration = WORKER_REQUEST.saturating_add(Duration::from_secs(2));
 
-/// After so much silence on a request the load balancer sends a health check; only if that is silent
-/// too is the worker out. A password hash takes a tenth of a second; half would check workers because S3 is
-/// slow, double would keep a user waiting for a worker that hangs.
+/// After this much silence on a request the load balancer sends a health check; if that is silent too, the
+/// worker is out. A password hash takes a tenth of a second. Half would check workers because S3 is slow,
+/// double would keep a user waiting for a worker that hangs.
 pub const LB_SILENCE: Duration = Duration::from_secs(5);
 
 /// A health check, which touches nothing outside the worker's process.
@@ -56,7 +56,7 @@ pub const WORKER_CONNECTIONS: usize = 4096;
 /// up, so a handful is enough; each bound by [`WORKER_CHECK`].
 pub const WORKER_RESERVE: usize = 64;
 
-/// How long a connection may take that only a health check is served on.
+/// Limit of a connection on which only health checks are served.
 pub const WORKER_CHECK: Duration = Duration::from_secs(2);
 
 /// Load balancers that may send to the same worker: the holder of the address, and its successor.
@@ -88,12 +88,12 @@ pub const LB_HEAD: usize = 1024 + 2 * MAX_HOST;
 /// The largest head that a worker reads.
 pub const WORKER_HEAD: usize = 32 * 1024;
 
-/// GET routes that change something, by the first part of their path: a sign-in is counted, makes a
-/// session and costs a hash, and `/setamount` scales. The load balancer does not repeat them on another
-/// worker after silence, because the first may still carry them out.
+/// GET routes that change something, by the first part of their path: a sign-in is counted, makes a session
+/// and costs a hash, and `/setamount` scales. The load balancer does not repeat them on another worker after
+/// silence, because the first may still carry them out.
 pub const CHANGING_GETS: [&str; 2] = ["signin", "setamount"];
 
-/// Whether a GET for `path` changes something.
+/// Returns whether a GET for `path` changes something.
 pub fn get_changes_something(path: &[u8]) -> bool {
     let path = path.strip_prefix(b"/").unwrap_or(path);
     let first = path.split(|byte| matches!(byte, b'/' | b'?')).next().unwrap_or_default();

@@ -1,8 +1,8 @@
 //! `fleet/registry.json`: the workers that should get traffic.
 //!
-//! The reconciler writes it, load balancers and workers read it. A reader ignores a revision older
-//! than the one it has, so a late read can never bring a terminated worker back. A draining worker
-//! is not in here: leaving the registry is what draining starts with.
+//! The reconciler writes it, load balancers and workers read it. A reader ignores a revision older than its
+//! own, so a late read can never bring a terminated worker back. A draining worker is not in it: leaving the
+//! registry is the first step of draining.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,9 @@ pub struct Registry {
     #[serde(deserialize_with = "revision")]
     pub revision: u64,
     pub written_at: Timestamp,
-    /// The desired count in force: the last good value when the object holds nonsense.
+    /// The desired count in force: the last valid value while the object is invalid.
     pub desired: DesiredCount,
-    /// What people should know: why a desired count is not acted on.
+    /// A message for people: why a desired count is ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
     pub workers: BTreeMap<WorkerId, RegisteredWorker>,
@@ -33,7 +33,7 @@ pub struct RegisteredWorker {
     pub zone: String,
 }
 
-/// What changes for a reader that goes from one registry to the next.
+/// The changes for a reader that goes from one registry to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistryDiff {
     pub added: Vec<WorkerId>,
@@ -62,7 +62,7 @@ impl Registry {
         }
     }
 
-    /// Whether the two say the same to a reader, revision and time apart.
+    /// Returns whether the two are equal for a reader, revision and time apart.
     pub fn same_content(&self, other: &Self) -> bool {
         self.desired == other.desired && self.notice == other.notice && self.workers == other.workers
     }

@@ -1,7 +1,7 @@
 //! Logs: one JSON line per event on standard error, or plain text on a terminal.
 //!
-//! No request path is ever logged by anyone (two routes carry passwords in it), so there is no
-//! tracing layer for HTTP here; programs log events with named fields.
+//! No program ever logs a request path (two routes carry passwords in it), so there is no tracing layer for
+//! HTTP here; programs log events with named fields.
 //!
 //! A serving program must not wait for the reader of its log: [`serve`] writes from a thread of its own, with
 //! bounds. A program that ends after each piece of work, or is frozen then like a Lambda function, writes at
@@ -19,19 +19,19 @@ use tracing_subscriber::fmt::MakeWriter;
 
 pub use writer::{AUDIT, LogThread};
 
-/// Installs the subscriber. `filter` has the syntax of `RUST_LOG`; the default is `info` for us and
-/// `warn` for libraries, because the AWS SDK's debug events contain request bodies.
+/// Installs the subscriber. `filter` has the syntax of `RUST_LOG`; the default is `info` for Vigia and `warn`
+/// for libraries, because the AWS SDK's debug events contain request bodies.
 pub fn init(filter: Option<&str>) {
     install(filter, io::stderr);
 }
 
-/// [`init`] for a program that serves: no line, and no panic, waits for standard error. The thread that
-/// writes goes on until the result is dropped; `None` if it could not be started, and then lines wait.
+/// [`init`] for a serving program: no line, and no panic, waits for standard error. The writing thread runs
+/// until the result is dropped; `None` if it could not be started, and then lines wait.
 pub fn serve(filter: Option<&str>) -> Option<LogThread> {
     match writer::start(io::stderr(), notice(io::stderr().is_terminal())) {
         Ok((lines, thread)) => {
             install(filter, lines);
-            // The usual hook writes to standard error itself.
+            // The default hook writes to standard error itself.
             std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
             Some(thread)
         }
@@ -43,7 +43,7 @@ pub fn serve(filter: Option<&str>) -> Option<LogThread> {
     }
 }
 
-/// What makes a line of a sentence about the log itself.
+/// Returns a function that formats a sentence about the log itself as a line.
 fn notice(is_terminal: bool) -> impl Fn(&str) -> String + Send + 'static {
     move |text| {
         let now = Timestamp::now();
@@ -75,8 +75,8 @@ where
     drop(installed);
 }
 
-/// An error and its causes on one line: `a: b: c`. Errors print only their own layer, so this is
-/// the one place that puts the layers together.
+/// Formats an error and its causes on one line: `a: b: c`. Errors print only their own layer, so this is the
+/// one place that puts the layers together.
 pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

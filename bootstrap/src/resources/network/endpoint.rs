@@ -80,7 +80,7 @@ impl Site<'_> {
         id(created.vpc_endpoint().and_then(|endpoint| endpoint.vpc_endpoint_id()), "endpoint")
     }
 
-    /// The function reaches the API of EC2 through it.
+    /// Waits for the endpoint, through which the function reaches the EC2 API.
     async fn wait_for_endpoint(&self, endpoint: &str) -> Result<()> {
         let look = async || {
             let described = self.aws.ec2.describe_vpc_endpoints().vpc_endpoint_ids(endpoint).send().await;

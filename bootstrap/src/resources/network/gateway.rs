@@ -1,4 +1,4 @@
-//! The ways out: the internet gateway of the public subnets, the egress-only one of the private ones.
+//! The gateways: the internet gateway of the public subnets, the egress-only one of the private ones.
 
 use aws_sdk_ec2::types::{InternetGateway, ResourceType};
 use fleet::stack::TAG_STACK;
@@ -16,7 +16,7 @@ struct There {
 }
 
 impl Site<'_> {
-    /// The gateway's id.
+    /// Ensures the gateway and returns its id.
     pub(super) async fn gateway(&mut self, wanted: Gateway) -> Result<String> {
         let mut all = find(self.aws, wanted).await?;
         let there = if all.is_empty() { None } else { Some(all.remove(0)) };
@@ -34,7 +34,7 @@ impl Site<'_> {
             };
         }
         self.note(part);
-        // What a run left that was cut right after the creation.
+        // Leftovers of a run that was cut right after the creation.
         for spare in all.into_iter().filter(|spare| !spare.is_attached) {
             if self.mode == RunMode::Apply {
                 remove(self.aws, wanted, &spare.id).await?;
@@ -44,7 +44,7 @@ impl Site<'_> {
         Ok(gateway)
     }
 
-    /// Makes it, unless it is there, and attaches it.
+    /// Makes the gateway, unless it exists, and attaches it.
     async fn make_internet_gateway(&self, there: String) -> Result<String> {
         let ec2 = &self.aws.ec2;
         let gateway = if there == NEW {
@@ -109,7 +109,7 @@ async fn find(aws: &Aws, wanted: Gateway) -> Result<Vec<There>> {
             };
             found.internet_gateways().iter().map(there).collect::<Result<Vec<There>>>()?
         }
-        // One belongs to its VPC from the start, and a token keeps a run from making a second one.
+        // One belongs to its VPC from its creation, and a client token keeps a run from making a second one.
         Gateway::EgressOnly => {
             let ids = find_egress_only(aws).await?;
             ids.into_iter().map(|id| There { id, is_attached: true }).collect()
@@ -123,7 +123,7 @@ async fn find_egress_only(aws: &Aws) -> Result<Vec<String>> {
     let described = aws.ec2.describe_egress_only_internet_gateways().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the egress-only gateway".to_owned())?;
     let stack = aws.names.stack.as_str();
-    // Filtered once more here: moto ignores filters on this call.
+    // Filtered again here, because moto ignores filters on this call.
     let own = described.egress_only_internet_gateways().iter().filter(|gateway| {
         gateway.tags().iter().any(|tag| tag.key() == Some(TAG_STACK) && tag.value() == Some(stack))
     });
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
     use crate::aws::stub::Stub;
 
-    /// Internet gateways: id, and the VPC of each that is attached.
+    /// Returns the list of internet gateways: id, and the VPC of each attached one.
     fn listed(gateways: &[(&str, Option<&str>)]) -> String {
         let item = |(id, vpc): &(&str, Option<&str>)| {
             let attached = vpc.map(|vpc| format!("<item><vpcId>{vpc}</vpcId></item>")).unwrap_or_default();

@@ -1,5 +1,5 @@
 //! Route tables, their subnets and their routes. If another process adds the route at the same time, AWS's
-//! error counts as success. A route whose gateway is gone, or is another than ours, is replaced.
+//! error counts as success. A route whose gateway is gone or wrong is replaced.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ struct There {
     routes: Vec<Leads>,
 }
 
-/// A route as it is.
+/// An existing route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Leads {
     to: String,
@@ -35,7 +35,7 @@ enum Wrong {
 }
 
 impl Site<'_> {
-    /// The tables' ids.
+    /// Ensures the tables and returns their ids.
     pub(super) async fn route_tables(
         &mut self,
         wanted: &[RouteTable],
@@ -190,7 +190,7 @@ fn leads(route: &aws_sdk_ec2::types::Route) -> Option<Leads> {
     })
 }
 
-/// A route that leads through something else than a gateway was made by the operator, and stays.
+/// Returns the wrong routes. A route through anything but a gateway was made by the operator, and stays.
 fn wrong(wanted: &Route, there: &[Leads], gateways: &BTreeMap<&'static str, String>) -> Option<Wrong> {
     let Some(there) = there.iter().find(|route| route.to == wanted.to) else { return Some(Wrong::Missing) };
     let gateway = gateways.get(wanted.via.what());
@@ -207,7 +207,7 @@ fn differs(subnets: &[&&str], routes: &[(&Route, Wrong)]) -> Vec<String> {
     subnets.chain(routes).collect()
 }
 
-/// Takes every subnet out of the stack's tables.
+/// Disassociates every subnet from the stack's tables.
 pub(super) async fn release(aws: &Aws, vpc: &str) -> Result<()> {
     for table in list(aws, vpc).await? {
         for association in table.associations() {

@@ -21,10 +21,10 @@ use crate::patience::Look;
 
 const IPV6: &str = "no IPv6 block";
 
-/// As for the block of the VPC.
+/// As for the VPC's block.
 const ASSOCIATED_DEADLINE: Duration = Duration::from_secs(120);
 
-/// A subnet as it is; in a plan, as it would be.
+/// An existing subnet; in a plan, the planned one.
 pub(super) struct Placed {
     pub(super) side: Side,
     pub(super) spec: SubnetSpec,
@@ -149,8 +149,8 @@ fn compare(what: &str, there: Option<&There>) -> Part {
     }
 }
 
-/// The block is cut from the VPC's own: EC2 calls it outside of the VPC only as long as the server that
-/// answers does not know the VPC's block yet.
+/// Recognises a passing error. The block is cut from the VPC's own, so EC2 calls it outside of the VPC only
+/// while its server does not know the VPC's block yet.
 fn block_is_new(mut error: DeployError) -> DeployError {
     if error.code == "InvalidSubnet.Range" {
         error.kind = AwsErrorKind::Propagating;

@@ -1,7 +1,7 @@
 //! The VPC, found by the stack's tag, and its IPv6 block.
 //!
 //! EC2 associates the block after it has answered, and shows it empty until then. Everything in the network
-//! depends on the block, so it is waited for before anything is made in the VPC.
+//! depends on the block, so the deployment waits for it before it makes anything in the VPC.
 
 use std::time::Duration;
 
@@ -20,19 +20,19 @@ use crate::patience::{self, Look};
 const NAMES: &str = "DNS names for its instances";
 const IPV6: &str = "no IPv6 block";
 
-/// A block is associated within seconds. Ten times the delay that other deployers start with.
+/// A block is associated within seconds. This is ten times the delay that other deployers start with.
 const ASSOCIATED_DEADLINE: Duration = Duration::from_secs(120);
 
 pub(super) struct There {
     pub(super) id: String,
-    /// Empty if EC2 does not say.
+    /// Empty if EC2 does not show it.
     ipv4: String,
     ipv6: Ipv6,
-    /// Ids of all associations, of whatever state.
+    /// Ids of all associations, whatever their state.
     associations: Vec<String>,
 }
 
-/// The VPC as the rest of the network needs it.
+/// The VPC, as the rest of the network needs it.
 pub(super) struct Ready {
     /// `None` in a plan that would make it.
     pub(super) id: Option<String>,
@@ -44,13 +44,13 @@ pub(super) struct Ready {
 #[derive(Default)]
 pub(super) struct All {
     pub(super) own: Option<There>,
-    /// VPCs of the stack with nothing in them, other than the one in use. `CreateVpc` knows no token: a run
-    /// that is cut right after it leaves a VPC that the next run may not see yet.
+    /// VPCs of the stack with nothing in them, other than the one in use. `CreateVpc` takes no client token,
+    /// so a run that is cut right after it leaves a VPC that the next run may not see yet.
     pub(super) empty: Vec<String>,
 }
 
-/// The stack's own VPC. Of several VPCs it is the VPC with subnets, because subnets are the first things made
-/// in it.
+/// Finds the stack's own VPC. Of several VPCs it is the VPC with subnets, because subnets are the first
+/// things made in it.
 pub(super) async fn find(aws: &Aws) -> Result<All> {
     let described = aws.ec2.describe_vpcs().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the VPC".to_owned())?;
@@ -148,8 +148,9 @@ pub(super) async fn ensure(aws: &Aws, mode: RunMode) -> Result<Ready> {
     Ok(Ready { id: Some(vpc), blocks, parts })
 }
 
-/// The VPC, and whether it gives names; and the empty ones. EC2 may list a VPC that it deleted a moment ago,
-/// and may list a new one before all its servers know it. So the list is read again until both answers fit.
+/// Returns the VPC, and whether it has DNS names; and the empty VPCs. EC2 may list a VPC that it deleted a
+/// moment ago, and may list a new one before all its servers know it. So the list is read again until both
+/// answers fit.
 async fn find_with_names(aws: &Aws) -> Result<(Option<(There, bool)>, Vec<String>)> {
     let look = async || {
         let All { own, empty } = find(aws).await?;
@@ -189,14 +190,15 @@ async fn give_names(aws: &Aws, vpc: &str) -> Result<()> {
     aws.patience.depends_on(vpc, modified).await.map(drop)
 }
 
-/// Asks for a block of Amazon's. A VPC may have one at a time, so asking twice is refused, not harmful.
+/// Requests a block from Amazon. A VPC may have one at a time, so a second request is refused and does no
+/// harm.
 async fn add_ipv6(aws: &Aws, vpc: &str) -> Result<()> {
     let add = aws.ec2.associate_vpc_cidr_block().vpc_id(vpc).amazon_provided_ipv6_cidr_block(true);
     let added = async || add.clone().send().await.step(|| format!("add an IPv6 block to {vpc}"));
     aws.patience.depends_on(vpc, added).await.map(drop)
 }
 
-/// Waits until the VPC has its IPv6 block; associations with the ids in `past` are not it.
+/// Waits until the VPC has its IPv6 block; associations with the ids in `past` do not count.
 async fn wait_for_blocks(aws: &Aws, vpc: &str, past: &[String]) -> Result<Blocks> {
     let look = async || {
         let described = aws.ec2.describe_vpcs().vpc_ids(vpc).send().await;
@@ -241,7 +243,7 @@ mod tests {
     const ID: &str = "<vpcSet><item><vpcId>vpc-1</vpcId><cidrBlock>10.77.0.0/16</cidrBlock>";
     const NAMED: &str = "<enableDnsHostnames><value>true</value></enableDnsHostnames>";
 
-    /// The list of VPCs with these associations: id, state and block of each.
+    /// Returns the list of VPCs with these associations: id, state and block of each.
     fn described(associations: &[(&str, &str, &str)]) -> String {
         let item = |(id, state, block): &(&str, &str, &str)| {
             format!(
@@ -306,7 +308,7 @@ mod tests {
         assert_eq!((ready.id, ready.parts[0].change), (None, Change::Created));
     }
 
-    /// VPCs without a block that is to be waited for.
+    /// Returns VPCs without a block to wait for.
     fn listed(ids: &[&str]) -> String {
         let items: String = ids.iter().map(|id| format!("<item><vpcId>{id}</vpcId></item>")).collect();
         format!("<vpcSet>{items}</vpcSet>")
@@ -331,7 +333,7 @@ mod tests {
             (Some(own.to_owned()), empty.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>())
         };
         assert_eq!(found_among(&["vpc-2", "vpc-1"], &["vpc-2"]).await.expect("one"), of("vpc-2", &["vpc-1"]));
-        // The same one for every run that looks.
+        // Every run chooses the same one.
         assert_eq!(found_among(&["vpc-2", "vpc-1"], &[]).await.expect("one"), of("vpc-1", &["vpc-2"]));
         let error = found_among(&["vpc-1", "vpc-2", "vpc-3"], &["vpc-2", "vpc-3", "vpc-3"]).await;
         let error = error.expect_err("the stack's own VPC is ambiguous");

@@ -6,9 +6,9 @@
 //! | reserved | target [`AUDIT`] | 256 KiB that wait |
 //! | ordinary | all others | 256 KiB that wait; of warnings and errors from one place in the code 20 at once, then one a minute |
 //!
-//! A line that finds its lane full is dropped and counted. The count is the first thing that is written
-//! when writing is possible again. The reserved lane is written first. How many warnings were left out is
-//! said once in ten seconds and at the end: said before each line, it would itself fill the log.
+//! A line that finds its lane full is dropped and counted. The count is the first line written when writing
+//! is possible again. The reserved lane is written first. The number of omitted warnings is printed once in
+//! ten seconds and at the end: printed before each line, it would itself fill the log.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
@@ -20,19 +20,19 @@ use tracing::callsite::Identifier;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Target of the lines that must not make room for others: what people who proved who they are have done.
+/// Target of the lines that must not make room for others: actions of authenticated people.
 pub const AUDIT: &str = "audit";
 
-/// Some 800 lines for each lane: a few seconds of a journal that is busy. Double would only keep more lines
-/// that are not read.
+/// Some 800 lines for each lane: a few seconds of a busy journal. Double would only keep more lines that are
+/// not read.
 const MAX_WAITING: usize = 256 * 1024;
-/// Of one place in the code. Twenty show the fault. A caller who can cause warnings at will must not be able
-/// to push everything else out of a console of 64 KiB.
+/// Warnings that one place in the code may log at once. Twenty show the fault. A caller who can cause
+/// warnings at will must not be able to push everything else out of a console of 64 KiB.
 const AT_ONCE: u32 = 20;
 const THEN_ONE_EACH: Duration = Duration::from_secs(60);
-/// Between two notices of how many warnings were left out.
+/// Time between two notices about omitted warnings.
 const BETWEEN_NOTICES: Duration = Duration::from_secs(10);
-/// At the end of the program. A reader that is there takes milliseconds.
+/// Wait at the end of the program. A present reader takes milliseconds.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The thread that writes; ends when dropped, after the waiting lines.
@@ -66,13 +66,13 @@ struct Lane {
     dropped: u64,
 }
 
-/// What one place in the code may still say.
+/// The remaining warnings of one place in the code.
 struct Allowance {
     lines: u32,
     since: Instant,
 }
 
-/// Where the subscriber writes to.
+/// The subscriber's writer.
 #[derive(Clone)]
 pub(super) struct Lines(Arc<Lanes>);
 
@@ -83,7 +83,7 @@ pub(super) struct Line {
     bytes: Vec<u8>,
 }
 
-/// Starts the thread. `notice` makes a line of a sentence.
+/// Starts the thread. `notice` formats a sentence as a line.
 pub(super) fn start(
     out: impl Write + Send + 'static,
     notice: impl Fn(&str) -> String + Send + 'static,
@@ -158,7 +158,7 @@ impl State {
         batch
     }
 
-    /// Whether this place in the code may say something now.
+    /// Returns whether this place in the code may log now.
     fn allows(&mut self, place: Identifier, now: Instant) -> bool {
         let allowance = self.allowances.entry(place).or_insert_with(|| Allowance::new(now));
         let is_allowed = allowance.take(now);
@@ -261,7 +261,7 @@ mod tests {
 
     use super::*;
 
-    /// A log that is read when the test says so.
+    /// A pipe that is read when the test says so.
     struct Pipe {
         may_write: Receiver<()>,
         written: Sender<String>,
@@ -299,7 +299,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, speak);
         let log = Log { read, written: lines, thread };
         log.thread.lanes.state().is_over = true;
-        // More than there can be.
+        // More rounds than can be needed.
         for _ in 0..10_000 {
             let _sent = log.read.send(());
         }
@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(text.matches("a request failed").count(), 20);
         assert_eq!(text.matches("something else").count(), 5);
         assert_eq!(text.matches("business as usual").count(), 5);
-        // How many notices there are depends on when the thread began to write.
+        // The number of notices depends on when the thread began to write.
         let notices = text.lines().filter_map(|line| line.strip_prefix("notice: "));
         let counts = notices.filter_map(|notice| notice.split(' ').next()?.parse::<u64>().ok());
         assert_eq!(counts.sum::<u64>(), 480, "{text}");
