@@ -138,7 +138,7 @@ pub async fn migrate(
     Ok(Outcome::Converted { users: converted, left: plan.left.len() })
 }
 
-/// Returns the tag of the marker.
+/// Returns the ETag of the marker.
 async fn still_migrating(aws: &Aws) -> Result<String> {
     match documents::marker(aws).await? {
         (Marker::Migrating, etag) => Ok(etag),

@@ -1,4 +1,4 @@
-//! IAM, enforced: every call is judged by the policies of its caller before it is carried out.
+//! IAM, enforced: every call is checked against its caller's policies before it is carried out.
 //!
 //! | caller | policies |
 //! |---|---|
@@ -42,7 +42,7 @@ use policy::Policy;
 pub(crate) use books::Books;
 pub(crate) use refuse::refuse;
 
-/// Whose policies count.
+/// The principal whose policies count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Identity {
@@ -50,17 +50,17 @@ pub enum Identity {
     User(String),
     Role {
         name: String,
-        /// The instance's id, the function's name, or what AssumeRole was told.
+        /// The instance's id, the function's name, or the session name of AssumeRole.
         session: String,
         /// The ARN of the function in whose environment the call was made.
         function: Option<String>,
     },
-    /// A function that is not known, or has no role any more. It may do nothing.
+    /// A function that is not known, or no longer has a role. It may do nothing.
     Unknown,
 }
 
 impl Identity {
-    /// As AWS's refusals name it, and `aws:PrincipalArn` of a user.
+    /// Returns the ARN in AWS's refusals, and the `aws:PrincipalArn` of a user.
     pub fn arn(&self) -> String {
         match self {
             Self::Root => format!("arn:aws:iam::{ACCOUNT}:root"),
@@ -72,7 +72,7 @@ impl Identity {
         }
     }
 
-    /// The ARN of the user or role whose policies count.
+    /// Returns the ARN of the user or role whose policies count.
     pub fn principal_arn(&self) -> String {
         match self {
             Self::Role { name, .. } => format!("arn:aws:iam::{ACCOUNT}:role/{name}"),
@@ -88,7 +88,7 @@ impl Identity {
         asked
     }
 
-    /// Adds what every call of this caller has in its context.
+    /// Adds the keys that every call of this caller has in its context.
     fn describe(&self, context: &mut Context) {
         context.set("aws:PrincipalArn", vec![self.principal_arn()]);
         context.set("aws:PrincipalAccount", vec![ACCOUNT.to_owned()]);
@@ -104,7 +104,7 @@ impl Identity {
     }
 }
 
-/// The answer to GetCallerIdentity. The emulator knows users, and no instance and no function.
+/// Answers GetCallerIdentity. The emulator knows users, and no instance and no function.
 pub(crate) fn who(identity: &Identity) -> Response<Body> {
     let arn = identity.arn();
     let id = match identity {
@@ -136,13 +136,13 @@ pub(crate) struct Judgement {
 }
 
 impl Judgement {
-    /// The first permission that the caller lacks.
+    /// Returns the first permission that the caller lacks.
     pub(crate) fn denied(&self) -> Option<&Judged> {
         self.all.iter().find(|judged| !judged.decision.is_allowed())
     }
 }
 
-/// Who makes a call.
+/// Identifies the caller.
 pub(crate) async fn identify(shared: &Shared, call: &Call, region: &str) -> Identity {
     match shared.credentials.find(&call.caller.access_key).map(|(_, principal)| principal) {
         Some(Principal::Operator) => Identity::Root,
@@ -163,7 +163,7 @@ pub(crate) async fn identify(shared: &Shared, call: &Call, region: &str) -> Iden
     }
 }
 
-/// Decides on everything that a call needs.
+/// Decides on all permissions that a call needs.
 pub(crate) async fn judge(shared: &Shared, identity: Identity, needs: &Needs) -> Judgement {
     let mut all = Vec::with_capacity(needs.all.len());
     for asked in &needs.all {
@@ -173,7 +173,7 @@ pub(crate) async fn judge(shared: &Shared, identity: Identity, needs: &Needs) ->
     Judgement { identity, all }
 }
 
-/// Decides on a permission that the answer has made necessary; returns the refusal if it is lacking.
+/// Decides on a permission that the answer has made necessary; returns the refusal if it is missing.
 pub(crate) async fn judge_also(
     shared: &Shared,
     judgement: &mut Judgement,
@@ -217,7 +217,8 @@ async fn judge_one(shared: &Shared, identity: &Identity, asked: &Asked) -> Decis
     decide(&policies, of, &asked.action, &asked.resource, &context)
 }
 
-/// The root may do everything but what a bucket's policy denies. It may always take that policy away.
+/// Decides for the root, which may do everything that a bucket's policy does not deny. It may always delete
+/// that policy.
 fn decide_for_root(bucket: Option<&Policy>, asked: &Asked, context: &Context) -> Decision {
     let unlocks = matches!(
         asked.action.as_str(),
@@ -230,14 +231,14 @@ fn decide_for_root(bucket: Option<&Policy>, asked: &Asked, context: &Context) ->
     if decision == Decision::DeniedByResource && !unlocks { decision } else { Decision::Allowed }
 }
 
-/// The bucket that a permission is about.
+/// Returns the bucket that a permission is about.
 fn bucket(asked: &Asked) -> Option<&str> {
     let rest = asked.resource.strip_prefix("arn:aws:s3:::")?;
     Some(rest.split('/').next().unwrap_or(rest))
         .filter(|bucket| asked.action != "s3:CreateBucket" && *bucket != "*")
 }
 
-/// A value that is looked up again after every change.
+/// A cache that is emptied by every change.
 type Cached<T> = RwLock<std::collections::HashMap<String, Arc<T>>>;
 
 fn get<T>(cache: &Cached<T>, key: &str) -> Option<Arc<T>> {

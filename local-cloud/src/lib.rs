@@ -33,5 +33,5 @@ pub mod daemon;
 
 pub use door::{LocalCloud, Options};
 
-/// The account that both emulators play.
+/// The account of both emulators.
 pub const ACCOUNT: &str = "000000000000";

@@ -277,7 +277,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(place) => {
             let (mut term, mut interrupt) =
                 (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-            // The terminal may close; the local cloud goes on until `down`.
+            // The terminal may close; the local cloud keeps running until `down`.
             let mut hangup = signal(SignalKind::hangup())?;
             tokio::spawn(async move { while hangup.recv().await.is_some() {} });
             let cloud = LocalCloud::start(place.options()?).await?;
@@ -401,7 +401,7 @@ async fn fault_api(
     Ok(())
 }
 
-/// The local cloud's own interface at an endpoint.
+/// The local cloud's own interface, at an endpoint.
 struct Control<'a>(&'a str);
 
 impl Control<'_> {

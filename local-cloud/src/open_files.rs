@@ -1,5 +1,5 @@
-//! How many files this process may have open: each connection through an Elastic IP takes two, and the
-//! usual limit of 1024 would end a flood before the instance notices it.
+//! Raises the number of files that this process may open: each connection through an Elastic IP takes two,
+//! and the usual limit of 1024 would end a flood before the instance notices it.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 

@@ -87,7 +87,7 @@ pub enum Marker {
     Unknown,
 }
 
-/// Returns the marker and its tag.
+/// Returns the marker and the ETag of its object.
 pub async fn marker(aws: &Aws) -> Result<(Marker, String)> {
     let seen = read_from(aws, &aws.names.data_bucket(), keys::PROFILE_MARKER).await?;
     let Some(object) = seen else { return Ok((Marker::Missing, String::new())) };
@@ -99,7 +99,7 @@ pub async fn marker(aws: &Aws) -> Result<(Marker, String)> {
     Ok((marker, object.etag))
 }
 
-/// Changes the marker that was seen with this tag.
+/// Changes the marker that was seen with this ETag.
 pub async fn write_marker(aws: &Aws, text: &str, seen: &str) -> Result<()> {
     let bytes = text.as_bytes().to_vec();
     put_over(aws, &aws.names.data_bucket(), keys::PROFILE_MARKER, bytes, Some(seen)).await

@@ -1,5 +1,4 @@
-//! A rule as the command line names it: `KIND WHICH OFTEN`. What makes no sense together is refused
-//! by the local cloud itself.
+//! A rule on the command line: `KIND WHICH OFTEN`. The local cloud itself refuses senseless combinations.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -60,7 +59,7 @@ pub enum ApiFault {
 /// The calls that a rule is for.
 #[derive(Debug, Args)]
 pub struct Which {
-    /// Calls of this service; of any, if a caller is named.
+    /// Only calls of this service; required unless a caller is named.
     #[arg(long, required_unless_present = "caller")]
     service: Option<Service>,
     /// Only calls that change something, as `local-cloud calls` lists them.
@@ -79,16 +78,16 @@ pub struct Which {
     often: Often,
 }
 
-/// How many of them.
+/// How many of the matching calls.
 #[derive(Debug, Args)]
 pub struct Often {
-    /// Leave so many matching calls alone first.
+    /// Skip the first K matching calls.
     #[arg(long, value_name = "K", default_value_t = 0)]
     after: u32,
-    /// How many calls to hit.
+    /// Number of calls to hit.
     #[arg(long, value_name = "N", default_value = "1")]
     times: NonZeroU32,
-    /// Hit all calls of the next so many seconds.
+    /// Hit all matching calls of the next SECONDS.
     #[arg(long = "for", value_name = "SECONDS", conflicts_with = "times")]
     for_seconds: Option<NonZeroU32>,
 }

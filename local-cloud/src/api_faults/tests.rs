@@ -27,7 +27,7 @@ fn for_seconds(seconds: u32) -> Limit {
     Limit::ForSeconds(NonZeroU32::new(seconds).expect("not zero"))
 }
 
-/// For each of `calls`, the rule that hit it.
+/// Returns, for each of `calls`, the rule that hit it.
 fn hits(faults: &mut ApiFaults, calls: &[Call]) -> Vec<Option<u32>> {
     let now = Instant::now();
     calls.iter().map(|call| faults.decide(call, now).map(|hit| hit.rule)).collect()

@@ -8,8 +8,7 @@ use super::young::Young;
 use super::{Refused, refused};
 use crate::calls::Call;
 
-/// Kinds of named things: the parameter, the call that makes one, the call that deletes one, and IAM's
-/// words for one.
+/// Kinds of named things: the parameter, the calls that make and delete one, and IAM's word for it.
 const KINDS: [(&str, &str, &str, &str); 2] = [
     ("InstanceProfileName", "CreateInstanceProfile", "DeleteInstanceProfile", "Instance Profile"),
     ("RoleName", "CreateRole", "DeleteRole", "The role with name"),
@@ -27,7 +26,7 @@ pub(super) fn refuse(young: &mut Young, call: &Call, now: Instant) -> Option<Ref
     None
 }
 
-/// Notes what a successful call made or deleted.
+/// Records the things that a successful call made or deleted.
 pub(super) fn answered(young: &mut Young, call: &Call, now: Instant) {
     for (parameter, maker, deleter, words) in KINDS {
         let Some(name) = call.parameter(parameter) else { continue };

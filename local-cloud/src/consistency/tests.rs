@@ -5,7 +5,7 @@ fn iam_call(action: &str, parameters: &[(&str, &str)]) -> Call {
     parameters.iter().fold(Call::example("iam", action, "/"), |call, (key, value)| call.with(key, value))
 }
 
-/// In how many of 60 clouds a call is refused so long after others were done.
+/// Returns in how many of 60 clouds a call is refused this long after the others were done.
 fn refused(before: &[&Call], wait: std::time::Duration, call: &Call) -> usize {
     let now = Instant::now();
     let is_refused = |seed| {

@@ -87,7 +87,7 @@ fn base() -> Option<&'static Base> {
     BASE.get_or_init(Base::find).as_ref()
 }
 
-/// Removes what this process made, once nothing runs in it.
+/// Removes the groups that this process made, once nothing runs in them.
 pub fn clean_up() {
     if let Some(base) = base() {
         drop(std::fs::remove_dir(&base.dir));
@@ -105,7 +105,7 @@ impl Base {
         found
     }
 
-    /// Below `parent`, if limits work there: by trying one out.
+    /// Makes the base below `parent`, if limits work there: by trying one out.
     fn make(version: Version, parent: &Path) -> Option<Self> {
         remove_stale(parent);
         let dir = parent.join(format!("{PREFIX}{}", std::process::id()));
@@ -138,8 +138,8 @@ impl Base {
     }
 }
 
-/// Directories below which groups might be made, the likeliest first. In version 2 a group with processes
-/// has no children that are limited, so the groups above it come into question too.
+/// Returns directories below which groups might be made, the likeliest first. In version 2 a group with
+/// processes has no children with limits, so the groups above it are tried too.
 fn parents(own: &str, mounts: &str) -> Vec<(Version, PathBuf)> {
     let mut found = Vec::new();
     for line in own.lines() {
@@ -169,7 +169,7 @@ fn parents(own: &str, mounts: &str) -> Vec<(Version, PathBuf)> {
     found
 }
 
-/// What a local cloud left that was killed.
+/// Removes groups of a local cloud that was killed.
 fn remove_stale(parent: &Path) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();

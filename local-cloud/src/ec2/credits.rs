@@ -1,4 +1,4 @@
-//! The credit options of instances. The emulator says `standard` of each and knows no change.
+//! The credit options of instances. The emulator shows `standard` for each and has no call to change it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl Ec2 {
         ))
     }
 
-    /// Changes each instance that can be changed, and says which could not.
+    /// Changes each instance that can be changed, and reports the others.
     pub(super) async fn modify_credits(&self, call: &Call) -> Response<Body> {
         let mut changes = Vec::new();
         for number in 1_u32.. {

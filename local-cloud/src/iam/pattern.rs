@@ -14,8 +14,8 @@ pub(super) fn fits_text(pattern: &str, text: &str, context: &Context) -> bool {
     expand(pattern, context).is_some_and(|pattern| fits(&pattern, text))
 }
 
-/// Returns whether an ARN fits a pattern. Each of the six parts between colons is compared for itself, so
-/// that no `*` reaches over a colon but in the last part.
+/// Returns whether an ARN fits a pattern. Each of the six parts between colons is compared separately, so
+/// that no `*` matches a colon except in the last part.
 pub(super) fn fits_arn(pattern: &str, arn: &str, context: &Context) -> bool {
     if pattern == "*" {
         return true;
@@ -27,7 +27,7 @@ pub(super) fn fits_arn(pattern: &str, arn: &str, context: &Context) -> bool {
     patterns.iter().zip(parts).all(|(pattern, part)| fits_text(pattern, part, context))
 }
 
-/// Splits at the first five colons that stand outside of variables.
+/// Splits at the first five colons outside of variables.
 fn split_arn(pattern: &str) -> Vec<&str> {
     let (mut parts, mut start, mut in_variable) = (Vec::new(), 0, false);
     for (at, letter) in pattern.char_indices() {
@@ -45,7 +45,7 @@ fn split_arn(pattern: &str) -> Vec<&str> {
     parts
 }
 
-/// One place of a pattern.
+/// One element of a pattern.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Any,
@@ -84,11 +84,13 @@ fn expand(pattern: &str, context: &Context) -> Option<Vec<Place>> {
     Some(places)
 }
 
-/// Takes time in proportion to both lengths, whatever the pattern: policies come from callers.
+/// Returns whether a text fits. Takes time in proportion to both lengths, whatever the pattern, because
+/// policies come from callers.
 fn fits(pattern: &[Place], text: &str) -> bool {
     let text: Vec<char> = text.chars().collect();
     let (mut at, mut read) = (0, 0);
-    // Where to go on if what follows the last `*` does not fit: the place after it, and the text it took.
+    // Where to continue if the part after the last `*` does not fit: the place after it, and the text it
+    // matched.
     let mut retry: Option<(usize, usize)> = None;
     while read < text.len() {
         match pattern.get(at) {

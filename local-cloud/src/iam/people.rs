@@ -1,6 +1,6 @@
-//! Users of IAM and sessions of STS: whose keys the front door takes.
+//! IAM users and STS sessions: the keys that the front door accepts.
 //!
-//! The emulator makes the keys; here they are learned from its answers. Those of users survive a restart of
+//! The emulator makes the keys; here they are learned from its answers. Keys of users survive a restart of
 //! the local cloud, as the users themselves do.
 
 use std::io::Write as _;
@@ -37,7 +37,7 @@ pub struct UserKey {
     pub secret: String,
 }
 
-/// Where the keys of users are kept between two runs, readable by their owner alone.
+/// The file with the users' keys between two runs, readable by its owner alone.
 #[derive(Debug)]
 pub(crate) struct KeyFile(PathBuf);
 
@@ -114,7 +114,7 @@ fn learn(credentials: &Credentials, call: &Call, answer: &[u8]) {
     credentials.learn(key, secret, principal);
 }
 
-/// Makes a user with exactly this policy, or gives the user it; returns a key of the user.
+/// Makes a user with exactly this policy, or replaces an existing user's policy; returns a key of the user.
 pub(crate) async fn ensure(shared: &Shared, wanted: &UserWanted) -> anyhow::Result<UserKey> {
     let UserWanted { name, policy } = wanted;
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte);
@@ -136,7 +136,7 @@ pub(crate) async fn ensure(shared: &Shared, wanted: &UserWanted) -> anyhow::Resu
     if iam(shared, "GetPolicy", &of_policy).await.is_none() {
         must(shared, "CreatePolicy", &[("PolicyName", name), ("PolicyDocument", &document)]).await?;
     } else {
-        // A policy has five versions at most.
+        // A policy has at most five versions.
         let versions = must(shared, "ListPolicyVersions", &of_policy).await?;
         for version in versions.all("member") {
             if version.text_of("IsDefaultVersion") == Some("false") {

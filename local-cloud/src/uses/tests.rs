@@ -6,7 +6,7 @@ use crate::iam::{Identity, Judged};
 
 const REGION: &str = "eu-west-1";
 
-/// Needs of a signed request: what, and headers that it has.
+/// Returns the needs of a signed request with these headers.
 fn needs(service: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Needs {
     let scope = format!(
         "AWS4-HMAC-SHA256 Credential=test/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0"

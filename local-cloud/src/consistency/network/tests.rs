@@ -7,7 +7,7 @@ fn call(action: &str, parameters: &[(&str, &str)]) -> Call {
     parameters.iter().fold(Call::example("ec2", action, "/"), |call, (key, value)| call.with(key, value))
 }
 
-/// Answers of clouds of many seeds to a call that names something made just now.
+/// Returns the answers of clouds of many seeds to a call that names a new resource.
 fn refusals(kind: &'static str, id: &str, call: &Call, age: Duration) -> Vec<Option<Refused>> {
     let now = Instant::now();
     let ask = |seed| {

@@ -27,7 +27,7 @@ impl Cloud {
         Self { young: Young::new(seed), buckets: Buckets::new(seed), now: Instant::now() }
     }
 
-    /// The code of the refusal; otherwise it is done.
+    /// Returns the code of the refusal; otherwise the request is done.
     fn ask(&mut self, request: &str) -> Option<&'static str> {
         let target = target(request);
         let refused = self.buckets.refuse(&mut self.young, &target, self.now);
@@ -38,7 +38,8 @@ impl Cloud {
     }
 }
 
-/// In how many of 60 clouds the last request is refused with this code, the others being done at once.
+/// Returns in how many of 60 clouds the last request is refused with this code, the others being done at
+/// once.
 fn refused(code: &str, before: &[&str], wait: Duration, request: &str) -> usize {
     let is_refused = |seed| {
         let mut cloud = Cloud::new(seed);
