@@ -17,7 +17,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// What git would put into a new directory: changes that are not committed are there as well.
+/// The files that git would put into a new directory, including uncommitted changes.
 struct FreshClone(TempDir);
 
 impl FreshClone {
@@ -29,7 +29,7 @@ impl FreshClone {
             .output()
             .expect("git is there");
         assert!(listed.status.success(), "{}", text(&listed));
-        // A space: a path that is not quoted falls apart.
+        // With a space, on which an unquoted path breaks.
         let dir = tempfile::Builder::new().prefix("a clone ").tempdir().expect("a directory");
         let files = String::from_utf8(listed.stdout).expect("names are text");
         // Git also lists a removed file until the removal is committed.
@@ -90,7 +90,7 @@ impl FreshClone {
         }
     }
 
-    /// All documents, by their paths in the clone.
+    /// Returns all documents, by their paths in the clone.
     fn documents(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut dirs = vec![self.path().to_owned()];
@@ -113,7 +113,7 @@ fn text(output: &Output) -> String {
     parts.concat()
 }
 
-/// The commands of a document: spans and lines of code blocks that begin with `make`, or hold
+/// Returns the commands of a document: spans and lines of code blocks that begin with `make`, or contain
 /// `$(make …)`; and the variables that a table explains.
 fn commands(document: &str) -> Vec<Documented> {
     let mut found = Vec::new();
@@ -160,7 +160,7 @@ impl Documented {
     }
 }
 
-/// The name in `NAME=value`.
+/// Returns the name in `NAME=value`.
 fn variable(word: &str) -> Option<&str> {
     let (name, _) = word.trim_start_matches(['(', '[']).split_once('=')?;
     let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');

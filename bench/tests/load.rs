@@ -6,7 +6,7 @@ use std::time::Duration;
 use bench::backend::serve;
 use bench::load::{Plan, Report, run};
 
-/// A worker in a thread that ends with this process.
+/// Starts a worker in a thread that ends with this process.
 fn worker(pause: Duration) -> SocketAddr {
     let addr = free();
     std::thread::spawn(move || serve(addr, pause));

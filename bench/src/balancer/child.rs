@@ -1,4 +1,4 @@
-//! A program in a process of its own that does not outlive us, and neither do its children.
+//! A program in a process of its own that does not outlive this program, and neither do its children.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ impl Program {
         self.child.id()
     }
 
-    /// How it ended, if it has.
+    /// Returns its exit status, if it has ended.
     pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
@@ -53,7 +53,7 @@ impl Program {
         self.output().lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing").to_owned()
     }
 
-    /// `kill -9`, for it and its children.
+    /// Kills it and its children with SIGKILL.
     pub fn kill(&mut self) {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    /// Longer than anything takes on a busy machine.
+    /// Waits longer than anything takes on a busy machine.
     fn eventually(what: &str, is_so: impl Fn() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !is_so() {

@@ -1,4 +1,4 @@
-//! `make bench-lb`: rounds in which each proxy, in an order by chance, does the same as the others.
+//! `make bench-lb`: rounds in which each proxy, in random order, goes through the same scenarios.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,15 +23,15 @@ pub struct Compare {
     pub entrants: Entrants,
     #[arg(long, default_value_t = 5)]
     pub rounds: usize,
-    /// How long each proxy is measured in each scenario of each round.
+    /// Seconds per proxy, scenario and round.
     #[arg(long, default_value_t = 3.0)]
     pub seconds: f64,
-    /// Where results and plot are written.
+    /// Directory for results and plot.
     #[arg(long)]
     pub out: PathBuf,
 }
 
-/// Whether no goal is missed.
+/// Returns whether no goal is missed.
 pub fn run(compare: &Compare) -> anyhow::Result<bool> {
     let (entrants, missing) = compare.entrants.find()?;
     missing.iter().for_each(|sentence| line(sentence));
@@ -153,7 +153,7 @@ fn write(
     Ok(())
 }
 
-/// What figures depend on.
+/// Describes the machine, which figures depend on.
 fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let info = read("/proc/cpuinfo");

@@ -1,5 +1,5 @@
-//! The bucket with the registry, as much of S3 as the load balancer reads: one object, its ETag, and
-//! 304 to a reader that has it.
+//! The bucket with the registry: the part of S3 that the load balancer reads. One object, its ETag, and 304
+//! for a reader that has it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -43,7 +43,7 @@ impl Control {
         Ok(Self { addr, registry, _runtime: runtime })
     }
 
-    /// The next revision, with these workers.
+    /// Publishes the next revision, with these workers.
     pub fn publish(&self, workers: &[SocketAddr]) -> anyhow::Result<()> {
         let listed = workers.iter().map(|addr| {
             let id: WorkerId = format!("i-{:x}", addr.port()).parse()?;

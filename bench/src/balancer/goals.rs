@@ -11,7 +11,7 @@ use super::scenario::Scenario;
 pub enum Outcome {
     Met,
     Missed,
-    /// The peer was not there. That ours cannot do it is a goal missed.
+    /// The peer is missing. If ec2-lb cannot do it, the goal is missed.
     NotMeasured,
 }
 
@@ -39,7 +39,7 @@ impl Goal {
         self.outcome == Outcome::Met
     }
 
-    /// Without a figure, for ours or for the peer has none.
+    /// Makes a goal without a figure, because ec2-lb or the peer has none.
     fn open(text: String, ours: Option<&Row>) -> Self {
         match ours {
             None => Self { text: format!("{text}, but ec2-lb was not"), outcome: Outcome::Missed },
@@ -60,7 +60,7 @@ enum Quantity {
     PerSecond,
 }
 
-/// Ours to a peer, by medians.
+/// Ratios of ec2-lb to a peer, by medians.
 const RATIOS: [(Scenario, Quantity, Peer, Bound); 9] = {
     use Bound::{AtLeast, AtMost};
     use Quantity::{Cpu, PerSecond};
@@ -78,7 +78,7 @@ const RATIOS: [(Scenario, Quantity, Peer, Bound); 9] = {
     ]
 };
 
-/// Whose tail is compared with the best of the peers.
+/// Scenarios whose tail is compared with the best peer's.
 const TAILS: [Scenario; 3] = [Scenario::KeepAlive64, Scenario::KeepAlive256, Scenario::Steady];
 
 const KIB_PER_IDLE_CLIENT: f64 = 0.6;
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(outcome(&goals, "requests per core to HAProxy's").1, Outcome::Missed);
         let tail = "p99, keep-alive, 64 connections: 3.00 ms; the best peer, nginx: 2.90 ms";
         assert_eq!(outcome(&goals, "p99, keep-alive, 64 connections:"), (tail, Outcome::Missed));
-        // A peer may be missing, but not ours.
+        // A peer may be missing, but not ec2-lb.
         assert_eq!(outcome(&goals, "KiB per idle client").1, Outcome::Missed);
         assert_eq!(outcome(&goals, "failures").1, Outcome::Met);
     }

@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::process;
 
-/// As a shell counts an end by Ctrl-C.
+/// The exit code that a shell gives for Ctrl-C.
 const EXIT_CODE: i32 = 130;
 
 /// Waits in a thread of its own for Ctrl-C or SIGTERM; then all children are killed, the directory is

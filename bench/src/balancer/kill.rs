@@ -1,4 +1,5 @@
-//! `make bench-kill`: what clients see when one of two workers is killed under load, and comes back.
+//! `make bench-kill`: the failures that clients see when one of two workers is killed under load, and comes
+//! back.
 
 use std::time::Duration;
 
@@ -22,13 +23,13 @@ pub struct Kill {
     pub rounds: usize,
 }
 
-/// A run lasts 5 s: kill, return, and as long again to come to rest.
+/// A run lasts 5 s: kill, return, and as long again to settle.
 const LASTS_SECONDS: f64 = 5.0;
 const KILLED_AFTER: Duration = Duration::from_millis(1500);
 const DEAD_FOR: Duration = Duration::from_millis(1500);
-/// Before each answer, so that a dying worker has requests to lose.
+/// Delay of each answer, so that a dying worker has requests to lose.
 const PAUSE: Duration = Duration::from_millis(5);
-/// From the issue.
+/// The issue's goal.
 const LONGEST_STALL_MS: f64 = 100.0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl Mix {
         }
     }
 
-    /// Pingora and Caddy, as they are set up here, cannot.
+    /// Returns whether the peer can. Pingora and Caddy, as configured here, cannot.
     fn suits(self, peer: Peer) -> bool {
         self != Self::PostsRetried || matches!(peer, Peer::Ours | Peer::Nginx | Peer::Haproxy)
     }
@@ -76,7 +77,7 @@ struct Run {
     report: Report,
 }
 
-/// Whether every goal is met.
+/// Returns whether every goal is met.
 pub fn run(kill: &Kill) -> anyhow::Result<bool> {
     let (entrants, missing) = kill.entrants.find()?;
     missing.iter().for_each(|sentence| line(sentence));

@@ -1,4 +1,4 @@
-//! Who is compared, and where their programs are.
+//! The compared proxies, and the paths of their programs.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ impl Peer {
         }
     }
 
-    /// Pingora is built without.
+    /// Returns whether it serves TLS; Pingora is built without.
     pub fn speaks_tls(self) -> bool {
         self != Self::Pingora
     }
@@ -44,16 +44,16 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Which programs take part.
+/// The programs that take part.
 #[derive(Args, Clone, Debug)]
 pub struct Entrants {
-    /// Our load balancer.
+    /// The ec2-lb program.
     #[arg(long, value_parser = process::absolute)]
     pub ours: PathBuf,
     /// The Pingora peer, which `make bench-pingora` builds.
     #[arg(long, value_parser = process::absolute)]
     pub pingora: Option<PathBuf>,
-    /// Peers, by commas. Without it, all that are there.
+    /// Peers, separated by commas [default: all that are installed].
     #[arg(long, value_delimiter = ',')]
     pub peers: Option<Vec<Peer>>,
 }
@@ -63,7 +63,7 @@ pub struct Entrants {
 pub struct Entrant {
     pub peer: Peer,
     pub program: PathBuf,
-    /// As it says itself.
+    /// Its own version output.
     pub version: String,
 }
 

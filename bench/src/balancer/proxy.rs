@@ -1,4 +1,4 @@
-//! A proxy that runs, alone on its core.
+//! A running proxy, alone on its core.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -16,13 +16,13 @@ use super::cores::Cores;
 use super::peer::{Entrant, Peer};
 use crate::process;
 
-/// All are there within a second on an idle machine.
+/// All proxies answer within a second on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Proxy {
     pub addr: SocketAddr,
     pub tls: Option<SocketAddr>,
-    /// Ours alone.
+    /// Only ec2-lb has one.
     pub admin: SocketAddr,
     program: Program,
 }
@@ -85,7 +85,7 @@ impl Proxy {
         process::family_pss_kib(self.pid())
     }
 
-    /// Makes ours look at the registry now, as the reconciler does after a change.
+    /// Makes ec2-lb read the registry now, as the reconciler does after a change.
     pub fn refresh(&self) -> std::io::Result<()> {
         exchange(
             self.admin,
@@ -94,7 +94,7 @@ impl Proxy {
         .map(drop)
     }
 
-    /// Whether it still runs.
+    /// Returns an error if it has ended.
     pub fn check(&mut self) -> anyhow::Result<()> {
         match self.program.ended()? {
             None => Ok(()),
@@ -103,7 +103,7 @@ impl Proxy {
     }
 }
 
-/// Writes the configuration, and gives the arguments.
+/// Writes the configuration, and returns the arguments.
 fn words(entrant: &Entrant, settings: &Settings<'_>, ground: &Ground<'_>) -> anyhow::Result<Vec<String>> {
     let file = |name: &str, text: String| -> anyhow::Result<String> {
         let path: PathBuf = ground.dir.join(name);
@@ -156,7 +156,7 @@ fn environment(command: &mut Command, settings: &Settings<'_>, ground: &Ground<'
     }
 }
 
-/// The whole answer.
+/// Returns the whole answer.
 pub fn get(addr: SocketAddr, path: &str) -> std::io::Result<String> {
     exchange(addr, &format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"))
 }

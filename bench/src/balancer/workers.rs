@@ -9,7 +9,7 @@ use anyhow::ensure;
 
 use super::child::Program;
 
-/// A worker listens as soon as it runs; only a dead one is waited for in vain.
+/// A worker listens as soon as it runs; only a dead one takes longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Worker {
@@ -41,7 +41,7 @@ impl Worker {
         Ok(())
     }
 
-    /// `kill -9`.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         self.running = None;
     }

@@ -1,4 +1,4 @@
-//! A worker for benchmarks: it answers whatever it is asked.
+//! A worker for benchmarks that answers every request.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -96,7 +96,7 @@ async fn run(cli: &Cli, cores: Cores) -> anyhow::Result<bool> {
                 found.show();
                 are_met &= found.are_met();
             }
-            // The others are measured all the same.
+            // The other parts are still measured.
             Err(error) => {
                 progress(&format!("{error:#}"));
                 line("");

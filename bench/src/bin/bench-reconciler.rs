@@ -1,4 +1,4 @@
-//! `make bench-reconciler`. It fails if a figure with a goal misses it.
+//! `make bench-reconciler`. It fails if a figure misses its goal.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -4,7 +4,7 @@
 //! warm-up ──> measuring ──> draining
 //! ```
 //!
-//! Nothing new is begun while it drains, but for requests that were due before.
+//! While it drains, only requests that were due before are begun.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ enum Stage {
     Draining { since: Instant },
 }
 
-/// What the measured part was.
+/// The measured part.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Measured {
     pub time: Duration,
@@ -62,12 +62,12 @@ impl Window {
         matches!(self.stage, Stage::Measuring { .. })
     }
 
-    /// Whether an answer counts that was due then: however late it comes.
+    /// Returns whether an answer due at that time counts, however late it arrives.
     pub fn is_due_in(&self, due: Instant) -> bool {
         due >= self.begins
     }
 
-    /// Since when it drains.
+    /// Returns since when it drains.
     pub fn drains_since(&self) -> Option<Instant> {
         match self.stage {
             Stage::WarmUp | Stage::Measuring { .. } => None,

@@ -1,4 +1,4 @@
-//! Clients of a worker: connections that are kept, and many that ask at the same time.
+//! Clients of a worker: kept connections, and many simultaneous requests.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -56,7 +56,7 @@ impl Ask {
         Self::get("/protected").with(COOKIE, cookie)
     }
 
-    /// Asks for a page, as a browser does.
+    /// Requests a page, as a browser does.
     pub fn page(self) -> Self {
         self.with(ACCEPT, "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
     }
@@ -133,14 +133,14 @@ impl Connection {
     }
 }
 
-/// Connections to one worker, used by turns.
+/// Connections to one worker, used in turn.
 pub struct Pool {
     addr: SocketAddr,
     free: Mutex<VecDeque<Connection>>,
 }
 
 impl Pool {
-    /// Opens so many; one more whenever none is free.
+    /// Opens this many connections; one more whenever none is free.
     pub async fn open(addr: SocketAddr, connections: usize) -> anyhow::Result<Self> {
         let pool = Self { addr, free: Mutex::default() };
         for _ in 0..connections {
@@ -162,7 +162,7 @@ impl Pool {
     }
 }
 
-/// A load in which so many ask, and ask again when they are answered.
+/// A load of this many clients, each of which sends again when it is answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     pub connections: usize,
@@ -177,12 +177,12 @@ pub struct Load {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
     pub per_second: f64,
-    /// Milliseconds on a core for each.
+    /// CPU milliseconds for each.
     pub cpu_ms: f64,
 }
 
 impl Load {
-    /// `ask` is given the number of the request.
+    /// `ask` gets the number of the request.
     pub async fn run(
         self,
         worker: &Worker,
@@ -224,7 +224,7 @@ impl Load {
     }
 }
 
-/// How often something happened between its first time and its last.
+/// Returns how often per second something happened between its first time and its last.
 pub fn per_second(times: &[Instant]) -> Option<f64> {
     let (first, last) = (times.iter().min()?, times.iter().max()?);
     let lasted = last.duration_since(*first).as_secs_f64();

@@ -1,7 +1,7 @@
-//! A guesser with endless patience at one login, through three workers at once.
+//! A guesser of unlimited patience at one login, through three workers at once.
 //!
-//! How many evaluations of argon2 there were cannot be seen from outside a process. Each 401 is exactly
-//! one (the worker's own tests count them); 429 and 503 are none. So 401s are counted.
+//! Evaluations of argon2 cannot be counted from outside a process. Each 401 is exactly one (the worker's own
+//! tests count them); 429 and 503 are none. So 401s are counted.
 //!
 //! The waits are skipped by putting the throttle's object back in time, by more than the longest wait and
 //! less than the day after which a count starts again: a guesser who comes back day after day has a hundred
@@ -24,8 +24,8 @@ use crate::table::{progress, thousands};
 
 const WORKERS: usize = 3;
 const GUESSES: usize = 10_000;
-/// At each worker at the same time. More would only wait for each other there, and in the end for longer
-/// than a worker lets them.
+/// Guesses at each worker at the same time. More would only wait for each other, and in the end longer than a
+/// worker allows.
 const AT_ONCE: usize = 10;
 /// More than the longest wait, which is a quarter of an hour.
 const BACK: SignedDuration = SignedDuration::from_mins(16);
@@ -103,7 +103,7 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
     Ok(found)
 }
 
-/// As if so much time had passed: all counts are that much older.
+/// Makes all counts this much older, as if the time had passed.
 fn put_back(ground: &Ground) -> anyhow::Result<()> {
     for key in ground.s3.keys(DATA, "throttle/") {
         let path = format!("{DATA}/{key}");

@@ -82,7 +82,7 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
     Ok(found)
 }
 
-/// Each name is there once, in whatever form.
+/// Returns the number of users; each name is in the list once, in either format.
 fn users(list: &[u8]) -> usize {
     memchr::memmem::find_iter(list, b"\"user-").count()
 }

@@ -1,11 +1,11 @@
-//! Ten times as many sign-ins as one core can do, whether or not it answers.
+//! Ten times as many sign-ins as one core can handle, sent whether or not it answers.
 //!
 //! A second flood asks for logins that no account can have. They are hashed as others are, but nothing is
 //! read from S3 before, nor written after: it shows the cost of turning away if it came first.
 //!
 //! Memory is bounded by the base, an arena of 19 MiB for each permit, and a fifth. The pool writes to its
 //! arenas when it is made, so they are resident from the start: the base is the memory resident after the
-//! start, less the arenas. That they are, the kernel's list of mappings must show.
+//! start, less the arenas. The kernel's list of mappings must confirm that.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ const USERS: usize = 10_000;
 /// A worker on one core has one permit.
 const PERMITS: usize = 1;
 const BARE: Duration = Duration::from_secs(5);
-/// Before the worker is as busy as it gets.
+/// Until the worker is fully loaded.
 const WARM_UP: Duration = Duration::from_secs(1);
 const HEALTH_EVERY: Duration = Duration::from_millis(50);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -74,7 +74,7 @@ impl Kind {
         }
     }
 
-    /// When it was hashed.
+    /// Returns the status of a hashed sign-in.
     fn served(self) -> u16 {
         match self {
             Self::SignIn => 303,
@@ -102,7 +102,7 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
     progress(&format!("{rate:.0} sign-ins/s for {} s", lasts.as_secs()));
     let (seen, window) = flood(&worker, &crowd, Kind::SignIn, rate, lasts).await?;
     let after = bare::measure(ground.core, &cost, BARE).await?;
-    // Before the second flood: what the first one took is not given back.
+    // Before the second flood: the first one's memory is not given back.
     progress("the same for logins that no account can have");
     let (without, without_window) = flood(&worker, &crowd, Kind::Impossible, rate, lasts).await?;
     let bare = f64::midpoint(before.per_second, after.per_second);
@@ -210,7 +210,7 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
 }
 
 impl Seen {
-    /// When those were hashed who were, as far as the window has them.
+    /// Returns the times of the hashed sign-ins within the window.
     fn served(&self, kind: Kind, window: &std::ops::Range<Instant>) -> Vec<Instant> {
         let served = self.outcomes.iter().filter(|outcome| outcome.status == kind.served());
         served.map(|outcome| outcome.at).filter(|at| window.contains(at)).collect()
@@ -263,7 +263,7 @@ async fn flood(
     };
     let (outcomes, (resident_kib, descriptors, cores_used)) = tokio::try_join!(asking, looking)?;
     let (health, unhealthy) = health.await.context("the health checks panicked")??;
-    // The start's own peak is no part of this.
+    // The start's own peak does not count.
     let resident_kib = resident_kib.max(worker.resident_kib()?);
     Ok((Seen { outcomes, health, unhealthy, resident_kib, cores_used, descriptors }, window))
 }
@@ -274,8 +274,8 @@ fn outcome(answer: anyhow::Result<super::client::Answer>, due: Instant) -> Outco
     Outcome { status, says_when, took: due.elapsed(), at: Instant::now() }
 }
 
-/// Latencies since each check was due, and how many had no good answer. In a thread of its own, so that
-/// no other answer is in the way of this one.
+/// Measures latencies since each check was due, and counts checks without a good answer. On a thread of its
+/// own, so that no other answer delays them.
 fn check_health(
     addr: SocketAddr,
     begins: Instant,
@@ -319,7 +319,7 @@ fn statuses(outcomes: &[Outcome]) -> String {
     counts.join(", ")
 }
 
-/// How many arenas of this size the large mappings without a file can hold, as far as they are resident.
+/// Returns how many arenas of this size the large resident mappings without a file can hold.
 fn resident_mappings(pid: u32, arena_kib: usize) -> anyhow::Result<usize> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
     let resident = maps.lines().filter_map(|line| line.strip_prefix("Rss:"));

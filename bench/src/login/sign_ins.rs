@@ -1,4 +1,4 @@
-//! Sign-ins, against the hashes that one thread makes on the same core and does nothing else.
+//! Sign-ins, compared with the hashes of one thread that does nothing else on the same core.
 //!
 //! The two alternate, so that other work of the machine meets both. Both are given as a rate and as time on
 //! the core, because the rate alone is wrong when another process uses a part of the core. A sign-in here is

@@ -1,7 +1,7 @@
 //! Whether the time of an answer tells if a login exists: wrong passwords for an existing login and for a
 //! missing one, one after the other, in random order.
 //!
-//! Each login is asked about once, so that no count of failures is in the way.
+//! Each login is used once, so that its count of failures has no effect.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::balancer::statistics::Spread;
 use crate::table::progress;
 
 const PAIRS: usize = 500;
-/// Asked before, about other logins: connections and caches are warm then.
+/// Requests for other logins first, to warm connections and caches.
 const WARM_UP: usize = 10;
 const WRONG: &str = "not zzyzx road";
 
@@ -25,7 +25,7 @@ const GOAL_MS: f64 = 2.0;
 const GOAL_SHARE: f64 = 0.02;
 const GOAL_AUC: std::ops::RangeInclusive<f64> = 0.45..=0.55;
 
-/// What an answer shows, its time apart.
+/// Everything an answer shows except its time.
 type Shape = (u16, Vec<u8>, BTreeSet<String>);
 
 pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {

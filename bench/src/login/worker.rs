@@ -1,4 +1,4 @@
-//! A worker that runs, alone on its core.
+//! A running worker, alone on its core.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -14,9 +14,9 @@ use super::ground::{CONTROL, DATA, Ground};
 use crate::balancer::child::Program;
 use crate::process;
 
-/// All are there within a second on an idle machine.
+/// A worker answers within a second on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks whether it is there, and so how exactly its start is measured.
+/// Interval of the looks for its first answer, and so the precision of its start.
 const LOOK: Duration = Duration::from_millis(2);
 
 pub struct Worker {
@@ -77,7 +77,7 @@ impl Worker {
         process::resident_kib(self.pid(), "VmRSS")
     }
 
-    /// The most since [`Worker::forget_peak`], or since its start.
+    /// Returns the peak since [`Worker::forget_peak`], or since its start.
     pub fn peak_kib(&self) -> anyhow::Result<usize> {
         process::resident_kib(self.pid(), "VmHWM")
     }
@@ -92,7 +92,7 @@ impl Worker {
         Ok(clock_gettime(clock)?.into())
     }
 
-    /// Sockets and files that it has open.
+    /// Returns the number of its open sockets and files.
     pub fn descriptors(&self) -> anyhow::Result<usize> {
         Ok(std::fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
     }

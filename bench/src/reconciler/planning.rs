@@ -1,4 +1,4 @@
-//! How long the pure part of a tick takes, on a stack of a given size.
+//! The time of the pure part of a tick, on a stack of a given size.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::table::{Figure, median, milliseconds, thousands};
 const PATIENCE: Duration = Duration::from_secs(1);
 const MOST_RUNS: usize = 50;
 
-/// Issue 3 asks for this.
+/// The goal of issue 3.
 const GOAL_SIZE: usize = 10_000;
 const GOAL: Duration = Duration::from_millis(20);
 
@@ -59,7 +59,7 @@ fn memory_lost(stack: &Stack) -> (Observation, Memory) {
     (stack.observation(|_| Probe::Answered), Memory::default())
 }
 
-/// A table with rows for each case at each size, and the goal if its size is among them.
+/// Returns a table with rows for each case at each size, and the goal if its size is among them.
 pub fn measure(sizes: &[usize]) -> (Vec<Vec<String>>, Vec<Figure>) {
     let heads = ["case", "workers", "fastest ms", "median ms", "slowest ms", "leave", "in the new registry"];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
@@ -99,7 +99,7 @@ fn figure(size: usize, time: Duration) -> Figure {
     Figure { text, is_met: time < GOAL }
 }
 
-/// How long it takes each time, and what comes of it.
+/// Returns the time of each run, and the plan.
 fn planned(case: &Case, stack: &Stack) -> (Vec<Duration>, Vec<String>) {
     let (seen, memory) = (case.seen)(stack);
     let mut times = Vec::new();

@@ -41,7 +41,7 @@ impl Stack {
                 .collect(),
             security_group: "sg-0123456789abcdef0".to_owned(),
             instance_profile: "vigia-bench-worker".to_owned(),
-            // As long as ours are.
+            // As long as a real one.
             user_data: format!("#cloud-config\n{}", "# padding\n".repeat(200)),
             market: Market::OnDemand,
             credits: Credits::Standard,
@@ -53,7 +53,7 @@ impl Stack {
         Self { size, release: Arc::new(release), now }
     }
 
-    /// As many as there are, if that may be desired.
+    /// Returns as many as there are, if that is a valid count.
     pub fn desired(&self) -> DesiredCount {
         let number = u32::try_from(self.size).unwrap_or(u32::MAX).min(DesiredCount::MAX);
         number.try_into().expect("within bounds")
@@ -67,7 +67,7 @@ impl Stack {
         (0..).take(self.size).map(|number| (number, id(number)))
     }
 
-    /// All workers serve. Young if there is a surplus, so that it stays.
+    /// Returns the memory: all workers serve. Young if there is a surplus, so that it stays.
     pub fn memory(&self) -> Memory {
         let began = if self.is_surplus() { self.ago(30) } else { self.ago(3600) };
         let mut memory = Memory {
@@ -152,7 +152,7 @@ impl Stack {
         workers.chain([row(Role::LoadBalancer, balancer(), BALANCER, 0, &self.balancer_spec().id)]).collect()
     }
 
-    /// The readers' view: all workers.
+    /// Returns the registry of the readers: all workers.
     pub fn registry(&self) -> Registry {
         let entry =
             |number| RegisteredWorker { addr: worker_addr(number), zone: ZONES[zone(number)].to_owned() };

@@ -1,5 +1,5 @@
-//! What a tick costs the function: a whole one, with real probes of real sockets, the SDK's parsing
-//! of what EC2 shows, and both documents written.
+//! The cost of a tick of the function: a whole tick, with real probes of real sockets, the SDK's parsing of
+//! EC2's answers, and both documents written.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -20,13 +20,13 @@ use crate::table::{Figure, median, progress, seconds, thousands};
 
 /// Ticks after the first, which also opens connections.
 const TICKS: usize = 5;
-/// A core is what a function with this much memory has.
+/// A function with this much memory has one core.
 const MB_OF_A_CORE: f64 = 1769.0;
 /// Sizes that are also measured on a share of a core.
 const SHARED: RangeInclusive<usize> = 100..=1000;
 const MEMORIES_MB: [u32; 5] = [128, 256, 512, 1024, 1769];
 
-/// Issue 3 asks for this.
+/// The goal of issue 3.
 const GOAL_SIZE: usize = 1000;
 const GOAL: Duration = Duration::from_secs(3);
 const GOAL_KIB: usize = 128 * 1024;
@@ -39,7 +39,7 @@ struct Measured {
     wall: Duration,
     cpu: Duration,
     peak_kib: usize,
-    /// Workers that were not heard, at most.
+    /// The most workers that were not heard.
     silent: usize,
     memory_bytes: usize,
     registry_bytes: usize,
@@ -50,7 +50,7 @@ struct Measured {
 pub struct Ticks {
     /// A row for each size.
     pub costs: Vec<Vec<String>>,
-    /// What a share of a core makes of it.
+    /// The same on a share of a core.
     pub shares: Vec<Vec<String>>,
     pub figures: Vec<Figure>,
 }
@@ -145,7 +145,7 @@ async fn ticks(program: &Path, size: usize, share: Option<&Share>) -> anyhow::Re
     })
 }
 
-/// It was one tick, and nothing went wrong in it but what the table says.
+/// Checks that it was one tick, and that nothing failed except the table's remark.
 fn check(report: &Value, memory: &Memory) -> anyhow::Result<()> {
     let failures = report["failures"].as_array().context("a report lists failures")?;
     let is_told =
