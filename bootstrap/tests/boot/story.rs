@@ -53,7 +53,7 @@ fn unread(address: SocketAddrV4) -> u64 {
     table.lines().skip(1).filter_map(queued).sum()
 }
 
-/// What stands in S3 in place of the program; it must never run.
+/// A file in S3 in place of the program; it must never run.
 const IMPOSTOR: &str = "#!/bin/sh\necho 'the impostor runs'\nexec sleep 1000\n";
 
 pub(crate) fn tell(cloud: &Cloud, root: &Path) {
@@ -64,7 +64,7 @@ pub(crate) fn tell(cloud: &Cloud, root: &Path) {
     let lb_place = Place::take(cloud, lb_spec);
     let people = people(lb_place.address);
     for (role, program, port, spec, place) in [
-        // A worker hears the load balancers only, so people speak from the address of one.
+        // A worker accepts only the load balancers, so the clients send from the address of one.
         ("worker", "ec2-worker", 8080, worker_spec, Place::take(cloud, worker_spec)),
         ("lb", "ec2-lb", 5000, lb_spec, lb_place),
     ] {
@@ -79,8 +79,8 @@ pub(crate) fn tell(cloud: &Cloud, root: &Path) {
     }
 }
 
-/// The programs without symbols, as in a release: at each start they are read whole, and half of what
-/// `make build` makes is symbols.
+/// Returns the programs without symbols, as in a release: each start reads them whole, and half of a debug
+/// build is symbols.
 fn stripped(cloud: &Cloud) -> String {
     let directory = cloud.dir.path().join("programs");
     std::fs::create_dir_all(&directory).expect("writable");
@@ -92,8 +92,8 @@ fn stripped(cloud: &Cloud) -> String {
     directory.to_string_lossy().into_owned()
 }
 
-/// People who come from an address that workers trust, and say who they are as a load balancer does,
-/// which itself takes no notice of that.
+/// Makes clients at an address that workers trust, which name the client's address as a load balancer does; a
+/// load balancer itself ignores that.
 fn people(from: Ipv4Addr) -> Client {
     let mut headers = HeaderMap::new();
     headers.insert("x-forwarded-for", HeaderValue::from_static("203.0.113.7"));
@@ -170,7 +170,7 @@ impl Role<'_> {
         format!("{}.service", self.program)
     }
 
-    /// The load balancer passes the question to a worker, so this is a request through it.
+    /// The load balancer passes the question on to a worker, so this is a request through it.
     pub(crate) fn asked(&self) -> Result<(), String> {
         let answer = self.people.get(format!("{}/healthcheck", self.url)).send();
         match answer.map(|answer| answer.status()) {
@@ -264,7 +264,7 @@ impl Role<'_> {
         );
     }
 
-    /// A sign-in of which the second half of the body is still to come.
+    /// Starts a sign-in whose second half of the body is still to come.
     fn take_off(&self) -> Flight {
         let text = format!(r#"{{"login":"{}","password":"correct-horse-battery"}}"#, self.role);
         let (first, rest) = text.split_at(text.len() / 2);
@@ -308,7 +308,7 @@ fn open_files(limits: &str) -> Option<u64> {
     line.split_whitespace().nth(4)?.parse().ok()
 }
 
-/// What the unit asks for, or as much as this machine lets even root have.
+/// Returns the unit's limit, or the highest that this machine allows even root.
 fn most_open_files() -> u64 {
     let may_raise =
         Command::new("prlimit").args([&format!("--nofile={OPEN_FILES}:{OPEN_FILES}"), "true"]).output();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on a signal makes the next look fail, so that everything is ended in order.
+/// Makes the next look fail after a signal, so that everything is ended in order.
 pub(crate) fn stop_at_signals() {
     std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -1,4 +1,4 @@
-//! `migrate-profile`: every user keeps the password, and no plain text is left, wherever it is cut.
+//! `migrate-profile`: every user keeps the password, and no plain text is left, wherever the command is cut.
 
 use std::cell::Cell;
 
@@ -83,7 +83,7 @@ async fn classic(users: &[User]) -> Stack {
     stack
 }
 
-/// What a month of use leaves behind: passwords that were changed, users that are gone.
+/// Adds the traces of a month of use: changed passwords, deleted users.
 async fn with_a_past(stack: &Stack) {
     stack.write_user("users/bob", b"plain-text-of-before").await;
     stack.write_user("users/bob", b"plain-text-of-bob").await;

@@ -1,4 +1,5 @@
-//! `rotate-session-keys`: whatever ring a worker has read, it opens what any other worker seals.
+//! `rotate-session-keys`: a worker with any version of the ring opens every session that another worker
+//! seals.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ async fn ring(stack: &Stack) -> KeyRing {
     KeyRing::from_json(&bytes).expect("workers can read it")
 }
 
-/// Whether a worker with one ring opens what a worker with the other seals.
+/// Returns whether a worker with one ring opens sessions that a worker with the other seals.
 fn opens(reader: &KeyRing, sealer: &KeyRing) -> bool {
     let response = sealer.seal(Kind::Session, Transport::Plain, &"content").into_response();
     let cookie = response.headers()[SET_COOKIE].to_str().expect("text");

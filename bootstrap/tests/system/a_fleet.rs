@@ -1,4 +1,4 @@
-//! The whole system on one machine: what the README promises, done the way people do it.
+//! The whole system on one machine: the README's promises, used as people use them.
 //!
 //! One story in one test, because the machine has room for one fleet at a time.
 
@@ -100,7 +100,7 @@ fn a_user_leaves(api: &Api) {
     assert_eq!(api.get("/signin/dora/correct-horse-battery").status(), 401);
 }
 
-/// But for the question whether they are well, which the reconciler asks.
+/// Except for health checks, which the reconciler sends.
 fn workers_answer_only_the_load_balancer(cloud: &Cloud, api: &Api) {
     let addresses = cloud.instances_of(ALPHA, "worker", "running", Instance::private_ip_address);
     assert_eq!(addresses.len(), 3, "{addresses:?}");
@@ -139,7 +139,7 @@ fn signups_are_spread_over_workers(cloud: &Cloud, api: &Api) {
     assert!(names.len() >= 2, "20 health checks were answered by {names:?}");
 }
 
-/// Before anything of it is made.
+/// It is refused before anything is made.
 fn classic_is_not_published(cloud: &Cloud) {
     let artifacts = crate::support::stripped().to_string_lossy().into_owned();
     for blocks in [&[][..], &["--allow-cidr", "10.0.0.0/8,203.0.113.0/24"]] {
@@ -210,7 +210,7 @@ fn the_amount_follows_setamount_and_a_text_editor(cloud: &Cloud, api: &Api) {
     poller.must_have_lost_nothing("scaling down");
 
     cloud.write_object(&bucket, "desired-count", "banana");
-    // A worker gives its last answer again for a second.
+    // A worker repeats its last answer for a second.
     eventually("the banana is said", MINUTE, || {
         let amount = api.amount();
         assert_eq!((amount["desired"].as_u64(), amount["healthy"].as_u64()), (Some(2), Some(2)), "{amount}");

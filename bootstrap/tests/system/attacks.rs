@@ -1,7 +1,8 @@
 //! Attacks that strangers ran against the service in a review, against a whole stack; other clients are
 //! served during them.
 //!
-//! Figures are printed, and no time is asserted: what took too long was not answered, or ended a worker.
+//! Figures are printed, and no time is asserted: a request that took too long was not answered, or ended a
+//! worker.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,7 +22,7 @@ const PASSWORD: &str = "correct-horse-battery";
 /// A client that waits longer was not served.
 const PATIENCE: Duration = Duration::from_secs(30);
 const CROWD: usize = 4400;
-/// Addresses of a crowd that has more than one.
+/// Addresses of a crowd with more than one.
 const ADDRESSES: usize = 32;
 const SECONDS: u64 = 30;
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 98, 1);
@@ -44,7 +45,7 @@ impl Stack {
         Self { cloud, url, address, runtime }
     }
 
-    /// A counter of the load balancer.
+    /// Returns a counter of the load balancer.
     fn metric(&self, name: &str) -> u64 {
         let text = reqwest::blocking::get(format!("{}/metrics", self.cloud.admin_of(&self.url)));
         let text = text.expect("the load balancer answers its operator").text().expect("text");
@@ -53,7 +54,7 @@ impl Stack {
         value.unwrap_or_else(|| panic!("no {name} in {text}"))
     }
 
-    /// Resident memory of the load balancer, in KiB.
+    /// Returns the resident memory of the load balancer, in KiB.
     fn memory(&self) -> usize {
         let is_ours = |pid: &u32| {
             let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -84,7 +85,7 @@ impl Stack {
     }
 }
 
-/// A request of its own connection; the status, or 0 without an answer.
+/// Sends a request on its own connection; returns the status, or 0 without an answer.
 async fn ask(from: Ipv4Addr, to: SocketAddr, method: &str, path: &str) -> u16 {
     let request =
         format!("{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
@@ -129,7 +130,7 @@ async fn drip_until_cut(
     }
 }
 
-/// Asks one after the other until it is stopped; how long each took, and what else than 200 came.
+/// Sends one request after the other until it is stopped; keeps the times, and all answers other than 200.
 struct Others {
     stop: Arc<AtomicBool>,
     task: JoinHandle<(Vec<Duration>, Vec<u16>)>,
@@ -224,7 +225,7 @@ fn streamed_bodies_leave_health_checks_alone() {
     let worker = registry["workers"].to_string();
     let worker = worker.split('"').find_map(|part| part.parse::<SocketAddr>().ok());
     let worker = worker.unwrap_or_else(|| panic!("no address in {registry}"));
-    // More than is waited for: it is passed on as it comes.
+    // More than the load balancer waits for, so it passes the body on as it comes.
     let head = format!(
         "POST /signin HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{}\r\n",
         40_000,

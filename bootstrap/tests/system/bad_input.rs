@@ -1,5 +1,5 @@
-//! Wrong arguments and missing things: each has a message that says what to do, and an exit code
-//! that the README documents.
+//! Wrong arguments and missing programs: each has a message that says what to do, and an exit code that the
+//! README documents.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,10 +7,11 @@ use std::process::Command;
 use crate::support::{bootstrap, text, workspace};
 
 /// Nothing listens on the discard port of this address.
-const NOBODY: &str = "http://127.0.0.1:9";
+const UNREACHABLE: &str = "http://127.0.0.1:9";
 
 fn run(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = bootstrap(NOBODY, ("test", "test"), "vigia", Path::new("/nonexistent/token"), arguments);
+    let output =
+        bootstrap(UNREACHABLE, ("test", "test"), "vigia", Path::new("/nonexistent/token"), arguments);
     (output.status.code(), text(&output))
 }
 
@@ -47,7 +48,7 @@ fn an_endpoint_that_does_not_answer_is_named() {
     let (code, said) = run(&["status"]);
     assert_eq!(code, Some(7), "{said}");
     assert!(
-        said.contains(NOBODY) && said.contains("does not answer") && said.contains("make local"),
+        said.contains(UNREACHABLE) && said.contains("does not answer") && said.contains("make local"),
         "{said}"
     );
 }
@@ -81,7 +82,7 @@ fn an_unusable_certificate_is_refused_before_any_change() {
         ("large", "key", "more than 65536 bytes"),
     ] {
         let pair = ["--tls-cert", &path(certificate), "--tls-key", &path(key)];
-        // `--check` is what `make local` runs before it starts anything.
+        // `make local` runs `--check` before it starts anything.
         for check in [&[][..], &["--check"]] {
             let (code, said) = run(&[&["deploy"], &pair[..], check].concat());
             assert_eq!(code, Some(2), "{said}");
@@ -104,7 +105,7 @@ fn an_endpoint_without_a_scheme_is_explained() {
 fn without_credentials_it_says_how_to_get_some() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let output = Command::new(crate::support::program("bootstrap"))
-        .args(["--endpoint-url", NOBODY, "--region", "us-east-1", "status"])
+        .args(["--endpoint-url", UNREACHABLE, "--region", "us-east-1", "status"])
         .env_clear()
         .env("HOME", home.path())
         .env("AWS_EC2_METADATA_DISABLED", "true")
@@ -154,7 +155,7 @@ fn without_python_make_says_what_to_install() {
     );
 }
 
-/// Refused before AWS is asked anything: no endpoint is given here, so this is about AWS itself.
+/// Refused before any call to AWS: no endpoint is given here, so this is about AWS itself.
 #[test]
 fn a_program_that_would_not_start_on_aws_is_refused() {
     let built = crate::support::program("ec2-lb").with_file_name("");

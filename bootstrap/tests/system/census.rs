@@ -1,8 +1,8 @@
-//! Everything of a stack that AWS has, listed through the API and described without ids, so that two
-//! stacks can be compared; and, after `destroy`, that nothing is left.
+//! All AWS resources of a stack, listed through the API and described without ids, so that two stacks can be
+//! compared; and, after `destroy`, the check that nothing is left.
 //!
-//! Of each kind everything in the region is listed, and what carries the stack's tag or name or lies in
-//! its VPC is taken: a leftover is rarely where one looks for it.
+//! Everything in the region is listed by kind, and filtered by the stack's tag, its name, or its VPC: a
+//! leftover is rarely at the expected place.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,7 +28,7 @@ impl Census {
         self.0.is_empty()
     }
 
-    /// How many things there are.
+    /// Returns the number of resources.
     pub(crate) fn len(&self) -> usize {
         self.0.values().map(Vec::len).sum()
     }
@@ -70,7 +70,7 @@ impl fmt::Display for Census {
     }
 }
 
-/// Looks with a key of its own, so that no fault and no record of a deployer is about it.
+/// Lists with a key of its own, so that faults and records of a deployer do not include it.
 pub(crate) struct Observer {
     runtime: tokio::runtime::Runtime,
     pub(crate) ec2: aws_sdk_ec2::Client,
@@ -109,7 +109,7 @@ impl Observer {
         self.runtime.block_on(future)
     }
 
-    /// All that there is of a stack.
+    /// Returns everything of a stack.
     pub(crate) fn census(&self, stack: &str) -> Census {
         let of = Stack { name: stack, prefix: format!("vigia-{stack}-") };
         self.wait(async {
@@ -149,7 +149,7 @@ impl Observer {
         })
     }
 
-    /// The ids of what EC2 has of a stack: everything that is tagged.
+    /// Returns the EC2 ids of a stack: everything that is tagged.
     pub(crate) fn ids(&self, stack: &str) -> Vec<String> {
         let filter =
             |name: &str, value: &str| aws_sdk_ec2::types::Filter::builder().name(name).values(value).build();
@@ -399,7 +399,7 @@ impl Observer {
             tags.iter().map(|tag| of.generic(&format!("{}={}", tag.key(), tag.value()))).collect();
         tags.sort();
         let versions = s3.list_object_versions().bucket(name).send().await.expect("versions");
-        // What the fleet itself writes comes and goes.
+        // Objects that the fleet itself writes come and go.
         let of_fleet = ["fleet/state.json", "fleet/registry.json", "meta/", "throttle/", "revoked/"];
         let keys = versions.versions().iter().filter_map(|version| version.key());
         let keys: Vec<&str> = keys.filter(|key| !of_fleet.iter().any(|own| key.starts_with(own))).collect();
@@ -476,8 +476,8 @@ impl Observer {
     }
 }
 
-/// Which /64 of the VPC's /56 a block is. The VPC's block is AWS's choice, and so is how the rest is printed:
-/// `2600:1f16:abc::/64` is the first one of `2600:1f16:abc::/56`.
+/// Returns which /64 of the VPC's /56 a block is. AWS chooses the VPC's block, and the printed form depends
+/// on it: `2600:1f16:abc::/64` is the first one of `2600:1f16:abc::/56`.
 fn number_in_vpc(block: &str) -> String {
     let block: ipnet::Ipv6Net = block.parse().expect("a block");
     format!("/64 number {}", block.network().segments()[3] & 0xff)
@@ -511,7 +511,7 @@ fn tag<'a>(tags: &'a [Tag], key: &str) -> Option<&'a str> {
     tags.iter().find(|tag| tag.key() == Some(key)).and_then(|tag| tag.value())
 }
 
-/// What makes two stacks' descriptions comparable.
+/// Replaces the values that differ between two equal stacks.
 struct Stack<'a> {
     name: &'a str,
     prefix: String,
@@ -532,7 +532,7 @@ impl Stack<'_> {
         if text == tag || text == self.name { text.replace(self.name, "STACK") } else { text }
     }
 
-    /// A policy, which IAM returns percent-encoded, with its keys in order.
+    /// Returns a policy with its keys in order; IAM returns it percent-encoded.
     fn document(&self, text: &str) -> String {
         let text = percent_encoding::percent_decode_str(text).decode_utf8_lossy();
         let value: Value = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.into_owned()));

@@ -60,7 +60,7 @@ fn users_become_secure_ones_and_keep_their_passwords() {
     assert!(again.contains("nothing changed"), "{again}");
 
     cloud.must(STACK, &secure);
-    // A login is one user now, however it is spelt.
+    // All spellings of a login are one user now.
     for path in [
         "/signin/Ana/x",
         "/signin/ana/x",

@@ -1,5 +1,5 @@
-//! The operator's commands as processes: logs, doctor, status --watch, interruptions, and what prints
-//! without any AWS.
+//! The operator's commands as processes: logs, doctor, status --watch, interruptions, and commands that need
+//! no AWS.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use serde_json::Value;
 use crate::support::{Cloud, bootstrap, eventually, program, say, stripped, text, venv};
 
 /// Nothing listens on the discard port of this address.
-const NOBODY: &str = "http://127.0.0.1:9";
+const UNREACHABLE: &str = "http://127.0.0.1:9";
 
 /// Passwords that nothing may ever show.
 const RIGHT: &str = "sentinel-right-5e1f";
 const WRONG: &str = "sentinel-wrong-5e1f";
 
-/// A command that goes on, with its outputs in files.
+/// A command that keeps running, with its outputs in files.
 struct Running {
     child: Child,
     stdout: PathBuf,
@@ -65,7 +65,7 @@ impl Running {
         std::fs::read_to_string(&self.stderr).expect("its output is text")
     }
 
-    /// Sends a signal, and gives the exit code.
+    /// Sends a signal, and returns the exit code.
     fn stop(&mut self, signal: &str) -> Option<i32> {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill runs");
@@ -203,7 +203,7 @@ fn watching_shows_the_stack_again_and_again(cloud: &Cloud, stack: &str) {
     assert_eq!(plain.stop("TERM"), Some(143));
 }
 
-/// Verdict and detail of a check.
+/// Returns verdict and detail of a check.
 fn check<'a>(report: &'a Value, name: &str) -> (&'a str, &'a str) {
     let checks = report["checks"].as_array().expect("checks");
     let check =
@@ -248,7 +248,7 @@ fn doctor_is_content_and_names_what_is_left_over(cloud: &Cloud, stack: &str) {
         "--query",
         "Vpc.VpcId",
     ]);
-    // EC2 lists it, and leaves it out of the list, a moment later.
+    // EC2 lists it, and stops listing it, a moment later.
     let leftovers = |is_right: &dyn Fn(&str, &str) -> bool| {
         eventually("doctor sees the leftovers", Duration::from_secs(60), || {
             let report = doctor(cloud, "gone");
@@ -317,7 +317,7 @@ fn drift_is_named_and_repaired_by_the_next_deployment(cloud: &Cloud, stack: &str
     assert!(cloud.deploy(stack, &[]).contains("nothing changed"), "the second time");
 }
 
-/// From a subnet, a security group and a route table, as they were if they had been made too early.
+/// Removes IPv6 from a subnet, a security group and a route table, as if they had been made too early.
 fn take_ipv6_away(cloud: &Cloud) {
     let one = |what: &str, name: &str, query: &str| {
         cloud.aws(&["ec2", what, "--filters", &format!("Name=tag:Name,Values={name}"), "--query", query])
@@ -419,7 +419,8 @@ fn deployers_of(endpoint: &str) -> Vec<String> {
 }
 
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = bootstrap(NOBODY, ("test", "test"), "team-a", Path::new("/nonexistent/token"), arguments);
+    let output =
+        bootstrap(UNREACHABLE, ("test", "test"), "team-a", Path::new("/nonexistent/token"), arguments);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }

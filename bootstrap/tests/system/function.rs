@@ -24,7 +24,7 @@ fn the_next_deployment_repairs_every_change_of_the_function() {
     assert_eq!(configuration(&cloud, "Architectures[0]"), "arm64");
     set_right(&cloud, "another processor");
 
-    // Another role alone, which `cargo lambda deploy` takes for no change.
+    // Only another role, which `cargo lambda deploy` does not count as a change.
     let role = configuration(&cloud, "Role").replace("-reconciler", "-worker");
     cloud.aws(&["lambda", "update-function-configuration", "--function-name", FUNCTION, "--role", &role]);
     idle(&cloud);
@@ -47,7 +47,7 @@ fn set_right(cloud: &Cloud, what: &str) {
     say(&format!("{what} is set right"));
 }
 
-/// It is configured as it should be, no version is left behind, and it runs.
+/// Checks that it has the wanted configuration, that no version is left behind, and that it runs.
 fn is_ours(cloud: &Cloud) {
     let processor = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
     assert_eq!(configuration(cloud, "Architectures[0]"), processor);
@@ -75,5 +75,5 @@ fn configuration(cloud: &Cloud, query: &str) -> String {
     cloud.aws(&["lambda", "get-function-configuration", "--function-name", FUNCTION, "--query", query])
 }
 
-/// An archive of nothing.
+/// An empty archive.
 const EMPTY_ZIP: [u8; 22] = *b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";

@@ -1,4 +1,5 @@
-//! A plan says what a deployment does, and changes nothing; options stay until others are given.
+//! A plan shows the changes of a deployment, and changes nothing; options keep their values until new ones
+//! are given.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -59,7 +60,7 @@ fn the_first_options_are_in_force(cloud: &Cloud) {
             one.instance_lifecycle().map(InstanceLifecycleType::as_str)
         })
     };
-    // Of an instance on demand EC2 says nothing.
+    // EC2 gives no lifecycle for an on-demand instance.
     assert_eq!((lifecycle("worker"), lifecycle("lb")), (vec!["spot".to_owned()], Vec::new()));
     assert_eq!(boundaries(cloud), [BOUNDARY; 3]);
     assert_eq!(blocks(cloud, 5000), ["0.0.0.0/0", "::/0"]);
@@ -126,7 +127,7 @@ fn a_removed_rule_is_found(cloud: &Cloud) {
     assert_eq!(deploy(cloud, &options), planned);
 }
 
-/// Of the deployer; the reconciler and the emulators' services have keys of their own.
+/// Returns the deployer's calls; the reconciler and the emulators' services have keys of their own.
 fn mutating_calls(cloud: &Cloud) -> Vec<String> {
     let url = format!("{}/_local-cloud/calls", cloud.endpoint);
     let calls: Value = reqwest::blocking::get(url).expect("an answer").json().expect("JSON");
@@ -169,7 +170,7 @@ fn group(cloud: &Cloud) -> String {
     cloud.aws(&["ec2", "describe-security-groups", "--filters", &name, "--query", "SecurityGroups[].GroupId"])
 }
 
-/// Who may reach this port of the load balancer, sorted.
+/// Returns the allowed sources of this port of the load balancer, sorted.
 fn blocks(cloud: &Cloud, port: u16) -> Vec<String> {
     let rules = format!("SecurityGroups[].IpPermissions[?FromPort==`{port}`][]");
     let of = |list: &str, field: &str| {

@@ -1,8 +1,8 @@
-//! What a deployment lacks is said before anything is built or made: first by a shell script, before cargo
-//! starts, then by the deployer alone, before the release builds.
+//! A deployment's missing prerequisites are reported before anything is built or made: first by a shell
+//! script, before cargo starts, then by the deployer alone, before the release builds.
 //!
-//! Make runs here with a `cargo` and a `cargo-lambda` that only write down that they were called, and the
-//! deployer asks an account that is made up ([`stub`]).
+//! Make runs here with a `cargo` and a `cargo-lambda` that only write down their calls, and the deployer
+//! calls an invented account ([`stub`]).
 
 mod on_the_local_cloud;
 mod stub;
@@ -24,7 +24,7 @@ impl Machine {
     fn new() -> Self {
         let machine = Self { dir: tempfile::tempdir().expect("a temporary directory") };
         machine.program("bin/cargo", "true");
-        // Where the real one says that a target's library is; any directory will do.
+        // The directory that the real one names for a target's library; any directory will do.
         machine.program("bin/rustc", "echo /");
         machine.program("venv/bin/cargo-lambda", "false");
         std::fs::write(machine.path("venv/.installed"), "").expect("writable");
@@ -36,7 +36,7 @@ impl Machine {
         self.dir.path().join(name)
     }
 
-    /// A program that writes its name and arguments down, and then does this.
+    /// Makes a program that writes down its name and arguments, and then runs this.
     fn program(&self, name: &str, then: &str) {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().expect("it has one")).expect("writable");
@@ -95,7 +95,7 @@ fn make_asks_for_credentials_before_cargo_starts() {
     }
 }
 
-/// Each source that the SDK documents, alone.
+/// Each credential source of the SDK's documentation, alone.
 #[test]
 fn every_documented_source_of_credentials_is_found() {
     let config = |machine: &Machine, file: &str, content: &str| {
@@ -159,7 +159,7 @@ fn preflight(machine: &Machine, region: &str, environment: &[(&str, &str)]) -> O
 
 const BUILDS_BOOTSTRAP: &str = "cargo build --workspace --bin bootstrap --quiet";
 
-/// What make says with this account, and the programs that it called.
+/// Returns make's output with this account, and the programs that it called.
 fn make(account: &Account, arguments: &[&str]) -> (Output, Vec<String>) {
     let machine = Machine::new();
     let endpoint = account.endpoint();

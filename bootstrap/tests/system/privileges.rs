@@ -1,8 +1,8 @@
 //! Least privilege, compared with the permissions really used: the local cloud reports which permissions
 //! every call needed (`local-cloud uses`), and whether it allowed the call.
 //!
-//! Both ways: each use was allowed, and each action of each statement was used, or [`UNUSED`] says why it
-//! is there all the same.
+//! Both ways: each use was allowed, and each action of each statement was used, or [`UNUSED`] gives the
+//! reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,13 +64,13 @@ pub(crate) struct Use {
     pub(crate) action: String,
     pub(crate) resource: String,
     pub(crate) context: BTreeMap<String, String>,
-    /// What the local cloud decided: `allowed`, or why not.
+    /// The local cloud's decision: `allowed`, or why not.
     pub(crate) decision: String,
-    /// What the calls named, see `local-cloud/src/uses.rs`.
+    /// Names in the calls, see `local-cloud/src/uses.rs`.
     pub(crate) names: BTreeSet<String>,
 }
 
-/// Reads what `/_local-cloud/uses` says. A function's role has the function's name.
+/// Parses the answer of `/_local-cloud/uses`. A function's role has the function's name.
 pub(crate) fn uses(report: &Value) -> Vec<Use> {
     assert_eq!(report["left_out"], 0, "the local cloud has forgotten uses");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -85,9 +85,9 @@ pub(crate) fn uses(report: &Value) -> Vec<Use> {
     report["uses"].as_array().expect("a list").iter().map(of).collect()
 }
 
-/// A policy, and whose it is.
+/// A policy and its holder.
 pub(crate) struct Policy {
-    /// `worker`, `lb`, `reconciler` or `deployer`: what [`UNUSED`] calls it.
+    /// `worker`, `lb`, `reconciler` or `deployer`: its name in [`UNUSED`].
     pub(crate) what: &'static str,
     /// See [`Use::who`].
     pub(crate) who: String,
@@ -148,7 +148,7 @@ fn statements(policy: &Policy) -> impl Iterator<Item = &Value> {
     all.filter(|statement| statement["Effect"] == "Allow")
 }
 
-/// The actions by which a statement allows this use, each with the `Sid`.
+/// Returns the actions by which a statement allows this use, each with the `Sid`.
 fn allowing(statement: &Value, one: &Use) -> Vec<(String, String)> {
     let sid = statement["Sid"].as_str().unwrap_or_default();
     let is_resource = texts(&statement["Resource"]).any(|pattern| fits(pattern, &one.resource));
@@ -165,7 +165,7 @@ fn texts(value: &Value) -> impl Iterator<Item = &str> {
     value.as_str().into_iter().chain(several.filter_map(Value::as_str))
 }
 
-/// All operators, and all keys of each, must agree; one of a key's values is enough.
+/// Returns whether all operators, and all keys of each, agree; one of a key's values is enough.
 fn conditions_hold(conditions: &Value, context: &BTreeMap<String, String>) -> bool {
     conditions.as_object().into_iter().flatten().all(|(operator, keys)| {
         keys.as_object().expect("keys").iter().all(|(key, wanted)| {
@@ -188,7 +188,7 @@ fn conditions_hold(conditions: &Value, context: &BTreeMap<String, String>) -> bo
 /// IAM's patterns: `*` is any text, `?` any character.
 fn fits(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
-    // Which beginnings of the text fit the pattern so far.
+    // The beginnings of the text that fit the pattern so far.
     let mut fitting = vec![false; text.len() + 1];
     fitting[0] = true;
     for wanted in pattern {

@@ -20,14 +20,14 @@ struct Row {
     status: u16,
     code: &'static str,
     message: &'static str,
-    /// How often it comes before it is over.
+    /// How many times it comes.
     times: u32,
     hint: &'static str,
 }
 
 const BUCKET: &str = "/vigia-slow-control-000000000000-us-east-1";
 
-/// In the order in which a deployment gets to them.
+/// In the order in which a deployment meets them.
 const ROWS: [Row; 17] = [
     Row {
         service: "s3",
@@ -205,7 +205,7 @@ const ROWS: [Row; 17] = [
     },
 ];
 
-/// Fewer than the SDK and `cargo lambda` try.
+/// Fewer errors than the SDK and `cargo lambda` retry.
 const THROTTLED: [(&str, &str); 6] = [
     ("s3", "PUT"),
     ("iam", "CreateInstanceProfile"),
@@ -215,12 +215,12 @@ const THROTTLED: [(&str, &str); 6] = [
     ("logs", "CreateLogGroup"),
 ];
 
-/// What a deployment that is not patient waits at most.
+/// The longest wait of a deployment with short deadlines.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The first ones are tenths of a second apart, later ones a second at least; three roles are made at once.
+/// The first tries are tenths of a second apart, later ones at least a second; three roles are made at once.
 const MOST_TRIES: u64 = 3 * 16;
 
-/// Every error that stays takes a deployment its whole patience.
+/// Every error that stays takes a deployment until its deadline.
 #[test]
 #[ignore = "minutes; `make test-long` runs it"]
 fn errors_about_new_resources_are_retried_within_a_bound() {
@@ -243,9 +243,9 @@ fn errors_that_stay_end_the_deployment_within_its_bound(cloud: &Cloud) {
         assert_eq!(output.status.code(), Some(1), "{}: {said}", row.code);
         assert!(said.contains(row.code) || said.contains(row.message), "{}: {said}", row.code);
         assert!(said.contains(row.hint), "{} at {}: {said}", row.code, row.action);
-        // Its bound, told without a clock: three roles are made at once, and each waits between its tries.
+        // Measures its bound without a clock: three roles are made at once, and each waits between its tries.
         let tries = cloud.api_fault_hits(rule);
-        // One upload may take as long as all the patience.
+        // One upload may take as long as the whole deadline.
         let least = if row.service == "lambda" { 1 } else { 2 };
         assert!((least..=MOST_TRIES).contains(&tries), "{} at {}: {tries} tries", row.code, row.action);
         cloud.clear_api_fault(rule);
@@ -254,12 +254,12 @@ fn errors_that_stay_end_the_deployment_within_its_bound(cloud: &Cloud) {
     say(&format!("{} errors that stay: each ended the deployment within its bound", ROWS.len()));
 }
 
-/// A permission that is missing does not come by waiting.
+/// Waiting does not bring a missing permission.
 fn passing_a_role_on_is_not_tried_again(cloud: &Cloud) {
     let message = "User: arn:aws:iam::000000000000:user/ana is not authorized to perform: iam:PassRole on resource: \
                    arn:aws:iam::000000000000:role/vigia-slow-reconciler because no identity-based policy allows the \
                    iam:PassRole action";
-    // The function is there by now; without it, its role has to be passed on again.
+    // The function exists by now; without it, its role has to be passed on again.
     cloud.aws(&["lambda", "delete-function", "--function-name", "vigia-slow-reconciler"]);
     let rule = cloud.api_fault(&json!({
         "effect": {"kind": "error", "status": 403, "code": "AccessDeniedException", "message": message},

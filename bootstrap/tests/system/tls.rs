@@ -82,7 +82,7 @@ fn host(url: &str) -> String {
 }
 
 impl Stack<'_> {
-    /// The status of a health check, asked by a client that trusts this certificate alone.
+    /// Returns the status of a health check, sent by a client that trusts this certificate alone.
     fn https(&self, name: &str, certificate: &CertificateDer<'static>) -> Result<u16, String> {
         let mut roots = RootCertStore::empty();
         roots.add(certificate.clone()).map_err(|error| error.to_string())?;

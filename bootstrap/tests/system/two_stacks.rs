@@ -10,7 +10,7 @@ use crate::support::{Cloud, Poller, deployer_of, eventually, say, stripped};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A stack; its deployer is a user who may touch no other.
+/// A stack; its deployer is a user without permissions for any other.
 struct Stack<'a> {
     cloud: &'a Cloud,
     name: &'static str,
@@ -68,7 +68,7 @@ fn two_stacks_deployed_at_once_never_touch_each_other() {
     assert!(observer.census("two").is_empty());
 }
 
-/// Whether a use names one of these, in its resource or its parameters.
+/// Returns whether a use names one of these, in its resource or its parameters.
 fn names(one: &Use, belongings: &BTreeSet<String>) -> bool {
     let resource = one.resource.split(['/', ':']).map(str::to_owned);
     resource.chain(one.names.iter().cloned()).any(|part| belongings.contains(&part))
@@ -92,7 +92,7 @@ impl Stack<'_> {
         one.who == deployer_of(self.name) || one.who.starts_with(&format!("vigia-{}-", self.name))
     }
 
-    /// Ids and names of everything that the stack has now.
+    /// Returns ids and names of everything that the stack has now.
     fn belongings(&self, observer: &Observer) -> BTreeSet<String> {
         let ids = observer.ids(self.name);
         assert!(ids.len() >= 15, "{ids:?}");

@@ -1,5 +1,5 @@
-//! Faults of the API on purpose, and the record of calls. The rules are made by the command line;
-//! each is for the calls of one test: by its bucket, its subnet, or a key that no other test uses.
+//! API faults on purpose, and the record of calls. The command line makes the rules; each is for the calls of
+//! one test: by its bucket, its subnet, or a key that no other test uses.
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use crate::support::{Aws, Network, cloud, code, eventually, launched, name, web_server};
 
-/// `local-cloud` with these words, for the local cloud of this process: exit code and both outputs.
+/// Runs `local-cloud` with these words, for the local cloud of this process; returns exit code and both
+/// outputs.
 fn local_cloud(words: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_local-cloud"));
     let Output { status, stdout, stderr } =
@@ -20,7 +21,7 @@ fn local_cloud(words: &[&str]) -> (Option<i32>, String) {
     (status.code(), [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat())
 }
 
-/// A rule, and how it is removed when the test is over.
+/// A rule, which is removed when the test is over.
 struct Rule(String);
 
 impl Rule {
@@ -49,7 +50,7 @@ impl Drop for Rule {
     }
 }
 
-/// The calls that these words ask for.
+/// Returns the calls that these words request.
 fn calls(words: &[&str]) -> Vec<Record> {
     let (code, said) = local_cloud(&[&["calls"], words].concat());
     assert_eq!(code, Some(0), "{said}");
@@ -68,7 +69,7 @@ fn unanswered<T: std::fmt::Debug, E: std::fmt::Debug, R: std::fmt::Debug>(result
     }
 }
 
-/// Code and HTTP status of a refusal.
+/// Returns code and HTTP status of a refusal.
 #[track_caller]
 fn refused<T, E>(result: Result<T, SdkError<E>>) -> (String, u16)
 where
@@ -207,7 +208,7 @@ async fn each_service_throttles_in_its_own_way() {
     let aws = Aws::with_key(("dummy", "dummy", None));
     let bucket = aws.bucket().await;
     let _rules = ["ec2", "s3", "iam", "sts", "lambda", "events", "logs"].map(|service| {
-        // Another test reads from the first four with every key that there is.
+        // Another test reads from the first four with every existing key.
         let action: &[&str] = match service {
             "ec2" => &["--action", "CreateVpc"],
             "s3" => &["--action", "PUT"],
@@ -466,7 +467,7 @@ async fn a_senseless_rule_is_refused_with_advice() {
     assert!(status == 422 && said.contains("unknown field `k`"), "{status}: {said}");
 }
 
-/// As `bootstrap`'s tests do it: a caller that is killed between a call and its reply.
+/// As in `bootstrap`'s tests: a caller that is killed between a call and its reply.
 #[tokio::test]
 async fn a_held_caller_makes_one_call_until_it_is_released() {
     let aws = Aws::with_key(("vigia", "vigia", None));

@@ -17,7 +17,7 @@ use crate::support::{
     public_addresses,
 };
 
-/// A place for a local cloud that is not the one of this process.
+/// Directory and addresses of a local cloud other than that of this process.
 struct Place {
     dir: TempDir,
     listen: SocketAddr,
@@ -57,7 +57,7 @@ impl Place {
         outcome(Command::new(env!("CARGO_BIN_EXE_local-cloud")).arg("down").arg("--dir").arg(self.dir()))
     }
 
-    /// In the foreground, once it answers.
+    /// Runs in the foreground; returns once it answers.
     async fn serve(&self) -> Serve {
         let log = std::fs::File::create(self.dir.path().join("log")).expect("a log");
         let mut serve = self.command("serve");
@@ -70,7 +70,7 @@ impl Place {
         Serve(child)
     }
 
-    /// `serve` in a directory where it cannot: its exit code and log.
+    /// Runs `serve` in a directory where it cannot start; returns its exit code and log.
     async fn fails_to_serve(&self, dir: &Path) -> (Option<i32>, String) {
         let log = std::fs::File::create(self.dir.path().join("log")).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_local-cloud"));
@@ -118,7 +118,7 @@ impl Drop for Place {
     }
 }
 
-/// Exit code and both outputs.
+/// Returns exit code and both outputs.
 fn outcome(command: &mut Command) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } = command.output().expect("local-cloud runs");
     (status.code(), [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat())
@@ -263,7 +263,8 @@ fn without_a_local_cloud_its_commands_say_so() {
     }
 }
 
-/// The IPv6 block of a new VPC in a local cloud of its own with this seed, and what that says of itself.
+/// Returns the IPv6 block of a new VPC in a local cloud of its own with this seed, and the cloud's report
+/// about it.
 async fn block_of_seed(seed: &str) -> (String, Value) {
     let place = Place::new();
     let (code, said) = place.up(&["--consistency-seed", seed]);

@@ -151,7 +151,7 @@ async fn whenever_a_caller_hangs_up_its_token_stands_for_one_instance() {
         let launch =
             |aws: &Aws| aws.launch(&network).client_token(&token).tag_specifications(name(&token)).send();
         let endpoint = hangs_up_after(Duration::from_millis(millis)).await;
-        // Once in a while the answer is quicker.
+        // Sometimes the answer is quicker.
         drop(launch(&Aws::at(&endpoint, REGION, ("test", "test", None))).await);
         let again = launch(&aws).await.expect("an instance");
         let id = again.instances()[0].instance_id().expect("an id").to_owned();
@@ -185,7 +185,7 @@ async fn hangs_up_after(delay: Duration) -> String {
     endpoint
 }
 
-/// Whether all the bytes that `content-length` announces have come.
+/// Returns whether all bytes announced by `content-length` have arrived.
 fn is_whole(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request).to_lowercase();
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
@@ -229,7 +229,7 @@ async fn to_terminate_twice_is_as_good_as_once() {
 #[tokio::test]
 async fn instances_of_different_vpcs_never_share_an_address() {
     let aws = Aws::new();
-    // Any block will do, but another run of this test at the same time must not have the same one.
+    // Any block will do, but it must differ from that of another run of this test at the same time.
     let (second, third): (u8, u8) = (rand::rng().random_range(112..=126), rand::rng().random());
     let mut networks = Vec::new();
     for _ in 0..2 {
@@ -254,7 +254,7 @@ async fn instances_of_different_vpcs_never_share_an_address() {
     let addresses: BTreeSet<_> = instances.iter().map(|instance| instance.address).collect();
     assert_eq!(addresses.len(), instances.len(), "{instances:?}");
 
-    // An address that is given back can be had again, in either network.
+    // A released address can be used again, in either network.
     let gone = instances.pop().expect("at least one");
     aws.terminate(&gone.id).await;
     let next = eventually("the address is free again", async || {

@@ -37,12 +37,12 @@ pub(crate) struct Cloud {
 /// The local cloud of this process.
 pub(crate) fn cloud() -> &'static Cloud {
     static CLOUD: OnceLock<Cloud> = OnceLock::new();
-    // All tests together have more instances and networks than an account may.
+    // All tests together have more instances and networks than an account is allowed.
     let more = [(Quota::Vcpus, 1000), (Quota::Vpcs, 1000)];
     CLOUD.get_or_init(|| start("shared", Quotas::generous(4).change(&Quotas::parse(&more))))
 }
 
-/// Another one, whose account may be changed by the test that holds it.
+/// Returns another one, whose account may be changed by the test that holds it.
 pub(crate) async fn other_cloud() -> (MutexGuard<'static, ()>, &'static Cloud) {
     static CLOUD: OnceLock<Cloud> = OnceLock::new();
     static TURN: Mutex<()> = Mutex::const_new(());
@@ -156,7 +156,7 @@ impl Aws {
         }
     }
 
-    /// A new bucket with a name of its own.
+    /// Makes a new bucket with a name of its own.
     pub(crate) async fn bucket(&self) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("bucket-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -181,7 +181,7 @@ impl Aws {
         reqwest::get(url).await.expect("an answer").json().await.expect("a report")
     }
 
-    /// Waits until every call knows what has one of these ids or names.
+    /// Waits until every call knows these ids or names.
     pub(crate) async fn settled(&self, names: &[&str]) {
         eventually(&format!("{names:?} are known"), async || {
             let young = self.consistency().await.young;
@@ -191,14 +191,14 @@ impl Aws {
         .await;
     }
 
-    /// Waits until every call knows all that there is now.
+    /// Waits until every call knows all present resources.
     pub(crate) async fn caught_up(&self) {
         let young = self.consistency().await.young;
         let ids: Vec<&str> = young.iter().flat_map(|text| text.split(' ').next_back()).collect();
         self.settled(&ids).await;
     }
 
-    /// A VPC and the block that it really has.
+    /// Makes a VPC; returns it and its real block.
     pub(crate) async fn vpc(&self, block: &str) -> (String, String) {
         let created = self.ec2.create_vpc().cidr_block(block).send().await.expect("a VPC");
         let id = created.vpc().and_then(|vpc| vpc.vpc_id()).expect("an id").to_owned();
@@ -216,7 +216,7 @@ impl Aws {
         subnet
     }
 
-    /// A subnet in a VPC of its own.
+    /// Makes a subnet in a VPC of its own.
     pub(crate) async fn network(&self) -> Network {
         static NUMBER: AtomicU8 = AtomicU8::new(1);
         let created = self.ec2.create_vpc().cidr_block("10.78.0.0/16").send().await.expect("a VPC");
@@ -284,7 +284,7 @@ impl Aws {
         put.send().await.expect("a policy");
     }
 
-    /// RunInstances for one instance, with everything that it must have.
+    /// Returns RunInstances for one instance, with all required parameters.
     pub(crate) fn launch(&self, network: &Network) -> RunInstancesFluentBuilder {
         self.ec2
             .run_instances()
@@ -393,7 +393,7 @@ pub(crate) fn comes_too_early(error: &impl ProvideErrorMetadata) -> bool {
         || is_about_profile
 }
 
-/// The code of a refusal.
+/// Returns the code of a refusal.
 #[track_caller]
 pub(crate) fn code<T, E: ProvideErrorMetadata + std::fmt::Debug>(result: Result<T, E>) -> String {
     let Err(error) = result else { panic!("it was not refused") };
@@ -411,7 +411,7 @@ impl Instance {
         get(SocketAddr::new(IpAddr::V4(self.address), PORT), path).await
     }
 
-    /// Waits for the web server and gives its process id.
+    /// Waits for the web server and returns its process id.
     pub(crate) async fn answers(&self) -> u32 {
         let what = format!("{} answers", self.id);
         let answer = eventually(&what, async || {
@@ -436,7 +436,7 @@ impl Instance {
     }
 }
 
-/// The text that a web server answers with.
+/// Returns the text that a web server answers with.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<String, String> {
     let fetch = async {
         // A new connection each time, because the test is about new connections.
@@ -468,7 +468,7 @@ pub(crate) async fn nothing_runs_in(dir: &Path) {
     .await;
 }
 
-/// Processes that work in a directory or name it in their arguments or environment.
+/// Returns processes that work in a directory or name it in their arguments or environment.
 pub(crate) fn processes_in(dir: &Path) -> Vec<String> {
     let needle = dir.to_string_lossy();
     let mut found = Vec::new();
@@ -486,7 +486,7 @@ pub(crate) fn processes_in(dir: &Path) -> Vec<String> {
     found
 }
 
-/// A fault, as the command line asks for it.
+/// Sends a fault, as the command line does.
 pub(crate) async fn fault(kind: &str, id: &str) -> Result<(), String> {
     inject(&serde_json::json!({"kind": kind, "instance": id, "region": REGION})).await
 }
