@@ -10,8 +10,8 @@ use crate::cli::Arch;
 use crate::error::{DeployError, Exit, Result, Step as _};
 use crate::resources::network::filter;
 
-/// Returns the pattern of the image's name. Its kernel is the one that Amazon Linux 2023 started with and
-/// keeps to its end. `minimal` images have another prefix and lack the AWS CLI that the boot needs.
+/// Returns the pattern of the image's name. Kernel 6.1 came with the first Amazon Linux 2023, which keeps it
+/// to its end. `minimal` images have another prefix and lack the AWS CLI that the boot needs.
 fn pattern(arch: Arch) -> String {
     format!("al2023-ami-2023.*-kernel-6.1-{}", arch.as_str())
 }

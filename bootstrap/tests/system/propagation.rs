@@ -1,4 +1,4 @@
-//! AWS is eventually consistent: some servers do not know a new resource yet. Emulators are stricter, so the
+//! AWS is eventually consistent: some servers do not know a new resource yet. Emulators know all at once, so the
 //! tests cause these errors on purpose, in AWS's words. An error that passes is waited for; an error that
 //! stays ends the deployment within its bound, with a hint.
 //!
