@@ -133,7 +133,8 @@ async fn confirm(aws: &Aws, keep_data: bool) -> Result<()> {
     if answer.trim() == stack.as_str() {
         Ok(())
     } else {
-        Err(DeployError::new(Exit::Usage, "nothing was removed"))
+        Err(DeployError::new(Exit::Usage, "nothing was removed: the answer is not the stack's name")
+            .hint("To remove the stack, run this again and type its name, or add --yes (make: YES=1)."))
     }
 }
 

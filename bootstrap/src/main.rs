@@ -52,7 +52,9 @@ fn start(cli: &Cli) -> Result<Exit> {
 }
 
 fn cannot_start(error: std::io::Error) -> DeployError {
-    DeployError::new(Exit::Failed, "cannot start").caused_by(error)
+    DeployError::new(Exit::Failed, "cannot start")
+        .hint("This machine may lack memory, threads or file descriptors: check `ulimit -a`.")
+        .caused_by(error)
 }
 
 /// Runs the command and returns its exit code.

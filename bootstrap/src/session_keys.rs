@@ -185,7 +185,7 @@ impl Ring {
         }
         if !self.keys.iter().any(|key| key.kid == kid && key.retired.is_none()) {
             let what = format!("another rotation ran at the same time and removed {kid}");
-            return Err(DeployError::new(Exit::Failed, what));
+            return Err(DeployError::new(Exit::Failed, what).hint("Run this again to add a new key."));
         }
         let mut ring = Self { active: kid.to_owned(), keys: self.keys.clone() };
         for key in &mut ring.keys {

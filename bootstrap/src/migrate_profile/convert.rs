@@ -86,7 +86,9 @@ impl<'a> Users<'a> {
         let mut content = Vec::new();
         while content.len() <= MAX_BYTES {
             let chunk = body.try_next().await.map_err(|error| {
-                DeployError::new(Exit::Unreachable, format!("could not read {key}")).caused_by(error)
+                DeployError::new(Exit::Unreachable, format!("could not read {key}"))
+                    .hint("Check the network, then run this again.")
+                    .caused_by(error)
             })?;
             let Some(chunk) = chunk else { break };
             content.extend_from_slice(&chunk);

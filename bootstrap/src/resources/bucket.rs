@@ -153,7 +153,7 @@ pub async fn delete_versions(aws: &Aws, bucket: &str, objects: Vec<ObjectIdentif
         Some(failed) => {
             let why = failed.message().unwrap_or("no reason given");
             let what = format!("could not delete {} of {bucket}: {why}", failed.key().unwrap_or("an object"));
-            let error = DeployError::new(Exit::Failed, what);
+            let error = DeployError::new(Exit::Failed, what).hint("Run the same command again.");
             Err(match lacking(why) {
                 Some(lacking) => denied(error, &lacking),
                 None => error,

@@ -83,7 +83,11 @@ pub fn keep_file(file: &Path, certificate: Option<&Certificate>) -> Result<()> {
         None => Ok(()),
     };
     done.map_err(|error| {
-        DeployError::new(Exit::Prerequisite, format!("cannot write {}", file.display())).caused_by(error)
+        DeployError::new(Exit::Prerequisite, format!("cannot write {}", file.display()))
+            .hint(
+                "Check the permissions and the free space of its directory. --token-file names another file.",
+            )
+            .caused_by(error)
     })
 }
 

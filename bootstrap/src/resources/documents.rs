@@ -44,7 +44,9 @@ async fn read_from(aws: &Aws, bucket: &str, key: &str) -> Result<Option<Object>>
     let Some(got) = found(got.step(|| format!("read {key} from {bucket}")))? else { return Ok(None) };
     let etag = got.e_tag().unwrap_or_default().to_owned();
     let body = got.body.collect().await.map_err(|error| {
-        DeployError::new(Exit::Unreachable, format!("could not read {key} from {bucket}")).caused_by(error)
+        DeployError::new(Exit::Unreachable, format!("could not read {key} from {bucket}"))
+            .hint("Check the network, then try again.")
+            .caused_by(error)
     })?;
     Ok(Some(Object { bytes: body.to_vec(), etag }))
 }
@@ -343,7 +345,11 @@ fn write_private(file: &Path, text: &str) -> Result<()> {
         std::fs::rename(&new, file)
     };
     write().map_err(|error| {
-        DeployError::new(Exit::Prerequisite, format!("cannot write {}", file.display())).caused_by(error)
+        DeployError::new(Exit::Prerequisite, format!("cannot write {}", file.display()))
+            .hint(
+                "Check the permissions and the free space of its directory. --token-file names another file.",
+            )
+            .caused_by(error)
     })
 }
 

@@ -412,7 +412,8 @@ async fn wait_until_ready(aws: &Aws) -> Result<FunctionConfiguration> {
     match failure(&current) {
         None => Ok(current),
         Some(why) => {
-            Err(DeployError::new(Exit::Failed, format!("Lambda could not make the function: {why}")))
+            Err(DeployError::new(Exit::Failed, format!("Lambda could not make the function: {why}"))
+                .hint("If the reason is gone, deploy again."))
         }
     }
 }

@@ -291,6 +291,7 @@ fn name(place: u32) -> String {
 fn public(place: u32, allocation: Option<&str>, ip: Option<&str>) -> Result<PublicAddress> {
     let ip = ip.and_then(|ip| ip.parse().ok()).ok_or_else(|| {
         DeployError::new(Exit::Failed, "AWS answered with an Elastic IP that is not an IPv4 address")
+            .hint("Try again.")
     })?;
     Ok(PublicAddress { place, allocation: id(allocation, "address")?, ip })
 }

@@ -169,7 +169,8 @@ pub async fn zones(aws: &Aws) -> Result<Vec<String>> {
     zones.sort();
     zones.truncate(ZONES);
     if zones.is_empty() {
-        return Err(DeployError::new(Exit::Failed, format!("{} has no availability zone", aws.names.region)));
+        return Err(DeployError::new(Exit::Failed, format!("{} has no availability zone", aws.names.region))
+            .hint("Choose another region with --region (make: REGION=…)."));
     }
     Ok(zones)
 }
@@ -202,6 +203,8 @@ fn exists_is_fine(result: Result<()>) -> Result<()> {
 }
 
 pub fn id(id: Option<&str>, what: &str) -> Result<String> {
-    id.map(str::to_owned)
-        .ok_or_else(|| DeployError::new(Exit::Failed, format!("AWS answered with a {what} that has no id")))
+    id.map(str::to_owned).ok_or_else(|| {
+        DeployError::new(Exit::Failed, format!("AWS answered with a {what} that has no id"))
+            .hint("Try again.")
+    })
 }

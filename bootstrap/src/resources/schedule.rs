@@ -114,7 +114,7 @@ async fn put_target(aws: &Aws, rule: &str) -> Result<()> {
 fn of_entry(rule: &str, code: Option<&str>, message: Option<&str>) -> DeployError {
     let (code, why) = (code.unwrap_or_default(), message.unwrap_or("no reason given"));
     let what = format!("could not point {rule} at the reconciler: {code}: {why}");
-    let mut error = DeployError::new(Exit::Failed, what);
+    let mut error = DeployError::new(Exit::Failed, what).hint("Deploy again.");
     (error.kind, error.code) = (AwsErrorKind::of(code, why), code.to_owned());
     error
 }

@@ -56,7 +56,9 @@ impl Upload<'_> {
         let body = ByteStream::read_from().path(self.path).buffer_size(PIECE).build().await;
         let body = body.map_err(|error| {
             let what = format!("cannot read the program {}", self.path.display());
-            DeployError::new(Exit::Prerequisite, what).caused_by(error)
+            DeployError::new(Exit::Prerequisite, what)
+                .hint("Build it again (the make targets do), then deploy again.")
+                .caused_by(error)
         })?;
         let protection = StalledStreamProtectionConfig::enabled().upload_enabled(true);
         let config = aws_sdk_s3::config::Builder::new()

@@ -2,7 +2,7 @@
 //! instance does.
 //!
 //! The machines are systemd-nspawn containers over a Debian root (`make-root.sh`); S3 and the metadata
-//! service are those of a local cloud of their own. The user data is the one that `deploy` gave to
+//! service are those of a local cloud of their own. The user data is what `deploy` gave to
 //! RunInstances, byte by byte. Needs root, so `cargo test` leaves it out.
 
 #[expect(dead_code, reason = "the system tests need more of it")]
