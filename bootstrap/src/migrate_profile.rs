@@ -208,7 +208,7 @@ async fn must_not_serve(aws: &Aws, instances: &impl AsyncFn() -> Result<Vec<Stri
     match listed {
         None => {}
         Some(Ok(registry)) if registry.workers.is_empty() => {}
-        Some(Ok(registry)) => why.push(format!("{} are in the registry", registry.workers.len())),
+        Some(Ok(registry)) => why.push(format!("the registry lists {}", registry.workers.len())),
         Some(Err(_)) => why.push("the registry cannot be read".to_owned()),
     }
     let instances = instances().await?;

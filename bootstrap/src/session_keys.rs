@@ -288,7 +288,7 @@ mod tests {
         assert_eq!((after.active.as_str(), kids(&after)), ("k3", vec!["k1", "k2", "k3"]));
         assert_eq!(after.keys[0].retired, Some(at(0)), "its age is unknown");
         let error = after.activated("k1", at(0)).map(drop).expect_err("it is retired");
-        assert!(error.message().contains("k1 is no longer"), "{}", error.message());
+        assert!(error.message().contains("removed k1"), "{}", error.message());
     }
 
     #[test]

@@ -176,7 +176,7 @@ mod tests {
         let error = pair("cpus=3").expect_err("no such quota");
         assert_eq!(
             error,
-            "there is no quota `cpus`; there are vcpus, spot-vcpus, addresses, vpcs, concurrency"
+            "there is no quota `cpus`; the quotas are vcpus, spot-vcpus, addresses, vpcs, concurrency"
         );
         assert!(pair("vcpus").is_err() && pair("vcpus=many").is_err());
     }

@@ -164,16 +164,16 @@ mod tests {
         results.samples.push(sample(scenario, Peer::Nginx, 100_000, 1.5, 2.9));
         results.samples.push(sample(scenario, Peer::Haproxy, 110_000, 1.1, 5.0));
         let goals = judge(&results);
-        let cpu = "CPU per request to nginx's, keep-alive, 64 connections: 0.67 (goal: at most 0.75)";
-        assert_eq!(outcome(&goals, "CPU per request to nginx's, keep"), (cpu, Outcome::Met));
-        assert_eq!(outcome(&goals, "CPU per request to HAProxy's, keep").1, Outcome::Missed);
-        assert_eq!(outcome(&goals, "CPU per request to Pingora's").1, Outcome::NotMeasured);
-        assert_eq!(outcome(&goals, "requests per core to nginx's").1, Outcome::Met);
-        assert_eq!(outcome(&goals, "requests per core to HAProxy's").1, Outcome::Missed);
+        let cpu = "CPU per request, ratio to nginx's, keep-alive, 64 connections: 0.67 (goal: at most 0.75)";
+        assert_eq!(outcome(&goals, "CPU per request, ratio to nginx's, keep"), (cpu, Outcome::Met));
+        assert_eq!(outcome(&goals, "CPU per request, ratio to HAProxy's, keep").1, Outcome::Missed);
+        assert_eq!(outcome(&goals, "CPU per request, ratio to Pingora's").1, Outcome::NotMeasured);
+        assert_eq!(outcome(&goals, "requests per core, ratio to nginx's").1, Outcome::Met);
+        assert_eq!(outcome(&goals, "requests per core, ratio to HAProxy's").1, Outcome::Missed);
         let tail = "p99, keep-alive, 64 connections: 3.00 ms; the best peer, nginx: 2.90 ms";
         assert_eq!(outcome(&goals, "p99, keep-alive, 64 connections:"), (tail, Outcome::Missed));
         // A peer may be missing, but not ec2-lb.
         assert_eq!(outcome(&goals, "KiB per idle client").1, Outcome::Missed);
-        assert_eq!(outcome(&goals, "failures").1, Outcome::Met);
+        assert_eq!(outcome(&goals, "ec2-lb's failures").1, Outcome::Met);
     }
 }

@@ -543,7 +543,7 @@ mod tests {
     fn missing_workers_and_workers_of_an_older_release_are_named() {
         let mut gone = seen();
         gone.instances.as_mut().expect("seen").remove(0);
-        only(&judged(&gone, &memory()), "EC2 does not show 1 worker");
+        only(&judged(&gone, &memory()), "EC2 does not list 1 worker");
         let mut old = seen();
         old.instances.as_mut().expect("seen")[0].release = Some("old".to_owned());
         only(&judged(&old, &memory()), "1 worker is not of the release");

@@ -253,7 +253,7 @@ async fn a_stack_that_serves_is_refused_in_words_that_help() {
     for (desired, workers, running, says) in [
         ("1", "", "", "desired-count is 1"),
         ("banana", "", "", "desired-count is not 0"),
-        ("0", worker, "", "1 are registered"),
+        ("0", worker, "", "the registry lists 1"),
         ("0", "", "i-7", "1 run: i-7"),
     ] {
         stack.write(keys::DESIRED_COUNT, desired).await;
