@@ -1,6 +1,6 @@
-//! A worker that costs as little as one can: one thread that answers whatever it is asked.
+//! A worker that costs as little as possible: one thread that answers every request.
 //!
-//! The proxy is measured, not the worker: what a real one does would hide what the proxy costs.
+//! The proxy is measured, not the worker: a real worker's cost would hide the proxy's.
 
 pub mod reply;
 pub mod connection;

@@ -1,8 +1,8 @@
-//! The load balancer against its peers: what a request costs, and what clients see when workers die
-//! or other clients misbehave.
+//! The load balancer against its peers: the cost of a request, and the failures that clients see when workers
+//! die or other clients misbehave.
 //!
-//! The proxy has a core alone; workers, load and this program share the others. Peers get the same
-//! workers, the same load and about the same room; their configurations are in `config`.
+//! The proxy has a core alone; workers, load and this program share the others. Peers get the same workers,
+//! the same load and about the same resources; their configurations are in `config`.
 
 pub mod cores;
 pub mod ports;

@@ -1,7 +1,7 @@
-//! Benchmarks of Vigia, and what they have in common.
+//! Benchmarks of Vigia, and the code that they share.
 //!
-//! No crate of the product and no AWS SDK is linked here but the reconciler's pure core and `users`,
-//! which hashes: whatever else is measured is a program as it is deployed, in a process of its own.
+//! Of the product's crates, only the reconciler's pure core and `accounts`, which hashes, are linked here,
+//! and no AWS SDK. Everything else is measured as the deployed program, in a process of its own.
 
 pub mod reconciler;
 pub mod wire;

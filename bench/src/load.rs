@@ -1,10 +1,10 @@
-//! The load generator: one thread that asks for the same thing again and again, and checks answers.
+//! The load generator: one thread that sends the same request again and again, and checks the answers.
 //!
-//! It shares its core with the workers while the proxy has a core alone, so a request costs it one
-//! write and one read, nothing is allocated, and of an answer only status and length are looked at.
-//! Without a rate, each connection asks again as soon as it is answered: a slow answer then delays
-//! the next question, and the latencies flatter the proxy. At a rate, a latency counts from the
-//! moment a request was due, whatever kept it from being sent.
+//! It shares its core with the workers while the proxy has a core alone. So a request costs one write and one
+//! read, nothing is allocated, and only status and length of an answer are checked. Without a rate, each
+//! connection sends its next request as soon as it is answered: a slow answer then delays the next request,
+//! and the latencies flatter the proxy. At a rate, a latency counts from the moment a request was due,
+//! whatever delayed it.
 
 pub mod plan;
 pub mod request;

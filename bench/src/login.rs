@@ -1,8 +1,8 @@
-//! The login service: what a sign-in costs beside its hash, what a session costs, and what a flood, a
-//! listener with a stop-watch, a guesser, a race and a long list make of a worker.
+//! The login service: the cost of a sign-in in addition to its hash, the cost of a session, and the effects
+//! on a worker of a flood, a listener with a stop-watch, a guesser, a race and a long list.
 //!
-//! Workers are the program as it is deployed, alone on a core; S3 and all clients are this process, on
-//! the other one. S3 here answers as late as S3 does: without that, calls to it would look free.
+//! Workers are the deployed program, alone on a core; S3 and all clients are this process, on the other core.
+//! S3 here answers as late as the real one: otherwise calls to it would look free.
 
 pub mod objects;
 pub mod s3;

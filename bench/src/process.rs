@@ -1,4 +1,4 @@
-//! What a process has used, as the kernel counts it, and a share of a core for it to run on.
+//! A process's use of CPU and memory, as the kernel counts it, and a share of a core for it to run on.
 
 use std::fs;
 use std::iter::Sum;
@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-/// Lambda's own period is not documented; the shares it gives are multiples of this one's as well.
+/// Lambda's own period is not documented; its shares are multiples of this period's too.
 const PERIOD_MICROS: u32 = 20_000;
 
-/// A path that names the same file in whatever directory a program is started.
+/// Returns a path that names the same file in whatever directory a program is started.
 pub fn absolute(path: &str) -> std::io::Result<PathBuf> {
     std::path::absolute(path)
 }
 
-/// Time on a core so far, of all threads that live: to the nanosecond, where `times` has ticks of 10 ms.
+/// Returns the CPU time so far of all live threads: to the nanosecond, where `times` has ticks of 10 ms.
 pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
     let mut total = Duration::ZERO;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end meanwhile.
+        // The thread may have ended.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
         let nanos = text.split(' ').next().context("schedstat is empty")?.parse()?;
         total += Duration::from_nanos(nanos);
@@ -27,7 +27,7 @@ pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
     Ok(total)
 }
 
-/// Resident memory in KiB: the most so far (`VmHWM`), or now (`VmRSS`).
+/// Returns resident memory in KiB: the peak (`VmHWM`), or now (`VmRSS`).
 pub fn resident_kib(pid: u32, field: &str) -> anyhow::Result<usize> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
@@ -35,13 +35,13 @@ pub fn resident_kib(pid: u32, field: &str) -> anyhow::Result<usize> {
     Ok(number.parse()?)
 }
 
-/// A process and all that descend from it, itself first.
+/// Returns a process and all its descendants, itself first.
 pub fn family(pid: u32) -> anyhow::Result<Vec<u32>> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(child) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // A process may end meanwhile.
+        // The process may have ended.
         let Ok(stat) = fs::read_to_string(format!("/proc/{child}/stat")) else { continue };
         parents.extend(parent(&stat).map(|parent| (child, parent)));
     }
@@ -54,24 +54,24 @@ pub fn family(pid: u32) -> anyhow::Result<Vec<u32>> {
     Ok(members)
 }
 
-/// The sum over a family. A descendant may end meanwhile.
+/// Sums over a family. A descendant may end during the sum.
 fn of_family<T: Sum>(pid: u32, of: impl Fn(u32) -> anyhow::Result<T>) -> anyhow::Result<T> {
     let has_ended = |member: u32| member != pid && !Path::new("/proc").join(member.to_string()).exists();
     let parts = family(pid)?.into_iter().map(|member| (member, of(member)));
     parts.filter(|(member, part)| part.is_ok() || !has_ended(*member)).map(|(_, part)| part).sum()
 }
 
-/// The fields begin behind the name, which may hold anything, parentheses too.
+/// Parses the parent. The fields begin after the name, which may contain anything, parentheses too.
 fn parent(stat: &str) -> Option<u32> {
     stat.get(stat.rfind(')')? + 1..)?.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// `cpu` of a whole family.
+/// Returns `cpu` of a whole family.
 pub fn family_cpu(pid: u32) -> anyhow::Result<Duration> {
     of_family(pid, cpu)
 }
 
-/// Memory of a whole family in KiB, what it shares with others divided among them.
+/// Returns the memory of a whole family in KiB; memory shared with other processes is divided among them.
 pub fn family_pss_kib(pid: u32) -> anyhow::Result<usize> {
     of_family(pid, pss_kib)
 }
@@ -83,7 +83,7 @@ fn pss_kib(pid: u32) -> anyhow::Result<usize> {
     Ok(number.parse()?)
 }
 
-/// A share of a core, for the processes that are put in; it needs cgroups (v1) and root.
+/// A share of a core for the added processes; it needs cgroups (v1) and root.
 pub struct Share {
     group: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! The reconciler: how long a plan takes, and what a tick costs the function as it is deployed.
+//! The reconciler: how long a plan takes, and the cost of a tick of the deployed function.
 
 pub mod stack;
 pub mod planning;

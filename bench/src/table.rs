@@ -3,17 +3,17 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-/// One line. A reader that went away ends the output, not the run.
+/// Prints one line. A closed output ends the output, not the run.
 pub fn line(text: &str) {
     writeln!(std::io::stdout(), "{text}").ok();
 }
 
-/// How far it is, on standard error.
+/// Prints progress on standard error.
 pub fn progress(text: &str) {
     writeln!(std::io::stderr(), "{text}").ok();
 }
 
-/// Rows of cells, the first row being the heads; units stand in the heads.
+/// Prints rows of cells. The first row is the head; units are in the head.
 pub fn print(rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
@@ -31,13 +31,13 @@ pub fn print(rows: &[Vec<String>]) {
     }
 }
 
-/// A result that somebody counts on.
+/// A result with a goal.
 pub struct Figure {
     pub text: String,
     pub is_met: bool,
 }
 
-/// 10000 as 10,000.
+/// Formats 10000 as 10,000.
 pub fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> =
@@ -53,7 +53,7 @@ pub fn seconds(time: Duration) -> String {
     format!("{:.3}", time.as_secs_f64())
 }
 
-/// The middle one.
+/// Returns the median.
 pub fn median<T: Copy + Ord>(values: &[T]) -> Option<T> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();

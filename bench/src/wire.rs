@@ -1,22 +1,22 @@
-//! HTTP/1.1 as far as the two ends of a benchmark need it: where a head ends, and its body.
+//! HTTP/1.1 for the two ends of a benchmark: the end of a head, and its body.
 //!
-//! It trusts what it reads more than any server may: both ends are ours, and only the proxy between
-//! them is under test. What it cannot understand it calls malformed, which a run counts as an error.
+//! It trusts its input more than any server may: both ends are benchmarks, and only the proxy between them is
+//! under test. Input that it cannot parse is malformed, which a run counts as an error.
 
 pub mod body;
 
 use body::Body;
 
-/// Not HTTP as we know it.
+/// Not valid HTTP for this parser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// Larger heads are malformed: nobody here sends such.
+/// Larger heads are malformed: neither end sends them.
 pub const MAX_HEAD: usize = 64 * 1024;
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct ResponseHead {
-    /// Bytes of it, the empty line included.
+    /// Length in bytes, including the empty line.
     pub length: usize,
     pub status: u16,
     pub body: Body,
@@ -32,7 +32,7 @@ pub struct RequestHead<'a> {
     pub is_last: bool,
 }
 
-/// Of a response to anything but HEAD; `None` until all of it is there.
+/// Parses the head of a response to anything but HEAD; `None` until it is complete.
 pub fn response(bytes: &[u8]) -> Result<Option<ResponseHead>, Malformed> {
     let Some((first, fields, length)) = split(bytes)? else { return Ok(None) };
     let digits = first.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5)).ok_or(Malformed)?;
@@ -61,14 +61,14 @@ fn split(bytes: &[u8]) -> Result<Option<Parts<'_>>, Malformed> {
     let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
         return if bytes.len() > MAX_HEAD { Err(Malformed) } else { Ok(None) };
     };
-    // With the last line's own end.
+    // Includes the last line's own end.
     let head = bytes.get(..end + 2).ok_or(Malformed)?;
     let first_end = memchr::memchr(b'\n', head).ok_or(Malformed)?;
     let (first, fields) = head.split_at(first_end + 1);
     Ok(Some((first.trim_ascii_end(), fields, end + 4)))
 }
 
-/// What the fields say about the body.
+/// The body's framing according to the fields.
 struct Framing {
     body: Option<Body>,
     is_last: bool,
@@ -80,7 +80,7 @@ impl Framing {
         while let Some(end) = memchr::memchr(b'\n', fields) {
             let (line, rest) = fields.split_at(end + 1);
             fields = rest;
-            // Most lines are of no interest, and their first letter says so.
+            // Most lines do not matter, and their first letter shows it.
             if matches!(line.first(), Some(b'c' | b'C' | b't' | b'T')) {
                 framing.read(line)?;
             }

@@ -17,7 +17,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// What git would put into a new directory: changes that are not committed are there as well.
+/// The files that git would put into a new directory, including uncommitted changes.
 struct FreshClone(TempDir);
 
 impl FreshClone {
@@ -29,10 +29,10 @@ impl FreshClone {
             .output()
             .expect("git is there");
         assert!(listed.status.success(), "{}", text(&listed));
-        // A space: a path that is not quoted falls apart.
+        // With a space, on which an unquoted path breaks.
         let dir = tempfile::Builder::new().prefix("a clone ").tempdir().expect("a directory");
         let files = String::from_utf8(listed.stdout).expect("names are text");
-        // One that is removed and not committed is listed.
+        // Git also lists a removed file until the removal is committed.
         for file in files.split_terminator('\0').filter(|file| root.join(file).is_file()) {
             let to = dir.path().join(file);
             fs::create_dir_all(to.parent().expect("it is in the clone")).expect("a directory");
@@ -68,7 +68,7 @@ impl FreshClone {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
     }
 
-    /// As after a build: the benchmarks are the real ones, and what they measure are scripts.
+    /// As after a build: the benchmarks are the real ones, and the measured programs are scripts.
     fn build(&self, measured: &str) {
         for (name, program) in [
             ("bench-balancer", env!("CARGO_BIN_EXE_bench-balancer")),
@@ -94,7 +94,7 @@ impl FreshClone {
         }
     }
 
-    /// All documents, by their paths in the clone.
+    /// Returns all documents, by their paths in the clone.
     fn documents(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut dirs = vec![self.path().to_owned()];
@@ -117,7 +117,7 @@ fn text(output: &Output) -> String {
     parts.concat()
 }
 
-/// The commands of a document: spans and lines of code blocks that begin with `make`, or hold
+/// Returns the commands of a document: spans and lines of code blocks that begin with `make`, or contain
 /// `$(make …)`; and the variables that a table explains.
 fn commands(document: &str) -> Vec<Documented> {
     let mut found = Vec::new();
@@ -148,7 +148,7 @@ fn commands(document: &str) -> Vec<Documented> {
 struct Documented {
     /// Options, targets and variables.
     words: Vec<String>,
-    /// Variables of the command, and those that the remark beside it names.
+    /// Variables of the command, and variables that the remark next to it names.
     variables: BTreeSet<String>,
 }
 
@@ -164,7 +164,7 @@ impl Documented {
     }
 }
 
-/// The name in `NAME=value`.
+/// Returns the name in `NAME=value`.
 fn variable(word: &str) -> Option<&str> {
     let (name, _) = word.trim_start_matches(['(', '[']).split_once('=')?;
     let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
@@ -172,7 +172,7 @@ fn variable(word: &str) -> Option<&str> {
 }
 
 #[test]
-fn each_documented_command_is_one_that_make_knows() {
+fn make_knows_each_documented_command() {
     let clone = FreshClone::new();
     let makefile = clone.read(&clone.path().join("Makefile"));
     let documents = clone.documents();
@@ -230,7 +230,7 @@ fn no_benchmark_measures_before_all_programs_have_started() {
 }
 
 #[test]
-fn what_is_not_there_is_noticed() {
+fn commands_are_found_and_a_missing_target_is_noticed() {
     let found = commands(
         "| `LBS=2` | two |\n| `VIGIA_TLS=1` | none of make's |\nRun `make local N=3`, not `makes`.\n```sh\nmake -s man | man -l -   # WIDTH=\ncurl \"$(make -s local-url)/\"\n```",
     );

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bench::backend::serve;
 use bench::load::{Plan, Report, run};
 
-/// A worker in a thread that ends with this process.
+/// Starts a worker in a thread that ends with this process.
 fn worker(pause: Duration) -> SocketAddr {
     let addr = free();
     std::thread::spawn(move || serve(addr, pause));
@@ -58,10 +58,10 @@ fn a_rate_is_kept_and_a_pause_is_seen() {
 }
 
 #[test]
-fn what_is_not_answered_is_a_failure() {
+fn an_unanswered_request_is_a_failure() {
     let refused = run(&Plan { rate: Some(100), ..short(free()) }).expect("it can be run");
     assert_eq!(refused.failed().get, 20);
-    // One that listens and never says a word.
+    // A server that listens and never answers.
     let deaf = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let target = deaf.local_addr().expect("bound");
     let plan = Plan { patience_seconds: 0.1, ..short(target) };

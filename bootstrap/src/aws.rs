@@ -1,4 +1,4 @@
-//! The clients, made once from the usual sources of credentials, and who they act as.
+//! The AWS clients, made once from the usual sources of credentials, and the identity that they act as.
 
 pub mod cli_session;
 
@@ -24,7 +24,7 @@ const LIMITS: Limits = Limits {
 
 pub struct Aws {
     pub names: Names,
-    /// ARN of the user, role session or root that calls; empty if nobody was asked.
+    /// ARN of the calling user, role session or root; empty if AWS was not asked for it.
     pub caller: String,
     /// Set for any endpoint but AWS's own.
     pub endpoint_url: Option<String>,
@@ -39,7 +39,7 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Finds credentials and region and asks AWS who we are, so that a wrong key is known before
+    /// Finds credentials and region and asks AWS for the caller's identity, so that a wrong key fails before
     /// anything is made.
     pub async fn connect(target: &Target) -> Result<Self> {
         let config = load(target).await?;
@@ -85,7 +85,7 @@ impl Aws {
     }
 }
 
-/// The names of a stack in an account that is told; AWS is not asked.
+/// Returns the names of a stack in a given account, without a call to AWS.
 pub async fn names_of(target: &Target, account: &AccountId) -> Result<Names> {
     must_be_endpoint(target)?;
     let region = region(&loader(target).load().await)?;
@@ -93,7 +93,7 @@ pub async fn names_of(target: &Target, account: &AccountId) -> Result<Names> {
     Ok(Names { stack: target.stack.clone(), account: account.to_string(), region, partition })
 }
 
-/// The part of AWS that a region belongs to, which names begin with.
+/// Returns the AWS partition of a region; ARNs contain it.
 fn partition(region: &str) -> &'static str {
     match region {
         _ if region.starts_with("cn-") => "aws-cn",
@@ -105,7 +105,7 @@ fn partition(region: &str) -> &'static str {
 fn region(config: &SdkConfig) -> Result<String> {
     config.region().map(ToString::to_string).ok_or_else(|| {
         DeployError::new(Exit::Usage, "no AWS region is set")
-            .mend("Add --region (make: REGION=…), or run `aws configure`.")
+            .hint("Add --region (make: REGION=…), or run `aws configure`.")
     })
 }
 
@@ -120,7 +120,7 @@ fn must_be_endpoint(target: &Target) -> Result<()> {
         return Ok(());
     }
     Err(DeployError::new(Exit::Usage, format!("`{url}` is not an endpoint"))
-        .mend("Write it with its scheme, for example http://127.0.0.1:4566."))
+        .hint("Write it with its scheme, for example http://127.0.0.1:4566."))
 }
 
 fn loader(target: &Target) -> ConfigLoader {

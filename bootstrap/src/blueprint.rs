@@ -1,5 +1,5 @@
-//! What a stack's network and roles are to be: computed from what is asked for and from facts of the
-//! region, as data. Nobody is asked, and nothing here has an id.
+//! Computes the wanted network and roles of a stack, as data, from the options and from facts of the region.
+//! It calls nothing, and no value in it has an AWS id.
 //!
 //! ```text
 //!             world :5000, and :5443 with TLS
@@ -30,11 +30,11 @@ use crate::resources::role::Role;
 const VPC_BLOCK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 77, 0, 0), 16);
 /// Prefix of a subnet's IPv4 block: 16 of them fit into the VPC, each with room for 4091 machines.
 const SUBNET_PREFIX: u8 = 20;
-/// The only one that EC2 allows by default for a subnet's IPv6 block.
+/// The only prefix length that EC2 allows by default for a subnet's IPv6 block.
 const SUBNET_IPV6_PREFIX: u8 = 64;
-/// Two zones survive the loss of one; a third would cost nothing but a load balancer in it.
+/// Two zones survive the loss of one; a third would add nothing but the cost of a load balancer.
 pub const ZONES: usize = 2;
-/// What the API of EC2 listens on.
+/// The port of the EC2 API.
 const HTTPS: u16 = 443;
 
 /// Who may reach the load balancer, and where.
@@ -60,7 +60,7 @@ pub enum Ec2Api {
     Endpoint,
 }
 
-/// What is so, whatever is asked for.
+/// Facts of the region and the stack that no option changes.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// At most [`ZONES`], sorted.
@@ -69,8 +69,8 @@ pub struct Facts {
     pub ec2_api: Ec2Api,
 }
 
-/// The blocks that the VPC has. The one that was asked for is not assumed: subnets must lie in the one
-/// that is there.
+/// The blocks that the VPC has. It may differ from the requested block; subnets must lie in the block that
+/// the VPC has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocks {
     /// A /16.
@@ -99,7 +99,7 @@ pub struct Blueprint {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Vpc {
     pub block: String,
-    /// A private name of an endpoint is resolved only in a VPC that gives names.
+    /// A private name of an endpoint is resolved only in a VPC with DNS names.
     pub dns_hostnames: bool,
 }
 
@@ -162,9 +162,9 @@ pub enum EndpointKind {
 pub struct Group {
     pub what: &'static str,
     pub description: &'static str,
-    /// Who may come in; everybody else may not.
+    /// The allowed sources; all others are refused.
     pub rules: Vec<Rule>,
-    /// Ports that no other block may reach: rules for others are removed.
+    /// Ports that no other block may reach: rules for other blocks are removed.
     pub closed_to_others: Vec<u16>,
 }
 
@@ -221,7 +221,7 @@ impl Side {
         }
     }
 
-    /// Number of the first of `all` blocks that are for this side.
+    /// Returns the index of this side's first block among `all` blocks.
     const fn half(self, all: usize) -> usize {
         match self {
             Self::Public => 0,
@@ -241,8 +241,8 @@ impl Gateway {
 }
 
 impl Subnet {
-    /// IPv4: /20s, public ones from the lower half of the VPC's /16, private ones from the upper. IPv6:
-    /// /64s out of the /56, in the same halves.
+    /// Computes the blocks of a subnet. IPv4: /20s, public ones from the lower half of the VPC's /16, private
+    /// ones from the upper. IPv6: /64s out of the /56, in the same halves.
     fn new(side: Side, index: usize, zone: &str, blocks: &Blocks) -> Self {
         let ipv4 = blocks.ipv4.subnets(SUBNET_PREFIX);
         let ipv4 = ipv4.ok().and_then(|mut all| all.nth(side.half(16) + index));
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_blueprint_is_the_one_that_is_committed() {
+    fn the_blueprint_equals_the_committed_one() {
         let text = serde_json::to_string_pretty(&blueprint(&world(TlsPort::Open), Ec2Api::Endpoint));
         let text = text.expect("plain data") + "\n";
         if text != include_str!("../tests/blueprint.json") {
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_with_a_dual_stack_api_differs_by_the_endpoint_and_its_group() {
+    fn regions_differ_only_by_the_endpoint_and_its_group() {
         let (with, mut without) = (
             blueprint(&world(TlsPort::Open), Ec2Api::DualStack),
             blueprint(&world(TlsPort::Open), Ec2Api::Endpoint),
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn the_port_of_tls_is_open_to_the_same_blocks_or_to_nobody() {
+    fn the_tls_port_is_open_to_the_same_blocks_or_closed() {
         let from: Vec<Cidr> = ["203.0.113.0/24", "2001:db8::/32"].map(|b| b.parse().expect(b)).to_vec();
         let blocks = |tls, port| -> Vec<String> {
             let access = Access { from: from.clone(), tls };

@@ -1,7 +1,7 @@
 //! A certificate for the load balancer: issued here or given, with its chain and its key.
 //!
-//! Chain and key are one object, so that nobody ever sees one without the other. Whether we issued
-//! it says the object's first line, which readers of PEM skip.
+//! Chain and key are one object, so that no reader ever sees one without the other. Whether we issued it says
+//! the object's first line, which readers of PEM skip.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -22,16 +22,16 @@ use tokio_rustls::rustls::{self, CertificateError as Judgement, RootCertStore};
 
 /// About a year: browsers refuse more than 398 days, and each deployment may renew it.
 const VALID_DAYS: i64 = 365;
-/// First line of an object that we issued, and of the file that trusts it.
+/// First line of an object issued here, and of the file with which clients trust it.
 pub const ISSUED_HERE: &str = "# Self-signed by Vigia; a deployment renews it.";
 
 type Result<T> = std::result::Result<T, CertificateError>;
 
-/// A chain, the key of its first certificate, and what follows from them.
+/// A chain, the key of its first certificate, and the values derived from them.
 #[derive(Debug)]
 pub struct Certificate {
     chain: Vec<CertificateDer<'static>>,
-    /// Its `Debug` shows nothing.
+    /// `Debug` does not print it.
     key: PrivateKeyDer<'static>,
     pub origin: Origin,
     /// The last moment at which the first certificate is valid.
@@ -46,26 +46,26 @@ pub enum Origin {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    #[error("there is no certificate in PEM")]
+    #[error("there is no PEM certificate in it")]
     NoCertificate,
-    #[error("its certificates are not PEM")]
+    #[error("its certificate chain is not valid PEM")]
     NotPem(#[source] pem::Error),
-    #[error("there is no private key in PEM, or it has a passphrase")]
+    #[error("there is no PEM private key, or the key has a passphrase")]
     NoKey(#[source] pem::Error),
     #[error("certificate and key cannot be used together")]
     Unusable(#[source] rustls::Error),
-    #[error("the certificate is none that is understood: its dates cannot be read")]
+    #[error("the certificate cannot be parsed: its dates are not readable")]
     NoDates,
-    #[error("the certificate ended at {0}")]
+    #[error("the certificate expired at {0}")]
     Ended(Timestamp),
     #[error("the certificate is not valid yet")]
     NotYet,
 }
 
 impl Certificate {
-    /// A new one, for these addresses and, on the local cloud, for the names that people use there.
+    /// Issues a certificate for these addresses and, on the local cloud, for its host names.
     pub fn self_signed(addresses: &[Ipv4Addr], now: Timestamp) -> Self {
-        // A midnight ago: clocks are wrong by minutes, and dates need no more.
+        // From the last midnight: clocks are wrong by minutes, and dates need no more precision.
         let today = now.to_zoned(TimeZone::UTC).date();
         let day = |days: i64| {
             let date = today.saturating_add(Span::new().days(days));
@@ -90,13 +90,13 @@ impl Certificate {
     fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>, origin: Origin) -> Result<Self> {
         let first = chain.first().ok_or(CertificateError::NoCertificate)?;
         let until = until(first)?;
-        // As the load balancer will, so that it is known here.
+        // Parsed as the load balancer will parse it, so that an error shows here.
         CertifiedKey::from_der(chain.clone(), key.clone_key(), &default_provider())
             .map_err(CertificateError::Unusable)?;
         Ok(Self { chain, key, origin, until })
     }
 
-    /// From the certificates in one text and the private key in another.
+    /// Parses the certificates of one text and the private key of another.
     pub fn parse(chain: &[u8], key: &[u8], origin: Origin) -> Result<Self> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
             .collect::<std::result::Result<_, _>>()
@@ -108,14 +108,14 @@ impl Certificate {
         Self::new(chain, key, origin)
     }
 
-    /// What `to_object` wrote, or somebody by hand.
+    /// Parses the object, which `to_object` or an operator has written.
     pub fn from_object(bytes: &[u8]) -> Result<Self> {
         let origin =
             if bytes.starts_with(ISSUED_HERE.as_bytes()) { Origin::SelfSigned } else { Origin::Given };
         Self::parse(bytes, bytes, origin)
     }
 
-    /// Chain and private key.
+    /// Returns chain and private key as PEM.
     pub fn to_object(&self) -> Vec<u8> {
         let label = match &self.key {
             PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
@@ -125,7 +125,7 @@ impl Certificate {
         (self.public_pem() + &in_pem(label, self.key.secret_der())).into_bytes()
     }
 
-    /// The chain alone.
+    /// Returns the chain alone.
     pub fn public_pem(&self) -> String {
         let mark = match self.origin {
             Origin::SelfSigned => format!("{ISSUED_HERE}\n"),
@@ -138,7 +138,7 @@ impl Certificate {
         self.chain.first().expect("a chain is not empty")
     }
 
-    /// SHA-256 of the first certificate, as `openssl x509 -fingerprint -sha256` prints it.
+    /// Returns the SHA-256 of the first certificate, as `openssl x509 -fingerprint -sha256` prints it.
     pub fn fingerprint(&self) -> String {
         let digest = Sha256::digest(self.first());
         digest.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
@@ -150,7 +150,7 @@ impl Certificate {
             .is_ok_and(|parsed| verify_server_name(&parsed, &name).is_ok())
     }
 
-    /// Whether it is valid now, as far as dates say.
+    /// Returns the certificate if its dates make it valid now.
     pub fn judged(&self, now: Timestamp) -> Result<()> {
         match judgement(self.first(), unix(now)) {
             Some(Judgement::ExpiredContext { .. }) => Err(CertificateError::Ended(self.until)),
@@ -160,7 +160,8 @@ impl Certificate {
     }
 }
 
-/// The loopback addresses of the local cloud have names; any other is just itself.
+/// Returns the names of the certificate: the local cloud's loopback addresses have host names, any other
+/// address is its own name.
 fn names(addresses: &[Ipv4Addr]) -> Vec<SanType> {
     let mut ips = addresses.to_vec();
     let is_local = addresses.iter().any(Ipv4Addr::is_loopback);
@@ -174,8 +175,8 @@ fn names(addresses: &[Ipv4Addr]) -> Vec<SanType> {
     names
 }
 
-/// The verifier names a certificate's end when it judges it at the end of time; its dates are judged
-/// before anything else.
+/// Returns when the certificate expires. The verifier's error names that date when it checks at the end of
+/// time, because it checks dates before anything else.
 fn until(certificate: &CertificateDer<'_>) -> Result<Timestamp> {
     let end_of_time = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
     match judgement(certificate, end_of_time) {
@@ -187,7 +188,7 @@ fn until(certificate: &CertificateDer<'_>) -> Result<Timestamp> {
     }
 }
 
-/// What a client that trusts nobody says of it.
+/// Returns the verdict on the certificate of a client that trusts no certificate authority.
 fn judgement(certificate: &CertificateDer<'_>, at: UnixTime) -> Option<Judgement> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
     let algorithms = default_provider().signature_verification_algorithms.all;
@@ -208,7 +209,7 @@ fn in_pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
-/// Certificates for tests, here and of the modules that use them.
+/// Certificates for tests of this module and of modules that use it.
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
@@ -224,7 +225,7 @@ pub(crate) mod testing {
         at("2026-10-02T11:00:00Z")
     }
 
-    /// A pair as a person has it in two files.
+    /// Returns a pair as an operator has it in two files.
     pub(crate) fn pair() -> (String, String) {
         pair_for(ADDRESS)
     }
@@ -245,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_self_signed_one_is_accepted_by_a_client_that_trusts_it_alone() {
+    fn a_client_that_trusts_the_self_signed_certificate_accepts_it() {
         let certificate = Certificate::self_signed(&[ADDRESS], now());
         let mut roots = RootCertStore::empty();
         roots.add(certificate.first().clone()).expect("a root");
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_read_back() {
+    fn a_stored_certificate_is_read_back() {
         for certificate in [Certificate::self_signed(&[ADDRESS], now()), given(&pair())] {
             let object = certificate.to_object();
             let read = Certificate::from_object(&object).expect("readable");
@@ -294,9 +295,9 @@ mod tests {
         let ((chain, key), (_, other)) = (pair(), pair());
         let broken = chain.replace("-----END CERTIFICATE-----", "");
         for (chain, key, says) in [
-            (key.as_str(), key.as_str(), "no certificate in PEM"),
-            (broken.as_str(), key.as_str(), "not PEM"),
-            (chain.as_str(), chain.as_str(), "no private key in PEM"),
+            (key.as_str(), key.as_str(), "no PEM certificate"),
+            (broken.as_str(), key.as_str(), "not valid PEM"),
+            (chain.as_str(), chain.as_str(), "no PEM private key"),
             (chain.as_str(), other.as_str(), "cannot be used together"),
         ] {
             let error = Certificate::parse(chain.as_bytes(), key.as_bytes(), Origin::Given).expect_err(says);

@@ -1,4 +1,4 @@
-//! One thing that was looked at, and the verdict: what `doctor` and `preflight` print.
+//! One check and its verdict: the lines that `doctor` and `preflight` print.
 //!
 //! | verdict | means |
 //! |---|---|
@@ -34,7 +34,7 @@ impl Verdict {
         }
     }
 
-    /// The colour of its word on a terminal.
+    /// Returns the colour of the word on a terminal.
     const fn colour(self) -> u8 {
         match self {
             Self::Ok => 32,
@@ -50,27 +50,28 @@ pub(crate) struct Check {
     pub(crate) name: &'static str,
     pub(crate) verdict: Verdict,
     pub(crate) detail: String,
-    /// What to do about it.
-    pub(crate) mend: Option<String>,
+    /// How to fix it.
+    pub(crate) hint: Option<String>,
 }
 
 impl Check {
     pub(crate) fn new(name: &'static str, verdict: Verdict, detail: impl Into<String>) -> Self {
-        Self { name, verdict, detail: detail.into(), mend: None }
+        Self { name, verdict, detail: detail.into(), hint: None }
     }
 
-    pub(crate) fn mend(mut self, mend: impl Into<String>) -> Self {
-        self.mend = Some(mend.into());
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
         self
     }
 
-    /// What a failed look says: never that something is wrong with what was looked at.
+    /// Turns a failed look into an unknown result: it never claims that the resource itself is at fault.
     pub(crate) fn unknown(name: &'static str, error: &DeployError) -> Self {
         let check = Self::new(name, Verdict::NotKnownHere, error.what.clone());
         match error.kind {
-            AwsErrorKind::Denied => {
-                check.mend("`bootstrap iam-policy` (make iam-policy) prints what these credentials need.")
-            }
+            AwsErrorKind::Denied => check.hint(
+                "`bootstrap iam-policy` (make iam-policy) prints the policy that these \
+                    credentials need.",
+            ),
             _ => check,
         }
     }
@@ -80,7 +81,7 @@ impl Check {
     }
 }
 
-/// One look with its bound; what cannot be looked at ends no other check.
+/// Runs one check within its time; a check that fails or is late does not stop the others.
 pub(crate) async fn within(
     patience: Duration,
     name: &'static str,
@@ -93,7 +94,7 @@ pub(crate) async fn within(
     }
 }
 
-/// For people: a line for each check, and what to do about it on the next one.
+/// Formats the checks for people: a line for each, and its hint on the next.
 pub(crate) fn table(checks: &[Check], has_colour: bool) -> String {
     let mut lines = Vec::new();
     for check in checks {
@@ -101,7 +102,7 @@ pub(crate) fn table(checks: &[Check], has_colour: bool) -> String {
         let word =
             if has_colour { format!("\u{1b}[{}m{word}\u{1b}[0m", check.verdict.colour()) } else { word };
         lines.push(format!("{word}  {:<19} {}", check.name, check.detail));
-        lines.extend(check.mend.iter().map(|mend| format!("{:<14}  {:<19} {mend}", "", "")));
+        lines.extend(check.hint.iter().map(|hint| format!("{:<14}  {:<19} {hint}", "", "")));
     }
     lines.join("\n")
 }
@@ -112,10 +113,10 @@ mod tests {
     use crate::error::Exit;
 
     #[test]
-    fn a_line_says_the_verdict_and_the_next_one_the_mend() {
+    fn a_line_has_the_verdict_and_the_next_the_hint() {
         let checks = [
             Check::new("clock", Verdict::Ok, "1 s"),
-            Check::new("leftovers", Verdict::NotKnownHere, "denied").mend("Ask for it."),
+            Check::new("leftovers", Verdict::NotKnownHere, "denied").hint("Ask for it."),
         ];
         let plain = table(&checks, false);
         assert_eq!(
@@ -132,6 +133,6 @@ mod tests {
         error.kind = AwsErrorKind::Denied;
         let check = Check::unknown("leftovers", &error);
         assert_eq!(check.verdict, Verdict::NotKnownHere);
-        assert!(check.mend.expect("a mend").contains("iam-policy"));
+        assert!(check.hint.expect("a hint").contains("iam-policy"));
     }
 }

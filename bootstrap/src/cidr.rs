@@ -17,19 +17,19 @@ pub struct Cidr(IpNet);
 pub enum CidrError {
     #[error("`{0}` is not a block of addresses: write it like 203.0.113.0/24 or 2001:db8::/32")]
     NoBlock(String),
-    #[error("`{0}` is an address without a prefix: for it alone write {1}")]
+    #[error("`{0}` has no prefix length: for this single address write {1}")]
     NoPrefix(IpAddr, Cidr),
-    #[error("`{text}` has bits after its prefix: the block that it lies in is {block}")]
+    #[error("`{text}` has host bits set: its block is {block}")]
     BitsAfterPrefix { text: String, block: Cidr },
 }
 
 impl Cidr {
-    /// Everybody.
+    /// Returns the two blocks that hold all addresses, IPv4 and IPv6.
     pub fn world() -> Vec<Self> {
         ["0.0.0.0/0", "::/0"].map(|text| text.parse().expect("two blocks")).to_vec()
     }
 
-    /// Whether nobody on the internet has an address in it: private use, this host, this link.
+    /// Returns whether no address of the block belongs to the internet: private use, this host, this link.
     pub fn is_private(self) -> bool {
         const PRIVATE: [&str; 8] = [
             "10.0.0.0/8",
@@ -117,10 +117,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_block_is_refused_with_what_to_write() {
+    fn a_malformed_block_is_refused_with_an_example() {
         for (text, says) in [
             ("", "not a block"),
-            ("everybody", "not a block"),
+            ("anywhere", "not a block"),
             ("10.0.0.0/33", "not a block"),
             ("::/129", "not a block"),
             ("10.0.0/8", "not a block"),
@@ -130,8 +130,8 @@ mod tests {
             (" 10.0.0.0/8", "not a block"),
             ("203.0.113.9", "write 203.0.113.9/32"),
             ("2001:db8::1", "write 2001:db8::1/128"),
-            ("203.0.113.9/24", "lies in is 203.0.113.0/24"),
-            ("2001:db8::1/32", "lies in is 2001:db8::/32"),
+            ("203.0.113.9/24", "its block is 203.0.113.0/24"),
+            ("2001:db8::1/32", "its block is 2001:db8::/32"),
         ] {
             let error = text.parse::<Cidr>().expect_err(text).to_string();
             assert!(error.contains(says), "{text}: {error}");

@@ -15,7 +15,7 @@ use crate::output::Mode;
 use values::parse_age;
 pub use values::{AccountId, Arch, CreditsOption, PolicyArn, PolicyArnError, Switch};
 
-/// Deploys and looks after a Vigia stack.
+/// Deploys and operates a Vigia stack.
 #[derive(Parser)]
 #[command(name = "bootstrap", version, max_term_width = 100)]
 pub struct Cli {
@@ -27,13 +27,13 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// How a command talks.
+/// How a command prints and asks.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Manners {
-    /// Print the result and errors, and no progress.
+    /// Print only the result and errors, no progress.
     #[arg(long, short = 'q', global = true)]
     pub quiet: bool,
-    /// Ask nothing, even on a terminal: what needs an answer fails.
+    /// Never ask a question, even on a terminal: a command that needs an answer fails.
     #[arg(long, global = true)]
     pub no_input: bool,
 }
@@ -44,54 +44,55 @@ pub struct Target {
     /// Name of the stack; several may live in one account and region.
     #[arg(long, global = true, default_value = "vigia")]
     pub stack: StackName,
-    /// AWS region; by default that of `aws configure`.
+    /// AWS region [default: the one of `aws configure`].
     #[arg(long, global = true)]
     pub region: Option<String>,
     /// Another AWS endpoint, for example http://127.0.0.1:4566 for the local cloud.
     #[arg(long, global = true)]
     pub endpoint_url: Option<String>,
-    /// Where the admin token is kept on this machine; by default below ~/.vigia.
+    /// File with the admin token on this machine [default: a file below ~/.vigia].
     #[arg(long, global = true)]
     pub token_file: Option<PathBuf>,
-    /// Wait no longer than this until AWS knows everywhere what was made; each wait has a bound of its own.
+    /// Wait at most this long for AWS to know a new resource everywhere; each wait also has its own deadline.
     #[arg(long, global = true, hide = true, value_name = "SECONDS")]
     pub patience: Option<u64>,
 }
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Create the stack, or bring it up to date; prints its URL.
+    /// Create the stack or update it, then print its URL.
     Deploy(Deploy),
-    /// Say what a deployment with these options would change, and what the stack costs; change nothing.
+    /// Show what `deploy` with these options would change, and what the stack costs. A dry run: changes nothing.
     Plan {
         #[command(flatten)]
         deploy: Deploy,
-        /// End with code 3 if something would change.
+        /// Exit with code 3 if something would change.
         #[arg(long)]
         detailed_exitcode: bool,
     },
-    /// Check what a deployment with these options needs: credentials, permissions, quotas; change nothing.
+    /// Check what `deploy` with these options needs: credentials, permissions, quotas. Changes nothing.
     ///
-    /// It takes seconds and needs no built programs. `deploy` and `plan` run the same checks. What an
-    /// endpoint does not know is `not known here`, never `ok`.
+    /// It takes seconds and needs no built programs. `deploy` and `plan` run the same checks. If an endpoint
+    /// cannot answer a check, the result is `not known here`, never `ok`.
     Preflight(Deploy),
-    /// Show the stack: desired and healthy workers, what the reconciler did and why, and what is not as
-    /// it was deployed.
+    /// Show the stack: desired and healthy workers, the reconciler's last actions and reasons, and every
+    /// difference from the last deployment.
     Status(Status),
-    /// Show logs, without ssh: the reconciler's from CloudWatch, those of instances from their consoles.
+    /// Show logs, without ssh: the reconciler's from CloudWatch, the instances' from their consoles.
     Logs(Logs),
-    /// Check everything that a stack needs: credentials, clock, tools, quotas, leftovers, reachability.
+    /// Check what a stack needs: credentials, clock, tools, quotas, leftovers, reachability.
     ///
-    /// Ends with 1 if something failed. What an endpoint does not know is `not known here`, never `ok`.
+    /// Each failed check prints a fix, and the exit code is 1. If an endpoint cannot answer a check, the
+    /// result is `not known here`, never `ok`.
     Doctor(Doctor),
-    /// Set the number of workers; 0 takes the API down.
+    /// Set the desired number of workers. 0 stops the API.
     Scale {
         #[arg(value_parser = parse_count, allow_negative_numbers = true)]
         count: DesiredCount,
     },
     /// Print the admin token.
     Token {
-        /// Replace it by a new one; the old one ends within a minute.
+        /// Create a new one; the old one stops working within a minute.
         #[arg(long)]
         rotate: bool,
         #[command(subcommand)]
@@ -99,57 +100,58 @@ pub enum Command {
     },
     /// Print the URL of the load balancer.
     Url {
-        /// The one with TLS.
+        /// Print the URL with TLS.
         #[arg(long)]
         https: bool,
     },
-    /// Replace the key that seals sessions; nobody is signed out. Takes a little over two minutes.
+    /// Replace the key that seals sessions. All users stay signed in. Takes a little over two minutes.
     ///
-    /// The new key is active once every worker has read it. The one before opens sessions for 13 hours
-    /// more, and a later rotation drops it. Cut at any point, the next run goes on.
+    /// The new key becomes active when every worker has read it. The previous key still opens sessions for
+    /// 13 hours; a later rotation drops it. If the command is interrupted, the next run continues.
     RotateSessionKeys {
-        /// Do not wait and drop every other key, because one has leaked: all sessions end.
+        /// Do not wait, and drop every other key, for example after a leak. All sessions end.
         #[arg(long)]
         now: bool,
     },
     /// Turn a classic stack into a secure one: hashes every password, deletes all plain text.
     ///
-    /// No worker may serve meanwhile, so `scale 0` comes first. All users are read before anything is
-    /// changed, and those that cannot be secure are listed: their login is refused there or would be
-    /// somebody else's, or their password is empty, too long or no text. Cut at any point, the next run
-    /// goes on. There is no way back. Then deploy with `--profile secure`.
+    /// Run `scale 0` first: no worker may serve during the conversion. The command reads all users before it
+    /// changes anything, and lists the users that it cannot convert: the secure profile refuses their login,
+    /// two users would get the same login, or the password is empty, too long or not text. If the command is
+    /// interrupted, the next run continues. The conversion cannot be undone. Afterwards, deploy with
+    /// `--profile secure`.
     MigrateProfile {
-        /// Go on although some users cannot be converted. They stay where they are, in plain text, and
-        /// cannot sign in any more; of several spellings of a login the one in lower case is converted.
-        /// Objects that a secure worker would take for its own are never left: mend or delete them.
+        /// Continue although some users cannot be converted. They stay in plain text and can no longer sign
+        /// in. If a login exists in several spellings, the lower-case one is converted. Objects that a secure
+        /// worker would read as its own are never skipped: fix or delete them.
         #[arg(long)]
         skip_unusable: bool,
-        /// Read and judge all users, and change nothing; workers may serve meanwhile.
+        /// A dry run: read and check all users, change nothing. Workers may keep serving.
         #[arg(long)]
         dry_run: bool,
     },
-    /// Print the IAM policy that whoever deploys this stack needs, as a managed policy.
+    /// Print the IAM policy that is needed to deploy this stack, as a managed policy.
     ///
-    /// It is at most 6,144 characters without white space, IAM's limit. Nothing is asked of AWS if
-    /// --account is given and a region is set.
+    /// It has at most 6,144 characters without white space, IAM's limit. With --account and a region, the
+    /// command does not call AWS.
     IamPolicy {
-        /// The account, 12 digits; by default that of the credentials.
+        /// The AWS account, 12 digits [default: the credentials' account].
         #[arg(long, value_name = "ID")]
         account: Option<AccountId>,
-        /// Allow roles only within this permissions boundary, the ARN of a managed policy; give `deploy` the
-        /// same one.
+        /// Allow only roles with this permissions boundary, the ARN of a managed policy. Pass the same ARN to
+        /// `deploy`.
         #[arg(long, value_name = "ARN")]
         permissions_boundary: Option<PolicyArn>,
     },
-    /// Remove the stack and everything in it.
+    /// Remove the stack and everything in it, including its users.
     Destroy {
-        /// Do not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
-        /// Keep the bucket of users.
+        /// Keep the bucket with the users.
         #[arg(long)]
         keep_data: bool,
-        /// One JSON object for each step on standard error, and one for the result on standard output.
+        /// Print one JSON object per step on standard error, and the result as one on standard output.
         #[arg(long)]
         json: bool,
     },
@@ -158,13 +160,13 @@ pub enum Command {
         #[arg(value_enum)]
         shell: Shell,
     },
-    /// Print the manual page, for `man -l -`.
+    /// Print the manual page; pipe it into `man -l -`.
     Man,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum TokenAction {
-    /// Replace it by a new one; the old one ends within a minute.
+    /// Create a new one; the old one stops working within a minute.
     Rotate,
 }
 
@@ -177,30 +179,30 @@ pub enum Shell {
 
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Status {
-    /// As JSON; with --watch one object a line.
+    /// Print JSON; with --watch, one object per line.
     #[arg(long)]
     pub json: bool,
-    /// Look again every two seconds, until Ctrl-C.
+    /// Refresh every two seconds, until Ctrl-C.
     #[arg(long, short = 'w')]
     pub watch: bool,
 }
 
 #[derive(Args, Clone, Debug)]
 pub struct Logs {
-    /// Whose; without it the last lines of all three.
+    /// Whose log [default: the last lines of all three].
     #[arg(value_enum)]
     pub of: Option<LogsOf>,
-    /// Go on with what is new, until Ctrl-C.
+    /// Keep printing new lines, until Ctrl-C.
     #[arg(long, short = 'f')]
     pub follow: bool,
-    /// Nothing older, for example 90s, 10m, 2h or 1d. The reconciler's log begins 10 minutes ago if this
-    /// is left out; a console has its last 64 KiB.
+    /// Omit older lines; for example 90s, 10m, 2h or 1d. By default the reconciler's log starts 10 minutes
+    /// ago. A console has only its last 64 KiB.
     #[arg(long, value_parser = parse_age)]
     pub since: Option<Duration>,
-    /// Of this instance alone, which may be terminated already.
+    /// Only this instance, which may already be terminated.
     #[arg(long, value_name = "ID")]
     pub instance: Option<String>,
-    /// At most so many lines of each; 20 if nothing is named.
+    /// At most N lines of each log [default: 20 if no log is named].
     #[arg(long, short = 'n', value_name = "N")]
     pub lines: Option<usize>,
 }
@@ -214,25 +216,25 @@ pub enum LogsOf {
 
 #[derive(Args, Clone, Debug)]
 pub struct Doctor {
-    /// One JSON object with all checks.
+    /// Print one JSON object with all checks.
     #[arg(long)]
     pub json: bool,
-    /// Number of workers that there are to be; by default the stack's, or 3.
+    /// Desired number of workers [default: the stack's, or 3].
     #[arg(long, short = 'n', value_parser = parse_workers, allow_negative_numbers = true)]
     pub workers: Option<DesiredCount>,
-    /// Processor of the instances and the function; that of this machine by default.
+    /// Processor of the instances and the function; by default this machine's.
     #[arg(long, value_enum, default_value_t = Arch::host())]
     pub arch: Arch,
-    /// EC2 type of the workers and the load balancer.
+    /// EC2 instance type of the workers and the load balancer.
     #[arg(long)]
     pub instance_type: Option<String>,
-    /// The cargo-lambda program.
+    /// Path of the cargo-lambda program.
     #[arg(long, default_value = "cargo-lambda", env = "VIGIA_CARGO_LAMBDA")]
     pub cargo_lambda: PathBuf,
 }
 
 impl Cli {
-    /// How the command is to print.
+    /// Returns how the command prints.
     pub fn mode(&self) -> Mode {
         match &self.command {
             Command::Deploy(Deploy { json: true, .. })
@@ -245,7 +247,7 @@ impl Cli {
 }
 
 impl Command {
-    /// Whether there is anything to go on with after an interruption.
+    /// Returns whether a second run continues where an interrupted one stopped.
     pub fn is_resumable(&self) -> bool {
         match self {
             Self::Deploy(_)
@@ -269,52 +271,52 @@ impl Command {
 
 #[derive(Args, Clone, Debug)]
 pub struct Deploy {
-    /// Number of workers; a new stack starts with 3, an existing one keeps its number.
+    /// Desired number of workers [default: the stack's; 3 for a new stack].
     #[arg(long, short = 'n', value_parser = parse_workers, allow_negative_numbers = true)]
     pub workers: Option<DesiredCount>,
     /// Directory with the built programs ec2-lb, ec2-worker and reconciler.
     #[arg(long, default_value = "target/debug")]
     pub artifacts: PathBuf,
-    /// `secure`, or `classic` for the original's plain-text passwords. A new stack is secure, an
-    /// existing one keeps its profile; `migrate-profile` turns a classic one into a secure one.
+    /// `secure`, or `classic` for plain-text passwords as in the original [default: the stack's; `secure` for
+    /// a new stack]. `migrate-profile` turns a classic stack into a secure one.
     #[arg(long)]
     pub profile: Option<Profile>,
-    /// Let a classic stack be reached from blocks that are not private.
+    /// Allow a classic stack to be reached from blocks that are not private.
     #[arg(long)]
     pub classic_accept_risk: bool,
-    /// Host names under which the service answers, without ports, separated by commas; a request for another
-    /// one is refused. `any` ends that. A new stack answers to any, an existing one keeps its names.
+    /// Host names that the service answers to, without ports, separated by commas; requests for other host
+    /// names are refused. `any` allows all [default: the stack's; `any` for a new stack].
     #[arg(long, value_name = "NAMES", value_parser = parse_hosts)]
     pub hosts: Option<HostNames>,
-    /// Characters that a new password must have at least, 8 to 64; NIST wants 15 where a password is all
-    /// there is. A new stack has 8, an existing one keeps its number. Older passwords stay valid.
+    /// Minimum length of new passwords, 8 to 64 characters [default: the stack's; 8 for a new stack]. NIST
+    /// requires 15 if the password is the only factor. Existing passwords stay valid.
     #[arg(long, value_name = "N")]
     pub min_password: Option<MinChars>,
-    /// Processor of the instances and the function; that of this machine by default.
+    /// Processor of the instances and the function; by default this machine's.
     #[arg(long, value_enum, default_value_t = Arch::host())]
     pub arch: Arch,
-    /// EC2 type of the workers and the load balancers. A new stack has t4g.nano or t3.nano, an existing one
-    /// keeps its type unless the processor is to be another one.
+    /// EC2 instance type of the workers and the load balancers [default: the stack's if it has the right
+    /// processor; t4g.nano or t3.nano for a new stack].
     #[arg(long)]
     pub instance_type: Option<String>,
-    /// Blocks that may reach the load balancer, IPv4 or IPv6, separated by commas; all others may not.
-    /// Everybody may reach a new stack, an existing one keeps its blocks.
+    /// The only address blocks that may reach the load balancer, IPv4 or IPv6, separated by commas [default:
+    /// the stack's; all addresses for a new stack].
     #[arg(long, value_name = "BLOCKS", value_delimiter = ',', num_args = 1)]
     pub allow_cidr: Vec<Cidr>,
-    /// Load balancers, 1 or 2, each in another zone and with a public address of its own. A new stack has
-    /// one, an existing one keeps its number.
+    /// Number of load balancers, 1 or 2, each in its own zone and with its own public address [default: the
+    /// stack's; 1 for a new stack].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2))]
     pub lbs: Option<u32>,
-    /// Launch workers as spot instances: cheaper, and EC2 may end each at two minutes' notice. A new stack
-    /// has them on demand, an existing one keeps what it has.
+    /// Launch workers as spot instances. They are cheaper, but EC2 may terminate them at two minutes' notice
+    /// [default: the stack's; off for a new stack].
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     pub spot: Option<Switch>,
-    /// What burstable instances may spend on processor time beyond what they earn. `standard`: nothing, once
-    /// they have served for five minutes; `unlimited`: whatever it takes, which AWS bills. A new stack is
-    /// standard, an existing one keeps what it has.
+    /// CPU credits of burstable instances [default: the stack's; `standard` for a new stack]. `standard`: after
+    /// five minutes of serving, an instance may spend only the credits that it earns. `unlimited`: it may spend
+    /// more, and AWS bills the surplus.
     #[arg(long, value_enum, value_name = "standard|unlimited")]
     pub credits: Option<CreditsOption>,
-    /// ARN of a policy that limits what the stack's roles may do. An existing stack keeps its own.
+    /// ARN of a permissions boundary for the stack's roles [default: the stack's].
     #[arg(long, value_name = "ARN")]
     pub permissions_boundary: Option<PolicyArn>,
     #[command(flatten)]
@@ -322,29 +324,30 @@ pub struct Deploy {
     /// The same as `--until made`.
     #[arg(long, conflicts_with = "until")]
     pub no_wait: bool,
-    /// The result as one JSON object on standard output, with every resource and what was done about it;
-    /// a deployment says each step as one on standard error.
+    /// Print the result as one JSON object on standard output, with every resource and its change. `deploy`
+    /// also prints one object per step on standard error.
     #[arg(long)]
     pub json: bool,
-    /// What to wait for: nothing, healthy workers, or that every machine is of the new release.
+    /// When to return: after the resources are made, when the workers are healthy, or when every machine runs
+    /// the new release.
     #[arg(long, value_enum, default_value_t = Until::RolledOut)]
     pub until: Until,
-    /// Check the arguments and do nothing else.
+    /// Check the arguments, then exit.
     #[arg(long, hide = true)]
     pub check: bool,
-    /// The cargo-lambda program, which uploads the function.
+    /// Path of the cargo-lambda program, which uploads the function.
     #[arg(long, default_value = "cargo-lambda", env = "VIGIA_CARGO_LAMBDA")]
     pub cargo_lambda: PathBuf,
 }
 
-/// How far a deployment is followed. What is not waited for goes on by itself.
+/// When a deployment returns. The rest of the rollout continues without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Until {
-    /// Everything is made.
+    /// All resources are made.
     Made,
-    /// The URL answers, and the desired number of workers is healthy, of whatever release.
+    /// The URL answers, and the desired number of workers is healthy, whatever their release.
     Healthy,
-    /// And every worker, and the load balancer, is of the release.
+    /// In addition, every worker and load balancer runs the new release.
     RolledOut,
 }
 
@@ -354,16 +357,16 @@ impl Deploy {
     }
 }
 
-/// Without any of them a stack keeps what it has.
+/// Without any of these options, a stack keeps its TLS settings.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TlsOptions {
-    /// `self-signed` makes a certificate and serves TLS on port 5443 with it; `off` ends that.
+    /// `self-signed` creates a certificate and serves TLS with it on port 5443; `off` switches TLS off.
     #[arg(long, value_enum)]
     pub tls: Option<TlsMode>,
-    /// Serve TLS with this certificate, in PEM, its chain after it.
+    /// Serve TLS with this PEM certificate, followed by its chain.
     #[arg(long, value_name = "FILE", requires = "tls_key", conflicts_with = "tls")]
     pub tls_cert: Option<PathBuf>,
-    /// The certificate's private key, in PEM.
+    /// The certificate's private key, PEM.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 }
@@ -374,7 +377,7 @@ pub enum TlsMode {
     Off,
 }
 
-/// No names are any.
+/// Parses `any` as an empty list, which allows all host names.
 fn parse_hosts(text: &str) -> Result<HostNames, String> {
     match text {
         "any" => Ok(HostNames::default()),
@@ -401,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_comes_with_its_key_and_instead_of_a_self_signed_one() {
+    fn a_certificate_needs_its_key_and_excludes_a_self_signed_one() {
         for (arguments, says) in [
             (&["--tls-cert", "a"][..], "--tls-key"),
             (&["--tls-key", "a"], "--tls-cert"),
@@ -436,14 +439,14 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_given_together_or_one_by_one_and_a_wrong_one_is_named() {
+    fn blocks_are_parsed_from_one_or_several_options() {
         let given = deploy(&["--allow-cidr", "203.0.113.0/24,2001:db8::/32", "--allow-cidr", "10.0.0.0/8"]);
         let given: Vec<String> = given.allow_cidr.iter().map(ToString::to_string).collect();
         assert_eq!(given, ["203.0.113.0/24", "2001:db8::/32", "10.0.0.0/8"]);
         for (blocks, says) in [
-            ("203.0.113.0/24,everybody", "`everybody` is not a block"),
+            ("203.0.113.0/24,anywhere", "`anywhere` is not a block"),
             ("203.0.113.9", "write 203.0.113.9/32"),
-            ("203.0.113.9/24", "lies in is 203.0.113.0/24"),
+            ("203.0.113.9/24", "its block is 203.0.113.0/24"),
             ("", "not a block"),
         ] {
             let error = refused(&["--allow-cidr", blocks]);

@@ -1,7 +1,7 @@
-//! What a stack costs in a month when nobody uses it, from the list prices in `prices.json`.
+//! Computes the monthly cost of an idle stack from the list prices in `prices.json`.
 //!
-//! Each figure is a unit price times a number that follows from the code, so that it can be checked.
-//! What depends on use is not in it: traffic to the internet, requests of users, their objects.
+//! Each figure is a unit price times a number derived from the code, so that it can be checked. Costs that
+//! depend on use are excluded: traffic to the internet, users' requests and objects.
 
 use fleet::release::Credits;
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,8 @@ const PUTS_PER_TICK: f64 = 1.0;
 /// A load balancer looks at the registry every two seconds, a worker at its two secrets once a minute.
 const GETS_PER_HOUR_OF_A_BALANCER: f64 = 1800.0;
 const GETS_PER_HOUR_OF_A_WORKER: f64 = 120.0;
-/// A machine boots in at most three minutes, is switched to `standard` once it has served for five, and a tick
-/// may come 20 s late.
+/// A machine boots in at most three minutes, is switched to `standard` after five minutes of serving, and a
+/// tick may come 20 s late.
 const SURPLUS_HOURS: f64 = 9.0 / 60.0;
 const VCPUS: f64 = 2.0;
 /// Lambda's free tier in a month, which never expires.
@@ -38,7 +38,7 @@ struct Prices {
     source: String,
     hours_per_month: f64,
     instance_hour: BTreeMap<String, f64>,
-    /// By family: for CPU time that a burstable instance has not earned, while it is `unlimited`.
+    /// Price by family, for CPU time beyond the earned credits while the instance is `unlimited`.
     surplus_vcpu_hour: BTreeMap<String, f64>,
     gp3_gb_month: f64,
     public_ipv4_hour: f64,
@@ -49,7 +49,7 @@ struct Prices {
     s3_get: f64,
 }
 
-/// What there is to be paid for.
+/// The resources that AWS bills.
 #[derive(Clone, Debug)]
 pub struct Size {
     pub workers: u32,
@@ -58,7 +58,7 @@ pub struct Size {
     pub instance_type: String,
     pub credits: Credits,
     pub arch: Arch,
-    /// Zones in which there is an interface endpoint.
+    /// Zones with an interface endpoint.
     pub endpoint_zones: u32,
 }
 
@@ -67,9 +67,9 @@ pub struct Estimate {
     pub region: String,
     pub as_of: String,
     pub source: String,
-    /// In US dollars per month; `None` where a line has no price.
+    /// In US dollars per month; `None` if a line has no price.
     pub total: Option<f64>,
-    /// The same for an account whose Lambda free tier covers the function, as it does for most.
+    /// The same for an account whose Lambda free tier covers the function, as most accounts' does.
     pub total_with_free_function: Option<f64>,
     pub lines: Vec<Line>,
 }
@@ -78,7 +78,7 @@ pub struct Estimate {
 pub struct Line {
     pub what: String,
     pub dollars: Option<f64>,
-    /// What to know of the figure.
+    /// Remarks about the figure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -95,7 +95,7 @@ pub fn estimate(size: &Size) -> Estimate {
         dollars: hour.map(|hour| hour * hours * count),
         note: if hour.is_some() { note } else { Some(no_price()) },
     };
-    let spot = "at the price on demand; spot instances cost less, and how much changes by the hour";
+    let spot = "at the on-demand price; spot instances cost less, at a price that changes hourly";
     let notes: Vec<String> =
         size.is_spot.then(|| spot.to_owned()).into_iter().chain(credits(size, &prices)).collect();
     let workers_note = (!notes.is_empty()).then(|| notes.join("; "));
@@ -141,7 +141,8 @@ pub fn estimate(size: &Size) -> Estimate {
     }
 }
 
-/// What a flood of sign-ins can add: hashing is CPU time beyond what a burstable instance earns.
+/// Returns the most that a flood of sign-ins can add: hashing takes more CPU time than a burstable instance
+/// earns.
 fn credits(size: &Size, prices: &Prices) -> Option<String> {
     let family = size.instance_type.split('.').next().unwrap_or_default();
     let surplus = prices.surplus_vcpu_hour.get(family)?;
@@ -158,7 +159,7 @@ fn credits(size: &Size, prices: &Prices) -> Option<String> {
 }
 
 impl Estimate {
-    /// For people; `region` is the stack's.
+    /// Formats the cost for people; `region` is the stack's.
     pub fn table(&self, region: &str) -> String {
         let dollars =
             |dollars: Option<f64>| dollars.map_or("no price".to_owned(), |dollars| format!("{dollars:.2}"));
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_price_is_said_and_not_guessed() {
+    fn a_missing_price_is_reported_and_not_guessed() {
         let estimate = estimate(&size("m9z.huge"));
         assert_eq!(estimate.total, None);
         let text = estimate.table("eu-west-1");

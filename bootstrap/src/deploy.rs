@@ -1,5 +1,4 @@
-//! `deploy`: makes the account what the stack should be, each resource once, in the order in which
-//! they need each other.
+//! `deploy`: creates or updates the stack's resources, each once, in the order of their dependencies.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -17,7 +16,7 @@ use crate::cli::{Arch, Deploy, Switch, Target, Until};
 use crate::error::{DeployError, Exit, Result};
 use crate::names::Names;
 use crate::output::{self, Mode, Progress};
-use crate::part::Doing;
+use crate::part::RunMode;
 use crate::resources::artifact::{self, Artifact};
 use crate::resources::bucket::{self, Contents};
 use crate::resources::load_balancer::{LoadBalancer, Surplus};
@@ -29,24 +28,28 @@ use crate::tls::{self, Wanted};
 use crate::user_data::{Program, cloud_config, setting};
 use crate::{ec2_api, exposure, healthy, preflight, token};
 
-/// The worker's settings that a later deployment keeps.
+/// Settings of the worker that a later deployment keeps.
 const MIN_PASSWORD: &str = "VIGIA_MIN_PASSWORD";
 const HOSTS: &str = "VIGIA_HOSTS";
 
-/// Blocks that may reach the load balancer: each is a rule on two ports, and a security group has room
+/// Most blocks that may reach the load balancer: each is a rule on two ports, and a security group has room
 /// for 60 rules of each family.
 const MOST_BLOCKS: usize = 25;
 
-/// What can be said of the arguments without asking anybody.
+/// Checks the arguments without any call.
 pub fn check(options: &Deploy) -> Result<()> {
     if options.allow_cidr.len() > MOST_BLOCKS {
-        let what = format!("--allow-cidr has {} blocks; at most {MOST_BLOCKS} fit", options.allow_cidr.len());
-        return Err(DeployError::new(Exit::Usage, what).mend("Nothing was changed. Give larger blocks."));
+        let what =
+            format!("--allow-cidr has {} blocks; the maximum is {MOST_BLOCKS}", options.allow_cidr.len());
+        return Err(DeployError::new(Exit::Usage, what).hint(
+            "Nothing was changed. Merge the blocks into \
+            fewer, larger ones.",
+        ));
     }
     Wanted::read(&options.tls, Timestamp::now()).map(drop)
 }
 
-/// What a deployment reads on this machine, before AWS is asked for anything.
+/// Files that a deployment reads on this machine before it calls AWS.
 pub(crate) struct Inputs {
     tls: Wanted,
     lb: Artifact,
@@ -66,7 +69,7 @@ impl Inputs {
             reconciler: Artifact::load(&options.artifacts, "reconciler")?,
             now,
         };
-        // Another endpoint runs the programs of this machine on this machine.
+        // Another endpoint starts the programs on this machine, so AWS's requirements do not apply.
         if target.endpoint_url.is_none() {
             for program in [&inputs.lb, &inputs.worker, &inputs.reconciler] {
                 program.must_run_on(options.arch)?;
@@ -88,7 +91,7 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
     findings.tell(&mut progress)?;
     let token_file = token::file(target, &aws);
     let rollout = findings.rollout;
-    let stack = bring(&aws, Doing::Apply, options, inputs, rollout, &token_file, &mut progress).await?;
+    let stack = bring(&aws, RunMode::Apply, options, inputs, rollout, &token_file, &mut progress).await?;
     let certificate_file = certificate::file(&token_file);
     certificate::keep_file(&certificate_file, stack.certificate.as_ref())?;
     if progress.changes() > 0 {
@@ -101,12 +104,13 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
         stack.wait(&progress).await?;
         progress.end_with("answering");
     }
-    // The release does without them already; they served until now. Before the rollout, which may fail: an
-    // address that is left costs money, and the next deployment would count it.
+    // The release no longer uses them; they served until now. Removed before the rollout, which may fail: a
+    // leftover address costs money, and the next deployment would count it.
     stack.surplus.remove(&aws).await?;
     let scope = match options.until() {
         Until::RolledOut => Some(Scope::All),
-        // Whoever asks for TLS wants to use it, and a load balancer of before has none.
+        // With TLS the new load balancer must serve first, because one of an older release has no
+        // certificate.
         Until::Healthy => stack.certificate.is_some().then_some(Scope::LoadBalancers),
         Until::Made => None,
     };
@@ -115,15 +119,16 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
         rollout::follow(&aws, &stack.release, scope, &progress).await?;
         stack.wait_for_certificate(&progress).await?;
         progress.end_with(match scope {
-            Scope::All => "every machine is as released",
-            Scope::LoadBalancers => "the load balancer is as released",
+            Scope::All => "every machine runs the release",
+            Scope::LoadBalancers => "load balancer runs the release",
         });
     }
     progress.finish();
     let certificate = stack.certificate.as_ref();
     if let Some(certificate) = certificate.filter(|certificate| tls::ends_soon(certificate, now)) {
         progress.line(&format!(
-            "The certificate ends on {}: give the next one.",
+            "The certificate expires on {}. Deploy a new one with --tls-cert and --tls-key (make: TLS_CERT=, \
+                TLS_KEY=).",
             certificate.until.strftime("%F")
         ));
     }
@@ -135,23 +140,23 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
     Ok(())
 }
 
-/// A stack as it was brought into being, or as a plan would have it.
+/// A deployed stack, or a planned one.
 pub(crate) struct Stack {
     pub(crate) network: Network,
-    /// By their places; the first one's address is the stack's URL.
+    /// By their places; the first one's address is in the stack's URL.
     pub(crate) balancers: Vec<LoadBalancer>,
     surplus: Surplus,
-    /// None in a plan that would issue it.
+    /// `None` in a plan that would issue one.
     certificate: Option<Certificate>,
     pub(crate) desired: DesiredCount,
     pub(crate) release: Release,
     is_new_release: bool,
 }
 
-/// The whole of it, but for waiting: each resource is found, compared and, if `doing` applies, changed.
+/// Finds, compares and, if `mode` applies, changes each resource. Does not wait for the rollout.
 pub(crate) async fn bring(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     options: &Deploy,
     inputs: Inputs,
     rollout: Option<Rollout>,
@@ -161,8 +166,8 @@ pub(crate) async fn bring(
     exposure::check(aws, options).await?;
     progress.begin("buckets");
     let (data, control) = tokio::try_join!(
-        bucket::ensure(aws, doing, Contents::Users),
-        bucket::ensure(aws, doing, Contents::Control)
+        bucket::ensure(aws, mode, Contents::Users),
+        bucket::ensure(aws, mode, Contents::Control)
     )?;
     let before = documents::release(aws).await?;
     let profile = documents::profile(aws, options.profile, before.as_ref()).await?;
@@ -174,40 +179,40 @@ pub(crate) async fn bring(
 
     // Roles early: they propagate while the rest is made.
     progress.begin("roles");
-    let mut roles = role::ensure(aws, doing, options.permissions_boundary.as_ref()).await?;
+    let mut roles = role::ensure(aws, mode, options.permissions_boundary.as_ref()).await?;
     if market == Market::Spot {
-        roles.push(role::ensure_spot(aws, doing).await?);
+        roles.push(role::ensure_spot(aws, mode).await?);
     }
     progress.end(roles);
 
     progress.begin("network");
-    let (addresses, surplus, allocated) = load_balancer::ensure_addresses(aws, doing, options.lbs).await?;
+    let (addresses, surplus, allocated) = load_balancer::ensure_addresses(aws, mode, options.lbs).await?;
     let ips: Vec<Ipv4Addr> = addresses.iter().map(|address| address.ip).collect();
     let (stored, certificate_object) = certificate::find(aws).await?.unzip();
     let decision = tls::decide(inputs.tls, stored, &ips, inputs.now).map_err(tls::stays_as_it_is)?;
     let tls = if decision.is_on() { TlsPort::Open } else { TlsPort::Closed };
-    // A stack that has the endpoint keeps it, whatever the name says today.
+    // A stack that has the endpoint keeps it, even if the dual-stack name resolves now.
     let ec2_api = match network::has_ec2_endpoint(aws).await? {
         true => Ec2Api::Endpoint,
         false => ec2_api::find(aws).await?,
     };
     let from = (!options.allow_cidr.is_empty()).then(|| options.allow_cidr.clone());
     let wanted = network::Wanted { from, tls, ec2_api };
-    let (network, mut parts) = network::ensure(aws, doing, &wanted).await?;
+    let (network, mut parts) = network::ensure(aws, mode, &wanted).await?;
     parts.extend(allocated);
     progress.end(parts);
 
     progress.begin("secrets");
-    let keys = documents::ensure_session_keys(aws, doing).await?;
-    let token = documents::ensure_token(aws, doing, token_file).await?;
+    let keys = documents::ensure_session_keys(aws, mode).await?;
+    let token = documents::ensure_token(aws, mode, token_file).await?;
     let (certificate, certified) =
-        certificate::apply(aws, doing, decision, certificate_object.as_ref(), &ips, inputs.now).await?;
+        certificate::apply(aws, mode, decision, certificate_object.as_ref(), &ips, inputs.now).await?;
     progress.end(vec![keys, token, certified]);
 
     progress.begin("programs");
     let uploads = tokio::try_join!(
-        artifact::ensure(aws, doing, &inputs.lb),
-        artifact::ensure(aws, doing, &inputs.worker)
+        artifact::ensure(aws, mode, &inputs.lb),
+        artifact::ensure(aws, mode, &inputs.worker)
     )?;
     progress.end(vec![uploads.0, uploads.1]);
 
@@ -222,46 +227,47 @@ pub(crate) async fn bring(
         BalancerSpec { more_allocations: allocations.collect(), ..BalancerSpec::new(first, lb_spec) };
     let mut release = release(aws, &workers, &network, &inputs.worker, &ami);
     release.balancer = Some(lb_spec.clone());
-    // Quotas that are not known change nothing.
+    // Unknown quotas leave the rollout's kind unchanged.
     let kept = before.as_ref().map_or_else(Rollout::default, |before| before.rollout);
     release.rollout = rollout.unwrap_or(kept);
     release.policy = before.as_ref().map_or_else(Policy::default, |before| before.policy.clone());
     let is_new_release = before.as_ref().is_some_and(|before| before.id != release.id);
     let released = documents::compare_release(before.as_ref(), &release);
-    if doing.applies(&released) {
+    if mode.applies(&released) {
         documents::write_release(aws, &release).await?;
     }
-    let (counted, desired) = documents::ensure_desired(aws, doing, options.workers).await?;
+    let (counted, desired) = documents::ensure_desired(aws, mode, options.workers).await?;
     progress.end(vec![released, counted]);
-    if is_new_release && doing == Doing::Apply {
-        progress.line("The reconciler replaces the workers by those of the new release, a few at a time.");
+    if is_new_release && mode == RunMode::Apply {
+        progress
+            .line("The reconciler replaces the workers with workers of the new release, a few at a time.");
     }
 
     // The load balancer boots while the function is uploaded.
     progress.begin("load balancer");
     let (mut balancers, mut parts) = (Vec::new(), Vec::new());
     for address in &addresses {
-        let (balancer, done) = load_balancer::ensure(aws, doing, address, &lb_spec).await?;
+        let (balancer, done) = load_balancer::ensure(aws, mode, address, &lb_spec).await?;
         balancers.push(balancer);
         parts.extend(done);
     }
     progress.end(parts);
 
     progress.begin("reconciler");
-    let logs = function::ensure_log_group(aws, doing).await?;
-    let uploaded = function::ensure(aws, doing, options, &inputs.reconciler, &network).await?;
-    let scheduled = schedule::ensure(aws, doing).await?;
+    let logs = function::ensure_log_group(aws, mode).await?;
+    let uploaded = function::ensure(aws, mode, options, &inputs.reconciler, &network).await?;
+    let scheduled = schedule::ensure(aws, mode).await?;
     progress.end(vec![logs, uploaded, scheduled]);
     Ok(Stack { network, balancers, surplus, certificate, desired, release, is_new_release })
 }
 
 impl Stack {
-    /// The first load balancer's.
+    /// Returns the URL of the first load balancer.
     fn url(&self) -> String {
         self.balancers[0].url()
     }
 
-    /// Until the service does what it was deployed for, whatever release serves.
+    /// Waits until the service is healthy at its public address, whatever release serves.
     async fn wait(&self, progress: &Progress) -> Result<()> {
         let desired = self.desired.get();
         let most = if self.is_new_release { u32::MAX } else { desired };
@@ -271,7 +277,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Those of before serve no TLS, or with another certificate.
+    /// Load balancers of an older release serve no TLS, or another certificate.
     async fn wait_for_certificate(&self, progress: &Progress) -> Result<()> {
         let Some(certificate) = &self.certificate else { return Ok(()) };
         for balancer in &self.balancers {
@@ -281,7 +287,7 @@ impl Stack {
     }
 }
 
-/// What is asked for, else what the workers have.
+/// Returns the requested market, or else the workers' present one.
 pub(crate) fn market(options: &Deploy, before: Option<&Release>) -> Market {
     match options.spot {
         Some(Switch::On) => Market::Spot,
@@ -290,7 +296,7 @@ pub(crate) fn market(options: &Deploy, before: Option<&Release>) -> Market {
     }
 }
 
-/// What is asked for, else what the workers have.
+/// Returns the requested credit option, or else the workers' present one.
 fn credits(options: &Deploy, before: Option<&Release>) -> Credits {
     match options.credits {
         Some(option) => option.into(),
@@ -298,7 +304,7 @@ fn credits(options: &Deploy, before: Option<&Release>) -> Credits {
     }
 }
 
-/// Lines for the report; a self-signed certificate has to be trusted by name.
+/// Lines for the report; clients must be told to trust a self-signed certificate.
 #[derive(Default)]
 struct HttpsReport {
     lines: String,
@@ -320,7 +326,8 @@ fn https_report(address: &str, certificate: &Certificate, file: &Path) -> HttpsR
         },
         Origin::Given => HttpsReport {
             lines: format!(
-                "HTTPS        {url}\nCertificate  the one that was given, until {until}\nSHA-256      {fingerprint}\n"
+                "HTTPS        {url}\nCertificate  from --tls-cert, until {until}\nSHA-256      \
+                    {fingerprint}\n"
             ),
             next: String::new(),
         },
@@ -330,7 +337,7 @@ fn https_report(address: &str, certificate: &Certificate, file: &Path) -> HttpsR
 fn report(target: &Target, progress: &Progress, stack: &Stack, token_file: &Path, certificate_file: &Path) {
     let name = &target.stack;
     match progress.changes() {
-        0 => progress.line(&format!("Stack {name} is as it should be: nothing changed.")),
+        0 => progress.line(&format!("Stack {name} is up to date: nothing changed.")),
         1 => progress.line(&format!("Stack {name} is up: 1 change.")),
         n => progress.line(&format!("Stack {name} is up: {n} changes.")),
     }
@@ -375,7 +382,7 @@ fn report_json(target: &Target, progress: &Progress, stack: &Stack, token_file: 
     output::result(&report.to_string());
 }
 
-/// What workers are besides their program and their place.
+/// The workers' properties other than program and place.
 struct Workers {
     profile: Profile,
     min_password: Option<MinChars>,
@@ -420,12 +427,12 @@ fn worker_settings(
     settings
 }
 
-/// What is asked for, else what the workers have; the release is where it is remembered.
+/// Returns the requested minimum, or else the workers' present one; the release stores it.
 fn min_password(options: &Deploy, profile: Profile, before: Option<&Release>) -> Result<Option<MinChars>> {
     match (options.min_password, profile) {
         (Some(_), Profile::Classic) => {
-            Err(DeployError::new(Exit::Usage, "the profile classic has no rule for passwords")
-                .mend("Leave --min-password out (make: MIN_PASSWORD=)."))
+            Err(DeployError::new(Exit::Usage, "the profile classic has no minimum password length")
+                .hint("Omit --min-password (make: MIN_PASSWORD=)."))
         }
         (Some(min), Profile::Secure) => Ok(Some(min)),
         (None, Profile::Classic) => Ok(None),
@@ -436,7 +443,7 @@ fn min_password(options: &Deploy, profile: Profile, before: Option<&Release>) ->
     }
 }
 
-/// What is asked for, else what the workers have.
+/// Returns the requested host names, or else the workers' present ones.
 fn hosts(options: &Deploy, before: Option<&Release>) -> HostNames {
     let before = || before.and_then(|release| setting(&release.worker.user_data, HOSTS)?.parse().ok());
     options.hosts.clone().or_else(before).unwrap_or_default()
@@ -464,7 +471,8 @@ fn lb_spec(
     }
 }
 
-/// The certificate itself is not among them: it changes without a new load balancer.
+/// Returns the load balancer's settings. The certificate is not among them: it changes without a new load
+/// balancer.
 fn lb_settings(names: &Names, tls: TlsPort) -> Vec<(&'static str, String)> {
     let mut settings = vec![
         ("AWS_REGION", names.region.clone()),
@@ -478,7 +486,7 @@ fn lb_settings(names: &Names, tls: TlsPort) -> Vec<(&'static str, String)> {
     settings
 }
 
-/// What is asked for, else what the workers have, unless the processor is to be another one.
+/// Returns the requested type, or else the workers' present one, unless the processor changes.
 pub(crate) fn instance_type(options: &Deploy, before: Option<&Release>) -> String {
     let before = before.map(|before| before.worker.instance_type.clone());
     let before = before.filter(|kind| Arch::of_instance_type(kind) == options.arch);
@@ -543,7 +551,7 @@ mod tests {
             None
         );
         let refused = min_password(&deploy(&["--min-password", "12"]), Profile::Classic, None);
-        assert_eq!(refused.expect_err("classic has no rule").exit, Exit::Usage);
+        assert_eq!(refused.expect_err("classic has no minimum").exit, Exit::Usage);
     }
 
     #[test]
@@ -577,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_stay_in_the_market_they_are_in_until_another_is_asked_for() {
+    fn workers_keep_their_market_until_another_is_requested() {
         let on_demand = released(None);
         let mut spot = on_demand.clone();
         spot.worker.market = Market::Spot;

@@ -1,4 +1,4 @@
-//! `destroy`: removes the stack in the reverse order, starting with what could make it grow again.
+//! `destroy`: removes the stack in reverse order, starting with the parts that could create it again.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -27,23 +27,27 @@ pub enum Consent {
     Given,
     /// By typing the stack's name.
     AskedFor,
-    NobodyToAsk,
+    CannotAsk,
 }
 
 impl Consent {
     pub fn of(yes: bool, manners: Manners) -> Self {
         match yes {
             true => Self::Given,
-            false if manners.no_input || !std::io::stdin().is_terminal() => Self::NobodyToAsk,
+            false if manners.no_input || !std::io::stdin().is_terminal() => Self::CannotAsk,
             false => Self::AskedFor,
         }
     }
 }
 
 pub async fn run(target: &Target, consent: Consent, keep_data: bool) -> Result<()> {
-    if consent == Consent::NobodyToAsk {
-        return Err(DeployError::new(Exit::Usage, "destroy asks before it removes anything")
-            .mend("Add --yes (make: YES=1) where nobody can answer."));
+    if consent == Consent::CannotAsk {
+        return Err(DeployError::new(
+            Exit::Usage,
+            "destroy needs a confirmation, and cannot ask for it \
+            without a terminal or with --no-input",
+        )
+        .hint("Add --yes (make: YES=1) to confirm."));
     }
     let aws = Aws::connect(target).await?;
     if consent == Consent::AskedFor {
@@ -51,7 +55,7 @@ pub async fn run(target: &Target, consent: Consent, keep_data: bool) -> Result<(
     }
     let mut progress = Progress::default();
 
-    // Without its release the reconciler launches nothing: a tick in progress cannot undo us.
+    // Without its release the reconciler launches nothing, so a tick in progress cannot undo the removal.
     progress.begin("reconciler");
     let released = delete_release(&aws).await?;
     let scheduled = schedule::delete(&aws).await?;
@@ -81,7 +85,7 @@ pub async fn run(target: &Target, consent: Consent, keep_data: bool) -> Result<(
         parts.push(bucket::delete(&aws, Contents::Users).await?);
     }
     progress.end(parts);
-    // The file's token opens nothing any more.
+    // The token in the file is no longer valid.
     let token_file = token::file(target, &aws);
     std::fs::remove_file(&token_file).ok();
     certificate::keep_file(&certificate::file(&token_file), None)?;
@@ -119,7 +123,7 @@ async fn confirm(aws: &Aws, keep_data: bool) -> Result<()> {
     )
     .ok();
     err.flush().ok();
-    // On a thread of its own, so that Ctrl-C is heard meanwhile.
+    // On a thread of its own, so that Ctrl-C works during the question.
     let read = || {
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer).ok();
@@ -129,7 +133,8 @@ async fn confirm(aws: &Aws, keep_data: bool) -> Result<()> {
     if answer.trim() == stack.as_str() {
         Ok(())
     } else {
-        Err(DeployError::new(Exit::Usage, "nothing was removed"))
+        Err(DeployError::new(Exit::Usage, "nothing was removed: the answer is not the stack's name")
+            .hint("To remove the stack, run this again and type its name, or add --yes (make: YES=1)."))
     }
 }
 
@@ -145,7 +150,7 @@ async fn delete_network(aws: &Aws, progress: &Progress) -> Result<Vec<Part>> {
         match network::delete(aws).await {
             Err(error) if error.kind == AwsErrorKind::InUse && Instant::now() < deadline => {
                 progress.waiting(&format!("network: AWS still holds a part of it ({})", error.what));
-                // A launch by a tick that was in progress shows up as such a part.
+                // An instance launched by a tick that was in progress shows up as such a part.
                 instance::terminate_all(aws).await?;
                 sleep(Duration::from_secs(5)).await;
             }

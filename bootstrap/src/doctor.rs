@@ -1,6 +1,7 @@
-//! `doctor`: everything that a stack needs, looked at before something fails for the want of it.
+//! `doctor`: checks everything that a stack needs, before its lack fails a command.
 //!
-//! Verdicts are those of `check.rs`; doctor ends with 1 if one is `failed`. The checks know nothing of each other and run at the same time, each within its own bound.
+//! The verdicts are those of `check.rs`; `doctor` exits with 1 if one is `failed`. The checks are independent
+//! and run at the same time, each within its own limit.
 
 mod account;
 mod judge;
@@ -25,15 +26,15 @@ use crate::preflight::quota::Size;
 use crate::preflight::trial;
 use crate::resources::documents;
 
-/// For one check. Without a network a name alone takes ten seconds to be given up.
+/// Limit of one check. Without a network, resolving a name alone takes ten seconds to fail.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// What the checks are about.
+/// The subject of the checks.
 struct Subject<'a> {
     aws: &'a Aws,
-    /// None: there is no stack.
+    /// `None` if there is no stack.
     release: Option<Release>,
-    /// What there is or is to be.
+    /// The stack's size, present or planned.
     size: Size,
 }
 
@@ -53,7 +54,7 @@ pub async fn run(target: &Target, options: &cli::Doctor) -> Result<()> {
         }
         Ok(Err(error)) => {
             let failed = Check::new("credentials", Verdict::Failed, error.what);
-            checks.push(Check { mend: error.mend, ..failed });
+            checks.push(Check { hint: error.hint, ..failed });
             None
         }
         Err(_) => {
@@ -72,13 +73,13 @@ pub async fn run(target: &Target, options: &cli::Doctor) -> Result<()> {
         None => checks.push(Check::new(
             "account and stack",
             Verdict::NotKnownHere,
-            "nobody can be asked without credentials",
+            "not checked, because there are no credentials",
         )),
     }
     tell(target, options, &checks)
 }
 
-/// The checks that ask AWS.
+/// The checks that call AWS.
 async fn asked(options: &cli::Doctor, aws: &Aws) -> Vec<Check> {
     let release = async {
         let object = documents::read(aws, keys::RELEASE).await?;

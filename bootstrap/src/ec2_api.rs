@@ -1,5 +1,5 @@
-//! Whether the reconciler can reach the API of EC2 over IPv6, told by the addresses of its dual-stack
-//! endpoint. There is no list of such regions: the name is looked up.
+//! Finds out whether the reconciler can reach the EC2 API over IPv6, by the addresses of its dual-stack
+//! endpoint. AWS publishes no list of such regions, so the name is looked up.
 //!
 //! | the resolver says | then |
 //! |---|---|
@@ -21,11 +21,12 @@ use crate::names::Names;
 
 /// A resolver answers in milliseconds, or asks another server after five seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A name is missing only if it is three times: an endpoint that is not needed costs money each hour.
+/// A name counts as missing only after three misses: an endpoint that is not needed costs money each hour.
 const LOOKS: usize = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Any endpoint but AWS's own serves all of the API, and nothing is looked up for it.
+/// Returns how the reconciler reaches EC2. Any endpoint but AWS's own serves the whole API, and nothing is
+/// looked up for it.
 pub async fn find(aws: &Aws) -> Result<Ec2Api> {
     match aws.endpoint_url {
         Some(_) => Ok(Ec2Api::DualStack),
@@ -33,7 +34,7 @@ pub async fn find(aws: &Aws) -> Result<Ec2Api> {
     }
 }
 
-/// What AWS has in this region.
+/// Returns the answer for a region of AWS.
 pub async fn of_region(names: &Names) -> Result<Ec2Api> {
     decide(names, PAUSE, look_up).await
 }
@@ -55,12 +56,12 @@ where
             sleep(pause).await;
         }
     }
-    // Without this nobody could tell a region without the name from a network without names.
+    // Without this check, a region without the name looks like a network without DNS.
     let host = names.ec2_host();
     match look_up(host.clone()).await {
         Ok(_) => Ok(Ec2Api::Endpoint),
         Err(error) => Err(DeployError::new(Exit::Unreachable, format!("cannot look up {host}"))
-            .mend("Check the region's name and that this machine can resolve names.")
+            .hint("Check the region's name and that this machine can resolve names.")
             .caused_by(error)),
     }
 }
@@ -71,7 +72,7 @@ fn inventing(names: &Names) -> DeployError {
         names.ec2_dual_stack_host()
     );
     DeployError::new(Exit::Prerequisite, what)
-        .mend("Use another resolver (in /etc/resolv.conf or the network settings), then run this again.")
+        .hint("Use another resolver (in /etc/resolv.conf or the network settings), then run this again.")
 }
 
 async fn look_up(host: String) -> io::Result<Vec<IpAddr>> {
@@ -97,11 +98,11 @@ mod tests {
         Names { region: "xx-south-9".to_owned(), ..Names::example("a") }
     }
 
-    /// A name, from which look on it resolves, and its addresses.
+    /// A name, the number of the look from which on it resolves, and its addresses.
     type Known<'a> = (&'a str, usize, &'a [&'a str]);
 
-    /// What is decided where these names resolve, and `others` are the addresses of every other name; and
-    /// the names that were looked up.
+    /// Returns the decision for a network that resolves the `known` names as given and every other name to
+    /// `others`; and the names that were looked up.
     async fn decided(known: &[Known<'_>], others: &[&str]) -> (Result<Ec2Api>, Vec<String>) {
         let asked = RefCell::new(Vec::new());
         let look_up = |host: String| {

@@ -1,4 +1,4 @@
-//! What went wrong, why, and what to do; and the exit code that says it to a script.
+//! Errors: what happened, why, and what to do; and the exit code for scripts.
 
 use std::error::Error;
 
@@ -17,17 +17,17 @@ pub enum Exit {
     Failed = 1,
     /// Wrong arguments.
     Usage = 2,
-    /// Not an error: a deployment would change something, and `plan` was asked to say so.
+    /// Not an error: a deployment would change something, and `plan` was asked to report it.
     Changes = 3,
     /// Credentials are missing, wrong, or lack a permission.
     Denied = 4,
-    /// AWS did all it was asked, but the service is not healthy in time.
+    /// AWS carried everything out, but the service is not healthy in time.
     NotHealthy = 5,
     /// The AWS endpoint does not answer.
     Unreachable = 7,
-    /// Something on this machine is missing or in the way.
+    /// A program, file or port on this machine is missing or taken.
     Prerequisite = 8,
-    /// Ctrl-C. As shells count: 128 and the signal's number.
+    /// Ctrl-C. As shells count: 128 plus the signal's number.
     Interrupted = 130,
     /// SIGTERM.
     Terminated = 143,
@@ -38,8 +38,8 @@ pub enum Exit {
 pub struct DeployError {
     pub exit: Exit,
     pub what: String,
-    pub mend: Option<String>,
-    /// Meaning of the AWS error code, for those who act on it.
+    pub hint: Option<String>,
+    /// Meaning of the AWS error code, for callers that act on it.
     pub kind: AwsErrorKind,
     /// The AWS error code itself; empty if AWS gave none.
     pub code: String,
@@ -52,15 +52,15 @@ impl DeployError {
         Self {
             exit,
             what: what.into(),
-            mend: None,
+            hint: None,
             kind: AwsErrorKind::Other,
             code: String::new(),
             source: None,
         }
     }
 
-    pub fn mend(mut self, mend: impl Into<String>) -> Self {
-        self.mend = Some(mend.into());
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
         self
     }
 
@@ -69,11 +69,11 @@ impl DeployError {
         self
     }
 
-    /// The whole message: what, why, how to mend it.
+    /// Returns the whole message: what happened, why, and the hint.
     pub fn message(&self) -> String {
         let mut text = error_chain(self);
-        if let Some(mend) = &self.mend {
-            text.push_str(&format!("\n  {mend}"));
+        if let Some(hint) = &self.hint {
+            text.push_str(&format!("\n  {hint}"));
         }
         text
     }
@@ -81,7 +81,7 @@ impl DeployError {
 
 pub type Result<T> = std::result::Result<T, DeployError>;
 
-/// Names the step that a failed AWS call belonged to.
+/// Names the step of a failed AWS call.
 pub trait Step<T> {
     fn step(self, step: impl FnOnce() -> String) -> Result<T>;
 }
@@ -107,14 +107,14 @@ where
     let no_credentials = no_reply && (chain.contains("credential") || chain.contains("Credential"));
     let what = format!("could not {step}");
     if no_credentials {
-        return DeployError::new(Exit::Denied, format!("{what}: no AWS credentials were found")).mend(
+        return DeployError::new(Exit::Denied, format!("{what}: no AWS credentials were found")).hint(
             "Run `aws configure` or `aws login`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. If a session \
              has expired, sign in again.",
         );
     }
     if no_reply {
         return DeployError::new(Exit::Unreachable, format!("{what}: the AWS endpoint does not answer"))
-            .mend(
+            .hint(
                 "Check the network and the region; for the local cloud (ENDPOINT=…), `make local` starts it.",
             )
             .caused_by(error);
@@ -126,7 +126,7 @@ where
         return denied;
     }
     if kind == AwsErrorKind::Denied {
-        let mend = match code.as_str() {
+        let hint = match code.as_str() {
             "InvalidClientTokenId" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "AuthFailure" => {
                 "The access key or its secret is wrong: check `aws configure list` and the variables \
                  AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
@@ -134,21 +134,21 @@ where
             "ExpiredToken" | "ExpiredTokenException" => "The session has expired: sign in again.",
             // S3 answers HEAD without a body.
             "" => {
-                "These credentials lack a permission, and S3 does not say which: to look at a bucket takes \
-                 s3:ListBucket, at an object s3:GetObject. Add the statements `Buckets` and `Objects` of \
-                 `bootstrap iam-policy` to their policy."
+                "These credentials lack a permission, and S3 does not say which one: checking a bucket needs \
+                    s3:ListBucket, checking an object s3:GetObject. Add the statements `Buckets` and \
+                    `Objects` of `bootstrap iam-policy` to their policy."
             }
             _ => "These credentials lack the permission for this call; the message above names it.",
         };
         let (code, message) =
             if code.is_empty() { ("403", "Forbidden") } else { (code.as_str(), message.as_str()) };
-        let mut denied = DeployError::new(Exit::Denied, format!("{what}: {code}: {message}")).mend(mend);
+        let mut denied = DeployError::new(Exit::Denied, format!("{what}: {code}: {message}")).hint(hint);
         (denied.kind, denied.code) = (kind, code.to_owned());
         return denied;
     }
     if let Some(why) = fleet::quota::explain(&code, &message) {
-        let mend = "Then deploy again: it goes on where this run stopped.";
-        let mut limited = DeployError::new(Exit::Failed, format!("{what}: {why}")).mend(mend);
+        let hint = "Then deploy again: the next run continues where this one stopped.";
+        let mut limited = DeployError::new(Exit::Failed, format!("{what}: {why}")).hint(hint);
         (limited.kind, limited.code) = (kind, code);
         return limited;
     }
@@ -159,17 +159,17 @@ where
     if has_code { failed } else { failed.caused_by(error) }
 }
 
-/// A permission that AWS says is lacking, which waiting does not bring.
+/// A missing permission, as AWS reports it; waiting does not help.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lacking {
     action: String,
-    /// A policy forbids it, so that allowing it in another one does not help.
+    /// A policy denies it, so allowing it in another policy does not help.
     is_forbidden: bool,
     /// Policies allow it, the permissions boundary does not.
     is_outside_boundary: bool,
 }
 
-/// Reads a refusal of AWS: `… is not authorized to perform: ACTION on resource: …`.
+/// Parses AWS's refusal: `… is not authorized to perform: ACTION on resource: …`.
 pub fn lacking(message: &str) -> Option<Lacking> {
     let (_, rest) = message.split_once("not authorized to perform: ")?;
     let action = rest.split_whitespace().next()?.trim_end_matches([',', '.', ';']).to_owned();
@@ -182,11 +182,11 @@ pub fn lacking(message: &str) -> Option<Lacking> {
     })
 }
 
-/// The error of a call that lacks a permission, with the statement that grants it.
+/// Returns the error of a call that lacks a permission, with the statement that grants it.
 pub fn denied(error: DeployError, lacking: &Lacking) -> DeployError {
     let Lacking { action, is_forbidden, is_outside_boundary } = lacking;
     let statements: Vec<String> = statements_with(action).iter().map(|sid| format!("`{sid}`")).collect();
-    let mend = if *is_forbidden {
+    let hint = if *is_forbidden {
         format!(
             "A policy forbids {action} to these credentials: look for `Deny` in their policies, in their \
              permissions boundary and in the organization's service control policies."
@@ -207,7 +207,7 @@ pub fn denied(error: DeployError, lacking: &Lacking) -> DeployError {
             ),
         }
     };
-    let mut denied = error.mend(mend);
+    let mut denied = error.hint(hint);
     (denied.exit, denied.kind) = (Exit::Denied, AwsErrorKind::Denied);
     denied
 }
@@ -230,11 +230,11 @@ mod tests {
 
     use super::*;
 
-    fn mend(message: &str) -> String {
+    fn hint(message: &str) -> String {
         let lacking = lacking(message).expect("a refusal");
         let denied = denied(DeployError::new(Exit::Failed, message), &lacking);
         assert_eq!((denied.exit, denied.kind), (Exit::Denied, AwsErrorKind::Denied));
-        denied.mend.expect("advice")
+        denied.hint.expect("advice")
     }
 
     #[test]
@@ -242,31 +242,31 @@ mod tests {
         let refused = "You are not authorized to perform this operation. User: arn:aws:iam::1:user/u is not authorized to \
             perform: ec2:CreateVpc on resource: arn:aws:ec2:r:1:vpc/* because no identity-based policy allows the \
             ec2:CreateVpc action";
-        let mend = mend(refused);
-        assert!(mend.contains("permission ec2:CreateVpc. Add the statement `MakeTagged`"), "{mend}");
+        let hint = hint(refused);
+        assert!(hint.contains("permission ec2:CreateVpc. Add the statement `MakeTagged`"), "{hint}");
     }
 
     #[test]
     fn an_action_in_two_statements_names_both() {
-        let mend = mend("User: u is not authorized to perform: iam:PassRole on resource: r because x");
-        assert!(mend.contains("`HandToInstances` and `HandToFunction`"), "{mend}");
+        let hint = hint("User: u is not authorized to perform: iam:PassRole on resource: r because x");
+        assert!(hint.contains("`HandToInstances` and `HandToFunction`"), "{hint}");
     }
 
     #[test]
     fn a_permission_that_is_forbidden_is_not_to_be_added() {
-        let mend = mend(
+        let hint = hint(
             "User: u is not authorized to perform: s3:GetObject on resource: r with an explicit deny in a x",
         );
-        assert!(mend.contains("forbids s3:GetObject") && !mend.contains("Add the"), "{mend}");
+        assert!(hint.contains("forbids s3:GetObject") && !hint.contains("Add the"), "{hint}");
     }
 
     #[test]
     fn an_action_outside_the_boundary_is_to_be_added_there() {
-        let mend = mend(
+        let hint = hint(
             "User: u is not authorized to perform: s3:GetObject on resource: r because no permissions boundary \
              allows the s3:GetObject action",
         );
-        assert!(mend.contains("permissions boundary of these credentials"), "{mend}");
+        assert!(hint.contains("permissions boundary of these credentials"), "{hint}");
     }
 
     #[test]
@@ -302,6 +302,6 @@ mod tests {
             assert!(text.contains(says) && text.contains("deploy again"), "{text}");
             assert_eq!(error.exit, Exit::Failed);
         }
-        assert_eq!(refused("InvalidParameterValue", "bad").mend, None, "no quota is to blame");
+        assert_eq!(refused("InvalidParameterValue", "bad").hint, None, "no quota is to blame");
     }
 }

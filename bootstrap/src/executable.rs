@@ -1,7 +1,8 @@
-//! Whether a program will start on an instance: it is for that processor, and needs no newer glibc.
+//! Checks whether a program will start on an instance: it must be for that processor, and need no newer
+//! glibc.
 //!
-//! Without this a program of the wrong kind is found out by instances that do not boot. Asked of the
-//! file itself: a version that its dynamic linker would miss is named in the section `.gnu.version_r`.
+//! Without this check, a wrong program is noticed only when instances do not boot. It reads the file itself:
+//! the section `.gnu.version_r` names the versions that its dynamic linker needs.
 
 use object::elf::{EM_AARCH64, EM_X86_64, FileHeader64, Machine};
 use object::read::elf::FileHeader as _;
@@ -9,7 +10,7 @@ use object::{Endianness, SectionIndex};
 
 use crate::cli::Arch;
 
-/// Amazon Linux 2023 keeps glibc 2.34 to its end. Lambda's `provided.al2023` is made of it.
+/// Amazon Linux 2023 keeps glibc 2.34 to its end. Lambda's `provided.al2023` is built from it.
 pub const NEWEST_GLIBC: Glibc = Glibc { major: 2, minor: 34 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,15 +27,15 @@ impl std::fmt::Display for Glibc {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    #[error("it is no program for Linux: {0}")]
+    #[error("it is not a Linux program: {0}")]
     NotAProgram(String),
-    #[error("it is built for {found}, and the instances are {}", wanted.as_str())]
+    #[error("it is built for {found}, but the instances are {}", wanted.as_str())]
     Processor { found: String, wanted: Arch },
-    #[error("it needs {needs}, and the glibc of Amazon Linux 2023 is {NEWEST_GLIBC}")]
+    #[error("it needs {needs}, but the glibc of Amazon Linux 2023 is {NEWEST_GLIBC}")]
     Glibc { needs: String },
 }
 
-/// Judges a program for the instances of AWS.
+/// Checks a program for AWS instances.
 pub fn judge(bytes: &[u8], wanted: Arch) -> Result<(), Unfit> {
     let header = FileHeader64::<Endianness>::parse(bytes).map_err(not_a_program)?;
     let endian = header.endian().map_err(not_a_program)?;
@@ -66,7 +67,7 @@ fn name(machine: Machine) -> String {
     )
 }
 
-/// The symbol versions that a program asks of its libraries. None of a static one.
+/// Returns the symbol versions that a program needs of its libraries; none for a static program.
 fn versions(
     header: &FileHeader64<Endianness>,
     endian: Endianness,
@@ -75,7 +76,7 @@ fn versions(
     let sections = header.sections(endian, bytes).map_err(not_a_program)?;
     if sections.is_empty() {
         return Err(Unfit::NotAProgram(
-            "its sections are stripped, so nobody can say what it needs".to_owned(),
+            "its section headers are stripped, so the glibc it needs is unknown".to_owned(),
         ));
     }
     let Some((mut needs, strings)) = sections.gnu_verneed(endian, bytes).map_err(not_a_program)? else {
@@ -93,7 +94,8 @@ fn versions(
     Ok(found)
 }
 
-/// `GLIBC_2.35` is; so is what has no number, `GLIBC_ABI_DT_RELR` (2.36) and `GLIBC_PRIVATE`.
+/// Returns whether Amazon Linux lacks a version. `GLIBC_2.35` is newer; so is a version without a number,
+/// `GLIBC_ABI_DT_RELR` (2.36) and `GLIBC_PRIVATE`.
 fn is_newer(version: &str) -> bool {
     let Some(number) = version.strip_prefix("GLIBC_") else { return false };
     glibc(number).is_none_or(|needed| needed > NEWEST_GLIBC)
@@ -109,12 +111,12 @@ fn glibc(number: &str) -> Option<Glibc> {
 mod tests {
     use super::*;
 
-    /// This very test, which is a program for this machine.
+    /// Returns this test program, which is a program for this machine.
     fn this_program() -> Vec<u8> {
         std::fs::read(std::env::current_exe().expect("it runs")).expect("readable")
     }
 
-    /// Every mention of a version in this program, replaced by another of the same length.
+    /// Returns this program with every mention of a version replaced by another of the same length.
     fn asking_for(version: &[u8; 10]) -> Vec<u8> {
         let mut bytes = this_program();
         let old = b"GLIBC_2.2.5";
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_program_or_is_cut_is_refused_and_never_a_panic() {
+    fn a_truncated_or_foreign_file_is_refused_without_a_panic() {
         let whole = this_program();
         for bytes in
             [&b""[..], b"#!/bin/sh\necho no\n", &whole[..40], &whole[..100], &whole[..whole.len() / 2]]

@@ -1,7 +1,7 @@
-//! Whom a classic stack may serve.
+//! Decides which addresses may reach a classic stack.
 //!
-//! Its workers have private addresses, so a worker cannot see that the whole internet reaches it through the
-//! load balancer: that is known here alone.
+//! Its workers have private addresses, so a worker cannot see whether the whole internet reaches it through
+//! the load balancer. Only the deployer knows.
 
 use fleet::Profile;
 
@@ -11,7 +11,7 @@ use crate::cli::Deploy;
 use crate::error::{DeployError, Exit, Result};
 use crate::resources::{documents, network};
 
-/// Refuses to publish a classic stack, before anything of it is made.
+/// Refuses to publish a classic stack, before any part of it is made.
 pub async fn check(aws: &Aws, options: &Deploy) -> Result<()> {
     if options.classic_accept_risk {
         return Ok(());
@@ -29,11 +29,13 @@ pub async fn check(aws: &Aws, options: &Deploy) -> Result<()> {
 fn judge(from: &[Cidr]) -> Result<()> {
     let Some(public) = from.iter().find(|block| !block.is_private()) else { return Ok(()) };
     let what = format!(
-        "the profile classic stores plain passwords and lists them to everybody, and {public} is not private"
+        "the profile classic stores plain-text passwords and lists them without a sign-in, and {public} is \
+            not a private block"
     );
-    Err(DeployError::new(Exit::Usage, what).mend(
-        "Nothing was changed. Give the private blocks that may reach it: --allow-cidr 10.0.0.0/8 (make: \
-         ALLOW_CIDR=10.0.0.0/8), or take the risk: --classic-accept-risk (make: CLASSIC_ACCEPT_RISK=yes).",
+    Err(DeployError::new(Exit::Usage, what).hint(
+        "Nothing was changed. Allow private blocks only: --allow-cidr 10.0.0.0/8 (make: \
+            ALLOW_CIDR=10.0.0.0/8), or accept the risk: --classic-accept-risk (make: \
+            CLASSIC_ACCEPT_RISK=yes).",
     ))
 }
 
@@ -51,7 +53,7 @@ mod tests {
         assert_eq!(judged(&["10.0.0.0/8", "fd00::/8", "127.0.0.0/8"]), Ok(()));
         for public in ["0.0.0.0/0", "::/0", "203.0.113.0/24"] {
             let error = judged(&["10.0.0.0/8", public]).expect_err(public);
-            assert!(error.contains(&format!("{public} is not private")), "{error}");
+            assert!(error.contains(&format!("{public} is not a private block")), "{error}");
         }
         assert!(judge(&Cidr::world()).is_err(), "what a new stack has");
     }

@@ -1,4 +1,4 @@
-//! Waits until the service does what it was deployed for, asked through its public address.
+//! Waits until the service is healthy, asked through its public address.
 
 mod handshake;
 
@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// The load balancer looks at its certificate every 20 s; three looks.
 const CERTIFICATE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// What `/checkamount` says.
+/// The answer of `/checkamount`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Amount {
     pub desired: u32,
@@ -26,8 +26,8 @@ pub struct Amount {
     pub problem: Option<String>,
 }
 
-/// Waits for as many workers as wanted, and for no more than `most`: while a new release is brought
-/// to a fleet there are some beyond the number.
+/// Waits for as many workers as wanted, and for no more than `most`: during a rollout there are more than the
+/// desired number.
 pub async fn wait(url: &str, wanted: u32, most: u32, progress: &Progress) -> Result<()> {
     let client = client()?;
     let deadline = Instant::now() + DEADLINE;
@@ -43,13 +43,13 @@ pub async fn wait(url: &str, wanted: u32, most: u32, progress: &Progress) -> Res
         if Instant::now() > deadline {
             let what = format!("{url} is not healthy after {} s: {seen}", DEADLINE.as_secs());
             return Err(DeployError::new(Exit::NotHealthy, what)
-                .mend("`bootstrap status` (make status) shows what the reconciler does and why."));
+                .hint("`bootstrap status` (make status) shows what the reconciler does and why."));
         }
         sleep(Duration::from_millis(500)).await;
     }
 }
 
-/// One look at `/checkamount`; the error is a sentence for people.
+/// Reads `/checkamount` once; the error is a sentence for people.
 pub async fn ask(client: &reqwest::Client, url: &str) -> std::result::Result<Amount, String> {
     let response = client.get(format!("{url}/checkamount")).send().await.map_err(|error| {
         if error.is_timeout() { "no answer in time".to_owned() } else { "no connection".to_owned() }
@@ -58,10 +58,10 @@ pub async fn ask(client: &reqwest::Client, url: &str) -> std::result::Result<Amo
     if !status.is_success() {
         return Err(format!("it answers {status}"));
     }
-    response.json().await.map_err(|_| "it answers something else than JSON".to_owned())
+    response.json().await.map_err(|_| "its answer is not JSON".to_owned())
 }
 
-/// Waits until TLS is spoken with this certificate and no other.
+/// Waits until the port serves TLS with this certificate and no other.
 pub async fn wait_for_certificate(
     address: Ipv4Addr,
     certificate: &Certificate,
@@ -77,16 +77,17 @@ pub async fn wait_for_certificate(
                 fleet::TLS_PORT,
                 CERTIFICATE_DEADLINE.as_secs()
             );
-            return Err(DeployError::new(Exit::NotHealthy, what).mend(
-                "Something between here and there may close that port; the load balancer's log says \
-                 whether it has the certificate. `--tls off` (make: TLS=off) ends TLS.",
+            return Err(DeployError::new(Exit::NotHealthy, what).hint(
+                "A firewall between this machine and the load balancer may block that port. `bootstrap logs \
+                    lb` (make logs OF=lb) shows whether the load balancer has the certificate. `--tls off` \
+                    (make: TLS=off) switches TLS off.",
             ));
         }
         sleep(Duration::from_millis(500)).await;
     }
 }
 
-/// One handshake; the error is a sentence for people.
+/// Does one handshake; the error is a sentence for people.
 pub async fn ask_for_certificate(
     address: Ipv4Addr,
     certificate: &Certificate,

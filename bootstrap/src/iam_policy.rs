@@ -1,4 +1,4 @@
-//! `iam-policy`: the policy that the deployer needs, for this stack, account and region.
+//! `iam-policy`: prints the policy that the deployer needs, for this stack, account and region.
 
 use crate::aws;
 use crate::cli::{AccountId, PolicyArn, Target};
@@ -7,13 +7,14 @@ use crate::names::Names;
 use crate::output;
 use crate::policies::deployer::{MAX_CHARS, chars, deployer};
 
-/// Said on standard error, so that the policy on standard output stays JSON.
-const UNBOUNDED: &str = "Whoever holds this policy can become an administrator of the account: it allows \
-    writing the policies of the stack's roles and running programs with them. To prevent that, create a managed \
-    policy that limits these roles, and pass its ARN to `iam-policy` and to `deploy` with \
+/// Printed on standard error, so that the policy on standard output stays JSON.
+const UNBOUNDED: &str = "Credentials with this policy can become an administrator of the account, because \
+    they can write the policies of the stack's roles and run programs with these roles. To prevent that, \
+    create a managed policy that limits these roles, and pass its ARN to `iam-policy` and to `deploy` with \
     --permissions-boundary (make: BOUNDARY=).";
 
-/// With `--account` and a region nobody is asked; otherwise AWS says whose credentials these are.
+/// With `--account` and a region it makes no call; otherwise AWS says which account the credentials belong
+/// to.
 pub async fn run(target: &Target, account: Option<&AccountId>, boundary: Option<&PolicyArn>) -> Result<()> {
     let names = match account {
         Some(account) => aws::names_of(target, account).await?,
@@ -34,9 +35,9 @@ fn text(names: &Names, boundary: Option<&PolicyArn>) -> Result<String> {
     let policy = deployer(names, boundary.map(PolicyArn::as_str));
     let chars = chars(&policy);
     if chars > MAX_CHARS {
-        let what = format!("the policy has {chars} characters, and IAM takes {MAX_CHARS}");
+        let what = format!("the policy has {chars} characters, more than IAM's limit of {MAX_CHARS}");
         return Err(DeployError::new(Exit::Failed, what)
-            .mend("Choose a shorter --stack name, or a permissions boundary with a shorter one."));
+            .hint("Choose a shorter --stack name, or a permissions boundary with a shorter name."));
     }
     Ok(serde_json::to_string_pretty(&policy).expect("a policy is plain data"))
 }

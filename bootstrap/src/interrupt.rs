@@ -1,7 +1,7 @@
-//! Ctrl-C and SIGTERM: a command stops where it waits for somebody, never in the middle of a file,
-//! and `cargo lambda` stops with it.
+//! Ctrl-C and SIGTERM: a command stops at an await, never in the middle of writing a file, and `cargo lambda`
+//! stops with it.
 //!
-//! Nothing has to be undone: what exists is found by name, so the next run goes on from there.
+//! Nothing has to be undone: resources are found by name, so the next run continues from there.
 
 use tokio::signal::unix::{SignalKind, signal};
 

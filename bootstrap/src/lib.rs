@@ -1,7 +1,7 @@
-//! The deployer: brings a stack into being on any AWS endpoint, shows it, changes it, removes it.
+//! The deployer: creates a stack on any AWS endpoint, shows it, changes it, removes it.
 //!
-//! There is no local state file. What exists is found by deterministic names and by tags, so a run
-//! that was cut anywhere is completed by the next, and two operators see the same.
+//! There is no local state file. Resources are found by deterministic names and by tags, so the next run
+//! completes an interrupted one, and two operators see the same stack.
 
 pub mod cli;
 pub mod aws;

@@ -1,4 +1,4 @@
-//! `logs`: what the reconciler, workers and load balancers say, without ssh.
+//! `logs`: prints the logs of reconciler, workers and load balancers, without ssh.
 //!
 //! | whose | where it is read | how far back |
 //! |---|---|---|
@@ -29,23 +29,23 @@ use crate::scale::no_stack;
 use console::Console;
 use group::Group;
 
-/// How far back the reconciler's log begins: some thirty ticks.
+/// The default start of the reconciler's log: some thirty ticks.
 const SINCE: Duration = Duration::from_secs(10 * 60);
-/// Of each, if nothing is named: three sections fit on a screen or two.
+/// Lines of each log, if none is named: three sections fit on a screen or two.
 const LINES: usize = 20;
 const POLL: Duration = Duration::from_secs(2);
-/// Consoles asked for at once; EC2 throttles who asks faster.
+/// Consoles fetched at once; EC2 throttles callers that send faster.
 const AT_ONCE: usize = 8;
-/// Looks in a row that fail before following ends; a minute or two of an AWS that does not answer.
+/// Failed looks in a row before following ends; a minute or two of an AWS that does not answer.
 const MOST_FAILURES: u32 = 10;
 
-/// One log, and what of it is to be printed now.
+/// One log, and its lines that are to be printed now.
 struct Section {
     title: String,
     lines: Vec<String>,
 }
 
-/// Everything that is watched, and how far it has been printed.
+/// The watched logs, and how far each has been printed.
 struct Watched<'a> {
     aws: &'a Aws,
     options: &'a Logs,
@@ -57,7 +57,7 @@ struct Watched<'a> {
 pub async fn run(target: &Target, options: &Logs) -> Result<()> {
     if options.instance.is_some() && options.of == Some(LogsOf::Reconciler) {
         return Err(DeployError::new(Exit::Usage, "the reconciler is a function and has no instance")
-            .mend("Leave out --instance, or name a worker or a load balancer (`make status` lists them)."));
+            .hint("Omit --instance, or name a worker or a load balancer (`make status` lists them)."));
     }
     let aws = Aws::connect(target).await?;
     if documents::read(&aws, keys::RELEASE).await?.is_none() {
@@ -89,7 +89,7 @@ pub async fn run(target: &Target, options: &Logs) -> Result<()> {
     if options.follow { follow(&mut watched, &mut last).await } else { Ok(()) }
 }
 
-/// Prints what is new until nobody reads it; Ctrl-C ends it as it ends every command.
+/// Prints new lines until standard output is closed; Ctrl-C ends it like every command.
 async fn follow(watched: &mut Watched<'_>, last: &mut Option<String>) -> Result<()> {
     let mut failures = 0;
     loop {
@@ -105,14 +105,15 @@ async fn follow(watched: &mut Watched<'_>, last: &mut Option<String>) -> Result<
             }
             Err(error) if failures + 1 < MOST_FAILURES => {
                 failures += 1;
-                output::note(&format!("{}; looking again", error.message()));
+                output::note(&format!("{}; trying again", error.message()));
             }
             Err(error) => return Err(error),
         }
     }
 }
 
-/// The title appears where it changes, as `tail -f` does it. False if nobody reads any more.
+/// Prints a section. The title appears when it changes, as in `tail -f`. Returns false if standard output is
+/// closed.
 fn print(section: &Section, last: &mut Option<String>) -> bool {
     let mut text = section.lines.join("\n");
     if last.as_ref() != Some(&section.title) {
@@ -124,7 +125,7 @@ fn print(section: &Section, last: &mut Option<String>) -> bool {
 }
 
 impl Watched<'_> {
-    /// What is new since the last look.
+    /// Returns the lines since the last look.
     async fn look(&mut self) -> Result<Vec<Section>> {
         let mut sections = Vec::new();
         if let Some(group) = &mut self.group {
@@ -144,7 +145,7 @@ impl Watched<'_> {
         Ok(sections)
     }
 
-    /// Ids and titles of the instances whose consoles are wanted, load balancers first.
+    /// Returns ids and titles of the wanted instances, load balancers first.
     async fn instances(&self) -> Result<Vec<(String, String)>> {
         if self.options.of == Some(LogsOf::Reconciler) {
             return Ok(Vec::new());
@@ -165,9 +166,10 @@ impl Watched<'_> {
                 let mut all = instance::list(self.aws, &states).await?;
                 all.retain(|instance| instance.instance_id() == Some(id));
                 if !all.iter().any(wanted) {
-                    let what = format!("{id} is no such instance of stack {}", self.aws.names.stack);
-                    return Err(DeployError::new(Exit::Failed, what).mend(
-                        "`make status` lists those that are there; EC2 forgets a terminated one after about an hour.",
+                    let what = format!("stack {} has no such instance as {id}", self.aws.names.stack);
+                    return Err(DeployError::new(Exit::Failed, what).hint(
+                        "`make status` lists the stack's instances. EC2 forgets a terminated instance after \
+                            about an hour.",
                     ));
                 }
                 all

@@ -1,4 +1,4 @@
-//! Parse, run, exit code.
+//! Parses, runs, and exits with a code.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use bootstrap::{
 };
 use clap::Parser as _;
 
-/// Somebody may be asked a question on a thread of its own, which cannot be called back.
+/// A question waits on a thread of its own, which cannot be cancelled.
 const LAST_THREADS: Duration = Duration::from_millis(100);
 
 /// Without optimisation, the checks of `doctor` and `preflight`, which run at the same time, need more than the
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let mut message = error.message();
             if matches!(error.exit, Exit::Interrupted | Exit::Terminated) && cli.command.is_resumable() {
-                message.push_str("; the next run goes on where this one stopped");
+                message.push_str("; the next run continues where this one stopped");
             }
             output::failure(&message, error.exit as u8);
             ExitCode::from(error.exit as u8)
@@ -52,10 +52,12 @@ fn start(cli: &Cli) -> Result<Exit> {
 }
 
 fn cannot_start(error: std::io::Error) -> DeployError {
-    DeployError::new(Exit::Failed, "cannot start").caused_by(error)
+    DeployError::new(Exit::Failed, "cannot start")
+        .hint("This machine may lack memory, threads or file descriptors: check `ulimit -a`.")
+        .caused_by(error)
 }
 
-/// The code to end with, unless it failed.
+/// Runs the command and returns its exit code.
 async fn run(cli: &Cli) -> Result<Exit> {
     let target = &cli.target;
     match &cli.command {

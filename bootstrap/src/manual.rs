@@ -1,4 +1,4 @@
-//! `completions` and `man`: what the command line says of itself.
+//! `completions` and `man`: generated from the command line.
 
 use std::io::Write as _;
 
@@ -26,13 +26,13 @@ fn script(shell: Shell) -> String {
 }
 
 pub fn page() -> Result<()> {
-    let page =
-        roff().map_err(|error| DeployError::new(Exit::Failed, "cannot write the page").caused_by(error))?;
+    let page = roff()
+        .map_err(|error| DeployError::new(Exit::Failed, "cannot write the manual page").caused_by(error))?;
     output::result(page.trim_end());
     Ok(())
 }
 
-/// The page of the program, then a section for each command.
+/// Returns the page of the program, then a section for each command.
 fn roff() -> std::io::Result<String> {
     let mut command = Cli::command();
     command.build();

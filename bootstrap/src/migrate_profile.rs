@@ -2,16 +2,16 @@
 //!
 //! | step | the marker `meta/profile` says | cut here, the next run |
 //! |---|---|---|
-//! | no worker serves; read all users, refuse if one cannot be turned | `classic` | begins anew |
+//! | no worker serves; read all users, refuse if one cannot be turned | `classic` | starts over |
 //! | change the marker, so that no worker of either profile starts | `migrating-to-secure` | goes on |
 //! | look again for workers, read all users again | | goes on |
-//! | each user: write the secure object, delete a classic one of another key | | skips those that are done |
+//! | each user: write the secure object, delete a classic one of another key | | skips finished users |
 //! | delete every version of the past below `users/`: they are plain text | | deletes the rest |
 //! | the release says secure | | says it again |
 //! | change the marker | `secure` | has nothing to do |
 //!
-//! A converted object is known by its S3 metadata, never by its content: a classic password may look
-//! like a record. There is no way back, because nothing is left from which there could be one.
+//! A converted object is recognised by its S3 metadata, never by its content: a classic password may look
+//! like a record. The conversion cannot be undone, because it keeps no plain text.
 
 mod convert;
 mod judge;
@@ -41,7 +41,7 @@ pub struct Options {
     pub mode: Mode,
 }
 
-/// What becomes of users that cannot be secure.
+/// How unusable users are handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnUnusable {
     #[default]
@@ -83,15 +83,15 @@ pub async fn run(target: &Target, options: Options) -> Result<()> {
             format!("All {users} users of stack {stack} are secure.\n{next}")
         }
         Outcome::Converted { users, left } => format!(
-            "{users} users of stack {stack} are secure. {left} objects below {} were left, in plain text: \
-             delete them when they are not needed.\n{next}",
+            "{users} users of stack {stack} are secure. {left} objects below {} still hold plain-text \
+                passwords: delete them when you no longer need them.\n{next}",
             keys::USERS_PREFIX
         ),
     });
     Ok(())
 }
 
-/// `instances` gives the worker instances that may still serve.
+/// Migrates the users; `instances` returns the worker instances that may still serve.
 pub async fn migrate(
     aws: &Aws,
     options: Options,
@@ -118,8 +118,8 @@ pub async fn migrate(
         accept(&judged(&users, progress).await?, options.unusable)?;
         documents::write_marker(aws, keys::MIGRATING, &etag).await?;
         progress
-            .line("No worker of either profile starts from now on, until this command has run to its end.");
-        // One that started just before has found its own profile.
+            .line("From now on workers of both profiles refuse to start, until this command has finished.");
+        // A worker that started just before has read the old profile.
         must_not_serve(aws, &instances).await?;
     }
     let etag = still_migrating(aws).await?;
@@ -128,7 +128,7 @@ pub async fn migrate(
     tell(&plan, progress);
     let converted = plan.convert.len() + plan.done;
     users.convert(plan.convert, progress).await?;
-    // Another run of this command may have ended meanwhile, and then the past is that of secure users.
+    // Another run of this command may have ended since; then these objects belong to secure users.
     still_migrating(aws).await?;
     users.forget_the_past(progress).await?;
     if let Some(release) = documents::release(aws).await? {
@@ -138,12 +138,15 @@ pub async fn migrate(
     Ok(Outcome::Converted { users: converted, left: plan.left.len() })
 }
 
-/// The tag of the marker.
+/// Returns the ETag of the marker.
 async fn still_migrating(aws: &Aws) -> Result<String> {
     match documents::marker(aws).await? {
         (Marker::Migrating, etag) => Ok(etag),
-        _ => Err(DeployError::new(Exit::Failed, format!("{} was changed meanwhile", keys::PROFILE_MARKER))
-            .mend("Run this again; it says whether there is anything left to do.")),
+        _ => Err(DeployError::new(
+            Exit::Failed,
+            format!("{} was changed while this command ran", keys::PROFILE_MARKER),
+        )
+        .hint("Run this again; it shows whether anything is left to do.")),
     }
 }
 
@@ -154,7 +157,7 @@ async fn judged(users: &Users<'_>, progress: &mut Progress) -> Result<Plan> {
         "{} to convert, {} converted already, {} unusable",
         plan.convert.len(),
         plan.done,
-        plan.left.len() + plan.mend.len()
+        plan.left.len() + plan.blocking.len()
     ));
     Ok(plan)
 }
@@ -174,18 +177,18 @@ fn accept(plan: &Plan, on_unusable: OnUnusable) -> Result<()> {
         }
         lines.concat()
     };
-    if !plan.mend.is_empty() {
-        let what = format!("{} users cannot be converted:{}", plan.mend.len(), list(&plan.mend));
-        return Err(DeployError::new(Exit::Failed, what).mend(
-            "Delete these objects, or write a usable password into them: a secure worker would read them \
-             as its own, so --skip-unusable does not leave them.",
+    if !plan.blocking.is_empty() {
+        let what = format!("{} users cannot be converted:{}", plan.blocking.len(), list(&plan.blocking));
+        return Err(DeployError::new(Exit::Failed, what).hint(
+            "Delete these objects, or write a usable password into them. --skip-unusable does not skip them, \
+                because a secure worker would read them as its own.",
         ));
     }
     if !plan.left.is_empty() && on_unusable == OnUnusable::Refuse {
         let what = format!("{} users cannot be converted:{}", plan.left.len(), list(&plan.left));
-        return Err(DeployError::new(Exit::Failed, what).mend(
-            "Rename or delete these objects, or leave them where they are, in plain text and without a way \
-             to sign in, with --skip-unusable (make: SKIP_UNUSABLE=1).",
+        return Err(DeployError::new(Exit::Failed, what).hint(
+            "Rename or delete these objects. Or skip them with --skip-unusable (make: SKIP_UNUSABLE=1): they \
+                stay in plain text, and their users cannot sign in.",
         ));
     }
     Ok(())
@@ -205,7 +208,7 @@ async fn must_not_serve(aws: &Aws, instances: &impl AsyncFn() -> Result<Vec<Stri
     match listed {
         None => {}
         Some(Ok(registry)) if registry.workers.is_empty() => {}
-        Some(Ok(registry)) => why.push(format!("{} are registered", registry.workers.len())),
+        Some(Ok(registry)) => why.push(format!("the registry lists {}", registry.workers.len())),
         Some(Err(_)) => why.push("the registry cannot be read".to_owned()),
     }
     let instances = instances().await?;
@@ -217,10 +220,10 @@ async fn must_not_serve(aws: &Aws, instances: &impl AsyncFn() -> Result<Vec<Stri
     }
     let what = format!("workers of stack {} may still serve: {}", aws.names.stack, why.join("; "));
     Err(DeployError::new(Exit::Failed, what)
-        .mend("Run `make scale N=0`, wait until `make status` shows no worker, then run this again."))
+        .hint("Run `make scale N=0`, wait until `make status` shows no worker, then run this again."))
 }
 
-/// Those on their way out included: they answer to the last.
+/// Returns the worker instances, including those shutting down, because they answer to the last.
 async fn worker_instances(aws: &Aws) -> Result<Vec<String>> {
     let filter = |name: &str, values: &[&str]| {
         let values = values.iter().map(|value| (*value).to_owned()).collect();
@@ -244,7 +247,7 @@ async fn worker_instances(aws: &Aws) -> Result<Vec<String>> {
     Ok(ids.into_iter().collect())
 }
 
-/// The same workers as secure ones, for whoever scales before deploying.
+/// Returns the same release with secure workers, for an operator who scales before deploying.
 fn as_secure(before: Release) -> Release {
     let setting = |profile: Profile| format!("VIGIA_PROFILE={profile}\n");
     let user_data = before.worker.user_data.replace(&setting(Profile::Classic), &setting(Profile::Secure));
@@ -258,9 +261,12 @@ fn as_secure(before: Release) -> Release {
 }
 
 fn no_users(aws: &Aws) -> DeployError {
-    let what = format!("the users of stack {} belong to no profile that is known here", aws.names.stack);
-    DeployError::new(Exit::Failed, what)
-        .mend(format!("No worker has served it yet, or {} was changed by hand.", keys::PROFILE_MARKER))
+    let what = format!("the profile of the users of stack {} is not known", aws.names.stack);
+    DeployError::new(Exit::Failed, what).hint(format!(
+        "Either no worker has started yet, or {} was changed by hand. Deploy and wait for a \
+            healthy worker, or restore the object.",
+        keys::PROFILE_MARKER
+    ))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Who we are to AWS, and the names and tags that follow from it.
+//! The stack's identity in AWS, and the names and tags derived from it.
 
 use fleet::StackName;
 use fleet::stack::TAG_STACK;
@@ -46,12 +46,12 @@ impl Names {
         )
     }
 
-    /// The API of EC2, over IPv4 only.
+    /// Returns the host of the EC2 API, over IPv4 only.
     pub fn ec2_host(&self) -> String {
         format!("ec2.{}.{}", self.region, if self.is_china() { "amazonaws.com.cn" } else { "amazonaws.com" })
     }
 
-    /// The API of EC2 over IPv4 and IPv6, in a region that has it.
+    /// Returns the host of the EC2 API over IPv4 and IPv6, in a region that has it.
     pub fn ec2_dual_stack_host(&self) -> String {
         self.dual_stack_host("ec2")
     }
@@ -61,7 +61,7 @@ impl Names {
         format!("{service}.{}.{domain}", self.region)
     }
 
-    /// A name beside it that AWS has never had. Whoever resolves it invents addresses.
+    /// Returns a similar name that AWS has never had. A resolver that answers for it invents addresses.
     pub fn impossible_host(&self) -> String {
         self.dual_stack_host("vigia-no-such-service")
     }
@@ -70,7 +70,7 @@ impl Names {
         self.partition == "aws-cn"
     }
 
-    /// The tags that every resource carries: whose it is, and what it is called in a console.
+    /// Returns the tags that every resource carries: its stack, and its name in a console.
     pub fn tags(&self, what: &str) -> [(String, String); 2] {
         [(TAG_STACK.to_owned(), self.stack.to_string()), ("Name".to_owned(), self.stack.resource(what))]
     }
@@ -78,7 +78,7 @@ impl Names {
 
 #[cfg(test)]
 impl Names {
-    /// Those of a stack in Ireland.
+    /// Returns the names of a stack in Ireland.
     pub(crate) fn example(stack: &str) -> Self {
         Self {
             stack: stack.parse().expect("valid"),

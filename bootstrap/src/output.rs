@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::part::{Change, Part};
 
-/// How this process speaks; said once, at its start, before anything is printed.
+/// How this process prints; set once at its start, before anything is printed.
 static MODE: OnceLock<Mode> = OnceLock::new();
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum Mode {
     Json,
 }
 
-/// Only the first call counts.
+/// Sets the mode; only the first call counts.
 pub fn choose(mode: Mode) {
     MODE.set(mode).ok();
 }
@@ -38,12 +38,12 @@ pub fn mode() -> Mode {
     MODE.get().copied().unwrap_or_default()
 }
 
-/// Whether standard output is a screen that can be redrawn.
+/// Returns whether standard output is a screen that can be redrawn.
 pub fn is_screen() -> bool {
     std::io::stdout().is_terminal() && !is_dumb()
 }
 
-/// Whether words may be coloured: on a screen, unless <https://no-color.org> is asked for.
+/// Returns whether words may be coloured: on a screen, unless <https://no-color.org> is asked for.
 pub fn has_colour() -> bool {
     is_screen() && Env.get("NO_COLOR").is_none_or(|text| text.is_empty())
 }
@@ -52,7 +52,7 @@ fn is_dumb() -> bool {
     Env.get("TERM").as_deref() == Some("dumb")
 }
 
-/// The spinner of the command that runs, so that a wait deep inside a step can be seen.
+/// The spinner of the running command, so that a wait deep inside a step can show itself.
 static SPINNER: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Progress of a command: one line per step, with what happened and how long it took.
@@ -60,11 +60,11 @@ pub struct Progress {
     spinner: Option<ProgressBar>,
     is_silent: bool,
     step: Option<(String, Instant)>,
-    /// All that was looked at, in order.
+    /// All compared resources, in order.
     pub parts: Vec<Part>,
 }
 
-/// A step with more changes than this does not name each: they are in `--json`.
+/// A step with more changes than this does not list them; `--json` does.
 const NAMED: usize = 8;
 
 impl Default for Progress {
@@ -83,7 +83,7 @@ impl Default for Progress {
     }
 }
 
-/// A command that is interrupted leaves no half a line.
+/// Clears the spinner, so that an interrupted command leaves no half line.
 impl Drop for Progress {
     fn drop(&mut self) {
         self.finish();
@@ -119,7 +119,7 @@ impl Progress {
         self.parts.extend(parts);
     }
 
-    /// How many things were created, updated or removed.
+    /// Returns how many things were created, updated or removed.
     pub fn changes(&self) -> usize {
         self.parts.iter().filter(|part| part.is_change()).count()
     }
@@ -136,7 +136,7 @@ impl Progress {
         }
     }
 
-    /// A line of its own.
+    /// Prints a line of its own.
     pub fn line(&self, text: &str) {
         if self.is_silent {
             return;
@@ -180,7 +180,7 @@ pub fn waiting(text: &str) {
     }
 }
 
-/// Says what a step has been waiting for, in a line of its own.
+/// Prints what a step has been waiting for, in a line of its own.
 pub fn still_waiting(text: &str) {
     let spinner = SPINNER.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match (mode(), spinner) {
@@ -189,7 +189,7 @@ pub fn still_waiting(text: &str) {
     }
 }
 
-/// The last thing that a command which failed says.
+/// Prints the last line of a failed command.
 pub fn failure(message: &str, exit: u8) {
     match mode() {
         Mode::Json => event(&json!({"event": "error", "text": message, "exit": exit})),
@@ -199,7 +199,7 @@ pub fn failure(message: &str, exit: u8) {
     }
 }
 
-/// Something beside the result that a person should know.
+/// Prints a message that a person should know in addition to the result.
 pub fn note(text: &str) {
     match mode() {
         Mode::People => {
@@ -210,12 +210,12 @@ pub fn note(text: &str) {
     }
 }
 
-/// A line of the result, on standard output. A reader that went away is not our error.
+/// Prints a line of the result on standard output. A closed standard output is not an error.
 pub fn result(text: &str) {
     writeln!(std::io::stdout(), "{text}").ok();
 }
 
-/// The same for commands that go on and on: whether there still is a reader.
+/// Prints like `result`, for commands without an end; returns whether standard output is still open.
 pub fn is_read(text: &str) -> bool {
     let mut out = std::io::stdout();
     writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()

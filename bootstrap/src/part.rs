@@ -1,20 +1,19 @@
-//! The parts of a stack, and what a run does about each.
+//! The parts of a stack, and how a run changes each.
 //!
-//! Every `ensure` of `resources/` finds, compares and, only if the run applies, makes the difference.
-//! `plan` and `deploy` call the same ones, so a plan cannot say anything else than what a deployment
-//! at that moment would do.
+//! Every `ensure` of `resources/` finds and compares, and makes the difference only if the run applies.
+//! `plan` and `deploy` call the same ones, so a plan shows exactly what a deployment at that moment would do.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// One resource, and what a run did about it or would do.
+/// One resource, and the change that a run made or would make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Part {
-    /// What it is and what it is called, for people: `bucket vigia-a-data-…`.
+    /// The resource and its name, for people: `bucket vigia-a-data-…`.
     pub what: String,
     pub change: Change,
-    /// What of it is not as it should be, each in a few words.
+    /// Its differences from the wanted state, each in a few words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub differs: Vec<String>,
 }
@@ -28,15 +27,15 @@ pub enum Change {
     Removed,
 }
 
-/// Whether a run only looks.
+/// Whether a run changes anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doing {
-    /// Nothing is changed. What does not exist yet is called [`NEW`] where its id is needed.
+pub enum RunMode {
+    /// A dry run. A resource that does not exist yet is called [`NEW`] where its id is needed.
     Plan,
     Apply,
 }
 
-/// Stands for the id of what a deployment would make. No call is ever made with it.
+/// Stands for the id of a resource that a deployment would make. No call is ever made with it.
 pub const NEW: &str = "(new)";
 
 impl Part {
@@ -56,18 +55,18 @@ impl Part {
         Self::new(what, Change::Removed)
     }
 
-    /// Of something that exists: to be updated if anything differs.
+    /// Makes the part of an existing resource: updated if anything differs.
     pub fn compared(what: impl Into<String>, differs: Vec<String>) -> Self {
         let change = if differs.is_empty() { Change::Unchanged } else { Change::Updated };
         Self { what: what.into(), change, differs }
     }
 
-    /// Of something that may exist.
+    /// Makes the part of a resource that may exist.
     pub fn found(what: impl Into<String>, exists: bool) -> Self {
         Self::new(what, if exists { Change::Unchanged } else { Change::Created })
     }
 
-    /// Of something that was deleted, if it was there.
+    /// Makes the part of a resource that was deleted, if it existed.
     pub fn deleted(what: impl Into<String>, was_there: bool) -> Self {
         Self::new(what, if was_there { Change::Removed } else { Change::Unchanged })
     }
@@ -87,7 +86,7 @@ impl Change {
         }
     }
 
-    /// The change that a step as a whole is called by.
+    /// Returns the change that names the step as a whole.
     pub fn most_important(parts: &[Part]) -> Self {
         [Self::Created, Self::Updated, Self::Removed]
             .into_iter()
@@ -96,8 +95,8 @@ impl Change {
     }
 }
 
-impl Doing {
-    /// Whether the difference is to be made now.
+impl RunMode {
+    /// Returns whether the difference is to be made now.
     pub fn applies(self, part: &Part) -> bool {
         match self {
             Self::Plan => false,
@@ -120,8 +119,8 @@ mod tests {
     #[test]
     fn a_plan_applies_nothing() {
         for part in [Part::created("a"), Part::removed("a"), Part::compared("a", vec!["b".to_owned()])] {
-            assert!(!Doing::Plan.applies(&part) && Doing::Apply.applies(&part), "{part}");
+            assert!(!RunMode::Plan.applies(&part) && RunMode::Apply.applies(&part), "{part}");
         }
-        assert!(!Doing::Apply.applies(&Part::unchanged("a")));
+        assert!(!RunMode::Apply.applies(&Part::unchanged("a")));
     }
 }

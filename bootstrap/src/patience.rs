@@ -1,7 +1,8 @@
-//! Calls on something that AWS was only just asked for.
+//! Retries for calls about resources that were only just created or changed.
 //!
-//! AWS answers a creation before all of its servers know what was created, and refuses two changes of one
-//! thing at the same time. Both pass by themselves. Every call of this program is in one of these classes:
+//! AWS is eventually consistent: it answers a creation before all of its servers know the new resource. It
+//! also refuses two changes of one resource at the same time. Both pass by themselves. Every call of this
+//! program is in one of these classes:
 //!
 //! | the call | goes through | is repeated on | calls |
 //! |---|---|---|---|
@@ -10,7 +11,7 @@
 //! | makes one more each time | [`Patience::made`] | the same; then it is looked for | `CreateVpc`, `CreateInternetGateway`, `CreateSubnet`, `CreateSecurityGroup`, `AllocateAddress` |
 //! | waits for a state | [`Patience::until`] | not found, and every state that passes | IPv6 blocks of the VPC and of subnets `associated`, interface endpoint `available`, instance `running`, Elastic IP listed, function idle |
 //! | removes something whose users were only just removed | [`Patience::deleted`] | in use, conflict, throttling; not found is done | `DeleteRole`, `DeleteInstanceProfile`, `DeleteRule`, `DeleteFunction`, `DeleteLogGroup`, `ReleaseAddress` |
-//! | removes a part of the network | [`Patience::settled`] | conflict, throttling; not found is done | all `Delete…`, `Detach…` of EC2; what is still in use is up to `destroy`, which terminates late instances meanwhile |
+//! | removes a part of the network | [`Patience::settled`] | conflict, throttling; not found is done | all `Delete…`, `Detach…` of EC2; `destroy` terminates late instances and so frees resources still in use |
 //! | looks whether something exists | nothing | nothing: not found is an answer | `Head…`, `Get…`, `Describe…` by name or tag |
 //!
 //! A run that is cut right after a call of the third class may leave a resource that the next run does not
@@ -29,45 +30,45 @@ use tokio::time::{Instant, sleep};
 use crate::error::{DeployError, Exit, Result};
 use crate::output;
 
-/// New roles, profiles and buckets settle within seconds as a rule, and within two minutes with few
-/// exceptions. Half of this fails deployments that would have succeeded.
+/// New roles, profiles and buckets usually settle within seconds, and within two minutes with few exceptions.
+/// Half of this fails deployments that would have succeeded.
 pub const SETTLING: Duration = Duration::from_secs(180);
 
-/// Most of what is new is known after a second or two, so the first pauses are short.
+/// Most new resources are known after a second or two, so the first pauses are short.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// Asking more often brings nothing and counts against the account's rate limits.
+/// Asking more often gains nothing and counts against the account's rate limits.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A creation whose reply was lost is looked for this long: EC2 lists new resources within seconds.
 const LOOKING: Duration = Duration::from_secs(20);
 
-/// A document of ours takes milliseconds.
+/// A document takes milliseconds.
 const BODY: Duration = Duration::from_secs(30);
 
-/// A wait that takes longer is said in a line of its own.
+/// A wait that takes longer gets a line of its own.
 const WORTH_A_LINE: Duration = Duration::from_secs(5);
 
-/// How long AWS may take to know what was made.
+/// The time that AWS may take to know a new resource.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     most: Duration,
 }
 
-/// What a look at a resource found.
+/// The result of a look at a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Look<T> {
     Reached(T),
-    /// The state that it is in meanwhile, in AWS's own word.
+    /// The state that it is still in, in AWS's own word.
     NotYet(String),
 }
 
 impl Patience {
-    /// Never more than this, if it is given; each wait has a bound of its own.
+    /// Caps every wait at this time, if it is given; each wait has a limit of its own.
     pub fn at_most(seconds: Option<u64>) -> Self {
         Self { most: seconds.map_or(Duration::MAX, Duration::from_secs) }
     }
 
-    /// A wait that begins now and takes this long at most.
+    /// Starts a wait of at most this length.
     pub fn wait(self, usual: Duration) -> Wait {
         Wait { since: Instant::now(), most: usual.min(self.most), pause: FIRST_PAUSE, is_said: false }
     }
@@ -82,7 +83,7 @@ impl Patience {
         self.repeat(Some(resource), call).await
     }
 
-    /// Repeats a call as long as it fails with something that passes. Not found is final.
+    /// Repeats a call while it fails with a passing error. Not found is final.
     pub async fn settled<T>(self, call: impl AsyncFn() -> Result<T>) -> Result<T> {
         self.repeat(None, call).await
     }
@@ -105,10 +106,10 @@ impl Patience {
         }
     }
 
-    /// Makes what AWS would make twice if it were asked twice, or refuses the second time; `inside` is the
-    /// resource that it is made in. Without a reply nobody knows whether it was made, so it is looked for;
-    /// so is what is there already, which may be what the SDK's first try made. If it is not found, the
-    /// error stands, and the next run makes it.
+    /// Makes a resource that AWS would make twice if it were asked twice, or would refuse the second time.
+    /// `inside` is the resource that it is made in. Without a reply it is unknown whether the resource was
+    /// made. So this function looks for it, and also for an existing one, because the SDK's first try may
+    /// have made it. If it is not found, the error stands, and the next run makes it.
     pub async fn made<T>(
         self,
         inside: Option<&str>,
@@ -150,13 +151,13 @@ impl Patience {
             };
             if wait.is_over() {
                 let what = format!("{what} is {state} after {} s", wait.waited().as_secs());
-                return Err(DeployError::new(Exit::Failed, what).mend(AGAIN));
+                return Err(DeployError::new(Exit::Failed, what).hint(AGAIN));
             }
             wait.pause(|| format!("waiting: {what} is {state}")).await;
         }
     }
 
-    /// Removes something; `None` if it was gone already. What is still in use is tried again, because its
+    /// Removes something; `None` if it no longer existed. A resource still in use is tried again, because its
     /// users were removed moments ago.
     pub async fn deleted<T>(self, call: impl AsyncFn() -> Result<T>) -> Result<Option<T>> {
         let mut wait = self.wait(SETTLING);
@@ -192,26 +193,26 @@ impl Wait {
         self.waited() >= self.most
     }
 
-    /// Sleeps for a moment, not beyond the deadline, and shows what for.
+    /// Sleeps for a moment, not beyond the deadline, and shows the reason.
     pub async fn pause(&mut self, what: impl Fn() -> String) {
         output::waiting(&what());
         if !self.is_said && self.waited() > WORTH_A_LINE {
             self.is_said = true;
             output::still_waiting(&what());
         }
-        // Calls that were refused at the same moment come back at different ones.
+        // Jitter: calls that were refused at the same moment come back at different ones.
         let pause = self.pause.mul_f64(rand::rng().random_range(0.5..=1.0));
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         sleep(pause.min(self.most.saturating_sub(self.waited()))).await;
     }
 }
 
-/// For a call that makes one more each time it is made: the SDK must not repeat it.
+/// Configures a call that makes one more resource each time: the SDK must not repeat it.
 pub fn once() -> aws_sdk_ec2::config::Builder {
     aws_sdk_ec2::config::Builder::new().retry_config(RetryConfig::disabled())
 }
 
-/// Whether the call may succeed when it is made again. A precondition that does not hold is an answer.
+/// Returns whether the call may succeed if repeated. A failed precondition is a definite answer.
 fn passes(error: &DeployError) -> bool {
     if matches!(error.code.as_str(), "PreconditionFailed" | "412") {
         return false;
@@ -219,25 +220,25 @@ fn passes(error: &DeployError) -> bool {
     matches!(error.kind, AwsErrorKind::Conflict | AwsErrorKind::Propagating | AwsErrorKind::Throttled)
         || matches!(
             error.code.as_str(),
-            // EC2: the resource is between two states.
+            // EC2: the resource is changing its state.
             "IncorrectState" | "IncorrectInstanceState" | "InvalidVpcState"
             // CloudWatch Logs.
             | "OperationAbortedException" | "ServiceUnavailableException"
             | "ServiceUnavailable" | "Unavailable" | "InternalError" | "InternalFailure"
         )
-        // AssociateAddress, of an instance that EC2 calls running elsewhere.
+        // AssociateAddress, of an instance that other EC2 calls show as running.
         || (error.code == "InvalidInstanceID" && error.what.contains("not in a valid state"))
 }
 
-/// Whether AWS does not know something that the call names. An object is not a resource that calls depend
-/// on: one that is missing is missing.
+/// Returns whether AWS does not know something that the call names. A missing object is not a resource that
+/// AWS does not know yet: it is missing.
 fn is_missing(error: &DeployError) -> bool {
     error.kind == AwsErrorKind::NotFound && error.code != "NoSuchKey"
 }
 
 const AGAIN: &str = "Run the same command again in a minute: it continues where this run stopped.";
 
-/// The error of a call that was repeated until its deadline.
+/// Returns the error of a call that was repeated until its deadline.
 pub fn over(mut error: DeployError, on: Option<&str>, waited: Duration) -> DeployError {
     let is_busy_bucket = error.what.contains("OperationAborted:");
     let seconds = waited.as_secs();
@@ -251,17 +252,23 @@ pub fn over(mut error: DeployError, on: Option<&str>, waited: Duration) -> Deplo
                 .to_owned()
         }
         Some(resource) => {
-            format!("AWS does not know {resource} everywhere yet, or another change of it is in progress.")
+            format!(
+                "Some of AWS's servers do not know {resource} yet, or another change of it is in \
+                progress."
+            )
         }
-        None => "AWS does not know everywhere yet what this run created, or another change is in progress."
-            .to_owned(),
+        None => {
+            "Some of AWS's servers do not know a resource that this run created, or another change is in \
+            progress."
+                .to_owned()
+        }
     };
-    error.mend(format!("{why} {AGAIN}"))
+    error.hint(format!("{why} {AGAIN}"))
 }
 
 fn still_in_use(mut error: DeployError, waited: Duration) -> DeployError {
     error.what = format!("{} (tried for {} s)", error.what, waited.as_secs());
-    error.mend(format!("AWS still sees something that uses it. {AGAIN}"))
+    error.hint(format!("AWS still sees a resource that uses it. {AGAIN}"))
 }
 
 #[cfg(test)]
@@ -282,7 +289,7 @@ mod tests {
         error
     }
 
-    /// How often a call is made that fails so often with this error, and whether it succeeds.
+    /// Returns how often a call is made that always fails with this error, and whether it succeeds.
     async fn calls(on: Option<&str>, error: impl Fn() -> DeployError, failures: u32) -> (u32, bool) {
         let calls = Cell::new(0);
         let done = Patience::at_most(None).repeat(on, async || {
@@ -301,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_resource_that_nobody_created_is_not_waited_for() {
+    async fn a_resource_that_was_never_created_is_not_waited_for() {
         assert_eq!(calls(None, || coded("InvalidVpcID.NotFound"), 1).await, (1, false));
     }
 
@@ -344,11 +351,11 @@ mod tests {
             .depends_on("the VPC vpc-1", async || Err::<(), _>(coded("InvalidVpcID.NotFound")));
         let error = stays.await.expect_err("it stays");
         assert!(error.what.contains("tried for 7 s; it needs the VPC vpc-1"), "{}", error.what);
-        assert!(error.mend.is_some_and(|mend| mend.contains("same command again")));
+        assert!(error.hint.is_some_and(|hint| hint.contains("same command again")));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_may_have_been_made_is_looked_for_and_not_made_again() {
+    async fn a_possibly_made_resource_is_found_and_not_made_again() {
         let patience = Patience::at_most(None);
         let no_reply = || DeployError::new(Exit::Unreachable, "no reply");
         let looks = Cell::new(0);
@@ -398,7 +405,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deletion_of_what_is_gone_is_done() {
+    async fn deleting_a_missing_resource_succeeds() {
         let gone = Patience::at_most(None).deleted(async || Err::<(), _>(coded("NoSuchEntity")));
         assert_eq!(gone.await.expect("done"), None);
     }

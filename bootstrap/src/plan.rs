@@ -1,6 +1,6 @@
-//! `plan`: what `deploy` would do now, and what the stack costs.
+//! `plan`: shows the changes that `deploy` would make now, and the stack's cost.
 //!
-//! It is the deployment itself, told to change nothing.
+//! It runs the deployment itself, as a dry run.
 
 use std::fmt::Write as _;
 
@@ -15,7 +15,7 @@ use crate::cost::{self, Estimate, Size};
 use crate::deploy::{self, Inputs, Stack};
 use crate::error::Result;
 use crate::output::{self, Mode, Progress};
-use crate::part::{Change, Doing, Part};
+use crate::part::{Change, Part, RunMode};
 use crate::{preflight, token};
 
 #[derive(Serialize)]
@@ -26,14 +26,14 @@ struct Plan {
     /// How many resources would be created, updated or removed.
     changes: usize,
     parts: Vec<Part>,
-    /// Of the credentials and the account, see `preflight.rs`.
+    /// Checks of the credentials and the account, see `preflight.rs`.
     checks: Vec<Check>,
     /// How workers would be replaced.
     rollout: Rollout,
     cost: Estimate,
 }
 
-/// Whether a deployment would change anything.
+/// Returns whether a deployment would change anything.
 pub async fn run(target: &Target, options: &Deploy) -> Result<bool> {
     let inputs = Inputs::read(target, options)?;
     let aws = Aws::connect(target).await?;
@@ -42,7 +42,7 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<bool> {
     findings.refuse()?;
     let (rollout, token_file) = (findings.rollout, token::file(target, &aws));
     let stack =
-        deploy::bring(&aws, Doing::Plan, options, inputs, rollout, &token_file, &mut progress).await?;
+        deploy::bring(&aws, RunMode::Plan, options, inputs, rollout, &token_file, &mut progress).await?;
     progress.finish();
     let plan = Plan {
         stack: aws.names.stack.to_string(),
@@ -84,7 +84,7 @@ impl Plan {
         let mut text = format!("Stack {stack} in account {account}, region {region}\n\n");
         for part in parts {
             let sign = match part.change {
-                Change::Unchanged => "  as it is",
+                Change::Unchanged => "  keep",
                 Change::Created => "+ create",
                 Change::Updated => "~ change",
                 Change::Removed => "- remove",
@@ -95,7 +95,7 @@ impl Plan {
         let verdict = match self.changes {
             0 => "A deployment would change nothing.".to_owned(),
             _ => format!(
-                "A deployment would create {}, change {} and remove {}; {} are as they should be.",
+                "A deployment would create {}, change {} and remove {}; {} are up to date.",
                 count(Change::Created),
                 count(Change::Updated),
                 count(Change::Removed),
@@ -107,7 +107,7 @@ impl Plan {
         text
     }
 
-    /// How workers would be replaced, if not as usual, and what the checks found, but for what is in order.
+    /// Returns how workers would be replaced, if not as usual, and the checks that are not `ok`.
     fn caveats(&self) -> String {
         let mut text = match self.rollout {
             Rollout::SurgeFirst => String::new(),
@@ -120,8 +120,8 @@ impl Plan {
         for check in self.checks.iter().filter(|check| check.verdict != Verdict::Ok) {
             writeln!(text, "{}: {}: {}", check.verdict.word(), check.name, check.detail)
                 .expect("writing to a String cannot fail");
-            if let Some(mend) = &check.mend {
-                writeln!(text, "  {mend}").expect("writing to a String cannot fail");
+            if let Some(hint) = &check.hint {
+                writeln!(text, "  {hint}").expect("writing to a String cannot fail");
             }
         }
         text

@@ -1,4 +1,4 @@
-//! What each role may do, as data. Pure, so that a test can read it.
+//! The permissions of each role, as data. Pure, so that a test can read it.
 //!
 //! | role | may | so that |
 //! |---|---|---|
@@ -6,7 +6,7 @@
 //! | worker | read the registry, the secrets, `desired-count`; write `desired-count` | `/checkamount`, `/setamount`, sessions |
 //! | worker | read `fleet/state.json` | the operator's page shows what the reconciler did and why |
 //! | lb | read the registry | it routes |
-//! | lb | read `tls/`, where nobody else may | it speaks TLS |
+//! | lb | read `tls/`, which no other role may | it speaks TLS |
 //! | worker, lb | read `artifacts/` | the instance installs its program |
 //! | reconciler | read and write `fleet/`, read `desired-count` | it remembers and publishes |
 //! | reconciler | describe; run with the stack's tag; terminate with the stack's tag | it heals, and only its own |
@@ -15,8 +15,8 @@
 //! | reconciler, but not its code | network interfaces | Lambda makes them with this role to run it in a VPC |
 //! | reconciler | logs | Lambda writes them with this role |
 //!
-//! Everybody may list the buckets they read: without that S3 answers 403 for a missing key, and
-//! "not there" could not be told from "not allowed".
+//! Every role may list the buckets that it reads. Without that permission S3 answers 403 for a missing key,
+//! so "not there" and "not allowed" would look the same.
 
 pub mod deployer;
 
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::names::Names;
 
-/// What Lambda does with a function's role to put the function into a VPC.
+/// Calls that Lambda makes with a function's role to put the function into a VPC.
 const BY_LAMBDA_ALONE: [&str; 6] = [
     "ec2:CreateNetworkInterface",
     "ec2:DescribeNetworkInterfaces",
@@ -35,7 +35,7 @@ const BY_LAMBDA_ALONE: [&str; 6] = [
     "ec2:UnassignPrivateIpAddresses",
 ];
 
-/// Who may assume a role: `ec2.amazonaws.com` or `lambda.amazonaws.com`.
+/// Returns who may assume a role: `ec2.amazonaws.com` or `lambda.amazonaws.com`.
 pub fn trust(service: &str) -> Value {
     json!({
         "Version": "2012-10-17",
@@ -52,7 +52,7 @@ pub fn worker(names: &Names) -> Value {
             "Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"],
             "Resource": format!("{data}/users/*")
         }),
-        // Neither an ended session nor a count of failures is ever taken back by deleting it.
+        // Ended sessions and counts of failures are never undone by deleting them.
         json!({
             "Sid": "Marks", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"],
             "Resource": [format!("{data}/meta/*"), format!("{data}/throttle/*"), format!("{data}/revoked/*")]
@@ -98,7 +98,7 @@ pub fn reconciler(names: &Names) -> Value {
             "Resource": format!("{control}/desired-count")
         }),
         json!({"Sid": "List", "Effect": "Allow", "Action": "s3:ListBucket", "Resource": control}),
-        // Describe calls know no resources; every answer is filtered by the stack's tag.
+        // Describe calls cannot be limited to resources; every answer is filtered by the stack's tag.
         json!({
             "Sid": "Look", "Effect": "Allow",
             "Action": ["ec2:DescribeInstances", "ec2:DescribeAddresses"], "Resource": "*"
@@ -158,7 +158,8 @@ pub fn reconciler(names: &Names) -> Value {
     ])
 }
 
-/// Refuses plain HTTP. Left out on an endpoint that is itself plain HTTP: there it would lock us out.
+/// Refuses plain HTTP. Omitted on an endpoint that is itself plain HTTP, because it would lock out every
+/// caller.
 pub fn tls_only(names: &Names, bucket: &str) -> Value {
     let arn = bucket_arn(names, bucket);
     json!({
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reconciler_ends_and_moves_only_what_is_of_its_stack() {
+    fn the_reconciler_changes_only_resources_of_its_stack() {
         let policy = reconciler(&names("a"));
         let statements = policy["Statement"].as_array().expect("statements");
         for (action, resource) in [
@@ -245,7 +246,7 @@ mod tests {
         }
     }
 
-    /// Whether a policy lets anybody get this object of the control bucket.
+    /// Returns whether a policy allows its role to get this object of the control bucket.
     fn may_get(policy: &Value, key: &str) -> bool {
         let arn = format!("arn:aws:s3:::{}/{key}", names("a").control_bucket());
         let covers = |pattern: &str| match pattern.strip_suffix('*') {
@@ -270,7 +271,7 @@ mod tests {
         let may = [worker(&names), load_balancer(&names), reconciler(&names)]
             .map(|policy| may_get(&policy, fleet::keys::CERTIFICATE));
         assert_eq!(may, [false, true, false]);
-        assert!(may_get(&worker(&names), fleet::keys::SESSION_KEYS), "the test sees what is allowed");
+        assert!(may_get(&worker(&names), fleet::keys::SESSION_KEYS), "the test sees the allowed actions");
     }
 
     #[test]

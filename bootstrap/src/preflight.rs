@@ -1,4 +1,4 @@
-//! What a deployment needs of the credentials and the account, checked in seconds: before release builds,
+//! Checks what a deployment needs of the credentials and the account, within seconds: before release builds,
 //! which take half an hour, and before anything is made.
 //!
 //! | check | fails if |
@@ -8,8 +8,8 @@
 //! | Elastic IPs, VPCs | there is no room for the stack's own |
 //! | Lambda concurrency | no concurrent execution is left |
 //!
-//! `preflight`, `deploy` and `plan` run the same checks, all at the same time, each within a few seconds.
-//! What cannot be read is `not known here`: never `ok`, and no failure by itself.
+//! `preflight`, `deploy` and `plan` run the same checks, all at the same time, each within a few seconds. A
+//! fact that cannot be read is `not known here`: never `ok`, and no failure by itself.
 
 pub(crate) mod account;
 mod permission;
@@ -36,8 +36,9 @@ use crate::policies::deployer::deployer;
 use crate::resources::{documents, load_balancer};
 use crate::{deploy, exposure};
 
-/// For one check. AWS answers in tenths of a second. With half of this a slow connection knows nothing; with
-/// twice as much all checks, which wait for a look at the stack first, could take longer than ten seconds.
+/// Limit of one check. AWS answers in tenths of a second. With half of this, checks over a slow connection
+/// all end unknown. With twice as much, all checks, which wait for a look at the stack first, could take
+/// longer than ten seconds.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// `preflight`: the checks alone.
@@ -57,15 +58,15 @@ pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
     findings.refuse()
 }
 
-/// What all checks together found.
+/// The results of all checks.
 #[derive(Clone, Debug)]
 pub(crate) struct Findings {
     pub(crate) checks: Vec<Check>,
-    /// How a rollout has to proceed, if the quotas are known.
+    /// The kind of rollout that the quotas allow, if they are known.
     pub(crate) rollout: Option<Rollout>,
 }
 
-/// All checks. Nothing is changed.
+/// Runs all checks. Changes nothing.
 pub(crate) async fn look(aws: &Aws, options: &Deploy) -> Findings {
     let known = Check::new(
         "credentials",
@@ -98,7 +99,7 @@ async fn permissions(aws: &Aws, options: &Deploy, release: Option<&Release>) -> 
     permission::checks(&policy, &surely.unwrap_or_else(|_| late()), &simulated.unwrap_or_else(|_| late()))
 }
 
-/// The stack as it is, as far as it can be read.
+/// The existing stack, as far as it can be read.
 #[derive(Default)]
 struct Stack {
     release: Option<Release>,
@@ -123,7 +124,7 @@ impl Stack {
         }
     }
 
-    /// What a deployment with these options would make of it.
+    /// Returns the size that a deployment with these options would give the stack.
     fn size(&self, options: &Deploy) -> Size {
         let desired = options.workers.or(self.desired);
         Size {
@@ -136,14 +137,13 @@ impl Stack {
 }
 
 impl Findings {
-    /// Prints what a person should know although the deployment goes on, and refuses to go on if it cannot
-    /// succeed.
+    /// Prints warnings, and returns an error if the deployment cannot succeed.
     pub(crate) fn tell(&self, progress: &mut Progress) -> Result<()> {
         let count = |verdict| self.of(verdict).count();
         let outcome = match (count(Verdict::Warning), count(Verdict::NotKnownHere), count(Verdict::Failed)) {
             (0, 0, 0) => "ok".to_owned(),
             (warnings, unknown, failed) => {
-                let all = [(failed, "failed"), (warnings, "to be warned of"), (unknown, "not known here")];
+                let all = [(failed, "failed"), (warnings, "with a warning"), (unknown, "not known here")];
                 let all = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
                 all.collect::<Vec<_>>().join(", ")
             }
@@ -151,7 +151,7 @@ impl Findings {
         progress.end_with(&outcome);
         for check in self.of(Verdict::Warning) {
             progress.line(&format!("  warning: {}: {}", check.name, check.detail));
-            check.mend.iter().for_each(|mend| progress.line(&format!("    {mend}")));
+            check.hint.iter().for_each(|hint| progress.line(&format!("    {hint}")));
         }
         for check in self.of(Verdict::NotKnownHere) {
             progress.line(&format!("  not known here: {}: {}", check.name, check.detail));
@@ -165,19 +165,19 @@ impl Findings {
             true => Exit::Denied,
             false => Exit::Failed,
         };
-        let (what, mend) = match failed[..] {
+        let (what, hint) = match failed[..] {
             [] => return Ok(()),
-            [one] => (format!("{}: {}", one.name, one.detail), one.mend.clone().unwrap_or_default()),
+            [one] => (format!("{}: {}", one.name, one.detail), one.hint.clone().unwrap_or_default()),
             _ => {
                 let line = |check: &&Check| {
-                    let mend = check.mend.as_ref().map_or_else(String::new, |mend| format!("\n    {mend}"));
-                    format!("{}: {}{mend}", check.name, check.detail)
+                    let hint = check.hint.as_ref().map_or_else(String::new, |hint| format!("\n    {hint}"));
+                    format!("{}: {}{hint}", check.name, check.detail)
                 };
                 let lines: Vec<String> = failed.iter().map(line).collect();
                 (format!("{} checks failed", failed.len()), lines.join("\n  "))
             }
         };
-        Err(DeployError::new(exit, what).mend(format!("{mend}\n  Nothing was changed.")))
+        Err(DeployError::new(exit, what).hint(format!("{hint}\n  Nothing was changed.")))
     }
 
     fn of(&self, verdict: Verdict) -> impl Iterator<Item = &Check> {
@@ -191,7 +191,7 @@ mod tests {
 
     fn findings(verdicts: &[(&'static str, Verdict)]) -> Findings {
         let check = |(name, verdict): &(&'static str, Verdict)| {
-            Check::new(name, *verdict, "what it is").mend("What to do.")
+            Check::new(name, *verdict, "its detail").hint("What to do.")
         };
         Findings { checks: verdicts.iter().map(check).collect(), rollout: None }
     }
@@ -202,7 +202,7 @@ mod tests {
         assert!(findings(&all).refuse().is_ok());
         let error = findings(&[("vCPU quota", Verdict::Failed)]).refuse().expect_err("it failed");
         assert_eq!(error.exit, Exit::Failed);
-        assert_eq!(error.message(), "vCPU quota: what it is\n  What to do.\n  Nothing was changed.");
+        assert_eq!(error.message(), "vCPU quota: its detail\n  What to do.\n  Nothing was changed.");
     }
 
     #[test]
@@ -210,6 +210,6 @@ mod tests {
         let all = [("vCPU quota", Verdict::Failed), (permission::NAME, Verdict::Failed)];
         let error = findings(&all).refuse().expect_err("both failed");
         assert_eq!(error.exit, Exit::Denied);
-        assert!(error.message().starts_with("2 checks failed\n  vCPU quota: what it is\n    What to do."));
+        assert!(error.message().starts_with("2 checks failed\n  vCPU quota: its detail\n    What to do."));
     }
 }

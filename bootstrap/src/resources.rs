@@ -1,5 +1,5 @@
-//! One file per kind of resource. Each knows how to find it by name or tag, compare it with what
-//! is wanted, make the difference, and delete it; a delete of what is not there is done.
+//! One file per kind of resource. Each file finds it by name or tag, compares it with the wanted state, makes
+//! the difference, and deletes it. Deleting a missing resource succeeds.
 
 pub mod artifact;
 pub mod bucket;

@@ -1,12 +1,12 @@
-//! Follows a release until every machine is of it, or until it is seen to fail.
+//! Follows a release until every machine runs it, or until it is known to fail.
 //!
-//! The reconciler brings a release to the fleet; this only looks, so cutting it off stops nothing.
+//! The reconciler rolls a release out; this module only watches, so interrupting it stops nothing.
 //!
 //! | what `fleet/state.json` and the address say | the rollout |
 //! |---|---|
 //! | every worker is of the release and answers, and so is the load balancer with the address | is done |
-//! | two boots of the release failed | has stopped: the workers of before stay |
-//! | a boot of the released load balancer failed | has stopped: the one of before keeps the address |
+//! | two boots of the release failed | has stopped: the old workers stay |
+//! | a boot of the released load balancer failed | has stopped: the old one keeps the address |
 //! | nothing changes for ten minutes | is stuck, and goes on by itself once what holds it back is over |
 
 use std::collections::BTreeMap;
@@ -23,7 +23,8 @@ use crate::output::Progress;
 use crate::resources::{documents, load_balancer};
 use crate::status::STOPS_FIRST;
 
-/// A boot is given up after 180 s, and a trial and a drain follow one that goes well: twice that.
+/// A boot is given up after 180 s; a successful one is followed by a trial and a drain. This is twice that
+/// time.
 const STALL: Duration = Duration::from_secs(600);
 /// The reconciler writes its memory every two seconds while something boots.
 const EVERY: Duration = Duration::from_secs(2);
@@ -32,11 +33,11 @@ const EVERY: Duration = Duration::from_secs(2);
 enum Seen {
     Done,
     Under(Step),
-    /// It will not end by itself, and why.
+    /// It will not finish by itself, and why.
     Failed(String),
 }
 
-/// How far it is; when it changes, there was progress.
+/// How far it is; a change means progress.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Step {
     updated: usize,
@@ -53,7 +54,7 @@ enum BalancerStep {
     Booting,
 }
 
-/// Whose rollout is followed.
+/// The machines whose rollout is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     All,
@@ -77,9 +78,9 @@ pub async fn follow(aws: &Aws, release: &Release, scope: Scope, progress: &Progr
         let step = match seen {
             Seen::Done => return Ok(()),
             Seen::Failed(why) => {
-                return Err(DeployError::new(Exit::NotHealthy, why).mend(
-                    "The service goes on as before. `bootstrap logs` and `bootstrap status` (make logs, make status) \
-                     say more; then deploy what is mended, or what was there before.",
+                return Err(DeployError::new(Exit::NotHealthy, why).hint(
+                    "The service keeps running. `bootstrap logs` and `bootstrap status` (make logs, make \
+                        status) show the cause. Then deploy a fixed release, or the previous one.",
                 ));
             }
             Seen::Under(step) => step,
@@ -95,19 +96,22 @@ pub async fn follow(aws: &Aws, release: &Release, scope: Scope, progress: &Progr
                 STALL.as_secs() / 60,
                 if memory.held.is_empty() { last.0.to_string() } else { memory.held.join("; ") }
             );
-            return Err(DeployError::new(Exit::NotHealthy, what)
-                .mend("It goes on by itself when this is over; `bootstrap status` (make status) shows it."));
+            return Err(DeployError::new(Exit::NotHealthy, what).hint(
+                "The rollout continues by itself when this is over. `bootstrap status` (make status) \
+                    shows its progress.",
+            ));
         }
         sleep(EVERY).await;
     }
 }
 
-/// Whether a worker of another release is left to be stopped before the next one is launched.
+/// Returns whether a worker of another release will be stopped before the next one is launched.
 fn stops_first(memory: &Memory, release: &Release) -> bool {
     memory.stops_first(release) && memory.slots.values().any(|slot| slot.release != release.id)
 }
 
-/// `holders` are the definitions of the load balancers that have an address, by their places.
+/// Judges the rollout. `holders` are the definitions of the load balancers that have an address, by their
+/// places.
 fn judge(memory: &Memory, release: &Release, holders: &BTreeMap<u32, Option<String>>) -> Seen {
     let failures = memory.boots.get(&release.id).map_or(0, |boots| boots.failures);
     let left = memory.slots.values().filter(|slot| slot.release != release.id).count();
@@ -115,7 +119,8 @@ fn judge(memory: &Memory, release: &Release, holders: &BTreeMap<u32, Option<Stri
     let updated = memory.slots.values().filter(is_updated).count();
     if left > 0 && failures >= Boots::FREEZE {
         return Seen::Failed(format!(
-            "{failures} workers of release {} did not start: the rollout has stopped, and {} of the release before {}",
+            "{failures} workers of release {} did not start: the rollout has stopped, and {} of an older \
+                release {}",
             release.id,
             counted(left),
             if left == 1 { "stays" } else { "stay" }
@@ -131,8 +136,8 @@ fn judge(memory: &Memory, release: &Release, holders: &BTreeMap<u32, Option<Stri
         let is_of_release = |known: &&Balancer| Some(&known.boots_of) == spec;
         if known.filter(is_of_release).is_some_and(|known| known.boots.failures > 0) {
             return Seen::Failed(format!(
-                "the load balancer of the new definition {} did not answer within 180 s of its launch: the one before \
-                 keeps the address",
+                "the load balancer of the new definition {} did not answer within 180 s of its launch: the \
+                    old one keeps the address",
                 spec.map_or("", String::as_str)
             ));
         }
@@ -151,14 +156,14 @@ fn counted(workers: usize) -> String {
 
 impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of the release, {} of another one", counted(self.updated), self.left)?;
+        write!(f, "{} of the release, {} of another release", counted(self.updated), self.left)?;
         if self.failures > 0 {
             write!(f, "; boots that failed: {}", self.failures)?;
         }
         match self.balancer {
             BalancerStep::Current => Ok(()),
             BalancerStep::Waiting => write!(f, "; a new load balancer is to be launched"),
-            BalancerStep::Booting => write!(f, "; a new load balancer boots, the one before serves"),
+            BalancerStep::Booting => write!(f, "; a new load balancer boots, the old one serves"),
         }
     }
 }
@@ -211,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn two_failed_boots_stop_it_while_workers_of_before_serve() {
+    fn two_failed_boots_stop_a_rollout_while_old_workers_serve() {
         let id = release().id;
         let with = |failures| {
             json!({
@@ -221,7 +226,7 @@ mod tests {
         };
         assert!(matches!(seen(with(1), true), Seen::Under(Step { failures: 1, .. })));
         let Seen::Failed(why) = seen(with(2), true) else { panic!("it has stopped") };
-        assert!(why.contains("2 workers") && why.contains("1 worker of the release before stays"), "{why}");
+        assert!(why.contains("2 workers") && why.contains("1 worker of an older release stays"), "{why}");
     }
 
     #[test]
@@ -239,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_balancer_that_does_not_boot_stops_it_and_one_of_before_does_not() {
+    fn only_a_failed_boot_of_the_new_load_balancer_stops_a_rollout() {
         let spec = release().balancer.expect("a definition").id;
         let with = |of: &str| json!({"balancer": {"boots_of": of, "boots": {"failures": 1, "last_failure": "2026-01-01T00:00:00Z"}}});
         assert!(matches!(seen(with(&spec), false), Seen::Failed(_)));

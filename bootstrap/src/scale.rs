@@ -6,17 +6,17 @@ use crate::aws::Aws;
 use crate::cli::Target;
 use crate::error::{DeployError, Exit, Result};
 use crate::output;
-use crate::part::Doing;
+use crate::part::RunMode;
 use crate::resources::{certificate, documents, load_balancer};
 
 pub async fn run(target: &Target, count: DesiredCount) -> Result<()> {
     let aws = Aws::connect(target).await?;
     no_stack_is_an_error(&aws).await?;
-    let (part, count) = documents::ensure_desired(&aws, Doing::Apply, Some(count)).await?;
+    let (part, count) = documents::ensure_desired(&aws, RunMode::Apply, Some(count)).await?;
     let text = if part.is_change() {
-        format!("desired {count}; the next tick, within 20 s as a rule, acts on it")
+        format!("desired {count}; the next tick applies it, usually within 20 s")
     } else {
-        format!("desired {count}, as it was")
+        format!("desired {count}, unchanged")
     };
     output::result(&text);
     Ok(())
@@ -29,14 +29,14 @@ pub async fn url(target: &Target) -> Result<()> {
     Ok(())
 }
 
-/// Prints the URL with TLS alone, if the stack speaks it.
+/// Prints the URL with TLS alone, if the stack serves TLS.
 pub async fn https_url(target: &Target) -> Result<()> {
     let aws = Aws::connect(target).await?;
     let address = address(&aws).await?;
     if certificate::find(&aws).await?.is_none() {
-        let what = format!("stack {} does not speak TLS", aws.names.stack);
+        let what = format!("stack {} does not serve TLS", aws.names.stack);
         return Err(DeployError::new(Exit::Failed, what)
-            .mend("Deploy it with `--tls self-signed`, or with --tls-cert and --tls-key (make: TLS=…)."));
+            .hint("Deploy it with `--tls self-signed`, or with --tls-cert and --tls-key (make: TLS=…)."));
     }
     output::result(&load_balancer::https_url(&address));
     Ok(())
@@ -60,5 +60,5 @@ pub fn no_stack(aws: &Aws) -> DeployError {
         aws.names.stack, aws.names.account, aws.names.region
     );
     DeployError::new(Exit::Failed, what)
-        .mend("`make deploy` (or `make local`) makes one; STACK= names another.")
+        .hint("`make deploy` (or `make local`) creates it. To use another stack, set STACK=.")
 }

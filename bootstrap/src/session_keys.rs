@@ -1,4 +1,4 @@
-//! `rotate-session-keys`: a new key for cookies, without anybody being signed out.
+//! `rotate-session-keys`: replaces the key for cookies without signing users out.
 //!
 //! | a key of the ring has | it is | and |
 //! |---|---|---|
@@ -7,9 +7,9 @@
 //! | `retired` | of the past | opens for 13 hours, then the next rotation drops it |
 //! | none of them, and is not active | put there by hand | is taken for one of the past |
 //!
-//! A worker that seals with a key that others have not read signs people out at random; so a key waits
-//! before it is active. A run that is cut goes on with the key that waits, and waits anew: clocks of two
-//! machines need not agree.
+//! If a worker sealed with a key that others have not read, it would sign users out at random. So a key waits
+//! before it is active. A run that is cut continues with the waiting key, and waits the whole time again,
+//! because the clocks of two machines may differ.
 
 use std::time::Duration;
 
@@ -28,14 +28,14 @@ use crate::output::{self, Progress};
 use crate::resources::documents;
 use crate::scale::no_stack;
 
-/// A worker reads the ring every 60 s. It may fail once, and a reading takes a moment.
+/// A worker reads the ring every 60 s. One reading may fail, and a reading takes a moment.
 pub const WAIT: Duration = Duration::from_secs(2 * 60 + 15);
 /// A session lasts 12 hours; one more for clocks that differ.
 const OPENS_FOR: SignedDuration = SignedDuration::from_hours(13);
 /// Workers refuse a larger ring.
 const MAX_KEYS: usize = 8;
 const KEY_BYTES: usize = 64;
-/// Somebody else writes as well; more often than this they never stop.
+/// Other writers change it too; after this many tries they are not going to stop.
 const MAX_TRIES: u32 = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub enum Mode {
     Gradual {
         wait: Duration,
     },
-    /// A key has leaked: all others go at once, and every session with them.
+    /// A key has leaked: all other keys go at once, and every session with them.
     Now,
 }
 
@@ -77,16 +77,16 @@ pub async fn run(target: &Target, mode: Mode) -> Result<()> {
     let kid = rotated?;
     output::result(&match mode {
         Mode::Gradual { .. } => {
-            format!("{kid} is active; sessions of the key before it last as long as they would.")
+            format!("{kid} is active. Sessions of the previous key stay valid until they expire.")
         }
         Mode::Now => {
-            format!("{kid} is the only key. Every session ends within a minute or two, as workers read it.")
+            format!("{kid} is the only key. All sessions end within a minute or two, as the workers read it.")
         }
     });
     Ok(())
 }
 
-/// Gives the id of the key that is active then.
+/// Rotates the key and returns the id of the new active key.
 pub async fn rotate(aws: &Aws, mode: Mode, progress: &mut Progress) -> Result<String> {
     match mode {
         Mode::Now => {
@@ -97,7 +97,8 @@ pub async fn rotate(aws: &Aws, mode: Mode, progress: &mut Progress) -> Result<St
             let fresh = Key::new();
             let kid = change(aws, |ring, now| ring.with_waiting(&fresh, now)).await?;
             progress.line(&format!(
-                "{kid} is in the ring and becomes active in {} s. Whoever interrupts this may run it again.",
+                "{kid} is in the ring and becomes active in {} s. If you interrupt this command, run it \
+                    again.",
                 wait.as_secs()
             ));
             progress.begin(format!("workers read {kid}"));
@@ -108,7 +109,7 @@ pub async fn rotate(aws: &Aws, mode: Mode, progress: &mut Progress) -> Result<St
     }
 }
 
-/// What becomes of a ring: the one to write, if it differs, and the id of the key that it is about.
+/// The change of a ring: the ring to write, if it differs, and the id of the key in question.
 type Changed = (Option<Ring>, String);
 
 async fn change(aws: &Aws, decide: impl Fn(&Ring, Timestamp) -> Result<Changed>) -> Result<String> {
@@ -120,20 +121,23 @@ async fn change(aws: &Aws, decide: impl Fn(&Ring, Timestamp) -> Result<Changed>)
         let text = serde_json::to_vec(&ring).expect("a ring is plain data");
         match documents::write(aws, keys::SESSION_KEYS, text, Some(&seen.etag)).await {
             Ok(()) => return Ok(kid),
-            // Somebody else changed it meanwhile, or our own reply was lost: look again.
+            // Another writer changed it since, or the reply was lost: look again.
             Err(error) if error.kind == AwsErrorKind::Conflict => {}
             Err(error) => return Err(error),
         }
     }
-    Err(DeployError::new(Exit::Failed, format!("{} keeps changing under us", keys::SESSION_KEYS))
-        .mend("Try again."))
+    Err(DeployError::new(
+        Exit::Failed,
+        format!("{} keeps changing while this command writes it", keys::SESSION_KEYS),
+    )
+    .hint("Try again."))
 }
 
-/// Says nothing of the content, which is secret.
+/// Returns the error without the content, which is secret.
 fn unreadable() -> DeployError {
-    DeployError::new(Exit::Failed, format!("{} is not a ring of keys", keys::SESSION_KEYS)).mend(
-        "Workers that run keep the one they have read. Restore it, or delete the object and run \
-         `make deploy`, which makes a new one and ends every session.",
+    DeployError::new(Exit::Failed, format!("{} is not a valid key ring", keys::SESSION_KEYS)).hint(
+        "Running workers keep the keys that they have read. Restore the object, or delete it and run `make \
+            deploy`, which creates new keys and ends all sessions.",
     )
 }
 
@@ -146,13 +150,13 @@ impl Key {
 }
 
 impl Ring {
-    /// Whether workers can use it.
+    /// Returns whether workers can use it.
     pub(crate) fn is_whole(&self) -> bool {
         let is_key = |key: &Key| STANDARD.decode(&key.key).is_ok_and(|bytes| bytes.len() == KEY_BYTES);
         self.keys.iter().all(is_key) && self.keys.iter().any(|key| key.kid == self.active)
     }
 
-    /// With a key that waits: the one that is there from a run that was cut, or a fresh one.
+    /// Returns the ring with a waiting key: the key of a run that was cut, or a fresh one.
     fn with_waiting(&self, fresh: &Key, now: Timestamp) -> Result<Changed> {
         if let Some(waiting) = self.keys.iter().find(|key| self.is_waiting(key)) {
             return Ok((None, waiting.kid.clone()));
@@ -161,9 +165,14 @@ impl Ring {
         if ring.keys.len() >= MAX_KEYS {
             return Err(DeployError::new(
                 Exit::Failed,
-                format!("the ring has {MAX_KEYS} keys already, and each may still open somebody's session"),
+                format!(
+                    "the ring already has {MAX_KEYS} keys, and valid sessions may still need each of them"
+                ),
             )
-            .mend("A key is dropped 13 hours after it was replaced. `--now` (make: NOW=1) ends every session instead."));
+            .hint(
+                "Wait: a key is dropped 13 hours after it was replaced. Or pass `--now` (make: NOW=1), \
+                which ends all sessions.",
+            ));
         }
         let kid = self.next_kid();
         ring.keys.push(Key { kid: kid.clone(), added: Some(now), ..fresh.clone() });
@@ -175,8 +184,8 @@ impl Ring {
             return Ok((None, kid.to_owned()));
         }
         if !self.keys.iter().any(|key| key.kid == kid && key.retired.is_none()) {
-            let what = format!("somebody else has rotated the keys meanwhile; {kid} is no longer among them");
-            return Err(DeployError::new(Exit::Failed, what));
+            let what = format!("another rotation ran at the same time and removed {kid}");
+            return Err(DeployError::new(Exit::Failed, what).hint("Run this again to add a new key."));
         }
         let mut ring = Self { active: kid.to_owned(), keys: self.keys.clone() };
         for key in &mut ring.keys {
@@ -189,7 +198,7 @@ impl Ring {
         Ok((Some(ring.without_expired(now)), kid.to_owned()))
     }
 
-    /// With a fresh key and no other.
+    /// Returns a ring with a fresh key and no other.
     fn alone(&self, fresh: &Key, now: Timestamp) -> Changed {
         if let Some(ours) = self.keys.iter().find(|key| key.key == fresh.key) {
             return (None, ours.kid.clone());
@@ -210,7 +219,7 @@ impl Ring {
         Self { active: self.active.clone(), keys: self.keys.iter().filter(is_needed).cloned().collect() }
     }
 
-    /// `k` and a number that no key of the ring has had.
+    /// Returns `k` and a number that no key of the ring has had.
     fn next_kid(&self) -> String {
         let number = |key: &Key| key.kid.strip_prefix('k')?.parse::<u32>().ok();
         let last = self.keys.iter().filter_map(number).max().unwrap_or(0);
@@ -230,7 +239,7 @@ mod tests {
         serde_json::from_str(text).expect("a ring")
     }
 
-    /// As `deploy` makes it.
+    /// Returns a ring as `deploy` makes it.
     fn first() -> Ring {
         ring(r#"{"active":"k1","keys":[{"kid":"k1","key":"one"}]}"#)
     }
@@ -260,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_was_cut_goes_on_with_the_key_that_waits() {
+    fn a_run_after_a_cut_continues_with_the_waiting_key() {
         let (waiting, kid) = first().with_waiting(&Key::new(), at(0)).expect("there is room");
         let waiting = waiting.expect("a key is added");
         let (nothing, same) = waiting.with_waiting(&Key::new(), at(5)).expect("nothing to do");
@@ -273,13 +282,13 @@ mod tests {
 
     #[test]
     fn an_old_key_never_becomes_active_again() {
-        // Rotated by hand, as this command's predecessor was: k1 is of the past.
+        // Rotated by hand, as before this command existed: k1 is retired.
         let by_hand = ring(r#"{"active":"k2","keys":[{"kid":"k1","key":"one"},{"kid":"k2","key":"two"}]}"#);
         let after = rotated(&by_hand, 0);
         assert_eq!((after.active.as_str(), kids(&after)), ("k3", vec!["k1", "k2", "k3"]));
-        assert_eq!(after.keys[0].retired, Some(at(0)), "nobody knows since when");
+        assert_eq!(after.keys[0].retired, Some(at(0)), "its age is unknown");
         let error = after.activated("k1", at(0)).map(drop).expect_err("it is retired");
-        assert!(error.message().contains("k1 is no longer"), "{}", error.message());
+        assert!(error.message().contains("removed k1"), "{}", error.message());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `status`: what should be, what is, what the reconciler did about it, and what is not as it was
-//! deployed.
+//! `status`: the desired and the actual state, the reconciler's actions, and every difference from the last
+//! deployment.
 
 mod drift;
 mod secrets;
@@ -30,7 +30,7 @@ use seen::Seen;
 
 /// How many of the newest events are shown.
 const EVENTS: usize = 10;
-/// A tick is due every 20 s, and an invocation that is lost is followed by the next within 60.
+/// A tick is due every 20 s, and a lost invocation is followed by the next within 60 s.
 const LATE: SignedDuration = SignedDuration::from_secs(90);
 
 #[derive(Serialize)]
@@ -46,14 +46,14 @@ pub(crate) struct Status {
     pub(crate) url: Option<String>,
     /// Whether the URL answers, and with what.
     pub(crate) answers: String,
-    /// If the stack speaks TLS.
+    /// If the stack serves TLS.
     https: Option<Https>,
     pub(crate) desired: Option<u32>,
     pub(crate) healthy: usize,
-    /// Why the desired count object is not acted on.
+    /// Why the object desired-count is ignored.
     pub(crate) problem: Option<String>,
     load_balancer: BalancerStatus,
-    /// Those with an address of their own beside the first.
+    /// Load balancers with further addresses, in addition to the first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     more_load_balancers: Vec<BalancerStatus>,
     workers: Vec<WorkerStatus>,
@@ -64,11 +64,11 @@ pub(crate) struct Status {
     pub(crate) last_tick: Option<Timestamp>,
     /// Whether the next one is overdue.
     pub(crate) is_late: bool,
-    /// What workers cannot read of the stack's secrets.
+    /// Secrets of the stack that workers cannot read.
     secrets: Vec<String>,
-    /// What the last tick did not do, and why.
+    /// Actions that the last tick held back, and why.
     held: Vec<String>,
-    /// What is not as it was deployed, or could not be looked at.
+    /// Differences from the last deployment, and resources that could not be read.
     pub(crate) drift: Vec<String>,
     events: Vec<fleet::memory::Event>,
 }
@@ -79,18 +79,18 @@ pub(crate) struct Https {
     self_signed: Option<bool>,
     until: Option<Timestamp>,
     sha256: Option<String>,
-    /// Whether this certificate is served, and if not, what happens instead.
+    /// Whether this certificate is served, and if not, the fault.
     answers: String,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct BalancerStatus {
     url: Option<String>,
-    /// Who has the public address.
+    /// The load balancer with the public address.
     id: Option<String>,
     state: &'static str,
     launched: Option<Timestamp>,
-    /// Who is to take the address over.
+    /// The load balancer that takes the address over.
     successor: Option<String>,
 }
 
@@ -166,7 +166,7 @@ pub(crate) async fn look(aws: &Aws) -> Result<Status> {
         answers: answers?,
         https,
         problem: problem(written.as_ref(), memory.desired).or_else(|| memory.notice.clone()),
-        // What is written counts as soon as it is valid; the reconciler follows within a tick.
+        // A written count is in force as soon as it is valid; the reconciler follows within a tick.
         desired: written.and_then(std::result::Result::ok).or(memory.desired).map(DesiredCount::get),
         healthy: registry.map_or(0, |registry| registry.workers.len()),
         workers: workers(&memory, &seen),
@@ -178,7 +178,7 @@ pub(crate) async fn look(aws: &Aws) -> Result<Status> {
     })
 }
 
-/// Whether the URL answers, in a word or a sentence.
+/// Returns whether the URL answers, in a word or a sentence.
 async fn answers(url: Option<&str>) -> Result<String> {
     let Some(url) = url else { return Ok("it has no address".to_owned()) };
     Ok(match healthy::ask(&healthy::client()?, url).await {
@@ -213,7 +213,7 @@ async fn https(certificate: Option<(Stored, Object)>, address: Option<&str>) -> 
             },
         },
         Err(unusable) => {
-            let answers = format!("no: what is stored cannot be used: {}", error_chain(&unusable));
+            let answers = format!("no: the stored certificate cannot be used: {}", error_chain(&unusable));
             Https { url, self_signed: None, until: None, sha256: None, answers }
         }
     })
@@ -227,7 +227,7 @@ fn problem(
         in_force.map_or("nothing is in force yet".to_owned(), |count| format!("{count} stays in force"));
     match written {
         Some(Ok(_)) => None,
-        Some(Err(error)) => Some(format!("the object desired-count is not acted on: {error}; {rest}")),
+        Some(Err(error)) => Some(format!("the object desired-count is ignored: {error}; {rest}")),
         None => Some(format!("the object desired-count is missing; {rest}")),
     }
 }
@@ -269,7 +269,7 @@ fn state(phase: Phase) -> &'static str {
     }
 }
 
-/// What the reconciler thinks of a load balancer. Who has the address now it may not have seen yet.
+/// Returns the reconciler's view of a load balancer. It may not have seen the address's present holder yet.
 fn balancer(memory: &Balancer, place: u32, seen: &Seen) -> BalancerStatus {
     let address = seen.address(place);
     let url = address.map(|address| load_balancer::url(&address.ip));
@@ -309,7 +309,7 @@ fn rollout(memory: &Memory, released: &Release) -> Option<Rollout> {
     })
 }
 
-/// Said while such a rollout is under way, here and by `deploy`.
+/// Printed while such a rollout runs, here and by `deploy`.
 pub(crate) const STOPS_FIRST: &str =
     "This rollout stops one worker first: the account has no room for an extra one.";
 
@@ -329,7 +329,7 @@ fn balancer_line(balancer: &BalancerStatus, now: Timestamp) -> String {
     )
 }
 
-/// Those with an address of their own beside the first.
+/// Returns the load balancers with further addresses, in addition to the first.
 fn more_balancers(memory: &Memory, seen: &Seen) -> Vec<BalancerStatus> {
     let places = seen.addresses.iter().flat_map(|addresses| addresses.keys().copied());
     let unknown = Balancer::default();
@@ -366,7 +366,7 @@ fn table(status: &Status, now: Timestamp) -> String {
     }
     if let Some(rollout) = &status.rollout {
         lines.push(format!(
-            "Rollout    release {}: {} workers of it answer, {} of an older one are left",
+            "Rollout    release {}: {} of its workers answer, {} workers of an older release are left",
             rollout.release, rollout.updated, rollout.left
         ));
         if rollout.stops_first {
@@ -425,7 +425,7 @@ fn age(since: Timestamp, now: Timestamp) -> String {
 
 #[cfg(test)]
 impl Status {
-    /// A stack with nothing to say about it.
+    /// Returns a stack without any problem.
     pub(crate) fn healthy() -> Self {
         let nothing =
             BalancerStatus { url: None, id: None, state: "healthy", launched: None, successor: None };
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_count_is_named_with_what_holds_instead() {
+    fn a_bad_count_is_named_with_the_count_in_force() {
         let two = DesiredCount::try_from(2).ok();
         let text = problem(Some(&DesiredCount::from_object(b"banana")), two).expect("a problem");
         assert!(
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn the_load_balancer_is_what_the_reconciler_saw_of_the_holder() {
+    fn the_load_balancers_status_is_the_reconcilers_view() {
         let mut memory = Balancer::default();
         let state = |memory: &Balancer, holder: Option<&str>| {
             let address =

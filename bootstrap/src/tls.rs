@@ -1,4 +1,4 @@
-//! Whether the load balancer speaks TLS, and with which certificate: what a deployment decides.
+//! Decides whether the load balancer serves TLS, and with which certificate.
 //!
 //! | stored \ wanted | as it is | self-signed | given | off |
 //! |---|---|---|---|---|
@@ -8,7 +8,7 @@
 //! | a given one | keep | issue | store if another | remove |
 //! | not usable | refuse | issue | store | remove |
 //!
-//! A certificate that was given is the operator's to renew, self-signed or not.
+//! The operator renews a given certificate, self-signed or not.
 
 use std::io::Read as _;
 use std::net::Ipv4Addr;
@@ -20,13 +20,13 @@ use crate::certificate::{Certificate, CertificateError, Origin};
 use crate::cli::{TlsMode, TlsOptions};
 use crate::error::{DeployError, Exit, Result};
 
-/// A self-signed certificate with less than this left is renewed. Twice as much would renew more
-/// often than needed, half as much could run out between two deployments of a calm stack.
+/// A self-signed certificate that expires sooner than this is renewed. Twice as much would renew more often
+/// than needed. Half as much could let it expire between two deployments of a quiet stack.
 const RENEWED_WITHIN: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// A chain of a dozen certificates and a large key are 30 KiB. The load balancer reads four times this.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// What the command line asks for.
+/// The TLS options of the command line.
 pub enum Wanted {
     AsItIs,
     SelfSigned,
@@ -34,10 +34,10 @@ pub enum Wanted {
     Off,
 }
 
-/// The stack's certificate, or why there is none in what is stored.
+/// The stack's certificate, or why the stored object holds none.
 pub type Stored = std::result::Result<Certificate, CertificateError>;
 
-/// What a deployment does about it.
+/// The deployment's action on it.
 #[derive(Debug)]
 pub enum Decision {
     StayOff,
@@ -49,7 +49,7 @@ pub enum Decision {
 }
 
 impl Wanted {
-    /// Reads and judges what is given, before anything is changed.
+    /// Reads and checks the given files, before anything is changed.
     pub fn read(options: &TlsOptions, now: Timestamp) -> Result<Self> {
         let (certificate, key) = match (&options.tls, &options.tls_cert, &options.tls_key) {
             (_, Some(certificate), Some(key)) => (certificate, key),
@@ -67,7 +67,7 @@ impl Wanted {
                 key.display()
             );
             DeployError::new(Exit::Usage, what)
-                .mend("Nothing was changed. Both files must be PEM, the certificate before its chain.")
+                .hint("Nothing was changed. Both files must be PEM, with the certificate before its chain.")
                 .caused_by(error)
         })
     }
@@ -76,7 +76,7 @@ impl Wanted {
 fn read_file(path: &Path) -> Result<Vec<u8>> {
     let refused = || {
         DeployError::new(Exit::Usage, format!("{} cannot be read", path.display()))
-            .mend("Nothing was changed.")
+            .hint("Nothing was changed.")
     };
     let mut bytes = Vec::new();
     std::fs::File::open(path)
@@ -88,7 +88,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The table above. `stored` is what the stack has, if it has any.
+/// Decides by the table above. `stored` is the stack's certificate, if it has one.
 pub fn decide(
     wanted: Wanted,
     stored: Option<Stored>,
@@ -116,12 +116,12 @@ pub fn decide(
     })
 }
 
-/// For a deployment that was not asked to touch the certificate and cannot use it as it is.
+/// Returns the error of a deployment without TLS options whose stored certificate cannot be used.
 pub fn stays_as_it_is(unusable: CertificateError) -> DeployError {
     DeployError::new(Exit::Failed, "the certificate in the control bucket cannot be used")
-        .mend(
-            "Give another one with --tls-cert and --tls-key (make: TLS_CERT=, TLS_KEY=), or deploy with \
-             `--tls self-signed` or `--tls off` (make: TLS=).",
+        .hint(
+            "Pass another one with --tls-cert and --tls-key (make: TLS_CERT=, TLS_KEY=), or deploy with \
+                `--tls self-signed` or `--tls off` (make: TLS=).",
         )
         .caused_by(unusable)
 }
@@ -131,7 +131,7 @@ pub fn ends_soon(certificate: &Certificate, now: Timestamp) -> bool {
 }
 
 impl Decision {
-    /// Whether TLS is spoken once it is carried out.
+    /// Returns whether TLS is served after the decision is carried out.
     pub fn is_on(&self) -> bool {
         match self {
             Self::Keep(_) | Self::Issue | Self::Store(_) => true,
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_one_is_kept_though_it_is_about_to_end_or_for_another_name() {
+    fn a_given_certificate_is_kept_near_its_end_or_for_another_name() {
         let theirs = given(&pair_for(ELSEWHERE)).to_object();
         assert_eq!(decided(Wanted::AsItIs, Some(&theirs), at("2027-10-01T00:00:00Z")), "keep");
     }

@@ -1,4 +1,4 @@
-//! `token`: the operator's key to `/list` and `/setamount`.
+//! `token`: prints the operator's key to `/list` and `/setamount`.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,13 @@ use crate::error::{DeployError, Exit, Result};
 use crate::output;
 use crate::resources::documents;
 
-/// Where this machine keeps the token of the stack.
+/// Returns the file with the stack's token on this machine.
 pub fn file(target: &Target, aws: &Aws) -> PathBuf {
     if let Some(file) = &target.token_file {
         return file.clone();
     }
     let name = format!("{}-{}-{}.token", aws.names.account, aws.names.region, aws.names.stack);
-    #[expect(clippy::disallowed_methods, reason = "the home directory is not a setting of ours")]
+    #[expect(clippy::disallowed_methods, reason = "the home directory is not a setting of Vigia")]
     let home = std::env::var("HOME").unwrap_or_else(|_| ".".to_owned());
     PathBuf::from(home).join(".vigia").join(name)
 }
@@ -31,18 +31,19 @@ pub async fn run(target: &Target, rotate: bool) -> Result<()> {
     }
     let Some(hash) = documents::read(&aws, keys::ADMIN_TOKEN_HASH).await? else {
         return Err(DeployError::new(Exit::Failed, format!("there is no stack {}", aws.names.stack))
-            .mend("`make deploy` (or `make local`) makes one."));
+            .hint("`make deploy` (or `make local`) creates it."));
     };
-    let rotating = "Make a new one with `bootstrap token rotate` (make token ROTATE=1); the old one ends within a minute.";
+    let rotating = "Create a new one with `bootstrap token rotate` (make token ROTATE=1); the old one stops \
+        working within a minute.";
     let token = std::fs::read_to_string(&file).map_err(|error| {
         let what =
             format!("the admin token of {} is not on this machine: {}", aws.names.stack, file.display());
-        DeployError::new(Exit::Failed, what).mend(rotating).caused_by(error)
+        DeployError::new(Exit::Failed, what).hint(rotating).caused_by(error)
     })?;
     let token = token.trim();
     if documents::token_hash(token).as_bytes() != hash.bytes.trim_ascii() {
         let what = format!("{} holds the token of another or an earlier stack", file.display());
-        return Err(DeployError::new(Exit::Failed, what).mend(rotating));
+        return Err(DeployError::new(Exit::Failed, what).hint(rotating));
     }
     output::result(token);
     Ok(())

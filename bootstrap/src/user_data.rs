@@ -1,10 +1,10 @@
-//! The user data of an instance: what cloud-init does at the first boot.
+//! The user data of an instance: cloud-init's instructions for the first boot.
 //!
-//! It holds no secret (anybody who may describe the instance can read it) and names its program by
-//! content. The program is fetched by the service itself before each start, so a failed download is
-//! tried again by systemd. The fetching script uses only paths relative to its working directory.
+//! It holds no secret, because every caller who may describe the instance can read it, and names its program
+//! by content. The program is fetched by the service itself before each start, so a failed download is tried
+//! again by systemd. The fetching script uses only paths relative to its working directory.
 //!
-//! Every line that begins with `vigia: ` is for the console, where a boot is followed without ssh:
+//! Every line that begins with `vigia: ` is for the console, on which an operator follows a boot without ssh:
 //!
 //! ```text
 //! fetching --> checksum fits --> starting --> (the program's own lines) --> ended: why
@@ -14,7 +14,7 @@
 
 use std::fmt::Write as _;
 
-/// What differs between a worker and a load balancer.
+/// The differences between a worker and a load balancer.
 pub struct Program<'a> {
     /// Name of the binary, and of the unit.
     pub name: &'a str,
@@ -46,15 +46,14 @@ mv "$VIGIA_PROGRAM.new" "$VIGIA_PROGRAM"
 echo "vigia: the checksum fits; starting $VIGIA_PROGRAM"
 "#;
 
-/// A quarter of a second between a death and the next start: a dead program answers again within two
-/// seconds, and one that dies at once is started about once a second, because each start reads it whole.
+/// A quarter of a second between a death and the next start. A dead program answers again within two seconds.
+/// A program that dies at once is started about once a second, because each start reads it whole.
 ///
-/// What tells the end needs no sandbox (`+`), whose making would take as long as the rest of it.
-/// A call that the filter forbids fails with EPERM and does not kill the program, so a library that
-/// tries something better first, and goes on without it, still works. `/proc` shows the program
-/// itself and nothing else; it needs no more (`ec2-lb` raises its limit of open files to the one
-/// given here by `prlimit64`, which `@resources` does not hold). AF_UNIX is how names are resolved. No core
-/// is dumped: it would hold passwords.
+/// The command that reports the exit needs no sandbox (`+`), whose set-up would take as long as the rest. A
+/// call that the filter forbids fails with EPERM and does not kill the program, so a library that tries a
+/// better call first, and works without it, still works. `/proc` shows only the program itself; it needs no
+/// more (`ec2-lb` raises its limit of open files to the one given here by `prlimit64`, which `@resources`
+/// does not contain). AF_UNIX is for resolving names. No core is dumped: it would contain passwords.
 fn unit(name: &str) -> String {
     format!(
         "[Unit]\n\
@@ -132,7 +131,7 @@ pub fn cloud_config(program: &Program<'_>) -> String {
     yaml
 }
 
-/// A setting of the program, as the user data has it.
+/// Returns a setting of the program, from the user data.
 pub fn setting<'a>(user_data: &'a str, name: &str) -> Option<&'a str> {
     user_data.lines().find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix('='))
 }

@@ -1,6 +1,6 @@
-//! The user data held against those who read it: cloud-init's own schema, and systemd's judgement of
-//! the unit in it. Where a tool is missing, a test says that it was not run; `make boot-tools`
-//! installs both. A real boot is `make boot-test`.
+//! Checks the user data with its readers: cloud-init's own schema, and systemd's verdict on the unit in it.
+//! Where a tool is missing, a test says that it was not run; `make boot-tools` installs both. A real boot is
+//! `make boot-test`.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -9,7 +9,8 @@ use std::process::{Command, Output};
 use bootstrap::user_data::{Program, cloud_config};
 use local_cloud::cloud_config::CloudConfig;
 
-/// What systemd-analyze calls 1.2, with room for the next version's stricter eye. The goal is 2.0.
+/// systemd-analyze's limit, which it prints as 1.2 today, with room for the next version's stricter rules.
+/// The goal is 2.0.
 const EXPOSURE_TENTHS: &str = "15";
 
 const PROGRAMS: [&str; 2] = ["ec2-worker", "ec2-lb"];
@@ -70,7 +71,7 @@ fn user_data(program: &str) -> String {
     cloud_config(&Program { name: program, sha256: &"a".repeat(64), settings })
 }
 
-/// The files of a machine as the user data writes them, and stand-ins for what the unit runs.
+/// The files of a machine as the user data writes them, and stand-ins for the unit's programs.
 struct Machine {
     root: tempfile::TempDir,
 }
@@ -142,7 +143,7 @@ fn is_there(tool: &str, otherwise: &str) -> bool {
     found
 }
 
-/// Shown at once and always, also by a test that passes.
+/// Prints at once and always, even if the test passes.
 fn say(line: &str) {
     use std::io::Write as _;
     writeln!(std::io::stderr(), "  {line}").ok();

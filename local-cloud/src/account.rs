@@ -1,5 +1,5 @@
-//! What stands between this account and an instance that it asks for, besides permissions: quotas, whether
-//! AWS has verified the account, and which zones offer which types. All can be changed while it runs.
+//! Reasons other than permissions for which this account gets no instance: quotas, AWS's verification of the
+//! account, and the instance types that each zone offers. All can be changed while the local cloud runs.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
@@ -30,14 +30,14 @@ impl Refusal {
     }
 }
 
-/// What AWS thinks of the account's owner.
+/// AWS's verification of the account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state", deny_unknown_fields)]
 pub enum Verification {
     #[default]
     Done,
-    /// A new account's first launches in a region. Over after so many seconds, or so many refused launches;
-    /// without either, not by itself.
+    /// A new account's first launches in a region. Ends after this many seconds or refused launches; without
+    /// either it does not end by itself.
     Pending {
         seconds: Option<u64>,
         launches: Option<u32>,
@@ -45,21 +45,21 @@ pub enum Verification {
     Blocked,
 }
 
-/// How a launch is paid.
+/// How a launch is paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Market {
     OnDemand,
     Spot,
 }
 
-/// An instance that takes vCPUs from a quota.
+/// An instance that uses vCPUs of a quota.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Running {
     pub instance_type: String,
     pub market: Market,
 }
 
-/// A type that a zone does not offer.
+/// An instance type that a zone does not offer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Gap {
@@ -67,7 +67,7 @@ pub struct Gap {
     pub instance_type: String,
 }
 
-/// What can be read of all of this.
+/// The readable state of all of this.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct View {
@@ -130,7 +130,7 @@ impl Account {
         !self.lock().gaps.contains(&gap)
     }
 
-    /// Whether this account may launch anything now. Counts the launch if not.
+    /// Returns whether this account may launch anything now. Counts the launch if not.
     pub fn may_launch(&self, now: Instant) -> Result<(), Refusal> {
         let mut state = self.lock();
         state.verify(now);
@@ -144,7 +144,7 @@ impl Account {
         }
     }
 
-    /// Whether one more instance has room beside those that are pending or running.
+    /// Returns whether one more instance has room among the pending and running ones.
     pub fn has_room(&self, wanted: &Running, running: &[Running]) -> Result<(), Refusal> {
         let Some(needed) = standard_vcpus(&wanted.instance_type) else { return Ok(()) };
         let same = running.iter().filter(|other| other.market == wanted.market);
@@ -163,7 +163,7 @@ impl Account {
 }
 
 impl State {
-    /// Ends a verification whose time has come.
+    /// Ends a verification that is due.
     fn verify(&mut self, now: Instant) {
         let Verification::Pending { seconds, launches } = self.verification else { return };
         let waited = now.saturating_duration_since(self.since);
@@ -174,7 +174,7 @@ impl State {
     }
 }
 
-/// The zone does not offer the type; these do.
+/// Returns the error for a zone that does not offer the type, with the zones that do.
 pub fn not_offered(instance_type: &str, zone: &str, others: &[String]) -> Refusal {
     let message = format!(
         "Your requested instance type ({instance_type}) is not supported in your requested Availability Zone \

@@ -36,30 +36,30 @@ impl Block {
         1_u32.checked_shl(u32::from(32 - self.prefix)).unwrap_or(u32::MAX)
     }
 
-    /// Whether processes of this machine can bind its addresses.
+    /// Returns whether processes of this machine can bind its addresses.
     pub fn is_loopback(self) -> bool {
         Ipv4Addr::from(self.base).is_loopback()
     }
 
-    /// The same block moved into 127.0.0.0/8.
+    /// Returns the same block, moved into 127.0.0.0/8.
     pub fn into_loopback(self) -> String {
         let moved = Ipv4Addr::from((self.base & 0x00ff_ffff) | 0x7f00_0000);
         format!("{moved}/{}", self.prefix)
     }
 }
 
-/// Addresses looked at before a block counts as full: all of a /20, and not for ever in a /8.
+/// Addresses tried before a block counts as full: all of a /20, and not endlessly in a /8.
 const MOST_TRIES: u32 = 4096;
 
-/// Binds the metadata port on an address of `block` that nobody uses, and so takes the address.
-/// `None` if there is no such address.
+/// Binds the metadata port on an unused address of `block`, and so takes the address. `None` if there is no
+/// such address.
 pub async fn take(block: Block, used: &BTreeSet<Ipv4Addr>) -> Option<(Ipv4Addr, TcpListener)> {
     // As in AWS the first four addresses and the last are reserved.
     let usable = block.size().saturating_sub(5);
     if usable == 0 || !block.is_loopback() {
         return None;
     }
-    // A random start, so that an address is not given again at once: clients may still hold connections.
+    // A random start, so that an address is not reused at once: clients may still hold connections.
     let start = rand::rng().random_range(0..usable);
     for step in 0..usable.min(MOST_TRIES) {
         let offset = (u64::from(start) + u64::from(step)) % u64::from(usable);

@@ -1,6 +1,6 @@
-//! Faults of the API on purpose: lost replies, dropped requests, delays, throttling, lack of capacity.
+//! API faults on purpose: lost replies, dropped requests, delays, throttling, lack of capacity.
 //!
-//! A rule names the calls that it is for, what happens to them, and how many it hits:
+//! A rule names its calls, the effect on them, and how many it hits:
 //!
 //! | Calls that match | What the rule does |
 //! |---|---|
@@ -8,11 +8,11 @@
 //! | the next, up to its limit | hits them, unless an older rule does; then it hits the one after |
 //! | later ones | it is over: it only stays listed |
 //!
-//! [`ApiFaults::decide`] reads no clock and waits for nothing; the door carries its decision out.
+//! [`ApiFaults::decide`] reads no clock and does not wait; the front door carries its decision out.
 //!
 //! Two rules together cut a caller off after its k-th call that changes something, as if it were killed
-//! between the call and the reply: `hold-reply` after k - 1 of them, once, and `hold-request` after k, for
-//! as long as it takes to kill it. Both have to be there before the caller starts, for each counts by itself.
+//! between the call and the reply: `hold-reply` after k - 1 of them, once, and `hold-request` after k, until
+//! the caller is killed. Both must exist before the caller starts, because each counts by itself.
 
 pub mod arguments;
 
@@ -28,19 +28,19 @@ use crate::calls::Call;
 use crate::connection::no_answer;
 use crate::reply::refusal;
 
-/// A test needs a handful. A test that never clears its rules shall learn of it.
+/// A test needs a handful. A test that never clears its rules gets an error.
 const MAX_RULES: usize = 100;
 
-/// Beyond the patience of any client that has a time-out; a test must not hang for longer.
+/// Longer than the time-out of any client; a test must not hang for longer.
 pub(crate) const MAX_DELAY: Duration = Duration::from_secs(60);
 
-/// Longer than any test; a rule that is forgotten must end by itself.
+/// Longer than any test; a forgotten rule must end by itself.
 const MAX_WINDOW: Duration = Duration::from_secs(3600);
 
-/// Fits a response header, and any code that AWS has.
+/// Fits a response header, and any code that AWS uses.
 const MAX_CODE_BYTES: usize = 100;
 
-/// Whoever waits for a released rule looks every 20 ms, so the last few are enough.
+/// Calls that wait for a released rule look every 20 ms, so the last few are enough.
 const MAX_RELEASED: usize = 100;
 
 /// The rules, oldest first.
@@ -51,11 +51,11 @@ pub struct ApiFaults {
     last_id: u32,
 }
 
-/// What becomes of a call that a rule holds.
+/// The outcome of a call that a rule holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
     Lasts,
-    /// It goes on as if there had been no rule.
+    /// It continues as if there had been no rule.
     Released,
     /// The connection is closed.
     Ended,
@@ -71,17 +71,17 @@ struct Armed {
     held: u32,
 }
 
-/// What is to happen to one call.
+/// The effect of the rules on one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hit {
     pub rule: u32,
-    /// Of the call, as in [`Call::service`].
+    /// The call's service, as in [`Call::service`].
     pub service: String,
     pub effect: Effect,
 }
 
 impl ApiFaults {
-    /// Adds a rule and gives its id.
+    /// Adds a rule and returns its id.
     pub fn add(&mut self, rule: Rule, now: Instant) -> Result<u32, RuleError> {
         rule.check()?;
         if self.armed.len() >= MAX_RULES {
@@ -92,7 +92,7 @@ impl ApiFaults {
         Ok(self.last_id)
     }
 
-    /// What happens to this call; it counts for every rule that it matches.
+    /// Decides on this call; the call counts for every rule that it matches.
     pub fn decide(&mut self, call: &Call, now: Instant) -> Option<Hit> {
         let mut hit = None;
         for armed in &mut self.armed {
@@ -109,12 +109,12 @@ impl ApiFaults {
         hit
     }
 
-    /// Whether a decision needs to know the zone of a launch, which the call itself does not say.
+    /// Returns whether a decision needs the zone of a launch, which the call does not name.
     pub fn ask_for_zones(&self, now: Instant) -> bool {
         self.armed.iter().any(|armed| armed.rule.calls.zone.is_some() && !armed.is_over(now))
     }
 
-    /// Notes that a call was carried out whose reply this rule holds.
+    /// Records that a call was carried out whose reply this rule holds.
     pub(crate) fn holds(&mut self, id: u32) {
         if let Some(armed) = self.armed.iter_mut().find(|armed| armed.id == id) {
             armed.held += 1;
@@ -131,7 +131,7 @@ impl ApiFaults {
         }
     }
 
-    /// Removes one rule, if it is there, and lets go what it holds.
+    /// Removes one rule, if it exists, and releases the calls that it holds.
     pub fn release(&mut self, id: u32, now: Instant) -> Option<RuleView> {
         let released = self.clear_one(id, now)?;
         self.released.push_back(id);
@@ -145,12 +145,12 @@ impl ApiFaults {
         self.armed.iter().map(|armed| armed.view(now)).collect()
     }
 
-    /// Removes all rules and gives what they were.
+    /// Removes all rules and returns them.
     pub fn clear(&mut self, now: Instant) -> Vec<RuleView> {
         std::mem::take(&mut self.armed).iter().map(|armed| armed.view(now)).collect()
     }
 
-    /// Removes one rule, if it is there.
+    /// Removes one rule, if it exists.
     pub fn clear_one(&mut self, id: u32, now: Instant) -> Option<RuleView> {
         let position = self.armed.iter().position(|armed| armed.id == id)?;
         Some(self.armed.remove(position).view(now))
@@ -172,29 +172,29 @@ impl Armed {
     }
 }
 
-/// A rule as it is asked for.
+/// A rule, as requested.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     pub effect: Effect,
     pub calls: CallFilter,
-    /// So many matching calls are left alone first.
+    /// Number of matching calls that are left alone first.
     #[serde(default)]
     pub after: u32,
     #[serde(default)]
     pub limit: Limit,
 }
 
-/// A rule as it is listed.
+/// A rule, as listed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RuleView {
     pub id: u32,
     pub rule: Rule,
-    /// Matching calls so far, as long as the rule was active.
+    /// Matching calls while the rule was active.
     pub seen: u32,
-    /// Those of them that it broke.
+    /// Matching calls that it broke.
     pub hits: u32,
-    /// Those of the latter that were carried out and whose replies were held.
+    /// Broken calls that were carried out and whose replies were held.
     pub held: u32,
     pub is_active: bool,
 }
@@ -206,33 +206,33 @@ pub enum Effect {
     LoseReply,
     /// The connection is closed before anything is done.
     DropRequest,
-    /// Carried out; then nothing is said until the rule is released, which delivers the answer, or
-    /// cleared, which closes the connection, as 60 s do.
+    /// Carried out; the answer is held until the rule is released, which delivers it, or cleared, which
+    /// closes the connection, as the 60 s limit does.
     HoldReply,
-    /// Nothing is done until the rule is released; then the call is taken for one that comes just now.
-    /// When the rule is cleared, or after 60 s, the connection is closed and nothing was done.
+    /// Nothing is done until the rule is released; then the call is handled as a new one. When the rule is
+    /// cleared, or after 60 s, the connection is closed and nothing was done.
     HoldRequest,
     /// Carried out at once; answered late.
     Delay { millis: u64 },
-    /// Refused as the service refuses a caller that asks too often.
+    /// Refused as the service refuses a caller that sends too many requests.
     Throttle,
-    /// RunInstances is refused for want of machines.
+    /// RunInstances is refused for lack of capacity.
     RefuseCapacity,
     /// Refused with this code, in the service's own format.
     Error { status: u16, code: String, message: String },
 }
 
-/// The calls that a rule is for: those that agree with everything that is given.
+/// The calls that a rule is for: calls that match every given field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallFilter {
-    /// Without it, calls of every service; then the caller must be named.
+    /// Without it, calls of every service; then the caller must be set.
     #[serde(default)]
     pub service: Option<Service>,
-    /// Only calls that change something: those of which there are records.
+    /// Only calls that change something, as far as they are recorded.
     #[serde(default)]
     pub changing: bool,
-    /// As in [`Call::action`]; upper and lower case are the same.
+    /// As in [`Call::action`]; case does not count.
     #[serde(default)]
     pub action: Option<String>,
     /// Part of [`Call::path`].
@@ -252,9 +252,9 @@ pub struct CallFilter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
-    /// So many calls.
+    /// This many calls.
     Times(NonZeroU32),
-    /// All calls within so many seconds after the rule was made.
+    /// All calls within this many seconds after the rule was made.
     ForSeconds(NonZeroU32),
 }
 
@@ -279,21 +279,22 @@ pub enum Service {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
-    #[error("there are {MAX_RULES} rules already; remove them with `local-cloud fault-api clear`")]
+    #[error("there are already {MAX_RULES} rules; remove them with `local-cloud fault-api clear`")]
     TooMany,
-    #[error("a delay of {} ms is too long: give at most {} ms, or `lose-reply` for no answer at all", .0, MAX_DELAY.as_millis())]
+    #[error("a delay of {} ms is too long: use at most {} ms, or `lose-reply` for no answer at all", .0, MAX_DELAY.as_millis())]
     DelayTooLong(u64),
-    #[error("{} seconds are too long for a rule: give at most {}", .0, MAX_WINDOW.as_secs())]
+    #[error("{} seconds are too long for a rule: use at most {}", .0, MAX_WINDOW.as_secs())]
     WindowTooLong(u32),
-    #[error("{0} is no status of an error: give one from 400 to 599")]
+    #[error("{0} is not an error status: use a number from 400 to 599")]
     NoErrorStatus(u16),
     #[error(
-        "`{0}` is no error code: give up to {MAX_CODE_BYTES} letters, digits, dots, hyphens and underscores"
+        "`{0}` is not an error code: use up to {MAX_CODE_BYTES} letters, digits, dots, hyphens and \
+            underscores"
     )]
     NoErrorCode(String),
-    #[error("this would break everything: name a service or a caller")]
+    #[error("this rule would break every call: name a service or a caller")]
     TooBroad,
-    #[error("only launches need capacity and name a subnet: give service ec2 and action RunInstances")]
+    #[error("only launches need capacity and name a subnet: use service ec2 and action RunInstances")]
     OnlyLaunches,
 }
 
@@ -340,7 +341,7 @@ impl CallFilter {
         let Self { service, changing, action, path, caller, subnet, zone } = self;
         let is =
             |wanted: &Option<String>, given: Option<&str>| wanted.is_none() || wanted.as_deref() == given;
-        // A dry run is neither the change that a rule counts nor one that it could keep from being made.
+        // A dry run is neither a change that a rule counts nor a change that it could prevent.
         !call.is_dry_run()
             && service.is_none_or(|service| service.name() == call.service)
             && (!changing || call.is_mutating())
@@ -366,7 +367,7 @@ impl Service {
     }
 }
 
-/// How a service refuses a caller that asks too often.
+/// Returns a service's refusal of a caller that sends too many requests.
 ///
 /// EC2 API reference, "Error codes"; S3 API reference, "Error responses"; IAM, EventBridge and
 /// Logs API references, "Common errors"; Lambda API reference, `TooManyRequestsException`.
@@ -376,7 +377,7 @@ fn throttling(service: &str) -> (StatusCode, &'static str, &'static str) {
         "s3" => (StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate."),
         "iam" | "sts" => (StatusCode::BAD_REQUEST, "Throttling", "Rate exceeded"),
         "lambda" => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", "Rate Exceeded."),
-        // EventBridge, Logs, and whatever else speaks JSON.
+        // EventBridge, Logs, and other JSON services.
         _ => (StatusCode::BAD_REQUEST, "ThrottlingException", "Rate exceeded"),
     }
 }
@@ -395,7 +396,7 @@ impl Effect {
         }
     }
 
-    /// What is answered instead of carrying the call out; `None` if it is carried out.
+    /// Returns the answer that replaces carrying the call out; `None` if it is carried out.
     pub(crate) fn instead(&self, service: &str) -> Option<Response<Body>> {
         let (status, code, message) = match self {
             Self::LoseReply | Self::HoldReply | Self::Delay { .. } => return None,
@@ -414,7 +415,7 @@ impl Effect {
         Some(refusal(service, status, code, message))
     }
 
-    /// What becomes of the answer to a call that was carried out.
+    /// Returns the fate of the answer to a call that was carried out.
     pub(crate) async fn deliver(&self, answer: Response<Body>) -> Response<Body> {
         match self {
             Self::LoseReply => no_answer(),

@@ -1,7 +1,7 @@
-//! What a request asks for, whichever of AWS's formats it is written in; and a record of the calls
-//! that change something, so that a test can tell how often something was done.
+//! Parses requests in all of AWS's formats, and records the calls that change something, so that a test can
+//! count them.
 //!
-//! Only requests that were let in are recorded, and none that only reads.
+//! Only requests that were let in are recorded, and no reads.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -28,13 +28,13 @@ const MAX_RECORDS: usize = 10_000;
 #[derive(Clone, Debug)]
 pub struct Call {
     pub service: String,
-    /// `Action` of EC2, IAM and STS; the operation in `X-Amz-Target` (`PutRule`); the method
-    /// otherwise, as in S3 and Lambda.
+    /// `Action` of EC2, IAM and STS; the operation in `X-Amz-Target` (`PutRule`); otherwise the method, as in
+    /// S3 and Lambda.
     pub action: String,
     /// Path and query, decoded: `/bucket/key?x-id=PutObject`.
     pub path: String,
     pub caller: Caller,
-    /// Of the subnet that the call names; known only where somebody asked for it.
+    /// Of the subnet that the call names; known only if a rule or a reader asked for it.
     pub zone: Option<String>,
     parameters: Vec<(String, String)>,
     /// See [`Record::parameters`].
@@ -65,12 +65,12 @@ impl Caller {
         Self { name, access_key: access_key.to_owned(), instance, function: None }
     }
 
-    /// Which of the functions it is.
+    /// Sets which of the functions it is.
     pub(crate) fn of_function(self, function: Option<String>) -> Self {
         Self { function, ..self }
     }
 
-    /// Whether this is one of the caller's names.
+    /// Returns whether this is one of the caller's names.
     pub fn is(&self, name: &str) -> bool {
         [&self.instance, &self.function].into_iter().flatten().any(|own| own == name)
             || self.name == name
@@ -104,7 +104,7 @@ impl Call {
         }
     }
 
-    /// A parameter of a query, as EC2 has them.
+    /// Returns a parameter of a query, in EC2's format.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         value(&self.parameters, name)
     }
@@ -113,24 +113,24 @@ impl Call {
         &self.parameters
     }
 
-    /// Of a subnet with a route table, if the call ends it. IAM judges by the table.
+    /// Returns the association of a subnet with a route table, if the call ends it. IAM judges by the table.
     pub fn association(&self) -> Option<&str> {
         let is_it = self.service == "ec2" && self.action == "DisassociateRouteTable";
         self.parameter("AssociationId").filter(|_| is_it)
     }
 
-    /// Whether EC2's permissions for the call may depend on what it names. Lists are allowed as a whole; what
-    /// an instance has said is read by its id.
+    /// Returns whether EC2's permissions for the call may depend on the resources that it names. Lists are
+    /// allowed as a whole; an instance's console output is read by its id.
     pub(crate) fn is_judged_by_resource(&self) -> bool {
         self.is_named_a_change() || self.action == "GetConsoleOutput"
     }
 
-    /// Whether EC2 is only asked what it would say.
+    /// Returns whether the call only asks EC2 for its verdict.
     pub(crate) fn is_dry_run(&self) -> bool {
         self.service == "ec2" && self.parameter("DryRun") == Some("true")
     }
 
-    /// The instance profile that a launch names.
+    /// Returns the instance profile that a launch names.
     pub(crate) fn profile(&self) -> Option<&str> {
         let named = ["IamInstanceProfile.Name", "IamInstanceProfile.Arn"].map(|key| self.parameter(key));
         named.into_iter().flatten().next()?.rsplit('/').next().filter(|_| self.is_launch())
@@ -144,7 +144,8 @@ impl Call {
         self.is_named_a_change() && !self.is_dry_run()
     }
 
-    /// AWS begins the names of all calls that only read with one of a few verbs.
+    /// Returns whether its name is that of a change: AWS begins the names of all read-only calls with one of
+    /// a few verbs.
     fn is_named_a_change(&self) -> bool {
         const METHODS: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
         const VERBS: [&str; 11] = [
@@ -192,7 +193,7 @@ impl Call {
     }
 }
 
-/// One call that changes something.
+/// One call that changed something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Counts all records since the local cloud was started, from 1.
@@ -201,18 +202,18 @@ pub struct Record {
     pub at: jiff::Timestamp,
     pub service: String,
     pub action: String,
-    /// `None` where the path says nothing.
+    /// `None` where the path has no meaning.
     pub path: Option<String>,
     #[serde(flatten)]
     pub caller: Caller,
     pub client_token: Option<String>,
-    /// Tells calls apart that differ in their parameters alone: a hash of those of EC2, IAM, STS,
+    /// Distinguishes calls that differ in their parameters alone: a hash of the parameters of EC2, IAM, STS,
     /// EventBridge and Logs, without the client token.
     pub parameters: Option<String>,
-    /// Those that the call names, or that RunInstances answered with.
+    /// Instances that the call names, or that RunInstances answered with.
     pub instances: Vec<String>,
     pub outcome: Outcome,
-    /// What the cloud answered, whether it arrived or not.
+    /// The cloud's answer, whether it arrived or not.
     pub status: Option<u16>,
     /// The code of a refusal.
     pub error: Option<String>,
@@ -222,15 +223,15 @@ pub struct Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// It has not ended.
+    /// In progress.
     Pending,
-    /// Done, with a status of success.
+    /// Done, with a success status.
     Done,
     /// Refused by the cloud; nothing was done.
     Refused,
     /// The cloud failed; it may have been done.
     Failed,
-    /// A fault on purpose kept it from being done.
+    /// A fault on purpose prevented it.
     Stopped,
 }
 
@@ -247,7 +248,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Records a call that was let in, if it changes something, and gives its number.
+    /// Records a call that was let in, if it changes something, and returns its number.
     pub(crate) fn begin(&self, call: &Call, hit: Option<&Hit>, at: jiff::Timestamp) -> Option<u64> {
         if !call.is_mutating() {
             return None;
@@ -276,7 +277,7 @@ impl Calls {
         Some(number)
     }
 
-    /// Records that a fault kept the call from being done, and what was answered instead.
+    /// Records that a fault kept the call from being done, and the answer given instead.
     pub(crate) fn stopped(&self, number: u64, instead: &Response<Body>) {
         self.end(number, |record| {
             record.outcome = Outcome::Stopped;
@@ -285,7 +286,7 @@ impl Calls {
         });
     }
 
-    /// Records the answer to a call that was carried out, and gives the answer back.
+    /// Records the answer to a call that was carried out, and returns the answer.
     pub(crate) async fn carried_out(
         &self,
         number: u64,
@@ -293,7 +294,7 @@ impl Calls {
         answer: Response<Body>,
     ) -> Response<Body> {
         let status = answer.status();
-        // Only short bodies are looked into: refusals, and the answers to launches.
+        // Only short bodies are read: refusals, and the answers to launches.
         let looks_inside = call.is_launch() || !status.is_success();
         let (answer, body) =
             if looks_inside { read(answer, &call.service).await } else { (answer, Bytes::new()) };
@@ -312,7 +313,7 @@ impl Calls {
         answer
     }
 
-    /// The last `last` records with a number above `since`, oldest first.
+    /// Returns the last `last` records with a number above `since`, oldest first.
     pub fn list(&self, last: usize, since: u64) -> Vec<Record> {
         let records = self.lock();
         let first = records.partition_point(|record| record.number <= since);
@@ -320,7 +321,7 @@ impl Calls {
     }
 
     fn end(&self, number: u64, change: impl FnOnce(&mut Record)) {
-        // From the back: what ends has begun a moment ago.
+        // From the back, because a call that ends began a moment ago.
         if let Some(record) = self.lock().iter_mut().rev().find(|record| record.number == number) {
             change(record);
         }
@@ -331,7 +332,7 @@ impl Calls {
     }
 }
 
-/// The response, still whole, and its body.
+/// Returns the response, still whole, and its body.
 pub(crate) async fn read(response: Response<Body>, service: &str) -> (Response<Body>, Bytes) {
     let (head, body) = response.into_parts();
     match body.collect().await {
@@ -347,7 +348,7 @@ pub(crate) async fn read(response: Response<Body>, service: &str) -> (Response<B
     }
 }
 
-/// The response, still whole, and whether EC2 says in it that something is not there.
+/// Returns the response, still whole, and whether EC2 reports a missing resource in it.
 pub(crate) async fn look_for_absence(response: Response<Body>) -> (Response<Body>, bool) {
     if !response.status().is_client_error() {
         return (response, false);
@@ -357,13 +358,13 @@ pub(crate) async fn look_for_absence(response: Response<Body>) -> (Response<Body
     (response, is_absent)
 }
 
-/// The ids in an answer to RunInstances.
+/// Returns the ids in an answer to RunInstances.
 fn instances(body: &[u8]) -> BTreeSet<String> {
     let Ok(tree) = Element::parse(body) else { return BTreeSet::new() };
     tree.all("instanceId").iter().map(|element| element.text.clone()).collect()
 }
 
-/// The code in a refusal: S3, EC2 and IAM write XML, the others a header, or JSON.
+/// Returns the code of a refusal: S3, EC2 and IAM write XML, the others a header, or JSON.
 fn error_code(refused: &Response<Body>, body: &[u8]) -> Option<String> {
     let header = refused.headers().get("x-amzn-errortype").and_then(|code| code.to_str().ok());
     let in_xml = || Element::parse(body).ok()?.text_of("Code").map(str::to_owned);

@@ -1,7 +1,7 @@
 //! User data as cloud-init reads it: the part of `#cloud-config` that the local cloud carries out.
 //!
-//! `write_files` is done in the instance's own root directory. Of `runcmd` only `systemctl` is
-//! understood: a command that would change this machine must not run here.
+//! `write_files` writes into the instance's own root directory. Of `runcmd` only `systemctl` is understood: a
+//! command that would change this machine must not run here.
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
@@ -21,7 +21,7 @@ pub struct File {
     pub content: String,
     /// Octal, as in cloud-init.
     pub permissions: Option<String>,
-    /// Only plain text is known; base64 written as it stands would be a broken file.
+    /// Only plain text is supported; base64 written undecoded would be a broken file.
     encoding: Option<String>,
 }
 
@@ -32,14 +32,14 @@ enum Command {
     Shell(String),
 }
 
-/// What `runcmd` asks for.
+/// A command of `runcmd`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     /// `systemctl enable --now UNIT`
     EnableNow(String),
-    /// Needs nothing here: `systemctl daemon-reload`.
+    /// Does nothing here: `systemctl daemon-reload`.
     Nothing,
-    /// Shown on the console and left out.
+    /// Printed on the console and not run.
     Unknown(String),
 }
 

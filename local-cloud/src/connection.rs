@@ -1,7 +1,7 @@
 //! Serves the connections of the endpoint.
 //!
-//! Not `axum::serve`: a handler of axum always answers. Here it can also have the connection closed
-//! instead, which is what a lost reply looks like to the caller.
+//! Not `axum::serve`: a handler of axum always answers. Here it can also close the connection instead, which
+//! a caller sees as a lost reply.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use tokio::task::JoinSet;
 
 use crate::function_process::Peer;
 
-/// Marks the response that is never sent. A marker and not a failing body: axum replaces the body
-/// of an answer to HEAD.
+/// Marks the response that is never sent. A marker and not a failing body, because axum replaces the body of
+/// an answer to HEAD.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("closed without an answer, on purpose")]
 struct NoAnswer;
 
-/// In place of a response: the connection is closed without a byte on it.
+/// Returns the response that closes the connection without a byte.
 pub(crate) fn no_answer() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     response.extensions_mut().insert(NoAnswer);
@@ -40,7 +40,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, peer)) = listener.accept().await else {
-            // Out of file descriptors, most likely: some are given back meanwhile.
+            // Out of file descriptors, most likely: during this pause some are closed.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };

@@ -1,5 +1,5 @@
-//! How AWS answers in the first seconds after something is made. An emulator knows at once what it has
-//! made; AWS does not, and a deployer that relies on it fails on its first real run.
+//! How AWS answers in the first seconds after something is made. An emulator knows a new resource at once;
+//! AWS does not, and a deployer that relies on it fails on its first real run.
 //!
 //! | File | Rules |
 //! |---|---|
@@ -8,8 +8,8 @@
 //! | `iam.rs`, `lambda.rs`, `s3.rs` | the other services |
 //! | `pass.rs` | how a call and its answer go through the rules |
 //!
-//! Either a call is refused before anything is done, or what a read says is changed: the emulators' books
-//! are always right. Nothing is asked of the clock here, and everything is drawn from a [`Seed`].
+//! Either a call is refused before anything is done, or the answer to a read is changed: the emulators' state
+//! is always right. This module reads no clock, and draws everything from a [`Seed`].
 
 mod behaviour;
 mod iam;
@@ -40,7 +40,7 @@ use network::Lingering;
 use s3::Buckets;
 use young::Young;
 
-/// What a local cloud remembers of the last seconds.
+/// The local cloud's record of the last seconds.
 #[derive(Debug)]
 pub struct Consistency {
     seed: Seed,
@@ -57,7 +57,7 @@ struct State {
     report: Report,
 }
 
-/// A refusal as AWS gives it.
+/// A refusal in AWS's words.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
     behaviour: Behaviour,
@@ -92,7 +92,7 @@ impl Consistency {
         Report { young: state.young.list(now), ..state.report.clone() }
     }
 
-    /// Whether a call comes too early.
+    /// Returns the refusal of a call that comes too early.
     fn refuse(&self, call: &Call, target: &Target, now: Instant) -> Option<Refused> {
         let State { young, buckets, functions, .. } = &mut *self.lock();
         match target {
@@ -104,7 +104,7 @@ impl Consistency {
         }
     }
 
-    /// Whether a subnet's IPv6 block lies where it cannot.
+    /// Returns the refusal of a subnet's IPv6 block that cannot lie there.
     fn refuse_block(&self, call: &Call, now: Instant) -> Option<Refused> {
         let is_about_blocks = matches!(call.action.as_str(), "CreateSubnet" | "AssociateSubnetCidrBlock");
         let block = call.parameter("Ipv6CidrBlock").filter(|_| is_about_blocks)?;
@@ -123,7 +123,7 @@ impl Consistency {
         Some(refused(Behaviour::OutsideBlock, 400, code, message))
     }
 
-    /// Notes what EC2 answered with success, and gives the answer as AWS would give it now.
+    /// Records a successful answer of EC2, and returns it as AWS would give it now.
     fn ec2_answered(&self, call: &Call, body: Bytes, now: Instant) -> Bytes {
         let state = &mut *self.lock();
         if network::makes(call) {
@@ -146,12 +146,12 @@ impl Consistency {
         for behaviour in &shown {
             state.report.count(*behaviour, &call.caller.name);
         }
-        // The emulator writes the states of subnets' blocks in its own way.
+        // The emulator writes the states of subnets' blocks in its own format.
         let is_changed = !shown.is_empty() || call.action.contains("Subnet");
         if is_changed { Bytes::from(answer.write_ec2()) } else { body }
     }
 
-    /// Notes what IAM or S3 did.
+    /// Records the changes of IAM or S3.
     fn answered(&self, call: &Call, target: &Target, body: &[u8], now: Instant) {
         let State { young, buckets, .. } = &mut *self.lock();
         match target {
@@ -171,7 +171,7 @@ impl Consistency {
 }
 
 impl State {
-    /// Notes what the emulator's own answer says was made.
+    /// Records the resources made according to the emulator's own answer.
     fn learn(&mut self, call: &Call, body: &[u8], now: Instant) {
         let Ok(answer) = Element::parse(body) else { return };
         network::made(&mut self.young, call, &answer, now);
@@ -182,11 +182,11 @@ impl State {
         }
     }
 
-    /// Changes an answer of EC2, and says in which ways.
+    /// Changes an answer of EC2, and returns the kinds of the changes.
     fn show(&mut self, call: &Call, answer: &mut Element, now: Instant) -> Vec<Behaviour> {
         let mut shown = Vec::new();
         let mut note = |is_shown: bool, behaviour| shown.extend(is_shown.then_some(behaviour));
-        // Before anything is left out: it remembers the list as the books have it.
+        // Before anything is left out: it remembers the whole list.
         note(self.lingering.put_back(call, answer, now), Behaviour::StillListed);
         note(network::leave_out(&mut self.young, call, answer, now), Behaviour::NotListed);
         match call.action.as_str() {
@@ -204,7 +204,7 @@ impl State {
     }
 }
 
-/// What a call is about, by its service.
+/// The target of a call, by its service.
 #[derive(Debug)]
 enum Target {
     Ec2,

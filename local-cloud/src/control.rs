@@ -1,4 +1,5 @@
-//! The local cloud's own interface, below `/_local-cloud`: what runs, faults on purpose, calls so far.
+//! The local cloud's own interface, below `/_local-cloud`: running instances, faults on purpose, recorded
+//! calls.
 //!
 //! S3 bucket names cannot contain an underscore, so no AWS request has such a path.
 
@@ -30,7 +31,7 @@ pub struct MachineView {
     pub id: String,
     pub address: Ipv4Addr,
     pub tags: BTreeMap<String, String>,
-    /// `standard` or `unlimited`; nothing for a type that cannot burst.
+    /// `standard` or `unlimited`; absent for a type that is not burstable.
     #[serde(default)]
     pub credits: Option<String>,
     /// Percent of a core.
@@ -42,7 +43,7 @@ pub struct MachineView {
 pub struct Status {
     pub pid: u32,
     pub machines: Vec<MachineView>,
-    /// Public address and where it leads.
+    /// Public address and its destination.
     pub public: Vec<(SocketAddr, SocketAddr)>,
     /// See [`crate::Options::consistency_seed`].
     pub consistency_seed: u64,
@@ -55,17 +56,17 @@ pub enum FaultKind {
     Crash,
     /// The program stops answering (SIGSTOP).
     Hang,
-    /// A hung program goes on (SIGCONT).
+    /// A hung program continues (SIGCONT).
     Resume,
     /// The host is dead: nothing restarts, while EC2 says `running`.
     KillHost,
-    /// Terminated, as if somebody had done it in the console.
+    /// Terminated, as if by an operator in the console.
     Terminate,
-    /// It may use only so much of a processor, `--percent` of a core; without, as much as before.
+    /// It may use only `--percent` of a core; without it, as much as before.
     CpuQuota,
 }
 
-/// A fault for one live instance: the one named, or a random one with all these tags.
+/// A fault for one live instance: the named one, or a random one with all these tags.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fault {
     pub kind: FaultKind,
@@ -79,7 +80,7 @@ pub struct Fault {
     pub percent: Option<Percent>,
 }
 
-/// Whether a zone offers a type.
+/// Sets whether a zone offers a type.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Offer {
@@ -132,7 +133,7 @@ async fn fault(
     for view in machines {
         let is_named = fault.instance.as_ref().is_none_or(|id| *id == view.id);
         let has_tags = fault.tags.iter().all(|(key, value)| view.tags.get(key) == Some(value));
-        // A dead host can only be terminated; to break it once more would break nothing.
+        // A dead host can only be terminated; another fault would change nothing.
         if let Some(machine) = shared.ec2.machine(&view.id).await
             && is_named
             && has_tags
@@ -162,7 +163,7 @@ async fn quotas(State(shared): State<Arc<Shared>>) -> Json<Quotas> {
     Json(shared.account.view(Instant::now()).quotas)
 }
 
-/// What is left out stays as it is. Answers with all.
+/// An omitted quota keeps its value. Answers with all.
 async fn change_quotas(State(shared): State<Arc<Shared>>, Json(changes): Json<Quotas>) -> Json<Quotas> {
     shared.account.change_quotas(&changes);
     quotas(State(shared)).await
@@ -197,7 +198,7 @@ async fn add_api_fault(
     Ok(Json(id))
 }
 
-/// Answers with the rules that were there, and what they hit.
+/// Answers with the removed rules, and the calls that they hit.
 async fn clear_api_faults(State(shared): State<Arc<Shared>>) -> Json<Vec<RuleView>> {
     Json(shared.api_faults().clear(Instant::now()))
 }
@@ -219,17 +220,17 @@ async fn release_api_fault(
 }
 
 fn no_rule(id: u32) -> Refused {
-    let message = format!("there is no rule {id}; `local-cloud fault-api list` shows those there are");
+    let message = format!("there is no rule {id}; `local-cloud fault-api list` shows the rules");
     (StatusCode::NOT_FOUND, message)
 }
 
-/// Which calls are asked for; by default all that are kept.
+/// The requested calls; by default all that are kept.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CallsWanted {
-    /// At most so many: the last ones.
+    /// At most this many: the last ones.
     last: Option<usize>,
-    /// Only those with a higher number.
+    /// Only calls with a higher number.
     since: Option<u64>,
 }
 

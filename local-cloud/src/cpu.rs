@@ -1,4 +1,4 @@
-//! How much of a processor an instance may use: credits as EC2 keeps books of them, and a limit that is real.
+//! Limits how much of a processor an instance may use: EC2's credit options, and a limit that is real.
 //!
 //! | limit | when |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | `--cpu-quota` | always, for every instance |
 //! | `--cpu-baseline` | while the instance's credit option is `standard`, as if its credits were used up |
 //!
-//! The kernel enforces it where this process may make control groups (`cgroup.rs`), else signals do
+//! The kernel enforces it where this process may make control groups (`cgroup.rs`), otherwise signals do
 //! (`duty_cycle.rs`).
 
 mod cgroup;
@@ -25,7 +25,7 @@ use cgroup::Group;
 
 pub use cgroup::clean_up;
 
-/// Of one core; 100 is a whole one.
+/// Percent of one core; 100 is a whole one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Percent(NonZeroU32);
@@ -49,11 +49,11 @@ impl FromStr for Percent {
             .parse()
             .ok()
             .filter(|n: &NonZeroU32| n.get() <= MOST_PERCENT);
-        number.map(Self).ok_or_else(|| format!("`{text}` is no share of a core, for example 10%"))
+        number.map(Self).ok_or_else(|| format!("`{text}` is not a share of a core, for example 10%"))
     }
 }
 
-/// The credit option of an instance that can burst.
+/// The credit option of a burstable instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credits {
     Standard,
@@ -76,7 +76,7 @@ impl Credits {
         }
     }
 
-    /// What a type has that was launched without a word about credits; `None` if it cannot burst.
+    /// Returns the option of a type that was launched without one; `None` if it is not burstable.
     pub fn default_of(instance_type: &str) -> Option<Self> {
         match instance_type.split('.').next() {
             Some("t2") => Some(Self::Standard),
@@ -86,7 +86,7 @@ impl Credits {
     }
 }
 
-/// What holds for all instances.
+/// The limits of all instances.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     pub quota: Option<Percent>,
@@ -119,7 +119,7 @@ struct State {
 }
 
 impl Cpu {
-    /// `name` is the instance's; nothing of it runs yet.
+    /// `name` is the instance's; no process of it runs yet.
     pub fn new(name: &str, policy: Policy, credits: Option<Credits>, processes: Arc<Processes>) -> Self {
         let cpu = Self {
             name: name.to_owned(),
@@ -141,7 +141,7 @@ impl Cpu {
         self.change(|state| state.credits = Some(credits));
     }
 
-    /// Limits this instance, whatever holds for all; `None` ends that.
+    /// Limits this instance, whatever the limit of all; `None` ends that.
     pub fn force(&self, limit: Option<Percent>) {
         self.change(|state| state.forced = limit);
     }
@@ -150,12 +150,12 @@ impl Cpu {
         *self.limit.borrow()
     }
 
-    /// The file to which a process of the instance writes its id before it begins.
+    /// Returns the file to which a process of the instance writes its id before it starts.
     pub fn entrance(&self) -> Option<PathBuf> {
         self.group.get()?.as_ref().map(Group::entrance)
     }
 
-    /// Enforces the limit as far as the kernel does not. Never ends.
+    /// Enforces the limit if the kernel does not. Never ends.
     pub async fn enforce(&self) {
         let mut limit = self.limit.subscribe();
         loop {
@@ -168,7 +168,7 @@ impl Cpu {
         }
     }
 
-    /// Gives back what the kernel keeps for the instance. Nothing of it runs any more.
+    /// Frees the kernel's group of the instance. No process of it runs any more.
     pub fn end(&self) {
         if let Some(Some(group)) = self.group.get() {
             group.remove();

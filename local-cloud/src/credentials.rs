@@ -1,7 +1,7 @@
-//! Whose signature the front door accepts.
+//! The credentials whose signatures the front door accepts.
 //!
-//! AWS refuses a key that it does not know; an emulator that takes anything would hide a wrong set
-//! of credentials until the first real deployment.
+//! AWS refuses an unknown key. An emulator that accepts any key would hide wrong credentials until the first
+//! real deployment.
 
 use std::collections::HashMap;
 use std::sync::RwLock;
@@ -9,8 +9,8 @@ use std::sync::RwLock;
 use rand::Rng as _;
 use rand::distr::Alphanumeric;
 
-/// Placeholder names that the documentation of emulators tells people to export, as key and secret
-/// alike. Anything else is a wrong key.
+/// Placeholder names that the documentation of emulators tells people to export, as key and secret alike. Any
+/// other key is wrong.
 const PLACEHOLDERS: [&str; 8] = ["test", "testing", "local", "localstack", "vigia", "dummy", "mock", "fake"];
 
 /// Who signed a request.
@@ -41,7 +41,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Knows the placeholders and the key that Lambda functions get.
+    /// Makes credentials that know the placeholders and the key of the Lambda functions.
     pub fn new(function_key: &str, function_secret: &str) -> Self {
         let mut known: HashMap<_, _> = PLACEHOLDERS
             .iter()
@@ -51,7 +51,7 @@ impl Credentials {
         Self { known: RwLock::new(known) }
     }
 
-    /// A new session for an instance, valid until the instance is gone.
+    /// Makes a session for an instance, valid until the instance is gone.
     pub fn issue(&self, id: &str, role: &str) -> SessionKey {
         let session = SessionKey {
             access_key: format!("ASIA{}", random_text(16).to_uppercase()),
@@ -69,12 +69,12 @@ impl Credentials {
         );
     }
 
-    /// Takes a key that IAM or STS has made.
+    /// Accepts a key that IAM or STS has made.
     pub fn learn(&self, access_key: &str, secret: &str, principal: Principal) {
         self.write().insert(access_key.to_owned(), (secret.to_owned(), principal));
     }
 
-    /// Takes a key no longer. Those of people, functions and instances stay.
+    /// Stops accepting a key. Keys of people, functions and instances stay.
     pub fn unlearn(&self, access_key: &str) {
         let mut known = self.write();
         let is_users =
@@ -84,7 +84,7 @@ impl Credentials {
         }
     }
 
-    /// Access keys of users: key, secret, user.
+    /// Returns the access keys of users: key, secret, user.
     pub fn of_users(&self) -> Vec<(String, String, String)> {
         let known = self.known.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         let of_user = |(key, (secret, principal)): (&String, &(String, Principal))| match principal {

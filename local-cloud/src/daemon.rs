@@ -1,7 +1,7 @@
-//! The local cloud in the background: start it, find it again, stop it.
+//! The local cloud in the background: starts it, finds it again, stops it.
 //!
-//! Everything that is known about it stands in its directory: `endpoint`, `pid` and the log. The
-//! process that answers at the endpoint is asked for its id, so a stale `pid` file harms nobody.
+//! Its state is in its directory: `endpoint`, `pid` and the log. The process that answers at the endpoint is
+//! asked for its id, so a stale `pid` file does no harm.
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
@@ -23,19 +23,19 @@ const UP_DEADLINE: Duration = Duration::from_secs(90);
 /// Instances get ten seconds to power off and the emulators ten more.
 const DOWN_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A port that somebody else holds, or a missing program: the person at the keyboard must act.
+/// A port that another program holds, or a missing program: the person at the keyboard must act.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Prerequisite(pub String);
 
-/// Starts the local cloud unless it runs already. `reserved` are public addresses that must be free
-/// on this machine, so that a later deployment does not fail on them.
+/// Starts the local cloud unless it is running. `reserved` are public addresses that must be free on this
+/// machine, so that a later deployment does not fail on them.
 pub async fn up(options: &Options, reserved: &[SocketAddr]) -> anyhow::Result<()> {
     let endpoint = format!("http://{}", options.listen);
     if let Some(status) = status(&endpoint).await {
         let recorded = std::fs::read_to_string(pid_path(&options.dir)).unwrap_or_default();
         if recorded.trim() == status.pid.to_string() {
-            eprintln_line(&format!("The local cloud runs already (process {}).", status.pid));
+            eprintln_line(&format!("The local cloud is already running (process {}).", status.pid));
             return Ok(());
         }
         let text =
@@ -127,7 +127,7 @@ pub async fn down(dir: &Path) -> anyhow::Result<bool> {
     let deadline = Instant::now() + DOWN_DEADLINE;
     while is_local_cloud(pid) {
         if Instant::now() > deadline {
-            eprintln_line("The local cloud did not stop in time and is killed; its processes end with it.");
+            eprintln_line("The local cloud did not stop in time. It and its processes are killed.");
             kill(pid, Signal::SIGKILL).ok();
             sleep(Duration::from_millis(500)).await;
             break;
@@ -143,7 +143,7 @@ pub async fn status(endpoint: &str) -> Option<Status> {
     client.get(format!("{endpoint}/_local-cloud/status")).send().await.ok()?.json().await.ok()
 }
 
-/// Whether the process exists and is a local cloud: a process id may have been given to another.
+/// Returns whether the process exists and is a local cloud: its id may have been reused by another.
 fn is_local_cloud(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let is_zombie = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));

@@ -1,7 +1,7 @@
-//! The one endpoint. Routes each request by the service in its SigV4 scope, after checking that
-//! the signature is right and the caller's policies allow it, and passes it on; EC2 calls that concern
-//! instances stop at `ec2.rs`. Here, and nowhere else, the faults of `api_faults.rs` happen to calls.
-//! Everything else is answered as `consistency.rs` says.
+//! The one endpoint. Routes each request by the service in its SigV4 scope, after checking that the signature
+//! is right and the caller's policies allow it, and passes it on; `ec2.rs` handles EC2 calls that concern
+//! instances. Only here the faults of `api_faults.rs` happen to calls. All other calls are answered as
+//! `consistency.rs` says.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -40,12 +40,12 @@ use crate::uses::{Needs, Uses};
 use crate::xml::Element;
 use crate::{ACCOUNT, connection, control, open_files, service_quotas, sigv4};
 
-/// A Lambda package of 50 MB in base64, with room; nothing of ours comes near.
+/// A Lambda package of 50 MB in base64, with room; no call of Vigia comes near.
 const MAX_BODY: usize = 512 * 1024 * 1024;
 
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where the endpoint listens.
+    /// Address of the endpoint.
     pub listen: SocketAddr,
     /// State, logs and the file systems of instances.
     pub dir: PathBuf,
@@ -53,19 +53,19 @@ pub struct Options {
     pub venv: PathBuf,
     /// Loopback addresses handed out as Elastic IPs, in this order.
     pub elastic_ips: Vec<Ipv4Addr>,
-    /// What the delays of `consistency.rs` are drawn from; a random one if none is given.
+    /// Seed of the delays in `consistency.rs`; random if none is given.
     pub consistency_seed: Option<u64>,
-    /// What the account may have.
+    /// The account's quotas.
     pub quotas: Quotas,
-    /// What instances may use of a processor.
+    /// The instances' limits of processor time.
     pub cpu: Policy,
 }
 
-/// Keep-alive of our connections to the emulators: less than theirs (75 s), so that they never close
-/// one just as we send a request on it.
+/// Keep-alive of the connections to the emulators: less than theirs (75 s), so that they never close one
+/// while a request is sent on it.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// A local cloud that is started; `serve` runs it and stops everything at its end.
+/// A started local cloud; `serve` runs it and stops everything at its end.
 pub struct LocalCloud {
     pub endpoint: String,
     pub(crate) shared: Arc<Shared>,
@@ -87,7 +87,7 @@ pub(crate) struct Shared {
     pub consistency: Consistency,
     /// Both children; emptied when they are stopped.
     pub emulators: Mutex<Vec<Emulator>>,
-    /// Locked as long as the local cloud runs: two of them must not share a directory.
+    /// Locked while the local cloud runs: two of them must not share a directory.
     _lock: std::fs::File,
 }
 
@@ -97,7 +97,7 @@ impl LocalCloud {
         open_files::raise();
         std::fs::create_dir_all(&options.dir)
             .with_context(|| format!("cannot create {}", options.dir.display()))?;
-        // The port first: when another local cloud has it, its state must not be touched.
+        // The port first: if another local cloud has it, its state must not be touched.
         let listener = TcpListener::bind(options.listen)
             .await
             .with_context(|| format!("{} is taken by another program", options.listen))?;
@@ -128,7 +128,7 @@ impl LocalCloud {
         let consistency_seed = options.consistency_seed.unwrap_or_else(rand::random);
         tracing::info!(
             consistency_seed,
-            "what was made moments ago is not known everywhere; --consistency-seed draws the same delays again"
+            "new resources become visible after random delays; --consistency-seed repeats the same delays"
         );
         let shared = Arc::new(Shared {
             credentials,
@@ -194,8 +194,8 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
     tracing::debug!(service = admitted.service, caller = ?admitted.caller, "passed on");
     let service = admitted.service.clone();
     let cloud = shared.clone();
-    // As in AWS, a call that was let in is carried out even if its caller hangs up: otherwise moto
-    // would have an instance that nobody boots, or a terminated one that goes on.
+    // As in AWS, a call that was let in is carried out even if its caller hangs up: otherwise moto would have
+    // an instance that is never booted, or a terminated instance that keeps running.
     let handled = tokio::spawn(async move { handle(&shared, admitted).await });
     match handled.await {
         Ok((answer, None)) => answer,
@@ -222,7 +222,7 @@ async fn hold(shared: &Shared, rule: u32) -> Hold {
     }
 }
 
-/// What happens to this call, after what holds it before anything is done.
+/// Decides on this call, after any hold that delays it before anything is done.
 async fn decide(shared: &Shared, call: &Call) -> Option<Hit> {
     loop {
         let hit = shared.api_faults().decide(call, Instant::now())?;
@@ -232,8 +232,7 @@ async fn decide(shared: &Shared, call: &Call) -> Option<Hit> {
     }
 }
 
-/// Carries a call out, unless a fault on purpose stops it. A hit that is given back is still to happen
-/// to the answer.
+/// Carries a call out, unless a fault on purpose stops it. A returned hit still has to change the answer.
 async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<Hit>) {
     let mut call = Call::of(&admitted);
     let needs = with_facts(shared, &call, &admitted.parts, Needs::of(&call, &admitted)).await;
@@ -263,7 +262,7 @@ async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<
     let mut answer = carry_out(shared, &call, &judgement, admitted, hit.is_some()).await;
     shared.books.hear_of(&call);
     answer = iam::people::hear_of(shared, &call, answer).await;
-    // What is not there has no tags that could allow the call.
+    // A missing resource has no tags that could allow the call.
     let mut is_absent = false;
     if call.service == "ec2" {
         (answer, is_absent) = calls::look_for_absence(answer).await;
@@ -286,9 +285,9 @@ async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<
     (answer, hit)
 }
 
-/// The refusal of a call whose caller lacks a permission.
+/// Returns the refusal of a call whose caller lacks a permission.
 ///
-/// What is not there has no tags that could allow the call. EC2 says that it is not there, whoever asks.
+/// A missing resource has no tags that could allow the call. EC2 reports it missing to every caller.
 async fn refuse(
     shared: &Shared,
     call: &Call,
@@ -296,7 +295,7 @@ async fn refuse(
     judgement: &Judgement,
 ) -> Option<Response<Body>> {
     let denied = judgement.denied()?;
-    // Whatever it joined is not known any more, so there is nothing that the caller could be denied.
+    // Its resources are not known any more, so there is nothing that the caller could be denied.
     let is_of_association = call.parameter("AssociationId").is_some() && denied.asked.resource == "*";
     if is_of_association && call.action.starts_with("Disassociate") {
         return None;
@@ -309,7 +308,8 @@ async fn refuse(
             (is_absent, is_there) = (is_absent || !exists, is_there || exists);
         }
     }
-    // What a call makes has no id; it is not made when something that the call names is not there.
+    // A resource that the call would make has no id; it is not made if a resource that the call names is
+    // missing.
     if is_absent && !is_there {
         return None;
     }
@@ -339,8 +339,9 @@ async fn refused_and_recorded(
     }
 }
 
-/// A permission may depend on what a call does not say: on tags of what it names, on the interface of an
-/// instance, on the boundary of a role. What lists is allowed or not as a whole.
+/// A permission may depend on facts that a call does not contain: on tags of the resources that it names, on
+/// the interface of an instance, on the boundary of a role. A call that lists is allowed or refused as a
+/// whole.
 async fn with_facts(shared: &Shared, call: &Call, parts: &Parts, mut needs: Needs) -> Needs {
     if call.service == "iam" {
         if call.is_mutating()
@@ -405,7 +406,7 @@ async fn carry_out(
     } else if call.service == "sts" && call.action == "GetCallerIdentity" {
         iam::who(&judgement.identity)
     } else if is_dry_run && !call.is_launch() {
-        // It is allowed. The emulator would carry some calls out all the same.
+        // It is allowed. The emulator would carry some calls out even as a dry run.
         let message = "Request would have succeeded, but DryRun flag is set.";
         refusal("ec2", StatusCode::PRECONDITION_FAILED, "DryRunOperation", message)
     } else if call.service == "servicequotas" {
@@ -420,7 +421,7 @@ async fn carry_out(
     }
 }
 
-/// The availability zone of a subnet, in the region of a call.
+/// Returns the availability zone of a subnet, in the region of a call.
 async fn zone(shared: &Shared, parts: &Parts, subnet: &str) -> Option<String> {
     let id = utf8_percent_encode(subnet, NON_ALPHANUMERIC);
     let body = format!("Action=DescribeSubnets&Version=2016-11-15&SubnetId.1={id}");
@@ -479,7 +480,7 @@ async fn admit(shared: &Shared, request: Request) -> Result<Admitted, Box<Respon
     Ok(Admitted { service, caller, parts, body })
 }
 
-/// Sends a request on to an emulator as it came, with another address.
+/// Sends a request on to an emulator, unchanged except for the address.
 pub(crate) async fn forward(
     client: &Client<HttpConnector, Body>,
     to: SocketAddr,
@@ -500,7 +501,7 @@ pub(crate) async fn forward(
             request = request.header(name, value);
         }
     }
-    // Stated even when there is no body: botocore's and ministack's servers expect it on PUT.
+    // Sent even without a body: botocore's and ministack's servers expect it on PUT.
     let request = request.header(header::CONTENT_LENGTH, body.len()).body(Body::from(body));
     let sent = match request {
         Ok(request) => client.request(request).await,

@@ -1,7 +1,7 @@
-//! The EC2 calls that concern instances and addresses; the rest passes through to moto.
+//! The EC2 calls that concern instances and addresses; all others pass through to moto.
 //!
-//! moto keeps the books (ids, states, tags, networks); here instances become processes, client
-//! tokens are honoured and Elastic IPs lead somewhere.
+//! moto keeps the state (ids, states, tags, networks); here instances become processes, client tokens are
+//! honoured and Elastic IPs forward connections.
 
 mod facts;
 mod ipv6;
@@ -56,7 +56,7 @@ pub struct Ec2 {
     account: Arc<Account>,
     cpu: Policy,
     machines: Mutex<BTreeMap<String, Arc<Machine>>>,
-    /// Terminated; processes of the last ones may still be ending.
+    /// Terminated; some of their processes may still be ending.
     terminated: Mutex<BTreeMap<String, Arc<Machine>>>,
     /// Held over a whole RunInstances: two calls with one token must not both launch. And over
     /// TerminateInstances: an instance that moto shows already may not have booted yet.
@@ -64,17 +64,17 @@ pub struct Ec2 {
     /// Held over a whole call that has a client token.
     answers: Mutex<Answers>,
     vpcs: Mutex<()>,
-    /// Held while moto is asked what the forwards should be, so that they end up as they are last.
+    /// Held while the forwards are read from moto, so that they end up in their latest state.
     elastic: Mutex<ElasticIps>,
-    /// Regions in which anything was asked; moto keeps separate books for each.
+    /// Regions with any call; moto keeps separate state for each.
     regions: std::sync::Mutex<BTreeSet<String>>,
 }
 
 /// moto answers in milliseconds; when it hangs, the locks above must not be held for ever.
 const EMULATOR_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Calls, besides RunInstances, whose client token AWS honours (EC2 API reference) and moto does not. A
-/// token is good for these as long as the local cloud runs.
+/// Calls, besides RunInstances, whose client token AWS honours (EC2 API reference) and moto does not. A token
+/// is valid for these as long as the local cloud runs.
 const ONCE_PER_TOKEN: [&str; 3] =
     ["CreateEgressOnlyInternetGateway", "CreateRouteTable", "CreateVpcEndpoint"];
 
@@ -84,7 +84,7 @@ type Answers = HashMap<(String, String), ([u8; 32], Bytes)>;
 /// By client token and subnet: a token counts within one zone.
 type Launches = HashMap<(String, String), Launch>;
 
-/// What a client token launched.
+/// The launch of a client token.
 struct Launch {
     parameters: [u8; 32],
     reply: Bytes,
@@ -161,7 +161,7 @@ impl Ec2 {
             ));
         }
         if call.get("DryRun") == Some("true") {
-            // moto does not look at the subnet of a dry run.
+            // moto does not check the subnet of a dry run.
             if let Some(subnet) = call.get("SubnetId") {
                 let form = [("Action", "DescribeSubnets"), ("SubnetId.1", subnet)];
                 let described = self.ask(&call.parts, &form).await?;
@@ -221,7 +221,7 @@ impl Ec2 {
             return Ok(bad_request("InsufficientFreeAddressesInSubnet", message));
         };
         call.form.push(("PrivateIpAddress".to_owned(), address.to_string()));
-        // Said this way, the interface goes with the instance, as it does on EC2 anyway; otherwise moto
+        // With this parameter the interface is deleted with the instance, as on EC2 anyway; otherwise moto
         // keeps its address in use for ever.
         call.take("SubnetId");
         call.form.extend(owned(&[
@@ -267,7 +267,7 @@ impl Ec2 {
         Ok(reply.into_response())
     }
 
-    /// The same token and parameters give the same answer, and nothing is made a second time.
+    /// Answers the same token and parameters with the same answer, and makes nothing a second time.
     async fn once_per_token(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
         let Some(token) = call.take("ClientToken") else {
             return Ok(self.to_moto(&call).await?.into_response());
@@ -289,7 +289,7 @@ impl Ec2 {
         Ok(reply.into_response())
     }
 
-    /// The answer to a client token that was used before.
+    /// Returns the answer to a client token that was used before.
     async fn replay(&self, launch: &Launch, parameters: &[u8; 32]) -> Response<Body> {
         if launch.parameters != *parameters {
             return other_parameters();
@@ -303,7 +303,8 @@ impl Ec2 {
         xml(String::from_utf8_lossy(&launch.reply).into_owned())
     }
 
-    /// To terminate an instance twice is fine with EC2 and an error with moto, so moto hears of it once.
+    /// Terminates instances. A second termination succeeds on EC2 and fails on moto, so moto gets each only
+    /// once.
     async fn terminate_instances(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
         let _no_launch = self.launches.lock().await;
         let is_id = |(key, _): &&(String, String)| key.starts_with("InstanceId.");
@@ -338,7 +339,7 @@ impl Ec2 {
         Ok(reply.into_response())
     }
 
-    /// Lets the machine go in the background; its address is free once nothing of it runs.
+    /// Powers the machine off in the background; its address is free once no process of it runs.
     async fn power_off(&self, id: &str) {
         if let Some(machine) = self.machines.lock().await.remove(id) {
             tracing::info!(instance = id, "an instance is terminated");
@@ -347,7 +348,7 @@ impl Ec2 {
         }
     }
 
-    /// With EC2 a terminated instance loses its Elastic IPs; with moto it keeps them.
+    /// On EC2 a terminated instance loses its Elastic IPs; on moto it keeps them.
     async fn lose_addresses(&self, parts: &Parts, id: &str) -> anyhow::Result<()> {
         let of_it =
             [("Action", "DescribeAddresses"), ("Filter.1.Name", "instance-id"), ("Filter.1.Value.1", id)];
@@ -362,7 +363,7 @@ impl Ec2 {
         let id = call.get("InstanceId").unwrap_or("");
         let is_id =
             id.strip_prefix("i-").is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-        // A terminated instance has one too.
+        // A terminated instance has a console too.
         let Some(console) = machine::console(&self.dir.join(id)).ok().filter(|_| is_id) else {
             return Ok(self.to_moto(call).await?.into_response());
         };
@@ -375,10 +376,10 @@ impl Ec2 {
         )))
     }
 
-    /// A VPC's block moves into loopback: 10.77.0.0/16 becomes 127.77.0.0/16. Subnets are then cut
-    /// from the block that DescribeVpcs shows.
+    /// Moves a VPC's block into loopback: 10.77.0.0/16 becomes 127.77.0.0/16. Subnets are then cut from the
+    /// block that DescribeVpcs shows.
     async fn create_vpc(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
-        // Two calls at once must not both have the last one.
+        // Two calls at once must not both have the last VPC of the quota.
         let _one_at_a_time = self.vpcs.lock().await;
         if !self.has_room_for(&call, Quota::Vpcs, "DescribeVpcs", "vpcSet").await? {
             return Ok(limits::refused(&Refusal::vpcs()));
@@ -390,8 +391,8 @@ impl Ec2 {
         Ok(self.to_moto(&call).await?.into_response())
     }
 
-    /// EC2 shows a deleted endpoint for a moment, moto for ever: so that nobody takes it for one that
-    /// is left over, it loses its tags.
+    /// EC2 shows a deleted endpoint for a moment, moto for ever: it loses its tags, so that no caller takes
+    /// it for a leftover.
     async fn delete_vpc_endpoints(&self, call: Call) -> anyhow::Result<Response<Body>> {
         let reply = self.to_moto(&call).await?;
         let ids = call.form.iter().filter(|(key, _)| key.starts_with("VpcEndpointId.")).map(|(_, id)| id);
@@ -429,8 +430,8 @@ impl Ec2 {
         Ok(self.to_moto(&call).await?.into_response())
     }
 
-    /// Refused when the forward cannot be had, and then not associated either: who tries again must
-    /// not find it done.
+    /// Associates an address. If the port cannot be bound, the call is refused and the address is not
+    /// associated either, so that the next try does not find it done.
     async fn associate_address(&self, call: Call) -> anyhow::Result<Response<Body>> {
         let reply = self.to_moto(&call).await?;
         if reply.ok
@@ -445,8 +446,8 @@ impl Ec2 {
         Ok(reply.into_response())
     }
 
-    /// Refused when an address that leads somewhere already would have to lead there from a port that
-    /// is taken. What was amiss before is not this call's affair.
+    /// Refused if an address already in use would have to forward a port that is taken. Earlier faults do not
+    /// concern this call.
     async fn authorize_ingress(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
         let was_fine = self.forward_traffic().await.is_ok();
         let reply = self.to_moto(&call).await?;
@@ -471,14 +472,14 @@ impl Ec2 {
         Ok(reply.into_response())
     }
 
-    /// For calls that succeed whatever becomes of some forward.
+    /// Updates the forwards for calls that succeed whatever the outcome.
     async fn forward_traffic_or_warn(&self) {
         if let Err(error) = self.forward_traffic().await {
             tracing::warn!(error = format!("{error:#}"), "a public address leads nowhere");
         }
     }
 
-    /// Brings the forwards in line with the addresses, instances and groups that moto has.
+    /// Brings the forwards in line with moto's addresses, instances and groups.
     async fn forward_traffic(&self) -> anyhow::Result<()> {
         let mut elastic = self.elastic.lock().await;
         let mut wanted = Wanted::new();
@@ -491,7 +492,10 @@ impl Ec2 {
                     continue;
                 };
                 let Some(machine) = self.machines.lock().await.get(instance).cloned() else { continue };
-                let public: Ipv4Addr = public.parse().context("moto has a public address that is none")?;
+                let public: Ipv4Addr = public.parse().context(
+                    "moto lists a public address that is not an \
+                    address",
+                )?;
                 for port in self.world_ports(&parts, instance).await? {
                     let address = (machine.address, port).into();
                     wanted.insert((public, port).into(), Target { address, power: machine.power() });
@@ -501,7 +505,7 @@ impl Ec2 {
         elastic.apply(&wanted).await
     }
 
-    /// TCP ports that the security groups of an instance open to addresses (not to groups).
+    /// Returns the TCP ports that an instance's security groups open to addresses (not to groups).
     async fn world_ports(&self, parts: &Parts, instance: &str) -> anyhow::Result<BTreeSet<u16>> {
         let tree = self.read(parts, &[("Action", "DescribeInstances"), ("InstanceId.1", instance)]).await?;
         let groups: BTreeSet<&str> =
@@ -522,7 +526,7 @@ impl Ec2 {
         Ok(ports)
     }
 
-    /// Takes the instance profile out of a launch, since moto knows none, and gives its role; or the
+    /// Takes the instance profile out of a launch, because moto knows none, and returns its role; or the
     /// refusal of a profile that does not exist.
     async fn take_role(
         &self,
@@ -543,7 +547,7 @@ impl Ec2 {
         })
     }
 
-    /// The role in an instance profile, by asking ministack; `None` if there is no such profile.
+    /// Asks ministack for the role in an instance profile; `None` if there is no such profile.
     pub(crate) async fn role_of(&self, profile: &str, parts: &Parts) -> anyhow::Result<Option<String>> {
         let form =
             [("Action", "GetInstanceProfile"), ("Version", "2010-05-08"), ("InstanceProfileName", profile)];
@@ -558,14 +562,14 @@ impl Ec2 {
         self.send(self.moto, &call.parts, "ec2", &call.form).await
     }
 
-    /// A read of our own, in the region of the request that made it necessary.
+    /// Sends a read to moto, in the region of the request that needs it.
     async fn ask(&self, parts: &Parts, form: &[(&str, &str)]) -> anyhow::Result<Reply> {
         let mut form = owned(form);
         form.push(("Version".to_owned(), "2016-11-15".to_owned()));
         self.send(self.moto, parts, "ec2", &form).await
     }
 
-    /// The same where a refusal is a failure: an answer that was not understood must not count as
+    /// Sends a read for which a refusal is a failure: an answer that was not understood must not count as
     /// "there is none".
     async fn read(&self, parts: &Parts, form: &[(&str, &str)]) -> anyhow::Result<Element> {
         let reply = self.ask(parts, form).await?;
@@ -581,7 +585,7 @@ impl Ec2 {
     async fn send(&self, to: SocketAddr, parts: &Parts, service: &str, form: &Form) -> anyhow::Result<Reply> {
         let mut parts = parts.clone();
         let region = region_of(&parts);
-        // The emulators read the region and the service from here and check nothing.
+        // The emulators read only the region and the service from it and check nothing.
         let authorization = format!(
             "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/{service}/aws4_request, SignedHeaders=host, Signature=0"
         );
@@ -599,7 +603,7 @@ impl Ec2 {
         tokio::time::timeout(EMULATOR_DEADLINE, answer).await.context("an emulator does not answer")?
     }
 
-    /// The tags of these resources, by id.
+    /// Returns the tags of these resources, by id.
     pub async fn tags(&self, parts: &Parts, ids: &[String]) -> anyhow::Result<BTreeMap<String, Tags>> {
         let mut form =
             vec![("Action", "DescribeTags".to_owned()), ("Filter.1.Name", "resource-id".to_owned())];
@@ -615,7 +619,7 @@ impl Ec2 {
         Ok(tags)
     }
 
-    /// The route table that a subnet is associated with by this association.
+    /// Returns the route table that a subnet is associated with by this association.
     pub async fn route_table_of(&self, parts: &Parts, association: &str) -> anyhow::Result<Option<String>> {
         let form = [
             ("Action", "DescribeRouteTables"),
@@ -634,7 +638,7 @@ impl Ec2 {
         self.machines.lock().await.get(id).cloned()
     }
 
-    /// Terminates an instance as if somebody had done it in the console.
+    /// Terminates an instance as if by an operator in the console.
     pub async fn terminate_behind_our_back(&self, id: &str, region: &str) -> anyhow::Result<()> {
         let parts = in_region(region)?;
         let form =
@@ -644,9 +648,9 @@ impl Ec2 {
         Ok(())
     }
 
-    /// Live instances with their tags, as moto has them.
+    /// Returns live instances with their tags, as moto has them.
     pub async fn machines(&self, region: &str) -> anyhow::Result<Vec<MachineView>> {
-        // The terminated ones stay listed, and a page has 100 unless more are asked for.
+        // Terminated ones stay listed, and a page has 100 unless more are requested.
         let running = [
             ("Action", "DescribeInstances"),
             ("MaxResults", "1000"),
@@ -676,7 +680,7 @@ impl Ec2 {
         Ok(views)
     }
 
-    /// Live instances of all regions.
+    /// Returns the live instances of all regions.
     pub async fn all_machines(&self) -> anyhow::Result<Vec<MachineView>> {
         let mut views = Vec::new();
         for parts in self.every_region()? {
@@ -685,7 +689,7 @@ impl Ec2 {
         Ok(views)
     }
 
-    /// The head of a request of our own for each region that was ever used.
+    /// Returns the head of a request for each region that was ever used.
     fn every_region(&self) -> anyhow::Result<Vec<Parts>> {
         let regions = self.regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         regions.iter().map(|region| in_region(region)).collect()
@@ -695,8 +699,8 @@ impl Ec2 {
         self.elastic.lock().await.addresses()
     }
 
-    /// Powers every instance off and waits for it, within a bound. No instance is launched as long as
-    /// the result is held.
+    /// Powers every instance off and waits for it, within a bound. No instance is launched while the result
+    /// is held.
     pub async fn stop_all(&self) -> impl Sized {
         let launches = self.launches.lock().await;
         drop(self.elastic.lock().await.apply(&Wanted::new()).await);
@@ -720,7 +724,7 @@ fn still_terminated(id: &str) -> String {
     )
 }
 
-/// The head of a request of our own.
+/// Returns the head of a request in a region.
 fn in_region(region: &str) -> anyhow::Result<Parts> {
     let (mut parts, ()) = hyper::Request::post("http://local-cloud/").body(())?.into_parts();
     let scope = format!(
@@ -745,12 +749,12 @@ impl Call {
         Some(self.form.remove(position).1)
     }
 
-    /// The values of `key.1`, `key.2`, ….
+    /// Returns the values of `key.1`, `key.2`, ….
     fn numbered<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a str> {
         (1_u32..).map_while(move |number| self.get(&format!("{key}.{number}")))
     }
 
-    /// The values of the filter with this name.
+    /// Returns the values of the filter with this name.
     fn filter<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         let number = self.numbered_filters().position(|filter| filter == name).map(|index| index + 1);
         let prefix = number.map(|number| format!("Filter.{number}.Value."));

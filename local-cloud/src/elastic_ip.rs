@@ -1,8 +1,8 @@
-//! Elastic IPs as TCP forwards: a connection to the public address goes to the instance that the
-//! address is associated with, on each port that the instance's security groups open to the world.
+//! Elastic IPs as TCP forwards: a connection to the public address goes to the instance that the address is
+//! associated with, on each port that the instance's security groups open to the world.
 //!
-//! The instance sees each client's own address, and the client what the instance does (`flow.rs`). There
-//! is no limit here but the number of open files of this process, two for each connection.
+//! The instance sees each client's own address, and the client sees the instance's behaviour (`flow.rs`). The
+//! only limit is the number of open files of this process, two for each connection.
 
 mod black_hole;
 mod flow;
@@ -18,14 +18,14 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::machine::Power;
 use black_hole::BlackHole;
 
-/// Where public addresses lead, as EC2 has it now.
+/// The destinations of public addresses, according to EC2.
 pub type Wanted = BTreeMap<SocketAddr, Target>;
 
 /// A port of an instance.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub address: SocketAddr,
-    /// Of the instance's host: packets to a host without power vanish.
+    /// The power of the instance's host: packets to a host without power vanish.
     pub power: watch::Receiver<Power>,
 }
 
@@ -48,7 +48,7 @@ impl Target {
     async fn dies(&self) {
         let died = self.power.clone().wait_for(|power| *power == Power::Dead).await.is_ok();
         if !died {
-            // The instance is gone in order, and the forward will be.
+            // The instance ended in order, and the forward will end too.
             std::future::pending().await
         }
     }
@@ -61,16 +61,16 @@ impl Drop for Forward {
 }
 
 impl ElasticIps {
-    /// Makes the forwards what `wanted` says. Open connections of a removed forward are cut, those
-    /// of a moved one stay where they are, as with a real Elastic IP's established flows.
+    /// Makes the forwards match `wanted`. Open connections of a removed forward are cut, those of a moved one
+    /// stay where they are, like established flows of a real Elastic IP.
     ///
-    /// An address that cannot be had does not keep the others from theirs; the error names it.
+    /// If one address cannot be bound, the others still are; the error names it.
     pub async fn apply(&mut self, wanted: &Wanted) -> anyhow::Result<()> {
         let removed: Vec<SocketAddr> =
             self.forwards.keys().filter(|public| !wanted.contains_key(public)).copied().collect();
         for mut forward in removed.iter().filter_map(|public| self.forwards.remove(public)) {
             forward.task.abort();
-            // The port is free when we return: it may be wanted again at once.
+            // The port is free when this returns: it may be needed again at once.
             drop((&mut forward.task).await);
         }
         let mut outcome = Ok(());
@@ -139,7 +139,7 @@ async fn accept(listener: TcpListener, mut target: watch::Receiver<Target>) {
     }
 }
 
-/// The first address of the pool that is not in `used`.
+/// Returns the first address of the pool that is not in `used`.
 pub fn next_free(pool: &[Ipv4Addr], used: &[Ipv4Addr]) -> Option<Ipv4Addr> {
     pool.iter().find(|address| !used.contains(address)).copied()
 }

@@ -1,8 +1,8 @@
 //! The two Python emulators as supervised children: ministack (everything but EC2) and moto (EC2).
 //!
-//! A child must not outlive us even when we are killed with SIGKILL, so it is started through
-//! `setpriv --pdeathsig` (util-linux, on every Linux). Its environment starts empty: the emulators
-//! read dozens of variables, and ministack hands its own environment on to Lambda functions.
+//! A child must not outlive the local cloud even when that is killed with SIGKILL, so it is started through
+//! `setpriv --pdeathsig` (util-linux, on every Linux). Its environment starts empty: the emulators read
+//! dozens of variables, and ministack hands its own environment on to Lambda functions.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::ACCOUNT;
 /// make it ten times that.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// ministack writes its state to disk when it is asked to stop.
+/// ministack writes its state to disk when it is told to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 pub struct Emulator {
@@ -57,7 +57,7 @@ impl Emulator {
         .await
     }
 
-    /// ministack for a test: everything below `dir`, the virtual environment of this workspace.
+    /// Starts ministack for a test: everything below `dir`, with the virtual environment of this workspace.
     pub async fn start_ministack(dir: &Path) -> anyhow::Result<Self> {
         Self::start_ministack_with(&default_venv(), dir, "test").await
     }
@@ -81,7 +81,7 @@ impl Emulator {
         self.addr
     }
 
-    /// An error once the emulator has ended by itself.
+    /// Returns an error once the emulator has ended by itself.
     pub fn check(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait().with_context(|| format!("cannot look after {}", self.name))? {
             None => Ok(()),
@@ -89,7 +89,7 @@ impl Emulator {
         }
     }
 
-    /// Asks the emulator to stop and waits until it and all it started are gone.
+    /// Tells the emulator to stop and waits until it and all its children are gone.
     pub async fn stop(mut self) {
         killpg(self.group, Signal::SIGTERM).ok();
         if tokio::time::timeout(STOP_DEADLINE, self.child.wait()).await.is_err() {
@@ -142,7 +142,7 @@ impl Drop for Emulator {
     }
 }
 
-/// The virtual environment that `make` installs at the workspace's root.
+/// Returns the virtual environment that `make` installs at the workspace's root.
 pub fn default_venv() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).join(".venv")
 }
@@ -163,8 +163,8 @@ fn make_dir(path: PathBuf) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// A free port, by asking for one and giving it back. Somebody else may take it in between; then
-/// the emulator ends at once and its log says so.
+/// Returns a free port, by binding one and closing it. Another program may take it in between; then the
+/// emulator ends at once and its log says so.
 fn free_address() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on 127.0.0.1")?;
     Ok(listener.local_addr()?)

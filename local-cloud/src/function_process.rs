@@ -1,14 +1,14 @@
-//! Which Lambda function is at the other end of a connection.
+//! Identifies the Lambda function at the other end of a connection.
 //!
-//! ministack gives the same key to all functions of an account, so the signature does not tell them
-//! apart. Their processes do: each has its function's name in its environment, as on AWS.
+//! ministack gives the same key to all functions of an account, so the signature does not identify them.
+//! Their processes do: each has its function's name in its environment, as on AWS.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// One look in some hundreds misses the socket; five in a row are a caller that is no function.
+/// One look in some hundreds misses the socket; after five misses the caller is not a function.
 const LOOKS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -18,7 +18,7 @@ const NAME: &str = "AWS_LAMBDA_FUNCTION_NAME=";
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     addr: SocketAddr,
-    /// Our end. The same port of the other end may lead elsewhere as well, for another process.
+    /// This end. The same port of the other end may also be connected elsewhere, by another process.
     to: SocketAddr,
     /// Looked up once: a connection stays with its process.
     function: Arc<OnceLock<String>>,
@@ -29,10 +29,10 @@ impl Peer {
         Self { addr, to, function: Arc::default() }
     }
 
-    /// Name of the function whose process has the connection, if it is one.
+    /// Returns the name of the function whose process has the connection, if it is one.
     ///
-    /// The kernel's tables change while they are read, so a look can miss a socket that is there. A caller
-    /// that is taken for nobody is refused, so a miss is looked at again.
+    /// The kernel's tables change while they are read, so a look can miss a socket that is there. An
+    /// unidentified caller is refused, so a miss is looked at again.
     pub(crate) async fn function(&self) -> Option<String> {
         for _ in 0..LOOKS {
             if let Some(name) = self.function.get() {
@@ -44,7 +44,8 @@ impl Peer {
                 None => tokio::time::sleep(PAUSE).await,
             }
         }
-        tracing::warn!(addr = %self.addr, "a call with the functions' key comes from no function's process");
+        tracing::warn!(addr = %self.addr, "a call with the functions' key does not come from a function's \
+            process");
         None
     }
 }
@@ -60,7 +61,7 @@ fn function_at(addr: SocketAddr, to: SocketAddr) -> Option<String> {
     })
 }
 
-/// The inode of the socket that is connected from here to there, in the kernel's table of TCP over IPv4.
+/// Returns the inode of the socket with this connection, in the kernel's table of TCP over IPv4.
 fn inode(table: &str, addr: SocketAddr, to: SocketAddr) -> Option<u64> {
     let (own, other) = (in_table(addr)?, in_table(to)?);
     table.lines().skip(1).find_map(|line| {
@@ -70,7 +71,7 @@ fn inode(table: &str, addr: SocketAddr, to: SocketAddr) -> Option<u64> {
     })
 }
 
-/// An address as the kernel prints it: as the number that it is in memory.
+/// Formats an address as the kernel prints it: as the number in memory.
 fn in_table(addr: SocketAddr) -> Option<String> {
     let SocketAddr::V4(addr) = addr else { return None };
     Some(format!("{:08X}:{:04X}", u32::from_ne_bytes(addr.ip().octets()), addr.port()))
@@ -118,10 +119,10 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_known_by_its_environment_and_nobody_else_is_one() {
+    fn only_a_functions_own_process_is_identified_as_a_function() {
         assert_eq!(function_name(b"A=1\0AWS_LAMBDA_FUNCTION_NAME=f\0B=2"), Some("f".to_owned()));
         assert_eq!(function_name(b"A=1\0X_AWS_LAMBDA_FUNCTION_NAME=f"), None);
-        // This process has the socket, and it is no function.
+        // This process has the socket, and it is not a function.
         let (_listener, client) = connected("127.0.0.1:0".parse().expect("an address"));
         let (own, other) = (client.local_addr().expect("bound"), client.peer_addr().expect("connected"));
         assert_eq!(function_at(own, other), None);

@@ -1,4 +1,4 @@
-//! IAM, enforced: every call is judged by the policies of its caller before it is carried out.
+//! IAM, enforced: every call is checked against its caller's policies before it is carried out.
 //!
 //! | caller | policies |
 //! |---|---|
@@ -8,7 +8,7 @@
 //!
 //! A bucket's own policy counts as well, against the root too. [`crate::uses`] says which permissions a call
 //! needs; all of them must be allowed. The evaluator (`policy`, `condition`, `pattern`, `evaluate`) is pure;
-//! `books` asks the emulator that keeps policies. `README.md` lists what is not evaluated.
+//! `books` asks the emulator that keeps policies. `README.md` lists the elements that are not evaluated.
 
 pub mod context;
 mod pattern;
@@ -42,7 +42,7 @@ use policy::Policy;
 pub(crate) use books::Books;
 pub(crate) use refuse::refuse;
 
-/// Whose policies count.
+/// The principal whose policies count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Identity {
@@ -50,17 +50,17 @@ pub enum Identity {
     User(String),
     Role {
         name: String,
-        /// The instance's id, the function's name, or what AssumeRole was told.
+        /// The instance's id, the function's name, or the session name of AssumeRole.
         session: String,
         /// The ARN of the function in whose environment the call was made.
         function: Option<String>,
     },
-    /// A function that is not known, or has no role any more. It may do nothing.
-    Nobody,
+    /// A function that is not known, or no longer has a role. It may do nothing.
+    Unknown,
 }
 
 impl Identity {
-    /// As AWS's refusals name it, and `aws:PrincipalArn` of a user.
+    /// Returns the ARN in AWS's refusals, and the `aws:PrincipalArn` of a user.
     pub fn arn(&self) -> String {
         match self {
             Self::Root => format!("arn:aws:iam::{ACCOUNT}:root"),
@@ -68,11 +68,11 @@ impl Identity {
             Self::Role { name, session, .. } => {
                 format!("arn:aws:sts::{ACCOUNT}:assumed-role/{name}/{session}")
             }
-            Self::Nobody => format!("arn:aws:sts::{ACCOUNT}:assumed-role/unknown/unknown"),
+            Self::Unknown => format!("arn:aws:sts::{ACCOUNT}:assumed-role/unknown/unknown"),
         }
     }
 
-    /// The ARN of the user or role whose policies count.
+    /// Returns the ARN of the user or role whose policies count.
     pub fn principal_arn(&self) -> String {
         match self {
             Self::Role { name, .. } => format!("arn:aws:iam::{ACCOUNT}:role/{name}"),
@@ -88,7 +88,7 @@ impl Identity {
         asked
     }
 
-    /// Adds what every call of this caller has in its context.
+    /// Adds the keys that every call of this caller has in its context.
     fn describe(&self, context: &mut Context) {
         context.set("aws:PrincipalArn", vec![self.principal_arn()]);
         context.set("aws:PrincipalAccount", vec![ACCOUNT.to_owned()]);
@@ -104,14 +104,14 @@ impl Identity {
     }
 }
 
-/// The answer to GetCallerIdentity. The emulator knows users, and no instance and no function.
+/// Answers GetCallerIdentity. The emulator knows users, and no instance and no function.
 pub(crate) fn who(identity: &Identity) -> Response<Body> {
     let arn = identity.arn();
     let id = match identity {
         Identity::Root => ACCOUNT.to_owned(),
         Identity::User(name) => format!("AIDA{}", name.to_uppercase()),
         Identity::Role { name, session, .. } => format!("AROA{}:{session}", name.to_uppercase()),
-        Identity::Nobody => "unknown".to_owned(),
+        Identity::Unknown => "unknown".to_owned(),
     };
     let (arn, id) = (escape(&arn), escape(&id));
     xml(format!(
@@ -128,7 +128,7 @@ pub(crate) struct Judged {
     pub decision: Decision,
 }
 
-/// What was decided about a call.
+/// The decision about a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Judgement {
     pub identity: Identity,
@@ -136,13 +136,13 @@ pub(crate) struct Judgement {
 }
 
 impl Judgement {
-    /// The first permission that the caller lacks.
+    /// Returns the first permission that the caller lacks.
     pub(crate) fn denied(&self) -> Option<&Judged> {
         self.all.iter().find(|judged| !judged.decision.is_allowed())
     }
 }
 
-/// Who makes a call.
+/// Identifies the caller.
 pub(crate) async fn identify(shared: &Shared, call: &Call, region: &str) -> Identity {
     match shared.credentials.find(&call.caller.access_key).map(|(_, principal)| principal) {
         Some(Principal::Operator) => Identity::Root,
@@ -152,18 +152,18 @@ pub(crate) async fn identify(shared: &Shared, call: &Call, region: &str) -> Iden
             Identity::Role { name: role, session: name, function: None }
         }
         Some(Principal::Function) => {
-            let Some(function) = &call.caller.function else { return Identity::Nobody };
+            let Some(function) = &call.caller.function else { return Identity::Unknown };
             let Some(role) = shared.books.role_of_function(shared, function, region).await else {
-                return Identity::Nobody;
+                return Identity::Unknown;
             };
             let arn = format!("arn:aws:lambda:{region}:{ACCOUNT}:function:{function}");
             Identity::Role { name: role, session: function.clone(), function: Some(arn) }
         }
-        None => Identity::Nobody,
+        None => Identity::Unknown,
     }
 }
 
-/// Decides on everything that a call needs.
+/// Decides on all permissions that a call needs.
 pub(crate) async fn judge(shared: &Shared, identity: Identity, needs: &Needs) -> Judgement {
     let mut all = Vec::with_capacity(needs.all.len());
     for asked in &needs.all {
@@ -173,7 +173,7 @@ pub(crate) async fn judge(shared: &Shared, identity: Identity, needs: &Needs) ->
     Judgement { identity, all }
 }
 
-/// Decides on a permission that the answer has made necessary; returns the refusal if it is lacking.
+/// Decides on a permission that the answer has made necessary; returns the refusal if it is missing.
 pub(crate) async fn judge_also(
     shared: &Shared,
     judgement: &mut Judgement,
@@ -187,7 +187,7 @@ pub(crate) async fn judge_also(
 }
 
 async fn judge_one(shared: &Shared, identity: &Identity, asked: &Asked) -> Decision {
-    // Nobody needs a permission to learn who he is (STS API reference, GetCallerIdentity).
+    // A caller needs no permission to learn its own identity (STS API reference, GetCallerIdentity).
     if asked.action == "sts:GetCallerIdentity" {
         return Decision::Allowed;
     }
@@ -217,7 +217,8 @@ async fn judge_one(shared: &Shared, identity: &Identity, asked: &Asked) -> Decis
     decide(&policies, of, &asked.action, &asked.resource, &context)
 }
 
-/// The root may do everything but what a bucket's policy denies. It may always take that policy away.
+/// Decides for the root, which may do everything that a bucket's policy does not deny. It may always delete
+/// that policy.
 fn decide_for_root(bucket: Option<&Policy>, asked: &Asked, context: &Context) -> Decision {
     let unlocks = matches!(
         asked.action.as_str(),
@@ -230,14 +231,14 @@ fn decide_for_root(bucket: Option<&Policy>, asked: &Asked, context: &Context) ->
     if decision == Decision::DeniedByResource && !unlocks { decision } else { Decision::Allowed }
 }
 
-/// The bucket that a permission is about.
+/// Returns the bucket that a permission is about.
 fn bucket(asked: &Asked) -> Option<&str> {
     let rest = asked.resource.strip_prefix("arn:aws:s3:::")?;
     Some(rest.split('/').next().unwrap_or(rest))
         .filter(|bucket| asked.action != "s3:CreateBucket" && *bucket != "*")
 }
 
-/// A value that is looked up again after every change.
+/// A cache that is emptied by every change.
 type Cached<T> = RwLock<std::collections::HashMap<String, Arc<T>>>;
 
 fn get<T>(cache: &Cached<T>, key: &str) -> Option<Arc<T>> {
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_policy_can_lock_the_root_out_of_everything_but_the_policy() {
+    fn a_bucket_policy_can_lock_the_root_out_except_of_the_policy() {
         let lock =
             r#"{"Statement": {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": "*"}}"#;
         let lock = Policy::parse(lock).expect("valid");

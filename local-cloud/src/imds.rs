@@ -24,7 +24,7 @@ pub struct Metadata {
     pub role: Option<String>,
     pub user_data: String,
     pub credentials: Arc<Credentials>,
-    /// Issued at the first request and handed out again after that, as on EC2.
+    /// Issued at the first request and returned again after that, as on EC2.
     pub session: OnceLock<SessionKey>,
     pub token: String,
 }

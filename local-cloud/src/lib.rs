@@ -1,7 +1,7 @@
 //! AWS on one machine: two emulators behind one endpoint, and instances that are real processes.
 //!
-//! It knows AWS and nothing of Vigia: no type of ours is used here, so that a wrong belief of ours
-//! cannot stand on both sides of a test. What it does not do as AWS does is listed in `README.md`.
+//! It knows AWS and nothing of Vigia: no type of Vigia is used here, so that a wrong belief about AWS cannot
+//! stand on both sides of a test. `README.md` lists its differences from AWS.
 
 pub mod emulators;
 pub mod connection;
@@ -33,5 +33,5 @@ pub mod daemon;
 
 pub use door::{LocalCloud, Options};
 
-/// The account that both emulators play.
+/// The account of both emulators.
 pub const ACCOUNT: &str = "000000000000";

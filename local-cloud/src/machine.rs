@@ -1,8 +1,8 @@
 //! An instance as processes of this machine: a root directory, a metadata service on the private
 //! address, and the services that its user data enables.
 //!
-//! A service's absolute paths are looked up below the instance's root directory; what a service's
-//! own scripts do is theirs, so scripts must use paths relative to their working directory.
+//! A service's absolute paths are looked up below the instance's root directory. Paths inside a service's own
+//! scripts are not translated, so scripts must use paths relative to their working directory.
 
 pub mod processes;
 
@@ -33,8 +33,8 @@ use processes::Processes;
 /// EC2 keeps the last 64 KiB of the console.
 const CONSOLE_BYTES: u64 = 64 * 1024;
 
-/// A console file that has grown to this is emptied: a thousand times what can be read of it, and
-/// a service that logs in a loop does not fill the disk.
+/// A console file that has grown to this size is emptied: a thousand times the readable part, and a service
+/// that logs in a loop does not fill the disk.
 const CONSOLE_FILE_BYTES: u64 = 64 * 1024 * 1024;
 const CONSOLE_CHECK: Duration = Duration::from_secs(10);
 
@@ -44,9 +44,9 @@ pub struct Image {
     pub address: Ipv4Addr,
     pub metadata: Arc<Metadata>,
     pub endpoint: String,
-    /// Directory with the AWS CLI, as on an Amazon Linux image.
+    /// Directory of the AWS CLI, as on an Amazon Linux image.
     pub aws_cli: PathBuf,
-    /// `None` for a type that cannot burst.
+    /// `None` for a type that is not burstable.
     pub credits: Option<Credits>,
     pub cpu: Policy,
 }
@@ -54,9 +54,9 @@ pub struct Image {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Power {
     On,
-    /// As by TerminateInstances: services are asked to stop.
+    /// As by TerminateInstances: services are told to stop.
     ShuttingDown,
-    /// As by a power cut: nothing is asked, nothing comes back.
+    /// As by a power cut: processes get no signal to stop, and nothing restarts.
     Dead,
 }
 
@@ -68,7 +68,7 @@ pub struct Machine {
     pub cpu: Arc<Cpu>,
     power: watch::Sender<Power>,
     processes: Arc<Processes>,
-    /// Closed when nothing of the instance runs any more.
+    /// Closed when no process of the instance runs any more.
     life: watch::Receiver<()>,
 }
 
@@ -90,22 +90,22 @@ impl Machine {
         Self { id, address, instance_type, region, cpu, power, processes, life }
     }
 
-    /// Whether the host has power; a dead host does not, although EC2 says `running`.
+    /// Returns whether the host has power; a dead host does not, although EC2 says `running`.
     pub fn is_on(&self) -> bool {
         *self.power.borrow() == Power::On
     }
 
-    /// What becomes of the power.
+    /// Returns a watch of the power.
     pub fn power(&self) -> watch::Receiver<Power> {
         self.power.subscribe()
     }
 
-    /// The main process of each service ends as by a crash; systemd would start it again.
+    /// Ends the main process of each service as by a crash; systemd would start it again.
     pub fn crash(&self) {
         self.processes.signal(Signal::SIGKILL);
     }
 
-    /// The processes stop answering without ending.
+    /// Stops the processes (SIGSTOP), so that they do not answer.
     pub fn hang(&self) {
         self.processes.hang();
     }
@@ -114,12 +114,12 @@ impl Machine {
         self.processes.resume();
     }
 
-    /// The host dies: all processes end and nothing restarts them, while EC2 says `running`.
+    /// Kills the host: all processes end and nothing restarts them, while EC2 says `running`.
     pub fn kill_host(&self) {
         self.power.send_replace(Power::Dead);
     }
 
-    /// Orderly power-off; the services may end their work within their stop timeout.
+    /// Powers off in order; the services may finish their work within their stop timeout.
     pub fn shut_down(&self) {
         self.power.send_if_modified(|power| {
             let changes = *power == Power::On;
@@ -130,14 +130,14 @@ impl Machine {
         });
     }
 
-    /// Waits until nothing of the instance runs any more.
+    /// Waits until no process of the instance runs any more.
     pub async fn ended(&self) {
         let mut life = self.life.clone();
         while life.changed().await.is_ok() {}
     }
 }
 
-/// The end of the console of the instance with this root directory; it outlives the instance.
+/// Returns the end of the console of the instance with this root directory; it outlives the instance.
 pub fn console(root: &Path) -> std::io::Result<Vec<u8>> {
     let mut file = File::open(console_path(root))?;
     let start = file.metadata()?.len().saturating_sub(CONSOLE_BYTES);
@@ -183,18 +183,18 @@ async fn live(
     drop(metadata.await);
 }
 
-/// Keeps a console file from growing without end. Writers append, so they go on at its new end.
+/// Keeps a console file from growing without end. Writers append, so they continue at its new end.
 async fn limit_console(root: &Path) {
     loop {
         tokio::time::sleep(CONSOLE_CHECK).await;
         let is_full = std::fs::metadata(console_path(root)).is_ok_and(|file| file.len() > CONSOLE_FILE_BYTES);
         if is_full && open_console(root).and_then(|console| Ok(console.set_len(0)?)).is_ok() {
-            log(root, "the console was full and starts anew");
+            log(root, "the console was full and starts empty");
         }
     }
 }
 
-/// Removes all but the console: a program of tens of megabytes for each instance that ever was.
+/// Removes all but the console: otherwise each instance would leave a program of tens of megabytes.
 fn remove_disk(root: &Path) {
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -209,9 +209,9 @@ fn remove_disk(root: &Path) {
     }
 }
 
-/// Waits until the power goes, and says how.
+/// Waits until the power goes, and returns how.
 async fn power_lost(power: &mut watch::Receiver<Power>) -> Power {
-    // The sender lives in the machine; a machine that is dropped is as good as dead.
+    // The sender lives in the machine; a dropped machine counts as dead.
     power.wait_for(|power| *power != Power::On).await.map_or(Power::Dead, |power| *power)
 }
 
@@ -236,7 +236,7 @@ fn prepare(image: &Image) -> anyhow::Result<Vec<(String, Unit)>> {
     for step in config.steps() {
         match step {
             Step::Nothing => {}
-            Step::Unknown(command) => log(&image.root, &format!("the local cloud leaves out: {command}")),
+            Step::Unknown(command) => log(&image.root, &format!("the local cloud does not run: {command}")),
             Step::EnableNow(name) => {
                 let path = below(&image.root, &format!("/etc/systemd/system/{name}"))?;
                 let text = std::fs::read_to_string(&path).with_context(|| format!("no unit {name}"))?;
@@ -293,11 +293,11 @@ impl Service<'_> {
             lost = power_lost(power) => {
                 if lost == Power::ShuttingDown {
                     killpg(group, Signal::SIGTERM).ok();
-                    // As systemd does: a stopped process takes notice of SIGTERM.
+                    // As systemd does: a stopped process receives SIGTERM only after SIGCONT.
                     killpg(group, Signal::SIGCONT).ok();
                     tokio::select! {
                         _ = tokio::time::timeout(self.unit.stop_timeout, child.wait()) => (),
-                        // The power may go for good meanwhile.
+                        // The power may go for good during the pause.
                         _ = power.wait_for(|power| *power == Power::Dead) => (),
                     }
                 }
@@ -305,7 +305,7 @@ impl Service<'_> {
                 child.wait().await
             }
         };
-        // What the main process left behind ends with it, as in a control group.
+        // Children left behind by the main process end with it, as in a control group.
         killpg(group, Signal::SIGKILL).ok();
         self.processes.remove(group);
         Ok(status?)
@@ -315,9 +315,9 @@ impl Service<'_> {
         let image = self.image;
         let (program, arguments) = argv.split_first().context("empty command")?;
         let console = open_console(&image.root)?;
-        // Dies with us even when we are killed.
+        // It ends with the local cloud even when that is killed.
         let mut command = match self.cpu.entrance() {
-            // Before its first step: what it starts is limited with it.
+            // Before its first step, so that its children are limited with it.
             Some(entrance) => {
                 let mut shell = Command::new("/bin/sh");
                 shell.args(["-c", "echo $$ >\"$0\" && exec \"$@\""]).arg(entrance).arg("setpriv");
@@ -364,7 +364,7 @@ impl Service<'_> {
     }
 }
 
-/// The path on this machine of an instance's absolute path.
+/// Returns the path on this machine of an instance's absolute path.
 fn below(root: &Path, path: &str) -> anyhow::Result<PathBuf> {
     let relative = path.strip_prefix('/').with_context(|| format!("{path} is not an absolute path"))?;
     if Path::new(relative).components().any(|part| !matches!(part, std::path::Component::Normal(_))) {

@@ -47,7 +47,7 @@ enum Command {
         #[arg(long, value_delimiter = ',')]
         reserve: Vec<SocketAddr>,
     },
-    /// Stop the local cloud and all that runs in it; its S3 objects stay.
+    /// Stop the local cloud and everything that runs in it; its S3 objects stay.
     Down {
         #[arg(long, default_value = ".local/cloud")]
         dir: PathBuf,
@@ -57,7 +57,7 @@ enum Command {
         #[arg(long, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
     },
-    /// Break one instance on purpose: the one named, or a random one with all the tags given.
+    /// Break one instance on purpose: the named one, or a random one with all given tags.
     Fault {
         kind: FaultKind,
         #[arg(long)]
@@ -67,75 +67,75 @@ enum Command {
         tags: Vec<(String, String)>,
         #[arg(long, default_value = "us-east-1")]
         region: String,
-        /// For cpu-quota: how much of a core, for example 10%; without, the quota is lifted.
+        /// For cpu-quota: the share of a core, for example 10% [default: no limit].
         #[arg(long)]
         percent: Option<Percent>,
         #[arg(long, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
     },
-    /// Print what the account may have, after changing it if asked to, as JSON.
+    /// Print the account's quotas as JSON, after changing them if requested.
     Quota {
         #[command(subcommand)]
         command: Option<QuotaCommand>,
         #[arg(long, global = true, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
     },
-    /// Print what AWS thinks of the account, after changing it if asked to, as JSON.
+    /// Print the account's state (active, pending verification, blocked) as JSON, after changing it if requested.
     Account {
         #[command(subcommand)]
         command: Option<AccountCommand>,
         #[arg(long, global = true, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
     },
-    /// Say that a zone offers an instance type, or not, and print the account.
+    /// Set which instance types a zone offers, then print the account.
     Offer {
-        /// For example us-east-1b.
+        /// The zone, for example us-east-1b.
         #[arg(long)]
         zone: String,
-        /// A type that the zone does not offer from now on.
+        /// An instance type that the zone no longer offers.
         #[arg(long, value_name = "TYPE", required_unless_present = "with")]
         without: Vec<String>,
-        /// A type that the zone offers again.
+        /// An instance type that the zone offers again.
         #[arg(long, value_name = "TYPE")]
         with: Vec<String>,
         #[arg(long, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
     },
-    /// Break calls of the AWS API on purpose; prints the id of the rule for it.
+    /// Break AWS API calls on purpose; prints the id of the new rule.
     FaultApi {
         #[command(subcommand)]
         command: FaultApi,
         #[arg(long, global = true, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
     },
-    /// Print the last calls that change something, as JSON, oldest first.
+    /// Print the last calls that changed something, as JSON, oldest first.
     Calls {
-        /// At most so many [default: all of the 10,000 that are kept].
+        /// At most this many calls [default: all that are kept, at most 10,000].
         #[arg(long)]
         last: Option<usize>,
-        /// Only calls with a number above this one.
+        /// Only calls with a higher number than this.
         #[arg(long, value_name = "NUMBER")]
         since: Option<u64>,
         #[arg(long, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
     },
-    /// Print how many calls were judged by their callers' policies, and which were denied, as JSON.
+    /// Print how many calls were checked against their callers' policies, and which were denied, as JSON.
     Iam {
         #[arg(long, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
     },
-    /// Make a user of IAM that has exactly the policy on standard input; print a key as AWS_… variables.
+    /// Create an IAM user with exactly the policy on standard input; print its access key as AWS_… variables.
     User {
         name: String,
         #[arg(long, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
     },
-    /// Print how often a call met something that AWS does not know yet, by kind, and the seed, as JSON.
+    /// Print how often a call used a resource that was not visible yet, by kind, and the seed, as JSON.
     Consistency {
         #[arg(long, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
     },
-    /// Print which permissions of IAM all calls so far needed, and how often, as JSON.
+    /// Print the IAM permissions that all calls so far needed, and how often, as JSON.
     Uses {
         #[arg(long, default_value = "http://127.0.0.1:4566")]
         endpoint: String,
@@ -146,14 +146,14 @@ enum Command {
 enum FaultApi {
     #[command(flatten)]
     Add(ApiFault),
-    /// Print the rules, with what they hit, as JSON.
+    /// Print the rules and the calls that they hit, as JSON.
     List,
-    /// Remove the rules, or one of them, and print what they were.
+    /// Remove all rules, or one of them, and print them.
     Clear {
         #[arg(long, value_name = "ID")]
         rule: Option<u32>,
     },
-    /// Remove a rule, let what it holds go on, and print what it was.
+    /// Remove a rule, let the calls that it holds continue, and print the rule.
     Release {
         #[arg(long, value_name = "ID")]
         rule: u32,
@@ -171,12 +171,12 @@ enum QuotaCommand {
 
 #[derive(Subcommand)]
 enum AccountCommand {
-    /// RunInstances answers PendingVerification, until one of the bounds is reached.
+    /// RunInstances answers PendingVerification until one of the limits is reached.
     PendingVerification {
-        /// Over after so many seconds.
+        /// Ends after this many seconds.
         #[arg(long = "for", value_name = "SECONDS")]
         seconds: Option<u64>,
-        /// Over after so many refused launches.
+        /// Ends after this many refused launches.
         #[arg(long = "times", value_name = "N")]
         launches: Option<u32>,
     },
@@ -209,17 +209,17 @@ struct Place {
     /// Loopback addresses to hand out as Elastic IPs.
     #[arg(long, value_delimiter = ',', default_value = "127.0.0.1,127.0.0.2,127.0.0.3,127.0.0.4,127.0.0.5")]
     elastic_ips: Vec<Ipv4Addr>,
-    /// Draws the delays after which AWS knows what was made from this number [default: a random one].
+    /// Seed of the random delays after which new resources become visible [default: a random seed].
     #[arg(long, value_name = "N", env = "LOCAL_CLOUD_CONSISTENCY_SEED")]
     consistency_seed: Option<u64>,
-    /// What the account may have, for example vcpus=5; may be repeated. By default 64 vCPUs of each kind, 64
-    /// VPCs, each of the addresses, and 1000 functions at a time.
+    /// A quota of the account, for example vcpus=5; may be repeated. By default 64 vCPUs of each kind, 64 VPCs,
+    /// all of the addresses, and 1000 concurrent executions.
     #[arg(long = "quota", value_name = "QUOTA=NUMBER", value_parser = quotas::pair)]
     quotas: Vec<(Quota, u32)>,
-    /// How much of a core each instance may use, for example 10%.
+    /// Share of a core that each instance may use, for example 10%.
     #[arg(long, value_name = "PERCENT")]
     cpu_quota: Option<Percent>,
-    /// The same for instances whose credit option is `standard`: as if they had used up their credits.
+    /// Share of a core for instances with the credit option `standard`, as if their credits were used up.
     #[arg(long, value_name = "PERCENT")]
     cpu_baseline: Option<Percent>,
 }
@@ -247,7 +247,7 @@ fn tag(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| format!("`{text}` is not KEY=VALUE, for example role=worker"))
 }
 
-/// Something the person must mend first: a taken port, a missing program. Same code as `bootstrap`'s.
+/// A prerequisite is missing: a port is taken, a program is not installed. `bootstrap` uses the same code.
 const EXIT_PREREQUISITE: u8 = 8;
 
 fn main() -> ExitCode {
@@ -277,7 +277,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(place) => {
             let (mut term, mut interrupt) =
                 (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-            // The terminal may close; the local cloud goes on until `down`.
+            // The terminal may close; the local cloud keeps running until `down`.
             let mut hangup = signal(SignalKind::hangup())?;
             tokio::spawn(async move { while hangup.recv().await.is_some() {} });
             let cloud = LocalCloud::start(place.options()?).await?;
@@ -296,7 +296,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             writeln!(
                 out,
                 "{}",
-                if stopped { "The local cloud is stopped." } else { "No local cloud runs." }
+                if stopped { "The local cloud is stopped." } else { "No local cloud is running." }
             )?;
             Ok(())
         }
@@ -355,7 +355,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::User { name, endpoint } => {
             let policy = std::io::read_to_string(std::io::stdin())?;
-            let policy = serde_json::from_str(&policy).context("standard input is no policy in JSON")?;
+            let policy = serde_json::from_str(&policy).context("standard input is not a policy in JSON")?;
             let key: UserKey = Control(&endpoint).post("users", &UserWanted { name, policy }).await?;
             writeln!(out, "AWS_ACCESS_KEY_ID={}\nAWS_SECRET_ACCESS_KEY={}", key.access_key, key.secret)?;
             Ok(())
@@ -401,7 +401,7 @@ async fn fault_api(
     Ok(())
 }
 
-/// The local cloud's own interface at an endpoint.
+/// The local cloud's own interface, at an endpoint.
 struct Control<'a>(&'a str);
 
 impl Control<'_> {

@@ -1,9 +1,9 @@
-//! How many files this process may have open: each connection through an Elastic IP takes two, and the
-//! usual limit of 1024 would end a flood before the instance notices it.
+//! Raises the number of files that this process may open: each connection through an Elastic IP takes two,
+//! and the usual limit of 1024 would end a flood before the instance notices it.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// What the unit of a service of ours may have; more than any flood from one machine needs.
+/// The limit in Vigia's own units; more than any flood from one machine needs.
 const WANTED: u64 = 1_048_576;
 
 /// Raises the limit as far as this process may: beyond the hard limit only with privileges.

@@ -1,7 +1,7 @@
-//! The account's quotas: what they are called at AWS, what they are here, and what counts towards them.
+//! The account's quotas: their names at AWS, their names here, and the resources that count towards them.
 //!
-//! The values hold in each region by itself, as at AWS, and are the same in all of them, which is not so at
-//! AWS. They can be changed while the local cloud runs.
+//! The values apply to each region separately, as at AWS, but are the same in all of them, unlike at AWS.
+//! They can be changed while the local cloud runs.
 
 use std::collections::BTreeMap;
 
@@ -20,13 +20,13 @@ pub enum Quota {
     Concurrency,
 }
 
-/// How Service Quotas tells of a quota.
+/// A quota's entry in Service Quotas.
 pub struct Listing {
     pub service: &'static str,
     pub service_name: &'static str,
     pub code: &'static str,
     pub name: &'static str,
-    /// In an account that never asked for more.
+    /// The value in an account that never requested more.
     pub default: u32,
 }
 
@@ -51,7 +51,7 @@ impl Quota {
     }
 }
 
-/// Values by quota; also a change, which leaves out what stays as it is.
+/// Values by quota; also a change, which omits unchanged values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Quotas(BTreeMap<Quota, u32>);
@@ -78,7 +78,7 @@ impl Quotas {
         self.0.get(&quota).copied().unwrap_or_else(|| quota.listing().default)
     }
 
-    /// `vcpus=5` and so on.
+    /// Parses `vcpus=5` and so on.
     pub fn parse(pairs: &[(Quota, u32)]) -> Self {
         Self(pairs.iter().copied().collect())
     }
@@ -91,30 +91,32 @@ impl Quotas {
     }
 }
 
-/// For the command line: `vcpus=5`.
+/// Parses `vcpus=5` of the command line.
 pub fn pair(text: &str) -> Result<(Quota, u32), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not QUOTA=NUMBER"))?;
     let quota = Quota::from_str(name, false).map_err(|_| {
         let names: Vec<String> = Quotas::generous(0).pairs().collect();
         let names: Vec<&str> = names.iter().filter_map(|pair| pair.split('=').next()).collect();
-        format!("there is no quota `{name}`; there are {}", names.join(", "))
+        format!("there is no quota `{name}`; the quotas are {}", names.join(", "))
     })?;
     let value = value.parse().map_err(|_| format!("`{value}` is not a whole number"))?;
     Ok((quota, value))
 }
 
-/// Families whose vCPUs share one quota. The family of `im4gn.large` is `im`, that of `inf1.xlarge` another.
+/// Families whose vCPUs share one quota. The family of `im4gn.large` is `im`; `inf1.xlarge` belongs to
+/// another.
 const STANDARD: [&str; 11] = ["a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"];
 
-/// The vCPUs that an instance of this type takes from the quota for standard instances. `None` if another
-/// quota is for it, of which there is none here.
+/// Returns the vCPUs that an instance of this type uses of the quota for standard instances. `None` if it
+/// belongs to another quota, which the local cloud does not have.
 pub fn standard_vcpus(instance_type: &str) -> Option<u32> {
     let (generation, size) = instance_type.split_once('.')?;
     let family = generation.split(|letter: char| letter.is_ascii_digit()).next()?;
     STANDARD.contains(&family).then(|| vcpus(generation, size))
 }
 
-/// EC2's sizes. What burst has two vCPUs up to `large`, since T3; Graviton's `medium` has one.
+/// Returns the vCPUs of EC2's sizes. Burstable types have two vCPUs up to `large`, since T3; Graviton's
+/// `medium` has one.
 fn vcpus(generation: &str, size: &str) -> u32 {
     let times = size.strip_suffix("xlarge").map(|times| if times.is_empty() { Ok(1) } else { times.parse() });
     match (generation, size, times) {
@@ -170,11 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_pair_is_refused_with_what_there_is() {
+    fn a_wrong_pair_is_refused_with_the_known_quotas() {
         let error = pair("cpus=3").expect_err("no such quota");
         assert_eq!(
             error,
-            "there is no quota `cpus`; there are vcpus, spot-vcpus, addresses, vpcs, concurrency"
+            "there is no quota `cpus`; the quotas are vcpus, spot-vcpus, addresses, vpcs, concurrency"
         );
         assert!(pair("vcpus").is_err() && pair("vcpus=many").is_err());
     }

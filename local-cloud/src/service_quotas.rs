@@ -1,4 +1,4 @@
-//! Service Quotas, which neither emulator has: what the quotas of this account are.
+//! Service Quotas, which neither emulator has: the values of this account's quotas.
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode, header};
@@ -18,7 +18,7 @@ struct Asked {
     quota_code: Option<String>,
 }
 
-/// Answers the operation with this name.
+/// Answers the operation of this name.
 pub fn answer(account: &Account, region: &str, operation: &str, body: &[u8]) -> Response<Body> {
     let Ok(asked) = serde_json::from_slice::<Asked>(body) else {
         return refused("IllegalArgumentException", "The request lacks a ServiceCode.");
@@ -56,7 +56,7 @@ pub fn answer(account: &Account, region: &str, operation: &str, body: &[u8]) -> 
     }
 }
 
-/// Lambda's own answer to GetAccountSettings, with the quota of this account. The emulator's is fixed.
+/// Returns Lambda's answer to GetAccountSettings with this account's quota. The emulator's is fixed.
 pub async fn with_concurrency(account: &Account, answer: Response<Body>) -> Response<Body> {
     let (head, body) = answer.into_parts();
     let Ok(body) = body.collect().await.map(Collected::to_bytes) else {
@@ -85,7 +85,7 @@ fn describe(quota: Quota, value: u32, region: &str) -> Value {
         "QuotaArn": format!("arn:aws:servicequotas:{region}:{ACCOUNT}:{}/{}", listing.service, listing.code),
         "QuotaCode": listing.code,
         "QuotaName": listing.name,
-        // A number with a point, as AWS has it.
+        // A number with a decimal point, as AWS sends it.
         "Value": f64::from(value),
         "Unit": "None",
         "Adjustable": true,

@@ -1,15 +1,14 @@
-//! Reads and checks AWS Signature Version 4 in the `Authorization` header.
+//! Parses and checks AWS Signature Version 4 in the `Authorization` header.
 //!
-//! The scope in it also says which service a request is for: there is one endpoint for all.
-//! A presigned URL carries its signature in the query; nothing of ours makes one, and it is refused
-//! like an unsigned request.
+//! Its scope also says which service a request is for: there is one endpoint for all. A presigned URL carries
+//! its signature in the query; Vigia makes none, and it is refused like an unsigned request.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use hyper::http::request::Parts;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
 
-/// What SigV4 leaves as it is in a path: the unreserved characters and the separator.
+/// Characters that SigV4 does not encode in a path: the unreserved characters and the separator.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 #[derive(Debug, PartialEq, Eq)]
@@ -41,7 +40,7 @@ pub fn parse(header: &str) -> Option<Authorization<'_>> {
     })
 }
 
-/// Whether `auth` is the signature of this request under `secret`. `body` is needed only where the
+/// Returns whether `auth` is the signature of this request under `secret`. `body` is needed only if the
 /// request does not state its payload hash.
 pub fn verify(auth: &Authorization<'_>, parts: &Parts, body: &[u8], secret: &str) -> bool {
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
@@ -92,8 +91,8 @@ pub fn verify(auth: &Authorization<'_>, parts: &Parts, body: &[u8], secret: &str
     hex(&hmac(&key, &to_sign)) == auth.signature
 }
 
-/// Whether the body is the one whose hash the request states. A request may state instead that it
-/// leaves the body unsigned or signs it in chunks.
+/// Returns whether the body has the hash that the request states. A request may state instead that it leaves
+/// the body unsigned or signs it in chunks.
 pub fn has_stated_payload(parts: &Parts, body: &[u8]) -> bool {
     let stated = parts.headers.get("x-amz-content-sha256").and_then(|value| value.to_str().ok());
     stated.is_none_or(|stated| stated.len() != 64 || stated == hex(&Sha256::digest(body)))
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_an_authorization() {
+    fn refuses_a_malformed_authorization_header() {
         for header in ["", "Bearer x", "AWS4-HMAC-SHA256 Credential=a/b/c, SignedHeaders=host, Signature=x"] {
             assert_eq!(parse(header), None, "{header}");
         }

@@ -1,6 +1,6 @@
-//! A systemd service unit, read as far as the local cloud carries it out.
+//! A systemd service unit: the part that the local cloud carries out.
 //!
-//! Hardening directives are left to systemd: here a service runs as a plain process.
+//! Hardening directives are ignored: here a service runs as a plain process.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ impl Unit {
     }
 }
 
-/// `KEY=value` lines of an environment file.
+/// Parses the `KEY=value` lines of an environment file.
 pub fn environment_file(text: &str) -> Vec<(String, String)> {
     text.lines().map(str::trim).filter(|line| !line.starts_with('#')).filter_map(assignment).collect()
 }

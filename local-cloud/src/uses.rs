@@ -1,9 +1,9 @@
-//! Which permissions of IAM the calls need: who asked for what, on which resource, and how often.
+//! The IAM permissions that the calls need: the caller, the resource, and the number of uses.
 //!
-//! Nothing is decided here, but in [`crate::iam`]. A test compares the report with the policies, and has a
-//! second evaluator judge it. One call may need several permissions (a launch needs one for each kind of thing
+//! It decides nothing; [`crate::iam`] does. A test compares the report with the policies, and has a second
+//! evaluator check it. One call may need several permissions (a launch needs one for each kind of resource
 //! that it makes or names, one to tag them, and one to hand over a role), as the Service Authorization
-//! Reference says; where that is silent, a comment says what is assumed.
+//! Reference says; where that is silent, a comment states the assumption.
 
 mod ec2;
 mod iam;
@@ -28,24 +28,24 @@ use crate::sigv4;
 /// A stack with a hundred users needs a thousand; a benchmark with a million must not take all memory.
 const MAX_USES: usize = 20_000;
 
-/// Beyond what one call names; S3 deletes at most this many objects at once.
+/// More than one call names; S3 deletes at most this many objects at once.
 const MAX_NAMES: usize = 1000;
 
 /// One permission that a call needs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Asked {
-    /// As policies name it: `s3:PutObject`. What is not known here has its method and path: `lambda:PUT /x`.
+    /// The action's name in policies: `s3:PutObject`. An action unknown here has its method and path:
+    /// `lambda:PUT /x`.
     pub action: String,
-    /// The resource's name for policies, or `*` where a service has none for the call. What is about to
-    /// be made has no id yet: `arn:aws:ec2:us-east-1:000000000000:vpc/*`.
+    /// The resource's name in policies, or `*` where a service has none for the call. A resource still to be
+    /// made has no id yet: `arn:aws:ec2:us-east-1:000000000000:vpc/*`.
     pub resource: String,
-    /// Keys that conditions may be about, as far as the call says: `aws:RequestTag/KEY`,
-    /// `aws:ResourceTag/KEY`, `ec2:CreateAction`, `iam:PassedToService`, `iam:PermissionsBoundary`,
-    /// `lambda:SourceFunctionArn`.
+    /// Keys of conditions, as far as the call contains them: `aws:RequestTag/KEY`, `aws:ResourceTag/KEY`,
+    /// `ec2:CreateAction`, `iam:PassedToService`, `iam:PermissionsBoundary`, `lambda:SourceFunctionArn`.
     pub context: BTreeMap<String, String>,
 }
 
-/// A permission that somebody used.
+/// A permission that a caller used.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Use {
     #[serde(flatten)]
@@ -53,8 +53,8 @@ pub struct Use {
     #[serde(flatten)]
     pub asked: Asked,
     pub decision: Decision,
-    /// Ids and values that the calls named in their parameters, at most a thousand: a call that only
-    /// reads has no resource that IAM knows of, and names one all the same.
+    /// Ids and values in the calls' parameters, at most a thousand: a read has no resource in IAM, but still
+    /// names one.
     pub names: BTreeSet<String>,
     pub count: u64,
 }
@@ -72,7 +72,7 @@ pub struct Who {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     pub uses: Vec<Use>,
-    /// Uses that are not listed because there are too many.
+    /// Number of uses that are not listed because there are too many.
     pub left_out: u64,
 }
 
@@ -125,15 +125,15 @@ impl Uses {
     }
 }
 
-/// What one call needs.
+/// The permissions that one call needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Needs {
     pub all: Vec<Asked>,
     /// See [`Use::names`].
     pub names: BTreeSet<String>,
     pub region: String,
-    /// The bucket that must be listable when the call answers that there is no such object: S3 tells
-    /// nobody else.
+    /// The bucket that must be listable when the call answers that the object is missing: S3 tells only
+    /// callers who may list it.
     missing: Option<String>,
 }
 
@@ -155,13 +155,13 @@ impl Needs {
         Self { all, ..Self::default() }
     }
 
-    /// What the answer makes necessary as well.
+    /// Returns the permission that the answer makes necessary as well.
     pub(crate) fn after(&self, status: StatusCode) -> Option<Asked> {
         let bucket = self.missing.as_ref().filter(|_| status == StatusCode::NOT_FOUND)?;
         Some(Asked::new("s3:ListBucket", bucket))
     }
 
-    /// What a call is about that names it by something else.
+    /// Sets the resources of a call that names them indirectly.
     pub(crate) fn are_about(&mut self, ids: &[String]) {
         let Some(at) = self.all.iter().position(|asked| asked.resource == "*") else { return };
         let about: Vec<Asked> = ids
@@ -174,28 +174,28 @@ impl Needs {
         }
     }
 
-    /// Replaces the interface that a call concerns without naming it.
+    /// Replaces the interface of a call that does not name it.
     pub(crate) fn concerns_interface(&mut self, id: &str) {
         for asked in self.all.iter_mut().filter(|asked| asked.resource.ends_with(":network-interface/*")) {
             asked.resource = ec2::resource(id, &self.region).unwrap_or_else(|| asked.resource.clone());
         }
     }
 
-    /// Replaces the role that a launch hands over, which it names by its profile.
+    /// Replaces the role of a launch, which names only its profile.
     pub(crate) fn hands_over(&mut self, role: &str) {
         for asked in self.all.iter_mut().filter(|asked| asked.action == "iam:PassRole") {
             asked.resource = format!("arn:aws:iam::{ACCOUNT}:role/{role}");
         }
     }
 
-    /// The permissions boundary that a role has already. A call that sets one names it itself.
+    /// Sets the role's existing permissions boundary. A call that sets one names it itself.
     pub(crate) fn are_of_role_within(&mut self, boundary: &str) {
         for asked in &mut self.all {
             asked.context.entry("iam:PermissionsBoundary".to_owned()).or_insert_with(|| boundary.to_owned());
         }
     }
 
-    /// Ids of resources whose tags may be in a condition.
+    /// Returns the ids of resources whose tags may be in a condition.
     pub(crate) fn ids(&self) -> Vec<String> {
         self.all.iter().filter_map(Asked::id).map(str::to_owned).collect()
     }
@@ -225,14 +225,14 @@ impl Asked {
         self
     }
 
-    /// The id of an existing resource of EC2.
+    /// Returns the id of an existing EC2 resource.
     pub(crate) fn id(&self) -> Option<&str> {
         let ec2 = self.resource.strip_prefix("arn:aws:ec2:")?;
         ec2.rsplit('/').next().filter(|id| *id != "*")
     }
 }
 
-/// The name of a resource of a service with regions.
+/// Returns the ARN of a resource of a regional service.
 fn arn(service: &str, region: &str, what: &str) -> String {
     format!("arn:aws:{service}:{region}:{ACCOUNT}:{what}")
 }

@@ -1,5 +1,5 @@
-//! The XML replies of the EC2 API as a tree: just enough to look at what an emulator said, to change it,
-//! and to write it again.
+//! The XML replies of the EC2 API as a tree: just enough to read an emulator's answer, to change it, and to
+//! write it again.
 
 use anyhow::Context as _;
 use quick_xml::Reader;
@@ -52,7 +52,7 @@ impl Element {
         open.pop().context("unbalanced XML")
     }
 
-    /// All elements of this name at any depth, in document order.
+    /// Returns all elements of this name at any depth, in document order.
     pub fn all<'a>(&'a self, name: &str) -> Vec<&'a Self> {
         let mut found = Vec::new();
         for child in &self.children {
@@ -64,7 +64,7 @@ impl Element {
         found
     }
 
-    /// The text of the first element of this name at any depth.
+    /// Returns the text of the first element of this name at any depth.
     pub fn text_of<'a>(&'a self, name: &str) -> Option<&'a str> {
         self.all(name).first().map(|element| element.text.as_str()).filter(|text| !text.is_empty())
     }
@@ -77,7 +77,7 @@ impl Element {
         Self { name: name.to_owned(), text: String::new(), children }
     }
 
-    /// The first element of this name at any depth, to be changed.
+    /// Returns the first element of this name at any depth, to be changed.
     pub fn find_mut(&mut self, name: &str) -> Option<&mut Self> {
         for child in &mut self.children {
             if child.name == name {
@@ -90,7 +90,7 @@ impl Element {
         None
     }
 
-    /// Gives the first element of this name at any depth this text.
+    /// Sets the text of the first element of this name at any depth.
     pub fn set(&mut self, name: &str, text: &str) {
         if let Some(element) = self.find_mut(name) {
             text.clone_into(&mut element.text);
@@ -105,12 +105,12 @@ impl Element {
         }
     }
 
-    /// The text of the child of this name.
+    /// Returns the text of the child of this name.
     pub fn child_text(&self, name: &str) -> Option<&str> {
         self.children.iter().find(|child| child.name == name).map(|child| child.text.as_str())
     }
 
-    /// A parsed answer of EC2 as EC2 sends it.
+    /// Formats a parsed answer as EC2 sends it.
     pub fn write_ec2(&self) -> String {
         let mut text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_owned();
         for root in &self.children {
@@ -128,7 +128,7 @@ impl Element {
         out.push_str(&format!("</{name}>"));
     }
 
-    /// The direct `<item>`s of the first `<set>` of this name.
+    /// Returns the direct `<item>`s of the first `<set>` of this name.
     pub fn items<'a>(&'a self, set: &str) -> Vec<&'a Self> {
         self.all(set)
             .first()

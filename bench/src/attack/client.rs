@@ -1,4 +1,4 @@
-//! One of them.
+//! One hostile client.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -9,15 +9,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Makes one request, and stays.
+    /// Makes one request, and stays connected.
     Idle,
     SlowHead,
     SlowBody,
-    /// Asks for a large response, and reads none of it.
+    /// Requests a large response, and reads none of it.
     Deaf,
 }
 
-/// What a deaf client's own kernel takes for it: little, so that the proxy is left with the rest.
+/// Receive buffer of a deaf client's kernel: small, so that the proxy keeps the rest.
 const DEAF_BYTES: usize = 4096;
 
 pub struct Client {
@@ -38,7 +38,7 @@ impl Client {
         if let SocketAddr::V4(target) = target
             && target.ip().is_loopback()
         {
-            // A crowd has many addresses: one alone has a share of a proxy's limits only.
+            // A crowd has many addresses, because one address has only a share of a proxy's limits.
             let host = u8::try_from(token.0 % ADDRESSES).unwrap_or_default();
             socket.bind(&SocketAddr::from(([127, 0, 99, 1 + host], 0)).into())?;
         }
@@ -54,7 +54,7 @@ impl Client {
         Ok(Self { kind, stream, is_greeted: false, dripped: 0 })
     }
 
-    /// What it says as soon as it is connected.
+    /// Returns the bytes that it sends as soon as it is connected.
     fn greeting(&self) -> &'static [u8] {
         match self.kind {
             Kind::Idle => b"GET / HTTP/1.1\r\nHost: idle\r\n\r\n",
@@ -64,7 +64,7 @@ impl Client {
         }
     }
 
-    /// Says its greeting if it can by now.
+    /// Sends its greeting if it can by now.
     pub fn greet(&mut self) -> io::Result<()> {
         if self.is_greeted {
             return Ok(());
@@ -79,7 +79,7 @@ impl Client {
         }
     }
 
-    /// Says another byte, if it is of that kind.
+    /// Sends another byte, if it is a slow kind.
     pub fn drip(&mut self) -> io::Result<()> {
         let text: &[u8] = match self.kind {
             Kind::SlowHead => b"ET / HTTP/1.1\r\nHost: slow\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
@@ -97,7 +97,7 @@ impl Client {
         }
     }
 
-    /// Reads what has come, unless it is deaf; whether it is still welcome.
+    /// Reads the available bytes, unless it is deaf; returns whether the connection is still open.
     pub fn hear(&mut self, buffer: &mut [u8], is_closed: bool) -> bool {
         if self.kind == Kind::Deaf {
             return !is_closed;

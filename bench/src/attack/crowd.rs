@@ -1,4 +1,4 @@
-//! All of them.
+//! All hostile clients.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,13 +17,13 @@ use crate::table::line;
 pub struct Crowd {
     #[arg(long)]
     pub target: SocketAddr,
-    /// Clients that made one request, and stay.
+    /// Clients that make one request, then stay connected.
     #[arg(long, default_value_t = 5000)]
     pub idle: usize,
-    /// Clients whose heads come a byte a second.
+    /// Clients whose heads arrive a byte a second.
     #[arg(long, default_value_t = 2500)]
     pub slow_heads: usize,
-    /// Clients whose bodies come a byte a second.
+    /// Clients whose bodies arrive a byte a second.
     #[arg(long, default_value_t = 2000)]
     pub slow_bodies: usize,
     /// Clients that do not read a response of 16 MiB.
@@ -32,7 +32,7 @@ pub struct Crowd {
 }
 
 const TICK: Duration = Duration::from_millis(10);
-/// Connections that are begun in a tick: more would overflow a backlog, which is no slow client's way.
+/// Connections begun in a tick: more would overflow a backlog, which slow clients do not do.
 const OPENED_AT_ONCE: usize = 20;
 
 impl Crowd {
@@ -47,8 +47,8 @@ impl Crowd {
     }
 }
 
-/// Attacks until standard input ends. Each second it prints how many connections are open and how
-/// often one was closed by the other side.
+/// Attacks until standard input ends. Prints each second how many connections are open and how often the
+/// other side closed one.
 pub fn run(crowd: &Crowd) -> anyhow::Result<()> {
     let is_over = Arc::new(AtomicBool::new(false));
     let end = Arc::clone(&is_over);
@@ -85,9 +85,9 @@ struct Attack {
     poll: Poll,
     kinds: Vec<Kind>,
     clients: Vec<Option<Client>>,
-    /// Those that are to connect.
+    /// Clients that have still to connect.
     outside: VecDeque<usize>,
-    /// Whose turn it is to say a byte.
+    /// The next client to send a byte.
     next: usize,
     turned_away: u64,
     buffer: Vec<u8>,
@@ -139,7 +139,7 @@ impl Attack {
                 Err(_) => self.outside.push_back(index),
             }
         }
-        // Each has its turn once a second.
+        // Each client has its turn once a second.
         let all = self.clients.len();
         let turns = (elapsed.as_micros() * all as u128 / 1_000_000).min(all as u128);
         for _ in 0..turns {

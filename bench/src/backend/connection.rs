@@ -1,4 +1,4 @@
-//! One connection of a worker's: a request, perhaps a pause, an answer, and so on.
+//! One connection of a worker: a request, perhaps a pause, an answer, and so on.
 
 use std::io::{self, Read as _};
 
@@ -10,16 +10,16 @@ use crate::wire::body::Body;
 
 pub struct Connection {
     stream: TcpStream,
-    /// Pieces of a head that came in several, or what came behind a request.
+    /// Earlier pieces of a head, or bytes after a request.
     before: Vec<u8>,
     state: State,
-    /// The ordinary answer, to be written again and again.
+    /// The ordinary answer, reused for every request.
     small: Reply,
-    /// The request said that it is the last.
+    /// The request said that it is the last one.
     is_last: bool,
-    /// Something may have come while nobody read.
+    /// Bytes may have arrived while the connection was not read.
     is_readable: bool,
-    /// The other side has said its last.
+    /// The other side has sent its last byte.
     is_ended: bool,
 }
 
@@ -31,7 +31,7 @@ enum State {
     Large(Reply),
 }
 
-/// What is to be done next.
+/// The next step of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     Wait,
@@ -40,7 +40,7 @@ pub enum Next {
     Close,
 }
 
-/// Whether answers are given at once.
+/// Whether answers are sent at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delay {
     None,
@@ -60,14 +60,14 @@ impl Connection {
         }
     }
 
-    /// After an event. A connection that broke is closed; whose fault that was is not asked here.
+    /// Handles an event. A broken connection is closed, whichever side broke it.
     pub fn advance(&mut self, buffer: &mut [u8], delay: Delay, is_read_closed: bool) -> Next {
         self.is_readable = true;
         self.is_ended |= is_read_closed;
         self.go_on(buffer, delay).unwrap_or(Next::Close)
     }
 
-    /// After the pause.
+    /// Continues after the pause.
     pub fn resume(&mut self, buffer: &mut [u8], delay: Delay) -> Next {
         if let State::Pause { content } = self.state {
             self.answer(content);
@@ -111,7 +111,7 @@ impl Connection {
                         }
                         read => read?,
                     };
-                    // A short read has emptied the socket; what comes next is another event.
+                    // A short read has emptied the socket; later bytes are another event.
                     self.is_readable = size == buffer.len() || self.is_ended;
                     if self.take(buffer.get(..size).unwrap_or_default(), delay)? {
                         return Ok(Next::Pause);
@@ -121,7 +121,7 @@ impl Connection {
         }
     }
 
-    /// Takes bytes of a request; whether a pause begins.
+    /// Takes bytes of a request; returns whether a pause begins.
     fn take(&mut self, bytes: &[u8], delay: Delay) -> io::Result<bool> {
         let joined;
         let mut bytes = bytes;

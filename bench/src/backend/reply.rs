@@ -1,14 +1,14 @@
-//! What is answered: 128 bytes, or as many as the path asks for.
+//! The answers: 128 bytes, or as many as the path asks for.
 
 use std::io::{self, IoSlice, Write};
 
-/// Bytes of content of an ordinary answer.
+/// Content bytes of an ordinary answer.
 pub const SMALL: u64 = 128;
 
-/// Larger contents are written in blocks of this size: what a socket takes at once, about.
+/// Larger contents are written in blocks of this size: about as much as a socket takes at once.
 static BLOCK: [u8; 128 * 1024] = [b'x'; 128 * 1024];
 
-/// Bytes of content that a GET of this path is answered with: `/1m` has a MiB, `/64k` has 64 KiB.
+/// Returns the content length of the answer to a GET of this path: `/1m` has a MiB, `/64k` has 64 KiB.
 pub fn length(path: &[u8]) -> u64 {
     let sized = || {
         let (digits, unit) = path.strip_prefix(b"/")?.split_at_checked(path.len().checked_sub(2)?)?;
@@ -23,12 +23,12 @@ pub fn length(path: &[u8]) -> u64 {
     sized().unwrap_or(SMALL)
 }
 
-/// An answer that is being written.
+/// An answer in progress.
 pub struct Reply {
     head: Vec<u8>,
-    /// Bytes of the head that are written.
+    /// Bytes of the head that were written.
     sent: usize,
-    /// Bytes of content that are not.
+    /// Bytes of content still to be written.
     left: u64,
 }
 
@@ -41,7 +41,7 @@ impl Reply {
         Self { head: head.into_bytes(), sent: 0, left: content }
     }
 
-    /// Writes what the other side takes; whether that was all.
+    /// Writes as much as the other side takes; returns whether that was all.
     pub fn write(&mut self, stream: &mut impl Write) -> io::Result<bool> {
         loop {
             let head = self.head.get(self.sent..).unwrap_or_default();
@@ -64,7 +64,7 @@ impl Reply {
         }
     }
 
-    /// To be written from the start again.
+    /// Prepares it to be written from the start again.
     pub fn restart(&mut self, content: u64) {
         self.sent = 0;
         self.left = content;
@@ -87,7 +87,7 @@ mod tests {
         }
     }
 
-    /// Takes a few bytes at a time, and every second time none.
+    /// Takes a few bytes at a time, and none every second time.
     struct Slow(Vec<u8>, bool);
 
     impl Write for Slow {

@@ -1,4 +1,4 @@
-//! The loop: new connections, their events, answers whose pause is over.
+//! The event loop: new connections, their events, and answers whose pause is over.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -14,7 +14,7 @@ use slab::Slab;
 use super::connection::{Connection, Delay, Next};
 
 const LISTENER: Token = Token(usize::MAX);
-/// More than a proxy's pieces of a request body.
+/// Larger than a proxy's pieces of a request body.
 const BUFFER: usize = 128 * 1024;
 
 /// Serves until the process is killed. Each answer waits for `pause` first; checks are answered at
@@ -47,10 +47,10 @@ pub fn serve(addr: SocketAddr, pause: Duration) -> io::Result<Infallible> {
 struct Server {
     listener: TcpListener,
     connections: Slab<(u64, Connection)>,
-    /// Numbers connections: slots are used again.
+    /// Numbers connections, because slots are reused.
     serial: u64,
     pause: Duration,
-    /// Answers that wait, the first one first.
+    /// Waiting answers, in the order of their times.
     pauses: VecDeque<(Instant, usize, u64)>,
     buffer: Vec<u8>,
 }
@@ -82,7 +82,7 @@ impl Server {
             let mut stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                // The client went away before it was accepted.
+                // The client disconnected before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => return Err(error),
             };

@@ -1,4 +1,4 @@
-//! A certificate for `localhost` that signs itself, in the forms that proxies want.
+//! A self-signed certificate for `localhost`, in the formats that proxies need.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// With a new key on P-256, into this directory.
+    /// Generates one with a new P-256 key in this directory.
     pub fn generate(dir: &Path) -> anyhow::Result<Self> {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
         let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());

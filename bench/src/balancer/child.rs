@@ -1,4 +1,4 @@
-//! A program in a process of its own that does not outlive us, and neither do its children.
+//! A program in a process of its own that does not outlive this program, and neither do its children.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// What it says goes to the log.
+    /// Its output goes to the log.
     pub fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
         let output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let errors = output.try_clone()?;
@@ -33,12 +33,12 @@ impl Program {
         self.child.id()
     }
 
-    /// How it ended, if it has.
+    /// Returns its exit status, if it has ended.
     pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// Ends what it reads, which some programs take as the order to stop, and waits.
+    /// Closes its standard input, which some programs take as the order to stop, and waits.
     pub fn close(&mut self) -> anyhow::Result<ExitStatus> {
         drop(self.child.stdin.take());
         Ok(self.child.wait()?)
@@ -48,18 +48,18 @@ impl Program {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// The end of what it said.
+    /// Returns the end of its output.
     pub fn last_words(&self) -> String {
         self.output().lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing").to_owned()
     }
 
-    /// `kill -9`, for it and its children.
+    /// Kills it and its children with SIGKILL.
     pub fn kill(&mut self) {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
         }
         for member in process::family(self.pid()).unwrap_or_default() {
-            // The first is the one that would start the others again.
+            // The first is the process that would start the others again.
             if let Ok(pid) = i32::try_from(member) {
                 kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
             }
@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    /// Longer than anything takes on a busy machine.
+    /// Waits longer than anything takes on a busy machine.
     fn eventually(what: &str, is_so: impl Fn() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !is_so() {
@@ -100,7 +100,7 @@ mod tests {
         let stat = || fs::read_to_string(format!("/proc/{child}/stat"));
         assert!(stat().is_ok());
         drop(program);
-        // Somebody else's zombie, until that one looks.
+        // A zombie of another parent, until that parent waits for it.
         eventually("the child is dead", || stat().map_or(true, |stat| stat.contains(") Z ")));
     }
 

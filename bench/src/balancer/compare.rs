@@ -1,4 +1,4 @@
-//! `make bench-lb`: rounds in which each proxy, in an order by chance, does the same as the others.
+//! `make bench-lb`: rounds in which each proxy, in random order, goes through the same scenarios.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,15 +23,15 @@ pub struct Compare {
     pub entrants: Entrants,
     #[arg(long, default_value_t = 5)]
     pub rounds: usize,
-    /// How long each proxy is measured in each scenario of each round.
+    /// Seconds per proxy, scenario and round.
     #[arg(long, default_value_t = 3.0)]
     pub seconds: f64,
-    /// Where results and plot are written.
+    /// Directory for results and plot.
     #[arg(long)]
     pub out: PathBuf,
 }
 
-/// Whether no goal is missed.
+/// Returns whether no goal is missed.
 pub fn run(compare: &Compare) -> anyhow::Result<bool> {
     let (entrants, missing) = compare.entrants.find()?;
     missing.iter().for_each(|sentence| line(sentence));
@@ -53,7 +53,7 @@ pub fn run(compare: &Compare) -> anyhow::Result<bool> {
                     continue;
                 }
                 progress(&name);
-                // One that fails is left out of the table, and the goals say so.
+                // A proxy that fails is left out of the table, and the goals say so.
                 match measure(&mut rig, entrant, scenario, compare.seconds) {
                     Ok(sample) => results.samples.push(Sample { round, ..sample }),
                     Err(error) => line(&format!("{name} was not measured: {error:#}")),
@@ -79,7 +79,7 @@ pub fn run(compare: &Compare) -> anyhow::Result<bool> {
     Ok(goals.iter().all(|goal| goal.outcome != Outcome::Missed))
 }
 
-/// In an order that nobody profits from.
+/// In random order, so that no proxy profits from its place.
 pub fn by_chance(entrants: &[Entrant]) -> Vec<&Entrant> {
     let mut order: Vec<&Entrant> = entrants.iter().collect();
     fastrand::shuffle(&mut order);
@@ -153,7 +153,7 @@ fn write(
     Ok(())
 }
 
-/// What figures depend on.
+/// Describes the machine, which figures depend on.
 fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let info = read("/proc/cpuinfo");

@@ -1,23 +1,23 @@
-//! The peers' configurations: what somebody would write who knows the proxy and wants it fast and
-//! robust. No access log, connections to workers are kept, workers are chosen by random.
+//! The peers' configurations, as an operator would write them who knows the proxy and wants it fast and
+//! robust. No access log; connections to workers are kept; workers are chosen at random.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use super::certificate::Certificate;
 
-/// What a proxy is to do.
+/// A proxy's settings.
 pub struct Settings<'a> {
     pub listen: SocketAddr,
-    /// Where it speaks TLS as well, and with what.
+    /// The address and certificate for TLS, if it serves TLS too.
     pub tls: Option<(SocketAddr, &'a Certificate)>,
     pub workers: &'a [SocketAddr],
     pub posts: Posts,
-    /// Connections it must have room for, those to workers too.
+    /// Connections that it must have room for, including connections to workers.
     pub connections: usize,
 }
 
-/// Whether a POST is sent to another worker when the first may have had it.
+/// Whether a POST is sent to another worker when the first may have received it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Posts {
     Once,
@@ -35,8 +35,8 @@ pub fn nginx(settings: &Settings<'_>) -> String {
         Posts::Once => "",
         Posts::Retried => " non_idempotent",
     };
-    // It has two descriptors for each client. Large bodies go through memory and not through files; an
-    // upload of 1 MiB costs it a quarter of what it costs as shipped, and two thirds of unbuffered.
+    // It has two descriptors for each client. Large bodies go through memory and not through files. An upload
+    // of 1 MiB costs it a quarter of its cost with shipped settings, and two thirds of its cost unbuffered.
     format!(
         "user root;
 worker_processes 1;

@@ -1,5 +1,5 @@
-//! The bucket with the registry, as much of S3 as the load balancer reads: one object, its ETag, and
-//! 304 to a reader that has it.
+//! The bucket with the registry: the part of S3 that the load balancer reads. One object, its ETag, and 304
+//! for a reader that has it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -43,14 +43,14 @@ impl Control {
         Ok(Self { addr, registry, _runtime: runtime })
     }
 
-    /// The next revision, with these workers.
+    /// Publishes the next revision, with these workers.
     pub fn publish(&self, workers: &[SocketAddr]) -> anyhow::Result<()> {
         let listed = workers.iter().map(|addr| {
             let id: WorkerId = format!("i-{:x}", addr.port()).parse()?;
             Ok((id, RegisteredWorker { addr: WorkerAddr(*addr), zone: "us-east-1a".to_owned() }))
         });
         let listed: anyhow::Result<BTreeMap<_, _>> = listed.collect();
-        let mut registry = self.registry.lock().expect("nobody panics with it");
+        let mut registry = self.registry.lock().expect("no thread panics with it");
         registry.workers = listed?;
         registry.revision += 1;
         registry.written_at = Timestamp::now();
@@ -59,7 +59,7 @@ impl Control {
 }
 
 async fn answer(State(registry): State<Arc<Mutex<Registry>>>, headers: HeaderMap) -> Response {
-    let registry = registry.lock().expect("nobody panics with it").clone();
+    let registry = registry.lock().expect("no thread panics with it").clone();
     let etag = format!("\"{}\"", registry.revision);
     if headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
         return (StatusCode::NOT_MODIFIED, [(ETAG, etag)]).into_response();
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_gets_what_it_does_not_have() {
+    fn a_reader_gets_the_registry_unless_it_has_it() {
         let addr = Ports::new().take().expect("some are free");
         let control = Control::start(addr).expect("it can be started");
         control.publish(&["127.0.0.1:8080".parse().expect("valid")]).expect("an address");

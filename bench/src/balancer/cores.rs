@@ -1,4 +1,4 @@
-//! Which core the proxy has to itself, and that nobody else runs there.
+//! The core that the proxy has to itself; no other process runs on it.
 
 use anyhow::ensure;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -6,14 +6,14 @@ use nix::unistd::Pid;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Cores {
-    /// The proxy's.
+    /// The proxy's core.
     pub proxy: usize,
     pub others: usize,
 }
 
 impl Cores {
-    /// Moves this process, and with it all that it starts from now on, away from the proxy's core.
-    /// To be called before there is a second thread.
+    /// Moves this process, and everything that it starts from now on, away from the proxy's core. Must be
+    /// called before there is a second thread.
     pub fn split() -> anyhow::Result<Self> {
         let this = Pid::from_raw(0);
         let mut allowed = sched_getaffinity(this)?;

@@ -1,4 +1,4 @@
-//! What issues 4 and 15 ask of the load balancer, against what was measured.
+//! The goals of issues 4 and 15 for the load balancer, against the measurements.
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use super::scenario::Scenario;
 pub enum Outcome {
     Met,
     Missed,
-    /// The peer was not there. That ours cannot do it is a goal missed.
+    /// The peer is missing. If ec2-lb cannot do it, the goal is missed.
     NotMeasured,
 }
 
@@ -39,10 +39,10 @@ impl Goal {
         self.outcome == Outcome::Met
     }
 
-    /// Without a figure, for ours or for the peer has none.
+    /// Makes a goal without a figure, because ec2-lb or the peer has none.
     fn open(text: String, ours: Option<&Row>) -> Self {
         match ours {
-            None => Self { text: format!("{text}, which ours did not do"), outcome: Outcome::Missed },
+            None => Self { text: format!("{text}, but ec2-lb was not"), outcome: Outcome::Missed },
             Some(_) => Self { text, outcome: Outcome::NotMeasured },
         }
     }
@@ -60,7 +60,7 @@ enum Quantity {
     PerSecond,
 }
 
-/// Ours to a peer, by medians.
+/// Ratios of ec2-lb to a peer, by medians.
 const RATIOS: [(Scenario, Quantity, Peer, Bound); 9] = {
     use Bound::{AtLeast, AtMost};
     use Quantity::{Cpu, PerSecond};
@@ -78,7 +78,7 @@ const RATIOS: [(Scenario, Quantity, Peer, Bound); 9] = {
     ]
 };
 
-/// Whose tail is compared with the best of the peers.
+/// Scenarios whose tail is compared with the best peer's.
 const TAILS: [Scenario; 3] = [Scenario::KeepAlive64, Scenario::KeepAlive256, Scenario::Steady];
 
 const KIB_PER_IDLE_CLIENT: f64 = 0.6;
@@ -101,7 +101,7 @@ fn ratio(results: &Results, goal: (Scenario, Quantity, Peer, Bound)) -> Goal {
         Bound::AtMost(most) => format!("at most {most:.2}"),
         Bound::AtLeast(least) => format!("at least {least:.2}"),
     };
-    let text = format!("{what} to {peer}'s, {}: ", scenario.title());
+    let text = format!("{what}, ratio to {peer}'s, {}: ", scenario.title());
     let rows = (results.row(scenario, Peer::Ours), results.row(scenario, peer));
     let (Some(ours), Some(theirs)) = rows else {
         return Goal::open(format!("{text}(goal: {asked})"), rows.0.as_ref());
@@ -143,7 +143,7 @@ fn idle_client(results: &Results) -> Goal {
 fn failures(results: &Results) -> Goal {
     let ours = results.samples.iter().filter(|sample| sample.peer == Peer::Ours);
     let failed: u64 = ours.map(|sample| sample.report.failed().all()).sum();
-    Goal::of(format!("failures of ours in all scenarios: {failed} (goal: 0)"), failed == 0)
+    Goal::of(format!("ec2-lb's failures in all scenarios: {failed} (goal: 0)"), failed == 0)
 }
 
 #[cfg(test)]
@@ -164,16 +164,16 @@ mod tests {
         results.samples.push(sample(scenario, Peer::Nginx, 100_000, 1.5, 2.9));
         results.samples.push(sample(scenario, Peer::Haproxy, 110_000, 1.1, 5.0));
         let goals = judge(&results);
-        let cpu = "CPU per request to nginx's, keep-alive, 64 connections: 0.67 (goal: at most 0.75)";
-        assert_eq!(outcome(&goals, "CPU per request to nginx's, keep"), (cpu, Outcome::Met));
-        assert_eq!(outcome(&goals, "CPU per request to HAProxy's, keep").1, Outcome::Missed);
-        assert_eq!(outcome(&goals, "CPU per request to Pingora's").1, Outcome::NotMeasured);
-        assert_eq!(outcome(&goals, "requests per core to nginx's").1, Outcome::Met);
-        assert_eq!(outcome(&goals, "requests per core to HAProxy's").1, Outcome::Missed);
+        let cpu = "CPU per request, ratio to nginx's, keep-alive, 64 connections: 0.67 (goal: at most 0.75)";
+        assert_eq!(outcome(&goals, "CPU per request, ratio to nginx's, keep"), (cpu, Outcome::Met));
+        assert_eq!(outcome(&goals, "CPU per request, ratio to HAProxy's, keep").1, Outcome::Missed);
+        assert_eq!(outcome(&goals, "CPU per request, ratio to Pingora's").1, Outcome::NotMeasured);
+        assert_eq!(outcome(&goals, "requests per core, ratio to nginx's").1, Outcome::Met);
+        assert_eq!(outcome(&goals, "requests per core, ratio to HAProxy's").1, Outcome::Missed);
         let tail = "p99, keep-alive, 64 connections: 3.00 ms; the best peer, nginx: 2.90 ms";
         assert_eq!(outcome(&goals, "p99, keep-alive, 64 connections:"), (tail, Outcome::Missed));
-        // A peer may be missing, but not ours.
+        // A peer may be missing, but not ec2-lb.
         assert_eq!(outcome(&goals, "KiB per idle client").1, Outcome::Missed);
-        assert_eq!(outcome(&goals, "failures").1, Outcome::Met);
+        assert_eq!(outcome(&goals, "ec2-lb's failures").1, Outcome::Met);
     }
 }

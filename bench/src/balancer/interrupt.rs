@@ -1,4 +1,4 @@
-//! Whoever stops a benchmark stops what it started, too: proxies and workers would run on for ever.
+//! Stopping a benchmark also stops the proxies and workers that it started: they would run on for ever.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::process;
 
-/// As a shell counts an end by Ctrl-C.
+/// The exit code that a shell gives for Ctrl-C.
 const EXIT_CODE: i32 = 130;
 
 /// Waits in a thread of its own for Ctrl-C or SIGTERM; then all children are killed, the directory is

@@ -1,4 +1,5 @@
-//! `make bench-kill`: what clients see when one of two workers is killed under load, and comes back.
+//! `make bench-kill`: the failures that clients see when one of two workers is killed under load, and comes
+//! back.
 
 use std::time::Duration;
 
@@ -22,13 +23,13 @@ pub struct Kill {
     pub rounds: usize,
 }
 
-/// A run lasts 5 s: kill, return, and as long again to come to rest.
+/// A run lasts 5 s: kill, return, and as long again to settle.
 const LASTS_SECONDS: f64 = 5.0;
 const KILLED_AFTER: Duration = Duration::from_millis(1500);
 const DEAD_FOR: Duration = Duration::from_millis(1500);
-/// Before each answer, so that a dying worker has requests to lose.
+/// Delay of each answer, so that a dying worker has requests to lose.
 const PAUSE: Duration = Duration::from_millis(5);
-/// From the issue.
+/// The issue's goal.
 const LONGEST_STALL_MS: f64 = 100.0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl Mix {
         }
     }
 
-    /// Pingora and Caddy, as they are set up here, cannot.
+    /// Returns whether the peer can. Pingora and Caddy, as configured here, cannot.
     fn suits(self, peer: Peer) -> bool {
         self != Self::PostsRetried || matches!(peer, Peer::Ours | Peer::Nginx | Peer::Haproxy)
     }
@@ -76,7 +77,7 @@ struct Run {
     report: Report,
 }
 
-/// Whether every goal is met.
+/// Returns whether every goal is met.
 pub fn run(kill: &Kill) -> anyhow::Result<bool> {
     let (entrants, missing) = kill.entrants.find()?;
     missing.iter().for_each(|sentence| line(sentence));
@@ -162,7 +163,7 @@ fn table(runs: &[Run], mix: Mix) -> Vec<Vec<String>> {
     table
 }
 
-/// The goals of the issue. One that was not measured in each round is not met.
+/// The goals of the issue. A goal without a measurement in each round is not met.
 fn judge(runs: &[Run], rounds: usize) -> Vec<Goal> {
     let is_whole = |mix| of(runs, mix, Peer::Ours).count() == rounds;
     let gets: u64 = [Mix::Gets, Mix::PostsOnce].map(|mix| failed(runs, mix, Peer::Ours).get).iter().sum();
@@ -173,19 +174,19 @@ fn judge(runs: &[Run], rounds: usize) -> Vec<Goal> {
     let retried = failed(runs, Mix::PostsRetried, Peer::Ours).all();
     let goals = [
         (
-            format!("failed GETs of ours, as it is set by default: {gets} (goal: 0)"),
+            format!("ec2-lb's failed GETs with default settings: {gets} (goal: 0)"),
             gets == 0 && is_whole(Mix::Gets) && is_whole(Mix::PostsOnce),
         ),
         (
-            format!("longest stall of ours, GET: {stall:.0} ms (goal: under {LONGEST_STALL_MS} ms)"),
+            format!("ec2-lb's longest stall, GET: {stall:.0} ms (goal: under {LONGEST_STALL_MS} ms)"),
             stall < LONGEST_STALL_MS && is_whole(Mix::Gets),
         ),
         (
-            format!("failed POSTs of ours by default: {ours}; of nginx by default: {nginx} (goal: no more)"),
+            format!("ec2-lb's failed POSTs by default: {ours}; nginx's by default: {nginx} (goal: no more)"),
             ours <= nginx && has_nginx && is_whole(Mix::PostsOnce),
         ),
         (
-            format!("failures of ours when POSTs are sent again: {retried} (goal: 0)"),
+            format!("ec2-lb's failures when POSTs are sent again: {retried} (goal: 0)"),
             retried == 0 && is_whole(Mix::PostsRetried),
         ),
     ];
@@ -215,7 +216,7 @@ mod tests {
             one(Mix::PostsOnce, Peer::Nginx, posts(2), 10.0),
         ];
         let outcomes = |runs: &[Run]| judge(runs, 1).iter().map(Goal::is_met).collect::<Vec<_>>();
-        // What was not measured is not met.
+        // A goal without a measurement is not met.
         assert_eq!(outcomes(&runs), [true, true, true, false]);
         runs.push(one(Mix::PostsRetried, Peer::Ours, posts(0), 1.0));
         assert_eq!(outcomes(&runs), [true, true, true, true]);

@@ -1,4 +1,4 @@
-//! What an idle client costs a proxy: memory before and with clients that each made one request.
+//! Memory of a proxy per idle client: before, and with clients that each made one request.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -53,7 +53,7 @@ fn float(kib: usize) -> f64 {
     kib as f64
 }
 
-/// Makes one request, and stays.
+/// Makes one request, and stays connected.
 pub fn client(addr: SocketAddr) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;

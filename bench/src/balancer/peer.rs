@@ -1,4 +1,4 @@
-//! Who is compared, and where their programs are.
+//! The compared proxies, and the paths of their programs.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ impl Peer {
         }
     }
 
-    /// Pingora is built without.
+    /// Returns whether it serves TLS; Pingora is built without.
     pub fn speaks_tls(self) -> bool {
         self != Self::Pingora
     }
@@ -44,32 +44,32 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Which programs take part.
+/// The programs that take part.
 #[derive(Args, Clone, Debug)]
 pub struct Entrants {
-    /// Our load balancer.
+    /// The ec2-lb program.
     #[arg(long, value_parser = process::absolute)]
     pub ours: PathBuf,
     /// The Pingora peer, which `make bench-pingora` builds.
     #[arg(long, value_parser = process::absolute)]
     pub pingora: Option<PathBuf>,
-    /// Peers, by commas. Without it, all that are there.
+    /// Peers, separated by commas [default: all that are installed].
     #[arg(long, value_delimiter = ',')]
     pub peers: Option<Vec<Peer>>,
 }
 
-/// Somebody who takes part.
+/// A proxy that takes part.
 #[derive(Clone, Debug)]
 pub struct Entrant {
     pub peer: Peer,
     pub program: PathBuf,
-    /// As it says itself.
+    /// Its own version output.
     pub version: String,
 }
 
 impl Entrants {
-    /// Those who are there, ours first, and a sentence for each peer who is not. Without ours there is
-    /// nothing to compare.
+    /// Returns the available proxies, ec2-lb first, and a sentence for each missing peer. Without ec2-lb
+    /// there is nothing to compare.
     pub fn find(&self) -> anyhow::Result<(Vec<Entrant>, Vec<String>)> {
         let is_wanted =
             |peer: &Peer| *peer == Peer::Ours || self.peers.as_ref().is_none_or(|peers| peers.contains(peer));
@@ -81,7 +81,7 @@ impl Entrants {
                 Err(why) if peer == Peer::Ours => {
                     bail!("nothing was measured: {} cannot be run: {why}", self.ours.display())
                 }
-                Err(why) => missing.push(format!("{peer} is left out: {why}")),
+                Err(why) => missing.push(format!("{peer} is skipped: {why}")),
             }
         }
         Ok((found, missing))
@@ -91,7 +91,7 @@ impl Entrants {
         let (program, version) = match peer {
             Peer::Ours => (self.ours.clone(), built(&self.ours)?),
             Peer::Pingora => {
-                let path = self.pingora.as_deref().ok_or("it is not built (make bench-pingora)")?;
+                let path = self.pingora.as_deref().ok_or("it is not built (run make bench-pingora)")?;
                 (path.to_owned(), built(path).map_err(|why| format!("{why} (make bench-pingora)"))?)
             }
             Peer::Nginx => ("nginx".into(), version("nginx", "-v")?),
@@ -124,11 +124,11 @@ mod tests {
         let entrants = Entrants { ours, pingora: None, peers: Some(vec![Peer::Pingora]) };
         let (found, missing) = entrants.find().expect("ours is there");
         assert_eq!(found.iter().map(|entrant| entrant.peer).collect::<Vec<_>>(), [Peer::Ours]);
-        assert_eq!(missing, ["Pingora is left out: it is not built (make bench-pingora)"]);
+        assert_eq!(missing, ["Pingora is skipped: it is not built (run make bench-pingora)"]);
     }
 
     #[test]
-    fn without_ours_nothing_is_compared() {
+    fn without_ec2_lb_nothing_is_compared() {
         let entrants = Entrants { ours: "/nowhere/ec2-lb".into(), pingora: None, peers: Some(Vec::new()) };
         let error = entrants.find().expect_err("it is not there");
         assert_eq!(error.to_string(), "nothing was measured: /nowhere/ec2-lb cannot be run: it is not built");

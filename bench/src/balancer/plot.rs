@@ -1,4 +1,4 @@
-//! Bars, as SVG: what a request costs and how many a core forwards, for each proxy.
+//! Draws bars, as SVG: the cost of a request and the requests per core, for each proxy.
 //!
 //! The background is transparent and the ink follows the reader's colour scheme.
 
@@ -12,7 +12,7 @@ use super::statistics::Spread;
 const WIDTH: f64 = 860.0;
 const PANEL: f64 = 400.0;
 const NAME: f64 = 76.0;
-/// Room for the number behind the longest bar.
+/// Room for the number after the longest bar.
 const NUMBER: f64 = 64.0;
 const BAR: f64 = 18.0;
 const STEP: f64 = 28.0;
@@ -33,7 +33,7 @@ const STYLE: &str = "<style>
 </style>
 ";
 
-/// Of all scenarios that were measured.
+/// Draws all measured scenarios.
 pub fn svg(results: &Results) -> String {
     let mut body = String::new();
     let mut top = 0.0;

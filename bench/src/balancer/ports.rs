@@ -1,5 +1,5 @@
-//! Free ports, below those that the kernel gives to outgoing connections: a worker that is killed
-//! must find its port free when it comes back, and a load opens tens of thousands.
+//! Free ports, below the range that the kernel gives to outgoing connections: a worker that is killed must
+//! find its port free when it comes back, and a load opens tens of thousands.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
@@ -17,7 +17,7 @@ impl Ports {
         Self { next: FIRST }
     }
 
-    /// One that was not given before.
+    /// Returns a port that was not returned earlier.
     pub fn take(&mut self) -> anyhow::Result<SocketAddr> {
         let free = (self.next..LAST)
             .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))

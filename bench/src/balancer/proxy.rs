@@ -1,4 +1,4 @@
-//! A proxy that runs, alone on its core.
+//! A running proxy, alone on its core.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -16,18 +16,18 @@ use super::cores::Cores;
 use super::peer::{Entrant, Peer};
 use crate::process;
 
-/// All are there within a second on an idle machine.
+/// All proxies answer within a second on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Proxy {
     pub addr: SocketAddr,
     pub tls: Option<SocketAddr>,
-    /// Ours alone.
+    /// Only ec2-lb has one.
     pub admin: SocketAddr,
     program: Program,
 }
 
-/// What it is started with, its own settings apart.
+/// The surroundings that it is started with, its own settings apart.
 pub struct Ground<'a> {
     pub dir: &'a Path,
     pub cores: Cores,
@@ -71,7 +71,7 @@ impl Proxy {
             if ended.is_some() || Instant::now() > deadline {
                 let answer = asked.map(|text| text.lines().next().unwrap_or_default().to_owned());
                 let ended = ended.map_or_else(String::new, |status| format!("; it ended ({status})"));
-                bail!("asked, it gives {answer:?}{ended}; it said: {}", self.program.last_words());
+                bail!("it answers {answer:?}{ended}; its output: {}", self.program.last_words());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -85,7 +85,7 @@ impl Proxy {
         process::family_pss_kib(self.pid())
     }
 
-    /// Makes ours look at the registry now, as the reconciler does after a change.
+    /// Makes ec2-lb read the registry now, as the reconciler does after a change.
     pub fn refresh(&self) -> std::io::Result<()> {
         exchange(
             self.admin,
@@ -94,16 +94,16 @@ impl Proxy {
         .map(drop)
     }
 
-    /// Whether it still runs.
+    /// Returns an error if it has ended.
     pub fn check(&mut self) -> anyhow::Result<()> {
         match self.program.ended()? {
             None => Ok(()),
-            Some(status) => bail!("the proxy ended ({status}); it said: {}", self.program.last_words()),
+            Some(status) => bail!("the proxy ended ({status}); its output: {}", self.program.last_words()),
         }
     }
 }
 
-/// Writes the configuration, and gives the arguments.
+/// Writes the configuration, and returns the arguments.
 fn words(entrant: &Entrant, settings: &Settings<'_>, ground: &Ground<'_>) -> anyhow::Result<Vec<String>> {
     let file = |name: &str, text: String| -> anyhow::Result<String> {
         let path: PathBuf = ground.dir.join(name);
@@ -156,7 +156,7 @@ fn environment(command: &mut Command, settings: &Settings<'_>, ground: &Ground<'
     }
 }
 
-/// The whole answer.
+/// Returns the whole answer.
 pub fn get(addr: SocketAddr, path: &str) -> std::io::Result<String> {
     exchange(addr, &format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"))
 }

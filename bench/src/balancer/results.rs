@@ -1,4 +1,4 @@
-//! What was measured, and its medians.
+//! The measurements, and their medians.
 
 use serde::Serialize;
 
@@ -51,7 +51,7 @@ pub struct MemoryRow {
 }
 
 impl Results {
-    /// `None` if it was not measured.
+    /// Returns the row; `None` if it was not measured.
     pub fn row(&self, scenario: Scenario, peer: Peer) -> Option<Row> {
         let is_ours = |sample: &&Sample| sample.scenario == scenario && sample.peer == peer;
         let reports: Vec<&Report> =
@@ -85,7 +85,7 @@ impl Results {
         })
     }
 
-    /// A table of a scenario: medians, the least and the most of the rounds, and ours to each.
+    /// Formats a scenario: medians, minimum and maximum of the rounds, and the ratio of ec2-lb to each.
     pub fn table(&self, scenario: Scenario) -> Vec<Vec<String>> {
         let heads = [
             "proxy",
@@ -141,7 +141,7 @@ pub(super) mod tests {
     use super::*;
     use crate::load::report::{ByMethod, Latency};
 
-    /// Two seconds in which so many were answered, for so much time on a core.
+    /// Returns a report of two seconds with this many answers and this much CPU time.
     pub(in crate::balancer) fn sample(
         scenario: Scenario,
         peer: Peer,

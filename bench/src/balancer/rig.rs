@@ -1,4 +1,4 @@
-//! Everything that stands around a proxy: workers before, the registry beside, a load behind it.
+//! Everything around a proxy: workers behind it, the registry, and a load in front of it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,11 +20,11 @@ use super::proxy::{Ground, Proxy};
 use super::workers::Worker;
 use crate::load::{Plan, Report};
 
-/// Peers prepare memory for as many connections as they may have: this is what the most crowded
-/// ordinary scenario needs, with room.
+/// Peers allocate memory for their maximum of connections: this is enough for the most crowded ordinary
+/// scenario, with room.
 pub const CONNECTIONS: usize = 8192;
 
-/// A proxy with ten thousand clients has up to two for each, and a peer asks for room as well.
+/// A proxy with ten thousand clients has up to two for each, and a peer reserves some as well.
 const DESCRIPTORS: u64 = 65_536;
 
 pub struct Rig {
@@ -34,7 +34,7 @@ pub struct Rig {
     pub workers: Vec<Worker>,
     certificate: Certificate,
     ports: Ports,
-    /// Where the programs of this package are.
+    /// Directory of this package's programs.
     programs: PathBuf,
 }
 
@@ -47,20 +47,20 @@ pub struct Way {
 }
 
 impl Way {
-    /// As the peers' operators would have it.
+    /// Returns the settings that the peers' operators would use.
     pub fn usual(peer: Peer) -> Self {
-        // Without exceptions by method HAProxy has one rule less to look at.
+        // Without exceptions by method HAProxy has one rule less to evaluate.
         let posts = if peer == Peer::Haproxy { Posts::Retried } else { Posts::Once };
         Self { tls: false, posts, connections: CONNECTIONS }
     }
 }
 
 impl Rig {
-    /// With so many workers, each of which waits before it answers.
+    /// Makes this many workers, each of which waits before it answers.
     pub fn new(workers: usize, pause: Duration) -> anyhow::Result<Self> {
         let cores = Cores::split()?;
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        // More than the hard limit is root's to ask for.
+        // Only root may raise the hard limit.
         let wanted = most.max(DESCRIPTORS);
         setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted)
             .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, most, most))?;
@@ -92,7 +92,7 @@ impl Rig {
         self.workers.iter().map(|worker| worker.addr).collect()
     }
 
-    /// Starts the dead ones.
+    /// Starts the dead workers.
     pub fn revive(&mut self) -> anyhow::Result<()> {
         self.workers.iter_mut().filter(|worker| !worker.is_running()).try_for_each(Worker::start)
     }
@@ -113,8 +113,8 @@ impl Rig {
         Proxy::start(entrant, &settings, &ground)
     }
 
-    /// Starts each in each of its ways, and ends it. One that does not start is found before others have
-    /// been measured for minutes.
+    /// Starts each proxy with each of its settings, and ends it. A proxy that does not start is found before
+    /// others have been measured for minutes.
     pub fn try_each<const N: usize>(
         &mut self,
         entrants: &[Entrant],
@@ -130,12 +130,12 @@ impl Rig {
         Ok(())
     }
 
-    /// What a TLS client trusts.
+    /// Returns the certificate that a TLS client trusts.
     pub fn certificate(&self) -> &Path {
         &self.certificate.certificate
     }
 
-    /// Runs a load beside this program.
+    /// Runs a load in parallel to this program.
     pub fn begin(&self, plan: &Plan) -> anyhow::Result<Load> {
         let mut command = Command::new(self.program("bench-load")?);
         command.args(plan.flags()).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -147,7 +147,7 @@ impl Rig {
     }
 }
 
-/// A load that runs.
+/// A running load.
 pub struct Load(Child);
 
 impl Load {

@@ -1,4 +1,4 @@
-//! What is asked of each proxy, one after the other.
+//! The scenarios that each proxy goes through, one after the other.
 
 use serde::Serialize;
 
@@ -17,9 +17,9 @@ pub enum Scenario {
     Tls,
 }
 
-/// Clear of what any of the peers can do on a core, so that the queue is the proxy's own.
+/// Well below the limit of any peer on a core, so that the queue is the proxy's own.
 const STEADY_RATE: u32 = 8000;
-/// In large bodies a few clients fill the core.
+/// With large bodies a few clients fill the core.
 const BODY_CLIENTS: usize = 16;
 const MIB: usize = 1 << 20;
 

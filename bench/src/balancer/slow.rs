@@ -1,4 +1,4 @@
-//! `make bench-slow`: what well-behaved clients notice of ten thousand others, half of them slow.
+//! `make bench-slow`: how ten thousand other clients, half of them slow, affect well-behaved clients.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -21,10 +21,11 @@ pub struct Slow {
     pub entrants: Entrants,
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
-    /// How long is measured, without the attack and with it.
+    /// Seconds of each measurement, without the attack and with it.
     #[arg(long, default_value_t = 10.0)]
     pub seconds: f64,
-    /// Of the attack: half are idle, a quarter sends heads slowly, a fifth bodies, the rest is deaf.
+    /// Size of the attack: half are idle, a quarter sends heads slowly, a fifth bodies, the rest does not
+    /// read.
     #[arg(long, default_value_t = 10_000)]
     pub connections: usize,
 }
@@ -35,27 +36,27 @@ impl Slow {
     }
 }
 
-/// What the well-behaved ask: little enough that a proxy is never full.
+/// Requests per second of the well-behaved: so few that a proxy is never full.
 const RATE: u32 = 2000;
-/// From the issue.
+/// The issue's goal.
 const MOST_TIMES: f64 = 2.0;
-/// Until the crowd is in: it connects 2,000 a second.
+/// Wait until the crowd is in: it connects 2,000 a second.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Slots of a peer: the crowd, whom it keeps busy, and the others.
+/// Slots of a peer beyond the crowd, which occupies one each.
 const SPARE: usize = 8192;
 
 struct Run {
     quiet: Report,
     attacked: Report,
-    /// KiB of PSS: before, at most meanwhile, and after.
+    /// KiB of PSS: before, at most during, and after the attack.
     before_kib: usize,
     peak_kib: usize,
     after_kib: usize,
-    /// What the crowd said last.
+    /// The last line of the crowd's output.
     crowd: String,
 }
 
-/// Whether ours meets the goal.
+/// Returns whether ec2-lb meets the goal.
 pub fn run(slow: &Slow) -> anyhow::Result<bool> {
     let (entrants, missing) = slow.entrants.find()?;
     missing.iter().for_each(|sentence| line(sentence));
@@ -69,7 +70,7 @@ pub fn run(slow: &Slow) -> anyhow::Result<bool> {
             runs.push(one(&mut rig, entrant, slow)?);
         }
         line(&format!(
-            "\n{}: {RATE} requests per second beside a crowd of {}",
+            "\n{}: {RATE} requests per second during a crowd of {}",
             entrant.peer,
             thousands(slow.connections)
         ));
@@ -83,7 +84,7 @@ pub fn run(slow: &Slow) -> anyhow::Result<bool> {
     }
     line("");
     goals.iter().for_each(|goal| line(&format!("bench-slow: {}", goal.line())));
-    // Ours is the first; of the others nothing is asked.
+    // ec2-lb is the first; the others have no goal.
     Ok(goals.first().is_some_and(Goal::is_met))
 }
 
@@ -98,7 +99,7 @@ fn one(rig: &mut Rig, entrant: &Entrant, slow: &Slow) -> anyhow::Result<Run> {
     wait(&proxy, &mut crowd, slow, &mut peak_kib)?;
     let load = rig.begin(&plan)?;
     let end = Instant::now() + plan.warm_up() + plan.measured();
-    // Counting pages takes milliseconds of the core on which the waits are measured.
+    // Counting pages takes milliseconds of the core on which latencies are measured.
     std::thread::sleep(end.saturating_duration_since(Instant::now()));
     let attacked = load.report()?;
     peak_kib = peak_kib.max(proxy.pss_kib()?);
@@ -111,8 +112,8 @@ fn one(rig: &mut Rig, entrant: &Entrant, slow: &Slow) -> anyhow::Result<Run> {
 
 fn attack(rig: &Rig, proxy: &Proxy, connections: usize) -> anyhow::Result<Program> {
     let parts = [("idle", 2, 1), ("slow-heads", 4, 1), ("slow-bodies", 5, 1), ("deaf", 20, 1)];
-    // Attackers have machines of their own. Here they share a core with those whose waits are
-    // measured, so they run only when it is idle.
+    // Attackers have machines of their own. Here they share a core with the measured clients, so they run
+    // only when it is idle.
     let mut command = Command::new("chrt");
     command.args(["--idle", "0"]).arg(rig.program("bench-attack")?);
     command.arg(format!("--target={}", proxy.addr));
@@ -123,7 +124,7 @@ fn attack(rig: &Rig, proxy: &Proxy, connections: usize) -> anyhow::Result<Progra
 /// Waits until the crowd is in.
 fn wait(proxy: &Proxy, crowd: &mut Program, slow: &Slow, peak_kib: &mut usize) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    // Some are always just being turned away, and a proxy may bound how many are slow at once.
+    // Some are always just being turned away, and a proxy may limit how many are slow at once.
     while tried(&crowd.last_words()) < slow.connections * 9 / 10 {
         let ended = crowd.ended()?;
         let is_in_time = Instant::now() < deadline && ended.is_none();
@@ -134,7 +135,7 @@ fn wait(proxy: &Proxy, crowd: &mut Program, slow: &Slow, peak_kib: &mut usize) -
     Ok(())
 }
 
-/// How many of a crowd are in or were turned away, by its word.
+/// Returns how many of a crowd are in or were turned away, according to its output.
 fn tried(word: &str) -> usize {
     word.split(' ').filter_map(|word| word.parse::<usize>().ok()).sum()
 }

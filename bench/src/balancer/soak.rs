@@ -1,5 +1,5 @@
-//! `make bench-soak`: two hours' worth of requests in ten minutes, while workers leave the registry,
-//! come back, are killed and start again.
+//! `make bench-soak`: as many requests in ten minutes as in two hours, while workers leave the registry, come
+//! back, are killed and start again.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -26,15 +26,15 @@ pub struct Soak {
 }
 
 const WORKERS: usize = 4;
-/// Before each answer, so that a dying worker has requests to lose.
+/// Delay of each answer, so that a dying worker has requests to lose.
 const PAUSE: Duration = Duration::from_millis(2);
 const CHANGED_EVERY: Duration = Duration::from_secs(1);
 const KILLED_EVERY: Duration = Duration::from_secs(10);
 const DEAD_FOR: Duration = Duration::from_millis(1500);
-/// Memory is flat if it ends no higher than this above the middle of the run.
+/// Memory is flat if its end is at most this many times the middle of the run.
 const MOST_GROWTH: f64 = 1.1;
 
-/// What was done, and what it cost in memory.
+/// The work done, and its cost in memory.
 struct Course {
     changes: usize,
     kills: usize,
@@ -42,7 +42,7 @@ struct Course {
     memory: Vec<(f64, usize)>,
 }
 
-/// Whether nothing failed and memory is flat.
+/// Returns whether nothing failed and memory is flat.
 pub fn run(soak: &Soak) -> anyhow::Result<bool> {
     let (entrants, missing) = soak.entrants.find()?;
     let ours = entrants.iter().find(|entrant| entrant.peer == Peer::Ours);
@@ -86,7 +86,7 @@ pub fn run(soak: &Soak) -> anyhow::Result<bool> {
     Ok(is_met)
 }
 
-/// Every second a worker leaves the registry or comes back; every ten seconds one is killed.
+/// Causes faults: every second a worker leaves the registry or comes back; every ten seconds one is killed.
 fn trouble(rig: &mut Rig, proxy: &mut Proxy, lasts: Duration) -> anyhow::Result<Course> {
     let start = Instant::now();
     let mut course = Course { changes: 0, kills: 0, memory: Vec::new() };
@@ -122,7 +122,7 @@ fn trouble(rig: &mut Rig, proxy: &mut Proxy, lasts: Duration) -> anyhow::Result<
     Ok(course)
 }
 
-/// At odd changes one is missing, at even ones all are there.
+/// Returns the listed workers: at odd changes one is missing, at even ones none.
 fn listed(workers: &[SocketAddr], change: usize) -> Vec<SocketAddr> {
     let missing = (change % 2 == 1).then_some(change / 2 % workers.len().max(1));
     let is_there = |(index, _): &(usize, &SocketAddr)| Some(*index) != missing;

@@ -1,4 +1,4 @@
-//! What several rounds say together.
+//! Statistics over several rounds.
 
 use serde::Serialize;
 
@@ -10,17 +10,17 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// `None` if there is nothing.
+    /// Returns `None` without values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = values.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
-        // Of an even number, the mean of the two in the middle.
+        // Of an even number, the mean of the middle two.
         let median = f64::midpoint(*sorted.get((sorted.len() - 1) / 2)?, *sorted.get(sorted.len() / 2)?);
         Some(Self { median, min, max })
     }
 
-    /// As `2.20 (2.19..2.27)`.
+    /// Formats it as `2.20 (2.19..2.27)`.
     pub fn text(&self, digits: usize) -> String {
         format!("{:.digits$} ({:.digits$}..{:.digits$})", self.median, self.min, self.max)
     }

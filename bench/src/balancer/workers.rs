@@ -1,4 +1,4 @@
-//! Workers as processes, so that killing one means what it means elsewhere.
+//! Workers as processes, so that killing one has the same effect as in production.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::ensure;
 
 use super::child::Program;
 
-/// A worker listens as soon as it runs; only a dead one is waited for in vain.
+/// A worker listens as soon as it runs; only a dead one takes longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Worker {
@@ -21,7 +21,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// One that waits before each answer. It is not started yet.
+    /// Makes a worker that waits before each answer. It is not started yet.
     pub fn new(program: &Path, dir: &Path, addr: SocketAddr, pause: Duration) -> Self {
         let log = dir.join(format!("worker-{}.log", addr.port()));
         Self { addr, pause, program: program.to_owned(), log, running: None }
@@ -41,7 +41,7 @@ impl Worker {
         Ok(())
     }
 
-    /// `kill -9`.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         self.running = None;
     }

@@ -3,7 +3,7 @@
 use bench::attack::{Crowd, run};
 use clap::Parser;
 
-/// Opens many connections to an HTTP server, and is slow on them.
+/// Opens many connections to an HTTP server, and uses them slowly.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {

@@ -1,4 +1,4 @@
-//! A worker for benchmarks: it answers whatever it is asked.
+//! A worker for benchmarks that answers every request.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use clap::Parser;
 struct Cli {
     #[arg(long)]
     listen: SocketAddr,
-    /// Before each answer; `/healthcheck` is answered at once.
+    /// Delay before each answer, except `/healthcheck`.
     #[arg(long, default_value_t = 0)]
     pause_milliseconds: u64,
 }

@@ -12,13 +12,13 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(version)]
 enum Cli {
-    /// What a request costs, and what an idle client.
+    /// The cost of a request and of an idle client.
     Compare(Compare),
-    /// What clients see when a worker is killed.
+    /// Failures that clients see when a worker is killed.
     Kill(Kill),
-    /// What they notice of slow ones.
+    /// How slow clients affect normal ones.
     Slow(Slow),
-    /// Whether a long run of trouble fails a request or takes memory.
+    /// Failures and memory growth in a long run with faults.
     Soak(Soak),
 }
 

@@ -23,7 +23,7 @@ struct Cli {
     /// The worker, a release build.
     #[arg(long, value_parser = process::absolute)]
     worker: PathBuf,
-    /// What is measured. Without it, everything.
+    /// The measurement to run [default: all].
     #[arg(long, value_delimiter = ',')]
     parts: Vec<Part>,
     /// Rounds in which sign-ins and hashes alternate.
@@ -32,10 +32,10 @@ struct Cli {
     /// How long the flood lasts.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// How late S3 answers a read.
+    /// Delay of S3's answer to a read.
     #[arg(long, default_value_t = 20)]
     read_milliseconds: u64,
-    /// How late S3 answers a write.
+    /// Delay of S3's answer to a write.
     #[arg(long, default_value_t = 30)]
     write_milliseconds: u64,
 }
@@ -96,7 +96,7 @@ async fn run(cli: &Cli, cores: Cores) -> anyhow::Result<bool> {
                 found.show();
                 are_met &= found.are_met();
             }
-            // The others are measured all the same.
+            // The other parts are still measured.
             Err(error) => {
                 progress(&format!("{error:#}"));
                 line("");

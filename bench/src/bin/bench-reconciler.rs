@@ -1,4 +1,4 @@
-//! `make bench-reconciler`. It fails if a figure that somebody counts on is missed.
+//! `make bench-reconciler`. It fails if a figure misses its goal.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use fleet::DesiredCount;
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
-    /// The function as it is deployed. Without it, only plans are measured.
+    /// The built function. Without it, only plans are measured.
     #[arg(long, value_parser = process::absolute)]
     function: Option<PathBuf>,
     /// Numbers of workers.
@@ -34,10 +34,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     let cores = std::thread::available_parallelism()?;
     line(&format!("{cores} cores, shared with the stand-ins for AWS and for the workers."));
     line(&format!(
-        "More than {} workers may not be desired; the surplus is kept, for memory",
+        "At most {} workers may be desired. The surplus is kept because memory",
         DesiredCount::MAX
     ));
-    line("was lost half a minute ago: so a stack of any size can be at rest.");
+    line("was lost half a minute ago, so a stack of any size can be at rest.");
     progress("plans");
     heading("Plans");
     let (rows, mut figures) = planning::measure(&sizes);

@@ -1,4 +1,4 @@
-//! One client: what it has sent and what it has seen of the answer.
+//! One client: the request that it has sent, and the part of the answer that it has seen.
 
 use std::io;
 use std::time::Instant;
@@ -17,7 +17,7 @@ pub struct Connection {
 pub enum State {
     Idle,
     Busy(Exchange),
-    /// Answered; since then it is the other side's to close.
+    /// Answered; now the other side must close it.
     Ending(Instant),
 }
 
@@ -26,13 +26,13 @@ pub struct Exchange {
     /// When it was due, and when it was begun.
     pub due: Instant,
     pub begun: Instant,
-    /// Bytes of the request that are on their way.
+    /// Bytes of the request that were sent.
     sent: usize,
     answer: Progress,
 }
 
 enum Progress {
-    /// Pieces of a head that came in several.
+    /// Earlier pieces of a head.
     Head(Vec<u8>),
     Body {
         status: u16,
@@ -42,25 +42,25 @@ enum Progress {
     },
 }
 
-/// What an event brought.
+/// The outcome of an event.
 #[derive(Debug)]
 pub enum Turn {
     /// Nothing to do until the next event.
     Pending,
-    /// The exchange is over, and well.
+    /// The exchange is complete and correct.
     Answered(After),
     Failed(Failure),
-    /// The other side closed, and owed nothing.
+    /// The other side closed it with no request open.
     Closed,
 }
 
-/// What may be done with a connection after an answer.
+/// The use of a connection after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     Reuse,
     /// The other side will close it.
     Await,
-    /// It is closed.
+    /// This side closes it.
     Drop,
 }
 
@@ -74,7 +74,7 @@ impl Connection {
         self.state = State::Busy(Exchange { method, due, begun: Instant::now(), sent: 0, answer });
     }
 
-    /// Writes what there is to write. To be called after `ask`, and by `advance`.
+    /// Writes all pending bytes. Must be called after `ask`, and by `advance`.
     pub fn write(&mut self, requests: &Requests) -> Turn {
         let State::Busy(exchange) = &mut self.state else {
             self.transport.flush().ok();
@@ -99,7 +99,7 @@ impl Connection {
         }
     }
 
-    /// Goes on after an event.
+    /// Continues after an event.
     pub fn advance(&mut self, requests: &Requests, buffer: &mut [u8], is_read_closed: bool) -> Turn {
         if let failed @ Turn::Failed(_) = self.write(requests) {
             return failed;
@@ -116,7 +116,7 @@ impl Connection {
                 return self.ended(end, requests);
             }
             let State::Busy(exchange) = &mut self.state else {
-                // Bytes that nobody asked for: it will not be used again.
+                // Unexpected bytes: the connection will not be used again.
                 return Turn::Closed;
             };
             match exchange.take(buffer.get(..size).unwrap_or_default()) {
@@ -124,7 +124,7 @@ impl Connection {
                 Ok(true) => return self.answered(requests, is_read_closed),
                 Err(Malformed) => return Turn::Failed(Failure::Malformed),
             }
-            // The next bytes, or the end, are another event.
+            // More bytes, or the end, are another event.
             if size < buffer.len() && self.transport.short_read_is_last() && !is_read_closed {
                 return Turn::Pending;
             }
@@ -175,7 +175,7 @@ enum End {
 }
 
 impl Exchange {
-    /// Whether that was the last of it.
+    /// Takes bytes of an answer; returns whether it is complete.
     fn take(&mut self, bytes: &[u8]) -> Result<bool, Malformed> {
         match &mut self.answer {
             Progress::Head(before) if before.is_empty() => {
@@ -194,7 +194,7 @@ impl Exchange {
         }
     }
 
-    /// How many of the bytes were the head, if it is whole; informational ones are passed over.
+    /// Returns how many of the bytes were the head, if it is complete; informational heads are skipped.
     fn head(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
         let mut used = 0;
         loop {
@@ -212,7 +212,7 @@ impl Exchange {
         let Progress::Body { body, content, .. } = &mut self.answer else { return Err(Malformed) };
         let taken = body.take(bytes)?;
         *content += taken.content;
-        // Nothing may follow: the next request is not sent yet.
+        // Nothing may follow: the next request was not sent yet.
         if taken.bytes < bytes.len() { Err(Malformed) } else { Ok(body.is_done()) }
     }
 }

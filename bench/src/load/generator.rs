@@ -1,4 +1,4 @@
-//! The loop: events, requests that are due, and what becomes of them.
+//! The event loop: events, due requests, and their results.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,10 +15,10 @@ use super::transport::Door;
 use super::window::Window;
 
 const CLOCK: Token = Token(usize::MAX);
-/// Between two looks at requests that take too long, and at the time.
+/// Interval of the checks for requests that take too long.
 const SWEEP: Duration = Duration::from_millis(20);
-/// A connection without a rate asks again so long after a failure; at once, it would ask a dead proxy
-/// a million times.
+/// Without a rate, a connection waits this long after a failure; otherwise it would send a million requests
+/// to a dead proxy.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Larger than the pieces of a large body that the kernel hands over at once.
 const BUFFER: usize = 256 * 1024;
@@ -52,11 +52,11 @@ struct Generator<'a> {
     requests: Requests,
     pace: Option<Pace>,
     connections: Vec<Option<Connection>>,
-    /// Connections, open or not, that wait for a request to be due.
+    /// Connections, open or not, that wait for a due request.
     waiting: VecDeque<usize>,
-    /// Without a rate: connections that ask again later.
+    /// Without a rate: connections that continue later.
     paused: VecDeque<(Instant, usize)>,
-    /// Requests under way.
+    /// Requests in flight.
     busy: usize,
     window: Window,
     last_sweep: Instant,
@@ -104,7 +104,7 @@ impl<'a> Generator<'a> {
         nothing_is_left || since.elapsed() > self.plan.patience() * 2
     }
 
-    /// What time brings: the next stage, requests that are due, those that take too long.
+    /// Handles the clock: the next stage, due requests, requests that take too long.
     fn go_on(&mut self, poll: &Poll) -> anyhow::Result<()> {
         let now = Instant::now();
         if let Some(measured) = self.window.advance(now)? {
@@ -208,13 +208,13 @@ impl<'a> Generator<'a> {
         let Some(connection) = slot.take() else { return };
         match connection.state {
             State::Ending(_) => self.free(index, poll),
-            // It waits for a request already, and will be opened again.
+            // It waits for a request already, and will be reopened.
             State::Idle => self.report.closed_idle += 1,
             State::Busy(_) => {}
         }
     }
 
-    /// The connection may be used for the next request.
+    /// Frees the connection for the next request.
     fn free(&mut self, index: usize, poll: &Poll) {
         self.waiting.push_back(index);
         let now = Instant::now();
@@ -249,7 +249,7 @@ impl<'a> Generator<'a> {
                     self.fail(index, exchange.method, Failure::Timeout);
                 }
                 State::Ending(since) if is_late(*since) => {
-                    // Its request was no longer under way, as a failing one is.
+                    // Its request no longer counted as in flight, unlike a failing one.
                     self.busy += 1;
                     self.fail(index, Method::Get, Failure::KeptOpen);
                 }

@@ -1,7 +1,7 @@
 //! When requests are due.
 //!
-//! `epoll` waits in milliseconds, in which several requests fall due at once; a timer of the kernel's
-//! wakes for each of them.
+//! `epoll` waits in milliseconds, in which several requests become due at once; a kernel timer wakes for each
+//! of them.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use mio::{Interest, Registry, Token};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-/// More wake-ups cost more than they make even.
+/// More wake-ups cost more than they smooth.
 const SHORTEST: Duration = Duration::from_micros(100);
 
 pub struct Pace {
@@ -19,7 +19,7 @@ pub struct Pace {
     per_second: u32,
     /// Requests that were taken.
     taken: u64,
-    /// So many are to be taken in all.
+    /// Requests to be taken in all.
     all: u64,
     timer: TimerFd,
 }
@@ -39,13 +39,13 @@ impl Pace {
         Ok(Self { start, per_second, taken: 0, all: count(per_second, lasts), timer })
     }
 
-    /// Winds the timer up again; to be called when it woke us.
+    /// Rewinds the timer; must be called after each wake-up.
     pub fn rewind(&self) {
-        // It has nothing to say when somebody was faster, and that is fine.
+        // The timer may have nothing to report if an event came first; that is fine.
         self.timer.wait().ok();
     }
 
-    /// When the next request was due, if it is by now.
+    /// Returns when the next request was due, if it is due by now.
     pub fn take(&mut self, now: Instant) -> Option<Instant> {
         let is_due = self.taken < self.all.min(1 + count(self.per_second, now - self.start));
         is_due.then(|| {
@@ -55,7 +55,7 @@ impl Pace {
         })
     }
 
-    /// How many were not taken yet.
+    /// Returns how many were not taken yet.
     pub fn left(&self) -> u64 {
         self.all - self.taken
     }

@@ -1,4 +1,4 @@
-//! What a run asks for, as flags of `bench-load`.
+//! The plan of a run, as flags of `bench-load`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,38 +8,38 @@ use clap::Args;
 
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// The proxy.
+    /// Address of the proxy.
     #[arg(long)]
     pub target: SocketAddr,
     #[arg(long, default_value_t = 64)]
     pub connections: usize,
-    /// Requests per second. Without it, each connection asks again as soon as it is answered.
+    /// Requests per second [default: each connection sends its next request as soon as it is answered].
     #[arg(long)]
     pub rate: Option<u32>,
-    /// How long is measured.
+    /// Seconds of measurement.
     #[arg(long, default_value_t = 3.0)]
     pub seconds: f64,
-    /// How long before that; its failures count, its answers do not.
+    /// Seconds before the measurement; its failures count, its answers do not.
     #[arg(long, default_value_t = 0.5)]
     pub warm_up_seconds: f64,
-    /// Each request on a connection of its own.
+    /// Send each request on a connection of its own.
     #[arg(long)]
     pub churn: bool,
-    /// What is asked for by GET; `/1m` gives a MiB. Every POST is answered as `/` is.
+    /// Path of GETs; `/1m` returns a MiB. Every POST is answered as `/` is.
     #[arg(long, default_value = "/")]
     pub path: String,
-    /// Of a hundred requests, so many are POSTs.
+    /// Percentage of POSTs.
     #[arg(long, default_value_t = 0)]
     pub post_percent: u8,
     #[arg(long, default_value_t = 128)]
     pub post_bytes: usize,
-    /// Ask by TLS, and trust this certificate for `localhost`.
+    /// Use TLS, and trust this certificate for `localhost`.
     #[arg(long)]
     pub ca: Option<PathBuf>,
-    /// Count the time on a core of this process and its children while it is measured.
+    /// Measure the CPU time of this process and its children.
     #[arg(long)]
     pub cpu_of: Option<u32>,
-    /// An answer that takes longer is a failure.
+    /// Longest wait for an answer, in seconds; a longer one is a failure.
     #[arg(long, default_value_t = 10.0)]
     pub patience_seconds: f64,
 }
@@ -62,7 +62,7 @@ impl Plan {
         }
     }
 
-    /// For a run in a process of its own.
+    /// Returns the flags for a run in a process of its own.
     pub fn flags(&self) -> Vec<String> {
         let mut flags = vec![
             format!("--target={}", self.target),

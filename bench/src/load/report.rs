@@ -1,4 +1,4 @@
-//! What a run found.
+//! The results of a run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,11 +22,11 @@ pub enum Failure {
     /// An answer of the wrong length.
     Length,
     Status(u16),
-    /// The other side did not close, though it was asked to.
+    /// The other side did not close, although the request said so.
     KeptOpen,
-    /// The run ended before its turn came.
+    /// The run ended before its turn.
     Unsent,
-    /// No socket or no port could be had: the generator's own trouble.
+    /// No socket or port was available: the generator's own fault.
     Local,
 }
 
@@ -68,17 +68,17 @@ impl ByMethod {
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// How long was measured.
+    /// Seconds of measurement.
     pub seconds: f64,
-    /// Good answers meanwhile.
+    /// Good answers during the measurement.
     pub answered: ByMethod,
     pub latency: Latency,
     /// From the first request to the last, by kind.
     pub failures: BTreeMap<String, ByMethod>,
     pub connections_opened: u64,
-    /// Closed by the other side while no request was under way: no failure.
+    /// Closed by the other side with no request in flight: not a failure.
     pub closed_idle: u64,
-    /// What `--cpu-of` asked for.
+    /// CPU time of the process of `--cpu-of`.
     pub cpu_seconds: Option<f64>,
 }
 
@@ -87,12 +87,12 @@ impl Report {
         lossy(self.answered.all()) / self.seconds
     }
 
-    /// Time on a core for a hundred thousand answers.
+    /// Returns the CPU seconds per hundred thousand answers.
     pub fn cpu_seconds_per_100k(&self) -> Option<f64> {
         (self.answered.all() > 0).then(|| Some(self.cpu_seconds? * 100_000.0 / lossy(self.answered.all())))?
     }
 
-    /// Share of a core that was used.
+    /// Returns the share of a core that was used.
     pub fn cores_used(&self) -> Option<f64> {
         Some(self.cpu_seconds? / self.seconds)
     }
@@ -104,7 +104,7 @@ impl Report {
     }
 }
 
-/// Milliseconds.
+/// Latencies in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     pub p50: f64,
@@ -114,7 +114,7 @@ pub struct Latency {
     pub max: f64,
 }
 
-/// Collects latencies between a microsecond and a minute, to three digits.
+/// Collects latencies from a microsecond to a minute, to three digits.
 pub struct Latencies(Histogram<u64>);
 
 impl Latencies {

@@ -1,4 +1,4 @@
-//! The two requests of a run, as bytes, and what must come back.
+//! The two requests of a run, as bytes, and the expected answers.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,13 +17,13 @@ pub struct Requests {
     get: Request,
     post: Request,
     post_percent: u8,
-    /// Grows by the share of POSTs with each request; at a hundred one is due.
+    /// Grows by the percentage of POSTs with each request; at a hundred a POST is due.
     due: u8,
 }
 
 pub struct Request {
     pub bytes: Vec<u8>,
-    /// Bytes of content in its answer.
+    /// Expected content bytes of its answer.
     expected: u64,
 }
 
@@ -47,7 +47,7 @@ impl Requests {
         }
     }
 
-    /// The method of the next request: POSTs are spread evenly.
+    /// Returns the method of the next request; POSTs are spread evenly.
     pub fn next_method(&mut self) -> Method {
         self.due += self.post_percent;
         if self.due < 100 {

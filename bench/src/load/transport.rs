@@ -17,7 +17,7 @@ pub enum Transport {
     Tls(TcpStream, Box<ClientConnection>),
 }
 
-/// How to connect.
+/// Connection settings.
 pub struct Door {
     target: SocketAddr,
     tls: Option<Arc<ClientConfig>>,
@@ -29,8 +29,8 @@ impl Door {
         Ok(Self { target, tls })
     }
 
-    /// Begins to connect. Both directions are watched from the start: events are edges, and one that
-    /// is never asked for again costs nothing.
+    /// Begins to connect. Both directions are watched from the start: events are edges, and registering once
+    /// for both costs nothing.
     pub fn open(&self, registry: &Registry, token: Token) -> io::Result<Transport> {
         let mut stream = TcpStream::connect(self.target)?;
         stream.set_nodelay(true)?;
@@ -60,7 +60,7 @@ fn trusting(ca: &Path) -> anyhow::Result<Arc<ClientConfig>> {
 }
 
 impl Transport {
-    /// Zero is the end.
+    /// Reads bytes; zero is the end.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (stream, tls) = match self {
             Self::Plain(stream) => return stream.read(buffer),
@@ -79,7 +79,7 @@ impl Transport {
         }
     }
 
-    /// Gives how many bytes were taken; none of them is an error of the kind `WouldBlock`.
+    /// Returns how many bytes were taken; if none, an error of the kind `WouldBlock`.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.write(bytes),
@@ -91,7 +91,7 @@ impl Transport {
         }
     }
 
-    /// Writes what was taken before and could not be sent.
+    /// Writes bytes that were taken earlier and could not be sent.
     pub fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),
@@ -99,7 +99,7 @@ impl Transport {
         }
     }
 
-    /// Whether a read that fills less than its buffer has emptied the socket.
+    /// Returns whether a read that fills less than its buffer has emptied the socket.
     pub fn short_read_is_last(&self) -> bool {
         matches!(self, Self::Plain(_))
     }

@@ -1,10 +1,10 @@
-//! Which part of a run is measured, and what a process used of a core meanwhile.
+//! Which part of a run is measured, and the CPU time that a process used during it.
 //!
 //! ```text
 //! warm-up ──> measuring ──> draining
 //! ```
 //!
-//! Nothing new is begun while it drains, but for requests that were due before.
+//! While it drains, only requests that were due before are begun.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ enum Stage {
     Draining { since: Instant },
 }
 
-/// What the measured part was.
+/// The measured part.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Measured {
     pub time: Duration,
@@ -37,7 +37,7 @@ impl Window {
         Self { begins, lasts, cpu_of: plan.cpu_of, stage: Stage::WarmUp }
     }
 
-    /// Goes to the next stage if it is time; what was measured, at the moment it is over.
+    /// Goes to the next stage if it is time; returns the measurement when it is over.
     pub fn advance(&mut self, now: Instant) -> anyhow::Result<Option<Measured>> {
         match self.stage {
             Stage::WarmUp if now >= self.begins => {
@@ -57,17 +57,17 @@ impl Window {
         self.cpu_of.map(process::family_cpu).transpose()
     }
 
-    /// Whether an answer that has come counts that nobody had set a time for.
+    /// Returns whether an answer without a due time counts now.
     pub fn is_measuring(&self) -> bool {
         matches!(self.stage, Stage::Measuring { .. })
     }
 
-    /// Whether an answer counts that was due then: however late it comes.
+    /// Returns whether an answer due at that time counts, however late it arrives.
     pub fn is_due_in(&self, due: Instant) -> bool {
         due >= self.begins
     }
 
-    /// Since when it drains.
+    /// Returns since when it drains.
     pub fn drains_since(&self) -> Option<Instant> {
         match self.stage {
             Stage::WarmUp | Stage::Measuring { .. } => None,

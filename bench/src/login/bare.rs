@@ -1,4 +1,4 @@
-//! What hashing alone allows: one thread, one arena, nothing else to do.
+//! The limit of hashing alone: one thread, one arena, no other work.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use nix::unistd::Pid;
 use super::client::{Pace, float, milliseconds};
 use super::ground::PASSWORD;
 
-/// Evaluations on this core for so long.
+/// Hashes on this core for this long.
 pub async fn measure(core: usize, cost: &Cost, lasts: Duration) -> anyhow::Result<Pace> {
     let cost = cost.clone();
     let (send, receive) = tokio::sync::oneshot::channel();
-    // A thread of its own, because it is moved to another core.
+    // On a thread of its own, because it moves to another core.
     let thread = std::thread::spawn(move || send.send(evaluate(core, &cost, lasts)).ok());
     let pace = receive.await.context("hashing panicked")?;
     thread.join().ok();
@@ -27,7 +27,7 @@ fn evaluate(core: usize, cost: &Cost, lasts: Duration) -> anyhow::Result<Pace> {
     cores.set(core)?;
     sched_setaffinity(Pid::from_raw(0), &cores)?;
     let mut arena = Arena::new(cost);
-    // The first one touches the arena.
+    // The first hash touches the arena.
     let text = phc::hash(&mut arena, cost, PASSWORD.as_bytes());
     let record = Phc::parse(&text, cost)?;
     let (since, cpu) = (Instant::now(), own_cpu()?);
@@ -41,7 +41,7 @@ fn evaluate(core: usize, cost: &Cost, lasts: Duration) -> anyhow::Result<Pace> {
     Ok(Pace { per_second: evaluations / wall.as_secs_f64(), cpu_ms: milliseconds(cpu) / evaluations })
 }
 
-/// Of this thread.
+/// Returns the CPU time of this thread.
 fn own_cpu() -> anyhow::Result<Duration> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
     Ok(Duration::from_nanos(text.split(' ').next().context("schedstat is empty")?.parse()?))

@@ -1,4 +1,4 @@
-//! Clients of a worker: connections that are kept, and many that ask at the same time.
+//! Clients of a worker: kept connections, and many simultaneous requests.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const SESSION: &str = "vigia_session=";
 
-/// What is asked for.
+/// The request.
 #[derive(Clone, Debug)]
 pub struct Ask {
     method: Method,
@@ -56,7 +56,7 @@ impl Ask {
         Self::get("/protected").with(COOKIE, cookie)
     }
 
-    /// Asks for a page, as a browser does.
+    /// Requests a page, as a browser does.
     pub fn page(self) -> Self {
         self.with(ACCEPT, "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
     }
@@ -133,36 +133,36 @@ impl Connection {
     }
 }
 
-/// Connections to one worker, used by turns.
+/// Connections to one worker, used in turn.
 pub struct Pool {
     addr: SocketAddr,
     free: Mutex<VecDeque<Connection>>,
 }
 
 impl Pool {
-    /// Opens so many; one more whenever none is free.
+    /// Opens this many connections; one more whenever none is free.
     pub async fn open(addr: SocketAddr, connections: usize) -> anyhow::Result<Self> {
         let pool = Self { addr, free: Mutex::default() };
         for _ in 0..connections {
             let connection = Connection::open(addr).await?;
-            pool.free.lock().expect("nobody panics with it").push_back(connection);
+            pool.free.lock().expect("no thread panics with it").push_back(connection);
         }
         Ok(pool)
     }
 
     pub async fn send(&self, ask: &Ask) -> anyhow::Result<Answer> {
-        let free = self.free.lock().expect("nobody panics with it").pop_front();
+        let free = self.free.lock().expect("no thread panics with it").pop_front();
         let mut connection = match free {
             Some(connection) if !connection.sender.is_closed() => connection,
             _ => Connection::open(self.addr).await?,
         };
         let answer = connection.send(ask).await?;
-        self.free.lock().expect("nobody panics with it").push_back(connection);
+        self.free.lock().expect("no thread panics with it").push_back(connection);
         Ok(answer)
     }
 }
 
-/// A load in which so many ask, and ask again when they are answered.
+/// A load of this many clients, each of which sends again when it is answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     pub connections: usize,
@@ -173,16 +173,16 @@ pub struct Load {
     pub expected: u16,
 }
 
-/// What was done, and what it cost the one who did it.
+/// The outcome, and its cost to the client.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
     pub per_second: f64,
-    /// Milliseconds on a core for each.
+    /// CPU milliseconds for each.
     pub cpu_ms: f64,
 }
 
 impl Load {
-    /// `ask` is given the number of the request.
+    /// `ask` gets the number of the request.
     pub async fn run(
         self,
         worker: &Worker,
@@ -224,7 +224,7 @@ impl Load {
     }
 }
 
-/// How often something happened between its first time and its last.
+/// Returns how often per second something happened between its first time and its last.
 pub fn per_second(times: &[Instant]) -> Option<f64> {
     let (first, last) = (times.iter().min()?, times.iter().max()?);
     let lasted = last.duration_since(*first).as_secs_f64();

@@ -1,4 +1,4 @@
-//! What one part of the benchmark has found, and how it is shown.
+//! The results of one part of the benchmark, and their format.
 
 use crate::table::{Figure, line, print};
 
@@ -6,7 +6,7 @@ pub struct Findings {
     pub title: &'static str,
     /// How it was measured, where a reader would guess wrong.
     pub notes: Vec<String>,
-    /// The first row being the heads.
+    /// The first row is the head.
     pub rows: Vec<Vec<String>>,
     pub figures: Vec<Figure>,
 }

@@ -1,4 +1,4 @@
-//! What workers stand on: S3 with the objects of a stack, a core, and users.
+//! The workers' surroundings: S3 with the objects of a stack, a core, and users.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,14 +27,14 @@ pub struct Ground {
     pub dir: TempDir,
     /// The worker program.
     pub program: PathBuf,
-    /// Where workers run.
+    /// The workers' core.
     pub core: usize,
     ports: Ports,
     /// S3 stops with the set.
     _servers: JoinSet<()>,
 }
 
-/// Users who all have one password.
+/// Users with one common password.
 pub struct Crowd {
     pub logins: Vec<String>,
 }
@@ -44,7 +44,7 @@ impl Crowd {
         Self { logins: (0..size).map(|number| format!("{name}-{number:05}")).collect() }
     }
 
-    /// All after another, for ever.
+    /// Returns the users in turn, without end.
     pub fn login(&self, turn: usize) -> &str {
         self.logins.get(turn % self.logins.len().max(1)).map_or("", String::as_str)
     }
@@ -69,7 +69,7 @@ impl Ground {
         self.ports.take()
     }
 
-    /// A stack without users.
+    /// Resets to a stack without users.
     pub fn clear(&self) {
         self.s3.clear();
         let halves = ["0", "1"].map(Sha256::digest);

@@ -1,10 +1,11 @@
-//! A guesser with endless patience at one login, through three workers at once.
+//! A guesser of unlimited patience at one login, through three workers at once.
 //!
-//! How many evaluations of argon2 there were cannot be seen from outside a process. Each 401 is exactly
-//! one (the worker's own tests count them); 429 and 503 are none. So 401s are counted.
+//! Evaluations of argon2 cannot be counted from outside a process. Each 401 is exactly one (the worker's own
+//! tests count them); 429 and 503 are none. So 401s are counted.
 //!
-//! Patience is made by putting the throttle's object back in time, by more than the longest wait and less
-//! than the day after which a count begins anew: whoever comes back day after day has a hundred a day.
+//! The waits are skipped by putting the throttle's object back in time, by more than the longest wait and
+//! less than the day after which a count starts again: a guesser who comes back day after day has a hundred
+//! guesses a day.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use crate::table::{progress, thousands};
 
 const WORKERS: usize = 3;
 const GUESSES: usize = 10_000;
-/// At each worker at the same time. More would only wait for each other there, and in the end for longer
-/// than a worker lets them.
+/// Guesses at each worker at the same time. More would only wait for each other, and in the end longer than a
+/// worker allows.
 const AT_ONCE: usize = 10;
 /// More than the longest wait, which is a quarter of an hour.
 const BACK: SignedDuration = SignedDuration::from_mins(16);
@@ -82,7 +83,8 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
         (GUESSES - known.iter().sum::<usize>()).to_string(),
     ]);
     found.notes.push(format!(
-        "Evaluations are the 401s: each is one, 429 and 503 are none. After it the right password is answered {right}, and"
+        "Evaluations are the 401s: a 401 is one evaluation, 429 and 503 are none. Afterwards the right \
+            password is answered {right}, and"
     ));
     found.notes.push(format!(
         "another login {other}. The throttle's object is put back by {} minutes after each batch.",
@@ -97,11 +99,11 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
         ),
         known[0] <= GOAL && known.iter().sum::<usize>() == GUESSES,
     );
-    found.goal(format!("another login signs in meanwhile: {other} (goal: 303)"), other == 303);
+    found.goal(format!("another login signs in during the guessing: {other} (goal: 303)"), other == 303);
     Ok(found)
 }
 
-/// As if so much time had passed: all counts are that much older.
+/// Makes all counts this much older, as if the time had passed.
 fn put_back(ground: &Ground) -> anyhow::Result<()> {
     for key in ground.s3.keys(DATA, "throttle/") {
         let path = format!("{DATA}/{key}");

@@ -1,4 +1,4 @@
-//! The list of ten thousand users: what S3 is asked, when the first byte comes, what it takes of memory.
+//! The list of ten thousand users: the calls to S3, the time of the first byte, and the memory.
 
 use std::time::Duration;
 
@@ -76,11 +76,13 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
             );
         }
     }
-    found.notes.push("Memory grows: the most that was resident meanwhile, less what was before.".to_owned());
+    found
+        .notes
+        .push("Memory growth: peak resident memory during the request, minus that before it.".to_owned());
     Ok(found)
 }
 
-/// Each name is there once, in whatever form.
+/// Returns the number of users; each name is in the list once, in either format.
 fn users(list: &[u8]) -> usize {
     memchr::memmem::find_iter(list, b"\"user-").count()
 }

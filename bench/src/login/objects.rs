@@ -1,5 +1,5 @@
-//! Objects as S3 keeps them: strongly consistent, ordered by the bytes of their keys, and written under
-//! a condition or without one.
+//! Objects as in S3: strongly consistent, ordered by the bytes of their keys, and written with or without a
+//! condition.
 //!
 //! | condition | there is no object | its tag is this one | its tag is another one |
 //! |---|---|---|---|
@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 pub struct Object {
     pub bytes: Bytes,
     pub content_type: String,
-    /// Its user metadata, by the names of their headers.
+    /// Its user metadata, by header name.
     pub metadata: Vec<(String, String)>,
 }
 
@@ -28,7 +28,7 @@ impl Object {
         Self { bytes: bytes.into(), ..Self::default() }
     }
 
-    /// Of its content alone, as with S3: the same content has the same tag. There it is the MD5.
+    /// Returns the ETag of the content alone, as in S3: the same content has the same tag. S3's is the MD5.
     pub fn etag(&self) -> String {
         let digest = Sha256::digest(&self.bytes);
         format!("\"{}\"", HEXLOWER.encode(digest.get(..16).unwrap_or_default()))
@@ -63,7 +63,7 @@ impl Objects {
         self.0.get(path)
     }
 
-    /// Gives the new tag.
+    /// Writes an object and returns the new tag.
     pub fn put(&mut self, path: &str, object: Object, condition: &Condition) -> Result<String, Refusal> {
         self.check(path, condition)?;
         let etag = object.etag();
@@ -87,7 +87,7 @@ impl Objects {
         }
     }
 
-    /// Keys of a bucket that begin with `prefix` and come after `after`, at most `limit`.
+    /// Returns keys of a bucket that begin with `prefix` and come after `after`, at most `limit`.
     pub fn list(&self, bucket: &str, prefix: &str, after: &str, limit: usize) -> Page {
         let (first, last) = (format!("{bucket}/{prefix}"), format!("{bucket}/{after}"));
         let from = if last < first { Bound::Included(first.as_str()) } else { Bound::Excluded(&*last) };

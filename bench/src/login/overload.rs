@@ -1,11 +1,11 @@
-//! Ten times as many sign-ins as one core can do, whether or not it answers.
+//! Ten times as many sign-ins as one core can handle, sent whether or not it answers.
 //!
-//! A second flood asks for logins that none can have. They are hashed as others are, but nothing is
-//! read from S3 before, nor written after: what it shows is what turning away would cost if it came first.
+//! A second flood asks for logins that no account can have. They are hashed as others are, but nothing is
+//! read from S3 before, nor written after: it shows the cost of turning away if it came first.
 //!
-//! Memory is bounded by the base, an arena of 19 MiB for each permit, and a fifth. The pool writes to
-//! its arenas when it is made, so they are resident from the start: the base is what is resident after
-//! the start, less the arenas. That they are, the kernel's list of mappings must show.
+//! Memory is bounded by the base, an arena of 19 MiB for each permit, and a fifth. The pool writes to its
+//! arenas when it is made, so they are resident from the start: the base is the memory resident after the
+//! start, less the arenas. The kernel's list of mappings must confirm that.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ const USERS: usize = 10_000;
 /// A worker on one core has one permit.
 const PERMITS: usize = 1;
 const BARE: Duration = Duration::from_secs(5);
-/// Before the worker is as busy as it gets.
+/// Until the worker is fully loaded.
 const WARM_UP: Duration = Duration::from_secs(1);
 const HEALTH_EVERY: Duration = Duration::from_millis(50);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -48,7 +48,7 @@ struct Outcome {
     at: Instant,
 }
 
-/// What was seen of the worker meanwhile.
+/// The worker's state during the flood.
 struct Seen {
     outcomes: Vec<Outcome>,
     health: Latency,
@@ -58,7 +58,7 @@ struct Seen {
     descriptors: usize,
 }
 
-/// What is asked for in a flood.
+/// The requests of a flood.
 #[derive(Clone, Copy)]
 enum Kind {
     SignIn,
@@ -74,7 +74,7 @@ impl Kind {
         }
     }
 
-    /// When it was hashed.
+    /// Returns the status of a hashed sign-in.
     fn served(self) -> u16 {
         match self {
             Self::SignIn => 303,
@@ -89,7 +89,7 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
     ground.clear();
     ground.settle(&crowd, &cost)?;
     let worker = Worker::start(ground, &cost).await?;
-    // What it needs only to start is given back.
+    // Memory that it needs only to start is given back.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let arena_kib = cost.memory_kib() as usize;
     let start_kib = worker.resident_kib()?;
@@ -102,15 +102,15 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
     progress(&format!("{rate:.0} sign-ins/s for {} s", lasts.as_secs()));
     let (seen, window) = flood(&worker, &crowd, Kind::SignIn, rate, lasts).await?;
     let after = bare::measure(ground.core, &cost, BARE).await?;
-    // Before the second flood: what the first one took is not given back.
-    progress("the same for logins that none can have");
+    // Before the second flood: the first one's memory is not given back.
+    progress("the same for logins that no account can have");
     let (without, without_window) = flood(&worker, &crowd, Kind::Impossible, rate, lasts).await?;
     let bare = f64::midpoint(before.per_second, after.per_second);
     let bare_cpu = f64::midpoint(before.cpu_ms, after.cpu_ms);
 
     let served: Vec<&Outcome> = seen.outcomes.iter().filter(|outcome| outcome.status == 303).collect();
     let times = seen.served(Kind::SignIn, &window);
-    let served_rate = per_second(&times).context("nobody was served")?;
+    let served_rate = per_second(&times).context("no request was served")?;
     let others: Vec<&Outcome> = seen.outcomes.iter().filter(|outcome| outcome.status != 303).collect();
     let is_proper = |outcome: &Outcome| matches!(outcome.status, 429 | 503) && outcome.says_when;
     let improper = others.iter().filter(|outcome| !is_proper(outcome)).count();
@@ -144,17 +144,18 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
     let hashing_ms = float(times.len()) * bare_cpu;
     let answered = seen.outcomes.iter().filter(|outcome| window.contains(&outcome.at)).count();
     found.notes.push(format!(
-        "The worker had {:.3} of its core, {:.3} for hashing; the rest is {:.2} ms for each that was served or turned away.",
+        "The worker had {:.3} of its core, {:.3} for hashing; the rest is {:.2} ms for each request that was \
+            served or turned away.",
         seen.cores_used,
         hashing_ms / window_ms,
         (seen.cores_used * window_ms - hashing_ms) / float(answered)
     ));
     found.notes.push(format!("It had at most {} descriptors open.", seen.descriptors));
     let hashed: Vec<Instant> = without.served(Kind::Impossible, &without_window);
-    let hashed_rate = per_second(&hashed).context("nobody was served")?;
+    let hashed_rate = per_second(&hashed).context("no request was served")?;
     found.notes.push(format!(
-        "The same for logins that none can have, for which S3 is not asked: {hashed_rate:.1} hashed per second, {:.3} of the core, \
-         health p99 {:.1} ms.",
+        "The same for logins that no account can have, for which S3 is not asked: {hashed_rate:.1} hashed \
+            per second, {:.3} of the core, health p99 {:.1} ms.",
         without.cores_used, without.health.p99
     ));
     found.notes.push(format!(
@@ -191,7 +192,8 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
     );
     found.goal(
         format!(
-            "all others are told to come back: {improper} of {} are not 429 or 503 with Retry-After (goal: 0); {}",
+            "all other sign-ins are told to come back: {improper} of {} are not 429 or 503 with Retry-After \
+                (goal: 0); {}",
             others.len(),
             statuses(&seen.outcomes)
         ),
@@ -199,7 +201,7 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
     );
     found.goal(
         format!(
-            "those served in a flood: p99 {:.0} ms (goal: at most {GOAL_SERVED_MS} ms)",
+            "sign-ins served in a flood: p99 {:.0} ms (goal: at most {GOAL_SERVED_MS} ms)",
             served_latency.p99
         ),
         served_latency.p99 <= GOAL_SERVED_MS,
@@ -208,7 +210,7 @@ pub async fn measure(ground: &mut Ground, lasts: Duration) -> anyhow::Result<Fin
 }
 
 impl Seen {
-    /// When those were hashed who were, as far as the window has them.
+    /// Returns the times of the hashed sign-ins within the window.
     fn served(&self, kind: Kind, window: &std::ops::Range<Instant>) -> Vec<Instant> {
         let served = self.outcomes.iter().filter(|outcome| outcome.status == kind.served());
         served.map(|outcome| outcome.at).filter(|at| window.contains(at)).collect()
@@ -219,7 +221,7 @@ impl Seen {
     }
 }
 
-/// Gives what was seen, and the time in which the worker was as busy as it gets.
+/// Returns the worker's state, and the time in which it was as busy as it gets.
 async fn flood(
     worker: &Worker,
     crowd: &Crowd,
@@ -261,7 +263,7 @@ async fn flood(
     };
     let (outcomes, (resident_kib, descriptors, cores_used)) = tokio::try_join!(asking, looking)?;
     let (health, unhealthy) = health.await.context("the health checks panicked")??;
-    // The start's own peak is no part of this.
+    // The start's own peak does not count.
     let resident_kib = resident_kib.max(worker.resident_kib()?);
     Ok((Seen { outcomes, health, unhealthy, resident_kib, cores_used, descriptors }, window))
 }
@@ -272,8 +274,8 @@ fn outcome(answer: anyhow::Result<super::client::Answer>, due: Instant) -> Outco
     Outcome { status, says_when, took: due.elapsed(), at: Instant::now() }
 }
 
-/// Latencies since each check was due, and how many had no good answer. In a thread of its own, so that
-/// no other answer is in the way of this one.
+/// Measures latencies since each check was due, and counts checks without a good answer. On a thread of its
+/// own, so that no other answer delays them.
 fn check_health(
     addr: SocketAddr,
     begins: Instant,
@@ -317,7 +319,7 @@ fn statuses(outcomes: &[Outcome]) -> String {
     counts.join(", ")
 }
 
-/// How many arenas of this size the large mappings without a file can hold, as far as they are resident.
+/// Returns how many arenas of this size the large resident mappings without a file can hold.
 fn resident_mappings(pid: u32, arena_kib: usize) -> anyhow::Result<usize> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
     let resident = maps.lines().filter_map(|line| line.strip_prefix("Rss:"));

@@ -1,5 +1,5 @@
-//! The page behind the session: a cookie is opened for each request, and S3 is asked about each session
-//! once in ten seconds.
+//! The page behind the session: a cookie is opened for each request, and S3 is read once in ten seconds for
+//! each session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +19,11 @@ const GOAL_PER_SECOND: f64 = 5000.0;
 
 const SESSIONS: usize = 1000;
 const CONNECTIONS: usize = 32;
-/// As many as a worker with one core takes.
+/// As many as a worker with one core accepts.
 const SIGN_INS_AT_ONCE: usize = 9;
 const WARM_UP: Duration = Duration::from_secs(1);
 const MEASURED: Duration = Duration::from_secs(4);
-/// Odd, so that the middle one is one.
+/// Odd, so that the median is one of them.
 const ROUNDS: usize = 3;
 
 pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
@@ -31,7 +31,7 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
         "GET /protected of one worker on one core, keep-alive: medians",
         ["answer", "sessions", "answers/s", "answers/CPU s", "CPU ms/1,000", "p50 ms", "p99 ms"],
     );
-    // For the sign-ins, which are not what is measured here.
+    // For the sign-ins, which are not measured here.
     let cost: Cost = "m=7168,t=5,p=1".parse()?;
     let crowd = Crowd::named("bob", SESSIONS);
     ground.clear();
@@ -90,7 +90,7 @@ fn load() -> Load {
     Load { connections, at_once, warm_up: WARM_UP, measured: MEASURED, expected: 200 }
 }
 
-/// One for each user.
+/// Makes one session for each user.
 async fn sessions(worker: &Worker, crowd: Crowd) -> anyhow::Result<Vec<String>> {
     let pool = Arc::new(Pool::open(worker.addr, SIGN_INS_AT_ONCE).await?);
     let crowd = Arc::new(crowd);

@@ -1,4 +1,4 @@
-//! Many clients who want the same login at the same moment, through three workers.
+//! Many clients that register the same login at the same moment, through three workers.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -57,7 +57,7 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
         }
         if let [winner] = winners.as_slice() {
             with_one_winner += 1;
-            // At a worker by turns, most often not the one where it was registered.
+            // At the workers in turn, usually not the one where it was registered.
             if let Some(connection) = connections.get_mut(round % WORKERS) {
                 let answer = connection.send(&Ask::sign_in(&login, &password(*winner))).await?;
                 winners_sign_in += usize::from(answer.status == 303);
@@ -97,7 +97,7 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
     Ok(found)
 }
 
-/// Each has its own.
+/// Returns each client's own password.
 fn password(client: usize) -> String {
     format!("zzyzx road {client}")
 }

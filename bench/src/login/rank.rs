@@ -1,8 +1,8 @@
-//! Whether two samples can be told apart, one value at a time.
+//! Measures whether two samples can be told apart, one value at a time.
 
-/// The chance that a value of `b` is greater than one of `a`, ties half (Mann-Whitney's U over the
-/// number of pairs, which is the area under the ROC curve). A half: a listener learns nothing; 0 or 1: a
-/// single measurement tells which is which.
+/// Returns the probability that a value of `b` is greater than one of `a`, ties half (Mann-Whitney's U over
+/// the number of pairs, which is the area under the ROC curve). At a half a listener learns nothing; at 0 or
+/// 1 a single measurement tells which is which.
 pub fn auc(a: &[f64], b: &[f64]) -> Option<f64> {
     let mut sorted = a.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -16,7 +16,7 @@ pub fn auc(a: &[f64], b: &[f64]) -> Option<f64> {
     (pairs > 0.0).then(|| total / pairs)
 }
 
-/// How far such a chance strays for samples of one distribution: its standard deviation.
+/// Returns the standard deviation of this probability for samples of one distribution.
 pub fn auc_deviation(a: usize, b: usize) -> f64 {
     let (a, b) = (super::client::float(a), super::client::float(b));
     ((a + b + 1.0) / (12.0 * a * b)).sqrt()
@@ -26,7 +26,7 @@ pub fn auc_deviation(a: usize, b: usize) -> f64 {
 mod tests {
     use super::*;
 
-    /// The definition, pair by pair.
+    /// Computes the definition, pair by pair.
     fn by_pairs(a: &[f64], b: &[f64]) -> f64 {
         let won = |x: &f64, y: &f64| {
             if x < y {
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_what_one_measurement_tells() {
+    fn the_auc_counts_pairs_and_half_of_ties() {
         assert_eq!(auc(&[1.0, 2.0], &[3.0, 4.0]), Some(1.0));
         assert_eq!(auc(&[3.0, 4.0], &[1.0, 2.0]), Some(0.0));
         assert_eq!(auc(&[1.0, 2.0, 3.0], &[3.0, 1.0, 2.0]), Some(0.5));

@@ -1,4 +1,4 @@
-//! S3 in memory, over HTTP, as much of it as a worker asks for. Signatures are not looked at.
+//! S3 in memory, over HTTP: the part that a worker uses. Signatures are not checked.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -16,17 +16,17 @@ use tokio::net::TcpListener;
 use super::objects::{Condition, Object, Objects, Page, Refusal};
 
 const METADATA: &str = "x-amz-meta-";
-/// Keys of a page, if not fewer are asked for.
+/// Keys of a page, unless fewer are requested.
 const PAGE: usize = 1000;
 
-/// How late answers are.
+/// Delays of the answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Latency {
     pub read: Duration,
     pub write: Duration,
 }
 
-/// What S3 needs for small objects.
+/// S3's delays for small objects.
 pub const REAL: Latency = Latency { read: Duration::from_millis(20), write: Duration::from_millis(30) };
 
 /// Calls of one bucket.
@@ -62,7 +62,7 @@ impl S3 {
         self.inner().objects = Objects::default();
     }
 
-    /// Writes an object as an operator would: at once.
+    /// Writes an object as an operator would, without a delay.
     pub fn put(&self, path: &str, bytes: impl Into<Bytes>) {
         let written = self.inner().objects.put(path, Object::new(bytes), &Condition::Whatever);
         debug_assert!(written.is_ok(), "nothing was demanded");
@@ -76,21 +76,21 @@ impl S3 {
         self.inner().objects.list(bucket, prefix, "", usize::MAX).keys
     }
 
-    /// Calls since it was asked last.
+    /// Returns the calls since the last question.
     pub fn take_calls(&self) -> Calls {
         std::mem::take(&mut self.inner().calls)
     }
 
-    /// Serves for as long as it is polled.
+    /// Serves while it is polled.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
         axum::serve(listener, Router::new().fallback(any(answer)).with_state(self)).await
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().expect("nobody panics with it")
+        self.0.lock().expect("no thread panics with it")
     }
 
-    /// How late this answer is to be.
+    /// Counts the call and returns the delay of its answer.
     fn count(&self, bucket: &str, method: &Method, is_list: bool) -> Duration {
         let mut inner = self.inner();
         if bucket == inner.counted {
@@ -114,7 +114,7 @@ async fn answer(State(s3): State<S3>, method: Method, uri: Uri, headers: HeaderM
     let path = decode(uri.path().trim_start_matches('/'));
     let (bucket, key) = path.split_once('/').unwrap_or((&path, ""));
     let latency = s3.count(bucket, &method, key.is_empty());
-    // It happens in the middle of the call: until then others may be first, from then on they are not.
+    // The operation takes place in the middle of the call: another call may come first until then.
     tokio::time::sleep(latency / 2).await;
     let response = s3.perform(&method, &path, uri.query().unwrap_or_default(), &headers, body);
     tokio::time::sleep(latency / 2).await;
@@ -145,7 +145,7 @@ impl S3 {
                 }
                 None => StatusCode::NOT_FOUND.into_response(),
             },
-            // Content in pieces with signatures would be kept as it is.
+            // Content in signed chunks would be stored as it is.
             (&Method::PUT, Some(_)) if !headers.contains_key(CONTENT_ENCODING) => {
                 match inner.objects.put(path, object(headers, body), &condition(headers)) {
                     Ok(etag) => [(ETAG, etag)].into_response(),
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_put_comes_back_with_its_metadata() {
+    async fn a_put_object_comes_back_with_its_metadata() {
         let s3 = S3::new(AT_ONCE, "b");
         let nonce = HeaderName::from_static("x-amz-meta-nonce");
         let put = [(IF_NONE_MATCH, "*"), (nonce.clone(), "n1"), (CONTENT_TYPE, "text/plain")];

@@ -1,8 +1,8 @@
-//! Sign-ins, against the hashes that one thread makes on the same core and does nothing else.
+//! Sign-ins, compared with the hashes of one thread that does nothing else on the same core.
 //!
-//! The two alternate, so that what else the machine does meets both; and both are given as a rate and as
-//! time on the core, for the rate alone is wrong when somebody else has a part of the core. A sign-in here is a good one: two
-//! reads of S3, one evaluation, and one write that keeps it for the user to see.
+//! The two alternate, so that other work of the machine meets both. Both are given as a rate and as time on
+//! the core, because the rate alone is wrong when another process uses a part of the core. A sign-in here is
+//! a good one: two reads of S3, one evaluation, and one write that keeps it for the user to see.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const KEYCLOAK: &str = "m=7168,t=5,p=1";
 
 const USERS: usize = 10_000;
 const CONNECTIONS: usize = 64;
-/// One that is hashed and eight that may wait: none is turned away, and the core never waits.
+/// One is hashed and eight may wait: none is turned away, and the core never waits.
 const AT_ONCE: usize = 9;
 
 const BARE: Duration = Duration::from_secs(4);
@@ -85,13 +85,13 @@ pub async fn measure(ground: &mut Ground, rounds: usize) -> anyhow::Result<Findi
             format!("{:.0}", median(latencies.iter().map(|latency| latency.p50).collect())),
             format!("{:.0}", median(latencies.iter().map(|latency| latency.p99).collect())),
         ]);
-        // On a core that is shared, one of the two may have had more of it; on one that is not, both ratios
-        // are the same.
+        // On a shared core one of the two may have had more of it; on an exclusive core both ratios are the
+        // same.
         let ratio = (served.median / bare.median).min(bare_cpu.median / served_cpu.median);
         found.goal(
             format!(
-                "sign-ins at {cost}: {:.1}/s where the core makes {:.1} hashes/s alone; the lower ratio, of rates or of \
-                 time on the core, is {ratio:.3} (goal: at least {GOAL})",
+                "sign-ins at {cost}: {:.1}/s; the core alone makes {:.1} hashes/s; the lower ratio, of rates \
+                    or of time on the core, is {ratio:.3} (goal: at least {GOAL})",
                 served.median, bare.median
             ),
             ratio >= GOAL,

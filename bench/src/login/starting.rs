@@ -1,4 +1,4 @@
-//! How long a worker takes to start, and what it is when nobody asks anything.
+//! How long a worker takes to start, and its memory when idle.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::process;
 use crate::table::progress;
 
 const STARTS: usize = 10;
-/// For what is given back late.
+/// For memory that is given back late.
 const REST: Duration = Duration::from_secs(1);
 
 pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {

@@ -1,7 +1,7 @@
-//! Whether the time of an answer tells if a login exists: a wrong password for one that does against one
-//! that does not, one after the other, in random order.
+//! Whether the time of an answer tells if a login exists: wrong passwords for an existing login and for a
+//! missing one, one after the other, in random order.
 //!
-//! Each login is asked about once, so that no count of failures is in the way.
+//! Each login is used once, so that its count of failures has no effect.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::balancer::statistics::Spread;
 use crate::table::progress;
 
 const PAIRS: usize = 500;
-/// Asked before, about other logins: connections and caches are warm then.
+/// Requests for other logins first, to warm connections and caches.
 const WARM_UP: usize = 10;
 const WRONG: &str = "not zzyzx road";
 
@@ -25,7 +25,7 @@ const GOAL_MS: f64 = 2.0;
 const GOAL_SHARE: f64 = 0.02;
 const GOAL_AUC: std::ops::RangeInclusive<f64> = 0.45..=0.55;
 
-/// What an answer shows, its time apart.
+/// Everything an answer shows except its time.
 type Shape = (u16, Vec<u8>, BTreeSet<String>);
 
 pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
@@ -54,7 +54,7 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
         }
     }
     let mut found = Findings::new(
-        "Wrong passwords: a login that exists against one that does not",
+        "Wrong passwords: an existing login against a missing one",
         ["login", "answers", "lower quartile ms", "median ms", "upper quartile ms", "max ms"],
     );
     for (name, times) in ["exists", "does not exist"].into_iter().zip(&times) {
@@ -72,7 +72,7 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
     let limit = GOAL_MS.max(GOAL_SHARE * known_median.min(unknown_median));
     let area = auc(known, unknown).context("nothing was measured")?;
     found.notes.push(format!(
-        "If both were one distribution, the AUC would stray from 0.5 by {:.3} (standard deviation).",
+        "If both came from one distribution, the AUC's standard deviation around 0.5 would be {:.3}.",
         auc_deviation(known.len(), unknown.len())
     ));
     found.goal(

@@ -1,4 +1,4 @@
-//! A worker that runs, alone on its core.
+//! A running worker, alone on its core.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -14,9 +14,9 @@ use super::ground::{CONTROL, DATA, Ground};
 use crate::balancer::child::Program;
 use crate::process;
 
-/// All are there within a second on an idle machine.
+/// A worker answers within a second on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks whether it is there, and so how exactly its start is measured.
+/// Interval of the looks for its first answer, and so the precision of its start.
 const LOOK: Duration = Duration::from_millis(2);
 
 pub struct Worker {
@@ -63,7 +63,7 @@ impl Worker {
             }
             let ended = self.program.ended()?;
             if ended.is_some() || since.elapsed() > PATIENCE {
-                bail!("the worker does not start ({ended:?}); it said: {}", self.program.last_words());
+                bail!("the worker does not start ({ended:?}); its output: {}", self.program.last_words());
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -77,7 +77,7 @@ impl Worker {
         process::resident_kib(self.pid(), "VmRSS")
     }
 
-    /// The most since [`Worker::forget_peak`], or since its start.
+    /// Returns the peak since [`Worker::forget_peak`], or since its start.
     pub fn peak_kib(&self) -> anyhow::Result<usize> {
         process::resident_kib(self.pid(), "VmHWM")
     }
@@ -86,13 +86,13 @@ impl Worker {
         Ok(std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5")?)
     }
 
-    /// Time on its core so far, of threads that have ended too: those that hash end when they are idle.
+    /// Returns its time on the core so far, including ended threads: hashing threads end when they are idle.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
         let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(self.pid())?))?;
         Ok(clock_gettime(clock)?.into())
     }
 
-    /// Sockets and files that it has open.
+    /// Returns the number of its open sockets and files.
     pub fn descriptors(&self) -> anyhow::Result<usize> {
         Ok(std::fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
     }

@@ -1,5 +1,5 @@
-//! As much of S3 and EC2 as a tick at rest asks for: four documents, two listings. Every write is
-//! taken; nothing is checked, because nothing here is under test but the time it takes to use it.
+//! The part of S3 and EC2 that a tick at rest uses: four documents, two listings. Every write is accepted;
+//! nothing is checked, because only the time is under test.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -30,7 +30,7 @@ struct Inner {
 }
 
 impl Cloud {
-    /// A stack at rest.
+    /// Makes the cloud of a stack at rest.
     pub fn new(stack: &Stack) -> anyhow::Result<Self> {
         let pages = instance_xml::pages(&stack.rows()).into_iter().map(Bytes::from).collect();
         let cloud = Self(Arc::new(Inner { objects: Mutex::default(), pages }));
@@ -40,7 +40,7 @@ impl Cloud {
         Ok(cloud)
     }
 
-    /// Memory as it was, and a registry that lacks a worker, so that a tick writes both.
+    /// Restores the memory, and a registry that lacks a worker, so that a tick writes both.
     pub fn reset(&self, stack: &Stack) -> anyhow::Result<()> {
         self.put(keys::STATE, serde_json::to_vec_pretty(&stack.memory())?.into());
         let mut registry = stack.registry();
@@ -53,7 +53,7 @@ impl Cloud {
         Ok(serde_json::from_slice(&self.get(keys::STATE).unwrap_or_default())?)
     }
 
-    /// Bytes of an object.
+    /// Returns the size of an object.
     pub fn size(&self, key: &str) -> usize {
         self.get(key).map_or(0, |bytes| bytes.len())
     }
@@ -63,20 +63,20 @@ impl Cloud {
     }
 
     fn get(&self, key: &str) -> Option<Bytes> {
-        self.0.objects.lock().expect("nobody panics with it").get(key).map(|(bytes, _)| bytes.clone())
+        self.0.objects.lock().expect("no thread panics with it").get(key).map(|(bytes, _)| bytes.clone())
     }
 
-    /// Gives the new version.
+    /// Writes an object and returns the new version.
     fn put(&self, key: &str, bytes: Bytes) -> u64 {
-        let mut objects = self.0.objects.lock().expect("nobody panics with it");
+        let mut objects = self.0.objects.lock().expect("no thread panics with it");
         let object = objects.entry(key.to_owned()).or_default();
         *object = (bytes, object.1 + 1);
         object.1
     }
 
-    /// Serves for as long as it is polled.
+    /// Serves while it is polled.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
-        // Larger than any document of ours.
+        // Larger than any of Vigia's documents.
         let limit = axum::extract::DefaultBodyLimit::max(64 << 20);
         axum::serve(listener, Router::new().fallback(any(answer)).layer(limit).with_state(self)).await
     }
@@ -86,7 +86,7 @@ async fn answer(State(cloud): State<Cloud>, method: Method, uri: Uri, body: Byte
     let key = uri.path().strip_prefix(&format!("/{BUCKET}/"));
     match (method, key) {
         (Method::GET, Some(key)) => {
-            let object = cloud.0.objects.lock().expect("nobody panics with it").get(key).cloned();
+            let object = cloud.0.objects.lock().expect("no thread panics with it").get(key).cloned();
             match object {
                 Some((bytes, version)) => ([(ETAG, etag(version))], bytes).into_response(),
                 None => {

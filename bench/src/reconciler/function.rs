@@ -1,5 +1,5 @@
-//! The function as it is deployed: the program itself, in a process of its own, between stand-ins
-//! for what it talks to.
+//! The function as it is deployed: the program itself, in a process of its own, between stand-ins for its
+//! peers.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -29,17 +29,17 @@ pub struct Function {
     _servers: JoinSet<()>,
 }
 
-/// What one invocation took.
+/// The cost of one invocation.
 #[derive(Clone, Debug)]
 pub struct Cost {
     pub wall: Duration,
     pub cpu: Duration,
-    /// What the function says that it did.
+    /// The function's own report.
     pub report: serde_json::Value,
 }
 
 impl Function {
-    /// Starts it, and waits until it asks for its first invocation.
+    /// Starts it, and waits until it requests its first invocation.
     pub async fn start(program: &Path, cloud: &Cloud) -> anyhow::Result<Self> {
         let mut servers = JoinSet::new();
         let aws = TcpListener::bind("127.0.0.1:0").await?;
@@ -86,7 +86,7 @@ impl Function {
         self.child.id().context("the function has ended")
     }
 
-    /// One invocation so late in its minute that only its last tick is left.
+    /// Makes one invocation so late in its minute that only its last tick is left.
     pub async fn tick(&mut self) -> anyhow::Result<Cost> {
         let scheduled = Timestamp::now() - SignedDuration::from_secs(50);
         let pid = self.pid()?;
@@ -99,7 +99,7 @@ impl Function {
             cpu: process::cpu(pid)?.saturating_sub(cpu),
             report: serde_json::from_slice(&body)?,
         };
-        // It asks for the next one.
+        // It requests the next one.
         match timeout(PATIENCE, self.runtime.said.recv()).await? {
             Some(Said::Ready(_)) => Ok(cost),
             other => bail!("the function does not go on: {other:?}"),

@@ -1,14 +1,14 @@
-//! An instance as DescribeInstances shows it, with all that EC2 tells of a small one in a VPC: the
-//! function parses every byte of it.
+//! An instance in DescribeInstances, with all fields of a small one in a VPC: the function parses every byte
+//! of it.
 
 use planner::observation::{Instance, Role};
 
 use super::stack::NAME;
 
-/// Rows of one page; EC2 gives no more at once.
+/// Rows of one page; EC2 returns no more at once.
 pub const PAGE: usize = 1000;
 
-/// The pages of an answer to DescribeInstances.
+/// Returns the pages of an answer to DescribeInstances.
 pub fn pages(rows: &[Instance]) -> Vec<String> {
     let number = rows.len().div_ceil(PAGE);
     let pages = rows.chunks(PAGE).enumerate();

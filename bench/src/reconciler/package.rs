@@ -1,4 +1,4 @@
-//! What is uploaded, and how long it takes to start.
+//! The size of the uploaded package, and how long it takes to start.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::table::{median, milliseconds, thousands};
 
 const STARTS: usize = 10;
 
-/// The zip as Lambda takes it: one file of this name, deflated.
+/// Makes the zip that Lambda accepts: one file of this name, deflated.
 const ZIP: &str = "import sys, zipfile
 with zipfile.ZipFile(sys.argv[2], 'w', zipfile.ZIP_DEFLATED) as package:
     package.write(sys.argv[1], 'bootstrap')";

@@ -1,5 +1,4 @@
-//! Lambda's runtime API, as much as one function needs: it asks for the next invocation, waits, and
-//! says how it went.
+//! Lambda's runtime API, for one function: it requests the next invocation, waits, and reports the result.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,16 +12,16 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 
-/// As the function is configured.
+/// As configured for the function.
 const FUNCTION_TIMEOUT: Duration = Duration::from_secs(55);
 
-/// The other end: what the function did, and what it is to do.
+/// The Lambda runtime's end: the function's results, and its next event.
 pub struct Runtime {
     events: mpsc::Sender<String>,
     pub said: mpsc::Receiver<Said>,
 }
 
-/// What the function said, and when.
+/// The function's message, and its time.
 #[derive(Debug)]
 pub enum Said {
     /// It waits for an invocation.

@@ -1,8 +1,8 @@
-//! A stack with any number of workers: what is remembered, what EC2 shows, what is published.
+//! A stack with any number of workers: its memory, EC2's list, the published registry.
 //!
-//! More workers than [`DesiredCount::MAX`] are a surplus, which a plan begins to remove. So that a
-//! large stack can be at rest all the same, its memory then follows one that was lost half a minute
-//! ago: a young memory does everything but launch and remove, and says that it does not.
+//! More workers than [`DesiredCount::MAX`] are a surplus, which a plan begins to remove. So that a large
+//! stack can be at rest all the same, its memory then follows a loss half a minute ago: a young memory does
+//! everything but launch and remove, and says that it does not.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -41,7 +41,7 @@ impl Stack {
                 .collect(),
             security_group: "sg-0123456789abcdef0".to_owned(),
             instance_profile: "vigia-bench-worker".to_owned(),
-            // As long as ours are.
+            // As long as a real one.
             user_data: format!("#cloud-config\n{}", "# padding\n".repeat(200)),
             market: Market::OnDemand,
             credits: Credits::Standard,
@@ -53,7 +53,7 @@ impl Stack {
         Self { size, release: Arc::new(release), now }
     }
 
-    /// As many as there are, if that may be desired.
+    /// Returns as many as there are, if that is a valid count.
     pub fn desired(&self) -> DesiredCount {
         let number = u32::try_from(self.size).unwrap_or(u32::MAX).min(DesiredCount::MAX);
         number.try_into().expect("within bounds")
@@ -67,7 +67,7 @@ impl Stack {
         (0..).take(self.size).map(|number| (number, id(number)))
     }
 
-    /// Everybody serves. Young if there is a surplus, so that it stays.
+    /// Returns the memory: all workers serve. Young if there is a surplus, so that it stays.
     pub fn memory(&self) -> Memory {
         let began = if self.is_surplus() { self.ago(30) } else { self.ago(3600) };
         let mut memory = Memory {
@@ -152,7 +152,7 @@ impl Stack {
         workers.chain([row(Role::LoadBalancer, balancer(), BALANCER, 0, &self.balancer_spec().id)]).collect()
     }
 
-    /// What readers have: everybody.
+    /// Returns the registry of the readers: all workers.
     pub fn registry(&self) -> Registry {
         let entry =
             |number| RegisteredWorker { addr: worker_addr(number), zone: ZONES[zone(number)].to_owned() };
@@ -224,8 +224,12 @@ mod tests {
     fn a_stack_of_any_size_is_at_rest() {
         for size in [1, 100, 101, 600] {
             let stack = Stack::new(size, Timestamp::UNIX_EPOCH);
-            let planned =
-                plan(&stack.observation(|_| Probe::Answered), stack.memory(), Some(stack.now), stack.now);
+            let planned = plan(
+                &stack.observation(|_| Probe::Answered),
+                stack.memory(),
+                &fleet::Policy::default(),
+                stack.now,
+            );
             assert_eq!((planned.launches.len(), planned.terminations.len()), (0, 0), "{size}");
             assert_eq!((planned.registry, planned.association, planned.news), (None, None, 0), "{size}");
             assert_eq!(planned.memory.healthy(), size);

@@ -1,4 +1,4 @@
-//! Workers as the prober meets them: each at an address of its own, each with its own name.
+//! Workers as the prober sees them: each at an address of its own, each with its own name.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::stack::{Stack, balancer_addr, worker_addr};
 
-/// Listens on loopback for all of a stack, its load balancer included. They stop with the set.
+/// Listens on loopback for all of a stack, including its load balancer. They stop with the set.
 pub async fn start(stack: &Stack) -> anyhow::Result<JoinSet<()>> {
     let mut servers = JoinSet::new();
     for (number, id) in stack.ids() {
@@ -25,7 +25,7 @@ async fn listen(addr: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))
 }
 
-/// Answers as axum answers, with the headers that a worker sends.
+/// Answers as axum does, with a worker's headers.
 async fn serve(listener: TcpListener, body: String) {
     let reply = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: 0123456789abcdef0123456789abcdef\r\n\
@@ -34,7 +34,7 @@ async fn serve(listener: TcpListener, body: String) {
         body.len()
     );
     while let Ok((stream, _)) = listener.accept().await {
-        // One after the other: nobody is asked twice at a time. A client that went away is its affair.
+        // One after the other: no worker is asked twice at a time. A client may disconnect early.
         reply_to(stream, &reply).await.ok();
     }
 }

@@ -1,33 +1,33 @@
-//! How far a body has come, without keeping any of it.
+//! The progress of a body, without keeping any of it.
 
 use super::Malformed;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// As many bytes are to come.
+    /// Bytes still to come.
     Length(u64),
     Chunked(Chunks),
     /// Until the connection ends.
     UntilEnd,
 }
 
-/// Where in a chunked body we are.
+/// The position in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chunks {
     /// In the line with the size, which is this so far.
     Size(u64),
-    /// Behind the digits of that line.
+    /// After the digits of that line.
     Extension(u64),
-    /// In the data, of which so much is to come.
+    /// In the data, of which this much is to come.
     Data(u64),
-    /// In the line end behind the data.
+    /// In the line end after the data.
     DataEnd,
-    /// In a line behind the last chunk, of which we have seen so much.
+    /// In a line after the last chunk, of which this much was read.
     Trailer(u64),
     Done,
 }
 
-/// What was found in some bytes.
+/// The result of reading some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
     /// Bytes that belong to the body, framing included.
@@ -41,7 +41,7 @@ impl Body {
         Self::Chunked(Chunks::Size(0))
     }
 
-    /// Whether it has come to its end; one that lasts until the connection ends never says so.
+    /// Returns whether it has come to its end; a body that lasts until the connection ends never says so.
     pub fn is_done(&self) -> bool {
         matches!(self, Self::Length(0) | Self::Chunked(Chunks::Done))
     }
@@ -82,7 +82,7 @@ impl Chunks {
         Ok(Taken { bytes: at, content })
     }
 
-    /// One byte further, outside the data.
+    /// Advances by one byte, outside the data.
     fn after(self, byte: u8) -> Result<Self, Malformed> {
         match (self, byte) {
             (Self::Size(0) | Self::Extension(0), b'\n') => Ok(Self::Trailer(0)),

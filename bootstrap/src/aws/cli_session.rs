@@ -1,7 +1,8 @@
-//! Sessions that only the AWS CLI can read, as those of `aws login`: the CLI is asked for credentials.
+//! Sessions that only the AWS CLI can read, such as those of `aws login`: this module asks the CLI for
+//! credentials.
 //!
-//! It is asked only if the SDK finds none. The SDK could read such sessions itself with its feature
-//! `credentials-login`, and `cargo lambda`, which is given the same credentials, could not.
+//! It asks only if the SDK finds none. The SDK could read such sessions with its feature `credentials-login`,
+//! but `cargo lambda`, which gets the same credentials, could not.
 
 use std::sync::OnceLock;
 
@@ -9,13 +10,13 @@ use aws_config::credential_process::CredentialProcessProvider;
 use aws_config::{ConfigLoader, SdkConfig};
 use aws_sdk_s3::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
 
-/// The CLI renews its session itself and answers with what is valid now.
+/// The CLI renews its session itself and prints credentials that are valid now.
 const COMMAND: &str = "aws configure export-credentials --format process";
 
 /// Set once a process has found its credentials here.
 static IN_USE: OnceLock<SharedCredentialsProvider> = OnceLock::new();
 
-/// The configuration with credentials of the CLI, if the SDK has none and the CLI has some.
+/// Returns the configuration, with the CLI's credentials if the SDK has none and the CLI has some.
 pub(super) async fn or_of_cli(config: SdkConfig, load: impl Fn() -> ConfigLoader) -> SdkConfig {
     if provides(config.credentials_provider()).await {
         return config;
@@ -38,7 +39,7 @@ async fn provides(provider: Option<SharedCredentialsProvider>) -> bool {
     }
 }
 
-/// Environment of a program that could not read the session itself. Empty for all others.
+/// Returns the environment for a program that cannot read the session itself; empty for all others.
 pub async fn environment() -> Vec<(&'static str, String)> {
     let Some(provider) = IN_USE.get() else { return Vec::new() };
     provider.provide_credentials().await.map(|session| variables(&session)).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! An endpoint that answers as AWS does in the first seconds of a resource: from a script.
+//! An endpoint that answers from a script, as AWS does in the first seconds of a resource.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use crate::patience::Patience;
 
 type Answers = BTreeMap<&'static str, VecDeque<(StatusCode, String)>>;
 
-/// Answers of each action, in order; the last one is repeated. An action is that of a query API, or method
+/// Answers of each action, in order; the last one is repeated. An action is a query API's action, or method
 /// and path, as in `PUT /bucket`.
 #[derive(Clone, Default)]
 pub(crate) struct Stub {
@@ -42,7 +42,7 @@ impl Stub {
         self.push(action, StatusCode::NOT_FOUND, text)
     }
 
-    /// Whatever a service with methods and paths says.
+    /// Adds any answer of a service with methods and paths.
     pub(crate) fn says(self, action: &'static str, status: u16, text: &str) -> Self {
         let status = StatusCode::from_u16(status).expect("a status");
         self.push(action, status, text.to_owned())
@@ -53,7 +53,7 @@ impl Stub {
         self
     }
 
-    /// How often an action was called.
+    /// Returns how often an action was called.
     pub(crate) fn count(&self, action: &str) -> usize {
         let calls = self.calls.lock().expect("no panic");
         calls.iter().filter(|call| is_of(call, action)).count()
@@ -88,13 +88,14 @@ impl Stub {
     }
 }
 
-/// Of a method and a path with or without the first part of its query, or of an action of a query API.
+/// Returns whether a body is a call of this action: a method and a path with or without the first part of its
+/// query, or an action of a query API.
 fn is_of(body: &str, action: &str) -> bool {
     let rest = body.strip_prefix("Action=").and_then(|rest| rest.strip_prefix(action));
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['&', '?', '=']))
 }
 
-/// All clients of a stack in Ireland, at this endpoint, with little patience.
+/// Returns all clients of a stack in Ireland, at this endpoint, with short deadlines.
 pub(crate) fn client(url: &str) -> Aws {
     let config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())

@@ -47,7 +47,7 @@ impl From<CreditsOption> for Credits {
 pub struct PolicyArn(String);
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not the ARN of a policy: it looks like arn:aws:iam::123456789012:policy/name")]
+#[error("`{0}` is not the ARN of a policy: write it like arn:aws:iam::123456789012:policy/name")]
 pub struct PolicyArnError(String);
 
 impl PolicyArn {

@@ -1,4 +1,4 @@
-//! What EC2 offers here.
+//! Checks which instance types and endpoints EC2 offers in the region.
 
 use aws_sdk_ec2::types::LocationType;
 
@@ -27,7 +27,7 @@ pub(super) async fn instance_type(subject: &Subject<'_>) -> Result<Vec<Check>> {
     Ok(vec![judge::zones_of_type(kind, &zones(subject).await?, &offered)])
 }
 
-/// Those of the stack's subnets, or those that a deployment would choose.
+/// Returns the zones of the stack's subnets, or else the zones that a deployment would choose.
 async fn zones(subject: &Subject<'_>) -> Result<Vec<String>> {
     if let Some(release) = &subject.release {
         return Ok(release.worker.subnets.iter().map(|subnet| subnet.zone.clone()).collect());
@@ -47,14 +47,14 @@ pub(super) async fn dual_stack(subject: &Subject<'_>) -> Result<Vec<Check>> {
     let host = subject.aws.names.ec2_dual_stack_host();
     Ok(vec![match crate::ec2_api::of_region(&subject.aws.names).await? {
         Ec2Api::DualStack => Check::new(name, Verdict::Ok, host),
-        Ec2Api::Endpoint => Check::new(name, Verdict::Warning, format!("{host} has no IPv6 address")).mend(
-            "From a private subnet the reconciler reaches EC2 through an interface endpoint then, which costs \
-             money.",
+        Ec2Api::Endpoint => Check::new(name, Verdict::Warning, format!("{host} has no IPv6 address")).hint(
+            "Instead, the reconciler reaches EC2 from a private subnet through an interface endpoint, which \
+                costs money.",
         ),
     }])
 }
 
-/// Addresses of the stack that belong to no instance.
+/// Checks for addresses of the stack that belong to no instance.
 pub(super) async fn idle_addresses(subject: &Subject<'_>) -> Result<Vec<String>> {
     let described = subject.aws.ec2.describe_addresses().filters(stack_filter(subject.aws)).send().await;
     let described = described.step(|| "look for idle Elastic IPs".to_owned())?;

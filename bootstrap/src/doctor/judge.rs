@@ -1,12 +1,12 @@
-//! What facts mean: pure, so that a table can test it.
+//! Turns facts into checks. Pure, so that a table can test it.
 
 use jiff::SignedDuration;
 
 use crate::check::{Check, Verdict};
 
-/// AWS refuses requests whose time is 5 minutes off, some services only at 15.
+/// AWS refuses requests whose time is 5 minutes off; some services allow 15.
 const REFUSED: SignedDuration = SignedDuration::from_secs(5 * 60);
-/// A clock that is kept by anybody is within a second or two; Date has whole ones.
+/// A synchronised clock is right within a second or two; Date has whole seconds.
 const KEPT: SignedDuration = SignedDuration::from_secs(30);
 
 pub(super) fn clock(skew: SignedDuration) -> Check {
@@ -22,49 +22,51 @@ pub(super) fn clock(skew: SignedDuration) -> Check {
     if verdict == Verdict::Ok {
         return check;
     }
-    check.mend("Set it (systemd: `timedatectl set-ntp true`): AWS refuses requests that are 5 minutes off.")
+    check.hint(
+        "Set the clock (systemd: `timedatectl set-ntp true`): AWS refuses requests that are 5 minutes \
+        off.",
+    )
 }
 
-/// `zones` are those that the stack has or would have subnets in; `offered` where EC2 has the type.
+/// `zones` are the zones of the stack's subnets, present or planned; `offered` those where EC2 has the type.
 pub(super) fn zones_of_type(kind: &str, zones: &[String], offered: &[String]) -> Check {
     let name = "instance type";
     let missing: Vec<&str> =
         zones.iter().filter(|zone| !offered.contains(zone)).map(String::as_str).collect();
-    let mend = "Choose another with --instance-type (make: INSTANCE_TYPE=…), or another region.";
+    let hint = "Choose another with --instance-type (make: INSTANCE_TYPE=…), or another region.";
     if zones.is_empty() || offered.is_empty() {
-        return Check::new(name, Verdict::Failed, format!("{kind} is not offered here")).mend(mend);
+        return Check::new(name, Verdict::Failed, format!("{kind} is not offered here")).hint(hint);
     }
     match (missing.len(), zones.len()) {
         (0, 1) => Check::new(
             name,
             Verdict::Warning,
-            format!("{kind} in {} alone; its loss takes the stack down", zones[0]),
+            format!("{kind} is offered in {} only; if that zone fails, the stack is down", zones[0]),
         ),
         (0, _) => Check::new(name, Verdict::Ok, format!("{kind} in {}", zones.join(" and "))),
         (missing_zones, all) if missing_zones < all => {
             let detail =
                 format!("{kind} is not offered in {}; workers all start elsewhere", missing.join(" and "));
-            Check::new(name, Verdict::Warning, detail).mend(mend)
+            Check::new(name, Verdict::Warning, detail).hint(hint)
         }
         _ => Check::new(name, Verdict::Failed, format!("{kind} is offered in none of {}", zones.join(", ")))
-            .mend(mend),
+            .hint(hint),
     }
 }
 
-/// What carries the stack's name although there is no stack.
+/// Checks for resources that carry the stack's name although there is no stack.
 pub(super) fn leftovers(stack: &str, found: &[String], kept: Option<&str>) -> Check {
     let name = "leftovers";
     if found.is_empty() {
         let detail = match kept {
             None => "none".to_owned(),
-            Some(bucket) => format!("none but the users, which were kept in {bucket}"),
+            Some(bucket) => format!("only the users, which were kept in {bucket}"),
         };
         return Check::new(name, Verdict::Ok, detail);
     }
     let detail = format!("there is no stack {stack}, but {}", found.join(", "));
-    Check::new(name, Verdict::Warning, detail).mend(
-        "`make deploy` goes on with them; `make destroy` removes them, and what costs money among them.",
-    )
+    Check::new(name, Verdict::Warning, detail)
+        .hint("`make deploy` reuses them. `make destroy` removes them, so that they no longer cost money.")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What carries the stack's name or tag without a stack, and the roles that `cargo lambda` leaves when it
-//! has to make one itself.
+//! Finds resources with the stack's name or tag although there is no stack, and the roles that `cargo lambda`
+//! leaves when it has to make one itself.
 
 use aws_sdk_ec2::types::Instance;
 
@@ -90,18 +90,21 @@ async fn beside_a_stack(subject: &Subject<'_>) -> Result<Check> {
         let ids: Vec<&str> = vpcs.vpcs().iter().filter_map(|vpc| vpc.vpc_id()).collect();
         let detail = format!("{} VPCs carry the stack's tag: {}", ids.len(), ids.join(", "));
         return Ok(
-            Check::new("leftovers", Verdict::Failed, detail).mend("Delete those that no instance uses.")
+            Check::new("leftovers", Verdict::Failed, detail).hint("Delete the VPCs that no instance uses.")
         );
     }
     if !idle.is_empty() {
         let detail = format!("the Elastic IPs {} belong to no instance and cost money", idle.join(", "));
-        return Ok(Check::new("leftovers", Verdict::Warning, detail)
-            .mend("The reconciler gives the stack's to a load balancer within minutes; release any other."));
+        return Ok(Check::new("leftovers", Verdict::Warning, detail).hint(
+            "The reconciler gives the stack's Elastic IPs to load balancers within minutes. Release \
+                any other.",
+        ));
     }
     Ok(Check::new("leftovers", Verdict::Ok, "none"))
 }
 
-/// `cargo lambda deploy` without a role makes one and never removes it; we give it one, others may not.
+/// Finds orphaned roles. `cargo lambda deploy` without a role makes one and never removes it; this program
+/// passes a role, others may not.
 async fn orphans(subject: &Subject<'_>) -> Result<Vec<Check>> {
     let mut pages = subject.aws.iam.list_roles().into_paginator().send();
     let mut orphans = Vec::new();
@@ -114,9 +117,9 @@ async fn orphans(subject: &Subject<'_>) -> Result<Vec<Check>> {
     if orphans.is_empty() {
         return Ok(Vec::new());
     }
-    let detail = format!("{} that `cargo lambda` made: {}", orphans.len(), orphans.join(", "));
-    Ok(vec![
-        Check::new("leftover roles", Verdict::Warning, detail)
-            .mend("None is ours. Delete those that no function uses (Lambda console, Permissions)."),
-    ])
+    let detail = format!("{} made by `cargo lambda`: {}", orphans.len(), orphans.join(", "));
+    Ok(vec![Check::new("leftover roles", Verdict::Warning, detail).hint(
+        "Vigia does not use them. Delete the roles that no function uses (Lambda console, \
+                Permissions).",
+    )])
 }

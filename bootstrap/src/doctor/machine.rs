@@ -1,4 +1,4 @@
-//! This machine: its clock against that of AWS, and the tools that a deployment calls.
+//! Checks this machine: its clock against that of AWS, and the tools that a deployment calls.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -12,10 +12,10 @@ use super::{PATIENCE, judge};
 use crate::check::{Check, Verdict};
 use crate::cli::{Arch, Doctor, Target};
 
-/// A tool that says its version takes milliseconds; a first start from a cold disk seconds.
+/// A tool prints its version within milliseconds, at its first start from a cold disk within seconds.
 const TOOL_PATIENCE: Duration = Duration::from_secs(15);
 
-/// Any answer has a Date, one that refuses us as well; credentials are not needed.
+/// Any answer has a Date, even a refusal, so no credentials are needed.
 pub(super) async fn clock(target: &Target) -> Check {
     let url = target.endpoint_url.clone().unwrap_or_else(|| match &target.region {
         Some(region) if region.starts_with("cn-") => format!("https://sts.{region}.amazonaws.com.cn"),
@@ -34,14 +34,14 @@ pub(super) async fn clock(target: &Target) -> Check {
     let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
     match date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) {
         Some(date) => judge::clock(skew(before, after, date.timestamp())),
-        None => unknown(format!("{url} does not say what time it is")),
+        None => unknown(format!("{url} answers without the time (a Date header)")),
     }
 }
 
-/// How far this clock is ahead, if the answer was written half-way. What the way took is not held
-/// against the clock.
+/// Returns how far this clock is ahead, if the answer was written half-way. The time of the journey does not
+/// count against the clock.
 fn skew(before: Timestamp, after: Timestamp, date: Timestamp) -> SignedDuration {
-    // Date has whole seconds, cut off.
+    // Date has whole seconds, rounded down.
     let latest = date + SignedDuration::from_secs(1);
     if before > latest {
         before.duration_since(latest)
@@ -63,7 +63,7 @@ pub(super) async fn tools(options: &Doctor, is_local: bool) -> Vec<Check> {
         version(Path::new("python3"), &["-c", "import ensurepip, sys, venv; print(sys.version.split()[0])"]),
         version(Path::new("rustup"), &["target", "list", "--installed"]),
     );
-    // Programs for AWS are linked against an older glibc, by zig; those for a local cloud are not.
+    // Programs for AWS are linked against an older glibc, by zig; programs for a local cloud are not.
     let without_zig = if is_local { Verdict::Warning } else { Verdict::Failed };
     vec![
         tool("cargo", cargo, Verdict::Failed, "Install Rust: https://rustup.rs."),
@@ -71,7 +71,7 @@ pub(super) async fn tools(options: &Doctor, is_local: bool) -> Vec<Check> {
             "cargo-lambda",
             lambda,
             Verdict::Failed,
-            "`make venv` installs it; --cargo-lambda names another.",
+            "`make venv` installs it. To use another one, pass --cargo-lambda.",
         ),
         tool("zig", zig_beside.or(zig), without_zig, "`make venv` installs it together with cargo-lambda."),
         tool(
@@ -84,34 +84,37 @@ pub(super) async fn tools(options: &Doctor, is_local: bool) -> Vec<Check> {
     ]
 }
 
-fn tool(name: &'static str, version: Option<String>, missing: Verdict, mend: &str) -> Check {
+fn tool(name: &'static str, version: Option<String>, missing: Verdict, hint: &str) -> Check {
     match version {
         Some(version) => Check::new(name, Verdict::Ok, version),
-        None => Check::new(name, missing, "missing, or it does not say its version").mend(mend),
+        None => Check::new(name, missing, "missing, or it does not print its version").hint(hint),
     }
 }
 
-/// `installed` is rustup's list; a Rust that does not come from rustup has none.
+/// Checks for the target. `installed` is rustup's list; a Rust that does not come from rustup has none.
 fn rust_target(arch: Arch, installed: Option<&str>) -> Check {
     let name = "Rust target";
     let wanted = match arch {
         Arch::Arm64 => "aarch64-unknown-linux-gnu",
         Arch::X8664 => "x86_64-unknown-linux-gnu",
     };
-    let mend = format!("rustup target add {wanted}");
+    let hint = format!("rustup target add {wanted}");
     match installed {
         Some(list) if list.lines().any(|line| line.trim() == wanted) => Check::new(name, Verdict::Ok, wanted),
-        Some(_) => Check::new(name, Verdict::Failed, format!("{wanted} is not installed")).mend(mend),
+        Some(_) => Check::new(name, Verdict::Failed, format!("{wanted} is not installed")).hint(hint),
         None if arch == Arch::host() => {
             Check::new(name, Verdict::Ok, format!("{wanted}, this machine's own"))
         }
-        None => {
-            Check::new(name, Verdict::NotKnownHere, format!("{wanted}; there is no rustup to ask")).mend(mend)
-        }
+        None => Check::new(
+            name,
+            Verdict::NotKnownHere,
+            format!("{wanted}; not checked, because rustup is missing"),
+        )
+        .hint(hint),
     }
 }
 
-/// The first line that a tool prints, all lines of a list; None if it cannot be run.
+/// Returns the first line that a tool prints, or all lines of a list; `None` if the tool cannot be run.
 async fn version(program: &Path, arguments: &[&str]) -> Option<String> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
@@ -140,7 +143,7 @@ mod tests {
         assert_eq!(rust_target(Arch::X8664, list).verdict, Verdict::Ok);
         let missing = rust_target(Arch::Arm64, list);
         assert_eq!(missing.verdict, Verdict::Failed);
-        assert_eq!(missing.mend.as_deref(), Some("rustup target add aarch64-unknown-linux-gnu"));
+        assert_eq!(missing.hint.as_deref(), Some("rustup target add aarch64-unknown-linux-gnu"));
         assert_eq!(rust_target(Arch::host(), None).verdict, Verdict::Ok);
     }
 

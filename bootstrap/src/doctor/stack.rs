@@ -1,4 +1,4 @@
-//! The stack itself: whether it can be reached from here, and whether it is as it should be.
+//! Checks the stack itself: whether it can be reached from here, and whether it matches its deployment.
 
 use super::Subject;
 use crate::check::{Check, Verdict};
@@ -7,7 +7,7 @@ use crate::status;
 
 pub(super) async fn look(subject: &Subject<'_>) -> Result<Vec<Check>> {
     if subject.release.is_none() {
-        let detail = format!("there is no stack {} to look at", subject.aws.names.stack);
+        let detail = format!("there is no stack {}", subject.aws.names.stack);
         return Ok(vec![Check::new("stack", Verdict::NotKnownHere, detail)]);
     }
     let status = status::look(subject.aws).await?;
@@ -18,8 +18,9 @@ fn judge(status: &status::Status) -> Vec<Check> {
     let url = status.url.as_deref().unwrap_or("none");
     let reach = match status.answers.as_str() {
         "yes" => Check::new("reachability", Verdict::Ok, format!("{url} answers")),
-        why => Check::new("reachability", Verdict::Failed, format!("{url}: {why}")).mend(
-            "`make status` says what the reconciler does about it; --allow-cidr may leave this machine out.",
+        why => Check::new("reachability", Verdict::Failed, format!("{url}: {why}")).hint(
+            "`make status` shows what the reconciler does about it. If this machine is outside --allow-cidr, \
+                it gets no answer.",
         ),
     };
     let healthy = u32::try_from(status.healthy).unwrap_or(u32::MAX);
@@ -28,30 +29,32 @@ fn judge(status: &status::Status) -> Vec<Check> {
     let workers = match status.desired {
         Some(desired) if healthy >= desired => Check::new("workers", Verdict::Ok, detail),
         Some(desired) if healthy == 0 && desired > 0 => Check::new("workers", Verdict::Failed, detail)
-            .mend("`make status` and `make logs OF=worker` say why."),
+            .hint("`make status` and `make logs OF=worker` show why."),
         _ => Check::new("workers", Verdict::Warning, detail)
-            .mend("`make status` says what is held back and why."),
+            .hint("`make status` shows, after `Held back`, why the reconciler does not change the number."),
     };
     let reconciler = match (status.last_tick, status.is_late) {
         (Some(_), false) => Check::new("reconciler", Verdict::Ok, "it ticks"),
         (Some(at), true) => {
             let detail = format!("its last tick was at {}", at.strftime("%F %H:%M:%SZ"));
-            Check::new("reconciler", Verdict::Failed, detail)
-                .mend("`make logs OF=reconciler` shows why; `make deploy` mends its schedule and code.")
+            Check::new("reconciler", Verdict::Failed, detail).hint(
+                "`make logs OF=reconciler` shows why. `make deploy` repairs the schedule and the \
+                    function.",
+            )
         }
         (None, _) => Check::new("reconciler", Verdict::Warning, "it has not ticked yet")
-            .mend("It does so every 20 s; wait a minute."),
+            .hint("It ticks every 20 s. Wait a minute, then run this again."),
     };
     let mut checks = vec![reach, workers, reconciler];
     checks.extend(status.problem.iter().map(|problem| {
         Check::new("desired count", Verdict::Warning, problem.clone())
-            .mend("`make scale N=…` writes a good one.")
+            .hint("`make scale N=…` writes a valid number.")
     }));
     checks.push(match status.drift.len() {
-        0 => Check::new("drift", Verdict::Ok, "the stack is as it was deployed"),
+        0 => Check::new("drift", Verdict::Ok, "the stack matches its deployment"),
         1 => Check::new("drift", Verdict::Warning, status.drift[0].clone()),
         n => Check::new("drift", Verdict::Warning, format!("{n} differences"))
-            .mend("`make status` lists them."),
+            .hint("`make status` lists them."),
     });
     checks
 }

@@ -1,7 +1,7 @@
 //! A TLS handshake that accepts one certificate, byte for byte.
 //!
-//! Names and issuers are not judged: a given certificate is for names that need not lead here yet,
-//! and the question is only whether the server has the certificate that it was given, and its key.
+//! It checks neither names nor issuers: a given certificate may be for names that do not lead here yet. It
+//! only checks that the server has the certificate that it was given, and its key.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use tokio_rustls::rustls::crypto::{
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
-/// Connection and handshake: three round trips.
+/// Limit of connection and handshake: three round trips.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The error is a sentence for people.
+/// Does a handshake with the server; the error is a sentence for people.
 pub(super) async fn with(address: SocketAddr, certificate: &CertificateDer<'static>) -> Result<(), String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let only = Arc::new(Only { certificate: certificate.clone(), provider: provider.clone() });
@@ -122,8 +122,8 @@ mod tests {
         assert_eq!(with(at_tls, &der(&other.0)).await, Err("it serves another certificate".to_owned()));
         let no_tls = with(at_plain, &der(&served.0)).await.expect_err("it closes at once");
         assert!(no_tls.starts_with("no TLS"), "{no_tls}");
-        let nobody = address(&listener().await);
-        assert_eq!(with(nobody, &der(&served.0)).await, Err("no connection".to_owned()));
+        let unused = address(&listener().await);
+        assert_eq!(with(unused, &der(&served.0)).await, Err("no connection".to_owned()));
     }
 
     async fn listener() -> TcpListener {

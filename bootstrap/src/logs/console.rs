@@ -1,4 +1,4 @@
-//! The console of an instance: the end of what it has said since its boot.
+//! The console of an instance: the end of its output since its boot.
 
 use aws_sdk_ec2::operation::get_console_output::GetConsoleOutputOutput;
 use base64::Engine as _;
@@ -15,7 +15,7 @@ pub(super) struct Console {
     seen: String,
 }
 
-/// What the console shows now; an instance that EC2 has forgotten shows nothing.
+/// Returns the console's present text; empty for an instance that EC2 has forgotten.
 pub(super) async fn fetch(aws: &Aws, id: &str) -> Result<String> {
     let ask = async |latest: bool| {
         let ask = aws.ec2.get_console_output().instance_id(id);
@@ -23,7 +23,7 @@ pub(super) async fn fetch(aws: &Aws, id: &str) -> Result<String> {
         ask.send().await.step(|| format!("read the console of {id}"))
     };
     let got = match ask(true).await {
-        // Only Nitro instances show what they have said this second.
+        // Only Nitro instances have the latest output.
         Err(error) if error.message().contains("UnsupportedOperation") => ask(false).await,
         other => other,
     };
@@ -36,7 +36,8 @@ fn decoded(got: &GetConsoleOutputOutput) -> String {
     cleaned(&String::from_utf8_lossy(&STANDARD.decode(bytes).unwrap_or_default()))
 }
 
-/// Without what would move the cursor or colour the reader's terminal: boots draw with both.
+/// Removes the control sequences that would move the cursor or colour the reader's terminal: boots print
+/// both.
 fn cleaned(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -56,8 +57,8 @@ fn cleaned(text: &str) -> String {
 }
 
 impl Console {
-    /// The lines that were not there at the last look. While it is followed, a line that is not whole yet
-    /// waits for its end.
+    /// Returns the lines added since the last look. While the log is followed, an incomplete line waits for
+    /// its end.
     pub(super) fn fresh(&mut self, now: &str, since: Option<Timestamp>, is_followed: bool) -> Vec<String> {
         let whole = if is_followed { &now[..now.rfind('\n').map_or(0, |end| end + 1)] } else { now };
         let lines = young(beyond(&self.seen, whole), since).into_iter().map(str::to_owned).collect();
@@ -66,15 +67,15 @@ impl Console {
     }
 }
 
-/// What `now` shows beyond `before`; both are the end of one log, whose beginning falls away. The first
-/// line of `now` may be cut.
+/// Returns the part of `now` beyond `before`. Both are ends of one log, whose beginning falls away, so the
+/// first line of `now` may be cut.
 fn beyond<'a>(before: &str, now: &'a str) -> &'a str {
     let line_starts = |text: &str| {
         let inner: Vec<usize> = text.match_indices('\n').map(|(at, _)| at + 1).collect();
         std::iter::once(0).chain(inner).filter(|at| *at < text.len()).collect::<Vec<_>>()
     };
     let second_line = now.find('\n').map_or(now.len(), |end| end + 1);
-    // The longest overlap is tried first, so that lines that repeat are neither lost nor shown twice.
+    // The longest overlap is tried first, so that repeated lines are neither lost nor printed twice.
     for start in line_starts(before) {
         let common = &before[start..];
         for from in [0, second_line] {
@@ -86,7 +87,7 @@ fn beyond<'a>(before: &str, now: &'a str) -> &'a str {
     now
 }
 
-/// Lines from `since` on. What a line says of its time holds for those after it that say nothing.
+/// Returns the lines from `since` on. A line without a time has the time of the line before it.
 fn young(text: &str, since: Option<Timestamp>) -> Vec<&str> {
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     let Some(since) = since else { return lines.collect() };
@@ -99,7 +100,8 @@ fn young(text: &str, since: Option<Timestamp>) -> Vec<&str> {
         .collect()
 }
 
-/// Our programs write one JSON object a line, with its time; systemd puts its own words before it.
+/// Returns the time of a line. Vigia's programs write one JSON object a line, with its time; systemd puts its
+/// own words before it.
 fn time_of(line: &str) -> Option<Timestamp> {
     let object: Value = serde_json::from_str(&line[line.find('{')?..]).ok()?;
     object["timestamp"].as_str()?.parse().ok()
@@ -110,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_new_is_shown_whether_the_beginning_falls_away_or_not() {
+    fn only_new_lines_are_shown_even_if_the_beginning_is_cut_off() {
         for (before, now, new) in [
             ("", "a\nb\n", "a\nb\n"),
             ("a\nb\n", "a\nb\n", ""),
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_line_waits_for_its_end_only_while_there_is_a_next_look() {
+    fn half_a_line_waits_for_its_end_only_if_a_look_follows() {
         let mut console = Console::default();
         assert_eq!(console.fresh("one\ntw", None, true), ["one"]);
         assert_eq!(console.fresh("one\ntwo\n", None, true), ["two"]);
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_is_left_out_by_the_times_that_lines_say() {
+    fn older_lines_are_omitted_by_their_own_times() {
         let line = |at: &str| format!("[  12.3] ec2-worker[7]: {{\"timestamp\":\"{at}\",\"message\":\"m\"}}");
         let (old, new) = (line("2026-01-01T10:00:00Z"), line("2026-01-01T12:00:00.5Z"));
         let text = format!("boot\n{old}\nno time\n{new}\n\nno time either\n");

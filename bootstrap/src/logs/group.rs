@@ -8,19 +8,19 @@ use jiff::{SignedDuration, Timestamp};
 use crate::aws::Aws;
 use crate::error::{Result, Step as _, found};
 
-/// CloudWatch takes events in some seconds late, and in any order.
+/// CloudWatch stores events some seconds late, and in any order.
 const LATE: SignedDuration = SignedDuration::from_secs(60);
-/// A page is a megabyte or 10,000 events at most, and may be empty. The reconciler writes about 30
-/// events a minute, so these are more than its 14 days.
+/// A page has at most a megabyte or 10,000 events, and may be empty. The reconciler writes about 30 events a
+/// minute, so these pages hold more than its 14 days.
 const MOST_PAGES: usize = 200;
-/// What is kept of one look, newest first to stay: a few megabytes.
+/// Most lines of one look; the newest are kept. They take a few megabytes.
 const MOST_LINES: usize = 20_000;
 
 /// How far the log has been printed.
 pub(super) struct Group {
     from: Timestamp,
     seen: BTreeSet<(i64, String)>,
-    /// Events of one millisecond stay in the order in which they came.
+    /// Keeps events of one millisecond in the order in which they came.
     number: u64,
 }
 
@@ -29,8 +29,7 @@ impl Group {
         Self { from, seen: BTreeSet::new(), number: 0 }
     }
 
-    /// The lines that were not there at the last look, oldest first. A group that is not there yet has
-    /// none.
+    /// Returns the lines added since the last look, oldest first; none if the group does not exist yet.
     pub(super) async fn read(&mut self, aws: &Aws) -> Result<Vec<String>> {
         let group = aws.names.stack.log_group();
         let mut pages = aws
@@ -52,7 +51,7 @@ impl Group {
         Ok(events.into_iter().map(|(_, _, line)| line).collect())
     }
 
-    /// Time, number and text of events not seen before.
+    /// Returns time, number and text of events not seen before.
     fn fresh(&mut self, events: &[FilteredLogEvent]) -> Vec<(i64, u64, String)> {
         let mut fresh = Vec::new();
         for event in events {
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_and_asked_for_does_not_grow() {
+    fn the_remembered_events_stay_bounded() {
         let mut group = Group::since(Timestamp::UNIX_EPOCH);
         for number in 0..1000 {
             group.fresh(&[event(&number.to_string(), number * 1000)]);

@@ -1,4 +1,4 @@
-//! The calls to S3: reads all users, converts them, and deletes what plain text is left of them.
+//! The calls to S3: reads all users, converts them, and deletes their remaining plain text.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -24,10 +24,10 @@ use crate::resources::bucket::{self, Contents};
 
 /// Calls to S3 at once: enough to keep the cores busy with hashing, few enough for any S3.
 const CALLS: usize = 16;
-/// How often a line says how far it is.
+/// Interval of the progress lines.
 const SAID_EVERY: Duration = Duration::from_secs(5);
 
-/// S3 metadata of a converted object, beside the worker's nonce. A worker's next write drops them.
+/// S3 metadata of a converted object, in addition to the worker's nonce. A worker's next write drops them.
 const MIGRATED: &str = "migrated";
 const MIGRATED_FROM: &str = "migrated-from";
 const NONCE: &str = "nonce";
@@ -42,7 +42,7 @@ impl<'a> Users<'a> {
         Self { aws, bucket: Contents::Users.bucket(aws) }
     }
 
-    /// Every object below `users/`, judged by itself.
+    /// Reads every object below `users/` and judges each by itself.
     pub(super) async fn judge_all(&self, progress: &Progress) -> Result<Vec<(String, Judged)>> {
         let keys = self.keys().await?;
         let mut tally = Tally::new("read", keys.len());
@@ -81,9 +81,12 @@ impl<'a> Users<'a> {
         found(got.step(|| format!("read {key}")))
     }
 
-    /// The content, or its begin if it is too long for a password.
+    /// Returns the content, or only its beginning if it is too long for a password.
     async fn content(&self, key: &str, object: GetObjectOutput) -> Result<Vec<u8>> {
-        let failed = || DeployError::new(Exit::Unreachable, format!("could not read {key}"));
+        let failed = || {
+            DeployError::new(Exit::Unreachable, format!("could not read {key}"))
+                .hint("Check the network, then run this again.")
+        };
         whole(object.body, MAX_BYTES, self.aws.patience.for_a_body())
             .await
             .map_err(|why| failed().caused_by(why))
@@ -119,8 +122,8 @@ impl<'a> Users<'a> {
     async fn write_secure(&self, candidate: &Candidate, hasher: &Hasher) -> Result<()> {
         let (key, target) = (&candidate.key, candidate.target());
         let changed = || {
-            DeployError::new(Exit::Failed, format!("{key} is changed by somebody at this moment"))
-                .mend("Find out who writes into the bucket of users, then run this again.")
+            DeployError::new(Exit::Failed, format!("{key} changes while this command converts it"))
+                .hint("Stop the program that writes into the bucket of users, then run this again.")
         };
         let object = self.get(key).await?.ok_or_else(changed)?;
         let etag = object.e_tag().unwrap_or_default().to_owned();
@@ -141,7 +144,7 @@ impl<'a> Users<'a> {
         let put = if target == *key { put.if_match(etag) } else { put.if_none_match("*") };
         match put.send().await.step(|| format!("write {target}")) {
             Ok(_) => Ok(()),
-            // The SDK repeats a write whose reply was lost, and then our own object refuses it.
+            // The SDK repeats a write whose reply was lost, and then its own object refuses the second try.
             Err(error) if error.kind == AwsErrorKind::Conflict && self.is_ours(&target, &record).await? => {
                 Ok(())
             }
@@ -156,12 +159,12 @@ impl<'a> Users<'a> {
         Ok(nonce == Some(&record.nonce))
     }
 
-    /// Deletes all versions of the past below `users/`, those of users that were deleted included.
+    /// Deletes all old versions below `users/`, also those of deleted users.
     ///
-    /// Versions first, and the markers of deletion only when none is left: without its marker a version
-    /// of the past would be a user again.
+    /// Versions first, and the delete markers only when none is left: without its marker an old version would
+    /// be a user again.
     pub(super) async fn forget_the_past(&self, progress: &mut Progress) -> Result<()> {
-        progress.begin("plain text of the past");
+        progress.begin("older versions in plain text");
         let mut deleted = 0;
         let History { past, markers: _ } = self.history().await?;
         for batch in past.chunks(1000) {
@@ -171,7 +174,7 @@ impl<'a> Users<'a> {
         let History { past, markers } = self.history().await?;
         if let Some(left) = past.first() {
             let what = format!("a version of {} is still there although it was deleted", left.key());
-            return Err(DeployError::new(Exit::Failed, what).mend("Run this again."));
+            return Err(DeployError::new(Exit::Failed, what).hint("Run this again."));
         }
         for batch in markers.chunks(1000) {
             bucket::delete_versions(self.aws, &self.bucket, batch.to_vec()).await?;
@@ -217,13 +220,13 @@ fn identifier(key: Option<&str>, version: Option<&str>) -> Option<ObjectIdentifi
     ObjectIdentifier::builder().key(key?).version_id(version?).build().ok()
 }
 
-/// The key that an object was converted from, if it was.
+/// Returns the key that an object was converted from, if it was.
 fn converted_from(metadata: Option<&HashMap<String, String>>) -> Option<String> {
     let metadata = metadata?;
     (metadata.get(MIGRATED)? == "1").then(|| metadata.get(MIGRATED_FROM).cloned().unwrap_or_default())
 }
 
-/// Hashes on all cores, each with memory of its own that is used again.
+/// Hashes on all cores; each reuses its own memory.
 struct Hasher {
     turns: Semaphore,
     arenas: Arc<Mutex<Vec<Arena>>>,
@@ -254,7 +257,7 @@ impl Hasher {
     }
 }
 
-/// Says how far a long step is.
+/// Prints the progress of a long step.
 struct Tally {
     what: &'static str,
     done: usize,

@@ -1,11 +1,11 @@
-//! Which classic users can be secure ones, and under which key. Pure.
+//! Decides which classic users can become secure ones, and under which key. Pure.
 //!
 //! | an object below `users/` | becomes |
 //! |---|---|
 //! | written by this migration | is left alone; the classic object that it came from is deleted |
 //! | its login and its password are within the secure profile's bounds | converted |
 //! | its login is another spelling of one with an object of its own | unusable; the exact spelling is converted |
-//! | only other spellings, several of them | all unusable: nobody can say whose the login is |
+//! | only other spellings, several of them | all unusable: the owner of the login is ambiguous |
 //! | its key is no login's, or its login or password is out of bounds | unusable |
 //!
 //! An unusable object may stay where it is if no secure worker would look for a user there.
@@ -16,10 +16,10 @@ use std::fmt;
 use accounts::{Login, LoginError, Password, PasswordError, login_of, object_key};
 use fleet::Profile;
 
-/// More bytes than any password has; so much is read of an object.
+/// More bytes than any password has; no more of an object is read.
 pub(super) const MAX_BYTES: usize = 1024;
 
-/// What an object is, seen by itself.
+/// The verdict on an object by itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Judged {
     /// By this migration, from the object of this key.
@@ -36,11 +36,11 @@ pub(super) enum Reason {
     Key,
     #[error("{0}")]
     Login(LoginError),
-    #[error("the password is not text in UTF-8")]
+    #[error("the password is not UTF-8 text")]
     Encoding,
     #[error("{0}")]
     Password(PasswordError),
-    #[error("it would be the login `{0}`, as others would")]
+    #[error("it would become the login `{0}`, and so would another user")]
     SameAs(Login),
 }
 
@@ -67,12 +67,12 @@ pub(super) struct Candidate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Convert,
-    /// Its secure object is written already.
+    /// Its secure object is already written.
     DeleteOld,
 }
 
 impl Candidate {
-    /// Key of the secure object.
+    /// Returns the key of the secure object.
     pub(super) fn target(&self) -> String {
         object_key(Profile::Secure, &self.login)
     }
@@ -81,15 +81,15 @@ impl Candidate {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) convert: Vec<Candidate>,
-    /// Users that are secure and need nothing more.
+    /// Users that are already secure.
     pub(super) done: usize,
-    /// Unusable, and out of the way of secure workers.
+    /// Unusable, where no secure worker looks.
     pub(super) left: Vec<Unusable>,
-    /// Unusable, and where a secure worker would look.
-    pub(super) mend: Vec<Unusable>,
+    /// Unusable, where a secure worker would look.
+    pub(super) blocking: Vec<Unusable>,
 }
 
-/// An object that is no work of this migration.
+/// Judges an object that this migration has not written.
 pub(super) fn judge(key: &str, content: &[u8]) -> Judged {
     let Some(classic) = login_of(Profile::Classic, key) else { return Judged::Unusable(Reason::Key) };
     let login = match Login::parse(Profile::Secure, classic.as_str()) {
@@ -102,7 +102,7 @@ pub(super) fn judge(key: &str, content: &[u8]) -> Judged {
     }
 }
 
-/// The password in the form in which the secure profile hashes it.
+/// Returns the password in the form in which the secure profile hashes it.
 pub(super) fn password(content: &[u8]) -> Result<Password, Reason> {
     if content.len() > MAX_BYTES {
         return Err(Reason::Password(PasswordError::TooManyBytes));
@@ -149,11 +149,11 @@ pub(super) fn plan(objects: Vec<(String, Judged)>) -> Plan {
 
 impl Plan {
     fn unusable(&mut self, unusable: Unusable) {
-        if is_read_by_secure(&unusable.key) { self.mend.push(unusable) } else { self.left.push(unusable) }
+        if is_read_by_secure(&unusable.key) { self.blocking.push(unusable) } else { self.left.push(unusable) }
     }
 }
 
-/// Whether somebody's sign-in in the secure profile leads to this object.
+/// Returns whether a sign-in in the secure profile would read this object.
 fn is_read_by_secure(key: &str) -> bool {
     login_of(Profile::Secure, key)
         .is_some_and(|login| Login::parse(Profile::Secure, login.as_str()).as_ref() == Ok(&login))
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_secure_is_unusable_for_a_reason() {
+    fn an_unusable_user_has_a_reason() {
         let long = [b'x'; MAX_BYTES + 1];
         let many = "ä".repeat(300);
         for (key, content, reason, blocks) in [
@@ -209,7 +209,7 @@ mod tests {
             ("users/ana", many.as_bytes(), Reason::Password(PasswordError::TooLong), true),
         ] {
             let plan = planned(&[(key, content)], &[]);
-            let found = if blocks { &plan.mend } else { &plan.left };
+            let found = if blocks { &plan.blocking } else { &plan.left };
             assert_eq!(*found, [Unusable { key: key.to_owned(), reason }], "{key}");
             assert!(plan.convert.is_empty());
         }
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_is_not_done_again() {
+    fn a_converted_user_is_not_converted_again() {
         let plan = planned(&[("users/Ana", b"x")], &[("users/ana", "users/Ana"), ("users/bob", "users/bob")]);
         assert_eq!(converts(&plan), [("users/Ana", "users/ana".to_owned(), Step::DeleteOld)]);
         assert_eq!(plan.done, 1, "bob; Ana's old object is still to be deleted");

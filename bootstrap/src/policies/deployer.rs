@@ -1,4 +1,4 @@
-//! What whoever runs `bootstrap` needs for one stack, as a managed policy of IAM; `iam-policy` prints it.
+//! The IAM managed policy that `bootstrap` needs for one stack; `iam-policy` prints it.
 //!
 //! | statements | cover |
 //! |---|---|
@@ -6,20 +6,20 @@
 //! | `Buckets`, `Objects` | the stack's two buckets, by name |
 //! | `Roles`, `Profiles`, `HandTo…`, `SpotRole` | the stack's three roles and two profiles, by name |
 //! | `Function`, `Schedule`, `Log` | the reconciler, by name |
-//! | `MakeTagged`, `TagNew` | what is made carries the stack's tag from its first moment |
+//! | `MakeTagged`, `TagNew` | a new resource carries the stack's tag from its first moment |
 //! | `UseOwn` | what carries the tag may be built upon, changed and removed, and nothing else |
 //! | `Image`, `Interface` | what takes part and may be without the tag |
 //!
-//! Who may write a role's policy and hand the role over can give himself every permission. A permissions
-//! boundary ends that: with one, roles are made and written only within it (`OnlyWithin`).
+//! A caller who may write a role's policy and pass the role can give itself every permission. A permissions
+//! boundary prevents that: with one, roles are made and written only within it (`OnlyWithin`).
 //!
-//! `sts:GetCallerIdentity` needs no permission. EC2 judges a call once for each resource it touches,
-//! with the keys that this kind of resource has: a new one has the tags of the request, one that exists
-//! its own. That is why most ways of making something are in two statements.
+//! `sts:GetCallerIdentity` needs no permission. EC2 authorizes a call once for each resource it touches, with
+//! the keys that this kind of resource has: a new resource has the tags of the request, an existing one its
+//! own. That is why most ways of making something are in two statements.
 //!
-//! Not allowed on purpose: `iam:DeleteRolePermissionsBoundary` and `iam:UpdateAssumeRolePolicy` (whoever
-//! set a boundary wants to keep it, and nobody else is to assume the roles), `ec2:DescribeInstanceAttribute`
-//! and tags on what exists already (the tag is what opens everything else).
+//! Not allowed on purpose: `iam:DeleteRolePermissionsBoundary` (an operator who set a boundary wants to keep
+//! it), `iam:UpdateAssumeRolePolicy` (no other principal is to assume the roles),
+//! `ec2:DescribeInstanceAttribute`, and tags on existing resources (the tag is what opens everything else).
 
 use fleet::stack::TAG_STACK;
 use serde_json::{Map, Value, json};
@@ -30,7 +30,7 @@ use crate::names::Names;
 /// IAM's limit for one managed policy; it does not count white space.
 pub const MAX_CHARS: usize = 6144;
 
-/// Calls that every command makes to find what there is, and `doctor` to judge the account.
+/// Calls that every command makes to find the stack's resources, and `doctor` to check the account.
 const LOOK: [&str; 17] = [
     // AccountAttributes, Addresses, AvailabilityZones: a policy has few characters to spare.
     "ec2:DescribeA*",
@@ -44,24 +44,25 @@ const LOOK: [&str; 17] = [
     "ec2:DescribeSecurityGroups",
     "ec2:DescribeSubnets",
     "ec2:DescribeVpc*",
-    // Lambda asks this in our name when a function gets into a VPC.
+    // Lambda calls this with the deployer's identity when a function gets into a VPC.
     "ec2:GetSecurityGroupsForVpc",
     // For roles that `cargo lambda` left behind.
     "iam:ListRoles",
-    // `deploy` and `plan` ask beforehand what these credentials may do. Of a role's name there is no variable
-    // that would limit this to the caller's own.
+    // `deploy` and `plan` check beforehand what these credentials may do. IAM has no policy variable for a
+    // role's name, so this cannot be limited to the caller's own role.
     "iam:SimulatePrincipalPolicy",
     "lambda:GetAccountSettings",
     "logs:DescribeLogGroups",
-    // An interface endpoint brings a private zone of names with it, which EC2 associates in our name.
+    // An interface endpoint brings a private hosted zone with it, which EC2 associates with the deployer's
+    // identity.
     "route53:AssociateVPCWithHostedZone",
     "servicequotas:GetServiceQuota",
 ];
 
-/// What decides on the permissions that the stack's roles have.
+/// Actions that decide on the permissions of the stack's roles.
 const WRITE_ROLES: [&str; 2] = ["iam:CreateRole", "iam:PutRole*"];
 
-/// The statements that allow an action, by their `Sid`: what somebody lacks to whom it is denied.
+/// Returns the `Sid`s of the statements that allow an action: a caller who is denied it lacks them.
 pub fn statements_with(action: &str) -> Vec<String> {
     let names = Names {
         stack: "vigia".parse().expect("a name of a stack"),
@@ -81,7 +82,7 @@ pub fn statements_with(action: &str) -> Vec<String> {
     statements.filter(allows).filter_map(|statement| statement["Sid"].as_str()).map(str::to_owned).collect()
 }
 
-/// The policy for one stack. With a boundary, only roles that have it may be made or given policies.
+/// Returns the policy for one stack. With a boundary, only roles that have it may be made or given policies.
 pub fn deployer(names: &Names, boundary: Option<&str>) -> Value {
     let Names { account, region, partition, stack } = names;
     let buckets = [names.data_bucket(), names.control_bucket()].map(|bucket| bucket_arn(names, &bucket));
@@ -153,7 +154,7 @@ pub fn deployer(names: &Names, boundary: Option<&str>) -> Value {
             &["iam:CreateServiceLinkedRole"],
             json!(names.role_arn("aws-service-role/spot.amazonaws.com/*")),
         ),
-        // `cargo lambda deploy` publishes a version each time, and the older ones are deleted.
+        // `cargo lambda deploy` publishes a version each time; older versions are deleted.
         allow(
             "Function",
             &[
@@ -185,7 +186,7 @@ pub fn deployer(names: &Names, boundary: Option<&str>) -> Value {
             ],
             json!(names.rule_arn()),
         ),
-        // Tagging knows the group without the asterisk, everything else with it.
+        // Tagging uses the group's ARN without the asterisk, all other calls with it.
         allow(
             "Log",
             &[
@@ -254,12 +255,12 @@ pub fn deployer(names: &Names, boundary: Option<&str>) -> Value {
         .when(of_stack()),
         allow("Image", &["ec2:RunInstances"], json!(format!("arn:{partition}:ec2:{region}::image/*"))),
         // Load balancers of earlier versions have interfaces without the tag. Only the stack's own address,
-        // which the statement before has checked, can be taken away.
+        // which the statement above checks, can be disassociated.
         allow("Interface", &["ec2:DisassociateAddress"], json!(ec2("network-interface"))),
     ];
     let mut statements = statements.map(|statement| statement.0).to_vec();
-    // A denial: no other policy of the deployer opens this again. A role without a boundary has no such key,
-    // and then the condition holds.
+    // A denial, so that no other policy of the deployer allows it again. A role without a boundary has no
+    // such key, and then the condition holds.
     statements.extend(boundary.map(|arn| {
         json!({
             "Sid": "OnlyWithin", "Effect": "Deny", "Action": WRITE_ROLES, "Resource": "*",
@@ -283,7 +284,7 @@ fn allow(sid: &str, actions: &[&str], resource: impl Into<Value>) -> Statement {
     Statement(json!({"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resource}))
 }
 
-/// As IAM counts. No name of ours has white space in it.
+/// Returns the length as IAM counts it. No name that Vigia uses has white space in it.
 pub fn chars(policy: &Value) -> usize {
     policy.to_string().chars().filter(|c| !c.is_whitespace()).count()
 }
@@ -343,7 +344,7 @@ mod tests {
         }
     }
 
-    /// What is bounded neither by a name nor by a tag of the stack.
+    /// Actions that neither a name nor a tag of the stack limits.
     #[test]
     fn everything_else_is_bound_to_the_stack() {
         let policy = deployer(&names("team-a", "eu-west-1", "aws"), None);

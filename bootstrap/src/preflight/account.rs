@@ -1,4 +1,4 @@
-//! Reads what the account may have, and what it has, for `quota.rs` to judge.
+//! Reads the account's quotas and their use, for `quota.rs` to judge.
 
 use std::time::Duration;
 
@@ -16,16 +16,17 @@ use crate::error::{DeployError, Exit, Result, Step as _};
 use crate::resources::instance;
 use crate::resources::network::filter;
 
-/// Workers of a new stack, unless it is said.
+/// Workers of a new stack without --workers.
 pub(crate) const FIRST_COUNT: u32 = 3;
 /// Families that share the quota of vCPUs, by the first letter of a type's name …
 const STANDARD: [char; 9] = ['a', 'c', 'd', 'h', 'i', 'm', 'r', 't', 'z'];
-/// … but for these, which begin with such a letter and have quotas of their own.
+/// … except these, which begin with such a letter and have quotas of their own.
 const NOT_STANDARD: [&str; 5] = ["dl", "hpc", "inf", "mac", "trn"];
-/// An account with more instances than these is not short of vCPUs for ours.
+/// An account with more instances than these has enough vCPUs for a stack.
 const MOST_PAGES: usize = 20;
 
-/// A check for each quota of vCPUs that the stack needs, and how a rollout has to proceed, if that is known.
+/// Checks each quota of vCPUs that the stack needs, and returns the kind of rollout that it allows, if that
+/// is known.
 pub(crate) async fn vcpus(aws: &Aws, size: &Size, patience: Duration) -> (Vec<Check>, Option<Rollout>) {
     let kind = &size.instance_type;
     let facts = async { tokio::try_join!(each(aws, kind), used_by_others(aws)) };
@@ -72,7 +73,7 @@ pub(crate) async fn concurrency(aws: &Aws) -> Result<Vec<Check>> {
     let got = got.step(|| "read the limits of Lambda".to_owned())?;
     let name = "Lambda concurrency";
     let Some(limit) = got.account_limit() else {
-        return Ok(vec![Check::new(name, Verdict::NotKnownHere, "Lambda does not say its limits")]);
+        return Ok(vec![Check::new(name, Verdict::NotKnownHere, "Lambda did not return its limits")]);
     };
     let all = limit.concurrent_executions();
     Ok(vec![quota::concurrency(all, limit.unreserved_concurrent_executions().unwrap_or(all))])
@@ -91,27 +92,33 @@ async fn limit(aws: &Aws, quota: Name) -> Result<u32> {
     let got = aws.quotas.get_service_quota().service_code(service).quota_code(code).send().await;
     let got = got.step(|| format!("read the quota {code} of {service}"))?;
     let value = got.quota().and_then(|quota| quota.value());
-    // Quotas are whole numbers that AWS writes with a point.
+    // Quotas are whole numbers that AWS writes with a decimal point.
     value.and_then(|value| format!("{value:.0}").parse().ok()).ok_or_else(|| {
-        DeployError::new(Exit::Failed, format!("Service Quotas does not say what {code} of {service} is"))
+        DeployError::new(
+            Exit::Failed,
+            format!(
+                "Service Quotas did not return the value of {code} of \
+            {service}"
+            ),
+        )
     })
 }
 
-/// vCPUs of one instance of this type.
+/// Returns the vCPUs of one instance of this type.
 async fn each(aws: &Aws, kind: &str) -> Result<u32> {
     if !is_standard(kind) {
-        let what = format!("instances of {kind} have a quota of their own, which is not looked at");
+        let what = format!("{kind} instances have a quota of their own, which is not checked");
         return Err(DeployError::new(Exit::Failed, what));
     }
     let described = aws.ec2.describe_instance_types().instance_types(InstanceType::from(kind)).send().await;
     let described = described.step(|| format!("read how many vCPUs a {kind} has"))?;
     let each = described.instance_types().first().and_then(|kind| kind.v_cpu_info()?.default_v_cpus());
     each.and_then(|each| u32::try_from(each).ok()).filter(|each| *each > 0).ok_or_else(|| {
-        DeployError::new(Exit::Failed, format!("EC2 does not say how many vCPUs a {kind} has"))
+        DeployError::new(Exit::Failed, format!("EC2 did not return how many vCPUs a {kind} has"))
     })
 }
 
-/// vCPUs that instances of others than this stack have.
+/// vCPUs of instances that do not belong to this stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Used {
     on_demand: u32,
@@ -164,7 +171,7 @@ fn vcpus_of(one: &Instance) -> u32 {
     u32::try_from(cores.saturating_mul(threads)).unwrap_or(0)
 }
 
-/// What EC2 says itself, for credentials that may not read quotas.
+/// Reads the limit from EC2 itself, for credentials that may not read quotas.
 async fn address_attribute(aws: &Aws) -> Result<u32> {
     const NAME: &str = "vpc-max-elastic-ips";
     let asked =
@@ -174,7 +181,7 @@ async fn address_attribute(aws: &Aws) -> Result<u32> {
     let attribute = all.iter().find(|attribute| attribute.attribute_name() == Some(NAME));
     let value = attribute.and_then(|attribute| attribute.attribute_values().first()?.attribute_value());
     value.and_then(|value| value.parse().ok()).ok_or_else(|| {
-        DeployError::new(Exit::Failed, "EC2 does not say how many Elastic IPs the account may have")
+        DeployError::new(Exit::Failed, "EC2 did not return how many Elastic IPs the account may have")
     })
 }
 

@@ -1,4 +1,4 @@
-//! What is known of each permission that `iam-policy` prints, and what to say of it. Pure.
+//! Turns the answers about each permission that `iam-policy` prints into checks. Pure.
 //!
 //! | asked | answer | means |
 //! |---|---|---|
@@ -15,8 +15,8 @@ use serde_json::Value;
 use crate::check::{Check, Verdict};
 
 pub(crate) const NAME: &str = "permissions";
-/// What makes one of them necessary is in no case the deployment of an ordinary stack: they serve
-/// `doctor` and `logs`, a region without a dual-stack API, spot workers, or an option.
+/// Actions that an ordinary deployment does not need: they serve `doctor` and `logs`, a region without a
+/// dual-stack API, spot workers, or an option.
 const OCCASIONAL: [&str; 10] = [
     "ec2:DescribeAccountAttributes",
     "ec2:DescribeInstanceTypes",
@@ -29,7 +29,7 @@ const OCCASIONAL: [&str; 10] = [
     "route53:AssociateVPCWithHostedZone",
     "servicequotas:GetServiceQuota",
 ];
-/// The calls of ours that the policy allows by patterns, because it has few characters to spare.
+/// Calls of this program that the policy allows by patterns, because it has few characters to spare.
 const UNDER_PATTERNS: [&str; 21] = [
     "ec2:DescribeAccountAttributes",
     "ec2:DescribeAddresses",
@@ -53,7 +53,7 @@ const UNDER_PATTERNS: [&str; 21] = [
     "s3:ListBucket",
     "s3:ListBucketVersions",
 ];
-/// What takes things away is for `destroy`, and for a deployment that changes what it finds.
+/// Actions that remove resources: `destroy` needs them, and a deployment that changes existing resources.
 const TAKING_AWAY: [&str; 6] = ["Delete", "Detach", "Disassociate", "Release", "Remove", "Revoke"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,25 +67,25 @@ pub(crate) enum Answer {
 pub(crate) struct Denial {
     pub(crate) action: String,
     pub(crate) resource: Option<String>,
-    /// A policy denies it, so that no other one can allow it.
+    /// A policy denies it, so that no other policy can allow it.
     pub(crate) is_explicit: bool,
 }
 
-/// What one question found out.
+/// The result of one question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) action: String,
     pub(crate) answer: Answer,
 }
 
-/// Whether an error says that the caller may not do what was asked.
+/// Returns whether an error says that the caller lacks a permission.
 pub(crate) fn is_denial(code: &str, status: Option<u16>) -> bool {
     let by_code = matches!(code, "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException");
     // S3 answers HEAD without a body.
     by_code || (status == Some(403) && matches!(code, "" | "403" | "Forbidden"))
 }
 
-/// Reads AWS's words: "User: … is not authorized to perform: ACTION on resource: ARN because …".
+/// Parses AWS's words: "User: … is not authorized to perform: ACTION on resource: ARN because …".
 pub(crate) fn denial(action: &str, resource: Option<&str>, message: &str) -> Denial {
     let after = |text: &str| message.split_once(text).map(|(_, rest)| rest);
     let word =
@@ -98,8 +98,8 @@ pub(crate) fn denial(action: &str, resource: Option<&str>, message: &str) -> Den
     }
 }
 
-/// The actions of a policy, each with the statements that allow it. A pattern stands for those of
-/// [`UNDER_PATTERNS`] that it covers.
+/// Returns the actions of a policy, each with the statements that allow it. A pattern stands for the actions
+/// in [`UNDER_PATTERNS`] that it covers.
 pub(crate) fn actions(policy: &Value) -> BTreeMap<String, Vec<String>> {
     let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for statement in policy["Statement"].as_array().into_iter().flatten() {
@@ -116,7 +116,7 @@ pub(crate) fn actions(policy: &Value) -> BTreeMap<String, Vec<String>> {
     all
 }
 
-/// `ec2:DescribeInstanceType*` as the actions behind it: a simulation takes no patterns.
+/// Expands `ec2:DescribeInstanceType*` to its actions: a simulation takes no patterns.
 pub(crate) fn spelled_out(action: &str) -> Vec<String> {
     match action.strip_suffix('*') {
         None => vec![action.to_owned()],
@@ -131,7 +131,7 @@ pub(crate) fn texts(value: &Value) -> impl Iterator<Item = &str> {
     value.as_str().into_iter().chain(value.as_array().into_iter().flatten().filter_map(Value::as_str))
 }
 
-/// Of everything that was found out; `surely` counts more than `simulated`.
+/// Turns all answers into checks; `surely` counts more than `simulated`.
 pub(crate) fn checks(policy: &Value, surely: &[Asked], simulated: &[Asked]) -> Vec<Check> {
     let wanted = actions(policy);
     let mut known: BTreeMap<&str, &Answer> = BTreeMap::new();
@@ -184,7 +184,7 @@ fn of_denial(wanted: &BTreeMap<String, Vec<String>>, denial: &Denial) -> Check {
     let verdict = if is_for_later(action) { Verdict::Warning } else { Verdict::Failed };
     let check = Check::new(NAME, verdict, format!("these credentials are not allowed {action}{on}"));
     let statements = wanted.get(action).map(|sids| sids.join("` and `"));
-    check.mend(match (is_explicit, statements) {
+    check.hint(match (is_explicit, statements) {
         (true, _) => "A policy denies it explicitly, which no other policy can undo: ask the account's \
                       administrator, who may have set a boundary or a service control policy."
             .to_owned(),
@@ -195,7 +195,7 @@ fn of_denial(wanted: &BTreeMap<String, Vec<String>>, denial: &Denial) -> Check {
     })
 }
 
-/// Whether an ordinary deployment goes on without it.
+/// Returns whether an ordinary deployment works without the action.
 fn is_for_later(action: &str) -> bool {
     let verb = action.split_once(':').map_or("", |(_, verb)| verb);
     OCCASIONAL.contains(&action) || TAKING_AWAY.iter().any(|prefix| verb.starts_with(prefix))
@@ -262,8 +262,8 @@ mod tests {
         let checks = checks(&policy(), &[asked("ec2:CreateVpc", denied("ec2:CreateVpc"))], &[]);
         assert_eq!((checks[0].verdict, checks.len()), (Verdict::Failed, 2));
         assert!(checks[0].detail.contains("ec2:CreateVpc"), "{checks:?}");
-        let mend = checks[0].mend.clone().expect("what to do");
-        assert!(mend.contains("`MakeTagged`") && mend.contains("iam-policy"), "{mend}");
+        let hint = checks[0].hint.clone().expect("what to do");
+        assert!(hint.contains("`MakeTagged`") && hint.contains("iam-policy"), "{hint}");
         assert_eq!(checks[1].verdict, Verdict::NotKnownHere, "of the others nothing is known");
     }
 
@@ -271,8 +271,8 @@ mod tests {
     fn an_explicit_denial_is_for_the_administrator() {
         let denial = Denial { action: "ec2:CreateVpc".to_owned(), resource: None, is_explicit: true };
         let checks = checks(&policy(), &[asked("ec2:CreateVpc", Answer::Denied(denial))], &[]);
-        let mend = checks[0].mend.clone().expect("what to do");
-        assert!(mend.contains("administrator") && !mend.contains("Add"), "{mend}");
+        let hint = checks[0].hint.clone().expect("what to do");
+        assert!(hint.contains("administrator") && !hint.contains("Add"), "{hint}");
     }
 
     #[test]
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_destroy_needs_is_a_warning() {
+    fn an_action_only_destroy_needs_is_a_warning() {
         for (action, verdict) in [
             ("ec2:DeleteVpc", Verdict::Warning),
             ("servicequotas:GetServiceQuota", Verdict::Warning),

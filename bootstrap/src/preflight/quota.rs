@@ -1,4 +1,5 @@
-//! What a stack needs of the account's quotas, and whether that fits. Pure, so that a table can test it.
+//! Computes what a stack needs of the account's quotas, and whether that fits. Pure, so that a table can test
+//! it.
 //!
 //! | machines | quota of vCPUs | steady | besides, for a while |
 //! |---|---|---|---|
@@ -6,15 +7,15 @@
 //! | spot workers | spot | each | the same |
 //! | load balancers | on demand, always | each | one more of each while it is replaced |
 //!
-//! A steady state that does not fit is a failure. If only what comes besides does not fit, the stack works
-//! and is updated by stopping one machine first.
+//! If the steady state does not fit, the check fails. If only the additional machines of an update do not
+//! fit, the stack works and is updated by stopping one machine first.
 
 use fleet::quota;
 use fleet::release::{Market, Rollout};
 
 use crate::check::{Check, Verdict};
 
-/// Codes of Service Quotas, and where a person finds them in its console.
+/// Codes of Service Quotas, and their place in its console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
     pub(crate) service: &'static str,
@@ -42,7 +43,7 @@ impl Name {
     }
 }
 
-/// What an account may have of something, and what others than this stack have of it.
+/// The account's limit, and how much of it others than this stack use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Room {
     pub(crate) limit: u32,
@@ -55,7 +56,7 @@ impl Room {
     }
 }
 
-/// How large the stack is, or is to be.
+/// The stack's size, present or planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Size {
     pub(crate) workers: u32,
@@ -100,13 +101,13 @@ impl Demand {
         }
     }
 
-    /// Machines that are there all the time.
+    /// Returns the number of machines that run all the time.
     const fn steady(self) -> u32 {
         self.workers + self.balancers
     }
 
-    /// The most at any time: a tenth of the workers, or one, beyond their number during a rollout (as the
-    /// reconciler's policy has it), and each load balancer's replacement.
+    /// Returns the most machines at any time: a tenth of the workers, or one, beyond their number during a
+    /// rollout (as in the reconciler's policy), and each load balancer's replacement.
     fn peak(self) -> u32 {
         let surge = if self.workers == 0 { 0 } else { self.workers.div_ceil(10) };
         self.steady() + surge + self.balancers
@@ -125,13 +126,13 @@ impl Demand {
         format!("{} of {instance_type}", all.into_iter().flatten().collect::<Vec<_>>().join(" and "))
     }
 
-    /// The most workers that would fit, the load balancers unchanged.
+    /// Returns the most workers that would fit, with the load balancers unchanged.
     fn fits(self, room: Room, each: u32) -> u32 {
         (room.left() / each).saturating_sub(self.balancers).min(self.workers)
     }
 }
 
-/// The verdict, and how a rollout has to proceed.
+/// Returns the check, and the kind of rollout that fits.
 pub(crate) fn vcpus(demand: Demand, room: Room, instance_type: &str, each: u32) -> (Check, Rollout) {
     let Room { limit, used } = room;
     let name = demand.check();
@@ -152,9 +153,9 @@ pub(crate) fn vcpus(demand: Demand, room: Room, instance_type: &str, each: u32) 
             (_, n) => (format!(": N={n} fits"), format!("Deploy with N={n} (--workers {n}), or ")),
         };
         let ask = quota.ask_for(peak + used);
-        let mend = if first.is_empty() { capitalised(&ask) } else { first + &ask };
+        let hint = if first.is_empty() { capitalised(&ask) } else { first + &ask };
         let detail = format!("needs {steady} {kind}vCPUs for {machines}; {may_have}{fitting}");
-        Check::new(name, Verdict::Failed, detail).mend(format!("{mend}."))
+        Check::new(name, Verdict::Failed, detail).hint(format!("{hint}."))
     } else if peak > room.left() {
         let way = match rollout {
             Rollout::StopFirst => {
@@ -168,7 +169,7 @@ pub(crate) fn vcpus(demand: Demand, room: Room, instance_type: &str, each: u32) 
              {may_have}: {way}"
         );
         Check::new(name, Verdict::Warning, detail)
-            .mend(format!("To keep all machines meanwhile, {}.", quota.ask_for(peak + used)))
+            .hint(format!("To keep all machines running during an update, {}.", quota.ask_for(peak + used)))
     } else {
         let detail = format!(
             "{steady} {kind}vCPUs for {machines}, {peak} with a rollout and replacements; {may_have}"
@@ -178,12 +179,12 @@ pub(crate) fn vcpus(demand: Demand, room: Room, instance_type: &str, each: u32) 
     (check, rollout)
 }
 
-/// Of all demands together: one that has no room for a surge is enough.
+/// Over all demands together: if one has no room for a surge, the rollout stops first.
 pub(crate) fn slowest(rollouts: impl IntoIterator<Item = Rollout>) -> Option<Rollout> {
     rollouts.into_iter().reduce(|all, one| if all == Rollout::StopFirst { all } else { one })
 }
 
-/// Things that a stack has a fixed number of, and never one more for a while.
+/// Checks things that a stack has a fixed number of, never one more for a while.
 pub(crate) fn count(name: &'static str, what: &str, needed: u32, room: Room, quota: Name) -> Check {
     let Room { limit, used } = room;
     let detail = format!("needs {needed} {what}; the account may have {limit}, {used} are in use by others");
@@ -191,7 +192,7 @@ pub(crate) fn count(name: &'static str, what: &str, needed: u32, room: Room, quo
         return Check::new(name, Verdict::Ok, detail);
     }
     let ask = quota.ask_for(used + needed);
-    Check::new(name, Verdict::Failed, detail).mend(format!("Give one back that nobody needs, or {ask}."))
+    Check::new(name, Verdict::Failed, detail).hint(format!("Delete an unused one, or {ask}."))
 }
 
 pub(crate) fn concurrency(limit: i32, unreserved: i32) -> Check {
@@ -200,9 +201,9 @@ pub(crate) fn concurrency(limit: i32, unreserved: i32) -> Check {
         format!("{unreserved} of {limit} concurrent executions are left to functions without a reservation");
     let ask = "ask for more in the Service Quotas console: Lambda → Concurrent executions (L-B99A9384)";
     match unreserved {
-        ..=0 => Check::new(name, Verdict::Failed, detail).mend(format!("The reconciler needs one: {ask}.")),
-        // New accounts have 10. The reconciler needs one, and shares with everything else.
-        1..=10 => Check::new(name, Verdict::Warning, detail).mend(format!(
+        ..=0 => Check::new(name, Verdict::Failed, detail).hint(format!("The reconciler needs one: {ask}.")),
+        // New accounts have 10. The reconciler needs one, and shares it with all other functions.
+        1..=10 => Check::new(name, Verdict::Warning, detail).hint(format!(
             "The reconciler needs one, which is enough unless other functions take them all: {ask}."
         )),
         _ => Check::new(name, Verdict::Ok, detail),
@@ -222,7 +223,7 @@ mod tests {
         Size { workers, balancers, market, instance_type: "t4g.nano".to_owned() }
     }
 
-    /// The verdicts and ways of each demand, in a room for both quotas.
+    /// Returns verdict and rollout of each demand, in a room for both quotas.
     fn judged(size: &Size, limit: u32, used: u32) -> Vec<(Verdict, Rollout)> {
         let all = size.demands().into_iter();
         all.map(|demand| vcpus(demand, Room { limit, used }, &size.instance_type, 2))
@@ -236,7 +237,7 @@ mod tests {
         use Rollout::{StopFirst, SurgeFirst};
         use Verdict::{Failed, Ok, Warning};
         for (workers, balancers, market, limit, used, expected) in [
-            // Three workers and a load balancer: 8 all the time, 12 at most.
+            // Three workers and a load balancer: 8 vCPUs all the time, 12 at most.
             (3, 1, OnDemand, 12, 0, vec![(Ok, SurgeFirst)]),
             (3, 1, OnDemand, 11, 0, vec![(Warning, SurgeFirst)]),
             (3, 1, OnDemand, 10, 0, vec![(Warning, SurgeFirst)]),
@@ -250,7 +251,8 @@ mod tests {
             (1, 1, OnDemand, 1, 0, vec![(Failed, StopFirst)]),
             (1, 1, OnDemand, 5, 7, vec![(Failed, StopFirst)]),
             (20, 2, OnDemand, 52, 0, vec![(Ok, SurgeFirst)]),
-            // Spot workers do not count for the quota on demand, nor load balancers for the other.
+            // Spot workers do not count towards the on-demand quota, nor load balancers towards the spot
+            // quota.
             (2, 1, Spot, 5, 0, vec![(Ok, SurgeFirst), (Warning, StopFirst)]),
             (3, 1, Spot, 5, 0, vec![(Ok, SurgeFirst), (Failed, StopFirst)]),
             (3, 2, Spot, 7, 0, vec![(Warning, SurgeFirst), (Warning, StopFirst)]),
@@ -261,13 +263,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_says_what_fits_and_what_to_ask_for() {
+    fn a_failure_names_the_fitting_number_and_the_needed_quota() {
         let fails = |workers, balancers, market, limit, used| {
             let size = size(workers, balancers, market);
             let all = size.demands().into_iter();
             let mut all = all.map(|demand| vcpus(demand, Room { limit, used }, "t4g.nano", 2).0);
             let failed = all.rfind(|check| check.verdict == Verdict::Failed).expect("one fails");
-            format!("{} | {}", failed.detail, failed.mend.expect("what to do"))
+            format!("{} | {}", failed.detail, failed.hint.expect("what to do"))
         };
         assert_eq!(
             fails(3, 1, Market::OnDemand, 5, 0),
@@ -302,7 +304,7 @@ mod tests {
         assert_eq!(judge(1, 5, 4).verdict, Verdict::Ok);
         assert_eq!(judge(2, 5, 4).verdict, Verdict::Failed);
         assert_eq!(judge(1, 5, 6).verdict, Verdict::Failed);
-        assert!(judge(2, 5, 4).mend.expect("what to do").contains("ask for 6 in"));
+        assert!(judge(2, 5, 4).hint.expect("what to do").contains("ask for 6 in"));
     }
 
     #[test]

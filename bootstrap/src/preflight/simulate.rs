@@ -1,5 +1,5 @@
-//! `iam:SimulatePrincipalPolicy`: AWS's own evaluation of the caller's policies, for what no dry run
-//! covers. Without the permission to ask, nothing is known here.
+//! `iam:SimulatePrincipalPolicy`: AWS's own evaluation of the caller's policies, for actions without a dry
+//! run. If the caller may not ask, the answers are unknown.
 
 use aws_sdk_iam::error::ProvideErrorMetadata as _;
 use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, EvaluationResult, PolicyEvaluationDecisionType};
@@ -9,14 +9,14 @@ use serde_json::Value;
 use super::permission::{Answer, Asked, Denial, is_denial, spelled_out, texts};
 use crate::aws::Aws;
 
-/// IAM has a quota of its own for these calls.
+/// IAM has a separate rate limit for these calls.
 const AT_A_TIME: usize = 6;
-/// What these calls themselves need; an answer is the proof.
+/// The permission of these calls themselves; any answer proves it.
 const ASKING: &str = "iam:SimulatePrincipalPolicy";
 /// As policies write all resources.
 const ALL: &str = "*";
 
-/// Actions that are asked about together, because they have resource and conditions in common.
+/// Actions that are asked about together, because they share resource and conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Question {
     actions: Vec<String>,
@@ -25,7 +25,7 @@ struct Question {
     context: Vec<(String, String)>,
 }
 
-/// What is known of the policy's actions; nothing if the caller may not ask.
+/// Returns the answers for the policy's actions; none if the caller may not ask.
 pub(crate) async fn ask(aws: &Aws, policy: &Value) -> Vec<Asked> {
     let Some(principal) = principal(&aws.caller) else { return Vec::new() };
     if principal == Principal::Root {
@@ -34,7 +34,7 @@ pub(crate) async fn ask(aws: &Aws, policy: &Value) -> Vec<Asked> {
     let Principal::Arn(arn) = principal else { return Vec::new() };
     let mut questions = questions(policy).into_iter();
     let Some(first) = questions.next() else { return Vec::new() };
-    // The first alone: if the caller may not ask, nobody asks on.
+    // The first alone: if the caller may not ask, no other question is sent.
     let mut known = match ask_one(aws, &arn, &first).await {
         Ok(known) => known,
         Err(Failed::Denied) => return Vec::new(),
@@ -54,7 +54,8 @@ pub(crate) async fn ask(aws: &Aws, policy: &Value) -> Vec<Asked> {
     known
 }
 
-/// IAM takes only actions together that need the same information; which those are is not documented.
+/// Asks action by action. IAM takes only actions together that need the same information, and does not
+/// document which those are.
 async fn one_by_one(aws: &Aws, principal: &str, question: &Question) -> Vec<Asked> {
     let mut known = Vec::new();
     if question.actions.len() > 1 {
@@ -66,7 +67,7 @@ async fn one_by_one(aws: &Aws, principal: &str, question: &Question) -> Vec<Aske
     known
 }
 
-/// Why there is no answer.
+/// Why an answer is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failed {
     Denied,
@@ -80,8 +81,9 @@ enum Principal {
     Arn(String),
 }
 
-/// Whose policies count, by the ARN of `GetCallerIdentity`: of a session, the role's. A role's path is not
-/// in the ARN of its sessions, so a role of IAM Identity Center is not found, and nothing is known.
+/// Returns whose policies count, by the ARN of `GetCallerIdentity`: for a session, its role. The ARN of a
+/// session lacks the role's path, so a role of IAM Identity Center is not found, and its permissions stay
+/// unknown.
 fn principal(caller: &str) -> Option<Principal> {
     let parts: Vec<&str> = caller.splitn(6, ':').collect();
     let [arn, partition, service, _, account, resource] = parts[..] else { return None };
@@ -101,7 +103,7 @@ fn allowed(policy: &Value) -> Vec<Asked> {
     all.map(|action| Asked { action, answer: Answer::Allowed }).collect()
 }
 
-/// One for each statement, and for each kind of resource in statements about all kinds.
+/// Returns one question for each statement, and for each kind of resource in statements about all kinds.
 fn questions(policy: &Value) -> Vec<Question> {
     let mut questions: Vec<Question> = Vec::new();
     let statements = policy["Statement"].as_array().into_iter().flatten();
@@ -125,12 +127,12 @@ fn questions(policy: &Value) -> Vec<Question> {
     questions
 }
 
-/// A resource that the pattern covers; none if it is not clear which kind the action is about.
+/// Returns a resource that the pattern covers; `None` if the action's kind of resource is unclear.
 fn resource(pattern: &str, action: &str, is_of_existing: bool) -> Option<String> {
     if pattern == ALL {
         return Some(ALL.to_owned());
     }
-    // A variable of the policy: whoever asks would have to know its value.
+    // A variable of the policy: the simulation would have to be given its value.
     if pattern.contains("${") {
         return None;
     }
@@ -140,8 +142,8 @@ fn resource(pattern: &str, action: &str, is_of_existing: bool) -> Option<String>
     }
 }
 
-/// The kind of resource that EC2 judges an action by, told by its name; what is made inside of something is
-/// judged by that as well.
+/// Returns the kind of resource that EC2 authorizes an action by, derived from its name. A resource made
+/// inside another one is authorized by that one as well.
 fn kind(action: &str, is_of_existing: bool) -> Option<&'static str> {
     const KINDS: [(&str, &str); 11] = [
         ("EgressOnlyInternetGateway", "egress-only-internet-gateway"),
@@ -169,7 +171,7 @@ fn kind(action: &str, is_of_existing: bool) -> Option<&'static str> {
     KINDS.iter().find(|(word, _)| verb.contains(word)).map(|(_, kind)| *kind)
 }
 
-/// Values that fulfil the conditions.
+/// Returns values that fulfil the conditions.
 fn context(conditions: &Value) -> Vec<(String, String)> {
     let operators = conditions.as_object().into_iter().flatten();
     let keys = operators.flat_map(|(operator, keys)| {
@@ -177,7 +179,7 @@ fn context(conditions: &Value) -> Vec<(String, String)> {
     });
     keys.map(|(operator, key, value)| {
         let value = match operator.as_str() {
-            // That there is one is enough: all of them are about `ec2:CreateAction`.
+            // Any value will do: all of these conditions are about `ec2:CreateAction`.
             "Null" => "CreateVpc",
             _ => texts(value).next().unwrap_or_default(),
         };
@@ -216,7 +218,8 @@ fn judge(result: &EvaluationResult, resource: &str) -> Asked {
     let denied = |is_explicit| Answer::Denied(Denial { action: action.clone(), resource, is_explicit });
     let answer = match result.eval_decision() {
         PolicyEvaluationDecisionType::Allowed => Answer::Allowed,
-        // A condition of the caller's policy asks for what a simulation cannot know, such as its address.
+        // A condition of the caller's policy needs a fact that a simulation lacks, such as the caller's
+        // address.
         _ if !result.missing_context_values().is_empty() => Answer::Unknown,
         PolicyEvaluationDecisionType::ExplicitDeny => denied(true),
         PolicyEvaluationDecisionType::ImplicitDeny => denied(false),

@@ -1,7 +1,7 @@
-//! Permissions, tried without effect: EC2's dry runs, and calls that only read.
+//! Tests permissions without effect: with EC2's dry runs, and with calls that only read.
 //!
-//! An endpoint that does not know dry runs would carry them out. So those that only read come first: if
-//! one of them is answered with a list, nothing that makes something is tried.
+//! An endpoint without dry runs would carry them out. So the read-only calls come first: if an endpoint
+//! answers one of them with a list, no call that makes something is tried.
 
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::{DomainType, ResourceType};
@@ -20,7 +20,7 @@ use crate::resources::instance;
 use crate::resources::network::{filter, stack_filter, tagged};
 use crate::resources::role::Role;
 
-/// What one call said, whatever it is about.
+/// The outcome of one call.
 #[derive(Clone, Debug)]
 struct Said {
     action: &'static str,
@@ -30,7 +30,7 @@ struct Said {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// It was answered as if it were no dry run.
+    /// It was answered as if it were not a dry run.
     Done,
     Refused {
         code: String,
@@ -63,7 +63,7 @@ where
 }
 
 impl Said {
-    /// Of a call that only reads: whatever is read, it was allowed to.
+    /// Interprets a call that only reads: any answer about the resource shows that it was allowed.
     fn of_a_read(self) -> Asked {
         let Self { action, resource, outcome } = self;
         let answer = match outcome {
@@ -81,7 +81,8 @@ impl Said {
         Asked { action: action.to_owned(), answer }
     }
 
-    /// Of a dry run of a call that would make something: all but EC2's own word for it says nothing.
+    /// Interprets a dry run of a call that would make something: only EC2's own code for it counts as
+    /// allowed.
     fn of_a_dry_run(self) -> Asked {
         let Self { action, resource, outcome } = self;
         let answer = match outcome {
@@ -98,7 +99,7 @@ impl Said {
 /// EC2's code for a dry run that would have succeeded.
 const DRY_RUN: &str = "DryRunOperation";
 
-/// Everything that can be tried with what there is.
+/// Tries all actions that the existing resources allow to try.
 pub(crate) async fn permissions(aws: &Aws, release: Option<&Release>) -> Vec<Asked> {
     let (lists, others) = tokio::join!(lists(aws), reads(aws));
     let knows_dry_runs = lists.iter().all(|said| said.outcome != Outcome::Done);
@@ -110,7 +111,7 @@ pub(crate) async fn permissions(aws: &Aws, release: Option<&Release>) -> Vec<Ask
     all
 }
 
-/// Lists of EC2, as dry runs.
+/// Makes the list calls of EC2, as dry runs.
 async fn lists(aws: &Aws) -> Vec<Said> {
     let ec2 = &aws.ec2;
     macro_rules! list {
@@ -118,7 +119,7 @@ async fn lists(aws: &Aws) -> Vec<Said> {
             async { said($action, None, ec2.$call().dry_run(true).send().await) }
         };
     }
-    // Two at a time would be enough for a person, and all at once are few enough for EC2.
+    // All at once: few enough for EC2.
     let (vpcs, zones, images, internet, egress, tables, groups, subnets, endpoints, addresses, instances) = tokio::join!(
         list!("ec2:DescribeVpcs", describe_vpcs),
         list!("ec2:DescribeAvailabilityZones", describe_availability_zones),
@@ -137,7 +138,7 @@ async fn lists(aws: &Aws) -> Vec<Said> {
     vec![vpcs, zones, images, internet, egress, tables, groups, subnets, endpoints, addresses, instances]
 }
 
-/// What the deployment reads of other services.
+/// Makes the deployment's read calls to other services.
 async fn reads(aws: &Aws) -> Vec<Asked> {
     let names = &aws.names;
     let bucket = async |contents: Contents| {
@@ -171,7 +172,8 @@ async fn reads(aws: &Aws) -> Vec<Asked> {
     all.into_iter().map(Said::of_a_read).collect()
 }
 
-/// What makes something, as dry runs. What lies in a VPC needs one; a launch needs a whole network.
+/// Makes the creating calls, as dry runs. A resource inside a VPC needs a VPC; a launch needs a whole
+/// network.
 async fn makes(aws: &Aws, release: Option<&Release>) -> Vec<Asked> {
     let ec2 = &aws.ec2;
     let tags = |kind: ResourceType, what: &str| tagged(aws, kind, what);
@@ -239,7 +241,7 @@ async fn inside_of_the_vpc(aws: &Aws) -> Vec<Said> {
     vec![table, egress, group]
 }
 
-/// None: the release names no subnet.
+/// Returns `None` if the release names no subnet.
 async fn try_launch(aws: &Aws, release: &Release) -> Option<Said> {
     let subnet = release.worker.subnets.first()?;
     let request = instance::request(aws, ROLE_WORKER, &release.id, &release.worker, subnet, 0);
@@ -249,23 +251,23 @@ async fn try_launch(aws: &Aws, release: &Release) -> Option<Said> {
     Some(said("ec2:RunInstances", None, request.dry_run(true).send().await))
 }
 
-/// A launch that EC2 judges and does not carry out. Only where a stack is: it needs subnets.
+/// Tries a launch that EC2 evaluates and does not carry out. It needs subnets, so it works only with a stack.
 pub(crate) async fn launch(aws: &Aws, release: Option<&Release>) -> Result<Vec<Check>> {
     let name = "launch permission";
     let Some(release) = release else {
         let why = "there is no network to launch into before the first deployment";
         return Ok(vec![Check::new(name, Verdict::NotKnownHere, why)]);
     };
-    // Nothing is launched where a dry run of a list is carried out.
+    // No launch is tried where a dry run of a list is carried out.
     let probe = aws.ec2.describe_route_tables().filters(filter("vpc-id", "vpc-0")).dry_run(true).send().await;
     let probe = said("ec2:DescribeRouteTables", None, probe);
     if probe.outcome == Outcome::Done {
-        let why = "the endpoint does not know dry runs";
+        let why = "the endpoint does not support dry runs";
         return Ok(vec![Check::new(name, Verdict::NotKnownHere, why)]);
     }
     let Some(said) = try_launch(aws, release).await else {
         return Ok(vec![
-            Check::new(name, Verdict::Failed, "the release names no subnet").mend("Deploy again."),
+            Check::new(name, Verdict::Failed, "the release names no subnet").hint("Deploy again."),
         ]);
     };
     Ok(vec![match said.outcome {
@@ -280,16 +282,16 @@ pub(crate) async fn launch(aws: &Aws, release: Option<&Release>) -> Result<Vec<C
         }
         Outcome::Refused { code, message, status } if is_denial(&code, status) => {
             Check::new(name, Verdict::Failed, format!("these credentials may not launch a worker: {message}"))
-                .mend("`bootstrap iam-policy` (make iam-policy) prints what they need.")
+                .hint("`bootstrap iam-policy` (make iam-policy) prints the policy that they need.")
         }
-        // The permission is there, and `preflight` says what fits.
+        // The permission is there; `preflight` reports whether the quota fits.
         Outcome::Refused { code, message, .. } if fleet::quota::explain(&code, &message).is_some() => {
             let why = fleet::quota::explain(&code, &message).unwrap_or_default();
-            Check::new(name, Verdict::Warning, format!("no more worker could be launched: {why}"))
+            Check::new(name, Verdict::Warning, format!("another worker could not be launched: {why}"))
         }
         Outcome::Refused { code, message, .. } => {
             Check::new(name, Verdict::Failed, format!("EC2 would refuse a worker: {code}: {message}"))
-                .mend("`make deploy` writes the release anew, with what there is now.")
+                .hint("`make deploy` writes a new release with the resources that exist now.")
         }
     }])
 }
@@ -317,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_may_be_read() {
+    fn a_missing_resource_may_be_read() {
         let judge = |outcome| answer(outcome, Said::of_a_read);
         for allowed in [Outcome::Done, refused("NoSuchEntity", 404), refused("", 404), refused(DRY_RUN, 412)]
         {

@@ -1,4 +1,4 @@
-//! The programs, uploaded under their own hash: an upload never changes what runs.
+//! The programs, uploaded under their own hash: an upload never changes a running program.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::aws::Aws;
 use crate::cli::Arch;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::executable::{self, Unfit};
-use crate::part::{Doing, Part};
+use crate::part::{Part, RunMode};
 use crate::resources::upload::{self, Upload};
 
 pub struct Artifact {
@@ -27,20 +27,20 @@ impl Artifact {
         let path = directory.join(name);
         let bytes = std::fs::read(&path).map_err(|error| {
             DeployError::new(Exit::Prerequisite, format!("cannot read the program {}", path.display()))
-                .mend("Build it first; the make targets do. --artifacts names the directory.")
+                .hint("Build it first (the make targets do), or name its directory with --artifacts.")
                 .caused_by(error)
         })?;
         let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(&bytes));
         Ok(Self { name, sha256, path, bytes })
     }
 
-    /// Refuses what would not start on an instance of AWS.
+    /// Refuses a program that would not start on an AWS instance.
     pub fn must_run_on(&self, arch: Arch) -> Result<()> {
         executable::judge(&self.bytes, arch).map_err(|unfit| {
-            let mend = match &unfit {
+            let hint = match &unfit {
                 Unfit::Processor { .. } => {
-                    "Give --arch the processor that the programs are for, or build them for the other one: \
-                     `make deploy ARCH=arm64` or `ARCH=x86_64` does both."
+                    "Set --arch to the programs' processor, or build them for the other one. `make deploy \
+                        ARCH=arm64` or `ARCH=x86_64` does both."
                 }
                 Unfit::Glibc { .. } | Unfit::NotAProgram(_) => {
                     "`make release-artifacts` builds programs for Amazon Linux 2023 into \
@@ -48,7 +48,7 @@ impl Artifact {
                 }
             };
             let what = format!("{} cannot run on AWS", self.path.display());
-            DeployError::new(Exit::Prerequisite, what).mend(mend).caused_by(unfit)
+            DeployError::new(Exit::Prerequisite, what).hint(hint).caused_by(unfit)
         })
     }
 
@@ -56,26 +56,26 @@ impl Artifact {
         &self.bytes
     }
 
-    /// The hash as S3 writes it.
+    /// Returns the hash as S3 writes it.
     fn checksum(&self) -> String {
         BASE64_STANDARD.encode(Sha256::digest(&self.bytes))
     }
 }
 
-pub async fn ensure(aws: &Aws, doing: Doing, artifact: &Artifact) -> Result<Part> {
+pub async fn ensure(aws: &Aws, mode: RunMode, artifact: &Artifact) -> Result<Part> {
     let bucket = aws.names.control_bucket();
     let key = keys::artifact(&artifact.sha256, artifact.name);
     let head =
         aws.s3.head_object().bucket(&bucket).key(&key).checksum_mode(ChecksumMode::Enabled).send().await;
     let head = found(head.step(|| format!("look for {key}")))?;
-    // The key names the content; what stands there must be whole as well.
+    // The key names the content; this also checks that the stored object is whole.
     let len = i64::try_from(artifact.bytes.len()).unwrap_or(i64::MAX);
     let is_whole = head.is_some_and(|head| {
         let sum = head.checksum_sha256();
         head.content_length() == Some(len) && sum.is_none_or(|sum| sum == artifact.checksum())
     });
     let part = Part::found(format!("program {} {:.12}", artifact.name, artifact.sha256), is_whole);
-    if doing.applies(&part) {
+    if mode.applies(&part) {
         // An instance checks the same hash before each start.
         let upload = Upload {
             name: artifact.name,

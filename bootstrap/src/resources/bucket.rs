@@ -7,7 +7,7 @@ use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration, Del
 use self::setting::Setting;
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, denied, found, lacking};
-use crate::part::{Doing, Part};
+use crate::part::{Part, RunMode};
 use crate::patience::{self, Look};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Contents {
     }
 }
 
-pub async fn ensure(aws: &Aws, doing: Doing, contents: Contents) -> Result<Part> {
+pub async fn ensure(aws: &Aws, mode: RunMode, contents: Contents) -> Result<Part> {
     let bucket = contents.bucket(aws);
     let wanted = Setting::of(aws, contents);
     let found = find(aws, &bucket, contents, &wanted).await?;
@@ -43,7 +43,7 @@ pub async fn ensure(aws: &Aws, doing: Doing, contents: Contents) -> Result<Part>
             Part::compared(format!("bucket {bucket}"), differs.collect())
         }
     };
-    if doing.applies(&part) {
+    if mode.applies(&part) {
         let to_set = match found {
             None => {
                 create(aws, &bucket).await?;
@@ -58,9 +58,8 @@ pub async fn ensure(aws: &Aws, doing: Doing, contents: Contents) -> Result<Part>
     Ok(part)
 }
 
-/// The settings that are not as wanted; `None` if there is no bucket. S3 may know a bucket that was deleted
-/// a moment ago, and may not know yet everywhere one that it knows: it is looked at again until all
-/// answers fit.
+/// Returns the settings that differ; `None` if there is no bucket. S3 may list a bucket that was deleted a
+/// moment ago, and may not know a new one everywhere. So this function looks again until all answers fit.
 async fn find(
     aws: &Aws,
     bucket: &str,
@@ -82,7 +81,7 @@ async fn find(
 
 async fn create(aws: &Aws, bucket: &str) -> Result<()> {
     let region = aws.names.region.as_str();
-    // us-east-1 is the one region that must not be named.
+    // us-east-1 is the one region that must not be given as a constraint.
     let place = (region != "us-east-1").then(|| {
         CreateBucketConfiguration::builder()
             .location_constraint(BucketLocationConstraint::from(region))
@@ -99,7 +98,7 @@ async fn create(aws: &Aws, bucket: &str) -> Result<()> {
             Exit::Failed,
             format!("the bucket name {bucket} belongs to another AWS account"),
         )
-        .mend("Choose another --stack name.")),
+        .hint("Choose another --stack name.")),
         Err(error) => Err(error),
     }
 }
@@ -112,7 +111,7 @@ pub async fn delete(aws: &Aws, contents: Contents) -> Result<Part> {
     if found(head.step(|| format!("look at the bucket {bucket}")))?.is_none() {
         return Ok(Part::unchanged(what));
     }
-    // Emptied anew each time: a worker that was just terminated may have written once more.
+    // Emptied again before each try: a worker that was just terminated may have written once more.
     let emptied_and_deleted = async || {
         empty(aws, &bucket).await?;
         let deleted = aws.s3.delete_bucket().bucket(&bucket).send().await;
@@ -154,7 +153,7 @@ pub async fn delete_versions(aws: &Aws, bucket: &str, objects: Vec<ObjectIdentif
         Some(failed) => {
             let why = failed.message().unwrap_or("no reason given");
             let what = format!("could not delete {} of {bucket}: {why}", failed.key().unwrap_or("an object"));
-            let error = DeployError::new(Exit::Failed, what);
+            let error = DeployError::new(Exit::Failed, what).hint("Run the same command again.");
             Err(match lacking(why) {
                 Some(lacking) => denied(error, &lacking),
                 None => error,
@@ -185,15 +184,15 @@ mod tests {
             .says(PUT, 409, &error("OperationAborted"))
             .says(PUT, 200, "");
         let aws = stub.serve().await;
-        let part = ensure(&aws, Doing::Apply, Contents::Control).await.expect("it settles");
+        let part = ensure(&aws, RunMode::Apply, Contents::Control).await.expect("it settles");
         assert_eq!(part.change, Change::Created);
-        // Creation, access, owner, encryption, lifecycle, tags, and the two that were refused.
+        // Creation, access, owner, encryption, lifecycle, tags, and the two refused calls.
         assert_eq!(stub.count(PUT), 8);
     }
 
     const HEAD: &str = "HEAD /vigia-a-control-123456789012-eu-west-1";
 
-    /// A bucket as it should be, but for the settings in `lost`.
+    /// Returns a bucket with all settings except those in `lost`.
     fn bucket_without(lost: &[&str]) -> Stub {
         const ENABLED: &str =
             "<Rule><ID>u</ID><Status>Enabled</Status><Filter><Prefix></Prefix></Filter></Rule>";
@@ -252,16 +251,16 @@ mod tests {
         const PUT: &str = "PUT /vigia-a-control-123456789012-eu-west-1";
         let all = ["publicAccessBlock", "ownershipControls", "encryption", "lifecycle", "tagging"];
         let whole = bucket_without(&[]);
-        let part = ensure(&whole.serve().await, Doing::Apply, Contents::Control).await.expect("compared");
+        let part = ensure(&whole.serve().await, RunMode::Apply, Contents::Control).await.expect("compared");
         assert_eq!((part.change, whole.count(PUT)), (Change::Unchanged, 0), "{part}");
         for lost in all {
             let stub = bucket_without(&[lost]);
-            let part = ensure(&stub.serve().await, Doing::Apply, Contents::Control).await.expect("put");
+            let part = ensure(&stub.serve().await, RunMode::Apply, Contents::Control).await.expect("put");
             assert_eq!((part.differs.len(), stub.count(PUT)), (1, 1), "{lost}: {part}");
             assert_eq!(stub.count(&format!("{PUT}?{lost}")), 1, "{lost}");
         }
         let stub = bucket_without(&all);
-        let part = ensure(&stub.serve().await, Doing::Plan, Contents::Control).await.expect("compared");
+        let part = ensure(&stub.serve().await, RunMode::Plan, Contents::Control).await.expect("compared");
         assert_eq!((part.differs.len(), stub.count(PUT)), (5, 0), "{part}");
     }
 }

@@ -1,4 +1,5 @@
-//! The certificate's object in the control bucket, and the file beside the token that trusts it.
+//! The certificate's object in the control bucket, and the certificate file next to the token, for clients to
+//! trust.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -9,21 +10,20 @@ use jiff::Timestamp;
 use crate::aws::Aws;
 use crate::certificate::{Certificate, ISSUED_HERE, Origin};
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::part::{Doing, Part};
+use crate::part::{Part, RunMode};
 use crate::resources::documents::{self, Object};
 use crate::tls::{Decision, Stored};
 
-/// What is stored, and the object that holds it.
+/// Returns the stored certificate and its object.
 pub async fn find(aws: &Aws) -> Result<Option<(Stored, Object)>> {
     let object = documents::read(aws, keys::CERTIFICATE).await?;
     Ok(object.map(|object| (Certificate::from_object(&object.bytes), object)))
 }
 
-/// Carries a decision about `seen` out, and gives the certificate that is then in force; a plan issues
-/// none.
+/// Carries out a decision about `seen`, and returns the certificate then in force; a plan issues none.
 pub async fn apply(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     decision: Decision,
     seen: Option<&Object>,
     addresses: &[Ipv4Addr],
@@ -39,36 +39,36 @@ pub async fn apply(
         Decision::StayOff | Decision::Keep(_) => Part::unchanged(what),
         Decision::Remove => Part::removed(what),
         Decision::Issue => written("a new self-signed one"),
-        Decision::Store(_) => written("the one that is given"),
+        Decision::Store(_) => written("from --tls-cert"),
     };
     let new = match decision {
         Decision::StayOff => return Ok((None, part)),
         Decision::Keep(certificate) => return Ok((Some(certificate), part)),
         Decision::Remove => {
-            if doing.applies(&part) {
+            if mode.applies(&part) {
                 let bucket = aws.names.control_bucket();
                 let deleted = aws.s3.delete_object().bucket(bucket).key(keys::CERTIFICATE).send().await;
                 found(deleted.step(|| "delete the certificate".to_owned()))?;
             }
             return Ok((None, part));
         }
-        Decision::Issue if doing == Doing::Plan => return Ok((None, part)),
+        Decision::Issue if mode == RunMode::Plan => return Ok((None, part)),
         Decision::Issue => Certificate::self_signed(addresses, now),
         Decision::Store(given) => given,
     };
-    if doing.applies(&part) {
+    if mode.applies(&part) {
         documents::write(aws, keys::CERTIFICATE, new.to_object(), etag).await?;
     }
     Ok((Some(new), part))
 }
 
-/// Where this machine keeps what `curl --cacert` needs.
+/// Returns the path of the file for `curl --cacert` on this machine.
 pub fn file(token_file: &Path) -> PathBuf {
     token_file.with_extension("certificate.pem")
 }
 
-/// Puts a self-signed certificate, without its key, into the file, and takes it away when it is in
-/// force no more. A file of that name that we did not write is not removed.
+/// Writes a self-signed certificate, without its key, to the file, and removes the file when the certificate
+/// is no longer in force. A file of that name with other content is not removed.
 pub fn keep_file(file: &Path, certificate: Option<&Certificate>) -> Result<()> {
     let ours = certificate.filter(|certificate| certificate.origin == Origin::SelfSigned);
     let present = std::fs::read_to_string(file).ok();
@@ -83,7 +83,11 @@ pub fn keep_file(file: &Path, certificate: Option<&Certificate>) -> Result<()> {
         None => Ok(()),
     };
     done.map_err(|error| {
-        DeployError::new(Exit::Prerequisite, format!("cannot write {}", file.display())).caused_by(error)
+        DeployError::new(Exit::Prerequisite, format!("cannot write {}", file.display()))
+            .hint(
+                "Check the permissions and the free space of its directory. --token-file names another file.",
+            )
+            .caused_by(error)
     })
 }
 
@@ -93,7 +97,7 @@ mod tests {
     use crate::certificate::testing::{ADDRESS, given, now, pair};
 
     #[test]
-    fn the_file_is_there_while_the_certificate_is_self_signed_and_holds_no_key() {
+    fn the_file_holds_a_self_signed_certificate_without_its_key() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("a/certificate.pem");
         let ours = Certificate::self_signed(&[ADDRESS], now());
@@ -105,7 +109,7 @@ mod tests {
         }
         keep_file(&file, Some(&given(&pair()))).expect("removable");
         assert!(!file.exists());
-        std::fs::write(&file, "somebody's own").expect("writable");
+        std::fs::write(&file, "the operator's own").expect("writable");
         keep_file(&file, None).expect("left alone");
         assert!(file.exists());
     }

@@ -17,9 +17,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::part::{Doing, Part};
+use crate::part::{Part, RunMode};
 
-/// A new stack without a number.
+/// Desired count of a new stack without --workers.
 const FIRST_COUNT: u32 = 3;
 
 /// Four times the largest document that has readers: an operator may have made one by hand.
@@ -34,7 +34,7 @@ pub async fn read(aws: &Aws, key: &str) -> Result<Option<Object>> {
     read_from(aws, &aws.names.control_bucket(), key).await
 }
 
-/// An object of the control bucket that is JSON.
+/// Reads a JSON object of the control bucket.
 pub async fn read_as<T: DeserializeOwned>(aws: &Aws, key: &str) -> Result<Option<T>> {
     let Some(object) = read(aws, key).await? else { return Ok(None) };
     serde_json::from_slice(&object.bytes).map(Some).map_err(|error| {
@@ -47,7 +47,10 @@ async fn read_from(aws: &Aws, bucket: &str, key: &str) -> Result<Option<Object>>
     let got = aws.s3.get_object().bucket(bucket).key(key).send().await;
     let Some(got) = found(got.step(|| format!("read {key} from {bucket}")))? else { return Ok(None) };
     let etag = got.e_tag().unwrap_or_default().to_owned();
-    let failed = || DeployError::new(Exit::Unreachable, format!("could not read {key} from {bucket}"));
+    let failed = || {
+        DeployError::new(Exit::Unreachable, format!("could not read {key} from {bucket}"))
+            .hint("Check the network, then run this again.")
+    };
     let within = aws.patience.for_a_body();
     let bytes = whole(got.body, MAX_BYTES, within).await.map_err(|why| failed().caused_by(why))?;
     if bytes.len() > MAX_BYTES {
@@ -57,13 +60,14 @@ async fn read_from(aws: &Aws, bucket: &str, key: &str) -> Result<Option<Object>>
     Ok(Some(Object { bytes, etag }))
 }
 
-/// Writes over what was read: `etag` is that of the object seen, `None` if there was none.
+/// Overwrites the version that was read: `etag` is that of the object seen, `None` if there was none.
 pub async fn write(aws: &Aws, key: &str, bytes: Vec<u8>, etag: Option<&str>) -> Result<()> {
     put_over(aws, &aws.names.control_bucket(), key, bytes, etag).await
 }
 
-/// S3 refuses a write with 412 if the condition does not hold, which is an answer, and with 409 while
-/// another write is in progress, which says nothing of its outcome: that is tried again.
+/// Writes an object under a condition. S3 refuses a write with 412 if the condition does not hold, which is
+/// an answer. It refuses with 409 while another write is in progress, which says nothing of the outcome, so
+/// that is tried again.
 async fn put_over(aws: &Aws, bucket: &str, key: &str, bytes: Vec<u8>, etag: Option<&str>) -> Result<()> {
     let written = async || {
         let put = aws.s3.put_object().bucket(bucket).key(key).body(ByteStream::from(bytes.clone()));
@@ -75,7 +79,7 @@ async fn put_over(aws: &Aws, bucket: &str, key: &str, bytes: Vec<u8>, etag: Opti
     };
     match aws.patience.depends_on(bucket, written).await {
         Ok(_) => Ok(()),
-        // A write whose reply was lost is repeated, and that finds its own object.
+        // A write whose reply was lost is repeated, and then finds its own object.
         Err(error) if error.kind == AwsErrorKind::Conflict => {
             let now = read_from(aws, bucket, key).await?;
             if now.is_some_and(|object| object.bytes == bytes) { Ok(()) } else { Err(error) }
@@ -84,7 +88,7 @@ async fn put_over(aws: &Aws, bucket: &str, key: &str, bytes: Vec<u8>, etag: Opti
     }
 }
 
-/// Whose users a data bucket holds.
+/// The profile of the users in a data bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Marker {
     /// No worker has started on it yet.
@@ -94,7 +98,7 @@ pub enum Marker {
     Unknown,
 }
 
-/// The marker and its tag.
+/// Returns the marker and the ETag of its object.
 pub async fn marker(aws: &Aws) -> Result<(Marker, String)> {
     let seen = read_from(aws, &aws.names.data_bucket(), keys::PROFILE_MARKER).await?;
     let Some(object) = seen else { return Ok((Marker::Missing, String::new())) };
@@ -106,17 +110,17 @@ pub async fn marker(aws: &Aws) -> Result<(Marker, String)> {
     Ok((marker, object.etag))
 }
 
-/// Changes the marker that was seen with this tag.
+/// Changes the marker that was seen with this ETag.
 pub async fn write_marker(aws: &Aws, text: &str, seen: &str) -> Result<()> {
     let bytes = text.as_bytes().to_vec();
     put_over(aws, &aws.names.data_bucket(), keys::PROFILE_MARKER, bytes, Some(seen)).await
 }
 
-/// The profile to deploy. A data bucket that holds users has one already, and no worker of another
-/// would start on it; better to say so here than after minutes of waiting for it.
+/// Returns the profile to deploy. A data bucket with users has a profile, and no worker of another profile
+/// would start on it: better to say so here than after minutes of waiting.
 ///
-/// In the first 15 minutes of the data bucket's versioning S3 may say of a marker that workers have written
-/// that there is none. The release, which is in a bucket without versions, knows the profile then.
+/// In the first 15 minutes of the data bucket's versioning, S3 may not show a marker that workers have
+/// written. The release, in a bucket without versions, then tells the profile.
 pub async fn profile(aws: &Aws, wanted: Option<Profile>, before: Option<&Release>) -> Result<Profile> {
     choose_profile(&aws.names.stack, wanted, marker(aws).await?.0, before.map(|before| before.profile))
 }
@@ -130,21 +134,21 @@ fn choose_profile(
     match (wanted, marker) {
         (_, Marker::Migrating) => Err(DeployError::new(
             Exit::Failed,
-            format!("the users of stack {stack} are in the middle of becoming secure"),
+            format!("`migrate-profile` has converted only some users of stack {stack}"),
         )
-        .mend("Run `make migrate-profile` to its end first.")),
+        .hint("Run `make migrate-profile` until it finishes, then deploy again.")),
         (Some(wanted), Marker::Profile(marked)) if wanted != marked => {
             let what = format!("the users of stack {stack} belong to the profile {marked}, not {wanted}");
-            let mend = match wanted {
+            let hint = match wanted {
                 Profile::Secure => {
-                    "`make migrate-profile` turns them into secure ones; it needs `make scale N=0` first."
+                    "`make scale N=0`, then `make migrate-profile`, turns them into secure ones."
                 }
                 Profile::Classic => {
                     "Secure users cannot become classic ones. Choose another stack (make: STACK=…), or remove \
                      this one with its users first: `make destroy`, on the local cloud `make local-reset`."
                 }
             };
-            Err(DeployError::new(Exit::Usage, what).mend(mend))
+            Err(DeployError::new(Exit::Usage, what).hint(hint))
         }
         (_, Marker::Profile(marked)) => Ok(marked),
         (wanted, Marker::Missing | Marker::Unknown) => Ok(wanted.or(before).unwrap_or(Profile::Secure)),
@@ -154,7 +158,7 @@ fn choose_profile(
 /// Sets the count if one is given; otherwise an existing count stays.
 pub async fn ensure_desired(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     wanted: Option<DesiredCount>,
 ) -> Result<(Part, DesiredCount)> {
     for _ in 0..5 {
@@ -172,27 +176,28 @@ pub async fn ensure_desired(
             Some(Ok(current)) => Part::compared(what, vec![format!("{target} instead of {current}")]),
             Some(Err(error)) => Part::compared(what, vec![format!("{target}, because {error}")]),
         };
-        if !doing.applies(&part) {
+        if !mode.applies(&part) {
             return Ok((part, target));
         }
         let etag = seen.as_ref().map(|object| object.etag.as_str());
         match write(aws, keys::DESIRED_COUNT, format!("{target}\n").into_bytes(), etag).await {
             Ok(()) => return Ok((part, target)),
-            // Somebody else set it meanwhile, or our own reply was lost: look again.
+            // Another writer set it since, or the reply was lost: look again.
             Err(error) if error.kind == AwsErrorKind::Conflict => {}
             Err(error) => return Err(error),
         }
     }
-    Err(DeployError::new(Exit::Failed, "desired-count keeps changing under us").mend("Try again."))
+    Err(DeployError::new(Exit::Failed, "desired-count keeps changing while this command writes it")
+        .hint("Try again."))
 }
 
-/// The release as it was deployed last; one that cannot be read counts as none and is replaced.
+/// Returns the last deployed release. An unreadable release counts as none and is replaced.
 pub async fn release(aws: &Aws) -> Result<Option<Release>> {
     let seen = read(aws, keys::RELEASE).await?;
     Ok(seen.and_then(|object| serde_json::from_slice(&object.bytes).ok()))
 }
 
-/// What a deployment of `release` changes.
+/// Returns the differences that a deployment of `release` makes.
 pub fn compare_release(before: Option<&Release>, release: &Release) -> Part {
     let what = "release";
     let Some(before) = before else { return Part::created(what) };
@@ -263,11 +268,11 @@ fn instance_differs(of: &str, before: &InstanceSpec, now: &InstanceSpec) -> Vec<
     differs
 }
 
-/// Writes the release over the one that is there, unless they are the same.
+/// Writes the release over the existing one, unless they are the same.
 pub async fn write_release(aws: &Aws, release: &Release) -> Result<()> {
     let text = fleet::document::encode(keys::RELEASE, release, Release::MAX_BYTES).map_err(|too_large| {
         DeployError::new(Exit::Failed, too_large.to_string())
-            .mend("The user data of an instance is too long: pass fewer or shorter settings.")
+            .hint("The user data of an instance is too long. Pass fewer or shorter settings.")
     })?;
     let seen = read(aws, keys::RELEASE).await?;
     if seen.as_ref().is_some_and(|object| object.bytes == text) {
@@ -276,10 +281,10 @@ pub async fn write_release(aws: &Aws, release: &Release) -> Result<()> {
     write(aws, keys::RELEASE, text, seen.as_ref().map(|object| object.etag.as_str())).await
 }
 
-/// The keys that seal session cookies, made once.
-pub async fn ensure_session_keys(aws: &Aws, doing: Doing) -> Result<Part> {
+/// Ensures the keys that seal session cookies; they are made once.
+pub async fn ensure_session_keys(aws: &Aws, mode: RunMode) -> Result<Part> {
     let part = Part::found("session keys", read(aws, keys::SESSION_KEYS).await?.is_some());
-    if !doing.applies(&part) {
+    if !mode.applies(&part) {
         return Ok(part);
     }
     let mut key = [0_u8; 64];
@@ -295,20 +300,20 @@ pub async fn ensure_session_keys(aws: &Aws, doing: Doing) -> Result<Part> {
 }
 
 /// Makes the admin token if the stack has none. The token itself goes to `file`, its hash to S3.
-pub async fn ensure_token(aws: &Aws, doing: Doing, file: &Path) -> Result<Part> {
+pub async fn ensure_token(aws: &Aws, mode: RunMode, file: &Path) -> Result<Part> {
     let part = Part::found("admin token", read(aws, keys::ADMIN_TOKEN_HASH).await?.is_some());
-    if !doing.applies(&part) {
+    if !mode.applies(&part) {
         return Ok(part);
     }
     let token = new_token();
-    // The file first: a run cut after this line makes a new token, one cut the other way round
-    // would leave a stack whose token nobody has.
+    // The file first: a run cut after this line makes a new token. The other order would leave a stack whose
+    // token is lost.
     write_private(file, &token)?;
     match write(aws, keys::ADMIN_TOKEN_HASH, token_hash(&token).into_bytes(), None).await {
         Ok(()) => Ok(part),
         Err(error) if error.kind == AwsErrorKind::Conflict => {
-            Err(DeployError::new(Exit::Failed, "another deployment of this stack runs at the same moment")
-                .mend("Wait for it, then try again."))
+            Err(DeployError::new(Exit::Failed, "another deployment of this stack is running")
+                .hint("Wait until it ends, then deploy again."))
         }
         Err(error) => Err(error),
     }
@@ -328,7 +333,7 @@ pub fn token_hash(token: &str) -> String {
     data_encoding::HEXLOWER.encode(&Sha256::digest(token.as_bytes()))
 }
 
-/// 256 random bits, safe in a header, a URL and a shell.
+/// Returns 256 random bits, in characters safe in a header, a URL and a shell.
 fn new_token() -> String {
     let mut bytes = [0_u8; 32];
     rand::rng().fill_bytes(&mut bytes);
@@ -349,7 +354,11 @@ fn write_private(file: &Path, text: &str) -> Result<()> {
         std::fs::rename(&new, file)
     };
     write().map_err(|error| {
-        DeployError::new(Exit::Prerequisite, format!("cannot write {}", file.display())).caused_by(error)
+        DeployError::new(Exit::Prerequisite, format!("cannot write {}", file.display()))
+            .hint(
+                "Check the permissions and the free space of its directory. --token-file names another file.",
+            )
+            .caused_by(error)
     })
 }
 
@@ -358,7 +367,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_marker_that_s3_does_not_show_yet_does_not_change_the_profile() {
+    fn a_marker_not_yet_visible_in_s3_keeps_the_profile() {
         let stack: StackName = "a".parse().expect("valid");
         let chosen = |wanted, marker, before| {
             choose_profile(&stack, wanted, marker, before).expect("nothing contradicts")

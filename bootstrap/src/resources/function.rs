@@ -1,6 +1,6 @@
-//! The reconciler's function, uploaded by `cargo lambda deploy`, and what that leaves undone.
+//! The reconciler's function: uploads it with `cargo lambda deploy`, and sets what that leaves out.
 //!
-//! What it does not do, or does without a word, and what is done about it here:
+//! Its gaps and silent failures, and how this file handles them:
 //!
 //! | `cargo lambda deploy` | here |
 //! |---|---|
@@ -33,30 +33,30 @@ use crate::blueprint::Ec2Api;
 use crate::cli::{Arch, Deploy};
 use crate::error::{DeployError, Exit, Result, Step as _, denied, found, lacking};
 use crate::names::Names;
-use crate::part::{Change, Doing, Part};
+use crate::part::{Change, Part, RunMode};
 use crate::patience::{self, Look};
 use crate::resources::artifact::Artifact;
 use crate::resources::network::Network;
 use crate::resources::role::Role;
 use crate::resources::upload;
 
-/// The least that Lambda has, 0.07 of a core: a tick over 100 workers takes it 0.2 s, the first after a
-/// cold start 0.6 s and 20 MB (`make bench-reconciler`, decision 5). Twice as much would double the price
-/// of a function that sleeps most of its time, for a tenth of a second in 20.
+/// The least that Lambda has, 0.07 of a core: a tick over 100 workers takes 0.2 s, the first after a cold
+/// start 0.6 s and 20 MB (`make bench-reconciler`, decision 5). Twice as much would double the price of a
+/// function that sleeps most of its time, and save a tenth of a second in 20.
 const MEMORY_MB: i32 = 128;
 /// Three ticks end by about 42 s; the next invocation comes at 60.
 const TIMEOUT_SECONDS: i32 = 55;
 const LOG_DAYS: i32 = 14;
-/// Bytes per second of an uplink that is good enough: a tenth of 1 Mbit/s.
+/// Bytes per second of the slowest uplink that is good enough: a tenth of 1 Mbit/s.
 const SLOWEST_UPLOAD: u64 = 12_500;
 /// A function in a VPC waits for its network interface for up to a minute or two.
 const READY_DEADLINE: Duration = Duration::from_secs(300);
-/// Hash of the program, and Lambda's own hash of the package that was made of it.
+/// Hash of the program, and Lambda's own hash of the package made from it.
 const TAG_PROGRAM: &str = "vigia:program";
 
 const EMPTY_PACKAGE: &str = "[package]\nname = \"upload\"\nversion = \"0.0.0\"\n[lib]\npath = \"lib.rs\"\n";
 
-pub async fn ensure_log_group(aws: &Aws, doing: Doing) -> Result<Part> {
+pub async fn ensure_log_group(aws: &Aws, mode: RunMode) -> Result<Part> {
     let group = aws.names.stack.log_group();
     let described = aws.logs.describe_log_groups().log_group_name_prefix(&group).send().await;
     let described = described.step(|| format!("look for the log group {group}"))?;
@@ -65,9 +65,9 @@ pub async fn ensure_log_group(aws: &Aws, doing: Doing) -> Result<Part> {
     let part = match existing.map(|existing| existing.retention_in_days()) {
         None => Part::created(what),
         Some(Some(LOG_DAYS)) => Part::unchanged(what),
-        Some(_) => Part::compared(what, vec!["how long it is kept".to_owned()]),
+        Some(_) => Part::compared(what, vec!["its retention".to_owned()]),
     };
-    if !doing.applies(&part) {
+    if !mode.applies(&part) {
         return Ok(part);
     }
     if part.change == Change::Created {
@@ -80,14 +80,14 @@ pub async fn ensure_log_group(aws: &Aws, doing: Doing) -> Result<Part> {
         }
     }
     let keep = aws.logs.put_retention_policy().log_group_name(&group).retention_in_days(LOG_DAYS);
-    let kept = async || keep.clone().send().await.step(|| format!("set how long {group} is kept"));
+    let kept = async || keep.clone().send().await.step(|| format!("set the retention of {group}"));
     aws.patience.depends_on(&format!("the log group {group}"), kept).await?;
     Ok(part)
 }
 
 pub async fn ensure(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     options: &Deploy,
     program: &Artifact,
     network: &Network,
@@ -103,7 +103,7 @@ pub async fn ensure(
             Part::compared(what, differs.iter().cloned().chain(retries).collect())
         }
     };
-    if doing.applies(&part) {
+    if mode.applies(&part) {
         if current.is_none() || !differs.is_empty() {
             bring(aws, options, program, &wanted, current.is_some()).await?;
         }
@@ -114,7 +114,7 @@ pub async fn ensure(
     Ok(part)
 }
 
-/// Uploads the program and sets what the upload leaves as it was.
+/// Uploads the program and makes the settings that the upload leaves out.
 async fn bring(aws: &Aws, options: &Deploy, program: &Artifact, wanted: &Wanted, exists: bool) -> Result<()> {
     let package = Package::new(program)?;
     if exists {
@@ -193,14 +193,15 @@ impl Wanted {
         current.architectures() == [self.architecture.clone()]
     }
 
-    /// What says that the function runs our program: both hashes, so that neither another program nor a
-    /// package that somebody else has uploaded passes for it.
+    /// Identifies the running program by both hashes, so that neither another program nor a package uploaded
+    /// by hand passes for it.
     fn mark(&self, current: &FunctionConfiguration) -> String {
         format!("{} {}", self.program, current.code_sha256().unwrap_or_default())
     }
 }
 
-/// Without it the function has no IPv6 address, and does not reach the API of EC2.
+/// Returns whether IPv6 is allowed: without it the function has no IPv6 address, and does not reach the EC2
+/// API.
 pub fn may_use_ipv6(current: &FunctionConfiguration) -> bool {
     current.vpc_config().is_some_and(|vpc| vpc.ipv6_allowed_for_dual_stack() == Some(true))
 }
@@ -249,7 +250,7 @@ impl Package {
         Ok(Self { directory, binary, len: program.bytes().len() as u64 })
     }
 
-    /// `cargo lambda deploy` of this package; the rest is up to the caller.
+    /// Returns `cargo lambda deploy` of this package, without its input and output.
     fn command(&self, aws: &Aws, options: &Deploy) -> Command {
         let mut command = Command::new(&options.cargo_lambda);
         command
@@ -268,12 +269,12 @@ impl Package {
         command
     }
 
-    /// `cargo lambda` says nothing of its progress, so its time is bounded by the size of what it sends.
+    /// `cargo lambda` prints no progress, so its time is bounded by the size of its upload.
     fn deadline(&self) -> Duration {
         READY_DEADLINE + Duration::from_secs(self.len / SLOWEST_UPLOAD)
     }
 
-    /// The zip file that a deployment would send.
+    /// Returns the zip file that a deployment would send.
     async fn zip(&self, aws: &Aws, options: &Deploy) -> Result<Vec<u8>> {
         let mut command = self.command(aws, options);
         command.arg("--dry");
@@ -295,7 +296,9 @@ async fn run(mut command: Command, options: &Deploy, deadline: Duration) -> Resu
     let late = |_| failed(&format!("`cargo lambda deploy` did not end within {} s", deadline.as_secs()));
     tokio::time::timeout(deadline, command.output()).await.map_err(late)?.map_err(|error| {
         DeployError::new(Exit::Prerequisite, format!("cannot run {}", options.cargo_lambda.display()))
-            .mend("Install it with `pip install cargo-lambda`; `make venv` does. --cargo-lambda names it.")
+            .hint(
+                "Install it with `make venv` or `pip install cargo-lambda`, or name it with --cargo-lambda.",
+            )
             .caused_by(error)
     })
 }
@@ -310,8 +313,8 @@ async fn find(aws: &Aws) -> Result<Option<Current>> {
     }))
 }
 
-/// Whether the package is still the one that a deployment left: somebody who uploads another one by hand
-/// does not change the tag, and a run that was cut before its end has not set it.
+/// Returns whether the package is still that of the last deployment. Uploading another by hand does not
+/// change the tag, and a run that was cut before its end has not set it.
 pub fn is_as_uploaded(got: &GetFunctionOutput) -> bool {
     let code = got.configuration().and_then(|current| current.code_sha256());
     let marked = got.tags().and_then(|tags| tags.get(TAG_PROGRAM)).and_then(|mark| mark.split(' ').nth(1));
@@ -361,21 +364,22 @@ async fn upload(aws: &Aws, options: &Deploy, wanted: &Wanted, package: &Package)
     }
 }
 
-/// `cargo lambda` breaks its errors into lines and draws their outline, in the middle of a sentence too.
+/// Joins the lines of an error: `cargo lambda` breaks its errors into lines and draws their outline, in the
+/// middle of a sentence too.
 fn unwrapped(said: &str) -> String {
     let is_outline = |word: &&str| word.chars().all(|c| matches!(c, '\u{2500}'..='\u{257f}' | '▶' | '×'));
     said.split_whitespace().filter(|word| !is_outline(word)).collect::<Vec<_>>().join(" ")
 }
 
-/// Why `cargo lambda deploy` failed, by what to do about it.
+/// Why `cargo lambda deploy` failed, by the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     /// The role is not known everywhere yet.
     RoleIsNew,
-    /// Lambda does not see the subnets, their IPv6 blocks or the security group yet. All were there when
-    /// this run looked.
+    /// Lambda does not see the subnets, their IPv6 blocks or the security group yet. All existed when this
+    /// run looked.
     NetworkIsNew,
-    /// Another update is still in progress, that of a run that was cut or its own.
+    /// Another update is still in progress, of an interrupted run or of this one.
     Busy,
     Final,
 }
@@ -408,12 +412,13 @@ async fn wait_until_ready(aws: &Aws) -> Result<FunctionConfiguration> {
     match failure(&current) {
         None => Ok(current),
         Some(why) => {
-            Err(DeployError::new(Exit::Failed, format!("Lambda could not make the function: {why}")))
+            Err(DeployError::new(Exit::Failed, format!("Lambda could not make the function: {why}"))
+                .hint("If the reason is gone, deploy again."))
         }
     }
 }
 
-/// Waits until Lambda is done with the last change, whatever became of it.
+/// Waits until Lambda has finished the last change, whatever its outcome.
 async fn wait_until_idle(aws: &Aws) -> Result<FunctionConfiguration> {
     let look = async || {
         Ok(match find(aws).await? {
@@ -442,7 +447,7 @@ fn failure(current: &FunctionConfiguration) -> Option<&str> {
     }
 }
 
-/// Lambda changes the processor only together with the code for it.
+/// Sets the processor. Lambda changes it only together with the code for it.
 async fn set_processor(
     aws: &Aws,
     options: &Deploy,
@@ -469,7 +474,7 @@ async fn set_processor(
     wait_until_ready(aws).await.map(drop)
 }
 
-/// What `cargo lambda deploy` leaves as it was on a function that existed.
+/// Makes the settings that `cargo lambda deploy` leaves as they were on an existing function.
 async fn correct(aws: &Aws, wanted: &Wanted, current: &FunctionConfiguration) -> Result<()> {
     let function = aws.names.stack.function();
     let is_runtime = current.runtime() == Some(&Runtime::Providedal2023);
@@ -493,7 +498,7 @@ async fn correct(aws: &Aws, wanted: &Wanted, current: &FunctionConfiguration) ->
     aws.patience.depends_on(&format!("the function {function}"), updated).await.map(drop)
 }
 
-/// Says that the function runs our program. Last: without this the next run uploads once more.
+/// Records that the function runs this program. Last: without this the next run uploads once more.
 async fn mark(aws: &Aws, wanted: &Wanted, current: &FunctionConfiguration) -> Result<()> {
     let function = aws.names.stack.function();
     let tag = aws.lambda.tag_resource().resource(aws.names.function_arn());
@@ -522,7 +527,7 @@ async fn forget_versions(aws: &Aws) -> Result<()> {
     Ok(())
 }
 
-/// Whether a failed or late tick is repeated. It need not: the next one sees the same world.
+/// Returns whether a failed or late tick is repeated. It need not be: the next one sees the same state.
 async fn has_retries(aws: &Aws) -> Result<bool> {
     let function = aws.names.stack.function();
     let got = aws.lambda.get_function_event_invoke_config().function_name(&function).send().await;
@@ -593,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_waited_for_and_what_does_not_is_final() {
+    fn passing_errors_are_waited_for_and_others_are_final() {
         for (said, expected) in [
             (
                 "InvalidParameterValueException: The role defined for the function cannot be assumed by Lambda.",
@@ -632,7 +637,7 @@ mod tests {
         for (state, status, idle, failed) in [
             (active.clone(), done.clone(), true, false),
             (active.clone(), None, true, false),
-            // Nobody has invoked it for long; the next invocation wakes it.
+            // It was not invoked for long; the next invocation wakes it.
             (Some(State::Inactive), done.clone(), true, false),
             (Some(State::Pending), done.clone(), false, false),
             (active.clone(), Some(LastUpdateStatus::InProgress), false, false),

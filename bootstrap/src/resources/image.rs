@@ -1,7 +1,7 @@
-//! The machine image: the newest Amazon Linux 2023, by value.
+//! The machine image: the newest Amazon Linux 2023, by its id.
 //!
-//! It is resolved at deploy and written into the release. An alias that moves would change the
-//! parameters of a launch between two tries of the same client token.
+//! It is resolved at deploy and written into the release. An alias could change the parameters of a launch
+//! between two tries of the same client token.
 
 use aws_sdk_ec2::types::Image;
 
@@ -10,8 +10,8 @@ use crate::cli::Arch;
 use crate::error::{DeployError, Exit, Result, Step as _};
 use crate::resources::network::filter;
 
-/// The kernel that Amazon Linux 2023 started with and keeps to its end. `minimal` images have
-/// another prefix and lack the AWS CLI that the boot needs.
+/// Returns the pattern of the image's name. Kernel 6.1 came with the first Amazon Linux 2023, which keeps it
+/// to its end. `minimal` images have another prefix and lack the AWS CLI that the boot needs.
 fn pattern(arch: Arch) -> String {
     format!("al2023-ami-2023.*-kernel-6.1-{}", arch.as_str())
 }
@@ -27,13 +27,13 @@ pub async fn newest(aws: &Aws, arch: Arch) -> Result<String> {
         .await
         .step(|| "look for the Amazon Linux image".to_owned())?;
     latest(described.images()).map(str::to_owned).ok_or_else(|| {
-        let what = format!("no image `{}` of Amazon's in {}", pattern(arch), aws.names.region);
-        DeployError::new(Exit::Failed, what).mend("Try another --arch or --region.")
+        let what = format!("Amazon has no image `{}` in {}", pattern(arch), aws.names.region);
+        DeployError::new(Exit::Failed, what).hint("Try another --arch or --region.")
     })
 }
 
-/// By creation date, which sorts as text. Names do not: `2023.9` is greater than `2023.10`. Of two images of
-/// the same moment the name decides, so that two deployments choose the same.
+/// Returns the newest by creation date, which sorts as text. Names do not: `2023.9` is greater than
+/// `2023.10`. Of two images of the same moment the name decides, so that two deployments choose the same.
 fn latest(images: &[Image]) -> Option<&str> {
     images.iter().max_by_key(|image| (image.creation_date(), image.name(), image.image_id()))?.image_id()
 }

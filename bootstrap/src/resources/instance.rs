@@ -1,4 +1,4 @@
-//! Instances of the stack as EC2 has them, and the launch of one from its definition.
+//! Lists the stack's instances in EC2, and launches one from its definition.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::part::Part;
 use crate::patience::Look;
 use crate::resources::network::{filter, id, stack_filter};
 
-/// An instance is pending for seconds as a rule, and for minutes when EC2 is busy.
+/// An instance is usually pending for seconds, and for minutes when EC2 is busy.
 const RUNNING_DEADLINE: Duration = Duration::from_secs(300);
-/// Shutting down takes 30 to 60 s as a rule.
+/// Shutting down usually takes 30 to 60 s.
 const TERMINATED_DEADLINE: Duration = Duration::from_secs(300);
 
-/// All instances of the stack in one of these states.
+/// Returns all instances of the stack in one of these states.
 pub async fn list(aws: &Aws, states: &[InstanceStateName]) -> Result<Vec<Instance>> {
     let mut wanted = aws_sdk_ec2::types::Filter::builder().name("instance-state-name");
     for state in states {
@@ -64,8 +64,8 @@ pub fn tag<'a>(instance: &'a Instance, key: &str) -> Option<&'a str> {
     instance.tags().iter().find(|tag| tag.key() == Some(key)).and_then(|tag| tag.value())
 }
 
-/// Launches one instance in this subnet, for this place among its kind. The same token and definition give the same instance,
-/// however often.
+/// Launches one instance in this subnet, with this number among its kind. The same token and definition
+/// return the same instance, however often they are sent.
 pub async fn launch(
     aws: &Aws,
     role: &str,
@@ -84,7 +84,7 @@ pub async fn launch(
     id(launched.instances().first().and_then(|i| i.instance_id()), "instance")
 }
 
-/// All that is asked of EC2 at a launch, but for the client token; a dry run asks for the same.
+/// Returns the launch request without its client token; a dry run sends the same.
 pub fn request(
     aws: &Aws,
     role: &str,
@@ -106,7 +106,7 @@ pub fn request(
     launch::request(&aws.ec2, spec, &subnet.id, Tags { instance: tags, parts })
 }
 
-/// Terminates every instance of the stack and waits until EC2 says that all are gone.
+/// Terminates every instance of the stack and waits until EC2 shows all as terminated.
 pub async fn terminate_all(aws: &Aws) -> Result<Vec<Part>> {
     let mut seen = BTreeSet::new();
     let deadline = Instant::now() + TERMINATED_DEADLINE;
@@ -119,9 +119,9 @@ pub async fn terminate_all(aws: &Aws) -> Result<Vec<Part>> {
         if Instant::now() > deadline {
             let ids: Vec<&str> = left.iter().filter_map(Instance::instance_id).collect();
             return Err(DeployError::new(Exit::Failed, format!("still shutting down: {}", ids.join(", ")))
-                .mend("Run destroy again in a few minutes; it goes on where this one stopped."));
+                .hint("Run destroy again in a few minutes; it continues where this run stopped."));
         }
-        // Looked at anew each time: the reconciler may have launched one just before it was removed.
+        // Listed again each time: the reconciler may have launched one just before it was removed.
         for id in left.iter().filter(|i| !is_shutting_down(i)).filter_map(Instance::instance_id) {
             let done = aws.ec2.terminate_instances().instance_ids(id).send().await;
             found(done.step(|| format!("terminate {id}")))?;
@@ -140,7 +140,7 @@ fn is_shutting_down(instance: &Instance) -> bool {
     instance.state().and_then(|state| state.name()) == Some(&InstanceStateName::ShuttingDown)
 }
 
-/// Waits until EC2 says `running`, so that an address can be associated.
+/// Waits until EC2 shows `running`, so that an address can be associated.
 pub async fn wait_until_running(aws: &Aws, id: &str) -> Result<()> {
     let look = async || {
         let described = aws.ec2.describe_instances().filters(filter("instance-id", id)).send().await;
@@ -156,8 +156,10 @@ pub async fn wait_until_running(aws: &Aws, id: &str) -> Result<()> {
             Some(InstanceStateName::Pending) => Ok(Look::NotYet("pending".to_owned())),
             Some(state) => {
                 let what = format!("{id} does not run: it is {}", state.as_str());
-                Err(DeployError::new(Exit::Failed, what)
-                    .mend("`bootstrap logs lb` (make logs OF=lb) may say why. Deploy again for a new one."))
+                Err(DeployError::new(Exit::Failed, what).hint(
+                    "`bootstrap logs lb` (make logs OF=lb) may show why. Deploy again to launch a new \
+                        one.",
+                ))
             }
         }
     };

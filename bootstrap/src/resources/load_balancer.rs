@@ -1,14 +1,14 @@
 //! A load balancer's instance and its Elastic IP.
 //!
-//! A stack has one or several addresses. Each is a *place* with a load balancer of its own; what follows
-//! is said of one place.
+//! A stack has one or several addresses. Each is a *place* with a load balancer of its own; the following is
+//! about one place.
 //!
-//! The address is the fence: a load balancer without it gets no traffic, whatever it believes. Only the
-//! first one is launched here. The reconciler replaces one that is dead, and renews one of an older
-//! definition: it can ask a new one whether it serves before the address moves, and this machine cannot.
+//! The address is the fence: a load balancer without it gets no traffic, whatever it assumes. Only the first
+//! one is launched here. The reconciler replaces a dead load balancer and renews one of an older definition:
+//! it can check that a new one serves before it moves the address, and this machine cannot.
 //!
-//! Both may find an address without a load balancer at the same moment. So whoever has the address is
-//! looked at anew before each step, and these rules make both safe:
+//! Both may find an address without a load balancer at the same moment. So this file reads the holder of the
+//! address again before each step, and these rules make both safe:
 //!
 //! | rule | because |
 //! |---|---|
@@ -16,8 +16,8 @@
 //! | a live one with the wanted release is not launched again | it may be the reconciler's, or that of a run that was cut |
 //! | nothing is launched with a token or an attempt that the reconciler may use | each must know its own launches |
 //!
-//! What a run that was cut leaves behind is found by the next one, or by the reconciler, which
-//! removes load balancers without the address after ten minutes.
+//! The next run finds the remains of an interrupted one. The reconciler also removes load balancers without
+//! the address after ten minutes.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -30,14 +30,14 @@ use fleet::stack::{ROLE_LB, StackName, TAG_RELEASE, TAG_ROLE, TAG_SLOT};
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _};
-use crate::part::{Doing, NEW, Part};
+use crate::part::{NEW, Part, RunMode};
 use crate::patience::{self, Look};
 use crate::resources::instance;
 use crate::resources::network::{id, stack_filter, tagged};
 
-/// More load balancers than `--lbs` takes.
+/// More load balancers than `--lbs` allows.
 const MOST_PLACES: u32 = 8;
-/// Tokens tried for one launch; each that is spent belongs to an instance of the last days.
+/// Tokens tried for one launch; each used token belongs to an instance of the last days.
 const MOST_TOKENS: usize = 20;
 
 /// An Elastic IP of the stack.
@@ -48,7 +48,7 @@ pub struct PublicAddress {
     pub ip: Ipv4Addr,
 }
 
-/// What is there for places that the stack is to have no more.
+/// Resources at places that the stack no longer has.
 #[derive(Clone, Debug, Default)]
 pub struct Surplus {
     addresses: Vec<Address>,
@@ -59,30 +59,30 @@ pub struct LoadBalancer {
     pub address: Ipv4Addr,
 }
 
-/// The load balancer and the association of its address. A plan makes neither and says what would be.
+/// Ensures the load balancer and the association of its address. A plan only reports both.
 pub async fn ensure(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     address: &PublicAddress,
     spec: &BalancerSpec,
 ) -> Result<(LoadBalancer, Vec<Part>)> {
     let place = address.place;
     let seen = all(aws, place).await?;
-    let holder = holder(aws, doing, place).await?.and_then(|holder| live(&seen, &holder));
+    let holder = holder(aws, mode, place).await?.and_then(|holder| live(&seen, &holder));
     let current = current(&seen, &spec.id).and_then(Instance::instance_id);
     let [launched, moved] = compare(place, &spec.id, current, holder);
     let balancer = LoadBalancer { address: address.ip };
-    if !doing.applies(&moved) {
+    if !mode.applies(&moved) {
         return Ok((balancer, vec![launched, moved]));
     }
     let instance = match current {
         Some(id) => id.to_owned(),
-        // One number more than all that are seen: a token is not used for two lives.
+        // One number higher than all that EC2 shows: a token is not used for two instances.
         None => launch(aws, spec, place, seen.len()).await?,
     };
     instance::wait_until_running(aws, &instance).await?;
-    // The wait is long enough for the reconciler to have found somebody.
-    let holder = self::holder(aws, doing, place).await?;
+    // The wait is long enough for the reconciler to have found a load balancer.
+    let holder = self::holder(aws, mode, place).await?;
     let seen = all(aws, place).await?;
     if holder.and_then(|holder| live(&seen, &holder)).is_some() {
         return Ok((balancer, vec![launched, Part::unchanged(moved.what)]));
@@ -91,13 +91,13 @@ pub async fn ensure(
     Ok((balancer, vec![launched, moved]))
 }
 
-/// Whether a load balancer is launched or renewed, and whether the address is given to one.
+/// Returns whether a load balancer is launched or renewed, and whether it gets the address.
 fn compare(place: u32, release: &str, current: Option<&str>, holder: Option<&Instance>) -> [Part; 2] {
     let what = numbered("association of the Elastic IP", place);
     match (holder, current) {
         (Some(holder), _) => {
             let is_current = instance::tag(holder, TAG_RELEASE) == Some(release);
-            let renewed = "is renewed by the reconciler, and serves until the new one does";
+            let renewed = "is replaced by the reconciler, and serves until the new one does";
             let differs = if is_current { Vec::new() } else { vec![renewed.to_owned()] };
             let id = holder.instance_id().unwrap_or_default();
             [Part::compared(format!("load balancer {id}"), differs), Part::unchanged(what)]
@@ -107,7 +107,7 @@ fn compare(place: u32, release: &str, current: Option<&str>, holder: Option<&Ins
     }
 }
 
-/// A live instance of this release.
+/// Returns a live instance of this release.
 fn current<'a>(seen: &'a [Instance], release: &str) -> Option<&'a Instance> {
     seen.iter().find(|i| is_live(i) && instance::tag(i, TAG_RELEASE) == Some(release))
 }
@@ -121,7 +121,7 @@ fn is_live(instance: &Instance) -> bool {
     matches!(state, Some(InstanceStateName::Pending | InstanceStateName::Running))
 }
 
-/// What there is once in a stack has no number.
+/// Returns the numbered name of a resource; the first has no number.
 fn numbered(what: &str, place: u32) -> String {
     if place == 0 { what.to_owned() } else { format!("{what} {}", place + 1) }
 }
@@ -130,7 +130,7 @@ fn place_of(instance: &Instance) -> u32 {
     instance::tag(instance, TAG_SLOT).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// Every load balancer of a place that EC2 shows, terminated ones included.
+/// Returns every load balancer of a place that EC2 shows, terminated ones included.
 async fn all(aws: &Aws, place: u32) -> Result<Vec<Instance>> {
     let mut seen = everywhere(aws).await?;
     seen.retain(|i| place_of(i) == place);
@@ -144,7 +144,7 @@ async fn everywhere(aws: &Aws) -> Result<Vec<Instance>> {
     Ok(seen)
 }
 
-/// Launches where there is capacity, each place in another zone first.
+/// Launches in a zone with capacity; each place tries another zone first.
 async fn launch(aws: &Aws, spec: &BalancerSpec, place: u32, number: usize) -> Result<String> {
     let mut refused = DeployError::new(Exit::Failed, "the network has no subnet");
     let subnets = &spec.instance.subnets;
@@ -174,7 +174,7 @@ impl LoadBalancer {
     }
 }
 
-/// The definitions that the load balancers with an address were launched from, by their places.
+/// Returns the definitions that the load balancers with an address were launched from, by their places.
 pub async fn released(aws: &Aws) -> Result<BTreeMap<u32, Option<String>>> {
     let (addresses, seen) = tokio::try_join!(find_addresses(aws), everywhere(aws))?;
     let release = |address: &Address| {
@@ -200,18 +200,18 @@ async fn associate(aws: &Aws, allocation: &str, instance: &str) -> Result<()> {
     aws.patience.depends_on(&format!("{instance} and {allocation}"), associated).await.map(drop)
 }
 
-/// As many addresses as are asked for, else as many as there are, but one at least. What there is beyond
-/// them is not touched yet: until the release does without it, the reconciler looks after it.
+/// Ensures the requested number of addresses, or else the existing number, but at least one. Further
+/// addresses are not touched yet: the reconciler uses them until the new release leaves them out.
 pub async fn ensure_addresses(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     wanted: Option<u32>,
 ) -> Result<(Vec<PublicAddress>, Surplus, Vec<Part>)> {
     let (there, spare) = list_addresses(aws).await?;
     let count = wanted.unwrap_or_else(|| there.keys().max().map_or(1, |place| place + 1));
     let (mut addresses, mut parts) = (Vec::new(), Vec::new());
     for place in 0..count {
-        let (address, part) = ensure_address(aws, doing, place, there.get(&place)).await?;
+        let (address, part) = ensure_address(aws, mode, place, there.get(&place)).await?;
         addresses.push(address);
         parts.push(part);
     }
@@ -238,7 +238,7 @@ impl Surplus {
         addresses.chain(instances).collect()
     }
 
-    /// Instances first: one that has lost its address would be replaced by a tick that began before.
+    /// Instances first: a tick that began earlier would replace a load balancer that has lost its address.
     pub async fn remove(&self, aws: &Aws) -> Result<()> {
         for id in &self.instances {
             instance::terminate(aws, id).await?;
@@ -252,7 +252,7 @@ impl Surplus {
 
 async fn ensure_address(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     place: u32,
     there: Option<&Address>,
 ) -> Result<(PublicAddress, Part)> {
@@ -262,7 +262,7 @@ async fn ensure_address(
         return Ok((address, part));
     }
     let part = Part::created(numbered("Elastic IP", place));
-    if !doing.applies(&part) {
+    if !mode.applies(&part) {
         let address = PublicAddress { place, allocation: NEW.to_owned(), ip: Ipv4Addr::UNSPECIFIED };
         return Ok((address, part));
     }
@@ -283,51 +283,54 @@ async fn ensure_address(
     Ok((aws.patience.made(None, make, find).await?, part))
 }
 
-/// What an address is called within the stack.
+/// Returns the address's name within the stack.
 fn name(place: u32) -> String {
     if place == 0 { ROLE_LB.to_owned() } else { format!("{ROLE_LB}-{}", place + 1) }
 }
 
 fn public(place: u32, allocation: Option<&str>, ip: Option<&str>) -> Result<PublicAddress> {
     let ip = ip.and_then(|ip| ip.parse().ok()).ok_or_else(|| {
-        DeployError::new(Exit::Failed, "AWS answered with an Elastic IP that is no IPv4 address")
+        DeployError::new(Exit::Failed, "AWS answered with an Elastic IP that is not an IPv4 address")
+            .hint("Try again.")
     })?;
     Ok(PublicAddress { place, allocation: id(allocation, "address")?, ip })
 }
 
-/// Who has the address of a place now. A deployment has just allocated it, or seen it.
-async fn holder(aws: &Aws, doing: Doing, place: u32) -> Result<Option<String>> {
+/// Returns the instance that has the address of a place now. A deployment has just allocated the address, or
+/// seen it.
+async fn holder(aws: &Aws, mode: RunMode, place: u32) -> Result<Option<String>> {
     let look = async || {
         let holder = |address: &Address| address.instance_id().filter(|id| !id.is_empty()).map(str::to_owned);
-        Ok(match (find_addresses(aws).await?.get(&place), doing) {
+        Ok(match (find_addresses(aws).await?.get(&place), mode) {
             (Some(address), _) => Look::Reached(holder(address)),
-            (None, Doing::Plan) => Look::Reached(None),
-            (None, Doing::Apply) => Look::NotYet("not visible yet".to_owned()),
+            (None, RunMode::Plan) => Look::Reached(None),
+            (None, RunMode::Apply) => Look::NotYet("not visible yet".to_owned()),
         })
     };
     aws.patience.until(&numbered("the Elastic IP", place), patience::SETTLING, look).await
 }
 
-/// The stack's first address, if it has one.
+/// Returns the stack's first address, if it has one.
 pub async fn find_address(aws: &Aws) -> Result<Option<Address>> {
     Ok(find_addresses(aws).await?.remove(&0))
 }
 
-/// The stack's addresses by their places.
+/// Returns the stack's addresses by their places.
 pub async fn find_addresses(aws: &Aws) -> Result<BTreeMap<u32, Address>> {
     list_addresses(aws).await.map(|(places, _)| places)
 }
 
-/// The stack's addresses by their places, and those that have none: `AllocateAddress` knows no token, so a
-/// run that is cut right after it leaves an address that the next run may not see yet.
+/// Returns the stack's addresses by their places, and those without a place. `AllocateAddress` takes no
+/// client token, so a run that is cut right after it leaves an address that the next run may not see yet.
 async fn list_addresses(aws: &Aws) -> Result<(BTreeMap<u32, Address>, Vec<Address>)> {
     let described = aws.ec2.describe_addresses().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the Elastic IP".to_owned())?;
     Ok(placed(&aws.names.stack, described.addresses.unwrap_or_default()))
 }
 
-/// Of several addresses with one name, that in use has the place, and if none is, the same for every run
-/// that looks. An address without a name of ours has the first place, and is never given back as a spare.
+/// Assigns addresses to places. Of several addresses with one name, the address in use has the place; if none
+/// is in use, every run chooses the same. An address without a name that Vigia gives has the first place, and
+/// is never released as a spare.
 fn placed(stack: &StackName, mut addresses: Vec<Address>) -> (BTreeMap<u32, Address>, Vec<Address>) {
     let is_free = |address: &Address| address.association_id().is_none_or(str::is_empty);
     addresses.sort_by_key(|address| (is_free(address), address.allocation_id().map(str::to_owned)));
@@ -346,7 +349,7 @@ fn placed(stack: &StackName, mut addresses: Vec<Address>) -> (BTreeMap<u32, Addr
     (places, spare)
 }
 
-/// Gives every address of the stack back: an address that is kept costs money for ever.
+/// Releases every address of the stack: a leftover address costs money for ever.
 pub async fn release_addresses(aws: &Aws) -> Result<Vec<Part>> {
     let described = aws.ec2.describe_addresses().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the Elastic IP".to_owned())?;
@@ -386,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_serves_is_left_to_the_reconciler_and_one_that_is_missing_is_launched() {
+    fn only_a_missing_load_balancer_is_launched() {
         let seen = [
             row("i-1", "old", InstanceStateName::Running),
             row("i-2", "new", InstanceStateName::Pending),
@@ -400,12 +403,12 @@ mod tests {
         use Change::{Created, Unchanged, Updated};
         assert_eq!(parts("old", Some("i-1")), [Unchanged, Unchanged]);
         assert_eq!(parts("new", Some("i-1")), [Updated, Unchanged], "it is renewed, and its address stays");
-        assert_eq!(parts("new", Some("i-3")), [Unchanged, Created], "one that a cut run launched");
+        assert_eq!(parts("new", Some("i-3")), [Unchanged, Created], "an interrupted run launched it");
         assert_eq!(parts("gone", None), [Created, Created], "the dead are not current");
     }
 
     #[test]
-    fn an_address_that_a_cut_run_left_is_given_back_and_takes_no_place() {
+    fn an_address_left_by_a_cut_run_is_released() {
         let stack: StackName = "a".parse().expect("a name");
         let address = |id: &str, name: Option<&str>, association: Option<&str>| {
             let tag = name.map(|name| Tag::builder().key("Name").value(name).build());

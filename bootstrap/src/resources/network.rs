@@ -1,4 +1,4 @@
-//! The stack's own VPC and what is in it, brought in line with the [`Blueprint`]; one file per kind.
+//! Brings the stack's own VPC and its contents in line with the [`Blueprint`]; one file per kind.
 
 mod endpoint;
 mod gateway;
@@ -19,18 +19,19 @@ use crate::aws::Aws;
 use crate::blueprint::{self, Access, Blueprint, Ec2Api, Facts, Side, TlsPort, ZONES};
 use crate::cidr::Cidr;
 use crate::error::{DeployError, Exit, Result, Step as _};
-use crate::part::{Doing, NEW, Part};
+use crate::part::{NEW, Part, RunMode};
 
-/// Far longer than EC2 takes to show what was made, and short enough for whoever mends by hand.
+/// Far longer than EC2 takes to show a new resource, and short enough for an operator who deletes one by
+/// hand.
 const TOKEN_SECONDS: i64 = 600;
 
-/// What others need of the network. Where a plan would make something, its id is [`NEW`].
+/// The network, as other resources need it. Where a plan would make a resource, its id is [`NEW`].
 #[derive(Clone, Debug)]
 pub struct Network {
     pub vpc: String,
     pub public: Vec<SubnetSpec>,
     pub private: Vec<SubnetSpec>,
-    /// IPv4 blocks of the public subnets, sorted: whatever comes from there is a load balancer.
+    /// IPv4 blocks of the public subnets, sorted: only load balancers send from there.
     pub public_blocks: Vec<String>,
     pub lb_group: String,
     pub worker_group: String,
@@ -38,29 +39,29 @@ pub struct Network {
     pub ec2_api: Ec2Api,
 }
 
-/// What is asked of the network.
+/// The requested network.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Who may reach the load balancer. Without it an existing stack keeps its blocks, and everybody may
-    /// reach that of a new one.
+    /// The blocks that may reach the load balancer. Without it an existing stack keeps its blocks, and a new
+    /// one allows all addresses.
     pub from: Option<Vec<Cidr>>,
     pub tls: TlsPort,
     pub ec2_api: Ec2Api,
 }
 
-/// The VPC that everything lies in, and what was done so far.
+/// The VPC that contains everything, and the changes so far.
 struct Site<'a> {
     aws: &'a Aws,
-    doing: Doing,
-    /// `None` in a plan that would make it: then there is nothing in it.
+    mode: RunMode,
+    /// `None` in a plan that would make it: then it is empty.
     vpc: Option<String>,
     parts: Vec<Part>,
 }
 
-pub async fn ensure(aws: &Aws, doing: Doing, wanted: &Wanted) -> Result<(Network, Vec<Part>)> {
+pub async fn ensure(aws: &Aws, mode: RunMode, wanted: &Wanted) -> Result<(Network, Vec<Part>)> {
     let zones = zones(aws).await?;
-    let vpc::Ready { id: vpc, blocks, parts } = vpc::ensure(aws, doing).await?;
-    let mut site = Site { aws, doing, vpc, parts };
+    let vpc::Ready { id: vpc, blocks, parts } = vpc::ensure(aws, mode).await?;
+    let mut site = Site { aws, mode, vpc, parts };
     let groups = site.find_groups().await?;
     let from = wanted.from.clone().or_else(|| group::blocks(&groups)).unwrap_or_else(Cidr::world);
     let access = Access { from, tls: wanted.tls };
@@ -94,7 +95,8 @@ pub async fn ensure(aws: &Aws, doing: Doing, wanted: &Wanted) -> Result<(Network
     Ok((network, site.parts))
 }
 
-/// Removes the network from the leaves to the root. Instances and network interfaces must be gone.
+/// Removes the network, starting with the resources that depend on others. Instances and network interfaces
+/// must be gone.
 pub async fn delete(aws: &Aws) -> Result<Vec<Part>> {
     let vpc::All { own, empty } = vpc::find(aws).await?;
     let mut parts = Vec::new();
@@ -112,28 +114,29 @@ pub async fn delete(aws: &Aws) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// The blocks that may reach the load balancer now; `None` if there is none yet.
+/// Returns the blocks that may reach the load balancer now; `None` if there is none yet.
 pub async fn reachable_from(aws: &Aws) -> Result<Option<Vec<Cidr>>> {
     let Some(vpc) = vpc::find(aws).await?.own else { return Ok(None) };
-    let site = Site { aws, doing: Doing::Plan, vpc: Some(vpc.id), parts: Vec::new() };
+    let site = Site { aws, mode: RunMode::Plan, vpc: Some(vpc.id), parts: Vec::new() };
     Ok(group::blocks(&site.find_groups().await?))
 }
 
-/// Whether the stack reaches the API of EC2 through an endpoint of its own.
+/// Returns whether the stack reaches the EC2 API through an endpoint of its own.
 pub async fn has_ec2_endpoint(aws: &Aws) -> Result<bool> {
     let Some(vpc) = vpc::find(aws).await?.own else { return Ok(false) };
     endpoint::exists(aws, &vpc.id, blueprint::EC2_ENDPOINT).await
 }
 
 impl Site<'_> {
-    /// Filters for what is the stack's in the VPC; `None` if there is no VPC yet.
+    /// Returns the filters for the stack's resources in the VPC; `None` if there is no VPC yet.
     fn filters(&self) -> Option<Vec<Filter>> {
         let vpc = self.vpc.as_ref()?;
         Some(vec![filter("vpc-id", vpc), stack_filter(self.aws)])
     }
 
     /// Makes a call recognisable when it is repeated, by the SDK or by the next run, before EC2 shows what
-    /// the first one made. It counts for some minutes only: what somebody deletes by hand is made anew.
+    /// the first one made. It is valid for some minutes only: a resource that an operator deletes by hand is
+    /// then made again.
     fn token(&self, what: &str) -> String {
         let vpc = self.vpc_id();
         let window = jiff::Timestamp::now().as_second() / TOKEN_SECONDS;
@@ -166,7 +169,8 @@ pub async fn zones(aws: &Aws) -> Result<Vec<String>> {
     zones.sort();
     zones.truncate(ZONES);
     if zones.is_empty() {
-        return Err(DeployError::new(Exit::Failed, format!("{} has no availability zone", aws.names.region)));
+        return Err(DeployError::new(Exit::Failed, format!("{} has no availability zone", aws.names.region))
+            .hint("Choose another region with --region (make: REGION=…)."));
     }
     Ok(zones)
 }
@@ -179,13 +183,13 @@ pub fn stack_filter(aws: &Aws) -> Filter {
     filter(&format!("tag:{TAG_STACK}"), aws.names.stack.as_str())
 }
 
-/// Tags given with the creation, so that nothing of ours is ever without an owner.
+/// Returns the tags that a creation sets, so that no resource of the stack is ever without an owner.
 pub fn tagged(aws: &Aws, kind: ResourceType, what: &str) -> TagSpecification {
     let tags = aws.names.tags(what).map(|(key, value)| Tag::builder().key(key).value(value).build());
     TagSpecification::builder().resource_type(kind).set_tags(Some(tags.to_vec())).build()
 }
 
-/// What something is called within the stack: its `Name` without the stack's.
+/// Returns a resource's name within the stack: its `Name` without the stack's.
 fn name_in_stack<'a>(aws: &Aws, tags: &'a [Tag]) -> Option<&'a str> {
     let name = tags.iter().find(|tag| tag.key() == Some("Name")).and_then(Tag::value)?;
     name.strip_prefix(&aws.names.stack.resource(""))
@@ -199,6 +203,8 @@ fn exists_is_fine(result: Result<()>) -> Result<()> {
 }
 
 pub fn id(id: Option<&str>, what: &str) -> Result<String> {
-    id.map(str::to_owned)
-        .ok_or_else(|| DeployError::new(Exit::Failed, format!("AWS answered with a {what} that has no id")))
+    id.map(str::to_owned).ok_or_else(|| {
+        DeployError::new(Exit::Failed, format!("AWS answered with a {what} that has no id"))
+            .hint("Try again.")
+    })
 }

@@ -1,4 +1,4 @@
-//! Roles with one inline policy each, and the instance profiles of those that instances assume.
+//! Roles with one inline policy each, and the instance profiles of the roles that instances assume.
 
 use aws_sdk_iam::types::Tag;
 use fleet::aws_code::AwsErrorKind;
@@ -9,14 +9,14 @@ use crate::blueprint::RoleWanted;
 use crate::cli::PolicyArn;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::names::Names;
-use crate::part::{Doing, Part};
+use crate::part::{Part, RunMode};
 use crate::patience::{self, Look};
 use crate::policies;
 
 /// The inline policy's name; there is only one.
 const POLICY: &str = "vigia";
 pub const SPOT_ROLE: &str = "AWSServiceRoleForEC2Spot";
-/// Whose it is, and the one thing that nobody can choose.
+/// The service-linked role's path, which AWS fixes.
 const SPOT_PATH: &str = "/aws-service-role/spot.amazonaws.com/";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum Role {
 impl Role {
     pub const ALL: [Self; 3] = [Self::Worker, Self::LoadBalancer, Self::Reconciler];
 
-    /// Name of the role, and of its instance profile.
+    /// Returns the name of the role, and of its instance profile.
     pub fn name(self, names: &Names) -> String {
         names.stack.resource(match self {
             Self::Worker => "worker",
@@ -38,7 +38,7 @@ impl Role {
         })
     }
 
-    /// What the role is to be.
+    /// Returns the wanted state of the role.
     pub fn wanted(self, names: &Names) -> RoleWanted {
         let (service, policy) = match self {
             Self::Worker => ("ec2.amazonaws.com", policies::worker(names)),
@@ -58,7 +58,7 @@ impl Role {
     }
 }
 
-/// What there is of a role.
+/// The existing parts of a role.
 struct Found {
     exists: bool,
     policy: Option<Value>,
@@ -69,35 +69,35 @@ struct Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Profile {
     Missing,
-    /// Without its role: empty, or with another one.
+    /// Its role is missing: it is empty, or has another role.
     Empty,
     Complete,
 }
 
-/// All roles, and the instance profiles of those that have one. Without a permissions boundary the roles
-/// keep theirs, and one that has to be made anew gets that of the others.
-pub async fn ensure(aws: &Aws, doing: Doing, boundary: Option<&PolicyArn>) -> Result<Vec<Part>> {
+/// Ensures all roles, and the instance profiles of the roles that have one. Without a permissions boundary
+/// the roles keep theirs, and a role that has to be made again gets the others' boundary.
+pub async fn ensure(aws: &Aws, mode: RunMode, boundary: Option<&PolicyArn>) -> Result<Vec<Part>> {
     let wanted = Role::ALL.map(|role| role.wanted(&aws.names));
     let [worker, lb, reconciler] = &wanted;
     let (worker, lb, reconciler) = tokio::try_join!(find(aws, worker), find(aws, lb), find(aws, reconciler))?;
     let found = [worker, lb, reconciler];
     let kept = found.iter().find_map(|found| found.boundary.as_deref());
     let boundary = boundary.map(PolicyArn::as_str).or(kept);
-    let one = |index: usize| ensure_one(aws, doing, &wanted[index], &found[index], boundary);
+    let one = |index: usize| ensure_one(aws, mode, &wanted[index], &found[index], boundary);
     let parts = tokio::try_join!(one(0), one(1), one(2))?;
     Ok([parts.0, parts.1, parts.2].concat())
 }
 
 async fn ensure_one(
     aws: &Aws,
-    doing: Doing,
+    mode: RunMode,
     wanted: &RoleWanted,
     found: &Found,
     boundary: Option<&str>,
 ) -> Result<Vec<Part>> {
     let name = &wanted.name;
     let parts = compare(wanted, found, boundary);
-    if doing.applies(&parts[0]) {
+    if mode.applies(&parts[0]) {
         if !found.exists {
             create(aws, wanted, boundary).await?;
         } else if let Some(boundary) = boundary.filter(|_| found.boundary.as_deref() != boundary) {
@@ -115,7 +115,7 @@ async fn ensure_one(
             aws.patience.depends_on(&format!("the role {name}"), written).await?;
         }
     }
-    if parts.get(1).is_some_and(|profile| doing.applies(profile)) {
+    if parts.get(1).is_some_and(|profile| mode.applies(profile)) {
         make_profile(aws, name, found.profile).await?;
     }
     Ok(parts)
@@ -202,7 +202,7 @@ async fn make_profile(aws: &Aws, name: &str, found: Profile) -> Result<()> {
     };
     let both = format!("the role and the instance profile {name}");
     match aws.patience.depends_on(&both, added).await {
-        // A profile holds one role. If that is ours, our first try has put it there.
+        // A profile holds one role. If it holds this one, this run's first try has put it there.
         Err(error) if error.code == "LimitExceeded" => {
             let look = async || {
                 Ok(match find_profile(aws, name).await? {
@@ -240,7 +240,7 @@ fn decode(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// Deletes in the order that IAM enforces.
+/// Deletes the role in the order that IAM enforces.
 pub async fn delete(aws: &Aws, role: Role) -> Result<Vec<Part>> {
     let name = role.name(&aws.names);
     let mut parts = Vec::new();
@@ -273,21 +273,21 @@ pub async fn delete(aws: &Aws, role: Role) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// Whether the account has the role with which EC2 launches spot instances.
+/// Returns whether the account has the role with which EC2 launches spot instances.
 pub async fn has_spot(aws: &Aws) -> Result<bool> {
     let listed = aws.iam.list_roles().path_prefix(SPOT_PATH).send().await;
     Ok(!listed.step(|| format!("look for the role {SPOT_ROLE}"))?.roles().is_empty())
 }
 
-/// The role with which EC2 launches spot instances: one in the account, of no stack, so `destroy` leaves
-/// it.
-pub async fn ensure_spot(aws: &Aws, doing: Doing) -> Result<Part> {
+/// Ensures the role with which EC2 launches spot instances. The account has one; it belongs to no stack, so
+/// `destroy` leaves it.
+pub async fn ensure_spot(aws: &Aws, mode: RunMode) -> Result<Part> {
     let part = Part::found(format!("service-linked role {SPOT_ROLE}"), has_spot(aws).await?);
-    if doing.applies(&part) {
+    if mode.applies(&part) {
         let create = aws.iam.create_service_linked_role().aws_service_name("spot.amazonaws.com");
         let created = async || create.clone().send().await.step(|| format!("create the role {SPOT_ROLE}"));
         match aws.patience.settled(created).await {
-            // Somebody else made it just now.
+            // Another process made it just now.
             Err(error)
                 if error.kind == AwsErrorKind::AlreadyExists
                     || error.message().contains("has been taken") => {}
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_boundary_is_changed_where_it_is_another_and_kept_where_none_is_asked_for() {
+    fn a_boundary_is_kept_unless_another_is_requested() {
         let wanted = wanted();
         let change = |has: Option<&str>, asked: Option<&str>| {
             let found = Found {
@@ -343,7 +343,7 @@ mod tests {
             .refuses_query("AddRoleToInstanceProfile", "NoSuchEntity")
             .answers("AddRoleToInstanceProfile", "");
         let found = Found { exists: false, policy: None, boundary: None, profile: Profile::Missing };
-        let made = ensure_one(&stub.serve().await, Doing::Apply, &wanted(), &found, None).await;
+        let made = ensure_one(&stub.serve().await, RunMode::Apply, &wanted(), &found, None).await;
         assert!(made.expect("it settles").iter().all(|part| part.change == Change::Created));
         assert_eq!((stub.count("PutRolePolicy"), stub.count("AddRoleToInstanceProfile")), (2, 2));
     }

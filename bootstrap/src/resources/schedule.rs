@@ -1,6 +1,6 @@
 //! The EventBridge rule that invokes the reconciler once a minute.
 //!
-//! A late tick is worthless, because the next one sees the same world: no retries anywhere.
+//! A late tick is useless, because the next one sees the same state: nothing is retried.
 
 use aws_sdk_eventbridge::types::{RetryPolicy, RuleState, Tag, Target};
 use fleet::aws_code::AwsErrorKind;
@@ -8,16 +8,16 @@ use serde_json::Value;
 
 use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::part::{Doing, Part};
+use crate::part::{Part, RunMode};
 
-/// The finest that EventBridge has; the function itself ticks every 20 seconds within it.
+/// The shortest period of EventBridge; the function itself ticks every 20 seconds within it.
 pub const EVERY_MINUTE: &str = "rate(1 minute)";
 const TARGET: &str = "reconciler";
 const STATEMENT: &str = "eventbridge";
 /// A delivery older than the period is a tick that the next invocation makes anyway.
 const MAX_AGE_SECONDS: i32 = 60;
 
-/// What there is of the rule.
+/// The existing parts of the rule.
 struct Found {
     exists: bool,
     is_right: bool,
@@ -25,11 +25,11 @@ struct Found {
     may_invoke: bool,
 }
 
-pub async fn ensure(aws: &Aws, doing: Doing) -> Result<Part> {
+pub async fn ensure(aws: &Aws, mode: RunMode) -> Result<Part> {
     let rule = aws.names.stack.schedule_rule();
     let found = find(aws, &rule).await?;
     let part = compare(&rule, &found);
-    if doing.applies(&part) {
+    if mode.applies(&part) {
         if !found.is_right {
             put_rule(aws, &rule, &found).await?;
         }
@@ -49,9 +49,9 @@ fn compare(rule: &str, found: &Found) -> Part {
         return Part::created(what);
     }
     let wrong = [
-        (found.is_right, "when it fires"),
-        (found.has_target, "what it invokes"),
-        (found.may_invoke, "the permission to invoke"),
+        (found.is_right, "its rate"),
+        (found.has_target, "its target"),
+        (found.may_invoke, "its permission to invoke the function"),
     ];
     let differs = wrong.iter().filter(|(is_right, _)| !is_right).map(|(_, what)| (*what).to_owned());
     Part::compared(what, differs.collect())
@@ -83,7 +83,7 @@ async fn put_rule(aws: &Aws, rule: &str, found: &Found) -> Result<()> {
         })?);
     }
     let put = aws.events.put_rule().name(rule).schedule_expression(EVERY_MINUTE).state(RuleState::Enabled);
-    // Tags on an existing rule are an error in PutRule.
+    // PutRule refuses tags on an existing rule.
     let put = if found.exists { put } else { put.set_tags(Some(tags)) };
     let written =
         aws.patience.settled(async || put.clone().send().await.step(|| format!("write the rule {rule}")));
@@ -114,15 +114,15 @@ async fn put_target(aws: &Aws, rule: &str) -> Result<()> {
 fn of_entry(rule: &str, code: Option<&str>, message: Option<&str>) -> DeployError {
     let (code, why) = (code.unwrap_or_default(), message.unwrap_or("no reason given"));
     let what = format!("could not point {rule} at the reconciler: {code}: {why}");
-    let mut error = DeployError::new(Exit::Failed, what);
+    let mut error = DeployError::new(Exit::Failed, what).hint("Deploy again.");
     (error.kind, error.code) = (AwsErrorKind::of(code, why), code.to_owned());
     error
 }
 
 /// Lets the rule, and only it, invoke the function.
 ///
-/// Lambda answers with the same conflict when the permission is there already and when another change of
-/// the function is in progress, so the function's policy is read to tell them apart.
+/// Lambda answers with the same conflict when the permission exists already and when another change of the
+/// function is in progress. So this function reads the function's policy to tell them apart.
 async fn allow(aws: &Aws) -> Result<()> {
     let function = aws.names.stack.function();
     let add = aws
@@ -147,7 +147,7 @@ async fn allow(aws: &Aws) -> Result<()> {
                 Exit::Failed,
                 format!("{function} has a statement `{STATEMENT}` that is not for the stack's schedule"),
             )
-            .mend(format!(
+            .hint(format!(
                 "Remove it (`aws lambda remove-permission --function-name {function} --statement-id \
                  {STATEMENT}`), then deploy again."
             ))),
@@ -161,7 +161,7 @@ async fn allow(aws: &Aws) -> Result<()> {
 enum Permission {
     Granted,
     Missing,
-    /// Our statement's name belongs to another statement.
+    /// The name of Vigia's statement belongs to another statement.
     Other,
 }
 
@@ -210,7 +210,7 @@ pub async fn delete(aws: &Aws) -> Result<Part> {
     Ok(Part::removed(what))
 }
 
-/// EventBridge says it in words only.
+/// EventBridge reports it in words only, without a code.
 fn target_is_still_seen(mut error: DeployError) -> DeployError {
     if error.code == "ValidationException" && error.what.contains("has targets") {
         error.kind = AwsErrorKind::InUse;

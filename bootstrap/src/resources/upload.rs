@@ -1,4 +1,4 @@
-//! Uploads of programs: they fail for want of progress, not for want of time.
+//! Uploads of programs: an upload fails for lack of progress, not for its duration.
 //!
 //! | phase | bounded by |
 //! |---|---|
@@ -24,12 +24,12 @@ pub(super) struct Limits {
     last_part: Duration,
     /// Bytes per second.
     slowest: u64,
-    /// After a broken connection an upload starts anew.
+    /// After a broken connection an upload starts again from its first byte.
     tries: u32,
 }
 
 pub(super) const LIMITS: Limits = Limits {
-    // Longer than any pause of a connection that still works.
+    // Longer than any pause of a working connection.
     stall: Duration::from_secs(30),
     // A kernel takes up to 4 MB before it sends them; at 62 kB/s they take 65 s.
     last_part: Duration::from_secs(180),
@@ -37,16 +37,16 @@ pub(super) const LIMITS: Limits = Limits {
     tries: 3,
 };
 
-/// As one piece the connection would take a program whole, at once, and nobody would see it stall.
+/// As one piece the connection would accept a whole program at once, and a stall would go unnoticed.
 const PIECE: usize = 64 * 1024;
 
-/// Where a program goes.
+/// The destination of a program.
 pub(super) struct Upload<'a> {
     pub(super) name: &'a str,
     pub(super) path: &'a Path,
     pub(super) bucket: &'a str,
     pub(super) key: &'a str,
-    /// Base64 of the SHA-256: S3 refuses bytes that are not these.
+    /// Base64 of the SHA-256: S3 refuses any other bytes.
     pub(super) checksum: String,
     pub(super) bytes: u64,
 }
@@ -56,7 +56,9 @@ impl Upload<'_> {
         let body = ByteStream::read_from().path(self.path).buffer_size(PIECE).build().await;
         let body = body.map_err(|error| {
             let what = format!("cannot read the program {}", self.path.display());
-            DeployError::new(Exit::Prerequisite, what).caused_by(error)
+            DeployError::new(Exit::Prerequisite, what)
+                .hint("Build it again (the make targets do), then deploy again.")
+                .caused_by(error)
         })?;
         let protection = StalledStreamProtectionConfig::enabled().upload_enabled(true);
         let config = aws_sdk_s3::config::Builder::new()
@@ -79,7 +81,8 @@ impl Upload<'_> {
     }
 }
 
-/// Lambda takes a program within its request, as one piece: only the whole attempt is bounded.
+/// Configures the call that sends a program to Lambda. Lambda takes it within its request, as one piece, so
+/// only the whole attempt is bounded.
 pub(super) fn lambda(bytes: u64) -> aws_sdk_lambda::config::Builder {
     aws_sdk_lambda::config::Builder::new()
         .timeout_config(LIMITS.timeouts(bytes))
@@ -94,15 +97,17 @@ impl Limits {
     }
 }
 
-/// Says what a stalled upload means.
+/// Adds an explanation to the error of a stalled upload.
 fn explain(error: DeployError, name: &str, limits: Limits) -> DeployError {
     if error.exit != Exit::Unreachable || !error.message().contains("minimum throughput") {
         return error;
     }
     let seconds = limits.stall.as_secs();
-    let what = format!("could not upload {name}: the connection took no byte for {seconds} s");
-    DeployError::new(Exit::Unreachable, what)
-        .mend("Check this machine's uplink, then deploy again. What was uploaded before stays.")
+    let what = format!("could not upload {name}: the connection accepted no data for {seconds} s");
+    DeployError::new(Exit::Unreachable, what).hint(
+        "Check this machine's uplink, then deploy again. Programs that were uploaded completely are \
+            kept.",
+    )
 }
 
 #[cfg(test)]
@@ -122,12 +127,12 @@ mod tests {
         tries: 1,
     };
 
-    /// What a server does with the body of a request.
+    /// How a server handles the body of a request.
     #[derive(Clone, Copy)]
     enum Server {
-        /// Takes it all, in pauses between pieces: longer as a whole than a connection may stall.
+        /// Reads it all, in pauses between pieces: longer in all than a connection may stall.
         Slow,
-        /// Takes nothing after the head.
+        /// Reads nothing after the head.
         Stalled,
     }
 
@@ -188,8 +193,8 @@ mod tests {
     #[tokio::test]
     async fn an_upload_that_stalls_fails_with_a_hint() {
         let error = uploaded(Server::Stalled).await.expect_err("nothing is taken");
-        assert!(error.what.contains("ec2-worker: the connection took no byte"), "{}", error.message());
-        assert!(error.mend.is_some_and(|mend| mend.contains("uplink")));
+        assert!(error.what.contains("ec2-worker: the connection accepted no data"), "{}", error.message());
+        assert!(error.hint.is_some_and(|hint| hint.contains("uplink")));
     }
 
     #[test]

@@ -1,15 +1,15 @@
-//! What is not as it was deployed, each in one sentence with its mend.
+//! Each difference from the last deployment, in one sentence with its fix.
 //!
 //! | looked at | differs if |
 //! |---|---|
 //! | instances of the stack | of another release; unknown to the reconciler; remembered, but not there |
 //! | the schedule | missing, disabled, of another period, or without its target |
 //! | the function | missing, not active, without IPv6, or with another program than the deployment left |
-//! | the address | missing, or nobody has it |
-//! | security groups | a rule, in or out, that no deployment makes, or one that is missing |
+//! | the address | missing, or no instance has it |
+//! | security groups | a rule, in or out, that no deployment makes, or a missing rule |
 //! | subnets, route tables | without an IPv6 block; without a working way out |
 //!
-//! What cannot be looked at is said instead: a permission that is missing hides nothing.
+//! A resource that cannot be read gets a sentence of its own: a missing permission hides nothing.
 
 use std::collections::BTreeSet;
 
@@ -24,17 +24,17 @@ use super::seen::{
 };
 use crate::resources::network::ipv6::Ipv6;
 
-/// The reconciler takes in what it did not launch at a tick or two.
+/// The reconciler adopts instances that it did not launch within a tick or two.
 const YOUNG: SignedDuration = SignedDuration::from_secs(90);
 /// How many ids a sentence names.
 const SHOWN: usize = 5;
 
-/// Everything that drift is judged from.
+/// The facts that drift is judged from.
 pub(super) struct Facts<'a> {
     pub seen: &'a Seen,
     pub release: &'a Release,
     pub memory: &'a Memory,
-    /// Whether the stack speaks TLS.
+    /// Whether the stack serves TLS.
     pub has_tls: bool,
     pub now: Timestamp,
 }
@@ -111,7 +111,8 @@ fn of_instances(facts: &Facts<'_>, instances: &[InstanceSeen]) -> Vec<String> {
     let older = ids(&|one| is_worker(one) && one.release.as_deref() != Some(&release.id) && !leaving(one));
     if !older.is_empty() {
         drift.push(format!(
-            "{} not of the release {}: {}. The reconciler replaces such workers; `Held back` and the events say how far it is.",
+            "{} not of the release {}: {}. The reconciler replaces them; `Held back` and the events show its \
+                progress.",
             counted(older.len(), "worker is", "workers are"),
             release.id,
             list(&older)
@@ -121,7 +122,7 @@ fn of_instances(facts: &Facts<'_>, instances: &[InstanceSeen]) -> Vec<String> {
         ids(&|one| is_worker(one) && !leaving(one) && !in_slots.contains(one.id.as_str()) && is_settled(one));
     if !unknown.is_empty() {
         drift.push(format!(
-            "{} unknown to the reconciler: {}. It terminates those that belong to no slot after two minutes.",
+            "{} unknown to the reconciler: {}. It terminates workers without a slot after two minutes.",
             counted(unknown.len(), "worker is", "workers are"),
             list(&unknown)
         ));
@@ -132,7 +133,8 @@ fn of_instances(facts: &Facts<'_>, instances: &[InstanceSeen]) -> Vec<String> {
         in_slots.iter().filter(|id| !live.contains(*id)).map(|id| (*id).to_owned()).collect();
     if !missing.is_empty() {
         drift.push(format!(
-            "EC2 does not show {}, which the reconciler remembers: {}. It replaces what stays away.",
+            "EC2 does not list {} that the reconciler remembers: {}. The reconciler replaces a worker that \
+                stays missing.",
             counted(missing.len(), "worker", "workers"),
             list(&missing)
         ));
@@ -145,7 +147,7 @@ fn of_instances(facts: &Facts<'_>, instances: &[InstanceSeen]) -> Vec<String> {
     let stray = ids(&|one| is_lb(one) && !expected.contains(one.id.as_str()) && is_settled(one));
     if !stray.is_empty() {
         drift.push(format!(
-            "{} without the address: {}. The reconciler terminates such after ten minutes.",
+            "{} without the address: {}. The reconciler terminates such a load balancer after ten minutes.",
             counted(stray.len(), "load balancer is", "load balancers are"),
             list(&stray)
         ));
@@ -158,7 +160,8 @@ fn of_instances(facts: &Facts<'_>, instances: &[InstanceSeen]) -> Vec<String> {
     let nameless = ids(&|one| !is_worker(one) && !is_lb(one));
     if !nameless.is_empty() {
         drift.push(format!(
-            "{} of the stack by its tag, but neither a worker nor a load balancer: {}. Nobody but `make destroy` terminates such.",
+            "{} tagged with the stack's name, but neither a worker nor a load balancer: {}. Only `make \
+                destroy` terminates such an instance.",
             counted(nameless.len(), "instance is", "instances are"),
             list(&nameless)
         ));
@@ -188,26 +191,28 @@ fn of_function(seen: &FunctionSeen) -> String {
             let means = match state.as_str() {
                 "inactive" => "Lambda wakes it at its next start.",
                 "pending" => "Lambda is still preparing it.",
-                _ => "`make deploy` sets it right.",
+                _ => "`make deploy` repairs it.",
             };
             format!("The reconciler's function is {state}. {means}")
         }
         FunctionSeen::OtherProgram => {
-            "The reconciler's function runs another program than the last deployment left. `make deploy` uploads it again."
+            "The reconciler's function does not run the program of the last deployment. `make deploy` \
+                uploads it again."
                 .to_owned()
         }
         FunctionSeen::WithoutIpv6 => {
-            "The reconciler's function may not use IPv6, so it may not reach EC2. `make deploy` permits it."
+            "The reconciler's function is not allowed to use IPv6, so it may be unable to reach EC2. `make \
+                deploy` allows it."
                 .to_owned()
         }
     }
 }
 
-/// Groups of the stack that exist beside these are the operator's own.
+/// Other groups of the stack are the operator's own.
 const GROUPS: [&str; 3] = ["lb", "worker", "reconciler"];
 const WORLD: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
-/// A deployment lets everything out to both families, and to nothing by a rule of its own.
+/// Judges the egress rules. A deployment allows all egress to both families, and makes no other egress rule.
 fn of_egress(groups: &[String], rules: &[RuleSeen]) -> Vec<String> {
     let is_everything = |rule: &RuleSeen, to: &str| {
         rule.port == Port::everything() && rule.from == Source::Block(to.to_owned())
@@ -223,7 +228,8 @@ fn of_egress(groups: &[String], rules: &[RuleSeen]) -> Vec<String> {
         }
         for rule in of_group().filter(|rule| !WORLD.iter().any(|to| is_everything(rule, to))) {
             drift.push(format!(
-                "The security group of the {group} has a rule for {} out to {}, which no deployment makes. Remove the rule, unless you made it.",
+                "The security group of the {group} has a rule for {} out to {}, which `make deploy` did not \
+                    create. Remove the rule, unless you added it.",
                 rule.port, rule.from
             ));
         }
@@ -239,14 +245,15 @@ fn of_subnets(subnets: &[SubnetSeen]) -> Vec<String> {
             subnet.name
         )),
         Ipv6::Missing | Ipv6::Failed(_) => Some(format!(
-            "The subnet {} has no IPv6 block, so the reconciler may not reach EC2 from it. `make deploy` adds one.",
+            "The subnet {} has no IPv6 block, so the reconciler may be unable to reach EC2 from it. `make \
+                deploy` adds one.",
             subnet.name
         )),
     };
     subnets.iter().filter_map(sentence).collect()
 }
 
-/// The ways out by their tables, as the blueprint has them.
+/// Judges the routes of each table against the blueprint.
 fn of_tables(tables: &[TableSeen]) -> Vec<String> {
     let mut drift = Vec::new();
     for (name, to) in [("public", "0.0.0.0/0"), ("public", "::/0"), ("private", "::/0")] {
@@ -259,7 +266,7 @@ fn of_tables(tables: &[TableSeen]) -> Vec<String> {
     drift
 }
 
-/// Whether a deployment makes such a rule. The public ports may be open to any block: that is the
+/// Returns whether a deployment makes such a rule. The public ports may be open to any block: that is the
 /// operator's choice.
 fn is_expected(rule: &RuleSeen, has_tls: bool) -> bool {
     let is = |port: u16| rule.port == Port::Tcp(port);
@@ -268,7 +275,7 @@ fn is_expected(rule: &RuleSeen, has_tls: bool) -> bool {
         ("lb", Source::Group(from)) => is(LB_ADMIN_PORT) && from == "reconciler",
         ("worker", Source::Group(from)) => is(WORKER_PORT) && (from == "lb" || from == "reconciler"),
         ("worker" | "reconciler", _) => false,
-        // Groups that a deployment makes beside these are not judged here.
+        // Other groups that a deployment makes are not judged here.
         _ => true,
     }
 }
@@ -279,7 +286,8 @@ fn of_rules(rules: &[RuleSeen], has_tls: bool) -> Vec<String> {
         .filter(|rule| !is_expected(rule, has_tls))
         .map(|rule| {
             format!(
-                "The security group of the {} lets {} in on {}, which no deployment does. Remove the rule, unless you made it.",
+                "The security group of the {} lets {} in on {} by a rule that `make deploy` did not create. \
+                    Remove the rule, unless you added it.",
                 rule.group, rule.from, rule.port
             )
         })
@@ -304,7 +312,7 @@ fn of_rules(rules: &[RuleSeen], has_tls: bool) -> Vec<String> {
         wanted.push(("lb", TLS_PORT, None));
     }
     for (group, port, from) in wanted.into_iter().filter(|(group, port, from)| !has(group, *port, *from)) {
-        let from = from.map_or("anybody".to_owned(), |from| format!("the {from}"));
+        let from = from.map_or("any address".to_owned(), |from| format!("the {from}"));
         drift.push(format!(
             "The security group of the {group} does not let {from} in on port {port}. `make deploy` opens it."
         ));
@@ -444,8 +452,8 @@ mod tests {
             (|seen| seen.schedule = Ok(ScheduleSeen::Disabled), "disabled"),
             (|seen| seen.schedule = Ok(ScheduleSeen::Every("rate(5 minutes)".to_owned())), "rate(5 minutes)"),
             (|seen| seen.function = Ok(FunctionSeen::Missing), "function is missing"),
-            (|seen| seen.function = Ok(FunctionSeen::OtherProgram), "another program"),
-            (|seen| seen.function = Ok(FunctionSeen::WithoutIpv6), "may not use IPv6"),
+            (|seen| seen.function = Ok(FunctionSeen::OtherProgram), "does not run the program"),
+            (|seen| seen.function = Ok(FunctionSeen::WithoutIpv6), "not allowed to use IPv6"),
             (|seen| seen.subnets = Ok(vec![subnet(Ipv6::Missing)]), "private-0 has no IPv6 block"),
             (|seen| seen.subnets = Ok(vec![subnet(Ipv6::Associating)]), "still being associated"),
             (
@@ -509,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn instances_of_nobody_are_named_once_they_are_old_enough() {
+    fn unaccounted_instances_are_named_once_old_enough() {
         let with = |launched: &str, role: &str, release: &str| {
             let mut seen = seen();
             let mut one = instance("i-2", role, release);
@@ -532,10 +540,10 @@ mod tests {
     }
 
     #[test]
-    fn one_that_ec2_does_not_show_and_one_of_an_older_release_are_named() {
+    fn missing_workers_and_workers_of_an_older_release_are_named() {
         let mut gone = seen();
         gone.instances.as_mut().expect("seen").remove(0);
-        only(&judged(&gone, &memory()), "EC2 does not show 1 worker");
+        only(&judged(&gone, &memory()), "EC2 does not list 1 worker");
         let mut old = seen();
         old.instances.as_mut().expect("seen")[0].release = Some("old".to_owned());
         only(&judged(&old, &memory()), "1 worker is not of the release");

@@ -1,7 +1,7 @@
-//! Whether workers can read the secrets of the stack.
+//! Checks whether workers can read the stack's secrets.
 //!
-//! They read them again every minute. What they cannot understand they do without, the session keys after an
-//! hour and the hash of the admin token at once, so it is said here before users notice.
+//! They read them again every minute. Workers ignore an unreadable object: the session keys after an hour,
+//! the hash of the admin token at once. So `status` reports it before users notice.
 
 use fleet::{Profile, keys};
 
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::resources::documents;
 use crate::session_keys::Ring;
 
-/// A sentence for each that is wrong. Nothing of a secret is in it.
+/// Returns a sentence for each faulty secret, without any of its content.
 pub(super) async fn complaints(aws: &Aws, profile: Profile) -> Result<Vec<String>> {
     let (ring, hash) = tokio::try_join!(
         documents::read(aws, keys::SESSION_KEYS),
@@ -20,7 +20,7 @@ pub(super) async fn complaints(aws: &Aws, profile: Profile) -> Result<Vec<String
     let hash = hash.as_ref().map(|object| object.bytes.as_slice());
     let hash = match profile {
         Profile::Secure => judge_hash(hash),
-        // It has no operator's interface.
+        // It has no admin routes.
         Profile::Classic => None,
     };
     Ok(judge_ring(ring).into_iter().chain(hash).collect())
@@ -31,12 +31,12 @@ fn judge_ring(bytes: Option<&[u8]>) -> Option<String> {
         None => "missing",
         Some(bytes) => match serde_json::from_slice::<Ring>(bytes) {
             Ok(ring) if ring.is_whole() => return None,
-            _ => "no ring of keys",
+            _ => "not a valid key ring",
         },
     };
     Some(format!(
-        "{} is {state}: workers keep the keys they know for an hour, then nobody is signed in. Restore the \
-         object, or delete it and run `deploy`, which makes new keys and ends all sessions",
+        "{} is {state}: workers keep the keys they have for an hour, then all sessions end. Restore the \
+            object, or delete it and run `deploy`, which creates new keys and ends all sessions",
         keys::SESSION_KEYS
     ))
 }
@@ -49,10 +49,11 @@ fn judge_hash(bytes: Option<&[u8]>) -> Option<String> {
     let state = match bytes {
         None => "missing",
         Some(bytes) if is_hash(bytes) => return None,
-        Some(_) => "no hash",
+        Some(_) => "not a hash",
     };
     Some(format!(
-        "{} is {state}: no operator is let in. `token rotate` (make: token ROTATE=1) makes a new token",
+        "{} is {state}: workers refuse the admin token. `token rotate` (make: token ROTATE=1) creates a new \
+            one",
         keys::ADMIN_TOKEN_HASH
     ))
 }
@@ -74,9 +75,9 @@ mod tests {
         let (no_active, short) = (ring("k2", &key), ring("k1", "AAAA"));
         for (bytes, says) in [
             (None, "is missing"),
-            (Some(&b"{"[..]), "no ring"),
-            (Some(&no_active), "no ring"),
-            (Some(&short), "no ring"),
+            (Some(&b"{"[..]), "not a valid key ring"),
+            (Some(&no_active), "not a valid key ring"),
+            (Some(&short), "not a valid key ring"),
         ] {
             assert!(judge_ring(bytes).is_some_and(|text| text.contains(says)), "{bytes:?}");
         }
@@ -87,7 +88,10 @@ mod tests {
         assert_eq!(judge_hash(Some(format!(" {}\n", "aB".repeat(32)).as_bytes())), None);
         assert!(judge_hash(None).is_some_and(|text| text.contains("is missing")));
         for bad in ["", "t0ken", &"g".repeat(64)] {
-            assert!(judge_hash(Some(bad.as_bytes())).is_some_and(|text| text.contains("no hash")), "{bad}");
+            assert!(
+                judge_hash(Some(bad.as_bytes())).is_some_and(|text| text.contains("not a hash")),
+                "{bad}"
+            );
         }
     }
 }

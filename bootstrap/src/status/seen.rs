@@ -1,4 +1,4 @@
-//! What AWS shows of a stack, in seven calls: the facts that drift is judged from.
+//! Reads the facts that drift is judged from, in seven calls to AWS.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::resources::network::ipv6::Ipv6;
 use crate::resources::network::stack_filter;
 use crate::resources::{function, instance, load_balancer, schedule};
 
-/// Each part as far as it could be looked at; the error is a sentence for people.
+/// Each part, or why it could not be read; the error is a sentence for people.
 pub(super) struct Seen {
     pub instances: Look<Vec<InstanceSeen>>,
     pub schedule: Look<ScheduleSeen>,
@@ -42,7 +42,7 @@ pub(super) struct InstanceSeen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AddressSeen {
     pub ip: String,
-    /// The instance that has it.
+    /// The instance with the address.
     pub holder: Option<String>,
 }
 
@@ -65,12 +65,12 @@ pub(super) enum FunctionSeen {
     WithoutIpv6,
 }
 
-/// What the stack's groups let in and out.
+/// The ingress and egress of the stack's groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RulesSeen {
     pub groups: Vec<String>,
     pub incoming: Vec<RuleSeen>,
-    /// `from` is where it leads to.
+    /// `from` is their destination.
     pub outgoing: Vec<RuleSeen>,
 }
 
@@ -81,7 +81,7 @@ pub(super) struct SubnetSeen {
     pub ipv6: Ipv6,
 }
 
-/// A route table, and the destinations that it has working routes to.
+/// A route table, and the destinations of its working routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TableSeen {
     pub name: String,
@@ -165,7 +165,7 @@ impl Seen {
         self.addresses.as_ref().ok()?.get(&place)
     }
 
-    /// Who has an address of the stack.
+    /// Returns the instances with an address of the stack.
     pub(super) fn holders(&self) -> impl Iterator<Item = &str> {
         let addresses = self.addresses.iter().flat_map(BTreeMap::values);
         addresses.filter_map(|address| address.holder.as_deref())
@@ -229,7 +229,7 @@ async fn function(aws: &Aws) -> Result<FunctionSeen> {
     };
     let state = got.configuration().and_then(|configuration| configuration.state());
     Ok(match state.map(|state| state.as_str()) {
-        // In whatever state: a function may be pending just because of the other program.
+        // In any state: a function may be pending just because of the other program.
         _ if !function::is_as_uploaded(&got) => FunctionSeen::OtherProgram,
         None | Some("Active") if !got.configuration().is_some_and(function::may_use_ipv6) => {
             FunctionSeen::WithoutIpv6
@@ -264,13 +264,13 @@ async fn rules(aws: &Aws) -> Result<RulesSeen> {
     Ok(seen)
 }
 
-/// The last part of a name of the stack's.
+/// Returns the last part of a stack resource's name.
 fn short(aws: &Aws, name: Option<&str>) -> Option<String> {
     let prefix = aws.names.stack.resource("");
     name.and_then(|name| name.strip_prefix(&prefix)).map(str::to_owned)
 }
 
-/// The other ends of a permission.
+/// Returns the sources or destinations of a permission.
 fn ends(permission: &IpPermission, name_of: &dyn Fn(&str) -> String) -> Vec<Source> {
     let ipv4 = permission.ip_ranges().iter().filter_map(|range| range.cidr_ip());
     let ipv6 = permission.ipv6_ranges().iter().filter_map(|range| range.cidr_ipv6());

@@ -1,4 +1,4 @@
-//! `status --watch`: the same again every two seconds, until Ctrl-C or until nobody reads it.
+//! `status --watch`: prints the status every two seconds, until Ctrl-C or until standard output is closed.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::error::Result;
 use crate::output;
 
 const PERIOD: Duration = Duration::from_secs(2);
-/// To the upper left corner; each line clears what was behind it, and the last what was below.
+/// To the upper left corner; each line clears the rest of the old line, and the last one everything below.
 const HOME: &str = "\u{1b}[H";
 const CLEAR_LINE: &str = "\u{1b}[K";
 const CLEAR_BELOW: &str = "\u{1b}[J";
 
-/// The first look must succeed; later ones may fail, and say so.
+/// Prints until interrupted. The first look must succeed; later ones may fail, and print the error.
 pub(super) async fn run(aws: &Aws, json: bool) -> Result<()> {
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -33,7 +33,7 @@ pub(super) async fn run(aws: &Aws, json: bool) -> Result<()> {
             (Ok(status), true) => serde_json::to_string(status).expect("a status is plain data"),
             (Ok(status), false) => block(&table(status, now), now),
             (Err(error), true) => serde_json::json!({"error": error.message()}).to_string(),
-            (Err(error), false) => block(&format!("Looking failed: {}", error.message()), now),
+            (Err(error), false) => block(&format!("Could not read the status: {}", error.message()), now),
         };
         let text = match is_screen {
             true => screen(&text, is_first),
@@ -52,7 +52,7 @@ fn block(text: &str, now: Timestamp) -> String {
 
 fn screen(text: &str, is_first: bool) -> String {
     let lines: String = text.lines().map(|line| format!("{line}{CLEAR_LINE}\n")).collect();
-    // What was on the screen before scrolls away only once.
+    // The earlier contents of the screen scroll away only once.
     let begin = if is_first { "\u{1b}[2J" } else { "" };
     format!("{begin}{HOME}{lines}{CLEAR_BELOW}")
 }

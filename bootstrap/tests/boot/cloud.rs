@@ -1,5 +1,5 @@
-//! What the story needs of the local cloud: the user data that EC2 was given, an address with a
-//! metadata service for a machine, and programs in S3.
+//! The parts of the local cloud that the story needs: the user data given to EC2, an address with a metadata
+//! service for a machine, and programs in S3.
 
 use std::net::Ipv4Addr;
 
@@ -13,15 +13,15 @@ use crate::support::Cloud;
 /// The port of an instance's metadata service on the local cloud.
 const METADATA_PORT: u16 = 1338;
 
-/// An instance that EC2 knows and that runs nothing, so that a machine can be it: it has an id, an
-/// address, a role, and a metadata service that tells them.
+/// An instance that EC2 knows and that runs nothing, so that a machine can take its place: it has an id, an
+/// address, a role, and a metadata service that returns them.
 pub(crate) struct Place {
     pub(crate) instance: String,
     pub(crate) address: Ipv4Addr,
 }
 
 impl Place {
-    /// `spec` is the part of the release that says what such an instance is.
+    /// `spec` is the part of the release that defines such an instance.
     pub(crate) fn take(cloud: &Cloud, spec: &Value) -> Self {
         let field = |path: &str| spec.pointer(path).and_then(Value::as_str).expect("a field of the release");
         let launched = cloud.aws(&[
@@ -44,7 +44,7 @@ impl Place {
         Self { instance: instance.to_owned(), address: address.trim().parse().expect("an IPv4 address") }
     }
 
-    /// The metadata service is asked at another address than on AWS, S3 as well.
+    /// The metadata service and S3 have other addresses than on AWS.
     pub(crate) fn environment(&self, cloud: &Cloud) -> Vec<(&'static str, String)> {
         let metadata = format!("http://{}:{METADATA_PORT}", self.address);
         vec![("AWS_ENDPOINT_URL", cloud.endpoint.clone()), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata)]
@@ -56,7 +56,7 @@ pub(crate) fn release(cloud: &Cloud, stack: &str) -> Value {
     serde_json::from_str(&cloud.aws(&["s3", "cp", "--quiet", &object, "-"])).expect("the release is JSON")
 }
 
-/// The user data of the stack's running instance with this role, as EC2 has it.
+/// Returns the user data of the stack's running instance with this role, from EC2.
 pub(crate) fn user_data(cloud: &Cloud, stack: &str, role: &str) -> String {
     let ids = cloud.instances_of(stack, role, "running", Instance::instance_id);
     let id = ids.first().expect("one runs");
@@ -85,7 +85,7 @@ pub(crate) struct Artifact<'a> {
 }
 
 impl<'a> Artifact<'a> {
-    /// The one that this user data names.
+    /// The service that this user data names.
     pub(crate) fn of(cloud: &'a Cloud, stack: &str, user_data: &str) -> Self {
         let setting = |name| bootstrap::user_data::setting(user_data, name).expect("the user data has it");
         let key = format!("artifacts/{}/{}", setting("VIGIA_SHA256"), setting("VIGIA_PROGRAM"));

@@ -1,7 +1,9 @@
-//! The limits of a small machine: a part of a core and an amount of memory, kept by the kernel of this one.
+//! The limits of a small machine: a share of a core and an amount of memory, enforced by this machine's
+//! kernel.
 //!
-//! With systemd on this machine they are properties of the machine's scope; without, a control group of our
-//! own holds it. What a machine uses is read where the kernel counts it: in the group of its process 1.
+//! With systemd on this machine they are properties of the machine's scope; without it, a control group of
+//! the test holds the machine. A machine's use is read where the kernel counts it: in the group of its
+//! process 1.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,11 +18,11 @@ pub(crate) struct Limits {
     pub(crate) memory_mib: u64,
 }
 
-/// Control groups that hold a machine; they go with it.
+/// Control groups that hold a machine; they are removed with it.
 pub(crate) struct Groups(Vec<PathBuf>);
 
 impl Limits {
-    /// `systemd-nspawn` under these limits, to be given its arguments.
+    /// Returns `systemd-nspawn` under these limits, still without arguments.
     pub(crate) fn command(self, name: &str) -> (Command, Groups) {
         if Path::new("/run/systemd/system").exists() {
             let mut nspawn = Command::new("systemd-nspawn");
@@ -63,7 +65,7 @@ impl Drop for Groups {
     }
 }
 
-/// A machine's own systemd may have made groups in ours.
+/// A machine's own systemd may have made groups inside.
 fn remove(group: &Path) {
     for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -87,7 +89,7 @@ fn has(root: &Path, controller: &str) -> bool {
     enabled.split_whitespace().any(|name| name == controller)
 }
 
-/// Where a hierarchy is mounted.
+/// Returns where a hierarchy is mounted.
 fn hierarchy(kind: &str, option: &str) -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("Linux");
     mounts.lines().find_map(|line| {
@@ -99,22 +101,23 @@ fn hierarchy(kind: &str, option: &str) -> Option<PathBuf> {
     })
 }
 
-/// What a machine uses of memory, in MiB.
+/// A machine's use of memory, in MiB.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    /// All that the kernel charged, which includes files that it could forget.
+    /// Everything that the kernel charged, including files that it could reclaim.
     pub(crate) charged: u64,
     pub(crate) peak: u64,
-    /// What it cannot forget: memory of processes, files in memory, and the kernel's own for them.
+    /// Memory that the kernel cannot reclaim: of processes, of files in memory, and the kernel's own for
+    /// them.
     pub(crate) needed: u64,
-    /// Of that, of the kernel: sockets, page tables, descriptors.
+    /// The kernel's part of it: sockets, page tables, descriptors.
     pub(crate) kernel: u64,
-    /// Processes that were killed for want of memory.
+    /// Processes that were killed for lack of memory.
     pub(crate) killed: u64,
 }
 
 impl Memory {
-    /// Of the machine with this process 1.
+    /// Reads the memory of the machine with this process 1.
     pub(crate) fn of(init: u32) -> Self {
         let groups = std::fs::read_to_string(format!("/proc/{init}/cgroup")).expect("it runs");
         let path = |wanted: &str| {
@@ -161,7 +164,7 @@ impl Memory {
     }
 }
 
-/// Process 1 of a machine lies in a group of its own below the machine's, in version 2.
+/// In version 2, process 1 of a machine is in a group of its own below the machine's.
 fn above_init(group: &Path) -> PathBuf {
     match group.ancestors().find(|above| above.file_name().is_some_and(|name| name == "payload")) {
         Some(payload) => payload.parent().unwrap_or(payload).to_owned(),
@@ -175,7 +178,7 @@ fn number(file: &Path) -> u64 {
     text.trim().parse().unwrap_or(0)
 }
 
-/// Lines of a name and a number.
+/// Parses lines of a name and a number.
 fn numbers(file: &Path) -> BTreeMap<String, u64> {
     let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let pair = |line: &str| {

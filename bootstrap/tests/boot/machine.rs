@@ -1,7 +1,7 @@
-//! A machine of systemd-nspawn: boots a root, with a NoCloud seed as its only difference from others.
+//! A systemd-nspawn machine: boots a root directory, with a NoCloud seed as its only difference from others.
 //!
-//! It shares the network of this machine, so it listens on loopback addresses that only the test
-//! knows. All that it writes is gone with it, but for its journal and its console.
+//! It shares the network of this machine, so it listens on loopback addresses that only the test knows.
+//! Everything that it writes is removed with it, except its journal and its console.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
@@ -13,7 +13,7 @@ use crate::limits::{Groups, Limits, Memory};
 use crate::support::{say, text};
 use crate::wait;
 
-/// From an instance's beginning to its init.
+/// From the start of an instance to its init.
 const INIT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The unit's own limit is 30 s; the rest is for the machine.
@@ -21,19 +21,19 @@ const POWER_OFF_DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Machine {
     nspawn: Child,
-    /// Its process 1, as this machine counts.
+    /// Its process 1, by its id on this machine.
     init: u32,
     dir: tempfile::TempDir,
     name: String,
-    /// After the processes in them.
+    /// Dropped after the processes in them.
     _groups: Option<Groups>,
 }
 
-/// What makes a machine this one.
+/// The settings of one machine.
 pub(crate) struct Seed<'a> {
     pub(crate) instance: &'a str,
     pub(crate) user_data: &'a str,
-    /// Of all that systemd starts: on AWS the defaults do, here AWS is somewhere else.
+    /// Environment of all units: on AWS the defaults suffice, here AWS has another address.
     pub(crate) environment: Vec<(&'a str, String)>,
 }
 
@@ -69,11 +69,11 @@ impl Machine {
         nspawn.arg(bind("--bind-ro", &nocloud, "/var/lib/cloud/seed/nocloud"));
         nspawn.arg(bind("--bind-ro", &conf, "/etc/systemd/system.conf.d"));
         nspawn.arg(bind("--bind", &journal, "/var/log/journal"));
-        // Without systemd there is nobody who could be asked for a scope.
+        // Without systemd no manager can be asked for a scope.
         if !Path::new("/run/systemd/system").exists() {
             nspawn.arg("--keep-unit");
         }
-        // A Ctrl-C is for us; we end it in order.
+        // Ctrl-C is for the test, which ends the machine in order.
         nspawn.process_group(0).stdin(Stdio::null());
         nspawn.stdout(console.try_clone().expect("a descriptor")).stderr(console);
         let nspawn = nspawn.spawn().expect("systemd-nspawn runs");
@@ -112,12 +112,12 @@ impl Machine {
         self.run(&["systemctl", "show", "--value", "--property", property, unit])
     }
 
-    /// The process of a unit, as the machine counts; none when it does not run.
+    /// Returns the main process of a unit, by its id in the machine; `None` if it does not run.
     pub(crate) fn main_process(&self, unit: &str) -> Option<u32> {
         self.property(unit, "MainPID").parse().ok().filter(|pid| *pid != 0)
     }
 
-    /// As by the power button. Gives the machine back without waiting.
+    /// Presses the power button. Returns without waiting.
     pub(crate) fn press_power_button(&self) {
         self.run(&["systemctl", "poweroff", "--no-block"]);
     }
@@ -125,11 +125,12 @@ impl Machine {
     /// Waits until it is off.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let nspawn = &mut self.nspawn;
-        let look = || nspawn.try_wait().expect("a child of ours").ok_or_else(|| "it runs".to_owned());
+        let look =
+            || nspawn.try_wait().expect("a child process of this test").ok_or_else(|| "it runs".to_owned());
         wait::until("the machine is off", POWER_OFF_DEADLINE, look).0
     }
 
-    /// What systemd and the program wrote, whether the machine lives or not.
+    /// Returns the log of systemd and the program, whether the machine runs or not.
     pub(crate) fn journal(&self) -> String {
         let output = Command::new("journalctl")
             .args(["--no-pager", "--quiet", "--output=short-precise", "--directory"])
@@ -147,7 +148,7 @@ impl Drop for Machine {
             }
         }
         if !matches!(self.nspawn.try_wait(), Ok(Some(_))) {
-            // Its process 1 first, and all of the machine with it: it would outlive systemd-nspawn.
+            // Its process 1 first, and the whole machine with it: it would outlive systemd-nspawn.
             for child in children_of(self.nspawn.id()) {
                 Command::new("sh").args(["-c", "kill -9 \"$1\"", "sh", &child.to_string()]).status().ok();
             }
@@ -161,7 +162,7 @@ fn bind(option: &str, from: &Path, to: &str) -> String {
     format!("{option}={}:{to}", from.display())
 }
 
-/// A child of a process, by the name of its program.
+/// Returns a child of a process, by the name of its program.
 fn child_of(parent: u32, name: &str) -> Option<u32> {
     let is_it = |id: &u32| {
         let comm = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();

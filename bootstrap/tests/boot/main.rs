@@ -1,8 +1,8 @@
-//! `make boot-test`: the user data of a worker and of a load balancer, booted by systemd and
-//! cloud-init as an instance does it.
+//! `make boot-test`: systemd and cloud-init boot the user data of a worker and of a load balancer as an
+//! instance does.
 //!
-//! The machines are systemd-nspawn containers over a Debian root (`make-root.sh`); S3 and the
-//! metadata service are those of a local cloud of their own. The user data is what `deploy` gave to
+//! The machines are systemd-nspawn containers over a Debian root (`make-root.sh`); S3 and the metadata
+//! service are those of a local cloud of their own. The user data is what `deploy` gave to
 //! RunInstances, byte by byte. Needs root, so `cargo test` leaves it out.
 
 #[expect(dead_code, reason = "the system tests need more of it")]
@@ -24,10 +24,10 @@ use std::time::Instant;
 
 use support::{Cloud, say};
 
-/// The root that is booted; `make boot-test` makes it.
+/// The root directory to boot; `make boot-test` makes it.
 const ROOT: &str = "VIGIA_BOOT_ROOT";
 
-/// The same as the deployer's: something on this machine is missing.
+/// The same code as the deployer's: something is missing on this machine.
 const MISSING: u8 = 8;
 
 fn main() -> ExitCode {
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     };
     wait::stop_at_signals();
     let began = Instant::now();
-    // A panic of the story unwinds to here: what it started is ended on the way.
+    // A panic of the story unwinds to here, and ends on its way the processes that it started.
     let told = std::panic::catch_unwind(|| {
         let cloud = Cloud::start();
         story::tell(&cloud, &root);

@@ -1,10 +1,10 @@
-//! The machine that costs least: a tenth of a core, as a t4g.nano or t3.nano without credits has, and less
-//! memory than its 512 MiB.
+//! The cheapest machine: a tenth of a core, as a t4g.nano or t3.nano without credits has, and less memory
+//! than its 512 MiB.
 //!
-//! The limit holds what the kernel charges to the machine: its processes, systemd and cloud-init with them,
-//! files in memory, and the kernel's own memory for sockets and processes. Debian stands in for Amazon Linux,
-//! which runs more daemons, and the kernel itself takes some fifty MiB of the 512 before it counts. So this
-//! shows that our programs and their boot leave room, not that an image of Amazon does.
+//! The limit covers everything that the kernel charges to the machine: its processes, including systemd and
+//! cloud-init, files in memory, and the kernel's own memory for sockets and processes. Debian stands in for
+//! Amazon Linux, which runs more daemons, and the kernel itself takes some fifty MiB of the 512 before it
+//! counts. So this shows that Vigia's programs and their boot leave room, not that an image of Amazon does.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -18,7 +18,7 @@ use crate::limits::{Limits, Memory};
 use crate::machine::Machine;
 use crate::story::Role;
 
-/// `MEMORY_MIB` leaves 112 MiB of a nano for the kernel and for what Amazon Linux has more.
+/// `MEMORY_MIB` leaves 112 MiB of a nano for the kernel and for Amazon Linux's additional daemons.
 const SMALL: Limits = Limits { percent_of_a_core: 10, memory_mib: MEMORY_MIB };
 const MEMORY_MIB: u64 = 400;
 
@@ -67,7 +67,8 @@ impl Role<'_> {
         assert!(needed <= &MEMORY_MIB, "more than {MEMORY_MIB} MiB are needed");
     }
 
-    /// What it cannot check it refuses at once, and says so. Gives the most that was needed meanwhile.
+    /// The worker refuses at once, with an error, the sign-ins that it cannot check. Returns the most memory
+    /// that it needed during the flood.
     fn flood_with_sign_ins(&self, machine: &Machine) -> Memory {
         let (answers, memory) = self.sign_in_while(|| {
             let (until, mut most) = (Instant::now() + FLOOD, machine.memory());
@@ -80,7 +81,7 @@ impl Role<'_> {
         });
         let count = |status: u16| answers.get(&status).copied().unwrap_or(0);
         self.tell(&format!("sign-ins by status: {answers:?}"));
-        assert!(count(303) > 0, "nobody is let in: {answers:?}");
+        assert!(count(303) > 0, "no request is let in: {answers:?}");
         assert!(count(503) > 0, "nothing is shed: {answers:?}");
         let odd: Vec<u16> = answers.keys().copied().filter(|status| ![303, 503].contains(status)).collect();
         assert!(odd.is_empty(), "neither let in nor shed: {answers:?}");
@@ -133,7 +134,7 @@ impl Role<'_> {
     }
 }
 
-/// Sends the people home, whatever ends the watch.
+/// Stops the clients, however the watch ends.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {

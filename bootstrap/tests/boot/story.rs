@@ -1,5 +1,5 @@
-//! What is shown of each role: it serves under its hardened unit, comes back from a kill, ends in order
-//! at power-off, and never runs a program that is not the one that was deployed.
+//! Shows of each role: it serves under its hardened unit, comes back from a kill, ends in order at power-off,
+//! and never runs a program other than the deployed one.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -23,7 +23,7 @@ const STACK: &str = "boot";
 /// systemd, cloud-init, the download and the start; seconds, on a machine that is not busy.
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
 
-/// What is asked for: a quarter of a second until systemd starts it again, the rest for the start.
+/// The bound: a quarter of a second until systemd starts it again, the rest for the start.
 const RECOVERY: Duration = Duration::from_secs(2);
 const KILLS: usize = 5;
 
@@ -35,8 +35,8 @@ const IN_FLIGHT: usize = 4;
 
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Bytes that were sent to this address and that whoever listens there has not read: those that are on
-/// their way, and those that lie in its sockets.
+/// Returns the bytes sent to this address that the listener has not read: those on their way, and those in
+/// its sockets.
 fn unread(address: SocketAddrV4) -> u64 {
     let bytes = u32::from_le_bytes(address.ip().octets());
     let wanted = format!("{bytes:08X}:{:04X}", address.port());
@@ -53,7 +53,7 @@ fn unread(address: SocketAddrV4) -> u64 {
     table.lines().skip(1).filter_map(queued).sum()
 }
 
-/// What stands in S3 in place of the program; it must never run.
+/// A file in S3 in place of the program; it must never run.
 const IMPOSTOR: &str = "#!/bin/sh\necho 'the impostor runs'\nexec sleep 1000\n";
 
 pub(crate) fn tell(cloud: &Cloud, root: &Path) {
@@ -64,7 +64,7 @@ pub(crate) fn tell(cloud: &Cloud, root: &Path) {
     let lb_place = Place::take(cloud, lb_spec);
     let people = people(lb_place.address);
     for (role, program, port, spec, place) in [
-        // A worker hears the load balancers only, so people speak from the address of one.
+        // A worker accepts only the load balancers, so the clients send from the address of one.
         ("worker", "ec2-worker", 8080, worker_spec, Place::take(cloud, worker_spec)),
         ("lb", "ec2-lb", 5000, lb_spec, lb_place),
     ] {
@@ -79,8 +79,8 @@ pub(crate) fn tell(cloud: &Cloud, root: &Path) {
     }
 }
 
-/// The programs without symbols, as in a release: at each start they are read whole, and half of what
-/// `make build` makes is symbols.
+/// Returns the programs without symbols, as in a release: each start reads them whole, and half of a debug
+/// build is symbols.
 fn stripped(cloud: &Cloud) -> String {
     let directory = cloud.dir.path().join("programs");
     std::fs::create_dir_all(&directory).expect("writable");
@@ -92,8 +92,8 @@ fn stripped(cloud: &Cloud) -> String {
     directory.to_string_lossy().into_owned()
 }
 
-/// People who come from an address that workers trust, and say who they are as a load balancer does,
-/// which itself takes no notice of that.
+/// Makes clients at an address that workers trust, which name the client's address as a load balancer does; a
+/// load balancer itself ignores that.
 fn people(from: Ipv4Addr) -> Client {
     let mut headers = HeaderMap::new();
     headers.insert("x-forwarded-for", HeaderValue::from_static("203.0.113.7"));
@@ -170,7 +170,7 @@ impl Role<'_> {
         format!("{}.service", self.program)
     }
 
-    /// The load balancer passes the question to a worker, so this is a request through it.
+    /// The load balancer passes the question on to a worker, so this is a request through it.
     pub(crate) fn asked(&self) -> Result<(), String> {
         let answer = self.people.get(format!("{}/healthcheck", self.url)).send();
         match answer.map(|answer| answer.status()) {
@@ -185,7 +185,7 @@ impl Role<'_> {
         wait::until("it answers", within, look).1
     }
 
-    /// What somebody without ssh reads.
+    /// The log that an operator without ssh reads.
     fn says_how_it_boots(&self, machine: &Machine) {
         let console = machine.console();
         for line in ["vigia: fetching", "vigia: the checksum fits; starting"] {
@@ -264,7 +264,7 @@ impl Role<'_> {
         );
     }
 
-    /// A sign-in of which the second half of the body is still to come.
+    /// Starts a sign-in whose second half of the body is still to come.
     fn take_off(&self) -> Flight {
         let text = format!(r#"{{"login":"{}","password":"correct-horse-battery"}}"#, self.role);
         let (first, rest) = text.split_at(text.len() / 2);
@@ -286,7 +286,7 @@ impl Role<'_> {
         });
         first_is_sent.recv_timeout(STOP_DEADLINE).expect("the first half is sent");
         let address = self.url.trim_start_matches("http://").parse().expect("an address of IPv4");
-        wait::until("what was sent is read", STOP_DEADLINE, || match unread(address) {
+        wait::until("the request is read", STOP_DEADLINE, || match unread(address) {
             0 => Ok(()),
             bytes => Err(format!("{bytes} bytes")),
         });
@@ -308,7 +308,7 @@ fn open_files(limits: &str) -> Option<u64> {
     line.split_whitespace().nth(4)?.parse().ok()
 }
 
-/// What the unit asks for, or as much as this machine lets even root have.
+/// Returns the unit's limit, or the highest that this machine allows even root.
 fn most_open_files() -> u64 {
     let may_raise =
         Command::new("prlimit").args([&format!("--nofile={OPEN_FILES}:{OPEN_FILES}"), "true"]).output();
@@ -350,7 +350,7 @@ impl Read for Halves {
             return Ok(read);
         }
         if let Some(gate) = self.gate.take() {
-            // Whoever reads on has passed on what it had.
+            // A listener that reads again has passed on the bytes that it had.
             self.sent.send(()).ok();
             gate.recv_timeout(STOP_DEADLINE * 2).ok();
         }

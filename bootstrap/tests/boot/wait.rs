@@ -1,11 +1,11 @@
-//! Waiting for something, with a deadline, and no longer than until somebody presses Ctrl-C.
+//! Waits for a condition until a deadline, or until Ctrl-C.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on a signal makes the next look fail, so that everything is ended in order.
+/// Makes the next look fail after a signal, so that everything is ended in order.
 pub(crate) fn stop_at_signals() {
     std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -18,7 +18,7 @@ pub(crate) fn is_interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// Looks every 20 ms; gives what was found and when. The panic says what was seen last.
+/// Looks every 20 ms; returns the result and its time. The panic shows the last result.
 pub(crate) fn until<T>(
     what: &str,
     within: Duration,

@@ -1,4 +1,4 @@
-//! Commands that change what a stack keeps in S3, against a real S3 API, cut after every single call.
+//! Commands that change a stack's objects in S3, against a real S3 API, cut after every single call.
 
 mod migrate_profile;
 mod session_keys;

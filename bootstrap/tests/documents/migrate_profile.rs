@@ -1,4 +1,4 @@
-//! `migrate-profile`: every user keeps the password, and no plain text is left, wherever it is cut.
+//! `migrate-profile`: every user keeps the password, and no plain text is left, wherever the command is cut.
 
 use std::cell::Cell;
 
@@ -83,7 +83,7 @@ async fn classic(users: &[User]) -> Stack {
     stack
 }
 
-/// What a month of use leaves behind: passwords that were changed, users that are gone.
+/// Adds the traces of a month of use: changed passwords, deleted users.
 async fn with_a_past(stack: &Stack) {
     stack.write_user("users/bob", b"plain-text-of-before").await;
     stack.write_user("users/bob", b"plain-text-of-bob").await;
@@ -104,7 +104,7 @@ async fn marker(stack: &Stack) -> String {
     String::from_utf8(marker).expect("text")
 }
 
-/// Every user signs in with the password of before, and nothing else is below `users/`.
+/// Every user signs in with the old password, and nothing else is below `users/`.
 async fn all_are_secure(stack: &Stack, users: &[User]) {
     assert_eq!(marker(stack).await, "secure");
     let release = documents::release(&stack.aws).await.expect("readable").expect("a release");
@@ -209,7 +209,7 @@ async fn users_that_cannot_be_secure_are_named_before_anything_changes() {
     let before = stack.versions().await;
 
     let said = refused(&stack, Options::default()).await.message();
-    for key in ["users/Ana: it would be the login `ana`", "users/a!20b: ", "users/by.hand: "] {
+    for key in ["users/Ana: it would become the login `ana`", "users/a!20b: ", "users/by.hand: "] {
         assert!(said.contains(key), "{key}: {said}");
     }
     assert!(said.contains("--skip-unusable") && !said.contains("users/bob"), "{said}");
@@ -230,7 +230,7 @@ async fn users_that_cannot_be_secure_are_named_before_anything_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_secure_worker_would_read_is_never_left() {
+async fn objects_that_a_secure_worker_would_read_are_never_skipped() {
     let stack = classic(&[user("bob", "fine")]).await;
     stack.write_user("users/ana", b"").await;
     let before = stack.versions().await;
@@ -253,7 +253,7 @@ async fn a_stack_that_serves_is_refused_in_words_that_help() {
     for (desired, workers, running, says) in [
         ("1", "", "", "desired-count is 1"),
         ("banana", "", "", "desired-count is not 0"),
-        ("0", worker, "", "1 are registered"),
+        ("0", worker, "", "the registry lists 1"),
         ("0", "", "i-7", "1 run: i-7"),
     ] {
         stack.write(keys::DESIRED_COUNT, desired).await;
@@ -274,7 +274,7 @@ async fn a_stack_that_serves_is_refused_in_words_that_help() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_started_just_before_the_marker_changed_stops_it() {
+async fn a_worker_started_before_the_marker_changed_stops_it() {
     let users = [user("Ana", "plain-text-of-ana")];
     let stack = classic(&users).await;
     let looks = Cell::new(0);
@@ -304,7 +304,7 @@ async fn only_classic_users_are_converted() {
     assert!(refused_deploy.message().contains("make migrate-profile"), "{}", refused_deploy.message());
     stack.write_user(keys::PROFILE_MARKER, b"paranoid").await;
     let said = refused(&stack, Options::default()).await.message();
-    assert!(said.contains("no profile that is known"), "{said}");
+    assert!(said.contains("is not known"), "{said}");
 
     let empty = Stack::new().await;
     let said = refused(&empty, Options::default()).await.message();

@@ -1,4 +1,5 @@
-//! `rotate-session-keys`: whatever ring a worker has read, it opens what any other worker seals.
+//! `rotate-session-keys`: a worker with any version of the ring opens every session that another worker
+//! seals.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{COOKIE, SET_COOKIE};
 use axum::response::IntoResponse as _;
 use bootstrap::output::Progress;
-use bootstrap::part::Doing;
+use bootstrap::part::RunMode;
 use bootstrap::resources::documents;
 use bootstrap::session_keys::{Mode, rotate};
 use ec2_worker::client::Transport;
@@ -15,7 +16,7 @@ use fleet::keys;
 
 use crate::support::{Budget, Stack};
 
-/// As long as nobody reads meanwhile, a moment is enough.
+/// While no worker reads the ring, a moment is enough.
 const GRADUAL: Mode = Mode::Gradual { wait: Duration::from_millis(1) };
 
 async fn ring(stack: &Stack) -> KeyRing {
@@ -23,7 +24,7 @@ async fn ring(stack: &Stack) -> KeyRing {
     KeyRing::from_json(&bytes).expect("workers can read it")
 }
 
-/// Whether a worker with one ring opens what a worker with the other seals.
+/// Returns whether a worker with one ring opens sessions that a worker with the other seals.
 fn opens(reader: &KeyRing, sealer: &KeyRing) -> bool {
     let response = sealer.seal(Kind::Session, Transport::Plain, &"content").into_response();
     let cookie = response.headers()[SET_COOKIE].to_str().expect("text");
@@ -34,7 +35,7 @@ fn opens(reader: &KeyRing, sealer: &KeyRing) -> bool {
 
 async fn deployed() -> Stack {
     let stack = Stack::new().await;
-    documents::ensure_session_keys(&stack.aws, Doing::Apply).await.expect("a first ring");
+    documents::ensure_session_keys(&stack.aws, RunMode::Apply).await.expect("a first ring");
     stack
 }
 
@@ -47,9 +48,9 @@ async fn nobody_is_signed_out_wherever_it_is_cut() {
         let budget = Budget::calls(cuts);
         let was_cut = rotate(&stack.with(&budget), GRADUAL, &mut Progress::default()).await.is_err();
         let between = ring(&stack).await;
-        assert!(opens(&between, &before), "a session of before, {cuts} calls");
+        assert!(opens(&between, &before), "an earlier session, {cuts} calls");
         if was_cut {
-            // Until the wait is over a worker may have the ring of before, and must open what is sealed.
+            // Until the wait is over a worker may have the old ring, and must open new sessions with it.
             assert!(opens(&before, &between), "the new key was active too early, {cuts} calls");
         }
         let kid = rotate(&stack.aws, GRADUAL, &mut Progress::default()).await.expect("it goes on");
@@ -79,7 +80,7 @@ async fn a_leaked_key_opens_nothing_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_by_somebody_else_is_not_overwritten() {
+async fn a_change_by_another_writer_is_not_overwritten() {
     let stack = deployed().await;
     let (first, second) =
         tokio::join!(async { rotate(&stack.aws, GRADUAL, &mut Progress::default()).await }, async {
@@ -103,5 +104,5 @@ async fn without_a_ring_it_says_so_and_shows_nothing_of_a_broken_one() {
     stack.write(keys::SESSION_KEYS, r#"{"active":"k1","keys":["sentinel"]}"#).await;
     let error = rotate(&stack.aws, GRADUAL, &mut Progress::default()).await.expect_err("it is broken");
     let said = error.message();
-    assert!(said.contains("is not a ring of keys") && !said.contains("sentinel"), "{said}");
+    assert!(said.contains("is not a valid key ring") && !said.contains("sentinel"), "{said}");
 }

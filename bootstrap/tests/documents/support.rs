@@ -25,7 +25,7 @@ fn endpoint() -> &'static str {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(async {
                 let emulator = Emulator::start_ministack(&own_dir()).await.expect("ministack starts");
-                send.send(emulator.endpoint().to_owned()).expect("somebody waits");
+                send.send(emulator.endpoint().to_owned()).expect("a task waits");
                 std::future::pending::<()>().await;
             });
         });
@@ -33,7 +33,7 @@ fn endpoint() -> &'static str {
     })
 }
 
-/// A directory for this process alone, after removing those of test programs that have ended.
+/// Makes a directory for this process alone, after removing those of ended test programs.
 fn own_dir() -> PathBuf {
     let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bootstrap-documents");
     for old in std::fs::read_dir(&all).into_iter().flatten().flatten() {
@@ -44,8 +44,8 @@ fn own_dir() -> PathBuf {
     all.join(std::process::id().to_string())
 }
 
-/// How many calls may still be made; those beyond are cut before anything is sent, as if the process
-/// had been killed after the last one that was.
+/// How many more calls may be made. Further calls are cut before anything is sent, as if the process had been
+/// killed after the last allowed call.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget(Arc<AtomicI64>);
 
@@ -103,7 +103,7 @@ impl Stack {
         Self { names, aws }
     }
 
-    /// The same stack through a client that makes only so many calls.
+    /// Returns the same stack through a client that makes only this many calls.
     pub(crate) fn with(&self, budget: &Budget) -> Aws {
         client(&self.names, budget.clone())
     }
@@ -139,8 +139,8 @@ impl Stack {
         delete.send().await.expect("deleted");
     }
 
-    /// Every version below `users/`: key, version id, whether it is the newest, content (none for a
-    /// marker of deletion).
+    /// Returns every version below `users/`: key, version id, whether it is the newest, content (none for a
+    /// delete marker).
     pub(crate) async fn versions(&self) -> Vec<Version> {
         let bucket = self.names.data_bucket();
         let listed = self.aws.s3.list_object_versions().bucket(&bucket).prefix("users/").send().await;

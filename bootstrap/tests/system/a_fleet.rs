@@ -1,4 +1,4 @@
-//! The whole system on one machine: what the README promises, done the way people do it.
+//! The whole system on one machine: the README's promises, used as people use them.
 //!
 //! One story in one test, because the machine has room for one fleet at a time.
 
@@ -15,8 +15,8 @@ use serde_json::Value;
 const ALPHA: &str = "alpha";
 const BETA: &str = "beta";
 const MINUTE: Duration = Duration::from_secs(60);
-/// A count that takes most of the fleet away is read again for 35 s before it counts; nobody is
-/// terminated in the first minute of a stack.
+/// A count that takes most of the fleet away is read again for 35 s before it counts; no worker is terminated
+/// in the first minute of a stack.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
@@ -30,31 +30,31 @@ fn serves_heals_scales_survives_a_restart_and_goes_without_a_trace() {
     let beta = Api::new(&cloud, BETA);
 
     people_sign_up_and_in(&alpha);
-    somebody_leaves(&alpha);
+    a_user_leaves(&alpha);
     workers_answer_only_the_load_balancer(&cloud, &alpha);
     signups_are_spread_over_workers(&cloud, &alpha);
     classic_is_the_original(&cloud, &beta);
-    // Meanwhile the reconciler of beta does what all the rest does not need it for.
+    // During this, the reconciler of beta works on a fault that no other story needs it for.
     let dead_balancer = cloud.fault_of("kill-host", BETA, "lb");
     wrong_credentials_are_named(&cloud);
 
     let bystanders = cloud.instances(BETA, "running");
     assert_eq!(bystanders.len(), 2);
-    a_dead_host_is_replaced_and_nobody_notices(&cloud, &alpha);
+    a_dead_host_is_replaced_unnoticed(&cloud, &alpha);
     the_amount_follows_setamount_and_a_text_editor(&cloud, &alpha);
     assert_eq!(cloud.instances(BETA, "running"), bystanders, "nothing in alpha ever touches beta");
     a_load_balancer_is_replaced(&cloud, &beta, &dead_balancer);
 
     deploying_again_changes_nothing(&cloud);
-    somebody_looks_after_it(&cloud);
-    // The local cloud forgets at its end what was used.
+    an_operator_looks_after_it(&cloud);
+    // The local cloud forgets the used permissions when it ends.
     let before = cloud.control("uses");
     let policies = deployed_policies(&cloud);
     users_survive_a_restart_of_the_local_cloud(&cloud);
     destroy_leaves_nothing(&cloud);
     let reports = [before, cloud.control("uses")];
     let uses: Vec<Use> = reports.iter().flat_map(privileges::uses).collect();
-    everybody_may_do_what_they_do_and_no_more(&policies, &uses);
+    policies_allow_the_used_permissions_and_no_more(&policies, &uses);
     a_second_evaluator_agrees(&cloud, &policies, &reports);
     cloud.down();
     assert_eq!(cloud.processes(), Vec::<String>::new(), "local-cloud down leaves no process");
@@ -75,7 +75,7 @@ fn people_sign_up_and_in(api: &Api) {
     assert_eq!(page.status(), 200);
     assert!(page.text().expect("a page").contains("ana"));
     assert_eq!(api.get("/signin/ana/wrong-horse-battery").status(), 401);
-    assert_eq!(api.get("/signin/nobody/wrong-horse-battery").status(), 401);
+    assert_eq!(api.get("/signin/unknown/wrong-horse-battery").status(), 401);
     assert_eq!(api.get("/list").status(), 401);
     let list: Value = api.admin_get("/list").json().expect("JSON");
     assert_eq!(list[0]["login"], "ana");
@@ -84,7 +84,7 @@ fn people_sign_up_and_in(api: &Api) {
     assert_eq!(api.get("/setamount/3").status(), 401);
 }
 
-fn somebody_leaves(api: &Api) {
+fn a_user_leaves(api: &Api) {
     assert_eq!(api.post("/signup/dora/correct-horse-battery").status(), 201);
     let cookie = || {
         let signin = api.get("/signin/dora/correct-horse-battery");
@@ -100,7 +100,7 @@ fn somebody_leaves(api: &Api) {
     assert_eq!(api.get("/signin/dora/correct-horse-battery").status(), 401);
 }
 
-/// But for the question whether they are well, which the reconciler asks.
+/// Except for health checks, which the reconciler sends.
 fn workers_answer_only_the_load_balancer(cloud: &Cloud, api: &Api) {
     let addresses = cloud.instances_of(ALPHA, "worker", "running", Instance::private_ip_address);
     assert_eq!(addresses.len(), 3, "{addresses:?}");
@@ -139,14 +139,14 @@ fn signups_are_spread_over_workers(cloud: &Cloud, api: &Api) {
     assert!(names.len() >= 2, "20 health checks were answered by {names:?}");
 }
 
-/// Before anything of it is made.
+/// It is refused before anything is made.
 fn classic_is_not_published(cloud: &Cloud) {
     let artifacts = crate::support::stripped().to_string_lossy().into_owned();
     for blocks in [&[][..], &["--allow-cidr", "10.0.0.0/8,203.0.113.0/24"]] {
         let arguments = [&["deploy", "--artifacts", &artifacts, "--profile", "classic"], blocks].concat();
         let output = cloud.bootstrap(BETA, &arguments);
         assert_eq!(output.status.code(), Some(2), "{}", text(&output));
-        assert!(text(&output).contains("is not private"), "{}", text(&output));
+        assert!(text(&output).contains("is not a private block"), "{}", text(&output));
     }
     let buckets = cloud.aws(&["s3api", "list-buckets", "--query", "Buckets[].Name"]);
     assert!(!buckets.contains(&format!("vigia-{BETA}-")), "{buckets}");
@@ -165,7 +165,7 @@ fn classic_is_the_original(cloud: &Cloud, api: &Api) {
 
 fn wrong_credentials_are_named(cloud: &Cloud) {
     for (key, says) in
-        [(("nobody", "test"), "InvalidClientTokenId"), (("test", "wrong"), "SignatureDoesNotMatch")]
+        [(("unknown", "test"), "InvalidClientTokenId"), (("test", "wrong"), "SignatureDoesNotMatch")]
     {
         let output = bootstrap(&cloud.endpoint, key, ALPHA, &cloud.dir.path().join("none"), &["status"]);
         assert_eq!(output.status.code(), Some(4), "{}", text(&output));
@@ -173,7 +173,7 @@ fn wrong_credentials_are_named(cloud: &Cloud) {
     }
 }
 
-fn a_dead_host_is_replaced_and_nobody_notices(cloud: &Cloud, api: &Api) {
+fn a_dead_host_is_replaced_unnoticed(cloud: &Cloud, api: &Api) {
     let before = cloud.instances(ALPHA, "running");
     let poller = Poller::start(&api.url);
     let victim = cloud.fault("kill-host", ALPHA);
@@ -210,7 +210,7 @@ fn the_amount_follows_setamount_and_a_text_editor(cloud: &Cloud, api: &Api) {
     poller.must_have_lost_nothing("scaling down");
 
     cloud.write_object(&bucket, "desired-count", "banana");
-    // A worker gives its last answer again for a second.
+    // A worker repeats its last answer for a second.
     eventually("the banana is said", MINUTE, || {
         let amount = api.amount();
         assert_eq!((amount["desired"].as_u64(), amount["healthy"].as_u64()), (Some(2), Some(2)), "{amount}");
@@ -250,7 +250,7 @@ fn a_load_balancer_is_replaced(cloud: &Cloud, api: &Api, dead: &String) {
     });
 }
 
-/// Of both stacks: those of the roles as IAM has them, and what whoever deploys is told to have.
+/// Of both stacks: the roles' policies as IAM has them, and the policy that a deployer is told to have.
 fn deployed_policies(cloud: &Cloud) -> Vec<Policy> {
     let mut policies = Vec::new();
     for stack in [ALPHA, BETA] {
@@ -267,7 +267,7 @@ fn deployed_policies(cloud: &Cloud) -> Vec<Policy> {
     policies
 }
 
-fn everybody_may_do_what_they_do_and_no_more(policies: &[Policy], uses: &[Use]) {
+fn policies_allow_the_used_permissions_and_no_more(policies: &[Policy], uses: &[Use]) {
     let wrong = privileges::wrong(policies, uses);
     assert!(wrong.is_empty(), "{wrong:#?}");
     let judged = uses.iter().filter(|one| policies.iter().any(|policy| policy.who == one.who)).count();
@@ -285,8 +285,8 @@ fn a_second_evaluator_agrees(cloud: &Cloud, policies: &[Policy], reports: &[Valu
     second_judge::must_agree(cloud, &principals, &uses.collect::<Vec<_>>());
 }
 
-/// What they print is tried elsewhere; here it matters what they may do.
-fn somebody_looks_after_it(cloud: &Cloud) {
+/// Other tests check their output; this one checks their permissions.
+fn an_operator_looks_after_it(cloud: &Cloud) {
     for stack in [ALPHA, BETA] {
         for command in ["doctor", "logs", "status"] {
             cloud.must(stack, &[command]);

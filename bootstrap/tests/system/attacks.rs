@@ -1,6 +1,8 @@
-//! What strangers did to the service in a review, against a whole stack: its others are served meanwhile.
+//! Attacks that strangers ran against the service in a review, against a whole stack; other clients are
+//! served during them.
 //!
-//! Figures are printed, and no time is asserted: what took too long was not answered, or ended a worker.
+//! Figures are printed, and no time is asserted: a request that took too long was not answered, or ended a
+//! worker.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,10 +19,10 @@ use crate::support::{Cloud, say};
 
 const STACK: &str = "attacked";
 const PASSWORD: &str = "correct-horse-battery";
-/// Whoever waits longer was not served.
+/// A client that waits longer was not served.
 const PATIENCE: Duration = Duration::from_secs(30);
 const CROWD: usize = 4400;
-/// Addresses of a crowd that has more than one.
+/// Addresses of a crowd with more than one.
 const ADDRESSES: usize = 32;
 const SECONDS: u64 = 30;
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 98, 1);
@@ -43,7 +45,7 @@ impl Stack {
         Self { cloud, url, address, runtime }
     }
 
-    /// A counter of the load balancer.
+    /// Returns a counter of the load balancer.
     fn metric(&self, name: &str) -> u64 {
         let text = reqwest::blocking::get(format!("{}/metrics", self.cloud.admin_of(&self.url)));
         let text = text.expect("the load balancer answers its operator").text().expect("text");
@@ -52,7 +54,7 @@ impl Stack {
         value.unwrap_or_else(|| panic!("no {name} in {text}"))
     }
 
-    /// Resident memory of the load balancer, in KiB.
+    /// Returns the resident memory of the load balancer, in KiB.
     fn memory(&self) -> usize {
         let is_ours = |pid: &u32| {
             let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -76,14 +78,14 @@ impl Stack {
         assert_eq!(status, 201, "{login}");
     }
 
-    /// Nobody was taken out of the choice, and nobody was ended.
+    /// No worker was taken out of the choice, and none was ended.
     fn must_be_whole(&self, workers: &[String]) {
         assert_eq!(self.metric("ejections_total"), 0, "a healthy worker is not ejected");
         assert_eq!(self.cloud.instances(STACK, "pending,running"), workers);
     }
 }
 
-/// A request of its own connection; the status, or 0 without an answer.
+/// Sends a request on its own connection; returns the status, or 0 without an answer.
 async fn ask(from: Ipv4Addr, to: SocketAddr, method: &str, path: &str) -> u16 {
     let request =
         format!("{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
@@ -105,7 +107,7 @@ async fn connect(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     socket.connect(to).await
 }
 
-/// Sends the head of a request, and then a bit of its body now and then, for ever; begins anew when cut.
+/// Sends the head of a request, and then a bit of its body now and then, for ever; reconnects when cut.
 async fn drip(from: Ipv4Addr, to: SocketAddr, head: String, bit: &'static [u8], every: Duration) {
     loop {
         drip_until_cut(from, to, &head, bit, every).await.ok();
@@ -128,7 +130,7 @@ async fn drip_until_cut(
     }
 }
 
-/// Asks one after the other until it is stopped; how long each took, and what else than 200 came.
+/// Sends one request after the other until it is stopped; keeps the times, and all answers other than 200.
 struct Others {
     stop: Arc<AtomicBool>,
     task: JoinHandle<(Vec<Duration>, Vec<u16>)>,
@@ -153,7 +155,7 @@ impl Others {
         Self { stop, task }
     }
 
-    /// Prints what was seen; none may have failed.
+    /// Prints the results; no request may have failed.
     fn end(self, stack: &Stack, what: &str) {
         self.stop.store(true, Ordering::Relaxed);
         let (mut took, failed) = stack.runtime.block_on(self.task).expect("no panic");
@@ -182,7 +184,7 @@ fn quiet(stack: &Stack) {
 
 #[test]
 #[ignore = "minutes; `make attacks` runs it"]
-fn slow_bodies_stop_nobody() {
+fn slow_bodies_stop_no_other_client() {
     let stack = Stack::start("3");
     let workers = stack.cloud.instances(STACK, "pending,running");
     quiet(&stack);
@@ -205,7 +207,7 @@ fn slow_bodies_stop_nobody() {
             most = most.max(stack.memory());
             std::thread::sleep(Duration::from_secs(1));
         }
-        others.end(&stack, &format!("beside {CROWD} slow bodies of {what}"));
+        others.end(&stack, &format!("during {CROWD} slow bodies of {what}"));
         say(&format!("memory of the load balancer: {before} KiB before, {most} KiB at most"));
         crowd.iter().for_each(JoinHandle::abort);
         stack.must_be_whole(&workers);
@@ -223,7 +225,7 @@ fn streamed_bodies_leave_health_checks_alone() {
     let worker = registry["workers"].to_string();
     let worker = worker.split('"').find_map(|part| part.parse::<SocketAddr>().ok());
     let worker = worker.unwrap_or_else(|| panic!("no address in {registry}"));
-    // More than is waited for: it is passed on as it comes.
+    // More than the load balancer waits for, so it passes the body on as it comes.
     let head = format!(
         "POST /signin HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{}\r\n",
         40_000,
@@ -239,14 +241,14 @@ fn streamed_bodies_leave_health_checks_alone() {
     std::thread::sleep(Duration::from_secs(5));
     let checks = Others::start(&stack, worker);
     std::thread::sleep(Duration::from_secs(SECONDS));
-    checks.end(&stack, &format!("health checks of the worker beside {CROWD} streamed bodies"));
+    checks.end(&stack, &format!("health checks of the worker during {CROWD} streamed bodies"));
     crowd.iter().for_each(JoinHandle::abort);
     stack.must_be_whole(&workers);
 }
 
 #[test]
 #[ignore = "minutes; `make attacks` runs it"]
-fn many_sign_ins_at_one_login_eject_nobody() {
+fn many_sign_ins_at_one_login_eject_no_worker() {
     let stack = Stack::start("3");
     let workers = stack.cloud.instances(STACK, "pending,running");
     stack.sign_up("ana");
@@ -300,7 +302,7 @@ fn rejected_attempts_cost_others_nothing() {
     }
     let attempts = stack.runtime.block_on(attack).expect("no panic");
     say(&format!("{} attempts of one address, 250 a second: {attempts:?}", SECONDS * 250));
-    say(&format!("50 sign-ins of others meanwhile: {seen:?}, the slowest {slowest:?}"));
+    say(&format!("50 sign-ins of others during it: {seen:?}, the slowest {slowest:?}"));
     assert_eq!(seen, std::collections::BTreeMap::from([(303, 50)]), "all succeed");
     stack.must_be_whole(&workers);
 }

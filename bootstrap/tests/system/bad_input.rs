@@ -1,5 +1,5 @@
-//! Wrong arguments and missing things: each has a message that says what to do, and an exit code
-//! that the README documents.
+//! Wrong arguments and missing programs: each has a message that says what to do, and an exit code that the
+//! README documents.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,10 +7,11 @@ use std::process::Command;
 use crate::support::{bootstrap, text, workspace};
 
 /// Nothing listens on the discard port of this address.
-const NOBODY: &str = "http://127.0.0.1:9";
+const UNREACHABLE: &str = "http://127.0.0.1:9";
 
 fn run(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = bootstrap(NOBODY, ("test", "test"), "vigia", Path::new("/nonexistent/token"), arguments);
+    let output =
+        bootstrap(UNREACHABLE, ("test", "test"), "vigia", Path::new("/nonexistent/token"), arguments);
     (output.status.code(), text(&output))
 }
 
@@ -47,7 +48,7 @@ fn an_endpoint_that_does_not_answer_is_named() {
     let (code, said) = run(&["status"]);
     assert_eq!(code, Some(7), "{said}");
     assert!(
-        said.contains(NOBODY) && said.contains("does not answer") && said.contains("make local"),
+        said.contains(UNREACHABLE) && said.contains("does not answer") && said.contains("make local"),
         "{said}"
     );
 }
@@ -60,7 +61,7 @@ fn programs_that_are_not_built_are_named() {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_served_is_refused_before_anything_happens() {
+fn an_unusable_certificate_is_refused_before_any_change() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
     let issued = rcgen::generate_simple_self_signed(["lb.test".to_owned()]).expect("a certificate");
@@ -75,13 +76,13 @@ fn a_certificate_that_cannot_be_served_is_refused_before_anything_happens() {
     }
     for (certificate, key, says) in [
         ("certificate", "other-key", "cannot be used together"),
-        ("key", "key", "no certificate in PEM"),
-        ("certificate", "certificate", "no private key in PEM"),
+        ("key", "key", "no PEM certificate"),
+        ("certificate", "certificate", "no PEM private key"),
         ("certificate", "none", "none cannot be read: No such file"),
         ("large", "key", "more than 65536 bytes"),
     ] {
         let pair = ["--tls-cert", &path(certificate), "--tls-key", &path(key)];
-        // `--check` is what `make local` runs before it starts anything.
+        // `make local` runs `--check` before it starts anything.
         for check in [&[][..], &["--check"]] {
             let (code, said) = run(&[&["deploy"], &pair[..], check].concat());
             assert_eq!(code, Some(2), "{said}");
@@ -104,7 +105,7 @@ fn an_endpoint_without_a_scheme_is_explained() {
 fn without_credentials_it_says_how_to_get_some() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let output = Command::new(crate::support::program("bootstrap"))
-        .args(["--endpoint-url", NOBODY, "--region", "us-east-1", "status"])
+        .args(["--endpoint-url", UNREACHABLE, "--region", "us-east-1", "status"])
         .env_clear()
         .env("HOME", home.path())
         .env("AWS_EC2_METADATA_DISABLED", "true")
@@ -115,13 +116,13 @@ fn without_credentials_it_says_how_to_get_some() {
 }
 
 #[test]
-fn destroy_does_not_go_on_where_nobody_can_answer() {
+fn destroy_stops_if_it_cannot_ask_for_confirmation() {
     let (code, said) = run(&["destroy"]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("--yes"), "{said}");
 }
 
-/// `make` with a search path that holds only what is named.
+/// Runs `make` with a search path that holds only the named tools.
 fn make(tools: &[&str], arguments: &[&str]) -> String {
     let bin = tempfile::tempdir().expect("a temporary directory");
     let find = |tool: &str| {
@@ -159,7 +160,7 @@ fn without_python_make_says_what_to_install() {
     );
 }
 
-/// Refused before AWS is asked anything: no endpoint is given here, so this is about AWS itself.
+/// Refused before any call to AWS: no endpoint is given here, so this is about AWS itself.
 #[test]
 fn a_program_that_would_not_start_on_aws_is_refused() {
     let built = crate::support::program("ec2-lb").with_file_name("");
@@ -168,12 +169,12 @@ fn a_program_that_would_not_start_on_aws_is_refused() {
         .args(["deploy", "--region", "us-east-1", "--arch", other, "--artifacts"])
         .arg(built)
         .env_remove("AWS_ENDPOINT_URL")
-        .env("AWS_ACCESS_KEY_ID", "nobody")
-        .env("AWS_SECRET_ACCESS_KEY", "nobody")
+        .env("AWS_ACCESS_KEY_ID", "nogroup")
+        .env("AWS_SECRET_ACCESS_KEY", "nogroup")
         .output()
         .expect("bootstrap runs");
     let said = text(&output);
     assert_eq!(output.status.code(), Some(8), "{said}");
-    assert!(said.contains(&format!("built for {ours}, and the instances are {other}")), "{said}");
+    assert!(said.contains(&format!("built for {ours}, but the instances are {other}")), "{said}");
     assert!(said.contains("make deploy ARCH="), "{said}");
 }

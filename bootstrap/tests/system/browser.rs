@@ -1,4 +1,4 @@
-//! The pages in a real browser: `tests/browser/story.py` tells the story, this runs it on a stack.
+//! The pages in a real browser: `tests/browser/story.py` is the story, and this test runs it on a stack.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,7 +7,7 @@ use crate::support::{Cloud, say, text, venv, workspace};
 
 const STACK: &str = "browser";
 
-/// Where the pictures go, if any are wanted.
+/// Directory for screenshots, if they are wanted.
 const SCREENSHOTS: &str = "VIGIA_SCREENSHOTS";
 
 #[test]

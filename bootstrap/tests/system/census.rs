@@ -1,8 +1,8 @@
-//! Everything of a stack that AWS has, listed through the API and described without ids, so that two
-//! stacks can be compared; and, after `destroy`, that nothing is left.
+//! All AWS resources of a stack, listed through the API and described without ids, so that two stacks can be
+//! compared; and, after `destroy`, the check that nothing is left.
 //!
-//! Of each kind everything in the region is listed, and what carries the stack's tag or name or lies in
-//! its VPC is taken: a leftover is rarely where one looks for it.
+//! Everything in the region is listed by kind, and filtered by the stack's tag, its name, or its VPC: a
+//! leftover is rarely at the expected place.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,12 +28,12 @@ impl Census {
         self.0.is_empty()
     }
 
-    /// How many things there are.
+    /// Returns the number of resources.
     pub(crate) fn len(&self) -> usize {
         self.0.values().map(Vec::len).sum()
     }
 
-    /// What is here and not there.
+    /// Returns the lines that are in this census and not in the other.
     pub(crate) fn beyond(&self, other: &Self) -> Vec<String> {
         let mut beyond = Vec::new();
         for (kind, lines) in &self.0 {
@@ -48,7 +48,7 @@ impl Census {
         beyond
     }
 
-    /// An error that says what is too much and what is missing.
+    /// Returns an error that lists surplus and missing lines.
     pub(crate) fn must_be(&self, wanted: &Self) -> Result<(), String> {
         let (too_much, missing) = (self.beyond(wanted), wanted.beyond(self));
         if too_much.is_empty() && missing.is_empty() {
@@ -70,7 +70,7 @@ impl fmt::Display for Census {
     }
 }
 
-/// Looks with a key of its own, so that no fault and no record of a deployer is about it.
+/// Lists with a key of its own, so that faults and records of a deployer do not include it.
 pub(crate) struct Observer {
     runtime: tokio::runtime::Runtime,
     pub(crate) ec2: aws_sdk_ec2::Client,
@@ -109,7 +109,7 @@ impl Observer {
         self.runtime.block_on(future)
     }
 
-    /// All that there is of a stack.
+    /// Returns everything of a stack.
     pub(crate) fn census(&self, stack: &str) -> Census {
         let of = Stack { name: stack, prefix: format!("vigia-{stack}-") };
         self.wait(async {
@@ -139,7 +139,7 @@ impl Observer {
         })
     }
 
-    /// Names of roles that no stack's prefix covers, such as those that `cargo lambda` makes by itself.
+    /// Returns the names of roles that no stack's prefix covers; `cargo lambda` makes such roles by itself.
     pub(crate) fn stray_roles(&self) -> Vec<String> {
         self.wait(async {
             let listed = self.iam.list_roles().into_paginator().items().send().collect::<Result<Vec<_>, _>>();
@@ -149,7 +149,7 @@ impl Observer {
         })
     }
 
-    /// The ids of what EC2 has of a stack: everything that is tagged.
+    /// Returns the EC2 ids of a stack: everything that is tagged.
     pub(crate) fn ids(&self, stack: &str) -> Vec<String> {
         let filter =
             |name: &str, value: &str| aws_sdk_ec2::types::Filter::builder().name(name).values(value).build();
@@ -210,7 +210,7 @@ impl Observer {
             let hostnames = ec2.describe_vpc_attribute().vpc_id(id).attribute(attribute).send().await;
             let hostnames =
                 hostnames.ok().and_then(|got| got.enable_dns_hostnames.and_then(|value| value.value));
-            // A block of the past may be listed before the one that counts.
+            // An old block may be listed before the one in use.
             let blocks = vpc.ipv6_cidr_block_association_set().iter();
             let is_associated =
                 |state: &VpcCidrBlockState| state.state() == Some(&VpcCidrBlockStateCode::Associated);
@@ -302,7 +302,7 @@ impl Observer {
         let own = addresses.iter().filter(|address| of.has(address.tags()));
         let line = |address: &aws_sdk_ec2::types::Address| {
             let holder = live.iter().find(|instance| instance.instance_id() == address.instance_id());
-            let holder = holder.map_or("nobody".to_owned(), |instance| role(instance.tags()));
+            let holder = holder.map_or("nothing".to_owned(), |instance| role(instance.tags()));
             format!("{} at {holder}", of.name(address.tags()))
         };
         all.push(("addresses", own.map(line).collect()));
@@ -326,7 +326,7 @@ impl Observer {
         let line = |interface: &aws_sdk_ec2::types::NetworkInterface| {
             let holder = interface.attachment().and_then(|attachment| attachment.instance_id());
             let holder = live.iter().find(|instance| instance.instance_id() == holder);
-            format!("of {}", holder.map_or("nobody".to_owned(), |instance| role(instance.tags())))
+            format!("of {}", holder.map_or("nothing".to_owned(), |instance| role(instance.tags())))
         };
         all.push(("network interfaces", own.map(line).collect()));
         all
@@ -399,7 +399,7 @@ impl Observer {
             tags.iter().map(|tag| of.generic(&format!("{}={}", tag.key(), tag.value()))).collect();
         tags.sort();
         let versions = s3.list_object_versions().bucket(name).send().await.expect("versions");
-        // What the fleet itself writes comes and goes.
+        // Objects that the fleet itself writes come and go.
         let of_fleet = ["fleet/state.json", "fleet/registry.json", "meta/", "throttle/", "revoked/"];
         let keys = versions.versions().iter().filter_map(|version| version.key());
         let keys: Vec<&str> = keys.filter(|key| !of_fleet.iter().any(|own| key.starts_with(own))).collect();
@@ -428,7 +428,7 @@ impl Observer {
                 vpc.map_or((0, 0), |vpc| (vpc.subnet_ids().len(), vpc.security_group_ids().len()));
             let statements = match lambda.get_policy().function_name(name).send().await {
                 Ok(got) => of.document(got.policy().unwrap_or("")),
-                Err(_) => "nobody".to_owned(),
+                Err(_) => "nothing".to_owned(),
             };
             let retries = lambda.get_function_event_invoke_config().function_name(name).send().await;
             let retries = retries.ok().and_then(|got| got.maximum_retry_attempts);
@@ -476,8 +476,8 @@ impl Observer {
     }
 }
 
-/// Which /64 of the VPC's /56 a block is. The VPC's block is AWS's choice, and so is how the rest is printed:
-/// `2600:1f16:abc::/64` is the first one of `2600:1f16:abc::/56`.
+/// Returns which /64 of the VPC's /56 a block is. AWS chooses the VPC's block, and the printed form depends
+/// on it: `2600:1f16:abc::/64` is the first one of `2600:1f16:abc::/56`.
 fn number_in_vpc(block: &str) -> String {
     let block: ipnet::Ipv6Net = block.parse().expect("a block");
     format!("/64 number {}", block.network().segments()[3] & 0xff)
@@ -511,7 +511,7 @@ fn tag<'a>(tags: &'a [Tag], key: &str) -> Option<&'a str> {
     tags.iter().find(|tag| tag.key() == Some(key)).and_then(|tag| tag.value())
 }
 
-/// What makes two stacks' descriptions comparable.
+/// Replaces the values that differ between two equal stacks.
 struct Stack<'a> {
     name: &'a str,
     prefix: String,
@@ -532,7 +532,7 @@ impl Stack<'_> {
         if text == tag || text == self.name { text.replace(self.name, "STACK") } else { text }
     }
 
-    /// A policy, which IAM returns percent-encoded, with its keys in order.
+    /// Returns a policy with its keys in order; IAM returns it percent-encoded.
     fn document(&self, text: &str) -> String {
         let text = percent_encoding::percent_decode_str(text).decode_utf8_lossy();
         let value: Value = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.into_owned()));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{Cloud, eventually, text};
 
 const STACK: &str = "epsilon";
-/// A count of 0 is read again for 35 s before it counts; nobody is terminated in a stack's first minute.
+/// A count of 0 is read again for 35 s before it counts; no worker is terminated in a stack's first minute.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// Workers read their secrets every 60 s.
 const TWO_READINGS: Duration = Duration::from_secs(130);
@@ -60,7 +60,7 @@ fn users_become_secure_ones_and_keep_their_passwords() {
     assert!(again.contains("nothing changed"), "{again}");
 
     cloud.must(STACK, &secure);
-    // A login is one user now, however it is spelt.
+    // All spellings of a login are one user now.
     for path in [
         "/signin/Ana/x",
         "/signin/ana/x",
@@ -95,5 +95,5 @@ fn users_become_secure_ones_and_keep_their_passwords() {
         401 => Ok(()),
         other => Err(other.to_string()),
     });
-    assert_eq!(status(&cookie(&get("/signin/ana/x"))), 200, "whoever signs in again has a session");
+    assert_eq!(status(&cookie(&get("/signin/ana/x"))), 200, "a user who signs in again has a session");
 }

@@ -1,5 +1,5 @@
-//! The operator's commands as processes: logs, doctor, status --watch, interruptions, and what prints
-//! without any AWS.
+//! The operator's commands as processes: logs, doctor, status --watch, interruptions, and commands that need
+//! no AWS.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use serde_json::Value;
 use crate::support::{Cloud, bootstrap, eventually, program, say, stripped, text, venv};
 
 /// Nothing listens on the discard port of this address.
-const NOBODY: &str = "http://127.0.0.1:9";
+const UNREACHABLE: &str = "http://127.0.0.1:9";
 
 /// Passwords that nothing may ever show.
 const RIGHT: &str = "sentinel-right-5e1f";
 const WRONG: &str = "sentinel-wrong-5e1f";
 
-/// A command that goes on, with its outputs in files.
+/// A command that keeps running, with its outputs in files.
 struct Running {
     child: Child,
     stdout: PathBuf,
@@ -65,7 +65,7 @@ impl Running {
         std::fs::read_to_string(&self.stderr).expect("its output is text")
     }
 
-    /// Sends a signal, and gives the exit code.
+    /// Sends a signal, and returns the exit code.
     fn stop(&mut self, signal: &str) -> Option<i32> {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill runs");
@@ -115,7 +115,7 @@ fn logs_doctor_and_status_of_a_stack() {
     following_shows_what_is_new_once(&cloud, stack);
     watching_shows_the_stack_again_and_again(&cloud, stack);
     doctor_is_content_and_names_what_is_left_over(&cloud, stack);
-    drift_is_named_and_mended_by_the_next_deployment(&cloud, stack);
+    drift_is_named_and_repaired_by_the_next_deployment(&cloud, stack);
     both_spellings_rotate_the_token(&cloud, stack);
 }
 
@@ -156,7 +156,7 @@ fn logs_of_each_kind(cloud: &Cloud, stack: &str) {
     }
     let unknown = cloud.bootstrap(stack, &["logs", "--instance", "i-00000000000000000"]);
     assert_eq!(unknown.status.code(), Some(1));
-    assert!(text(&unknown).contains("no such instance of stack ops"), "{}", text(&unknown));
+    assert!(text(&unknown).contains("stack ops has no such instance"), "{}", text(&unknown));
     let nonsense = cloud.bootstrap(stack, &["logs", "reconciler", "--instance", &workers[0]]);
     assert_eq!(nonsense.status.code(), Some(2), "{}", text(&nonsense));
 }
@@ -167,14 +167,14 @@ fn following_shows_what_is_new_once(cloud: &Cloud, stack: &str) {
         let printed = follow.printed();
         if printed.contains("==> worker") { Ok(printed) } else { Err(follow.said()) }
     });
-    // Somebody fails to sign in: the worker says so, without who and what.
+    // A sign-in fails: the worker logs it, without login and password.
     let url = cloud.url(stack);
     let grown = eventually("something new", Duration::from_secs(30), || {
-        reqwest::blocking::get(format!("{url}/signin/nobody/{WRONG}")).ok();
+        reqwest::blocking::get(format!("{url}/signin/unknown/{WRONG}")).ok();
         let printed = follow.printed();
         if printed.len() > before.len() { Ok(printed) } else { Err("nothing new".to_owned()) }
     });
-    assert!(grown.starts_with(&before), "what was printed stays");
+    assert!(grown.starts_with(&before), "the printed lines stay");
     let lines: Vec<&str> = grown.lines().filter(|line| line.contains("\"timestamp\"")).collect();
     let distinct: BTreeSet<&&str> = lines.iter().collect();
     assert!(!lines.is_empty() && lines.len() == distinct.len(), "a line is printed twice: {grown}");
@@ -203,7 +203,7 @@ fn watching_shows_the_stack_again_and_again(cloud: &Cloud, stack: &str) {
     assert_eq!(plain.stop("TERM"), Some(143));
 }
 
-/// Verdict and detail of a check.
+/// Returns verdict and detail of a check.
 fn check<'a>(report: &'a Value, name: &str) -> (&'a str, &'a str) {
     let checks = report["checks"].as_array().expect("checks");
     let check =
@@ -248,7 +248,7 @@ fn doctor_is_content_and_names_what_is_left_over(cloud: &Cloud, stack: &str) {
         "--query",
         "Vpc.VpcId",
     ]);
-    // EC2 lists it, and leaves it out of the list, a moment later.
+    // EC2 lists it, and stops listing it, a moment later.
     let leftovers = |is_right: &dyn Fn(&str, &str) -> bool| {
         eventually("doctor sees the leftovers", Duration::from_secs(60), || {
             let report = doctor(cloud, "gone");
@@ -262,7 +262,7 @@ fn doctor_is_content_and_names_what_is_left_over(cloud: &Cloud, stack: &str) {
     leftovers(&|verdict, detail| (verdict, detail) == ("ok", "none"));
 }
 
-fn drift_is_named_and_mended_by_the_next_deployment(cloud: &Cloud, stack: &str) {
+fn drift_is_named_and_repaired_by_the_next_deployment(cloud: &Cloud, stack: &str) {
     let drift = || {
         let status = cloud.status(stack);
         let drift = status["drift"].as_array().expect("a list").iter();
@@ -296,7 +296,7 @@ fn drift_is_named_and_mended_by_the_next_deployment(cloud: &Cloud, stack: &str) 
     for says in [
         "is disabled",
         "in on port 22",
-        "another program",
+        "does not run the program",
         "private-1 has no IPv6 block",
         "of the worker does not let everything out to ::/0",
         "private subnets have no working route to ::/0",
@@ -317,7 +317,7 @@ fn drift_is_named_and_mended_by_the_next_deployment(cloud: &Cloud, stack: &str) 
     assert!(cloud.deploy(stack, &[]).contains("nothing changed"), "the second time");
 }
 
-/// From a subnet, a security group and a route table, as they were if they had been made too early.
+/// Removes IPv6 from a subnet, a security group and a route table, as if they had been made too early.
 fn take_ipv6_away(cloud: &Cloud) {
     let one = |what: &str, name: &str, query: &str| {
         cloud.aws(&["ec2", what, "--filters", &format!("Name=tag:Name,Values={name}"), "--query", query])
@@ -352,7 +352,7 @@ fn both_spellings_rotate_the_token(cloud: &Cloud, stack: &str) {
 }
 
 #[test]
-fn a_deployment_that_is_stopped_anywhere_is_completed_by_the_next() {
+fn the_next_deployment_completes_an_interrupted_one() {
     let cloud = Cloud::start();
     let stack = "cut";
     let artifacts = stripped().to_string_lossy().into_owned();
@@ -369,7 +369,7 @@ fn a_deployment_that_is_stopped_anywhere_is_completed_by_the_next() {
         });
         assert_eq!(running.stop(signal), Some(code), "{}", running.said());
         let said = running.said();
-        assert!(said.contains("the next run goes on where this one stopped"), "{said}");
+        assert!(said.contains("the next run continues where this one stopped"), "{said}");
         eventually("its children end", Duration::from_secs(10), || {
             let left = deployers_of(&cloud.endpoint);
             if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
@@ -419,13 +419,14 @@ fn deployers_of(endpoint: &str) -> Vec<String> {
 }
 
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = bootstrap(NOBODY, ("test", "test"), "team-a", Path::new("/nonexistent/token"), arguments);
+    let output =
+        bootstrap(UNREACHABLE, ("test", "test"), "team-a", Path::new("/nonexistent/token"), arguments);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
 #[test]
-fn the_policy_of_the_deployer_is_printed_without_asking_anybody() {
+fn the_deployers_policy_is_printed_without_calls_to_aws() {
     let (code, policy, said) = run(&["iam-policy", "--account", "123456789012"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(policy.chars().filter(|c| !c.is_whitespace()).count() <= 6144);

@@ -1,8 +1,8 @@
-//! A deployment to a cloud that knows what was made only some moments later, as AWS does: over a number of
+//! A deployment to a cloud that knows new resources only some moments later, as AWS does: over a number of
 //! seeds nothing fails, nothing is missing, and nothing is left.
 //!
-//! `make consistency` runs it over 20 seeds and `make test` over one. A seed that fails is in the message:
-//! `make consistency SEEDS=1 FIRST_SEED=N` runs it again.
+//! `make consistency` runs it over 20 seeds and `make test` over one. The message names a failing seed: `make
+//! consistency SEEDS=1 FIRST_SEED=N` runs it again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use process::settings::{Env, Vars as _};
 use crate::support::{Cloud, deployer_of, eventually, say, stripped, text};
 
 const STACK: &str = "new";
-/// How long AWS may go on listing what was deleted; many times what the local cloud takes.
+/// How long AWS may list a deleted resource; many times the local cloud's delay.
 const FORGOTTEN: Duration = Duration::from_secs(20);
 
 #[test]
@@ -52,7 +52,7 @@ fn every_seed_is_deployed_and_destroyed_at_the_first_attempt() {
     assert!(failed.is_empty(), "failed with the seeds {failed:?}");
 }
 
-/// By kind, how many answers the deployment met that AWS gives in the first seconds.
+/// Returns, by kind, how many of AWS's early answers the deployment met.
 fn deployed_and_destroyed(seed: u64) -> Result<BTreeMap<String, u64>, String> {
     let cloud = Cloud::start_with_seed(seed);
     run(&cloud, &["deploy", "--workers", "1", "--artifacts", artifacts()])?;
@@ -80,14 +80,14 @@ fn run(cloud: &Cloud, arguments: &[&str]) -> Result<String, String> {
     if output.status.success() { Ok(said) } else { Err(format!("bootstrap {arguments:?}: {said}")) }
 }
 
-/// Not what workers, load balancers, the reconciler and this test met.
+/// Excludes answers to workers, load balancers, the reconciler and this test.
 fn met_by_deployer(cloud: &Cloud) -> BTreeMap<String, u64> {
     let report = cloud.control("consistency");
     let own = report["callers"][deployer_of(STACK)].as_object().into_iter().flatten();
     own.map(|(kind, count)| (kind.clone(), count.as_u64().unwrap_or_default())).collect()
 }
 
-/// Four subnets with IPv6 blocks and the ways out for both sides.
+/// Returns whether four subnets have IPv6 blocks and both sides have their routes.
 fn dual_stack(cloud: &Cloud) -> Result<(), String> {
     let filter = || Filter::builder().name("tag:vigia:stack").values(STACK).build();
     let observer = &cloud.observer;

@@ -7,8 +7,8 @@
 //! | chain | in one stack, one after the other: each run goes one change further than the one before | `make cuts` |
 //! | matrix | in a stack of its own, and the next run is not cut | `make cuts` |
 //!
-//! A third form, in `make test`, kills nobody: the first reply to each change is lost, so that the SDK, or whoever calls
-//! it, does it once more. That must not make two of anything either.
+//! A third form, in `make test`, kills no command: the first reply to each change is lost, so that the SDK,
+//! or the code that calls it, sends the change once more. That must not make two of anything either.
 //!
 //! `cargo lambda` calls with the same key, so its calls are cut as well.
 
@@ -27,11 +27,11 @@ use serde_json::{Value, json};
 use crate::census::{Census, Observer};
 use crate::support::{Cloud, bootstrap_command, deployer_of, eventually, say, stripped};
 
-/// One run of a command; it has no reason to take longer than a few seconds.
+/// Limit of one run of a command, which takes a few seconds.
 const RUN: Duration = Duration::from_secs(180);
 /// A schedule that was just missed, and a launch.
 const SETTLED: Duration = Duration::from_secs(90);
-/// Far more than there are; a run that never goes further is noticed.
+/// Far more than there are; the limit reveals a run that makes no progress.
 const MOST_CUTS: usize = 400;
 
 /// Minutes on two cores: about 150 runs, one after the other.
@@ -118,11 +118,11 @@ fn matrix() {
     assert_eq!((tally.wrong.len(), strays), (0, Vec::new()), "{summary}");
 }
 
-/// One worker is enough, and nobody waits for it: what matters is what is in the account.
+/// One worker is enough, and no run waits for it: only the account's contents matter.
 const DEPLOY: [&str; 4] = ["deploy", "--workers", "1", "--no-wait"];
 const DESTROY: [&str; 2] = ["destroy", "--yes"];
 
-/// The census of a stack whose deployment nothing happened to.
+/// Returns the census of a stack whose deployment was not disturbed.
 fn undisturbed(cloud: &Cloud, observer: &Observer, stack: &str) -> Census {
     Cutter { cloud, stack }.run(&DEPLOY).unwrap_or_else(|said| panic!("{said}"));
     eventually("an undisturbed stack has a load balancer and a worker", SETTLED, || {
@@ -133,7 +133,7 @@ fn undisturbed(cloud: &Cloud, observer: &Observer, stack: &str) -> Census {
     })
 }
 
-/// Whether the stack becomes like the undisturbed one.
+/// Returns whether the stack becomes like the undisturbed one.
 fn settled(observer: &Observer, stack: &str, whole: &Census) -> Result<(), String> {
     within(SETTLED, || observer.census(stack).must_be(whole))
 }
@@ -143,7 +143,7 @@ fn gone(observer: &Observer, stack: &str) -> Result<(), String> {
     if left.is_empty() { Ok(()) } else { Err(format!("these are left:\n{left}")) }
 }
 
-/// [`eventually`] for what may fail without ending the test.
+/// [`eventually`] for a condition that may fail without ending the test.
 fn within(limit: Duration, mut look: impl FnMut() -> Result<(), String>) -> Result<(), String> {
     let since = Instant::now();
     loop {
@@ -235,7 +235,7 @@ struct Cutter<'a> {
 }
 
 impl Cutter<'_> {
-    /// Runs a command to its end; gives what it said.
+    /// Runs a command to its end; returns its output.
     fn run(&self, command: &[&str]) -> Result<String, String> {
         let mut run = self.start(command);
         within(RUN, || match run.child.try_wait() {
@@ -246,8 +246,8 @@ impl Cutter<'_> {
         if status.success() { Ok(run.said()) } else { Err(format!("{status}: {}", run.said())) }
     }
 
-    /// Cuts a command after its change of this number, counted from one; gives the call, or nothing if
-    /// the command ends before that.
+    /// Cuts a command after its change of this number, counted from one; returns the call, or `None` if the
+    /// command ends before that.
     fn cut_after(&self, command: &[&str], number: u32) -> Result<Option<String>, String> {
         let (seen, hold) = (self.cloud.last_call(), self.hold(number - 1));
         let mut run = self.start(command);
@@ -258,8 +258,8 @@ impl Cutter<'_> {
         Ok(call.map(|call| describe(&call)))
     }
 
-    /// Runs a command again and again, each time cut after the first change that no run before was cut
-    /// after, until it completes; gives how often it was cut.
+    /// Runs a command again and again, each time cut after the first change that no earlier run was cut
+    /// after, until it completes; returns how often it was cut.
     fn chain(&self, command: &[&str]) -> usize {
         let mut known = BTreeSet::new();
         loop {
@@ -271,8 +271,8 @@ impl Cutter<'_> {
         }
     }
 
-    /// Runs a command until it succeeds. The reply to each change is lost the first time; gives how many
-    /// were lost. What AWS refuses to make twice may end a run, and the next one finds it made.
+    /// Runs a command until it succeeds. The reply to each change is lost the first time; returns how many
+    /// were lost. A change that AWS refuses to make twice may end a run, and the next run finds it made.
     fn lossy(&self, command: &[&str]) -> usize {
         const RUNS: u32 = 12;
         let mut known = BTreeSet::new();
@@ -288,7 +288,7 @@ impl Cutter<'_> {
         panic!("{command:?} does not succeed in {RUNS} runs")
     }
 
-    /// Runs a command and disturbs it after each change that is not known.
+    /// Runs a command and disturbs it after each unknown change.
     fn run_disturbed(
         &self,
         command: &[&str],
@@ -316,7 +316,7 @@ impl Cutter<'_> {
             let next = self.hold(0);
             self.cloud.release_api_fault(hold.request);
             match is_new {
-                // Whoever waits for the reply sees the connection closed.
+                // The caller that waits for the reply sees the connection closed.
                 true => self.cloud.clear_api_fault(hold.reply),
                 false => self.cloud.release_api_fault(hold.reply),
             }
@@ -324,7 +324,7 @@ impl Cutter<'_> {
         }
     }
 
-    /// Lets so many changes of the deployer pass, holds the reply to the next, and then every other.
+    /// Lets this many changes of the deployer pass, holds the reply to the next, and then every other.
     fn hold(&self, after: u32) -> Hold {
         let calls = json!({"changing": true, "caller": deployer_of(self.stack)});
         let rule = |kind: &str, after: u32, limit: Value| {
@@ -339,7 +339,7 @@ impl Cutter<'_> {
     fn until_held(&self, run: &mut Run, hold: Hold) -> Result<bool, String> {
         let since = Instant::now();
         while since.elapsed() < RUN {
-            // In this order: a command that has ended made all its calls.
+            // In this order: an ended command has made all its calls.
             let ended = run.child.try_wait().expect("a child can be waited for");
             if self.cloud.api_fault_view(hold.reply)["held"] == 1 {
                 return Ok(true);
@@ -359,7 +359,8 @@ impl Cutter<'_> {
         calls.into_iter().find(|call| call["fault"]["rule"] == hold.reply).expect("the held call is recorded")
     }
 
-    /// Ends the hold, and waits for what the killed command had begun: AWS would carry it out as well.
+    /// Ends the hold, and waits for the calls that the killed command had begun: AWS would carry them out as
+    /// well.
     fn end(&self, hold: Hold, seen: u64) {
         for rule in [hold.request, hold.reply] {
             self.cloud.clear_api_fault(rule);
@@ -388,7 +389,7 @@ impl Cutter<'_> {
             &self.cloud.dir.path().join(format!("{}.token", self.stack)),
             &arguments,
         )
-        // What `cargo lambda` leaves when it is killed goes with the cloud.
+        // Files that a killed `cargo lambda` leaves are removed with the cloud.
         .env("TMPDIR", self.cloud.dir.path())
         .stdout(file.try_clone().expect("a log"))
         .stderr(file)
@@ -407,7 +408,7 @@ enum Ended {
     Completed,
 }
 
-/// What happens to a command after a change.
+/// The disturbance of a command after a change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Disturbance {
     Kill,
@@ -456,7 +457,7 @@ fn describe(call: &Value) -> String {
     format!("{} {} {}", part("service"), part("action"), part("path")).trim_end().to_owned()
 }
 
-/// What tells a change from others: a call that is repeated is the same.
+/// Identifies a change: a repeated call is the same change.
 fn identity(call: &Value) -> String {
     // Each upload publishes a version with the next number, and each run deletes its own.
     let what = match describe(call).split_once("?Qualifier=") {

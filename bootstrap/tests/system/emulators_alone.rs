@@ -1,9 +1,9 @@
-//! Second opinions: the same commands against each emulator by itself, without `local-cloud` in front of
-//! it, so that no quirk of one of them, or of ours, becomes what we believe of AWS.
+//! Second opinions: the same commands against each emulator by itself, without `local-cloud` in front of it,
+//! so that no quirk of an emulator, or of `local-cloud`, becomes our belief about AWS.
 //!
-//! Where an emulator's ability ends is data ([`Emulator::ends`]): when it learns, its test fails and the
-//! row goes. Nothing is refused by either. What no emulator has (instances that run, and with them a URL)
-//! is left out, so the programs are ones that end at once: the function as well, which ministack would run.
+//! The limit of each emulator is data ([`Emulator::ends`]): when it learns more, its test fails and the row
+//! goes. Neither refuses anything. Features that no emulator has (instances that run, and with them a URL)
+//! are left out. So the programs exit at once, the function included, which ministack would run.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -52,7 +52,7 @@ fn each_emulator_by_itself_deploys_finds_again_and_destroys() {
     }
 }
 
-/// moto would start a container for an invocation; it only has to take it.
+/// moto would start a container for an invocation; it only has to accept it.
 fn without_docker(endpoint: &str) {
     let url = format!("{endpoint}/moto-api/config");
     let config = json!({"lambda": {"use_docker": false}});
@@ -100,7 +100,7 @@ fn story(emulator: &Emulator, endpoint: &str, dir: &Path) {
     say(&format!("{name} by itself: {} things made and removed{why}", first.len()));
 }
 
-/// Steps that changed something, by the lines of progress. The first tick follows from that.
+/// Returns the steps that changed something, by the lines of progress. The first tick follows from that.
 fn changed(said: &str) -> Vec<&str> {
     said.lines().filter_map(step_of).collect()
 }
@@ -112,7 +112,7 @@ fn step_of(line: &str) -> Option<&str> {
     is_change.then(|| step.trim())
 }
 
-/// Programs that can be uploaded and that do nothing.
+/// Makes programs that can be uploaded and that do nothing.
 fn programs(dir: &Path) -> PathBuf {
     let directory = dir.join("programs");
     std::fs::create_dir_all(&directory).expect("a directory");

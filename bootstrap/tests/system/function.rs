@@ -1,4 +1,5 @@
-//! The function is brought back to what it should be, also where `cargo lambda deploy` would leave it.
+//! The function is brought back to the wanted state, also where `cargo lambda deploy` would leave it as it
+//! is.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ const STACK: &str = "function";
 const FUNCTION: &str = "vigia-function-reconciler";
 
 #[test]
-fn whatever_is_changed_about_the_function_the_next_deployment_sets_right() {
+fn the_next_deployment_repairs_every_change_of_the_function() {
     let cloud = Cloud::start();
     cloud.deploy(STACK, &["--workers", "1"]);
     is_ours(&cloud);
@@ -23,14 +24,14 @@ fn whatever_is_changed_about_the_function_the_next_deployment_sets_right() {
     assert_eq!(configuration(&cloud, "Architectures[0]"), "arm64");
     set_right(&cloud, "another processor");
 
-    // Another role alone, which `cargo lambda deploy` takes for no change.
+    // Only another role, which `cargo lambda deploy` does not count as a change.
     let role = configuration(&cloud, "Role").replace("-reconciler", "-worker");
     cloud.aws(&["lambda", "update-function-configuration", "--function-name", FUNCTION, "--role", &role]);
     idle(&cloud);
     set_right(&cloud, "another role");
 
-    // Code that somebody else has uploaded, all else being equal: also what a run leaves that was cut
-    // between settings and code.
+    // Another user uploaded code, all else being equal. A run that was cut between settings and code leaves
+    // the same.
     cloud.aws(&["lambda", "update-function-code", "--function-name", FUNCTION, "--zip-file", &file]);
     idle(&cloud);
     set_right(&cloud, "other code");
@@ -46,7 +47,7 @@ fn set_right(cloud: &Cloud, what: &str) {
     say(&format!("{what} is set right"));
 }
 
-/// It is configured as it should be, no version is left behind, and it runs.
+/// Checks that it has the wanted configuration, that no version is left behind, and that it runs.
 fn is_ours(cloud: &Cloud) {
     let processor = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
     assert_eq!(configuration(cloud, "Architectures[0]"), processor);
@@ -74,5 +75,5 @@ fn configuration(cloud: &Cloud, query: &str) -> String {
     cloud.aws(&["lambda", "get-function-configuration", "--function-name", FUNCTION, "--query", query])
 }
 
-/// An archive of nothing.
+/// An empty archive.
 const EMPTY_ZIP: [u8; 22] = *b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";

@@ -1,7 +1,7 @@
-//! What breaks is mended: each story breaks one thing and ends with exactly the desired number of
-//! workers and one load balancer, nothing launched twice and nothing left over.
+//! The fleet heals: each story breaks one thing and ends with exactly the desired number of workers and one
+//! load balancer, nothing launched twice and nothing left over.
 //!
-//! Four stacks at the same time, because most of the time is spent waiting for the next tick.
+//! Four stacks at the same time, because most of the time is waiting for the next tick.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -18,7 +18,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(150);
 
 #[test]
-fn what_breaks_is_mended_and_nothing_is_launched_twice_or_left_over() {
+fn a_fleet_heals_without_double_launches_or_leftovers() {
     let cloud = Cloud::start();
     std::thread::scope(|scope| {
         for (stack, story) in [
@@ -55,7 +55,7 @@ fn workers_and_the_reconciler_fail(fleet: &Fleet<'_>) {
     two_invocations_come_at_once(fleet);
 }
 
-/// Killed after EC2 has carried the launch out and before the function has heard of it.
+/// Killed after EC2 has carried the launch out and before the function gets the reply.
 fn the_reconciler_is_killed_in_mid_tick(fleet: &Fleet<'_>) {
     let faults = fleet.break_launches(&json!({"kind": "delay", "millis": 30_000}));
     let before = fleet.cloud.launches().len();
@@ -85,7 +85,7 @@ fn the_reconciler_is_killed_in_mid_tick(fleet: &Fleet<'_>) {
 
 fn two_invocations_come_at_once(fleet: &Fleet<'_>) {
     let dead = fleet.cloud.fault("kill-host", fleet.stack);
-    // Ten seconds after a tick the next one is not taken for a repetition.
+    // Ten seconds after a tick, so that the next one does not count as its repetition.
     let time = eventually("alpha: the last tick is 11 to 17 s old", MINUTE, || {
         let now = jiff::Timestamp::now();
         let last = fleet.state()["last_tick"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
@@ -104,7 +104,7 @@ fn two_invocations_come_at_once(fleet: &Fleet<'_>) {
     assert!(skipped >= 3, "each of the three ticks is made by one at most: {reports:?}");
 }
 
-/// EC2 refuses wherever the launch goes first, and from then on only there.
+/// EC2 refuses launches in the first zone tried, and from then on only there.
 fn a_zone_has_no_capacity(fleet: &Fleet<'_>) {
     let before = fleet.cloud.instances(fleet.stack, "running");
     let faults = fleet.break_launches(&json!({"kind": "refuse-capacity"}));
@@ -143,7 +143,7 @@ fn a_new_load_balancer_takes_the_address(fleet: &Fleet<'_>) {
     let directory = artifacts.path().to_string_lossy().into_owned();
     let poller = Poller::start(&fleet.url());
     let said = fleet.cloud.must(fleet.stack, &["deploy", "--artifacts", &directory]);
-    assert!(said.contains("a new load balancer boots, the one before serves"), "{said}");
+    assert!(said.contains("a new load balancer boots, the old one serves"), "{said}");
     fleet.is_whole_within(2, MINUTE, "a new load balancer has the address");
     poller.must_have_lost_nothing("beta: a new load balancer");
     assert!(!fleet.balancers().contains(&old[0]), "{old:?} is still there");
@@ -193,16 +193,13 @@ fn a_release_that_does_not_start_is_frozen() {
     let said = text(&output);
     say(&format!("epsilon: {said}"));
     assert_eq!(output.status.code(), Some(5), "{said}");
-    assert!(
-        said.contains("did not start") && said.contains("2 workers of the release before stay"),
-        "{said}"
-    );
+    assert!(said.contains("did not start") && said.contains("2 workers of an older release stay"), "{said}");
     let status = fleet.cloud.status(fleet.stack);
     assert!(status["held"].to_string().contains("the workers of before stay"), "{status}");
     assert_eq!(status["rollout"]["left"], 2, "{status}");
     let running = fleet.cloud.instances(fleet.stack, "running");
     assert!(workers.iter().all(|id| running.contains(id)), "{workers:?} stay, of {running:?}");
-    // What was there before is deployed again, and all is as it was.
+    // The old programs are deployed again, and the fleet is whole again.
     let said = fleet.cloud.deploy(fleet.stack, &[]);
     fleet.is_whole_within(2, PATIENCE, "what served is deployed again");
     eventually("epsilon: every worker is of the release before", PATIENCE, || {
@@ -212,7 +209,7 @@ fn a_release_that_does_not_start_is_frozen() {
     poller.must_have_lost_nothing("epsilon: a release that does not start");
 }
 
-/// The programs as they are, but for one that differs in nothing that matters.
+/// Copies the programs, and changes one of them in bytes that do not matter.
 fn with_another(program_name: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a temporary directory");
     for name in ["ec2-lb", "ec2-worker", "reconciler"] {
@@ -274,7 +271,7 @@ fn kill(pid: u32) {
     assert!(killed.success(), "{pid} cannot be killed");
 }
 
-/// One stack, and what is to be true of it.
+/// One stack, and the properties that it must have.
 struct Fleet<'a> {
     cloud: &'a Cloud,
     stack: &'static str,
@@ -293,7 +290,7 @@ impl Fleet<'_> {
         if status == 200 { answer.json().map_err(|error| error.to_string()) } else { Err(status.to_string()) }
     }
 
-    /// Those of the workers that are there.
+    /// Returns the releases of the existing workers.
     fn releases(&self) -> BTreeSet<String> {
         let seen = self.cloud.instances_of(self.stack, "worker", "pending,running", |one| {
             one.tags().iter().find(|tag| tag.key() == Some("vigia:release")).and_then(Tag::value)
@@ -346,7 +343,7 @@ impl Fleet<'_> {
         self.cloud.aws(&["ec2", "describe-instances", "--instance-ids", id, "--query", query])
     }
 
-    /// Breaks the launches of this stack's workers, and of no other's; gives the rule for each zone.
+    /// Breaks the launches of this stack's workers, and of no other's; returns the rule for each zone.
     fn break_launches(&self, effect: &Value) -> Vec<(String, u64)> {
         let rule = |subnet: &str| {
             json!({
@@ -361,7 +358,7 @@ impl Fleet<'_> {
             .collect()
     }
 
-    /// Invokes the function as the schedule does, and does not wait for it.
+    /// Invokes the function as the schedule does, and does not wait for its end.
     fn invoke(&self, time: jiff::Timestamp) {
         let event = json!({"source": "test", "time": time.to_string()}).to_string();
         let function = format!("vigia-{}-reconciler", self.stack);
@@ -369,7 +366,7 @@ impl Fleet<'_> {
         self.cloud.aws(&[&["lambda", "invoke", "--function-name", &function][..], &how].concat());
     }
 
-    /// The report of an invocation, some 45 s later.
+    /// Returns the report of an invocation, some 45 s later.
     fn invoke_and_wait(&self, time: jiff::Timestamp, number: u32) -> Value {
         let event = json!({"source": "test", "time": time.to_string()}).to_string();
         let function = format!("vigia-{}-reconciler", self.stack);
@@ -379,7 +376,7 @@ impl Fleet<'_> {
         serde_json::from_slice(&std::fs::read(file).expect("a report")).expect("JSON")
     }
 
-    /// Whether there are exactly so many workers, one load balancer, and nothing else.
+    /// Returns whether there are exactly this many workers, one load balancer, and nothing else.
     fn is_whole(&self, workers: usize) -> Result<(), String> {
         let there = "pending,running,stopping,stopped";
         let running = self.cloud.instances(self.stack, there);
@@ -411,7 +408,7 @@ impl Fleet<'_> {
         eventually(&format!("{}: {what}", self.stack), within, || self.is_whole(workers));
     }
 
-    /// Two workers as before, and this one is terminated.
+    /// Returns whether there are two workers as before, and this one is terminated.
     fn is_whole_without(&self, id: &str, what: &str) {
         eventually(&format!("{}: {what}", self.stack), PATIENCE, || {
             if !self.cloud.instances(self.stack, "terminated").contains(&id.to_owned()) {
@@ -421,7 +418,7 @@ impl Fleet<'_> {
         });
     }
 
-    /// A tick has read the count, and it changed nothing but what people are told.
+    /// Waits until a tick has read the count and changed only the message for people.
     fn two_stay_in_force(&self, says: &str, running: &[String]) {
         self.invoke(jiff::Timestamp::now());
         eventually(&format!("gamma: `{says}` in status"), MINUTE, || {

@@ -1,5 +1,5 @@
-//! One permission is taken away, of the deployer or of a role: the call that needs it is refused, and the
-//! error names the action and where to get it.
+//! One permission is taken away, from the deployer or from a role: the call that needs it is refused, and the
+//! error names the action and the statement that allows it.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const STACK: &str = "lacking";
 /// Boots, two ticks of silence, and the next invocation.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// In the order in which a deployment comes to need them, each with the statement that allows it.
+/// In the order in which a deployment needs them, each with the statement that allows it.
 const OF_DEPLOYER: [(&str, &str); 8] = [
     ("ec2:DescribeVpc*", "Look"),
     ("s3:CreateBucket", "Buckets"),
@@ -51,7 +51,7 @@ fn an_action_that_is_taken_away_is_named_by_the_error() {
     cloud.must(STACK, &["destroy", "--yes"]);
 }
 
-/// Runs a deployment whose user lacks this action; returns what it said. The user may not simulate either, or
+/// Runs a deployment whose user lacks this action; returns its output. The user may not simulate either, or
 /// most calls would be known to fail before they are made.
 fn deploy_without(cloud: &Cloud, whole: &Value, action: &str) -> String {
     let policy = without(&without(whole, action), "iam:SimulatePrincipalPolicy");
@@ -63,7 +63,7 @@ fn deploy_without(cloud: &Cloud, whole: &Value, action: &str) -> String {
     text(&output)
 }
 
-/// A policy whose statements do not have this action.
+/// Returns a policy whose statements lack this action.
 fn without(policy: &Value, action: &str) -> Value {
     let mut policy = policy.clone();
     let mut removed = 0;
@@ -95,7 +95,7 @@ fn a_role_that_lacks_an_action_is_reported(cloud: &Cloud) {
         let status = cloud.status(STACK).to_string();
         if status.contains(ACTION) { Ok(()) } else { Err(status) }
     });
-    // A deployment puts the policy back.
+    // A deployment restores the policy.
     cloud.deploy(STACK, &["--workers", "2"]);
     let principal = format!("assumed-role/{role}/");
     let report = cloud.control("iam");

@@ -1,7 +1,7 @@
-//! Tests of the deployer as a program: what it refuses, and the whole system that it deploys.
+//! Tests of the deployer as a program, and of the whole system that it deploys.
 //!
-//! They begin in the order of their names. The longest are named so that they do not begin last, when
-//! everybody would wait for them alone.
+//! They begin in the order of their names. The names of the longest make them start early, so that the run
+//! does not wait for them alone at its end.
 
 mod a_fleet;
 mod attacks;

@@ -1,4 +1,5 @@
-//! A plan says what a deployment does, and changes nothing; options stay until others are given.
+//! A plan shows the changes of a deployment, and changes nothing; options keep their values until new ones
+//! are given.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use bootstrap::aws::Aws;
 use bootstrap::blueprint::{Ec2Api, TlsPort};
 use bootstrap::names::Names;
-use bootstrap::part::{Doing, Part};
+use bootstrap::part::{Part, RunMode};
 use bootstrap::resources::network;
 use serde_json::Value;
 
@@ -21,11 +22,11 @@ const BOUNDARY: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
 /// Boots, two ticks of silence, and the next invocation.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// What is done about each resource that is not as it should be.
+/// The change of each resource that is not in the wanted state.
 type Changes = BTreeMap<String, String>;
 
 #[test]
-fn a_deployment_does_what_the_plan_says_and_the_plan_does_nothing() {
+fn a_deployment_makes_the_planned_changes_and_a_plan_makes_none() {
     let cloud = Cloud::start();
     let first = ["--workers", "1", "--spot", "--permissions-boundary", BOUNDARY];
     let before = mutating_calls(&cloud);
@@ -40,7 +41,7 @@ fn a_deployment_does_what_the_plan_says_and_the_plan_does_nothing() {
     blocks_take_the_place_of_those_before(&cloud);
     a_boundary_is_changed_on_all_roles(&cloud);
     one_that_is_refused_changes_nothing(&cloud);
-    a_rule_that_somebody_removed_is_found(&cloud);
+    a_removed_rule_is_found(&cloud);
     cloud.must(STACK, &["destroy", "--yes"]);
     assert!(plan(&cloud, &[], 3).values().all(|change| change == "created"));
 }
@@ -49,8 +50,8 @@ fn plan_and_deployment_agree_that_nothing_is_left(cloud: &Cloud, options: &[&str
     let before = mutating_calls(cloud);
     assert_eq!(plan(cloud, options, 0), Changes::new());
     assert_eq!(deploy(cloud, options), Changes::new());
-    // The reconciler writes its memory meanwhile; the operator's own key does nothing.
-    assert_eq!(mutating_calls(cloud), before, "what is as it should be is left alone");
+    // Only the reconciler's memory may have changed; the operator's own key makes no change.
+    assert_eq!(mutating_calls(cloud), before, "a resource that needs no change is left alone");
 }
 
 fn the_first_options_are_in_force(cloud: &Cloud) {
@@ -59,7 +60,7 @@ fn the_first_options_are_in_force(cloud: &Cloud) {
             one.instance_lifecycle().map(InstanceLifecycleType::as_str)
         })
     };
-    // Of an instance on demand EC2 says nothing.
+    // EC2 gives no lifecycle for an on-demand instance.
     assert_eq!((lifecycle("worker"), lifecycle("lb")), (vec!["spot".to_owned()], Vec::new()));
     assert_eq!(boundaries(cloud), [BOUNDARY; 3]);
     assert_eq!(blocks(cloud, 5000), ["0.0.0.0/0", "::/0"]);
@@ -82,7 +83,7 @@ fn blocks_take_the_place_of_those_before(cloud: &Cloud) {
     assert_eq!(blocks(cloud, 5000), ["127.0.0.0/8", "2001:db8::/32"]);
     plan_and_deployment_agree_that_nothing_is_left(cloud, &[]);
 
-    // Whoever may come in is the same with TLS and without.
+    // The allowed sources are the same with TLS and without.
     deploy(cloud, &["--tls", "self-signed"]);
     assert_eq!(blocks(cloud, 5443), ["127.0.0.0/8", "2001:db8::/32"]);
     deploy(cloud, &["--tls", "off", "--allow-cidr", "127.0.0.0/8"]);
@@ -115,7 +116,7 @@ fn one_that_is_refused_changes_nothing(cloud: &Cloud) {
     assert_eq!(mutating_calls(cloud), before);
 }
 
-fn a_rule_that_somebody_removed_is_found(cloud: &Cloud) {
+fn a_removed_rule_is_found(cloud: &Cloud) {
     let group = group(cloud);
     let vpc = ["--protocol", "tcp", "--port", "5000", "--cidr", "127.0.0.0/8"];
     cloud.aws(&[&["ec2", "revoke-security-group-ingress", "--group-id", &group], &vpc[..]].concat());
@@ -126,7 +127,7 @@ fn a_rule_that_somebody_removed_is_found(cloud: &Cloud) {
     assert_eq!(deploy(cloud, &options), planned);
 }
 
-/// Of the deployer; the reconciler and the emulators' services have keys of their own.
+/// Returns the deployer's calls; the reconciler and the emulators' services have keys of their own.
 fn mutating_calls(cloud: &Cloud) -> Vec<String> {
     let url = format!("{}/_local-cloud/calls", cloud.endpoint);
     let calls: Value = reqwest::blocking::get(url).expect("an answer").json().expect("JSON");
@@ -169,7 +170,7 @@ fn group(cloud: &Cloud) -> String {
     cloud.aws(&["ec2", "describe-security-groups", "--filters", &name, "--query", "SecurityGroups[].GroupId"])
 }
 
-/// Who may reach this port of the load balancer, sorted.
+/// Returns the allowed sources of this port of the load balancer, sorted.
 fn blocks(cloud: &Cloud, port: u16) -> Vec<String> {
     let rules = format!("SecurityGroups[].IpPermissions[?FromPort==`{port}`][]");
     let of = |list: &str, field: &str| {
@@ -184,7 +185,7 @@ fn blocks(cloud: &Cloud, port: u16) -> Vec<String> {
 }
 
 #[test]
-fn each_of_two_load_balancers_serves_and_is_replaced_and_one_can_be_given_up() {
+fn two_load_balancers_serve_are_replaced_and_can_become_one() {
     let cloud = Cloud::start();
     let both = ["--workers", "2", "--lbs", "2", "--tls", "self-signed"];
     let planned = plan(&cloud, &both, 3);
@@ -240,13 +241,13 @@ fn a_region_without_a_dual_stack_api_gets_an_interface_endpoint() {
     let aws = client(&cloud);
     let wanted = network::Wanted { from: None, tls: TlsPort::Closed, ec2_api: Ec2Api::Endpoint };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let ensure = |doing| runtime.block_on(network::ensure(&aws, doing, &wanted)).expect("a network").1;
+    let ensure = |mode| runtime.block_on(network::ensure(&aws, mode, &wanted)).expect("a network").1;
     let named = |parts: Vec<Part>| parts.into_iter().map(|part| part.what).collect::<Vec<String>>();
-    let planned = named(ensure(Doing::Plan));
-    assert_eq!(named(ensure(Doing::Apply)), planned);
-    // A list may leave out what is seconds old, and then the next run makes it again, as on AWS.
+    let planned = named(ensure(RunMode::Plan));
+    assert_eq!(named(ensure(RunMode::Apply)), planned);
+    // A list may leave out a resource that is seconds old, and then the next run makes it again, as on AWS.
     cloud.wait_until_all_is_known();
-    assert!(ensure(Doing::Apply).iter().all(|part| !part.is_change()));
+    assert!(ensure(RunMode::Apply).iter().all(|part| !part.is_change()));
     assert!(runtime.block_on(network::has_ec2_endpoint(&aws)).expect("a look"));
 
     let of_endpoint = |query: &str| {
@@ -263,7 +264,7 @@ fn a_region_without_a_dual_stack_api_gets_an_interface_endpoint() {
 
     let removed = runtime.block_on(network::delete(&aws)).expect("removed");
     assert!(removed.len() >= 14, "{removed:?}");
-    // EC2 goes on listing for a moment what was deleted.
+    // EC2 lists a deleted resource for a moment longer.
     eventually("nothing is left to be removed", Duration::from_secs(20), || {
         let left = runtime.block_on(network::delete(&aws)).expect("nothing to do");
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }

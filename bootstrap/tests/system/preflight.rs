@@ -1,8 +1,8 @@
-//! What a deployment lacks is said before anything is built or made: first by a shell script, before cargo
-//! starts, then by the deployer alone, before the release builds.
+//! A deployment's missing prerequisites are reported before anything is built or made: first by a shell
+//! script, before cargo starts, then by the deployer alone, before the release builds.
 //!
-//! Make runs here with a `cargo` and a `cargo-lambda` that only write down that they were called, and the
-//! deployer asks an account that is made up ([`stub`]).
+//! Make runs here with a `cargo` and a `cargo-lambda` that only write down their calls, and the deployer
+//! calls an invented account ([`stub`]).
 
 mod on_the_local_cloud;
 mod stub;
@@ -24,7 +24,7 @@ impl Machine {
     fn new() -> Self {
         let machine = Self { dir: tempfile::tempdir().expect("a temporary directory") };
         machine.program("bin/cargo", "true");
-        // Where the real one says that a target's library is; any directory will do.
+        // The directory that the real one names for a target's library; any directory will do.
         machine.program("bin/rustc", "echo /");
         machine.program("venv/bin/cargo-lambda", "false");
         std::fs::write(machine.path("venv/.installed"), "").expect("writable");
@@ -36,7 +36,7 @@ impl Machine {
         self.dir.path().join(name)
     }
 
-    /// A program that writes its name and arguments down, and then does this.
+    /// Makes a program that writes down its name and arguments, and then runs this.
     fn program(&self, name: &str, then: &str) {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().expect("it has one")).expect("writable");
@@ -46,7 +46,7 @@ impl Machine {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("ours");
     }
 
-    /// The calls, without questions to rustc for its paths and without the build of xtask itself.
+    /// Returns the calls, without calls that only ask rustc for its paths and without the build of xtask.
     fn calls(&self) -> Vec<String> {
         let calls = std::fs::read_to_string(self.path("calls")).unwrap_or_default();
         let is_preparation = |call: &&str| call.starts_with("rustc ") || call.ends_with(" --package xtask");
@@ -72,7 +72,7 @@ impl Machine {
     }
 }
 
-const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "nobody"), ("AWS_SECRET_ACCESS_KEY", "nothing")];
+const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "unknown"), ("AWS_SECRET_ACCESS_KEY", "nothing")];
 
 #[test]
 fn make_asks_for_credentials_before_cargo_starts() {
@@ -96,7 +96,7 @@ fn make_asks_for_credentials_before_cargo_starts() {
     }
 }
 
-/// Each source that the SDK documents, alone.
+/// Each credential source of the SDK's documentation, alone.
 #[test]
 fn every_documented_source_of_credentials_is_found() {
     let config = |machine: &Machine, file: &str, content: &str| {
@@ -161,7 +161,7 @@ fn preflight(machine: &Machine, region: &str, environment: &[(&str, &str)]) -> O
 const BUILDS_BOOTSTRAP: &str =
     "cargo build --message-format=json-render-diagnostics --workspace --bin bootstrap";
 
-/// What make says with this account, and the programs that it called.
+/// Returns make's output with this account, and the programs that it called.
 fn make(account: &Account, arguments: &[&str]) -> (Output, Vec<String>) {
     let machine = Machine::new();
     let endpoint = account.endpoint();
@@ -206,7 +206,7 @@ fn a_denied_permission_stops_make_before_release_builds() {
     assert_eq!(calls, [BUILDS_BOOTSTRAP]);
 }
 
-/// The deployer checks by itself: not everybody calls it by make.
+/// The deployer checks by itself, because it may be called without make.
 #[test]
 fn a_deployment_without_make_makes_nothing_that_does_not_fit() {
     let account = Account::start(5, None);
@@ -215,7 +215,7 @@ fn a_deployment_without_make_makes_nothing_that_does_not_fit() {
         let (endpoint, token) = (account.endpoint(), dir.path().join("token"));
         let artifacts = program("bootstrap").with_file_name("");
         let arguments = [arguments, &["--artifacts", path(&artifacts)]].concat();
-        crate::support::bootstrap(&endpoint, ("nobody", "nothing"), "vigia", &token, &arguments)
+        crate::support::bootstrap(&endpoint, ("unknown", "nothing"), "vigia", &token, &arguments)
     };
     for command in ["deploy", "plan"] {
         let output = run(&[command, "--workers", "3"]);

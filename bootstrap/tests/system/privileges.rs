@@ -1,8 +1,8 @@
-//! Least privilege, compared with what was really used: the local cloud says which permissions every call
-//! needed (`local-cloud uses`), and whether it let the call pass.
+//! Least privilege, compared with the permissions really used: the local cloud reports which permissions
+//! every call needed (`local-cloud uses`), and whether it allowed the call.
 //!
-//! Both ways: each use was allowed, and each action of each statement was used, or [`UNUSED`] says why it
-//! is there all the same.
+//! Both ways: each use was allowed, and each action of each statement was used, or [`UNUSED`] gives the
+//! reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,7 +39,7 @@ const UNUSED: &[Unused] = &[
         "deployer",
         "Buckets",
         "s3:PutBucketPolicy",
-        "over plain HTTP a policy that wants TLS would lock everybody out",
+        "over plain HTTP a policy that requires TLS would lock out every client",
     ),
     ("deployer", "Roles", "iam:PutRolePermissionsBoundary", "--permissions-boundary on roles that are there"),
     ("deployer", "SpotRole", "iam:CreateServiceLinkedRole", "--spot"),
@@ -56,21 +56,21 @@ const UNUSED: &[Unused] = &[
     ("deployer", "UseOwn", "ec2:ReplaceRoute", "the repair of a route that leads nowhere"),
 ];
 
-/// One permission that somebody used.
+/// One permission that a caller used.
 #[derive(Clone, Debug)]
 pub(crate) struct Use {
-    /// The role, or the access key of somebody who has none.
+    /// The role, or the access key of a caller without a role.
     pub(crate) who: String,
     pub(crate) action: String,
     pub(crate) resource: String,
     pub(crate) context: BTreeMap<String, String>,
-    /// What the local cloud decided: `allowed`, or why not.
+    /// The local cloud's decision: `allowed`, or why not.
     pub(crate) decision: String,
-    /// What the calls named, see `local-cloud/src/uses.rs`.
+    /// Names in the calls, see `local-cloud/src/uses.rs`.
     pub(crate) names: BTreeSet<String>,
 }
 
-/// Reads what `/_local-cloud/uses` says. A function's role has the function's name.
+/// Parses the answer of `/_local-cloud/uses`. A function's role has the function's name.
 pub(crate) fn uses(report: &Value) -> Vec<Use> {
     assert_eq!(report["left_out"], 0, "the local cloud has forgotten uses");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -85,17 +85,17 @@ pub(crate) fn uses(report: &Value) -> Vec<Use> {
     report["uses"].as_array().expect("a list").iter().map(of).collect()
 }
 
-/// A policy, and whose it is.
+/// A policy and its holder.
 pub(crate) struct Policy {
-    /// `worker`, `lb`, `reconciler` or `deployer`: what [`UNUSED`] calls it.
+    /// `worker`, `lb`, `reconciler` or `deployer`: its name in [`UNUSED`].
     pub(crate) what: &'static str,
     /// See [`Use::who`].
     pub(crate) who: String,
     pub(crate) document: Value,
 }
 
-/// Everything that is wrong: uses that no policy of theirs allows, actions that nobody used and nobody
-/// explained, and explanations of what was used.
+/// Returns all faults: uses that the caller's policy does not allow, allowed actions that were neither used
+/// nor explained, and explanations of actions that were used.
 pub(crate) fn wrong(policies: &[Policy], uses: &[Use]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut used = BTreeSet::new();
@@ -104,7 +104,7 @@ pub(crate) fn wrong(policies: &[Policy], uses: &[Use]) -> Vec<String> {
             let allowing: Vec<(String, String)> =
                 statements(policy).flat_map(|statement| allowing(statement, one)).collect();
             used.extend(allowing.iter().map(|(sid, action)| (policy.what, sid.clone(), action.clone())));
-            // IAM asks nobody for a permission to learn who one is.
+            // IAM needs no permission for a caller to learn its own identity.
             let is_free = one.action == "sts:GetCallerIdentity";
             if one.decision != "allowed" || (allowing.is_empty() && !is_free) {
                 wrong.push(format!(
@@ -129,7 +129,7 @@ pub(crate) fn wrong(policies: &[Policy], uses: &[Use]) -> Vec<String> {
         }
     }
     for (what, sid, action) in there.difference(&used).filter(|one| !explained.contains(one)) {
-        wrong.push(format!("{what} may {action} ({sid}), and nobody used or explained it"));
+        wrong.push(format!("{what} may {action} ({sid}), and no call used it and no reason explains it"));
     }
     for (what, sid, action) in explained.intersection(&used) {
         wrong.push(format!("{what} has used {action} ({sid}), and an explanation says that it does not"));
@@ -142,13 +142,13 @@ pub(crate) fn wrong(policies: &[Policy], uses: &[Use]) -> Vec<String> {
     wrong
 }
 
-/// Those that allow something. The local cloud obeys those that deny.
+/// Returns the statements that allow something. The local cloud obeys the statements that deny.
 fn statements(policy: &Policy) -> impl Iterator<Item = &Value> {
     let all = policy.document["Statement"].as_array().expect("a policy has statements").iter();
     all.filter(|statement| statement["Effect"] == "Allow")
 }
 
-/// The actions by which a statement allows this use, each with the `Sid`.
+/// Returns the actions by which a statement allows this use, each with the `Sid`.
 fn allowing(statement: &Value, one: &Use) -> Vec<(String, String)> {
     let sid = statement["Sid"].as_str().unwrap_or_default();
     let is_resource = texts(&statement["Resource"]).any(|pattern| fits(pattern, &one.resource));
@@ -165,7 +165,7 @@ fn texts(value: &Value) -> impl Iterator<Item = &str> {
     value.as_str().into_iter().chain(several.filter_map(Value::as_str))
 }
 
-/// All operators, and all keys of each, must agree; one of a key's values is enough.
+/// Returns whether all operators, and all keys of each, agree; one of a key's values is enough.
 fn conditions_hold(conditions: &Value, context: &BTreeMap<String, String>) -> bool {
     conditions.as_object().into_iter().flatten().all(|(operator, keys)| {
         keys.as_object().expect("keys").iter().all(|(key, wanted)| {
@@ -188,7 +188,7 @@ fn conditions_hold(conditions: &Value, context: &BTreeMap<String, String>) -> bo
 /// IAM's patterns: `*` is any text, `?` any character.
 fn fits(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
-    // Which beginnings of the text fit the pattern so far.
+    // The beginnings of the text that fit the pattern so far.
     let mut fitting = vec![false; text.len() + 1];
     fitting[0] = true;
     for wanted in pattern {
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_or_not_used_is_named() {
+    fn missing_and_unused_permissions_are_named() {
         let document = json!({"Statement": [
             {"Sid": "S", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": "arn:aws:s3:::b/*"}
         ]});

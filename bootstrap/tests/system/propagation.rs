@@ -1,8 +1,9 @@
-//! What was made a moment ago is not known everywhere in AWS yet. Emulators are too kind for that, so the
-//! errors are made on purpose, in the words of AWS: those that pass are waited for, those that stay end
-//! the deployment within its bound, with what to do about them.
+//! AWS is eventually consistent: some servers do not know a new resource yet. Emulators know all at once, so the
+//! tests cause these errors on purpose, in AWS's words. An error that passes is waited for; an error that
+//! stays ends the deployment within its bound, with a hint.
 //!
-//! `MalformedPolicy` for a principal that is too new cannot happen: no policy of ours names one.
+//! `MalformedPolicy` for a principal that is too new cannot happen, because no policy of a stack names a
+//! principal.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Cloud, deployer_of, say, stripped, text};
 
-/// An error, and what is said when it stays.
+/// An error, and the message when it stays.
 struct Row {
     service: &'static str,
     action: &'static str,
@@ -19,14 +20,14 @@ struct Row {
     status: u16,
     code: &'static str,
     message: &'static str,
-    /// How often it comes before it is over.
+    /// How many times it comes.
     times: u32,
-    mend: &'static str,
+    hint: &'static str,
 }
 
 const BUCKET: &str = "/vigia-slow-control-000000000000-us-east-1";
 
-/// In the order in which a deployment gets to them.
+/// In the order in which a deployment meets them.
 const ROWS: [Row; 17] = [
     Row {
         service: "s3",
@@ -36,7 +37,7 @@ const ROWS: [Row; 17] = [
         code: "NoSuchBucket",
         message: "The specified bucket does not exist",
         times: 2,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "s3",
@@ -47,7 +48,7 @@ const ROWS: [Row; 17] = [
         message: "A conflicting conditional operation is currently in progress against this resource. \
                   Please try again.",
         times: 2,
-        mend: "a bucket of this name was deleted a moment ago",
+        hint: "a bucket of this name was deleted a moment ago",
     },
     Row {
         service: "iam",
@@ -57,7 +58,7 @@ const ROWS: [Row; 17] = [
         code: "ConcurrentModification",
         message: "Request processing failed because of a conflict with another request. Please try again.",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "iam",
@@ -67,7 +68,7 @@ const ROWS: [Row; 17] = [
         code: "ConcurrentModification",
         message: "Request processing failed because of a conflict with another request. Please try again.",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "iam",
@@ -77,7 +78,7 @@ const ROWS: [Row; 17] = [
         code: "NoSuchEntity",
         message: "The role with name vigia-slow-worker cannot be found.",
         times: 2,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "iam",
@@ -87,7 +88,7 @@ const ROWS: [Row; 17] = [
         code: "ConcurrentModification",
         message: "Request processing failed because of a conflict with another request. Please try again.",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "ec2",
@@ -97,7 +98,7 @@ const ROWS: [Row; 17] = [
         code: "InvalidVpcID.NotFound",
         message: "The vpc ID 'vpc-1' does not exist",
         times: 2,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "ec2",
@@ -107,7 +108,7 @@ const ROWS: [Row; 17] = [
         code: "InvalidInternetGatewayID.NotFound",
         message: "The internetGateway ID 'igw-1' does not exist",
         times: 2,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "ec2",
@@ -117,7 +118,7 @@ const ROWS: [Row; 17] = [
         code: "InvalidRouteTableID.NotFound",
         message: "The routeTable ID 'rtb-1' does not exist",
         times: 2,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "ec2",
@@ -127,7 +128,7 @@ const ROWS: [Row; 17] = [
         code: "InvalidGroup.NotFound",
         message: "The security group 'sg-1' does not exist",
         times: 2,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "ec2",
@@ -138,7 +139,7 @@ const ROWS: [Row; 17] = [
         message: "Value (vigia-slow-lb) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance \
                   Profile name",
         times: 2,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "lambda",
@@ -148,7 +149,7 @@ const ROWS: [Row; 17] = [
         code: "InvalidParameterValueException",
         message: "The role defined for the function cannot be assumed by Lambda.",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "lambda",
@@ -159,7 +160,7 @@ const ROWS: [Row; 17] = [
         message: "Lambda was unable to configure access to your environment variables because the KMS key is \
                   invalid for CreateGrant.",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "lambda",
@@ -169,7 +170,7 @@ const ROWS: [Row; 17] = [
         code: "InvalidParameterValueException",
         message: "The provided execution role does not have permissions to call CreateNetworkInterface on EC2",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "lambda",
@@ -180,7 +181,7 @@ const ROWS: [Row; 17] = [
         message: "The operation cannot be performed at this time. An update is in progress for resource: \
                   vigia-slow-reconciler",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "events",
@@ -190,7 +191,7 @@ const ROWS: [Row; 17] = [
         code: "ConcurrentModificationException",
         message: "Rule vigia-slow-reconcile was modified concurrently.",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
     Row {
         service: "events",
@@ -200,11 +201,11 @@ const ROWS: [Row; 17] = [
         code: "ConcurrentModificationException",
         message: "Rule vigia-slow-reconcile was modified concurrently.",
         times: 1,
-        mend: "same command again",
+        hint: "same command again",
     },
 ];
 
-/// Fewer than the SDK and `cargo lambda` try.
+/// Fewer errors than the SDK and `cargo lambda` retry.
 const THROTTLED: [(&str, &str); 6] = [
     ("s3", "PUT"),
     ("iam", "CreateInstanceProfile"),
@@ -214,15 +215,15 @@ const THROTTLED: [(&str, &str); 6] = [
     ("logs", "CreateLogGroup"),
 ];
 
-/// What a deployment that is not patient waits at most.
+/// The longest wait of a deployment with short deadlines.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The first ones are tenths of a second apart, later ones a second at least; three roles are made at once.
+/// The first tries are tenths of a second apart, later ones at least a second; three roles are made at once.
 const MOST_TRIES: u64 = 3 * 16;
 
-/// Every error that stays takes a deployment its whole patience.
+/// Every error that stays takes a deployment until its deadline.
 #[test]
 #[ignore = "minutes; `make test-long` runs it"]
-fn what_is_not_known_everywhere_yet_is_waited_for_within_a_bound() {
+fn errors_about_new_resources_are_retried_within_a_bound() {
     let cloud = Cloud::start();
     let observer = &cloud.observer;
     errors_that_stay_end_the_deployment_within_its_bound(&cloud);
@@ -241,10 +242,10 @@ fn errors_that_stay_end_the_deployment_within_its_bound(cloud: &Cloud) {
         let said = text(&output);
         assert_eq!(output.status.code(), Some(1), "{}: {said}", row.code);
         assert!(said.contains(row.code) || said.contains(row.message), "{}: {said}", row.code);
-        assert!(said.contains(row.mend), "{} at {}: {said}", row.code, row.action);
-        // Its bound, told without a clock: three roles are made at once, and each waits between its tries.
+        assert!(said.contains(row.hint), "{} at {}: {said}", row.code, row.action);
+        // Measures its bound without a clock: three roles are made at once, and each waits between its tries.
         let tries = cloud.api_fault_hits(rule);
-        // One upload may take as long as all the patience.
+        // One upload may take as long as the whole deadline.
         let least = if row.service == "lambda" { 1 } else { 2 };
         assert!((least..=MOST_TRIES).contains(&tries), "{} at {}: {tries} tries", row.code, row.action);
         cloud.clear_api_fault(rule);
@@ -253,12 +254,12 @@ fn errors_that_stay_end_the_deployment_within_its_bound(cloud: &Cloud) {
     say(&format!("{} errors that stay: each ended the deployment within its bound", ROWS.len()));
 }
 
-/// A permission that is missing does not come by waiting.
+/// Waiting does not bring a missing permission.
 fn passing_a_role_on_is_not_tried_again(cloud: &Cloud) {
     let message = "User: arn:aws:iam::000000000000:user/ana is not authorized to perform: iam:PassRole on resource: \
                    arn:aws:iam::000000000000:role/vigia-slow-reconciler because no identity-based policy allows the \
                    iam:PassRole action";
-    // The function is there by now; without it, its role has to be passed on again.
+    // The function exists by now; without it, its role has to be passed on again.
     cloud.aws(&["lambda", "delete-function", "--function-name", "vigia-slow-reconciler"]);
     let rule = cloud.api_fault(&json!({
         "effect": {"kind": "error", "status": 403, "code": "AccessDeniedException", "message": message},

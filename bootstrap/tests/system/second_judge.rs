@@ -1,8 +1,8 @@
-//! A second evaluator of IAM policies, which is not ours, judges the same permissions: LocalEmu's, by
+//! A second, independent evaluator of IAM policies checks the same permissions: LocalEmu's, by
 //! `tests/second_judge/judge.py`. Each disagreement is an error of one of the two, or explained here.
 //!
-//! It judges what each call needs as the local cloud has found it out; which permissions a call needs, it
-//! is not asked.
+//! It checks the permissions that the local cloud has found for each call; it is not asked which permissions
+//! a call needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -16,10 +16,10 @@ use crate::support::{Cloud, say, text, workspace};
 /// Actions on which the two may disagree, and why.
 const EXPLAINED: &[(&str, &str)] = &[];
 
-/// What needs no permission, so that no policy says anything about it.
+/// The action that needs no permission, so that no policy mentions it.
 const FREE: &str = "sts:GetCallerIdentity";
 
-/// Policies of users and roles, by their ARNs, while they are there.
+/// Policies of users and roles, by their ARNs, while they exist.
 #[derive(Default)]
 pub(crate) struct Principals(BTreeMap<String, Value>);
 
@@ -57,14 +57,14 @@ pub(crate) fn must_agree(cloud: &Cloud, principals: &Principals, uses: &[Value])
     assert!(unexplained.is_empty(), "{unexplained:#?}");
     let needless: Vec<_> =
         EXPLAINED.iter().filter(|(action, _)| explained.iter().all(|one| one["action"] != *action)).collect();
-    assert!(needless.is_empty(), "nobody disagrees about {needless:?}");
+    assert!(needless.is_empty(), "the judges agree about {needless:?}");
     assert!(
         second["judged"].as_u64().is_some_and(|judged| judged > 20),
         "hardly anything was judged: {second}"
     );
 }
 
-/// The second evaluator's verdicts; `None` where it is not installed.
+/// Returns the second evaluator's verdicts; `None` if it is not installed.
 fn judged(principals: &Principals, uses: &[Value]) -> Option<Value> {
     let known = |one: &&Value| {
         one["principal"].as_str().is_some_and(|arn| principals.0.contains_key(arn)) && one["action"] != FREE
@@ -95,7 +95,7 @@ fn python() -> Option<PathBuf> {
     Some(tools.join("bin/python")).filter(|_| tools.join(".installed").exists())
 }
 
-/// The comparison sees a verdict that is wrong.
+/// The comparison can fail: it notices a wrong verdict.
 #[test]
 fn a_wrong_verdict_is_a_disagreement() {
     let arn = "arn:aws:iam::000000000000:user/u";

@@ -1,4 +1,4 @@
-//! The machines that cost least: each has a tenth of a core, as a t4g.nano or t3.nano without credits.
+//! The cheapest machines: each has a tenth of a core, as a t4g.nano or t3.nano without credits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,8 @@ const QUOTA: &[&str] = &["--cpu-quota", "10%"];
 /// Many times what two tenths of a core can check.
 const PEOPLE: usize = 48;
 
-/// A worker that times out is dead in the second tick, so after three one that is too slow would be.
+/// A worker that times out is dead in the second tick, so after three ticks a worker that is too slow would
+/// be dead.
 const TICKS: usize = 3;
 
 /// Ticks are 20 s apart.
@@ -59,7 +60,7 @@ fn workers_with_a_tenth_of_a_core_shed_and_live() {
     assert_eq!(cloud.launches().len(), launches, "something was launched");
 }
 
-/// Sends the people home, whatever ends the test.
+/// Stops the clients, however the test ends.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {

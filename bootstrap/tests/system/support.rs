@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use crate::census::Observer;
 
-/// Local clouds at a time. A test waits most of its time, for boots, ticks and drains; more than this, and
-/// what they do at once makes each of them late.
+/// Local clouds at a time. A test waits most of its time, for boots, ticks and drains. With more clouds,
+/// their simultaneous work makes each of them late.
 const MOST_CLOUDS: usize = 2;
 
 /// A test's turn to have a local cloud.
@@ -44,14 +44,14 @@ pub(crate) struct Cloud {
     pub(crate) dir: tempfile::TempDir,
     listen: SocketAddr,
     addresses: Vec<Ipv4Addr>,
-    /// Of the delays after which the cloud knows what was made; random if there is none.
+    /// Seed of the delays after which the cloud knows new resources; random if there is none.
     seed: Option<u64>,
-    /// Arguments of `local-cloud up` that make it another than usual.
+    /// Additional arguments of `local-cloud up`.
     more: &'static [&'static str],
     client: reqwest::blocking::Client,
-    /// Tests ask again and again what there is, for which the AWS command line takes a second of CPU time.
+    /// Tests list resources again and again, and the AWS command line takes a second of CPU time for each.
     pub(crate) observer: Observer,
-    /// Keys of the users who deploy, by stack.
+    /// Keys of the deploying users, by stack.
     deployers: Mutex<BTreeMap<String, Key>>,
     _turn: Turn,
 }
@@ -59,7 +59,7 @@ pub(crate) struct Cloud {
 /// An access key and its secret.
 pub(crate) type Key = (String, String);
 
-/// The user of IAM who deploys a stack, and what the local cloud calls the caller.
+/// Returns the IAM user that deploys a stack, by the local cloud's name of the caller.
 pub(crate) fn deployer_of(stack: &str) -> String {
     format!("deployer-{stack}")
 }
@@ -80,7 +80,7 @@ impl Cloud {
     fn with(seed: Option<u64>, more: &'static [&'static str]) -> Self {
         let turn = Turn::wait();
         let listen = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
-        // Public addresses that nobody else on this machine uses: the port is always 5000.
+        // Public addresses that no other program on this machine uses: the port is always 5000.
         let [second, third] = [listen.port() / 250 % 100 + 111, listen.port() % 250]
             .map(|n| u8::try_from(n).expect("below 250"));
         let addresses = (1..=8).map(|last| Ipv4Addr::new(127, second, third, last)).collect();
@@ -139,7 +139,7 @@ impl Cloud {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// Breaks calls of the AWS API, see `local-cloud fault-api`; gives the rule's id.
+    /// Breaks calls of the AWS API, see `local-cloud fault-api`; returns the rule's id.
     pub(crate) fn api_fault(&self, rule: &Value) -> u64 {
         let url = format!("{}/_local-cloud/api-faults", self.endpoint);
         let answer = reqwest::blocking::Client::new().post(url).json(rule).send().expect("an answer");
@@ -147,31 +147,31 @@ impl Cloud {
         answer.json().expect("the id of the rule")
     }
 
-    /// How many calls a rule broke.
+    /// Returns how many calls a rule broke.
     pub(crate) fn api_fault_hits(&self, id: u64) -> u64 {
         self.api_fault_view(id)["hits"].as_u64().expect("a number")
     }
 
-    /// A rule as it is listed.
+    /// Returns a rule as it is listed.
     pub(crate) fn api_fault_view(&self, id: u64) -> Value {
         let Value::Array(rules) = self.control("api-faults") else { panic!("no list of rules") };
         rules.into_iter().find(|rule| rule["id"] == id).unwrap_or_else(|| panic!("there is no rule {id}"))
     }
 
-    /// Lets go what a rule holds, and removes it.
+    /// Releases the calls that a rule holds, and removes it.
     pub(crate) fn release_api_fault(&self, id: u64) {
         let url = format!("{}/_local-cloud/api-faults/{id}/release", self.endpoint);
         let answer = self.client.post(url).send().expect("an answer");
         assert!(answer.status().is_success(), "{answer:?}");
     }
 
-    /// What the local cloud says about itself.
+    /// Returns an answer of the local cloud's own interface.
     pub(crate) fn control(&self, path: &str) -> Value {
         let url = format!("{}/_local-cloud/{path}", self.endpoint);
         self.client.get(url).send().expect("an answer").json().expect("JSON")
     }
 
-    /// Waits until nothing is so new that a call may not know it.
+    /// Waits until every call knows all resources.
     pub(crate) fn wait_until_all_is_known(&self) {
         eventually("everything that was made is known", Duration::from_secs(30), || {
             let young = self.control("consistency")["young"].clone();
@@ -179,12 +179,12 @@ impl Cloud {
         });
     }
 
-    /// Number of the last call that changed something.
+    /// Returns the number of the last call that changed something.
     pub(crate) fn last_call(&self) -> u64 {
         self.control("calls?last=1")[0]["number"].as_u64().unwrap_or(0)
     }
 
-    /// Records of calls with a number above this one.
+    /// Returns records of calls with a number above this one.
     pub(crate) fn calls_since(&self, number: u64) -> Vec<Value> {
         match self.control(&format!("calls?since={number}")) {
             Value::Array(calls) => calls,
@@ -198,7 +198,7 @@ impl Cloud {
         assert!(answer.status().is_success(), "{answer:?}");
     }
 
-    /// Every launch so far that was carried out: its client token, and the instances it gave.
+    /// Returns every launch so far that was carried out: its client token, and its instances.
     pub(crate) fn launches(&self) -> Vec<(String, Vec<String>)> {
         let url = format!("{}/_local-cloud/calls", self.endpoint);
         let calls: Value = reqwest::blocking::get(url).expect("an answer").json().expect("JSON");
@@ -213,7 +213,7 @@ impl Cloud {
             .collect()
     }
 
-    /// Processes of a stack's function: children of this cloud that run it.
+    /// Returns the processes of a stack's function: children of this cloud that run it.
     pub(crate) fn functions(&self, stack: &str) -> Vec<u32> {
         let (cloud, stack) =
             (self.cloud_dir().to_string_lossy().into_owned(), format!("VIGIA_STACK={stack}"));
@@ -229,13 +229,13 @@ impl Cloud {
             .collect()
     }
 
-    /// A command, run by a user who has exactly the policy that `iam-policy` prints for the stack.
+    /// Returns a command, run by a user with exactly the policy that `iam-policy` prints for the stack.
     pub(crate) fn bootstrap(&self, stack: &str, arguments: &[&str]) -> Output {
         let (key, secret) = self.deployer(stack);
         bootstrap(&self.endpoint, (&key, &secret), stack, &self.token_file(stack), arguments)
     }
 
-    /// The key of the user who deploys a stack.
+    /// Returns the key of the user that deploys a stack.
     pub(crate) fn deployer(&self, stack: &str) -> Key {
         let mut deployers = self.deployers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = deployers.get(stack) {
@@ -246,7 +246,7 @@ impl Cloud {
         key
     }
 
-    /// What `iam-policy` prints for a stack.
+    /// Returns the policy that `iam-policy` prints for a stack.
     pub(crate) fn deployer_policy(&self, stack: &str) -> Value {
         let account = ["iam-policy", "--account", "000000000000"];
         let output = bootstrap(&self.endpoint, ("test", "test"), stack, &self.token_file(stack), &account);
@@ -254,7 +254,7 @@ impl Cloud {
         serde_json::from_slice(&output.stdout).expect("a policy is JSON")
     }
 
-    /// Makes a user of IAM with this policy and no other, or gives the user it.
+    /// Makes an IAM user with exactly this policy, or replaces the user's policy.
     pub(crate) fn user(&self, name: &str, policy: &Value) -> Key {
         let url = format!("{}/_local-cloud/users", self.endpoint);
         let wanted = serde_json::json!({"name": name, "policy": policy});
@@ -265,7 +265,7 @@ impl Cloud {
         (part("access_key"), part("secret"))
     }
 
-    /// A command that must succeed; gives what it printed to both outputs.
+    /// Runs a command that must succeed; returns both its outputs.
     pub(crate) fn must(&self, stack: &str, arguments: &[&str]) -> String {
         let output = self.bootstrap(stack, arguments);
         assert!(output.status.success(), "bootstrap {arguments:?}: {}", text(&output));
@@ -293,8 +293,8 @@ impl Cloud {
         serde_json::from_slice(&output.stdout).expect("status --json is JSON")
     }
 
-    /// The AWS command line, with its output as text. It has a key that `bootstrap` has not, so that the
-    /// local cloud can tell what a test did from what a deployment did.
+    /// Runs the AWS command line and returns its output as text. Its key differs from `bootstrap`'s, so that
+    /// the local cloud can tell a test's calls from a deployment's.
     pub(crate) fn aws(&self, arguments: &[&str]) -> String {
         let output = Command::new(venv().join("bin/aws"))
             .args(["--endpoint-url", &self.endpoint, "--output", "text"])
@@ -318,17 +318,17 @@ impl Cloud {
         self.aws(&["s3", "cp", "--quiet", &file.to_string_lossy(), &format!("s3://{bucket}/{key}")]);
     }
 
-    /// Ids of a stack's workers in one of these states, sorted.
+    /// Returns the ids of a stack's workers in one of these states, sorted.
     pub(crate) fn instances(&self, stack: &str, states: &str) -> Vec<String> {
         self.instances_of(stack, "worker", states, Instance::instance_id)
     }
 
-    /// Ids of a stack's load balancers in one of these states, sorted.
+    /// Returns the ids of a stack's load balancers in one of these states, sorted.
     pub(crate) fn balancers(&self, stack: &str, states: &str) -> Vec<String> {
         self.instances_of(stack, "lb", states, Instance::instance_id)
     }
 
-    /// What each instance of a stack with this role and in one of these states has, sorted.
+    /// Returns a field of each instance of a stack with this role and in one of these states, sorted.
     pub(crate) fn instances_of(
         &self,
         stack: &str,
@@ -354,7 +354,7 @@ impl Cloud {
         seen
     }
 
-    /// Where the load balancer with this public URL really listens for its operator.
+    /// Returns the admin address of the load balancer with this public URL.
     pub(crate) fn admin_of(&self, url: &str) -> String {
         let output =
             Command::new(program("local-cloud")).args(["status", "--endpoint", &self.endpoint]).output();
@@ -366,7 +366,7 @@ impl Cloud {
         format!("http://{}:9000", private.split(':').next().expect("an address has a host"))
     }
 
-    /// Command lines of processes that work in this cloud's directory or name it.
+    /// Returns the command lines of processes that work in this cloud's directory or name it.
     pub(crate) fn processes(&self) -> Vec<String> {
         let needle = self.cloud_dir().to_string_lossy().into_owned();
         let mut found = Vec::new();
@@ -387,7 +387,7 @@ impl Cloud {
         self.dir.path().join("cloud")
     }
 
-    /// What `curl --cacert` takes.
+    /// Returns the file for `curl --cacert`.
     pub(crate) fn certificate_file(&self, stack: &str) -> PathBuf {
         self.dir.path().join(format!("{stack}.certificate.pem"))
     }
@@ -444,15 +444,15 @@ pub(crate) fn bootstrap_command(
     command
 }
 
-/// A program of this workspace, built beside `bootstrap` by `make build`.
+/// Returns a program of this workspace, which `make build` puts next to `bootstrap`.
 pub(crate) fn program(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_bootstrap")).with_file_name(name);
     assert!(path.exists(), "{} is not built; `make test` builds all programs first", path.display());
     path
 }
 
-/// A directory with the programs that a stack runs, without what only a debugger reads: they are uploaded
-/// and installed in a fraction of the time.
+/// Returns a directory with a stack's programs, without debug symbols: they are uploaded and installed in a
+/// fraction of the time.
 pub(crate) fn stripped() -> &'static Path {
     static STRIPPED: LazyLock<PathBuf> = LazyLock::new(|| {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stripped");
@@ -463,7 +463,7 @@ pub(crate) fn stripped() -> &'static Path {
             if time(&to) > time(&from) {
                 continue;
             }
-            // Beside its place and then there, because another test program may do the same.
+            // Written next to its place and then moved there, because another test program may do the same.
             let new = directory.join(format!("{name}.{}", std::process::id()));
             let output = Command::new("strip").arg("-o").arg(&new).arg(&from).output();
             let output = output.expect("strip runs: it comes with the linker");
@@ -492,13 +492,13 @@ pub(crate) fn text(output: &Output) -> String {
     )
 }
 
-/// Shown at once and always, so that a test of minutes shows where it is.
+/// Prints at once and always, so that a test of minutes shows its progress.
 pub(crate) fn say(text: &str) {
     use std::io::Write as _;
     writeln!(std::io::stderr(), "  {text}").ok();
 }
 
-/// Repeats a look until it is satisfied; the panic says what was seen last.
+/// Repeats a look until it succeeds; the panic shows the last result.
 pub(crate) fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
     let since = Instant::now();
     loop {
@@ -515,8 +515,7 @@ pub(crate) fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut()
     }
 }
 
-/// A client that asks twenty times a second, on a new connection each time, and never repeats a
-/// request.
+/// A client that sends twenty requests a second, each on a new connection, and never repeats one.
 pub(crate) struct Poller {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<(usize, Vec<String>)>,
@@ -534,7 +533,7 @@ impl Poller {
         Self::over(url, &[healthcheck, (&sign_in, 303), healthcheck, ("/checkamount", 200), healthcheck])
     }
 
-    /// Asks for these paths in turn; each has its status.
+    /// Requests these paths in turn; each has its expected status.
     fn over(url: &str, paths: &[(&str, u16)]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let paths: Vec<(String, u16)> =
@@ -568,7 +567,7 @@ impl Poller {
         Self { stop, thread }
     }
 
-    /// Ends the polling; every request must have been answered as it should be.
+    /// Ends the polling; every request must have had its expected answer.
     pub(crate) fn must_have_lost_nothing(self, during: &str) {
         self.stop.store(true, Ordering::Relaxed);
         let (sent, failures) = self.thread.join().expect("the poller does not panic");

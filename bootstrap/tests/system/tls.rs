@@ -1,4 +1,4 @@
-//! TLS at the public address: on with a certificate made here, then with one that is given, then off.
+//! TLS at the public address: on with a self-signed certificate, then with a given one, then off.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use crate::support::{Cloud, say, text};
 const STACK: &str = "alpha";
 
 #[test]
-fn tls_is_switched_on_gets_a_given_certificate_and_is_switched_off() {
+fn tls_goes_on_takes_a_given_certificate_and_goes_off() {
     let cloud = Cloud::start();
     let on = cloud.deploy(STACK, &["--workers", "1", "--tls", "self-signed"]);
     let stack = Stack { cloud: &cloud, host: host(&cloud.url(STACK)) };
@@ -66,7 +66,7 @@ fn a_given_certificate_is_served_by_the_same_load_balancer(stack: &Stack<'_>) {
     assert!(said.contains("1 change."), "{said}");
     assert_eq!(stack.https("lb.test", issued.cert.der()), Ok(200));
     assert_eq!(stack.load_balancers(), before);
-    assert!(!stack.cloud.certificate_file(STACK).exists(), "it trusts what is served no more");
+    assert!(!stack.cloud.certificate_file(STACK).exists(), "it no longer trusts the served certificate");
     let again = stack.cloud.deploy(STACK, &pair);
     assert!(again.contains("nothing changed"), "{again}");
 }
@@ -82,7 +82,7 @@ fn host(url: &str) -> String {
 }
 
 impl Stack<'_> {
-    /// The status of a health check, asked by a client that trusts this certificate alone.
+    /// Returns the status of a health check, sent by a client that trusts this certificate alone.
     fn https(&self, name: &str, certificate: &CertificateDer<'static>) -> Result<u16, String> {
         let mut roots = RootCertStore::empty();
         roots.add(certificate.clone()).map_err(|error| error.to_string())?;
@@ -123,6 +123,6 @@ impl Stack<'_> {
         assert_eq!(self.cloud.status(STACK)["https"], serde_json::Value::Null);
         let url = self.cloud.bootstrap(STACK, &["url", "--https"]);
         assert_eq!(url.status.code(), Some(1), "{}", text(&url));
-        assert!(text(&url).contains("does not speak TLS"), "{}", text(&url));
+        assert!(text(&url).contains("does not serve TLS"), "{}", text(&url));
     }
 }

@@ -1,5 +1,5 @@
-//! Two stacks deployed at the same moment, in one account and region: neither ever names what is the
-//! other's, and one goes without the other noticing.
+//! Two stacks deployed at the same moment, in one account and region: neither ever names a resource of the
+//! other, and removing one does not affect the other.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use crate::support::{Cloud, Poller, deployer_of, eventually, say, stripped};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A stack; its deployer is a user who may touch no other.
+/// A stack; its deployer is a user without permissions for any other.
 struct Stack<'a> {
     cloud: &'a Cloud,
     name: &'static str,
 }
 
 #[test]
-fn two_stacks_deployed_at_the_same_moment_never_touch_each_other() {
+fn two_stacks_deployed_at_once_never_touch_each_other() {
     let cloud = Cloud::start();
     let observer = &cloud.observer;
     let [one, two] = ["one", "two"].map(|name| Stack { cloud: &cloud, name });
@@ -62,13 +62,13 @@ fn two_stacks_deployed_at_the_same_moment_never_touch_each_other() {
             others.len()
         ));
     }
-    // The comparison sees what is there to be seen.
+    // The comparison can fail: it sees resources of the stack itself.
     assert!(uses.iter().filter(|use_| one.is_by(use_)).any(|use_| names(use_, &of_one)));
     two.must(&["destroy", "--yes"]);
     assert!(observer.census("two").is_empty());
 }
 
-/// Whether a use names one of these, in its resource or its parameters.
+/// Returns whether a use names one of these, in its resource or its parameters.
 fn names(one: &Use, belongings: &BTreeSet<String>) -> bool {
     let resource = one.resource.split(['/', ':']).map(str::to_owned);
     resource.chain(one.names.iter().cloned()).any(|part| belongings.contains(&part))
@@ -87,12 +87,12 @@ impl Stack<'_> {
             .to_owned()
     }
 
-    /// Whether somebody of this stack did it.
+    /// Returns whether a caller of this stack did it.
     fn is_by(&self, one: &Use) -> bool {
         one.who == deployer_of(self.name) || one.who.starts_with(&format!("vigia-{}-", self.name))
     }
 
-    /// Ids and names of everything that the stack has now.
+    /// Returns ids and names of everything that the stack has now.
     fn belongings(&self, observer: &Observer) -> BTreeSet<String> {
         let ids = observer.ids(self.name);
         assert!(ids.len() >= 15, "{ids:?}");

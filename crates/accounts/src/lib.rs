@@ -1,7 +1,7 @@
-//! What a user is: a login, a password, and the record that is stored of them.
+//! A user: a login, a password, and the stored record.
 //!
-//! Two programs must agree on this to the byte: the workers, and the command line's `migrate-profile`.
-//! There is no AWS SDK, no socket and no clock in here.
+//! Two programs must agree on this to the byte: the workers, and the command line's `migrate-profile`. There
+//! is no AWS SDK, no socket and no clock in this crate.
 
 pub mod login;
 pub mod password;

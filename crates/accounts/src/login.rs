@@ -1,8 +1,8 @@
 //! `Login`: a user's name in the one form in which it is stored and compared.
 //!
-//! Secure applies PRECIS `UsernameCaseMapped` (RFC 8265), so `Alice`, `ａｌｉｃｅ` and `alice` are one
-//! user, and then our own rules: PRECIS lets `.`, `..` and `a/b` through, which some client, console
-//! or shell will sooner or later take for a path. Classic takes the name as it is written.
+//! Secure applies PRECIS `UsernameCaseMapped` (RFC 8265), so `Alice`, `ａｌｉｃｅ` and `alice` are one user, and
+//! then Vigia's own rules: PRECIS accepts `.`, `..` and `a/b`, which some client, console or shell will
+//! sooner or later take for a path. Classic takes the name as it is written.
 
 mod key;
 
@@ -60,8 +60,8 @@ impl Login {
             return Err(LoginError::Slash);
         }
         let mapped = UsernameCaseMapped::enforce(text).map_err(|_| LoginError::Character)?;
-        // Mapping is not idempotent for a few code points. A login that changes when it is typed as
-        // it is shown would be a user who cannot sign in.
+        // Mapping is not idempotent for a few code points. If a login changed when it was typed as it is
+        // shown, its user could not sign in.
         let is_stable = UsernameCaseMapped::enforce(mapped.as_ref()).is_ok_and(|again| again == mapped);
         if !is_stable {
             return Err(LoginError::Character);
@@ -81,7 +81,8 @@ impl Login {
     }
 }
 
-/// A longer text cannot become short enough by mapping, save by a few combining marks.
+/// Checks the length early: a longer text cannot become short enough by mapping, except by a few combining
+/// marks.
 fn check_length(text: &str) -> Result<(), LoginError> {
     match text.chars().take(Login::MAX_CHARS + 1).count() {
         0 => Err(LoginError::Empty),

@@ -1,9 +1,9 @@
-//! Passwords on their way in: what is acceptable at sign-up, and the exact bytes that are compared.
+//! Checks passwords: which are acceptable at sign-up, and the exact bytes that are compared.
 //!
-//! Secure hashes the NFKC form, so that the same keys on another keyboard give the same password.
-//! Not PRECIS `OpaqueString`: it refuses the joiner inside family emoji, and any composition of
-//! characters must do. Signing in applies no rule to a password but the length bound, because a
-//! rule that is new today must not lock out a password of yesterday.
+//! Secure hashes the NFKC form, so that the same keys on another keyboard give the same password. It does not
+//! use PRECIS `OpaqueString`, which refuses the joiner inside family emoji, because any composition of
+//! characters must be accepted. Signing in applies no rule to a password except the length bound, because a
+//! new rule must not lock out existing passwords.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,16 +17,16 @@ use zeroize::Zeroizing;
 
 use crate::login::Login;
 
-/// In code points after normalisation, the least that a deployment may ask for. 8 is the least that
-/// OWASP ASVS accepts; NIST SP 800-63B-4 wants 15 where a password is all there is.
+/// In code points after normalisation, the lowest minimum that a deployment may set. 8 is the least that
+/// OWASP ASVS accepts; NIST SP 800-63B-4 requires 15 where the password is the only factor.
 pub const MIN_CHARS: MinChars = MinChars(8);
 /// Long enough for any phrase and any password manager, short enough to cost nothing to hash.
 const MAX_CHARS: usize = 256;
 /// In bytes as received; also the bound before normalisation, which can make a text 18 times longer.
 const MAX_BYTES: usize = 1024;
 
-/// One password per line, lower case, none shorter than [`MIN_CHARS`]: those of 8 characters and more
-/// among the 20,000 most common ones of public breaches, in the order of the alphabet.
+/// One password per line, lower case, none shorter than [`MIN_CHARS`]: the passwords of 8 characters and more
+/// among the 20,000 most common ones of public breaches, in alphabetical order.
 const COMMON: &str = include_str!("../common-passwords.txt");
 
 static COMMON_SET: LazyLock<HashSet<&'static str>> = LazyLock::new(|| COMMON.lines().collect());
@@ -35,7 +35,7 @@ static COMMON_SET: LazyLock<HashSet<&'static str>> = LazyLock::new(|| COMMON.lin
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MinChars(u16);
 
-/// NIST and ASVS both want 64 to be allowed, so no deployment may ask for more.
+/// NIST and ASVS both require that 64 are allowed, so no deployment may require more.
 const MAX_MIN_CHARS: u16 = 64;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub enum PasswordError {
 }
 
 impl Password {
-    /// A password for a new account, or the rule that it breaks.
+    /// Returns a password for a new account, or the rule that it breaks.
     pub fn chosen(profile: Profile, min: MinChars, login: &Login, text: &str) -> Result<Self, PasswordError> {
         let password = Self::given(profile, text)?;
         match profile {
@@ -100,7 +100,7 @@ impl Password {
         Ok(password)
     }
 
-    /// A password to compare with a stored one.
+    /// Returns a password to compare with a stored one.
     pub fn given(profile: Profile, text: &str) -> Result<Self, PasswordError> {
         if text.is_empty() {
             return Err(PasswordError::Empty);

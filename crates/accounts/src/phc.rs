@@ -1,7 +1,7 @@
-//! argon2id and the PHC string that is stored of it.
+//! argon2id and the stored PHC string.
 //!
-//! An evaluation works in an [`Arena`] that its caller keeps: allocating 19 MiB for each costs a
-//! seventh of the time, and memory that is counted before it is needed cannot run out.
+//! An evaluation works in an [`Arena`] that its caller keeps. Allocating 19 MiB for each costs a seventh of
+//! the time, and memory that is allocated in advance cannot run out.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,14 +12,14 @@ use subtle::ConstantTimeEq as _;
 
 const OUTPUT_BYTES: usize = 32;
 
-/// What OWASP's Password Storage sheet holds to be equally strong: memory in KiB, and passes.
+/// Costs that OWASP's Password Storage sheet calls equally strong: memory in KiB, and passes.
 const STRONG_ENOUGH: [(u32, u32); 5] = [(47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5)];
 /// Memory is bought once for each core, time with each sign-in; more of either is a mistake.
 const MAX_MEMORY_KIB: u32 = 256 * 1024;
-/// A record is data from outside this process; it must not buy hours of a core.
+/// A record is data from outside this process; it must not cost hours of a core.
 const MAX_PASSES: u32 = 16;
 
-/// How much work one evaluation is.
+/// The work of one evaluation.
 ///
 /// The default is OWASP's second set (19 MiB, 2 passes), also the least that ASVS 5.0 accepts at 2
 /// passes. Half would fall below both; double would halve the sign-ins per core.
@@ -91,12 +91,12 @@ impl fmt::Display for Cost {
     }
 }
 
-/// The memory of one evaluation at a time.
+/// The memory of an evaluation; it holds one at a time.
 pub struct Arena(Vec<Block>);
 
 impl Arena {
-    /// Holds records of this cost and of the default one: a cost that was lowered must not lock out
-    /// those who chose their password before.
+    /// Accepts records of this cost and of the default one: lowering the cost must not lock out users who
+    /// chose their password earlier.
     pub fn new(cost: &Cost) -> Self {
         Self(vec![Block::new(); blocks(cost)])
     }
@@ -110,7 +110,7 @@ fn blocks(cost: &Cost) -> usize {
 #[error("the stored password record cannot be read")]
 pub struct Unreadable;
 
-/// A stored password, understood.
+/// A parsed stored password.
 #[derive(Clone, Debug)]
 pub struct Phc {
     params: Params,
@@ -120,7 +120,7 @@ pub struct Phc {
 }
 
 impl Phc {
-    /// Takes records that fit an arena of `cost`.
+    /// Parses a record that fits an arena of `cost`.
     pub fn parse(text: &str, cost: &Cost) -> Result<Self, Unreadable> {
         let hash = PasswordHash::new(text).map_err(|_| Unreadable)?;
         let params = Params::try_from(&hash).map_err(|_| Unreadable)?;
@@ -137,13 +137,13 @@ impl Phc {
         })
     }
 
-    /// Whether it was made at this cost.
+    /// Returns whether it was made at this cost.
     pub fn has(&self, cost: &Cost) -> bool {
         let of = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost());
         of(&self.params) == of(&cost.0)
     }
 
-    /// Whether this is the password. Takes as long for each.
+    /// Returns whether this is the password. Takes equally long for both answers.
     pub fn verify(&self, arena: &mut Arena, password: &[u8]) -> bool {
         let mut output = vec![0; self.output.len()];
         let blocks = self.params.block_count();
@@ -158,7 +158,7 @@ impl Phc {
     }
 }
 
-/// The PHC string of a password, with a new salt. The arena must be one of this cost.
+/// Returns the PHC string of a password, with a new salt. The arena must be one of this cost.
 pub fn hash(arena: &mut Arena, cost: &Cost, password: &[u8]) -> String {
     let salt = Salt::new(&rand::random::<[u8; 16]>()).expect("16 bytes are a salt");
     let mut output = [0; OUTPUT_BYTES];
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_are_not_ours_are_unreadable() {
+    fn foreign_records_are_unreadable() {
         for text in [
             "",
             "hunter2",

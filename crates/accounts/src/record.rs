@@ -1,8 +1,8 @@
 //! The object of a user in the secure profile.
 //!
-//! `uid` is new each time a login is registered: a session of a deleted user does not open the
-//! account of whoever takes the name next. `nonce` is new with each write: it tells our own write,
-//! whose reply was lost, from somebody else's.
+//! `uid` is new each time a login is registered: a session of a deleted user does not open the account of the
+//! next user with that name. `nonce` is new with each write: after a lost reply, it tells this worker's own
+//! write from another writer's.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ pub struct Record {
     pub login: String,
     pub phc: String,
     pub uid: String,
-    /// Grows when all sessions of the user end; a session carries the epoch it was made in.
+    /// Grows when all sessions of the user end; a session carries the epoch of its start.
     pub epoch: u64,
     pub created: Timestamp,
     /// When the password was chosen.
@@ -31,7 +31,7 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignIn {
     pub at: Timestamp,
-    /// Where from, as the load balancer saw it.
+    /// The client's address, as the load balancer saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
 }
@@ -41,7 +41,7 @@ impl Record {
     pub const MAX_BYTES: usize = 4096;
     pub const MAX_SIGN_INS: usize = 5;
 
-    /// A new user.
+    /// Makes the record of a new user.
     pub fn new(login: &Login, phc: String, now: Timestamp) -> Self {
         Self {
             v: VERSION,
@@ -72,7 +72,7 @@ impl Record {
     }
 }
 
-/// 128 random bits, hexadecimal.
+/// Returns 128 random bits in hexadecimal.
 pub fn random_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_before_sign_ins_were_kept_still_reads() {
+    fn a_record_without_sign_ins_still_reads() {
         let text = r#"{"v":1,"login":"ana","phc":"$x","uid":"u","epoch":3,"created":"2026-01-01T00:00:00Z",
             "changed":"2026-01-01T00:00:00Z","nonce":"n"}"#;
         let record = Record::from_json(text.as_bytes()).expect("a record");
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_record_is_refused() {
+    fn a_malformed_record_is_refused() {
         for text in ["", "hunter2", "{}", r#"{"v":1}"#] {
             assert_eq!(Record::from_json(text.as_bytes()), None, "{text}");
         }

@@ -1,24 +1,24 @@
-//! What an AWS error code means to us. Policy matches on the meaning, never on a string.
+//! Classifies AWS error codes. Policy matches on the class, never on a string.
 
-/// What to do about a failed call.
+/// The class of a failed call, by the reaction to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AwsErrorKind {
-    /// The thing is not there: done, when deleting.
+    /// The resource does not exist: done, when deleting.
     NotFound,
-    /// The thing is there: look and compare, when creating.
+    /// The resource exists: look and compare, when creating.
     AlreadyExists,
-    /// Somebody changed it meanwhile, or the write is in progress: look again.
+    /// Another writer changed it since, or the write is in progress: look again.
     Conflict,
-    /// Something still depends on it: try again later, when deleting.
+    /// Another resource still depends on it: try again later, when deleting.
     InUse,
-    /// No capacity in this zone for this type now: try another.
+    /// This zone has no capacity for this type now: try another zone.
     NoCapacity,
     /// A quota of the account is used up. Another zone does not help: wait, make room, or ask AWS for
     /// more. [`crate::quota::explain`] names the quota.
     AccountLimit,
-    /// AWS has not verified the account yet, or has blocked it: wait, or ask AWS.
+    /// AWS has not verified the account yet, or has blocked it: wait, or contact AWS.
     PendingVerification,
-    /// A client token that belongs to an instance that is gone: the next attempt needs a new one.
+    /// A client token that belongs to a terminated instance: the next attempt needs a new one.
     TokenSpent,
     /// A client token that was used with other parameters.
     TokenMismatch,
@@ -32,7 +32,7 @@ pub enum AwsErrorKind {
     NotSupported,
     /// The zone does not offer the instance type, and will not tomorrow. Only of launches.
     NotOffered,
-    /// What was asked for cannot be launched: its image, group, subnet or a parameter is at fault. Only of
+    /// The definition cannot be launched: its image, group, subnet or a parameter is at fault. Only of
     /// launches.
     Definition,
     Other,
@@ -98,7 +98,7 @@ impl AwsErrorKind {
             | "TooManyRequestsException"
             | "SlowDown"
             | "503" => Self::Throttled,
-            // After `RequestLimitExceeded`, which is no quota of the account.
+            // After `RequestLimitExceeded`, which is not a quota of the account.
             "MaxSpotInstanceCountExceeded" => Self::AccountLimit,
             _ if code.ends_with("LimitExceeded") => Self::AccountLimit,
             "InvalidParameterValue" | "InvalidParameterValueException"
@@ -113,26 +113,26 @@ impl AwsErrorKind {
         }
     }
 
-    /// What an answer to RunInstances means: whatever EC2 names as its reason, nothing was launched.
+    /// Classifies an answer to RunInstances: whatever reason EC2 names, nothing was launched.
     ///
     /// Codes: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html>
     pub fn of_launch(code: &str, message: &str) -> Self {
         match (Self::of(code, message), code) {
             (Self::NoCapacity, "Unsupported") if message.contains("Availability Zone") => Self::NotOffered,
             (Self::NoCapacity, "Unsupported") | (Self::NotFound, _) => Self::Definition,
-            // "Not authorized for images: [ami-1]": it was deleted, or is not shared any more.
+            // "Not authorized for images: [ami-1]": it was deleted, or is no longer shared.
             (Self::Denied, "AuthFailure") if message.contains("images") => Self::Definition,
             (Self::PendingVerification, "OptInRequired") if message.contains("Marketplace") => {
                 Self::Definition
             }
             (Self::Other, _) if is_about_parameters(code) => Self::Definition,
-            // EC2 is in trouble, or did not answer: it may have been launched.
+            // EC2 has a fault, or did not answer: it may have been launched.
             (
                 Self::Other,
                 "" | "InternalError" | "InternalFailure" | "ServiceUnavailable" | "Unavailable"
                 | "RequestTimeout",
             ) => Self::Other,
-            // EC2 says no for a reason that we do not know: to ask for another definition may help.
+            // EC2 refuses for an unknown reason: another definition may help.
             (Self::Other, _) => Self::Denied,
             (kind, _) => kind,
         }

@@ -1,15 +1,15 @@
-//! `DesiredCount`: how many workers there should be, within bounds.
+//! `DesiredCount`: the desired number of workers, within bounds.
 //!
-//! The object `desired-count` in S3 is edited by hand, so its text is parsed here once, forgivingly
-//! about white space and strictly about everything else.
+//! The object `desired-count` in S3 is edited by hand, so its text is parsed here once, tolerant about white
+//! space and strict about everything else.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A number of workers from 0 to [`DesiredCount::MAX`]. 0 takes the API down and is only set on
-/// purpose, by the command line; `/setamount` and `deploy` ask for [`DesiredCount::at_least_one`].
+/// A number of workers from 0 to [`DesiredCount::MAX`]. 0 stops the API and is only set on purpose, by the
+/// command line; `/setamount` and `deploy` require [`DesiredCount::at_least_one`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct DesiredCount(u32);
@@ -23,12 +23,12 @@ pub enum DesiredCountError {
 }
 
 impl DesiredCount {
-    /// A typo must not cost a fortune: a hundred t4g.nano are about 300 US dollars a month, and ten
-    /// times that would go through unnoticed until the bill. Half would be enough for nearly all.
+    /// A typo must not cost a fortune: a hundred t4g.nano are about 300 US dollars a month, and ten times
+    /// that would stay unnoticed until the bill. Half would be enough for nearly all stacks.
     pub const MAX: u32 = 100;
 
-    /// The largest `desired-count` object that is read: a number and some white space. Anything
-    /// longer is not a number, whatever it holds.
+    /// The largest `desired-count` object that is read: a number and some white space. Anything longer is not
+    /// a number.
     pub const MAX_OBJECT_BYTES: usize = 256;
 
     pub const fn get(self) -> u32 {
@@ -71,7 +71,7 @@ impl FromStr for DesiredCount {
     }
 }
 
-/// What somebody wrote, short and on one line, for an error message.
+/// Returns the object's text for an error message, short and on one line.
 fn shown(text: &str) -> String {
     if text.is_empty() {
         return "an empty text".to_owned();
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_a_number() {
+    fn refuses_text_that_is_not_a_number() {
         for text in ["", "banana", "3.5", "1e9", "0x10", "3 4", "٣", "--3", "\0"] {
             let error = DesiredCount::from_object(text.as_bytes()).expect_err(text);
             assert!(matches!(error, DesiredCountError::NotANumber(_)), "{text:?}: {error}");
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_a_count_but_not_one_that_keeps_the_api_up() {
+    fn zero_is_a_count_but_not_at_least_one() {
         assert_eq!("0".parse::<DesiredCount>().map(DesiredCount::get), Ok(0));
         let error = DesiredCount::at_least_one("0").expect_err("0 takes the API down");
         assert_eq!(error.to_string(), "0 is out of range; choose a number from 1 to 100");

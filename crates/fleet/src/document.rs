@@ -1,5 +1,5 @@
-//! Writes a document within the bound that its readers enforce: a document that no reader takes is worse
-//! than the one before.
+//! Writes a document within the size that its readers accept: a document that no reader accepts is worse than
+//! the previous one.
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ pub struct TooLarge {
     pub limit: usize,
 }
 
-/// Formats a document for people, or without white space if it is too large otherwise.
+/// Formats a document for people, or without white space if it would be too large.
 pub fn encode(key: &'static str, document: &impl Serialize, limit: usize) -> Result<Vec<u8>, TooLarge> {
     let pretty = serde_json::to_vec_pretty(document).expect("our documents are plain data");
     if pretty.len() <= limit {

@@ -1,9 +1,9 @@
-//! The host names under which the service answers.
+//! The host names that the service answers to.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Names or addresses, in small letters, without ports. Empty: any.
+/// Names or addresses, in lower case, without ports. Empty: any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostNames(Vec<String>);
 
@@ -37,13 +37,13 @@ impl HostNames {
         self.0.is_empty()
     }
 
-    /// Whether a `Host` header names one of them, with whatever port.
+    /// Returns whether a `Host` header names one of them, with any port.
     pub fn accept(&self, host: &str) -> bool {
         self.is_any() || self.0.iter().any(|name| name.eq_ignore_ascii_case(without_port(host)))
     }
 }
 
-/// Of `[::1]:5000` what is in brackets, with them.
+/// Returns the host of `host:port`; of `[::1]:5000` the part in brackets, with them.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') && (!name.contains(':') || name.ends_with(']')) => name,
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_is_none_is_refused() {
+    fn a_malformed_host_name_is_refused() {
         for bad in ["", "a.example,", "a.example:5000", "http://a.example", "a b", "a\nb"] {
             assert!(bad.parse::<HostNames>().is_err(), "{bad}");
         }

@@ -1,4 +1,4 @@
-//! Where each document lives. Keys are part of the contract (people edit `desired-count` by hand).
+//! The keys of all documents. They are part of the contract, because people edit `desired-count` by hand.
 
 /// Control bucket: plain text integer.
 pub const DESIRED_COUNT: &str = "desired-count";
@@ -17,10 +17,11 @@ pub const SESSION_KEYS: &str = "secrets/session-keys.json";
 pub const CERTIFICATE: &str = "tls/certificate.pem";
 /// Data bucket: prefix of the user objects.
 pub const USERS_PREFIX: &str = "users/";
-/// Data bucket: which profile wrote the users.
+/// Data bucket: the profile of the users.
 pub const PROFILE_MARKER: &str = "meta/profile";
 
-/// What the marker holds while classic users become secure ones: no worker of either profile starts.
+/// Content of the marker while classic users are converted to secure ones: no worker of either profile
+/// starts.
 pub const MIGRATING: &str = "migrating-to-secure";
 
 /// Control bucket: a binary, named by its content, so that old and new fleets coexist.

@@ -1,9 +1,9 @@
-//! What two layers must agree on about the same thing: waits, counts and sizes.
+//! Limits that two layers must agree on: waits, counts and sizes.
 //!
-//! A request passes the load balancer and a worker. Where both bound the same wait, the inner layer
-//! must give up first, or the outer one blames it for working. Where both bound the same count or
-//! size, the outer layer must refuse first, because its refusal tells the client what to do. So the
-//! outer value is derived from the inner one, here, and each layer reads its own:
+//! A request passes the load balancer and a worker. Where both bound the same wait, the inner layer must give
+//! up first, or the outer one blames it for working. Where both bound the same count or size, the outer layer
+//! must refuse first, because its refusal tells the client what to do. So the outer value is derived from the
+//! inner one in this module, and each layer reads its own:
 //!
 //! | about | worker | load balancer |
 //! |---|---|---|
@@ -15,32 +15,32 @@
 
 use std::time::Duration;
 
-/// A worker answers a request within this time, if only with a 503. A sign-up makes up to three calls
-/// to S3 and waits up to 1.5 s for its hash; half would cut one that is about to succeed after a retry,
+/// A worker answers a request within this time, if only with a 503. A sign-up makes up to three calls to S3
+/// and waits up to 1.5 s for its hash. Half would cut a request that is about to succeed after a retry,
 /// double would outlast the client.
 pub const WORKER_REQUEST: Duration = Duration::from_secs(15);
 
-/// A worker that is told to stop finishes what it has: the longest request, and some seconds to send it.
+/// A stopping worker finishes its requests: the longest request, and some seconds to send it.
 pub const WORKER_DRAIN: Duration = WORKER_REQUEST.saturating_add(Duration::from_secs(5));
 
 /// The load balancer waits this long for the head of an answer from a worker that passes its health
 /// checks. Two seconds more than the worker takes: half would lose to a pause of the scheduler.
 pub const LB_RESPONSE: Duration = WORKER_REQUEST.saturating_add(Duration::from_secs(2));
 
-/// After so much silence on a request the load balancer sends a health check; only if that is silent
-/// too is the worker out. A password hash takes a tenth of a second; half would check workers because S3 is
-/// slow, double would keep a user waiting for a worker that hangs.
+/// After this much silence on a request the load balancer sends a health check; if that is silent too, the
+/// worker is out. A password hash takes a tenth of a second. Half would check workers because S3 is slow,
+/// double would keep a user waiting for a worker that hangs.
 pub const LB_SILENCE: Duration = Duration::from_secs(5);
 
 /// A health check, which touches nothing outside the worker's process.
 pub const LB_CHECK: Duration = Duration::from_secs(1);
 
-/// All tries of one request: one worker that hangs, found out by a check, and then one that takes its
+/// All tries of one request: one worker that hangs, discovered by a check, and then another that takes its
 /// full time.
 pub const LB_REQUEST: Duration =
     LB_SILENCE.saturating_add(LB_CHECK).saturating_add(LB_CHECK).saturating_add(LB_RESPONSE);
 
-/// A load balancer that is told to stop finishes what it has. systemd kills at 30 s.
+/// A stopping load balancer finishes its requests. systemd kills at 30 s.
 pub const LB_DRAIN: Duration = LB_REQUEST.saturating_add(Duration::from_secs(1));
 
 /// The load balancer keeps an idle connection to a worker this long.
@@ -56,18 +56,17 @@ pub const MAX_REPLAY_BODY: usize = 64 * 1024;
 /// Connections a worker serves at once, at 16 KiB each at most.
 pub const WORKER_CONNECTIONS: usize = 4096;
 
-/// Of them, those that are kept for health checks: two load balancers and a reconciler ask once a second
-/// and hang up, so a handful is enough; each bound by [`WORKER_CHECK`].
+/// The part that is kept for health checks: two load balancers and a reconciler ask once a second and hang
+/// up, so a handful is enough; each bound by [`WORKER_CHECK`].
 pub const WORKER_RESERVE: usize = 64;
 
-/// How long a connection may take that only a health check is served on.
+/// Limit of a connection on which only health checks are served.
 pub const WORKER_CHECK: Duration = Duration::from_secs(2);
 
-/// Load balancers that may send to the same worker: the one that has the address and the one that takes
-/// it over.
+/// Load balancers that may send to the same worker: the holder of the address, and its successor.
 pub const LBS_AT_ONCE: usize = 2;
 
-/// Connections of one load balancer to one worker, idle or not. What is left is for health checks.
+/// Connections of one load balancer to one worker, idle or not. The rest is for health checks.
 pub const LB_PER_WORKER: usize = (WORKER_CONNECTIONS - WORKER_RESERVE) / LBS_AT_ONCE;
 
 /// Header lines of a request that the load balancer reads.
@@ -93,12 +92,12 @@ pub const LB_HEAD: usize = 1024 + 2 * MAX_HOST;
 /// The largest head that a worker reads.
 pub const WORKER_HEAD: usize = 32 * 1024;
 
-/// GET routes that change something, by the first part of their path: a sign-in is counted, makes a
-/// session and costs a hash, and `/setamount` scales. The load balancer does not repeat them on another
-/// worker after silence, because the first may still carry them out.
+/// GET routes that change something, by the first part of their path: a sign-in is counted, makes a session
+/// and costs a hash, and `/setamount` scales. The load balancer does not repeat them on another worker after
+/// silence, because the first may still carry them out.
 pub const CHANGING_GETS: [&str; 2] = ["signin", "setamount"];
 
-/// Whether a GET for `path` changes something.
+/// Returns whether a GET for `path` changes something.
 pub fn get_changes_something(path: &[u8]) -> bool {
     let path = path.strip_prefix(b"/").unwrap_or(path);
     let first = path.split(|byte| matches!(byte, b'/' | b'?')).next().unwrap_or_default();

@@ -1,12 +1,12 @@
-//! `fleet/state.json`: what the reconciler remembers from one tick to the next.
+//! `fleet/state.json`: the reconciler's memory from one tick to the next.
 //!
-//! Only the reconciler writes it, by compare-and-swap; `status` reads it. It holds intents (a launch
-//! is written here before it is sent) and observations, never a decision about the future: a tick
-//! plans from what it sees now.
+//! Only the reconciler writes it, by compare-and-swap; `status` reads it. It holds intents (a launch is
+//! written here before it is sent) and observations, never a decision about the future: a tick plans from its
+//! own observation.
 //!
-//! A *slot* is a place for one worker. Its number and *attempt* make the client token of the launch,
-//! so a launch repeated after a crash or a lost reply returns the same instance. The attempt grows
-//! when an instance is known to be gone or given up, and is never used twice.
+//! A *slot* is a place for one worker. Its number and *attempt* make the client token of the launch, so a
+//! launch repeated after a crash or a lost reply returns the same instance. The attempt grows when an
+//! instance is gone or given up, and is never used twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,21 +20,21 @@ use crate::{DesiredCount, Registry, WorkerAddr, WorkerId, keys};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
-    /// Changes with each write; tells a lost reply to our own write from somebody else's.
+    /// Changes with each write; after a lost reply, it tells this reconciler's own write from another's.
     pub nonce: String,
-    /// When this memory began, empty. A young one that follows a loss ends nobody.
+    /// When this memory began, empty. A young memory that follows a loss terminates no worker.
     pub began: Option<Timestamp>,
-    /// Whether there was a fleet then: another memory was lost.
+    /// Whether a fleet existed then: another memory was lost.
     pub follows_loss: bool,
     /// Scheduled time of the last tick that was carried out.
     pub last_tick: Option<Timestamp>,
-    /// The last good desired count.
+    /// The last valid desired count.
     pub desired: Option<DesiredCount>,
-    /// A count less than half of the one in force, which has to be read again to be believed.
+    /// A count less than half of the one in force, which must be read again before it counts.
     pub lowering: Option<Lowering>,
-    /// Why the desired count object is not acted on.
+    /// Why the object desired-count is ignored.
     pub notice: Option<String>,
-    /// What the last tick deliberately did not do, and why.
+    /// Actions that the last tick deliberately held back, and why.
     pub held: Vec<String>,
     pub slots: BTreeMap<u32, Slot>,
     /// Highest attempt used so far, per slot; kept when a slot empties.
@@ -43,16 +43,16 @@ pub struct Memory {
     pub leaving: BTreeMap<WorkerId, Leaving>,
     /// The load balancer of the first Elastic IP.
     pub balancer: Balancer,
-    /// Those of further ones, by their places, from 1.
+    /// The load balancers of further Elastic IPs, by their places, from 1.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub more_balancers: BTreeMap<u32, Balancer>,
     /// Revision of the last registry planned.
     pub revision: u64,
     /// Subnets whose zone had no capacity, and until when they are left alone.
     pub avoid: BTreeMap<String, Timestamp>,
-    /// Zones in which most workers fell silent while others answered, and since when.
+    /// Zones in which most workers became silent while others answered, and since when.
     pub dark_zones: BTreeMap<String, Timestamp>,
-    /// How the boots of a release went, for the releases that matter.
+    /// Results of the boots of a release, for the releases that matter.
     pub boots: BTreeMap<String, Boots>,
     /// When workers were lost within the last hour: they died, or their boot failed.
     pub losses: Vec<Timestamp>,
@@ -61,14 +61,14 @@ pub struct Memory {
     pub last_launch: Option<Timestamp>,
     /// The newest [`Memory::MAX_EVENTS`] decisions, oldest first, each in one sentence.
     pub events: Vec<Event>,
-    /// The last release that a worker has served from: what the fleet falls back on while a newer
-    /// one does not boot.
+    /// The last release that a worker has served from: the fleet falls back on it while a newer one does not
+    /// boot.
     pub proven: Option<Release>,
-    /// The last release that was read, unless it is `proven`: what is launched from while the document
-    /// cannot be read.
+    /// The last release that was read, unless it is `proven`. Launches use it while the document cannot be
+    /// read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub released: Option<Release>,
-    /// Workers whose program was restarted a short while ago.
+    /// Workers whose program was restarted recently.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub restarts: BTreeMap<WorkerId, Restarts>,
     /// Launches that EC2 refuses because of the account. On-demand and spot instances have quotas of
@@ -84,7 +84,7 @@ pub struct Memory {
     /// The release whose rollout stops one worker first, because EC2 refused an extra one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_first: Option<String>,
-    /// The place in the account's quota that a worker leaves to another instance.
+    /// The worker that leaves its place in the account's quota to another instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub room: Option<Room>,
     #[serde(skip_serializing_if = "CreditCap::is_empty")]
@@ -95,11 +95,11 @@ pub struct Memory {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Refusal {
     pub cause: RefusalCause,
-    /// What EC2 said, in whole sentences.
+    /// EC2's message, in whole sentences.
     pub why: String,
     /// Ids of the definitions that were refused. Any other is tried at once.
     pub definitions: BTreeSet<String>,
-    /// Since when launches have been refused. Begins anew when a worker was terminated to make room.
+    /// Since when launches have been refused. Starts again when a worker was terminated to make room.
     pub since: Timestamp,
     pub last: Timestamp,
     /// Refused launches since the first.
@@ -111,7 +111,7 @@ pub struct Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RefusalCause {
-    /// A quota is used up: terminating an instance of ours makes room.
+    /// A quota is used up: terminating an instance of the stack makes room.
     Limit,
     /// AWS has not verified the account yet.
     Verification,
@@ -125,7 +125,7 @@ pub enum RefusalCause {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Room {
     pub purpose: RoomFor,
-    /// The worker that leaves; none for the moment in which it is chosen.
+    /// The worker that leaves; `None` until it is chosen.
     pub worker: Option<WorkerId>,
     pub since: Timestamp,
 }
@@ -139,13 +139,13 @@ pub enum RoomFor {
     Balancer,
 }
 
-/// Instances that are not to spend more CPU credits than they earn.
+/// Instances that must not spend more CPU credits than they earn.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CreditCap {
     /// EC2 has switched these to `standard`.
     pub done: BTreeSet<WorkerId>,
-    /// EC2 refused a switch: why, and until when none is asked for.
+    /// EC2 refused a switch: why, and the time of the next try.
     pub refused: Option<(String, Timestamp)>,
 }
 
@@ -162,20 +162,20 @@ pub struct Lowering {
     pub since: Timestamp,
 }
 
-/// Boots of one release that failed, since the last one that did not.
+/// Boots of one release that failed, since its last successful boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Boots {
     pub failures: u32,
     pub last_failure: Option<Timestamp>,
-    /// Some were workers that kept crashing: a first answer of the next one proves nothing.
+    /// Some were workers that kept crashing: then a first answer of the next one proves nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub crashes: bool,
-    /// What EC2 said, if it refused the definition the last time.
+    /// EC2's message, if it refused the definition the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }
 
-/// Restarts of a worker's program that the reconciler did not see happen, but saw to have happened.
+/// Restarts of a worker's program that the reconciler inferred from later observations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Restarts {
     /// The last ones: the ticks that noticed them.
@@ -198,11 +198,11 @@ pub struct Slot {
     /// Since when EC2 has not shown the instance, although it should, and its launch is not repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_since: Option<Timestamp>,
-    /// It was found, not launched by this memory: its launch cannot be repeated.
+    /// It was found, not launched by this memory, so its launch cannot be repeated.
     #[serde(default)]
     pub is_adopted: bool,
-    /// Its launch is not wanted any more, and whether it took place is not known: it is not repeated,
-    /// and the slot is kept until EC2 shows the instance or has not for long.
+    /// Its launch is no longer wanted, and it is unknown whether it took place. The launch is not repeated,
+    /// and the slot is kept until EC2 shows the instance or has not shown it for long.
     #[serde(default)]
     pub is_unwanted: bool,
     /// Whether it ever answered, or may have before memory was lost.
@@ -210,7 +210,7 @@ pub struct Slot {
     pub served: bool,
 }
 
-/// Where the worker of a slot is in its life.
+/// The phase of a slot's worker.
 ///
 /// ```text
 /// Launching --seen--> Booting --answers--> Healthy <--answers-- Suspect
@@ -223,7 +223,7 @@ pub struct Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// The launch is intended; whether EC2 did it is not known yet.
+    /// The launch is intended; it is not known yet whether EC2 carried it out.
     Launching,
     /// The instance exists and has not answered yet.
     Booting,
@@ -233,7 +233,7 @@ pub enum Phase {
     Suspect,
     /// It does not answer, and a brake forbids to terminate it now.
     Dead,
-    /// Whether the launch took place cannot be learned: another slot takes its place meanwhile.
+    /// It cannot be learned whether the launch took place: another slot replaces it for now.
     Unresolved,
 }
 
@@ -245,7 +245,7 @@ pub struct Leaving {
     /// When a registry without it was written, as far as is known: drains are counted from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unpublished: Option<Timestamp>,
-    /// It was judged by its probes, and is taken back if it answers after all.
+    /// Its probes failed; it is taken back if it answers after all.
     #[serde(default)]
     pub judged: bool,
     /// Whether it ever answered.
@@ -256,13 +256,13 @@ pub struct Leaving {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LeavingStage {
-    /// Out of the registry; requests in flight may end.
+    /// Out of the registry; requests in flight may finish.
     Draining,
-    /// Termination is asked for until EC2 shows it.
+    /// Termination is requested until EC2 shows it.
     Terminating,
 }
 
-/// The load balancer: who has the public address, and who is to take it over.
+/// A load balancer: the holder of the public address, and its successor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Balancer {
@@ -271,14 +271,14 @@ pub struct Balancer {
     pub holder: Option<Holder>,
     /// The instance that is launched to take the address over.
     pub successor: Option<Slot>,
-    /// Instances that had the address before, to be terminated once the holder answers.
+    /// Earlier holders of the address, to be terminated once the present holder answers.
     pub former: Vec<WorkerId>,
     /// The definition that `boots` is about: another one has a record of its own.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub boots_of: String,
     pub boots: Boots,
-    /// The last definition of which a load balancer with the address has answered: what a dead one is
-    /// replaced by until a newer one has served.
+    /// The last definition of which a load balancer with the address has answered: a dead one is replaced
+    /// from it until a newer one has served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proven: Option<BalancerSpec>,
     /// Boots of it, while it is not the released one.
@@ -330,7 +330,7 @@ const fn is_once(count: &u32) -> bool {
 }
 
 impl Event {
-    /// The same, with how often it happened as a part of the text.
+    /// Returns the event with its number of occurrences in the text.
     #[must_use]
     pub fn told(&self) -> Self {
         let text = match self.first {
@@ -341,8 +341,8 @@ impl Event {
     }
 }
 
-/// Whether two sentences differ in nothing but whole numbers: slots, attempts, seconds. Instances and
-/// zones are no numbers.
+/// Returns whether two sentences differ only in whole numbers: slots, attempts, seconds. Ids of instances and
+/// zones do not count as numbers.
 fn is_same_kind(one: &str, other: &str) -> bool {
     let is_number = |word: &str| {
         let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
@@ -353,8 +353,7 @@ fn is_same_kind(one: &str, other: &str) -> bool {
     one.by_ref().zip(other.by_ref()).all(is_same) && one.next().is_none() && other.next().is_none()
 }
 
-/// What EC2 says may be long; its encoded messages are of no use to anybody without the permission to
-/// decode them.
+/// EC2's messages may be long; its encoded messages are useless without the permission to decode them.
 fn shortened(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().nth(Memory::MAX_EVENT_CHARS) {
         text.truncate(end);
@@ -381,10 +380,10 @@ impl Balancer {
 }
 
 impl Boots {
-    /// After so many failures in a row a release is frozen: one failed boot may be bad luck.
+    /// After this many failures in a row a release is frozen: one failed boot may be bad luck.
     pub const FREEZE: u32 = 2;
 
-    /// How the last boots went, in the words that `status` shows.
+    /// Returns how the last boots went, in the words that `status` shows.
     pub fn story(&self) -> String {
         let times = self.failures;
         match &self.refused {
@@ -395,8 +394,8 @@ impl Boots {
 }
 
 impl Slot {
-    /// Its launch is not wanted any more, and may have taken place or may still: the slot waits for what
-    /// comes of it.
+    /// Marks a launch that is no longer wanted, and may have taken place or may still: the slot waits for its
+    /// outcome.
     pub fn unwant(&mut self, now: Timestamp) {
         (self.phase, self.since, self.is_unwanted) = (Phase::Unresolved, now, true);
         self.missing_since.get_or_insert(now);
@@ -406,22 +405,22 @@ impl Slot {
 impl Memory {
     /// 200 events are about a day of an unlucky fleet and 30 KiB of JSON, written every 20 seconds.
     pub const MAX_EVENTS: usize = 200;
-    /// Enough for what AWS says about a quota and where to raise it.
+    /// Enough for AWS's message about a quota and the place to raise it.
     pub const MAX_EVENT_CHARS: usize = 600;
     /// Readers refuse a larger object: 100 slots, 100 leaving and 200 events stay under 200 KiB.
     pub const MAX_BYTES: usize = 1024 * 1024;
 
-    /// The highest attempt that is believed, in a tag as well: a launch each second for 68 years.
+    /// The highest attempt that is accepted, also from a tag: a launch each second for 68 years.
     pub const MAX_ATTEMPT: u32 = i32::MAX.unsigned_abs();
-    /// An event that comes again later than this is another one. At half of this, what is tried every five
-    /// minutes would be listed each time; at twice, two incidents would look like one.
+    /// An event that comes again later than this counts as a new event. At half of this, an event that recurs
+    /// every five minutes would be listed each time; at twice, two incidents would look like one.
     const REPEATS: SignedDuration = SignedDuration::from_mins(10);
     /// Zones and CPU credits are left alone for minutes.
     const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(10);
 
-    /// Adds an event and forgets the oldest beyond the bound. One that differs from an event of the last ten
-    /// minutes in numbers alone is counted there: twenty refusals in each tick would push out in minutes what
-    /// led to them. Returns the number of new events.
+    /// Adds an event and forgets the oldest beyond the bound. An event that differs from one of the last ten
+    /// minutes in numbers alone is counted there: otherwise twenty refusals in each tick would push out their
+    /// own cause within minutes. Returns the number of new events.
     pub fn record(&mut self, at: Timestamp, text: impl Into<String>) -> usize {
         let text = text.into();
         let repeats =
@@ -445,9 +444,9 @@ impl Memory {
         }
     }
 
-    /// Moves each time that is more than `ahead` in the future back to now, and returns how many there were:
-    /// whatever waits for such a time would wait for ever. A last tick that is still to come was not made.
-    /// Times until which something is left alone may be further ahead.
+    /// Moves each time that is more than `ahead` in the future back to now, and returns their number, because
+    /// waiting for such a time would never end. A last tick in the future was not made. Times until which
+    /// something is left alone may be further ahead.
     pub fn bound_times(&mut self, now: Timestamp, ahead: SignedDuration) -> usize {
         let is_to_come = self.last_tick.is_some_and(|last| last > now + ahead);
         let mut moved = usize::from(is_to_come);
@@ -463,8 +462,8 @@ impl Memory {
         moved
     }
 
-    /// Forgets attempts and a revision beyond their bounds: those in use are learned from tags and from the
-    /// registry, as after memory was lost. Returns how many there were.
+    /// Forgets attempts and a revision beyond their bounds: the ones in use are learned from tags and from
+    /// the registry, as after a loss of memory. Returns their number.
     pub fn forget_wild_numbers(&mut self) -> usize {
         let before = self.attempts.len();
         self.attempts.retain(|_, attempt| *attempt <= Self::MAX_ATTEMPT);
@@ -482,14 +481,14 @@ impl Memory {
         forgotten
     }
 
-    /// Names all fields, so that a new one is not forgotten here. The second argument says whether the time
-    /// is one until which something is left alone.
+    /// Visits every time. It names all fields, so that a new one is not forgotten here. The second argument
+    /// says whether it is a time until which something is left alone.
     fn each_time(&mut self, see: &mut dyn FnMut(&mut Timestamp, bool)) {
         let Self {
             nonce: _,
             began,
             follows_loss: _,
-            // It is dealt with by itself.
+            // It is handled separately.
             last_tick: _,
             desired: _,
             lowering,
@@ -541,8 +540,9 @@ impl Memory {
         credits.refused.iter_mut().for_each(|(_, until)| see(until, true));
     }
 
-    /// The document as its readers take it. If it is too large, the oldest events are left out, and then what
-    /// is held back: without either the fleet heals as before. A definition is never left out.
+    /// Returns the document within the size that its readers accept. If it is too large, the oldest events
+    /// are left out, and then the held-back reasons: without either the fleet heals as before. A definition
+    /// is never left out.
     pub fn encode(&self, at: Timestamp) -> Result<Vec<u8>, TooLarge> {
         let fits = |memory: &Self| document::encode(keys::STATE, memory, Self::MAX_BYTES);
         let too_large = match fits(self) {
@@ -558,16 +558,16 @@ impl Memory {
                 return Ok(bytes);
             }
         }
-        shed.held = vec![format!("{too_large}: the events and what is held back are left out")];
+        shed.held = vec![format!("{too_large}: the events and the held-back reasons are left out")];
         fits(&shed)
     }
 
-    /// The last release that could be read.
+    /// Returns the last release that could be read.
     pub fn last_release(&self) -> Option<&Release> {
         self.released.as_ref().or(self.proven.as_ref())
     }
 
-    /// Whether the rollout of this release stops one worker before it launches the next.
+    /// Returns whether the rollout of this release stops one worker before it launches the next.
     pub fn stops_first(&self, release: &Release) -> bool {
         release.rollout == Rollout::StopFirst || self.stop_first.as_ref() == Some(&release.id)
     }
@@ -576,7 +576,7 @@ impl Memory {
         std::iter::once(&self.balancer).chain(self.more_balancers.values())
     }
 
-    /// The load balancer of a place, if it is known.
+    /// Returns the load balancer of a place, if it is known.
     pub fn balancer_mut(&mut self, place: u32) -> Option<&mut Balancer> {
         if place == 0 { Some(&mut self.balancer) } else { self.more_balancers.get_mut(&place) }
     }
@@ -605,7 +605,7 @@ mod tests {
     }
 
     #[test]
-    fn what_repeats_is_one_event_with_a_count() {
+    fn a_repeated_event_is_one_event_with_a_count() {
         let at = |second: u32| Timestamp::from_second(1_800_000_000 + i64::from(second)).expect("a time");
         let mut memory = Memory::default();
         assert_eq!(memory.record(at(0), "No capacity in subnet-a for slot 3: full."), 1);
@@ -630,7 +630,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Memory>(&text).expect("own output"), memory);
     }
 
-    /// What is written is read back as its readers do.
+    /// Reads the written document back as its readers do.
     fn written(memory: &Memory) -> Memory {
         let bytes = memory.encode(Timestamp::UNIX_EPOCH).expect("it fits");
         assert!(bytes.len() <= Memory::MAX_BYTES, "{}", bytes.len());
@@ -790,7 +790,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_version_does_not_know_is_written_only_if_needed() {
+    fn fields_unknown_to_older_versions_are_written_only_if_needed() {
         let text = serde_json::to_string(&Memory::default()).expect("plain data");
         for key in [
             "refusals",

@@ -1,4 +1,4 @@
-//! The two behaviours a data bucket can have. They never mix on one bucket.
+//! The two behaviours of a data bucket. They never mix on one bucket.
 
 use std::fmt;
 use std::str::FromStr;

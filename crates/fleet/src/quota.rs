@@ -4,17 +4,17 @@
 
 use crate::aws_code::AwsErrorKind;
 
-/// The quota of on-demand vCPUs that all our instance types belong to.
+/// The quota of on-demand vCPUs that all of Vigia's instance types belong to.
 pub const ON_DEMAND_VCPUS: &str = "L-1216C47A";
-/// The same for spot instances.
+/// The quota of spot vCPUs.
 pub const SPOT_VCPUS: &str = "L-34B43A08";
 /// Elastic IPs in a region.
 pub const ELASTIC_IPS: &str = "L-0263D0A3";
 /// VPCs in a region.
 pub const VPCS: &str = "L-F678F1CE";
 
-/// Returns whole sentences that say what the account lacks and what to do about it. Returns `None` for
-/// an error that has another cause than the account.
+/// Returns whole sentences: the quota that is used up, and what to do. Returns `None` for an error with
+/// another cause than the account.
 pub fn explain(code: &str, message: &str) -> Option<String> {
     match AwsErrorKind::of(code, message) {
         AwsErrorKind::AccountLimit => Some(limit(code, message)),
@@ -38,12 +38,12 @@ fn limit(code: &str, message: &str) -> String {
              {SPOT_VCPUS}."
         ),
         "AddressLimitExceeded" => format!(
-            "the account may have no more Elastic IPs ({code}). Release one that is not in use, or ask for \
-             more: Service Quotas console, EC2, EC2-VPC Elastic IPs, {ELASTIC_IPS}."
+            "the account may have no more Elastic IPs ({code}). Release an unused one, or ask for more: \
+                Service Quotas console, EC2, EC2-VPC Elastic IPs, {ELASTIC_IPS}."
         ),
         "VpcLimitExceeded" => format!(
-            "the account may have no more VPCs ({code}). Delete one that is not in use, or ask for more: \
-             Service Quotas console, VPC, VPCs per Region, {VPCS}."
+            "the account may have no more VPCs ({code}). Delete an unused one, or ask for more: Service \
+                Quotas console, VPC, VPCs per Region, {VPCS}."
         ),
         _ => format!("the account has reached a quota ({code}: {message}). {ask} EC2."),
     }
@@ -57,13 +57,12 @@ fn verification(code: &str) -> String {
              is not, check the payment method in the Billing console."
         ),
         _ => format!(
-            "AWS is verifying the account ({code}). There is nothing to do but wait: it takes minutes as a rule, \
-             and at most four hours."
+            "AWS is verifying the account ({code}). Wait: it usually takes minutes, and at most four hours."
         ),
     }
 }
 
-/// Reads the number from EC2's words, which are "... than your current vCPU limit of 5 allows for ...".
+/// Parses the number in EC2's words, which are "... than your current vCPU limit of 5 allows for ...".
 fn vcpus(message: &str) -> Option<u32> {
     let (_, rest) = message.split_once("vCPU limit of ")?;
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());

@@ -1,8 +1,8 @@
 //! `fleet/registry.json`: the workers that should get traffic.
 //!
-//! The reconciler writes it, load balancers and workers read it. A reader ignores a revision older
-//! than the one it has, so a late read can never bring a terminated worker back. A draining worker
-//! is not in here: leaving the registry is what draining starts with.
+//! The reconciler writes it, load balancers and workers read it. A reader ignores a revision older than its
+//! own, so a late read can never bring a terminated worker back. A draining worker is not in it: leaving the
+//! registry is the first step of draining.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +14,14 @@ use crate::{DesiredCount, WorkerAddr, WorkerId};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Registry {
-    /// Grows with each change and never goes back, whoever writes: the milliseconds since 1970, so that it
-    /// grows even if everything that was written before is lost.
+    /// Grows with each change and never goes back, even when writers change: the milliseconds since 1970, so
+    /// that it grows even if all earlier documents are lost.
     #[serde(deserialize_with = "revision")]
     pub revision: u64,
     pub written_at: Timestamp,
-    /// The desired count in force: the last good value when the object holds nonsense.
+    /// The desired count in force: the last valid value while the object is invalid.
     pub desired: DesiredCount,
-    /// What people should know: why a desired count is not acted on.
+    /// A message for people: why a desired count is ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
     pub workers: BTreeMap<WorkerId, RegisteredWorker>,
@@ -33,7 +33,7 @@ pub struct RegisteredWorker {
     pub zone: String,
 }
 
-/// What changes for a reader that goes from one registry to the next.
+/// The changes for a reader that goes from one registry to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistryDiff {
     pub added: Vec<WorkerId>,
@@ -46,7 +46,7 @@ impl Registry {
     /// Objects larger than this are refused by readers: 100 workers are about 10 KiB.
     pub const MAX_BYTES: usize = 256 * 1024;
 
-    /// A higher one is none of ours. A reader that took it would never take another registry.
+    /// The reconciler never writes a higher one. A reader that took it would never take another registry.
     pub const MAX_REVISION: u64 = u64::MAX >> 1;
 
     pub fn diff(&self, next: &Self) -> RegistryDiff {
@@ -62,7 +62,7 @@ impl Registry {
         }
     }
 
-    /// Whether the two say the same to a reader, revision and time apart.
+    /// Returns whether the two are equal for a reader, revision and time apart.
     pub fn same_content(&self, other: &Self) -> bool {
         self.desired == other.desired && self.notice == other.notice && self.workers == other.workers
     }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn diff_names_what_came_went_and_moved() {
+    fn diff_names_new_gone_and_moved_workers() {
         let old = registry(&[("i-a", "10.0.0.1:8080"), ("i-b", "10.0.0.2:8080")]);
         let new = registry(&[("i-b", "10.0.0.9:8080"), ("i-c", "10.0.0.3:8080")]);
         let diff = old.diff(&new);

@@ -1,16 +1,16 @@
 //! `StackName`, and every AWS name and tag that derives from it.
 //!
-//! The deployer, the reconciler and `destroy` agree on names by construction: none of them formats
-//! a name itself. Two stacks in one account differ in every name because each contains the stack's.
+//! The deployer, the reconciler and `destroy` agree on names because none of them formats a name itself. Two
+//! stacks in one account differ in every name because each contains the stack's.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Tag that says which stack owns a resource; the reconciler touches nothing without it.
+/// Tag with the stack that owns a resource; the reconciler touches nothing without it.
 pub const TAG_STACK: &str = "vigia:stack";
-/// Tag that says what an instance is for: [`ROLE_WORKER`] or [`ROLE_LB`].
+/// Tag with the role of an instance: [`ROLE_WORKER`] or [`ROLE_LB`].
 pub const TAG_ROLE: &str = "vigia:role";
 /// Tag with the worker's slot number, or the place of a load balancer other than the first; see
 /// `memory.rs`.
@@ -26,8 +26,8 @@ pub const ROLE_LB: &str = "lb";
 /// A stack's name: 1 to 20 characters, lower-case letters, digits and single hyphens, starting
 /// with a letter and not ending in a hyphen.
 ///
-/// 20 because the longest bucket name we build from it, `vigia-<stack>-control-<account>-<region>`,
-/// must stay within S3's 63 characters in the region with the longest name.
+/// 20 because the longest bucket name built from it, `vigia-<stack>-control-<account>-<region>`, must stay
+/// within S3's 63 characters in the region with the longest name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StackName(String);
@@ -46,17 +46,17 @@ impl StackName {
         &self.0
     }
 
-    /// `vigia-<stack>-<what>`: the name of a role, function, rule, security group and so on.
+    /// Returns `vigia-<stack>-<what>`: the name of a role, function, rule, security group and so on.
     pub fn resource(&self, what: &str) -> String {
         format!("vigia-{}-{what}", self.0)
     }
 
-    /// The bucket of users, versioned.
+    /// Returns the name of the users' bucket, which is versioned.
     pub fn data_bucket(&self, account: &str, region: &str) -> String {
         format!("vigia-{}-data-{account}-{region}", self.0)
     }
 
-    /// The bucket of the fleet's own documents, artifacts and secrets.
+    /// Returns the name of the bucket with the fleet's documents, artifacts and secrets.
     pub fn control_bucket(&self, account: &str, region: &str) -> String {
         format!("vigia-{}-control-{account}-{region}", self.0)
     }
@@ -69,7 +69,7 @@ impl StackName {
         self.resource("reconcile")
     }
 
-    /// Where Lambda writes the function's log.
+    /// Returns the log group to which Lambda writes the function's log.
     pub fn log_group(&self) -> String {
         format!("/aws/lambda/{}", self.function())
     }

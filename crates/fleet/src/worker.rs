@@ -1,4 +1,4 @@
-//! Who a worker is and where it answers.
+//! A worker's id and address.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -54,7 +54,7 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// Where a worker answers: its private address and port.
+/// A worker's private address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkerAddr(pub SocketAddr);
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-/// Where settings come from: the process's environment, or a map in a test.
+/// The source of settings: the process's environment, or a map in a test.
 pub trait Vars {
     fn get(&self, key: &str) -> Option<String>;
 }
@@ -36,7 +36,7 @@ pub const EX_USAGE: u8 = 64;
 #[error("{}", .0.join("\n"))]
 pub struct SettingsError(pub Vec<String>);
 
-/// Collects values and problems; [`Reader::finish`] gives either all values or all problems.
+/// Collects values and problems; [`Reader::finish`] returns either all values or all problems.
 pub struct Reader<'a, V: Vars> {
     vars: &'a V,
     problems: Vec<String>,
@@ -47,7 +47,7 @@ impl<'a, V: Vars> Reader<'a, V> {
         Self { vars, problems: Vec::new() }
     }
 
-    /// A value that must be there. `example` is shown when it is not.
+    /// Reads a value that must be set. `example` is shown if it is not.
     pub fn required<T>(&mut self, key: &str, example: &str) -> Option<T>
     where
         T: FromStr<Err: Display>,
@@ -61,7 +61,7 @@ impl<'a, V: Vars> Reader<'a, V> {
         }
     }
 
-    /// A value with a default; an empty variable counts as not set.
+    /// Reads a value with a default; an empty variable counts as not set.
     pub fn or<T>(&mut self, key: &str, default: T, example: &str) -> Option<T>
     where
         T: FromStr<Err: Display>,
@@ -72,7 +72,7 @@ impl<'a, V: Vars> Reader<'a, V> {
         }
     }
 
-    /// A value that may be missing.
+    /// Reads a value that may be missing.
     pub fn optional<T>(&mut self, key: &str, example: &str) -> Option<T>
     where
         T: FromStr<Err: Display>,

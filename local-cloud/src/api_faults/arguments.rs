@@ -1,5 +1,4 @@
-//! A rule as the command line names it: `KIND WHICH OFTEN`. What makes no sense together is refused
-//! by the local cloud itself.
+//! A rule on the command line: `KIND WHICH OFTEN`. The local cloud itself refuses senseless combinations.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -15,19 +14,19 @@ pub enum ApiFault {
     LoseReply(Which),
     /// Close the connection before anything is done.
     DropRequest(Which),
-    /// Carry the call out and say nothing until the rule is released or cleared, for 60 s at most.
+    /// Carry the call out, but answer only when the rule is released or cleared, at the latest after 60 s.
     HoldReply(Which),
-    /// Do nothing until the rule is released or cleared, for 60 s at most.
+    /// Do nothing until the rule is released or cleared, at most for 60 s.
     HoldRequest(Which),
-    /// Carry the call out at once and answer late.
+    /// Carry the call out at once, but answer later.
     Delay {
-        /// How late; at most 60.
+        /// Delay of the answer; at most 60.
         #[arg(long, value_parser = seconds)]
         seconds: Duration,
         #[command(flatten)]
         which: Which,
     },
-    /// Refuse as the service refuses a caller that asks too often.
+    /// Refuse as the service refuses a caller that sends too many requests.
     Throttle(Which),
     /// Refuse RunInstances with InsufficientInstanceCapacity.
     RefuseCapacity {
@@ -60,7 +59,7 @@ pub enum ApiFault {
 /// The calls that a rule is for.
 #[derive(Debug, Args)]
 pub struct Which {
-    /// Calls of this service; of any, if a caller is named.
+    /// Only calls of this service; required unless a caller is named.
     #[arg(long, required_unless_present = "caller")]
     service: Option<Service>,
     /// Only calls that change something, as `local-cloud calls` lists them.
@@ -79,16 +78,16 @@ pub struct Which {
     often: Often,
 }
 
-/// How many of them.
+/// How many of the matching calls.
 #[derive(Debug, Args)]
 pub struct Often {
-    /// Leave so many matching calls alone first.
+    /// Skip the first K matching calls.
     #[arg(long, value_name = "K", default_value_t = 0)]
     after: u32,
-    /// How many calls to hit.
+    /// Number of calls to hit.
     #[arg(long, value_name = "N", default_value = "1")]
     times: NonZeroU32,
-    /// Hit all calls of the next so many seconds.
+    /// Hit all matching calls of the next SECONDS.
     #[arg(long = "for", value_name = "SECONDS", conflicts_with = "times")]
     for_seconds: Option<NonZeroU32>,
 }
@@ -131,5 +130,5 @@ impl ApiFault {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.ok_or_else(|| format!("`{text}` is no number of seconds, for example 2.5"))
+    seconds.ok_or_else(|| format!("`{text}` is not a number of seconds, for example 2.5"))
 }

@@ -27,7 +27,7 @@ fn for_seconds(seconds: u32) -> Limit {
     Limit::ForSeconds(NonZeroU32::new(seconds).expect("not zero"))
 }
 
-/// For each of `calls`, the rule that hit it.
+/// Returns, for each of `calls`, the rule that hit it.
 fn hits(faults: &mut ApiFaults, calls: &[Call]) -> Vec<Option<u32>> {
     let now = Instant::now();
     calls.iter().map(|call| faults.decide(call, now).map(|hit| hit.rule)).collect()
@@ -78,7 +78,7 @@ fn a_filter_matches_what_agrees_with_all_that_it_names() {
 }
 
 #[test]
-fn a_rule_leaves_the_first_calls_alone_and_then_hits_as_many_as_it_says() {
+fn a_rule_skips_the_first_calls_and_hits_its_number_of_calls() {
     let mut faults = ApiFaults::default();
     faults.add(throttle(filter(Service::S3, None), 2, times(3)), Instant::now()).expect("valid");
     let (yes, no) = (Some(1), None);

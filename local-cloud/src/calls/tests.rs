@@ -66,7 +66,7 @@ fn answer(status: u16, body: &'static str) -> Response<Body> {
     Response::builder().status(status).body(Body::from(body)).expect("a valid response")
 }
 
-/// The record of a call that gets this answer, and what its caller reads.
+/// Returns the record of a call that gets this answer, and the caller's reading of it.
 async fn recorded(call: &Call, answer: Response<Body>) -> (Record, String) {
     let calls = Calls::default();
     let number = calls.begin(call, None, jiff::Timestamp::UNIX_EPOCH).expect("it changes something");
@@ -143,13 +143,13 @@ fn the_last_calls_are_kept_and_reads_are_not() {
     assert_eq!(numbers(usize::MAX, 10_001), [10_002]);
     assert_eq!(numbers(2, 10_001), [10_002]);
     assert_eq!(numbers(2, 20_000), [0; 0]);
-    // Its record is gone; to end it is no error.
+    // Its record is gone; ending it is not an error.
     calls.end(1, |_| unreachable!("there is no such record"));
 }
 
-/// A trial launch is refused as well (412), and allowed or not like any other.
+/// A dry run of a launch is refused as well (412), and allowed or not like any other call.
 #[tokio::test]
-async fn only_what_is_not_there_is_absent_and_the_answer_stays_whole() {
+async fn only_not_found_means_absent_and_every_answer_stays_whole() {
     for (status, code, is_absent) in [
         (StatusCode::BAD_REQUEST, "InvalidSubnetID.NotFound", true),
         (StatusCode::BAD_REQUEST, "DependencyViolation", false),

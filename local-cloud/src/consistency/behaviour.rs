@@ -1,4 +1,4 @@
-//! The kinds of answers that AWS gives in the first seconds, counted.
+//! The kinds of AWS's answers in the first seconds, counted.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Behaviour {
-    /// EC2 refused a call because it does not know yet what the call names.
+    /// EC2 refused a call because it does not know yet a resource that the call names.
     NotFound,
-    /// EC2 did not list something new.
+    /// EC2 did not list a new resource.
     NotListed,
-    /// EC2 listed something that is deleted.
+    /// EC2 listed a deleted resource.
     StillListed,
     /// A VPC's IPv6 block was shown as `associating`, without the block.
     BlockAssociating,
-    /// A VPC's first IPv6 block in the list was one that it has no longer.
+    /// A VPC's first IPv6 block in the list was a disassociated one.
     DisassociatedFirst,
     /// A subnet's IPv6 block was shown as `associating`.
     SubnetAssociating,
@@ -36,7 +36,7 @@ pub enum Behaviour {
     NoSuchBucket,
     /// S3 was busy with another setting of the same bucket.
     SettingsConflict,
-    /// S3 did not find a new object of a bucket that is versioned since a moment ago.
+    /// S3 did not find a new object of a bucket whose versioning was just enabled.
     NoSuchKey,
     /// Lambda was still making or updating the function.
     FunctionBusy,
@@ -46,16 +46,16 @@ pub enum Behaviour {
     NotDualStack,
 }
 
-/// What was answered so far.
+/// The answers so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// `--consistency-seed` with this number draws the same again.
+    /// `--consistency-seed` with this number draws the same delays again.
     pub seed: u64,
     pub total: u64,
     pub answers: BTreeMap<Behaviour, u64>,
-    /// The same by who was answered: an access key, a role, or `function`.
+    /// The same by caller: an access key, a role, or `function`.
     pub callers: BTreeMap<String, BTreeMap<Behaviour, u64>>,
-    /// What was made so recently that a call may miss it.
+    /// Resources so new that a call may miss them.
     pub young: Vec<String>,
 }
 

@@ -8,14 +8,13 @@ use super::young::Young;
 use super::{Refused, refused};
 use crate::calls::Call;
 
-/// Kinds of named things: the parameter, the call that makes one, the call that deletes one, and IAM's
-/// words for one.
+/// Kinds of named things: the parameter, the calls that make and delete one, and IAM's word for it.
 const KINDS: [(&str, &str, &str, &str); 2] = [
     ("InstanceProfileName", "CreateInstanceProfile", "DeleteInstanceProfile", "Instance Profile"),
     ("RoleName", "CreateRole", "DeleteRole", "The role with name"),
 ];
 
-/// Whether a call is refused because IAM does not know yet what it names.
+/// Returns the refusal of a call that names something that IAM does not know yet.
 pub(super) fn refuse(young: &mut Young, call: &Call, now: Instant) -> Option<Refused> {
     for (parameter, maker, _, words) in KINDS {
         let Some(name) = call.parameter(parameter).filter(|_| call.action != maker) else { continue };
@@ -27,7 +26,7 @@ pub(super) fn refuse(young: &mut Young, call: &Call, now: Instant) -> Option<Ref
     None
 }
 
-/// Notes what a successful call made or deleted.
+/// Records the things that a successful call made or deleted.
 pub(super) fn answered(young: &mut Young, call: &Call, now: Instant) {
     for (parameter, maker, deleter, words) in KINDS {
         let Some(name) = call.parameter(parameter) else { continue };
@@ -45,7 +44,7 @@ pub(super) fn answered(young: &mut Young, call: &Call, now: Instant) {
     }
 }
 
-/// A role as others name it, for what Lambda says of one that it cannot assume yet.
+/// A role's name for other services, used in Lambda's error about a role that it cannot assume yet.
 pub(super) fn role(name: &str) -> String {
     thing(KINDS[1].3, name)
 }

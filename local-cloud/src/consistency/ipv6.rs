@@ -1,9 +1,9 @@
-//! IPv6 blocks of VPCs and subnets: which, and since when.
+//! IPv6 blocks of VPCs and subnets: their values, and the time of their association.
 //!
 //! The emulator gives every VPC a block of one small range at once. Here the block is drawn from all that
-//! Amazon could assign, and takes a moment to be associated. Only what is said is changed: the emulator
-//! goes on with its own block, which is put in the place of ours in every request and the other way round
-//! in every answer. A subnet's block it takes as it is.
+//! Amazon could assign, and takes a moment to be associated. Only the texts are changed: the emulator keeps
+//! its own block, which replaces the drawn one in every request, and the other way round in every answer. The
+//! emulator takes a subnet's block unchanged.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -15,18 +15,18 @@ use ipnet::Ipv6Net;
 use super::seed::Seed;
 use crate::xml::Element;
 
-/// Where Amazon's blocks for VPCs come from (ip-ranges.json, service EC2).
+/// The ranges of Amazon's blocks for VPCs (ip-ranges.json, service EC2).
 const RANGES: [&str; 3] = ["2600:1f00::/24", "2406:da00::/24", "2a05:d000::/25"];
 
-/// Milliseconds until a VPC's block is associated. On AWS it is seconds; Terraform looks after ten.
+/// Milliseconds until a VPC's block is associated. On AWS it is seconds; Terraform starts looking after ten.
 const VPC_TAKES: (u64, u64) = (300, 1800);
-/// The same for a subnet's block; half of them need no time.
+/// The same for a subnet's block; half of the blocks take no time.
 const SUBNET_TAKES: (u64, u64) = (100, 700);
 
 #[derive(Debug)]
 pub(super) struct Blocks {
     seed: Seed,
-    /// Of VPCs, by the id of the association.
+    /// The VPCs' blocks, by the id of the association.
     associations: BTreeMap<String, Association>,
     subnets: BTreeMap<String, Subnet>,
     made: u32,
@@ -35,10 +35,10 @@ pub(super) struct Blocks {
 #[derive(Debug)]
 struct Association {
     vpc: String,
-    /// The emulator's, as it writes it.
+    /// The emulator's block, as it writes it.
     inside: String,
     block: Ipv6Net,
-    /// A block that the VPC had before, as the list may show it first.
+    /// An earlier block of the VPC, which the list may show first.
     before: Option<Ipv6Net>,
     since: Instant,
     takes: Duration,
@@ -65,7 +65,7 @@ impl Blocks {
         Self { seed, associations: BTreeMap::new(), subnets: BTreeMap::new(), made: 0 }
     }
 
-    /// Notes the blocks that a new VPC has by the emulator's answer, or that an existing one got.
+    /// Records the blocks of a new VPC in the emulator's answer, or a block added to an existing one.
     pub(super) fn vpc_made(&mut self, answer: &Element, now: Instant) {
         let Some(vpc) = answer.text_of("vpcId") else { return };
         for (id, inside) in associations(answer) {
@@ -122,7 +122,7 @@ impl Blocks {
         self.subnets.remove(subnet);
     }
 
-    /// Whether a VPC is to have a block that is not associated yet.
+    /// Returns whether the VPC waits for a block that is not associated yet.
     pub(super) fn is_associating(&self, vpc: &str, now: Instant) -> bool {
         self.of_vpc(vpc).any(|association| now < association.since + association.takes)
     }
@@ -131,7 +131,7 @@ impl Blocks {
         self.subnets.get(subnet).map(|subnet| subnet.vpc.as_str())
     }
 
-    /// Whether a new subnet of the VPC can have this block.
+    /// Returns whether a new subnet of the VPC can have this block.
     pub(super) fn fits(&self, vpc: &str, block: &str, now: Instant) -> Result<(), Unfit> {
         let block: Ipv6Net = block.parse().map_err(|_| Unfit::NoBlock)?;
         if block.addr() != block.network() {
@@ -155,7 +155,7 @@ impl Blocks {
         self.associations.values().filter(move |association| association.vpc == vpc && !association.is_over)
     }
 
-    /// An answer with the blocks that callers know.
+    /// Returns an answer with the blocks that callers know.
     pub(super) fn outwards(&self, answer: Bytes) -> Bytes {
         let text = String::from_utf8_lossy(&answer);
         let changes: Vec<(&str, String)> = self
@@ -172,17 +172,17 @@ impl Blocks {
         Bytes::from(changed)
     }
 
-    /// A value of a request, with the block that the emulator knows; `None` if it stays as it is.
+    /// Returns a request's value with the emulator's block; `None` if it needs no change.
     pub(super) fn inwards(&self, value: &str) -> Option<&str> {
         let block: Ipv6Net = value.parse().ok()?;
         let mut all = self.associations.values();
         all.find(|association| association.block == block).map(|association| association.inside.as_str())
     }
 
-    /// Shows VPCs as EC2 does now; gives whether one is associating, and whether one had a block before.
+    /// Shows VPCs as EC2 does now; returns whether one is associating, and whether one had an earlier block.
     pub(super) fn show_vpcs(&self, answer: &mut Element, now: Instant) -> (bool, bool) {
         let (mut associating, mut had_before) = (false, false);
-        // A reply to the call that makes a block has that one alone.
+        // A reply to the call that makes a block has only that block.
         let is_list_of_vpcs = answer.find_mut("vpcSet").is_some();
         answer.each(&mut |element| {
             if !is_list_of_blocks(element) {
@@ -207,7 +207,7 @@ impl Blocks {
         (associating, had_before)
     }
 
-    /// Shows subnets as EC2 does now; gives whether one is associating.
+    /// Shows subnets as EC2 does now; returns whether one is associating.
     pub(super) fn show_subnets(&self, answer: &mut Element, now: Instant) -> bool {
         let ready: BTreeMap<&str, Instant> = self
             .subnets
@@ -243,7 +243,7 @@ impl Blocks {
             .nth(usize::try_from(range % ranges).unwrap_or_default())
             .and_then(|range| range.parse().ok())
             .expect("the ranges are blocks");
-        // The first 64 bits: those of the range, any, and none after the 56th.
+        // The first 64 bits: the range's bits, then any, and none after the 56th.
         let own = u64::MAX >> range.prefix_len();
         let first = u64::try_from(range.network().to_bits() >> 64).unwrap_or_default();
         let mut first = (first | (bits & own)) & !0xff;
@@ -261,12 +261,12 @@ fn is_list_of_blocks(element: &Element) -> bool {
     element.name == LIST || element.name == SINGLE
 }
 
-/// The associations in a list, or the single one.
+/// Returns the associations in a list, or the single one.
 fn items(element: &mut Element) -> Vec<&mut Element> {
     if element.name == SINGLE { vec![element] } else { element.children.iter_mut().collect() }
 }
 
-/// Ids and blocks of all associations of IPv6 blocks in an answer.
+/// Returns ids and blocks of all associations of IPv6 blocks in an answer.
 fn associations(answer: &Element) -> Vec<(&str, &str)> {
     let lists = answer.all(LIST).into_iter().flat_map(|list| list.children.iter());
     let all = lists.chain(answer.all(SINGLE));

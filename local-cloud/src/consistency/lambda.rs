@@ -1,4 +1,4 @@
-//! Lambda: a function is busy for a moment after each change, and depends on what other services know.
+//! Lambda: a function is busy for a moment after each change, and depends on resources of other services.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -15,26 +15,26 @@ use crate::ACCOUNT;
 use crate::door::Admitted;
 use crate::sigv4;
 
-/// Milliseconds that Lambda takes to make or update a function: more than the emulator's half second,
-/// and less than in a VPC of AWS.
+/// Milliseconds that Lambda takes to make or update a function: more than the emulator's half second, and
+/// less than in a VPC on AWS.
 const TAKES: (u64, u64) = (600, 1500);
 
 const CONFLICT: &str = "ResourceConflictException";
 const INVALID: &str = "InvalidParameterValueException";
 
-/// What a request to Lambda is about.
+/// The target of a request to Lambda.
 #[derive(Debug)]
 pub(super) struct Target {
     method: String,
-    /// Empty for requests that are not about one function.
+    /// Empty for requests without a function.
     function: String,
-    /// What of the function: `code`, `configuration`, `policy`, … or nothing for itself.
+    /// The part of the function: `code`, `configuration`, `policy`, … or nothing for itself.
     what: String,
     region: String,
     body: Settings,
 }
 
-/// Of the settings of a function those that depend on others; a package of megabytes is passed over.
+/// The settings of a function that depend on other resources; a package of megabytes is passed over.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Settings {
@@ -85,12 +85,12 @@ impl Target {
         self.is("PUT", "code") || self.is("PUT", "configuration")
     }
 
-    /// Whether its answer is, or has, the function's configuration.
+    /// Returns whether the answer is, or contains, the function's configuration.
     fn is_look(&self) -> bool {
         self.is("GET", "") || self.is("GET", "configuration")
     }
 
-    /// Subnets that are to be used with IPv6 too; none if it is not asked for.
+    /// Returns the subnets that are to be used with IPv6 too; none if it is not requested.
     pub(super) fn dual_stack_subnets(&self) -> Vec<String> {
         let vpc = self.body.vpc_config.iter().filter(|vpc| vpc.ipv6_allowed_for_dual_stack);
         vpc.flat_map(|vpc| vpc.subnet_ids.clone()).collect()
@@ -105,10 +105,10 @@ enum Phase {
 
 #[derive(Debug, Default)]
 struct Function {
-    /// How many changes there were.
+    /// Number of changes so far.
     number: u32,
     busy: Option<(Phase, Instant)>,
-    /// Until when its policy cannot be changed; drawn when somebody first tries.
+    /// Until when its policy cannot be changed; drawn at the first try.
     policy: Option<Instant>,
 }
 
@@ -154,7 +154,7 @@ impl Functions {
         (now < until).then(|| updating(Behaviour::PolicyBusy))
     }
 
-    /// Notes what a successful call did.
+    /// Records the changes of a successful call.
     pub(super) fn answered(&mut self, target: &Target, now: Instant) {
         if target.is("DELETE", "") {
             self.all.remove(&target.function);
@@ -169,12 +169,12 @@ impl Functions {
         function.busy = Some((phase, now + self.seed.millis(TAKES, &words)));
     }
 
-    /// Whether an answer has to say that the function is not ready.
+    /// Returns whether an answer must show that the function is not ready.
     pub(super) fn has_to_show(&self, target: &Target, now: Instant) -> bool {
         target.is_look() && self.phase(target, now).is_some()
     }
 
-    /// The same configuration as long as Lambda works on it.
+    /// Shows the previous configuration while Lambda works on the new one.
     pub(super) fn show(&self, target: &Target, answer: &mut Value, now: Instant) {
         let configuration = match answer.get("Configuration") {
             Some(_) => &mut answer["Configuration"],
@@ -200,7 +200,7 @@ impl Functions {
     }
 }
 
-/// What Lambda cannot use yet: the role, or what the function's network is made of.
+/// Returns a resource that Lambda cannot use yet: the role, or a part of the function's network.
 fn unknown(young: &mut Young, target: &Target, now: Instant) -> Option<Refused> {
     let role = target.body.role.as_deref().and_then(|arn| arn.rsplit('/').next());
     if role.is_some_and(|role| young.misses(&iam::role(role), "Lambda", now)) {
@@ -220,8 +220,8 @@ fn unknown(young: &mut Young, target: &Target, now: Instant) -> Option<Refused> 
     None
 }
 
-/// The refusal of subnets that have no IPv6. The words are ours: Lambda's guide says that it is refused,
-/// and not how.
+/// Returns the refusal of subnets without IPv6. Lambda's guide documents that they are refused, but not the
+/// words, so these are the local cloud's own.
 pub(super) fn not_dual_stack(subnets: &[String]) -> Refused {
     let message = format!(
         "Ipv6AllowedForDualStack cannot be true: these subnets have no IPv6 CIDR block: {}",

@@ -1,4 +1,4 @@
-//! EC2: which ids a call names, what EC2 says when it does not know one yet, and what its lists leave out.
+//! EC2: which ids a call names, EC2's errors for an unknown id, and the omissions of its lists.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use super::{Refused, refused};
 use crate::calls::Call;
 use crate::xml::Element;
 
-/// Beginnings of ids, the code of EC2 for one that is not there, and its words for the kind.
+/// Beginnings of ids, EC2's code for a missing resource, and its words for the kind.
 const KINDS: [(&str, &str, &str); 9] = [
     ("vpc-", "InvalidVpcID.NotFound", "vpc"),
     ("subnet-", "InvalidSubnetID.NotFound", "subnet"),
@@ -23,7 +23,7 @@ const KINDS: [(&str, &str, &str); 9] = [
     ("i-", "InvalidInstanceID.NotFound", "instance"),
 ];
 
-/// Calls that make something, what they make, and the element of the answer with its id.
+/// Calls that make something, the kind they make, and the element of the answer with its id.
 const MAKERS: [(&str, &str, &str); 9] = [
     ("CreateVpc", "vpc", "vpcId"),
     ("CreateSubnet", "subnet", "subnetId"),
@@ -36,8 +36,8 @@ const MAKERS: [(&str, &str, &str); 9] = [
     ("RunInstances", "instance", "instanceId"),
 ];
 
-/// Calls that list, the list, and the element of its items with their ids. Instances are listed within
-/// their reservations.
+/// Calls that list, the list, and the element of its items with their ids. Instances are listed inside their
+/// reservations.
 const LISTS: [(&str, &str, &str); 9] = [
     ("DescribeVpcs", "vpcSet", "vpcId"),
     ("DescribeSubnets", "subnetSet", "subnetId"),
@@ -50,8 +50,8 @@ const LISTS: [(&str, &str, &str); 9] = [
     ("DescribeInstances", "instancesSet", "instanceId"),
 ];
 
-/// Calls that delete something, and the parameter that names it. Endpoints and instances are missing: the
-/// emulator goes on listing them.
+/// Calls that delete something, and the parameter that names it. Endpoints and instances are missing, because
+/// the emulator keeps listing them.
 const DELETERS: [(&str, &str); 7] = [
     ("DeleteVpc", "VpcId"),
     ("DeleteSubnet", "SubnetId"),
@@ -62,10 +62,10 @@ const DELETERS: [(&str, &str); 7] = [
     ("ReleaseAddress", "AllocationId"),
 ];
 
-/// Of three reads by id that miss something new, one answers with an empty list instead of an error.
+/// One in this many reads by id that miss a new resource answers with an empty list instead of an error.
 const EMPTY: u64 = 3;
 
-/// Whether a call is refused because EC2 does not know yet what it names.
+/// Returns the refusal of a call that names something that EC2 does not know yet.
 pub(super) fn refuse(young: &mut Young, seed: Seed, call: &Call, now: Instant) -> Option<Refused> {
     if call.parameter("DryRun") == Some("true") {
         return None;
@@ -73,7 +73,7 @@ pub(super) fn refuse(young: &mut Young, seed: Seed, call: &Call, now: Instant) -
     let is_read = call.action.starts_with("Describe");
     for id in ids(call) {
         let Some(word) = young.word(id) else { continue };
-        // Egress-only gateways that are not there are left out of the answer, without an error
+        // Missing egress-only gateways are left out of the answer, without an error
         // (hashicorp/terraform-provider-aws #6190).
         let is_left_out = id.starts_with("eigw-") || seed.one_in(EMPTY, &[word, &call.action, "empty"]);
         if is_read && is_left_out {
@@ -95,16 +95,16 @@ pub(super) fn refuse(young: &mut Young, seed: Seed, call: &Call, now: Instant) -
     })
 }
 
-/// EC2 hears of a profile, and of the role in it, later than IAM.
+/// Returns the name of a profile in EC2, which learns of a profile and its role later than IAM.
 pub(super) fn profile_in_ec2(name: &str) -> String {
     format!("instance profile {name} in EC2")
 }
 
-/// EC2's code and message for something that it does not know.
+/// Returns EC2's code and message for an unknown resource.
 pub(super) fn not_found(id: &str, action: &str) -> Option<(&'static str, String)> {
     let (prefix, code, words) = *KINDS.iter().find(|(prefix, ..)| id.starts_with(prefix))?;
     Some(match prefix {
-        // A route names gateways of several kinds in one way.
+        // A route names gateways of several kinds in the same way.
         "igw-" if action.ends_with("Route") => {
             ("InvalidGatewayID.NotFound", format!("The gateway ID '{id}' does not exist"))
         }
@@ -114,7 +114,7 @@ pub(super) fn not_found(id: &str, action: &str) -> Option<(&'static str, String)
     })
 }
 
-/// What a call names by id; not what it filters by, tags with or hands to an instance.
+/// Returns the ids that a call names, without ids in filters and tags and without profiles for an instance.
 fn ids(call: &Call) -> impl Iterator<Item = &str> {
     let is_other =
         |key: &str| ["Filter.", "TagSpecification.", "Tag.", "UserData"].iter().any(|it| key.starts_with(it));
@@ -122,7 +122,7 @@ fn ids(call: &Call) -> impl Iterator<Item = &str> {
     named.map(|(_, value)| value.as_str())
 }
 
-/// Whether a successful call makes something, if only a block for something that exists.
+/// Returns whether a successful call makes something, even if only a block for an existing resource.
 pub(super) fn makes(call: &Call) -> bool {
     MAKERS.iter().any(|(action, ..)| *action == call.action)
         || matches!(call.action.as_str(), "AssociateVpcCidrBlock" | "AssociateSubnetCidrBlock")
@@ -132,18 +132,18 @@ pub(super) fn lists(call: &Call) -> bool {
     LISTS.iter().any(|(action, ..)| *action == call.action)
 }
 
-/// Notes what an answer says was made.
+/// Records the resources made according to an answer.
 pub(super) fn made(young: &mut Young, call: &Call, answer: &Element, now: Instant) {
     let Some((_, kind, element)) = MAKERS.iter().find(|(action, ..)| *action == call.action) else { return };
     let ids = answer.all(element).into_iter();
-    // An instance's answer may have several, everything else's may name others after its own.
+    // An instance's answer may have several; any other answer may name others after its own.
     let most = if call.is_launch() { usize::MAX } else { 1 };
     for id in ids.take(most) {
         young.made(kind, &id.text, now);
     }
 }
 
-/// Leaves out of a list what this call does not know yet; gives whether there was something.
+/// Removes from a list the resources that this call does not know yet; returns whether there were any.
 pub(super) fn leave_out(young: &mut Young, call: &Call, answer: &mut Element, now: Instant) -> bool {
     let Some((action, set, id)) = LISTS.iter().find(|(action, ..)| *action == call.action) else {
         return false;
@@ -168,25 +168,25 @@ pub(super) fn leave_out(young: &mut Young, call: &Call, answer: &mut Element, no
     left_out
 }
 
-/// Milliseconds for which something deleted is still listed, one time in three.
+/// Milliseconds for which a deleted resource is still listed, one time in three.
 const LINGERS: (u64, u64) = (100, 600);
 
-/// Lists of before, so that what was deleted since can be in them once more.
+/// Earlier lists, so that resources deleted since can appear in them once more.
 #[derive(Debug, Default)]
 pub(super) struct Lingering {
     /// By the call and all its parameters: ids and items.
     lists: BTreeMap<String, Vec<(String, Element)>>,
     /// Until when it is still listed.
     deleted: BTreeMap<String, Instant>,
-    /// How much was deleted so far.
+    /// Number of deletions so far.
     number: u32,
 }
 
-/// As many different lists as there may be; a deployer has about 20 for each stack.
+/// Most different lists; a deployer has about 20 for each stack.
 const MOST_LISTS: usize = 500;
 
 impl Lingering {
-    /// Notes that a call deleted something.
+    /// Records that a call deleted something.
     pub(super) fn deleted(&mut self, seed: Seed, id: &str, now: Instant) {
         self.deleted.retain(|_, until| now < *until);
         self.number += 1;
@@ -198,8 +198,8 @@ impl Lingering {
         }
     }
 
-    /// Puts back into a list what the same call listed before and what was deleted since; gives whether
-    /// there was something.
+    /// Puts resources back into a list that the same call listed earlier and that were deleted since; returns
+    /// whether there were any.
     pub(super) fn put_back(&mut self, call: &Call, answer: &mut Element, now: Instant) -> bool {
         let list = LISTS.iter().find(|(action, _, id)| *action == call.action && can_be_deleted(id));
         let Some((_, set, id)) = list else { return false };
@@ -225,7 +225,7 @@ impl Lingering {
     }
 }
 
-/// Whether there is a call that deletes what this element names.
+/// Returns whether a call exists that deletes resources with this element.
 fn can_be_deleted(element: &str) -> bool {
     DELETERS.iter().any(|(_, parameter)| parameter.eq_ignore_ascii_case(element))
 }
@@ -234,7 +234,7 @@ fn is_listed(items: &Element, element: &str, id: &str) -> bool {
     items.children.iter().any(|item| item.child_text(element) == Some(id))
 }
 
-/// The id of what a call deletes.
+/// Returns the id of the resource that a call deletes.
 pub(super) fn deletes(call: &Call) -> Option<&str> {
     let (_, parameter) = DELETERS.iter().find(|(action, _)| *action == call.action)?;
     call.parameter(parameter)

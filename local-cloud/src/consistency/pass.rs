@@ -1,4 +1,4 @@
-//! How a call goes through the rules: refused, or carried out and its answer changed.
+//! The path of a call through the rules: refused, or carried out and its answer changed.
 
 use std::time::Instant;
 
@@ -13,8 +13,8 @@ use crate::calls::Call;
 use crate::door::{Admitted, Shared, forward};
 use crate::ec2::{encode_form, parse_form};
 
-/// Answers a call as AWS does. One that a fault on purpose hit is never refused here: it is carried out, as
-/// the fault says.
+/// Answers a call as AWS does. A call that a fault on purpose hit is never refused here: it is carried out,
+/// as the fault says.
 pub(crate) async fn answer(shared: &Shared, call: &Call, admitted: Admitted, is_hit: bool) -> Response<Body> {
     let target = Target::of(&admitted);
     if !is_hit && let Some(refused) = shared.consistency.refuse(call, &target, Instant::now()) {
@@ -24,7 +24,7 @@ pub(crate) async fn answer(shared: &Shared, call: &Call, admitted: Admitted, is_
         Target::Ec2 => ec2(shared, call, admitted).await,
         Target::Lambda(target) => function(shared, call, admitted, &target).await,
         Target::Iam | Target::S3(_) => {
-            // A setting of a bucket; an object is not looked into.
+            // The body of a bucket's setting; an object's body is not read.
             let body = admitted.body.clone();
             let response = forward(&shared.client, shared.ministack, admitted.parts, admitted.body).await;
             if response.status().is_success() {
@@ -59,8 +59,8 @@ async fn ec2(shared: &Shared, call: &Call, mut admitted: Admitted) -> Response<B
     Response::from_parts(head, Body::from(body))
 }
 
-/// On AWS a group that is made before its VPC has an IPv6 block never gets the rule that lets IPv6 out.
-/// The emulator has the block already and gave it.
+/// Removes the egress rule. On AWS a group that is made before its VPC has an IPv6 block never gets the rule
+/// that allows IPv6 out. The emulator has the block already and made the rule.
 async fn lose_ipv6_egress(shared: &Shared, call: &Call, parts: &Parts, answer: &Bytes) {
     if call.action != "CreateSecurityGroup" || !shared.consistency.lacks_ipv6(call, Instant::now()) {
         return;
@@ -93,7 +93,7 @@ async fn function(
 }
 
 impl super::Consistency {
-    /// Puts the emulator's IPv6 blocks in the place of those that callers know.
+    /// Replaces the IPv6 blocks that callers know by the emulator's.
     fn speak_inwards(&self, call: &Call, admitted: &mut Admitted) {
         let is_ours = |value: &str| self.lock().blocks.inwards(value).map(str::to_owned);
         if !call.parameters().iter().any(|(_, value)| is_ours(value).is_some()) {
@@ -108,7 +108,7 @@ impl super::Consistency {
         admitted.body = encode_form(&form).into();
     }
 
-    /// Whether a new security group's VPC waits for its IPv6 block.
+    /// Returns whether a new security group's VPC waits for its IPv6 block.
     fn lacks_ipv6(&self, call: &Call, now: Instant) -> bool {
         call.parameter("VpcId").is_some_and(|vpc| self.lock().blocks.is_associating(vpc, now))
     }
@@ -135,8 +135,8 @@ impl super::Consistency {
     }
 }
 
-/// The head of a response, without what depends on the body's length, and the body. The emulators' answers
-/// that are looked into are short.
+/// Returns the head of a response, without fields that depend on the body's length, and the body. The
+/// inspected answers of the emulators are short.
 async fn whole(response: Response<Body>) -> (axum::http::response::Parts, Bytes) {
     let (mut head, body) = response.into_parts();
     head.headers.remove(header::CONTENT_LENGTH);

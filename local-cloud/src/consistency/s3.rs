@@ -15,7 +15,7 @@ use super::young::Young;
 use super::{Refused, refused};
 use crate::door::Admitted;
 
-/// Settings of a bucket, by the query that names them. Lists of objects and versions are none.
+/// Settings of a bucket, by the query that names them. Lists of objects and versions are not settings.
 const SETTINGS: [&str; 13] = [
     "accelerate",
     "acl",
@@ -32,10 +32,10 @@ const SETTINGS: [&str; 13] = [
     "versioning",
 ];
 
-/// For so long after versions are switched on, new objects may be missed. On AWS it is 15 minutes.
+/// For this long after versioning is enabled, new objects may be missed. On AWS it is 15 minutes.
 const VERSIONING: Duration = Duration::from_secs(5);
 
-/// What a request to S3 is about.
+/// The target of a request to S3.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Target {
     method: String,
@@ -43,7 +43,7 @@ pub(super) struct Target {
     /// Empty for the bucket itself.
     key: String,
     setting: Option<&'static str>,
-    /// Whether the query asks for something else than the bucket or the object itself.
+    /// Whether the query asks for something other than the bucket or the object itself.
     is_other: bool,
 }
 
@@ -55,7 +55,7 @@ impl Target {
         let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
         let query: Vec<&str> =
             uri.query().unwrap_or("").split('&').filter_map(|pair| pair.split('=').next()).collect();
-        // SDKs name the operation in `x-id`; a part of an upload is a change of the object.
+        // SDKs name the operation in `x-id`; uploading a part is a change of the object.
         let plain = ["", "x-id", "partNumber", "uploadId", "versionId"];
         Self {
             method: admitted.parts.method.to_string(),
@@ -74,7 +74,7 @@ impl Target {
         self.method == "PUT" && self.is_bucket()
     }
 
-    /// The bucket itself, not what is in it.
+    /// The bucket itself, not its contents.
     fn is_bucket(&self) -> bool {
         !self.bucket.is_empty() && self.key.is_empty() && !self.is_other
     }
@@ -91,9 +91,9 @@ impl Target {
 #[derive(Debug)]
 pub(super) struct Buckets {
     seed: Seed,
-    /// By bucket: how many changes of it there were, and until when it is busy with the last one.
+    /// By bucket: the number of its changes, and until when it is busy with the last one.
     changes: BTreeMap<String, (u32, Instant)>,
-    /// Since when its versions are kept.
+    /// When its versioning was enabled.
     versioned: BTreeMap<String, Instant>,
 }
 
@@ -132,7 +132,7 @@ impl Buckets {
         })
     }
 
-    /// Notes what a successful call changed.
+    /// Records the changes of a successful call.
     pub(super) fn answered(&mut self, young: &mut Young, target: &Target, body: &[u8], now: Instant) {
         let Target { bucket, key, method, .. } = target;
         if target.is_creation() {

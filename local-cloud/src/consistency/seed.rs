@@ -1,13 +1,12 @@
-//! What differs between two local clouds, drawn from one number. The same number and the same words give
-//! the same draw, whenever and in whatever order it is asked for.
+//! Draws everything that differs between two local clouds from one number. The same number and the same words
+//! give the same draw, at any time and in any order.
 
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-/// One in sixteen delays is long, three are short, and the rest is none: a deployment makes some sixty calls
-/// that depend on something made moments ago. It shall meet two dozen such answers and still end within half
-/// a minute.
+/// One in sixteen delays is long, three are short, and the rest is zero. A deployment makes some sixty calls
+/// that depend on a new resource: it must meet two dozen such answers and still end within half a minute.
 const SHORT: (u64, u64) = (100, 600);
 const LONG: (u64, u64) = (800, 2000);
 
@@ -15,7 +14,7 @@ const LONG: (u64, u64) = (800, 2000);
 pub struct Seed(pub u64);
 
 impl Seed {
-    /// Any number, each as likely as the others.
+    /// Returns any number, each with the same probability.
     pub fn draw(self, words: &[&str]) -> u64 {
         let mut hash = Sha256::new_with_prefix(self.0.to_le_bytes());
         for word in words {
@@ -26,17 +25,17 @@ impl Seed {
         u64::from_le_bytes(std::array::from_fn(|index| digest[index]))
     }
 
-    /// True for one of so many.
+    /// Returns true in one of `many` cases.
     pub fn one_in(self, many: u64, words: &[&str]) -> bool {
         self.draw(words).is_multiple_of(many)
     }
 
-    /// A number of milliseconds from `least` to `most`.
+    /// Returns a number of milliseconds from `least` to `most`.
     pub fn millis(self, (least, most): (u64, u64), words: &[&str]) -> Duration {
         Duration::from_millis(least + self.draw(words) % (most - least + 1))
     }
 
-    /// How long one kind of call does not know yet what another one made; often not at all.
+    /// Returns how long one kind of call does not know a resource that another one made; often zero.
     pub fn delay(self, words: &[&str]) -> Duration {
         let length = [words, &["length"]].concat();
         match self.draw(words) % 16 {

@@ -5,7 +5,7 @@ fn iam_call(action: &str, parameters: &[(&str, &str)]) -> Call {
     parameters.iter().fold(Call::example("iam", action, "/"), |call, (key, value)| call.with(key, value))
 }
 
-/// In how many of 60 clouds a call is refused so long after others were done.
+/// Returns in how many of 60 clouds a call is refused this long after the others were done.
 fn refused(before: &[&Call], wait: std::time::Duration, call: &Call) -> usize {
     let now = Instant::now();
     let is_refused = |seed| {
@@ -33,7 +33,12 @@ fn a_new_role_or_profile_is_not_found_by_some_calls() {
         assert!((6..58).contains(&some), "{}: {some} of 60", call.action);
         assert_eq!(refused(&[&create, &create_profile], WINDOW, &call), 0, "{}", call.action);
     }
-    assert_eq!(refused(&[&create], std::time::Duration::ZERO, &create), 0, "a creation knows what is there");
+    assert_eq!(
+        refused(&[&create], std::time::Duration::ZERO, &create),
+        0,
+        "a creation knows the existing \
+        resources"
+    );
 }
 
 #[test]

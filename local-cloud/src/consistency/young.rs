@@ -1,4 +1,4 @@
-//! What was made moments ago, and which calls know it already.
+//! New resources, and which calls know them already.
 //!
 //! | Age of a resource | A call of one kind that names it |
 //! |---|---|
@@ -11,28 +11,28 @@ use std::time::{Duration, Instant};
 
 use super::seed::Seed;
 
-/// After this every call knows a resource. EC2 itself names no bound; SDKs and Terraform wait minutes.
+/// After this time every call knows a resource. EC2 itself names no bound; SDKs and Terraform wait minutes.
 pub(super) const WINDOW: Duration = Duration::from_secs(3);
 
-/// One in so many calls within the window misses what an earlier one knew.
+/// One in this many calls within the window misses a resource that an earlier one knew.
 const FLICKERS: u64 = 16;
 
 #[derive(Debug)]
 pub(super) struct Young {
     seed: Seed,
     things: BTreeMap<String, Thing>,
-    /// Everything that was ever made: a creation that is repeated makes nothing young again.
+    /// Everything that was ever made: repeating a creation makes nothing young again.
     made: BTreeSet<String>,
-    /// How many of each kind.
+    /// Number of resources of each kind.
     numbers: BTreeMap<&'static str, u32>,
 }
 
 #[derive(Debug)]
 struct Thing {
-    /// What draws are made with. Ids are random, so it is the kind and a number, or a name.
+    /// The word for draws. Ids are random, so it is the kind and a number, or a name.
     word: String,
     born: Instant,
-    /// By kind of call, how many named it.
+    /// By kind of call, how many calls named it.
     calls: BTreeMap<String, u32>,
 }
 
@@ -41,7 +41,7 @@ impl Young {
         Self { seed, things: BTreeMap::new(), made: BTreeSet::new(), numbers: BTreeMap::new() }
     }
 
-    /// Notes that something with a random id was made.
+    /// Records that a resource with a random id was made.
     pub(super) fn made(&mut self, kind: &'static str, id: &str, now: Instant) {
         if self.made.contains(id) {
             return;
@@ -52,7 +52,7 @@ impl Young {
         self.add(id, word, now);
     }
 
-    /// Notes that something was made whose name the caller chose.
+    /// Records that a resource with a name of the caller's choice was made.
     pub(super) fn named(&mut self, name: &str, now: Instant) {
         self.add(name, name.to_owned(), now);
     }
@@ -64,13 +64,13 @@ impl Young {
         }
     }
 
-    /// Notes that it was deleted; what has the same name later is another thing.
+    /// Records that it was deleted; a later resource of the same name is another one.
     pub(super) fn deleted(&mut self, id: &str) {
         self.things.remove(id);
         self.made.remove(id);
     }
 
-    /// Whether a call of this kind that comes now does not know it. Each question counts as a call.
+    /// Returns whether a call of this kind does not know it now. Each question counts as a call.
     pub(super) fn misses(&mut self, id: &str, call: &str, now: Instant) -> bool {
         let Some(thing) = self.things.get_mut(id) else { return false };
         let age = now.saturating_duration_since(thing.born);
@@ -84,7 +84,7 @@ impl Young {
             || self.seed.one_in(FLICKERS, &[&thing.word, call, &calls.to_string()])
     }
 
-    /// What draws about it are made with, as long as it is young.
+    /// Returns the word for draws about it, while it is young.
     pub(super) fn word(&self, id: &str) -> Option<&str> {
         self.things.get(id).map(|thing| thing.word.as_str())
     }
@@ -101,7 +101,7 @@ mod tests {
 
     const STEP: Duration = Duration::from_millis(10);
 
-    /// Whether a call misses a new VPC, every 10 ms of the window, in a cloud of this seed.
+    /// Returns whether a call misses a new VPC, every 10 ms of the window, in a cloud of this seed.
     fn looks(seed: u64, call: &str) -> Vec<bool> {
         let since = Instant::now();
         let mut young = Young::new(Seed(seed));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn every_call_knows_what_is_older_than_the_window() {
+    fn every_call_knows_resources_older_than_the_window() {
         for seed in 0..50 {
             let since = Instant::now();
             let mut young = Young::new(Seed(seed));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_known_is_missed_again_once_in_a_while() {
+    fn a_known_resource_is_sometimes_missed_again() {
         let flickers = |seed| looks(seed, "DescribeVpcs").windows(2).any(|pair| pair == [false, true]);
         assert!((0..10).all(flickers), "300 looks see one flicker at least");
         let missed = looks(1, "DescribeVpcs").iter().filter(|missed| **missed).count();

@@ -66,11 +66,12 @@ impl Group {
         std::fs::write(self.dir.join(file), text)
     }
 
-    /// Takes in what runs already. A process may start another meanwhile, so it looks again.
+    /// Moves the running processes into the group. A process may start another during the move, so it looks
+    /// again.
     pub(super) fn take(&self, processes: &Processes) {
         for _ in 0..3 {
             for process in processes.members() {
-                // One that has ended cannot be moved, nor need it be.
+                // An ended process cannot be moved, and need not be.
                 drop(std::fs::write(self.entrance(), process.id.to_string()));
             }
         }
@@ -86,7 +87,7 @@ fn base() -> Option<&'static Base> {
     BASE.get_or_init(Base::find).as_ref()
 }
 
-/// Removes what this process made, once nothing runs in it.
+/// Removes the groups that this process made, once nothing runs in them.
 pub fn clean_up() {
     if let Some(base) = base() {
         drop(std::fs::remove_dir(&base.dir));
@@ -104,7 +105,7 @@ impl Base {
         found
     }
 
-    /// Below `parent`, if limits work there: by trying one out.
+    /// Makes the base below `parent`, if limits work there: by trying one out.
     fn make(version: Version, parent: &Path) -> Option<Self> {
         remove_stale(parent);
         let dir = parent.join(format!("{PREFIX}{}", std::process::id()));
@@ -137,8 +138,8 @@ impl Base {
     }
 }
 
-/// Directories below which groups might be made, the likeliest first. In version 2 a group with processes
-/// has no children that are limited, so the groups above it come into question too.
+/// Returns directories below which groups might be made, the likeliest first. In version 2 a group with
+/// processes has no children with limits, so the groups above it are tried too.
 fn parents(own: &str, mounts: &str) -> Vec<(Version, PathBuf)> {
     let mut found = Vec::new();
     for line in own.lines() {
@@ -168,7 +169,7 @@ fn parents(own: &str, mounts: &str) -> Vec<(Version, PathBuf)> {
     found
 }
 
-/// What a local cloud left that was killed.
+/// Removes groups of a local cloud that was killed.
 fn remove_stale(parent: &Path) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();

@@ -1,9 +1,9 @@
-//! A limit where the kernel keeps none for us: the processes are stopped for the rest of each period in
-//! which they have used their share.
+//! A limit without the kernel's help: the processes are stopped for the rest of each period in which they
+//! have used their share.
 //!
-//! It is coarser than a control group. A process that has ended is known by what its parent says of it, and a
-//! step is as long as the clock that the kernel counts with, so a period may be overdrawn; the next ones
-//! pay for it.
+//! It is coarser than a control group. The time of an ended process is known only through its parent, and a
+//! step is as long as the clock that the kernel counts with, so a period may be overdrawn; the next ones pay
+//! for it.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use crate::machine::processes::Processes;
 /// Two ticks of the clock of `/proc`.
 const STEP: Duration = Duration::from_millis(20);
 
-/// What is not used within a period is lost, as with the kernel.
+/// Time that is not used within a period is lost, as with the kernel.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// Looking for new processes means to look at all of this machine.
+/// Searching for new processes reads the whole process table of this machine.
 const SEARCH: Duration = Duration::from_millis(200);
 
 /// Runs as long as there is a limit.
@@ -38,20 +38,20 @@ pub(super) async fn run(processes: &Processes, limit: &watch::Receiver<Option<Pe
         let now = processes.cpu_time(&members);
         let may_run = budget.step(percent, at.elapsed(), now.saturating_sub(used));
         (used, at) = (now, Instant::now());
-        // Each time anew: a process may have started meanwhile.
+        // Listed again each time, because a process may have started since.
         processes.throttle(if may_run { Signal::SIGCONT } else { Signal::SIGSTOP });
     }
     processes.throttle(Signal::SIGCONT);
 }
 
-/// Time on a processor that is left, or owed.
+/// Remaining processor time, or overdrawn time.
 #[derive(Debug, Default)]
 struct Budget {
     micros: i64,
 }
 
 impl Budget {
-    /// Whether the processes may run on, `elapsed` after the last look, having used `used` since.
+    /// Returns whether the processes may run, `elapsed` after the last look, having used `used` since.
     fn step(&mut self, percent: Percent, elapsed: Duration, used: Duration) -> bool {
         let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
         let share = |time: Duration| micros(time).saturating_mul(i64::from(percent.get())) / 100;
@@ -65,7 +65,7 @@ impl Budget {
 mod tests {
     use super::*;
 
-    /// The share of a core that a greedy process gets, which uses all of each step it may run in.
+    /// Returns the share of a core of a greedy process, which uses all of each step it may run in.
     fn share(percent: &str, cores: u32) -> f64 {
         let percent = percent.parse().expect("valid");
         let (mut budget, mut used, mut may_run) = (Budget::default(), Duration::ZERO, true);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_used_is_lost() {
+    fn unused_time_is_lost() {
         let (mut budget, percent) = (Budget::default(), "10%".parse().expect("valid"));
         assert!(budget.step(percent, Duration::from_secs(60), Duration::ZERO));
         assert!(!budget.step(percent, STEP, STEP), "a minute of rest gave more than a period's share");

@@ -35,7 +35,7 @@ fn t3_and_later_are_unlimited_by_default() {
     assert_eq!(types.map(Credits::default_of), [standard, unlimited, unlimited, unlimited, None, None]);
 }
 
-/// A process that uses all it is given, and how long it takes it to use this much.
+/// A process that uses all the time it gets, and how long it takes to use this much.
 struct Greedy {
     child: std::process::Child,
     processes: Arc<Processes>,

@@ -1,4 +1,4 @@
-//! The credit options of instances. The emulator says `standard` of each and knows no change.
+//! The credit options of instances. The emulator shows `standard` for each and has no call to change it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ struct Refused {
 }
 
 impl Ec2 {
-    /// Of the instances that are named; otherwise of those that are `unlimited`.
+    /// Of the named instances; otherwise of all with the option `unlimited`.
     pub(super) async fn describe_credits(&self, call: &Call) -> Response<Body> {
         let named: Vec<&str> = call.numbered("InstanceId").chain(call.filter("instance-id")).collect();
         let machines = self.machines_of_region(call.region()).await;
@@ -52,7 +52,7 @@ impl Ec2 {
         ))
     }
 
-    /// Changes each instance that can be changed, and says which could not.
+    /// Changes each instance that can be changed, and reports the others.
     pub(super) async fn modify_credits(&self, call: &Call) -> Response<Body> {
         let mut changes = Vec::new();
         for number in 1_u32.. {
@@ -118,7 +118,7 @@ impl Ec2 {
         Ok(machine)
     }
 
-    /// Also those that are terminated: EC2 knows them for a while.
+    /// Includes the terminated ones: EC2 knows them for a while.
     async fn machines_of_region(&self, region: &str) -> BTreeMap<String, Arc<Machine>> {
         let mut all = self.machines.lock().await.clone();
         all.extend(self.terminated.lock().await.clone());
@@ -128,7 +128,7 @@ impl Ec2 {
 }
 
 fn no_instance(id: &str) -> String {
-    // What is asked for is quoted in XML.
+    // The requested id is quoted in XML.
     let id = quick_xml::escape::escape(id);
     format!("The instance ID '{id}' does not exist")
 }

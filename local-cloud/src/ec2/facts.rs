@@ -1,5 +1,5 @@
-//! What permissions depend on beyond the call itself: which interface an instance has, what an association
-//! joins, whether a resource exists. Read from moto's books, past every fault.
+//! Facts that permissions depend on beyond the call itself: an instance's interface, the two ends of an
+//! association, the existence of a resource. Read from moto, past every fault.
 
 use anyhow::Context as _;
 use axum::http::request::Parts;
@@ -23,7 +23,7 @@ const BY_ID: [(&str, &str, &str); 12] = [
 ];
 
 impl Ec2 {
-    /// Whether there is a resource with this id. What cannot be looked up counts as there.
+    /// Returns whether there is a resource with this id. If it cannot be looked up, it counts as existing.
     pub(crate) async fn exists(&self, parts: &Parts, id: &str) -> bool {
         let Some((_, action, parameter)) = BY_ID.iter().find(|(prefix, ..)| id.starts_with(prefix)) else {
             return true;
@@ -34,7 +34,7 @@ impl Ec2 {
         }
     }
 
-    /// Gives the interface of a new instance the tags that the launch has for it; moto leaves them out.
+    /// Sets the launch's tags on the interface of a new instance; moto omits them.
     pub(super) async fn tag_interface(&self, call: &Call, instance: &str) -> anyhow::Result<()> {
         let is_for_interfaces = |number: &u32| {
             call.get(&format!("TagSpecification.{number}.ResourceType")) == Some("network-interface")
@@ -56,7 +56,7 @@ impl Ec2 {
         Ok(())
     }
 
-    /// The network interface of an instance.
+    /// Returns the network interface of an instance.
     pub(crate) async fn interface_of(&self, parts: &Parts, instance: &str) -> Option<String> {
         let form = [
             ("Action", "DescribeNetworkInterfaces"),
@@ -67,9 +67,9 @@ impl Ec2 {
         Some(interfaces.items("networkInterfaceSet").first()?.text_of("networkInterfaceId")?.to_owned())
     }
 
-    /// What an association of an address joins: the address, and the instance if there is one.
+    /// Returns the two ends of an address's association: the address, and the instance if there is one.
     pub(crate) async fn association(&self, parts: &Parts, id: &str) -> Option<(String, Option<String>)> {
-        // moto knows no filter for it.
+        // moto has no filter for it.
         let addresses = self.read(parts, &[("Action", "DescribeAddresses")]).await.ok()?;
         let addresses = addresses.items("addressesSet");
         let address = addresses.iter().find(|address| address.text_of("associationId") == Some(id))?;

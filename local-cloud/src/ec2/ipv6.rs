@@ -1,4 +1,4 @@
-//! What others need to know and to set of the emulator's IPv6.
+//! Reads and changes the emulator's IPv6 for other modules.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::{Ec2, in_region, owned, region_of};
 use crate::xml::Element;
 
 impl Ec2 {
-    /// Takes the rule that lets all IPv6 out from the group that this answer is about.
+    /// Removes the rule that allows all IPv6 out from the group in this answer.
     pub(crate) async fn revoke_ipv6_egress(&self, parts: &Parts, answer: &[u8]) -> anyhow::Result<()> {
         let answer = Element::parse(answer)?;
         let group = answer.text_of("groupId").context("a security group without an id")?;
@@ -22,7 +22,7 @@ impl Ec2 {
         self.read(parts, &revoke).await.map(drop)
     }
 
-    /// Those of the subnets that exist and have no IPv6 block, in the region of a call to any service.
+    /// Returns the subnets that exist and have no IPv6 block, in the region of a call to any service.
     pub(crate) async fn without_ipv6(
         &self,
         parts: &Parts,

@@ -1,4 +1,4 @@
-//! What EC2 refuses for the account's sake, and how it tells what the account may have.
+//! EC2's refusals because of the account, and its answers about the account's limits.
 
 use std::time::Instant;
 
@@ -12,13 +12,14 @@ use crate::quotas::Quota;
 use crate::reply::xml;
 use crate::xml::Element;
 
-/// RunInstances' own, when a call names none.
+/// RunInstances' own default.
 const DEFAULT_TYPE: &str = "m1.small";
 
-/// In the order of AWS's rules, as far as they are known: the account, the type, the quota. A dry run is not
-/// judged: it says whether the caller has the permission.
+/// In the order of AWS's rules, as far as it is known: the account, the type, the quota. A dry run is not
+/// refused here: it only says whether the caller has the permission.
 impl Ec2 {
-    /// The refusal of a launch. The launches' lock is held, so that two at once cannot both have the last vCPU.
+    /// Returns the refusal of a launch. The launches' lock is held, so that two at once cannot both have the
+    /// last vCPU.
     pub(super) async fn refuse_launch(
         &self,
         call: &Call,
@@ -38,7 +39,7 @@ impl Ec2 {
         Ok(self.account.has_room(&wanted, &running).err().map(|refusal| refused(&refusal)))
     }
 
-    /// Everything that takes vCPUs in the region of the call.
+    /// Returns everything that uses vCPUs in the region of the call.
     async fn running(&self, call: &Call) -> anyhow::Result<Vec<Running>> {
         let alive = [
             ("Action", "DescribeInstances"),
@@ -80,7 +81,7 @@ impl Ec2 {
         Ok(Some(not_offered(instance_type, zone, &others)))
     }
 
-    /// What the emulator has, without what a zone does not offer here.
+    /// Returns the emulator's offerings, without types that a zone does not offer here.
     pub(super) async fn describe_offerings(&self, call: &Call) -> anyhow::Result<Response<Body>> {
         let reply = self.to_moto(call).await?;
         if !reply.ok {
@@ -115,7 +116,7 @@ impl Ec2 {
         Ok(xml(tree.write_ec2()))
     }
 
-    /// Whether the region of the call has room for one more of what this action lists.
+    /// Returns whether the region of the call has room for one more of the things that this action lists.
     pub(super) async fn has_room_for(
         &self,
         call: &Call,
@@ -139,7 +140,7 @@ fn market(name: Option<&str>) -> Market {
     if name == Some("spot") { Market::Spot } else { Market::OnDemand }
 }
 
-/// The credit option of a launch: what it says, or what its type has by itself.
+/// Returns the credit option of a launch: the requested one, or the default of its type.
 pub(super) fn credits(call: &Call) -> Result<Option<Credits>, Box<Response<Body>>> {
     let instance_type = call.get("InstanceType").unwrap_or(DEFAULT_TYPE);
     let default = Credits::default_of(instance_type);

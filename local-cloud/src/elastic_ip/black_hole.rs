@@ -1,9 +1,9 @@
 //! A public address whose instance has no power: connections to it are neither accepted nor refused.
 //!
-//! The kernel completes a handshake on its own as long as there is room in the listener's queue. So the
-//! queue is made as short as it can be and filled with a connection of ours. From then on the kernel drops
-//! what clients send and they try again, as with packets that reach no host. A client that is still trying
-//! when the address moves gets through.
+//! The kernel completes a handshake on its own as long as there is room in the listener's queue. So the queue
+//! is made as short as possible and filled with a connection of the local cloud itself. From then on the
+//! kernel drops what clients send and they try again, as with packets that reach no host. A client that is
+//! still trying when the address moves gets through.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use tokio::time::timeout;
 
 use super::flow::BACKLOG;
 
-/// On loopback a handshake takes microseconds; one that takes this long is not going to be completed.
+/// On loopback a handshake takes microseconds; after this long it is not going to be completed.
 const HANDSHAKE: Duration = Duration::from_millis(100);
 
-/// Clients may be in the queue already; each of ours that gets in is one more than the kernel should let in.
+/// Clients may be in the queue already; each filler that gets in is one more than the kernel should let in.
 const MOST_FILLERS: usize = 8;
 
 pub(super) struct BlackHole {
@@ -37,7 +37,7 @@ impl BlackHole {
         Self { _fillers: fillers }
     }
 
-    /// Accepts connections again. Those of ours are in the queue still; they end with us.
+    /// Accepts connections again. The fillers are in the queue still; they end with the local cloud.
     pub(super) fn fill(self, listener: &TcpListener) {
         resize(listener, BACKLOG);
     }

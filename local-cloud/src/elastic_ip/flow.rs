@@ -1,4 +1,4 @@
-//! One TCP connection through an Elastic IP, as close to being addressed directly as two sockets can be.
+//! One TCP connection through an Elastic IP, as close to a direct connection as two sockets can be.
 //!
 //! | one side | the other side sees |
 //! |---|---|
@@ -22,23 +22,23 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::Target;
 
-/// What the kernel keeps for each direction of each of our sockets; it doubles the value. A client that
-/// does not read must stop the instance as soon as it would without us: with the kernel's own choice,
-/// megabytes would fit in between. Half of this slows large answers down.
+/// Kernel buffer for each direction of each of the local cloud's sockets; the kernel doubles the value. A
+/// client that does not read must stop the instance as soon as it would on a direct connection: with the
+/// kernel's default, megabytes would fit in between. Half of this slows large answers down.
 const SOCKET_BUFFER: usize = 32 * 1024;
 
-/// Read at a time. Memory is taken only while there is something to move.
+/// Bytes read at a time. Memory is taken only while there is something to move.
 const CHUNK: usize = 16 * 1024;
 
-/// Connections that wait to be accepted, as many as the kernel allows: a full queue of ours would hide
-/// from the instance what it would get without us.
+/// Connections that wait to be accepted, as many as the kernel allows: a full queue here would hide from the
+/// instance the connections that it would get without the local cloud.
 pub(super) const BACKLOG: i32 = 65_535;
 
 /// Why a connection was cut.
 enum Cut {
     /// One side reset it.
     Reset,
-    /// The instance has no power: nothing of it can be heard.
+    /// The instance has no power and sends nothing.
     Silent,
 }
 
@@ -65,22 +65,22 @@ pub(super) async fn carry(client: TcpStream, from: SocketAddr, target: Target) {
     };
     tokio::select! {
         _connected_or_refused = server.writable() => exchange(client, server, &target).await,
-        // Who gives up while the instance does not accept has given up.
+        // A client that resets while the instance does not accept has given up.
         _ = client.ready(Interest::ERROR) => {}
     }
 }
 
-/// Connects from the client's own address: on loopback every process may use each of them.
+/// Connects from the client's own address: on loopback every process may use any of them.
 ///
-/// Not by tokio's `connect`, which looks for an error once the connection is there: an answer followed by a
-/// reset would count as a refusal, and the answer be lost.
+/// Not by tokio's `connect`, which looks for an error once the connection exists: an answer followed by a
+/// reset would count as a refusal, and the answer would be lost.
 fn begin_to_connect(from: IpAddr, to: SocketAddr) -> Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.set_recv_buffer_size(SOCKET_BUFFER)?;
     socket.set_send_buffer_size(SOCKET_BUFFER)?;
-    // Without this, `bind` takes a port for itself alone, and 28,000 connections to all of the
-    // instances together would use an address up.
+    // Without this, `bind` reserves a port exclusively, and 28,000 connections to all of the instances
+    // together would exhaust an address.
     setsockopt(&socket, IpBindAddressNoPort, &true)?;
     socket.bind(&SocketAddr::new(from, 0).into())?;
     match socket.connect(&to.into()) {
@@ -100,7 +100,7 @@ async fn exchange(mut client: TcpStream, mut server: TcpStream, target: &Target)
         let down = pump(&from_server, &mut to_client, || target.is_dead());
         tokio::try_join!(up, down)
     };
-    // The end of a dead host's sockets is this machine's doing: on AWS nothing would be heard of it.
+    // The dead host's sockets end because of this machine; on AWS the client would notice nothing.
     let cut = match ended {
         Ok(_) => return,
         Err(_) if target.is_dead() => Cut::Silent,
@@ -117,7 +117,7 @@ async fn exchange(mut client: TcpStream, mut server: TcpStream, target: &Target)
     }
 }
 
-/// Moves bytes in one direction until its end, which it passes on.
+/// Moves bytes in one direction until its end, and passes the end on.
 async fn pump(
     from: &ReadHalf<'_>,
     to: &mut WriteHalf<'_>,
@@ -140,8 +140,8 @@ async fn pump(
     }
 }
 
-/// Writes all, unless the side that it came from is reset meanwhile: a receiver that does not read must
-/// not keep the reset from arriving. What it has room for it still gets.
+/// Writes all, unless the sending side is reset in between: a receiver that does not read must not keep the
+/// reset from arriving. It still gets as many bytes as it has room for.
 async fn write_all(from: &ReadHalf<'_>, to: &WriteHalf<'_>, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
         let ready = tokio::select! {
@@ -161,8 +161,8 @@ async fn write_all(from: &ReadHalf<'_>, to: &WriteHalf<'_>, mut bytes: &[u8]) ->
     Ok(())
 }
 
-/// Passes on what had arrived before a reset, as far as it can be passed on without waiting. It asks the
-/// kernel: of a socket that is a moment old tokio has not heard yet whether it is ready.
+/// Passes on the bytes that had arrived before a reset, as far as possible without waiting. It asks the
+/// kernel, because tokio does not know yet whether a new socket is ready.
 fn deliver_the_rest(from: &TcpStream, to: &TcpStream) {
     let (from, to) = (SockRef::from(from), SockRef::from(to));
     let mut chunk = vec![0; CHUNK];
@@ -173,7 +173,7 @@ fn deliver_the_rest(from: &TcpStream, to: &TcpStream) {
     }
 }
 
-/// Takes what the client sends and says nothing until the client gives up.
+/// Reads the client's bytes and sends nothing until the client gives up.
 async fn swallow(client: &TcpStream) {
     let mut chunk = vec![0; CHUNK];
     while client.readable().await.is_ok() {

@@ -14,7 +14,7 @@ async fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A target whose host has power for ever.
+/// Returns a target whose host always has power.
 fn at(address: SocketAddr) -> Target {
     Target { address, power: watch::channel(Power::On).1 }
 }
@@ -36,7 +36,7 @@ async fn free_address() -> SocketAddr {
     listener().await.1
 }
 
-/// Answers each connection, at its end, with a name and what was sent.
+/// Answers each connection, at its end, with a name and the bytes it got.
 async fn server(name: &'static str) -> SocketAddr {
     let (listener, address) = listener().await;
     tokio::spawn(async move {
@@ -93,7 +93,7 @@ async fn a_removed_forward_cuts_connections_and_frees_its_port() {
     let mut client = TcpStream::connect(public).await.expect("connected");
     forwards.apply(&Wanted::new()).await.expect("removed");
     assert!(TcpListener::bind(public).await.is_ok(), "the port is not free");
-    // Closed or reset, as it happens; what matters is that it does not wait for an answer.
+    // Closed or reset; it only must not wait for an answer.
     let ended = client.read(&mut [0; 8]).await;
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
 }
@@ -109,7 +109,7 @@ async fn one_taken_port_does_not_keep_the_others() {
     assert_eq!(forwards.addresses(), [(free, server)]);
     let public = taken.1;
     drop(taken);
-    forwards.apply(&[(public, target()), (free, target())].into()).await.expect("free meanwhile");
+    forwards.apply(&[(public, target()), (free, target())].into()).await.expect("free by now");
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn a_reset_of_the_client_reaches_the_instance() {
 
 /// The reset must not wait behind bytes that the instance does not read.
 #[tokio::test]
-async fn a_reset_passes_bytes_that_nobody_reads() {
+async fn a_reset_overtakes_unread_bytes() {
     let (instance, address) = listener().await;
     let (public, _forwards) = forward(at(address)).await;
     let client = TcpStream::connect(public).await.expect("connected");
@@ -157,7 +157,7 @@ async fn a_reset_passes_bytes_that_nobody_reads() {
     timeout(Duration::from_secs(20), is_reset).await.expect("the instance is told").expect("readable");
 }
 
-/// Answer and reset may both be there before the forward has looked at its sockets for the first time.
+/// Answer and reset may both have arrived before the forward looks at its sockets for the first time.
 #[tokio::test]
 async fn a_reset_of_the_instance_reaches_the_client_after_the_answer() {
     const ROUNDS: usize = 300;
@@ -178,7 +178,7 @@ async fn a_reset_of_the_instance_reaches_the_client_after_the_answer() {
     }
 }
 
-/// Writes until neither side's buffers take more; gives the bytes that were taken.
+/// Writes until neither side's buffers take more; returns the bytes that were taken.
 async fn fill(stream: &TcpStream) -> usize {
     let mut taken = 0;
     while let Ok(Ok(())) = timeout(Duration::from_millis(500), stream.writable()).await {
@@ -196,7 +196,7 @@ async fn little_fits_between_a_sender_and_who_does_not_read() {
     let through = TcpStream::connect(public).await.expect("connected");
     let (_unread_too, _) = instance.accept().await.expect("forwarded");
     let (directly, through) = (fill(&directly).await, fill(&through).await);
-    // Four of our buffers, which the kernel doubles.
+    // Four of the local cloud's buffers, which the kernel doubles.
     assert!(through < directly + 8 * 32 * 1024, "{through} bytes through the address, {directly} directly");
 }
 
@@ -209,7 +209,7 @@ async fn a_host_without_power_is_not_heard_to_end() {
     let (served, _) = instance.accept().await.expect("forwarded");
     power.send_replace(Power::Dead);
     drop((served, instance));
-    // What takes no connection any more has also heard of the power: clients see nothing of it.
+    // Once new connections are not taken, the loss of power has been noticed: clients do not see it.
     let newcomer = async || timeout(Duration::from_millis(300), TcpStream::connect(public)).await;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while let Ok(connected) = newcomer().await {
@@ -223,8 +223,8 @@ async fn a_host_without_power_is_not_heard_to_end() {
     assert_eq!(answer(client, "new").await, "b:new");
 }
 
-/// More than the limits that a forward could have without meaning it: its queue, the ports of one
-/// address, half of the usual 1024 open files.
+/// More than the unintended limits of a forward: its queue, the ports of one address, half of the usual 1024
+/// open files.
 #[tokio::test]
 async fn a_flood_reaches_the_instance_whole() {
     const SOURCES: u8 = 4;

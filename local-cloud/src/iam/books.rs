@@ -1,4 +1,4 @@
-//! Policies, roles and functions as the emulator has them, kept parsed until something changes.
+//! Policies, roles and functions of the emulator, kept parsed until something changes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -18,11 +18,11 @@ use crate::calls::Call;
 use crate::door::{Shared, forward};
 use crate::xml::Element;
 
-/// What is known of policies. Everything is forgotten when a call may have changed any of it: such calls
-/// are rare but in a deployment, and a wrong verdict would be found in no time at all.
+/// The known policies. A call that may have changed any of them empties the cache: such calls are rare
+/// outside of a deployment, and a wrong verdict would be noticed at once.
 #[derive(Debug, Default)]
 pub(crate) struct Books {
-    /// Counts changes. What was read before a change is not kept after it.
+    /// Counts changes. A policy read before a change is not kept after it.
     changes: AtomicU64,
     policies: Cached<Policies>,
     roles: Cached<Option<Role>>,
@@ -30,7 +30,7 @@ pub(crate) struct Books {
     buckets: Cached<Option<Arc<Policy>>>,
 }
 
-/// What matters of a role besides its policies.
+/// The facts about a role besides its policies.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Role {
     pub boundary: Option<String>,
@@ -38,7 +38,7 @@ pub(crate) struct Role {
 }
 
 impl Role {
-    /// Whether the role may be assumed by this caller, as far as the role's trust policy says.
+    /// Returns whether the role's trust policy lets this caller assume it.
     pub(super) fn trusts(&self, identity: &Identity, context: &Context) -> bool {
         let names = [identity.arn(), identity.principal_arn(), Identity::Root.arn(), ACCOUNT.to_owned()];
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -51,7 +51,7 @@ impl Role {
 }
 
 impl Books {
-    /// Forgets everything if the call may have changed something of it.
+    /// Forgets everything if the call may have changed a part of it.
     pub(crate) fn hear_of(&self, call: &Call) {
         let is_of_bucket =
             || call.path.split('?').next().is_some_and(|path| path.trim_matches('/').split('/').count() < 2);
@@ -92,12 +92,12 @@ impl Books {
         let policies = match identity {
             Identity::User(name) => read_policies(shared, "User", name).await,
             Identity::Role { name, .. } => read_policies(shared, "Role", name).await,
-            Identity::Root | Identity::Nobody => Policies::default(),
+            Identity::Root | Identity::Unknown => Policies::default(),
         };
         self.keep(&self.policies, &key, policies, since)
     }
 
-    /// `None` if there is no such role.
+    /// Returns the role; `None` if there is no such role.
     pub(crate) async fn role(&self, shared: &Shared, name: &str) -> Option<Role> {
         if let Some(known) = get(&self.roles, name) {
             return (*known).clone();
@@ -140,7 +140,7 @@ fn clear<T>(cache: &Cached<T>) {
     cache.write().unwrap_or_else(PoisonError::into_inner).clear();
 }
 
-/// Inline and attached policies of a user or role, and its boundary. What does not exist has none.
+/// Returns inline and attached policies of a user or role, and its boundary. A missing user or role has none.
 async fn read_policies(shared: &Shared, kind: &str, name: &str) -> Policies {
     let key = format!("{kind}Name");
     let of = |action: &str| vec![("Action".to_owned(), action.to_owned()), (key.clone(), name.to_owned())];
@@ -159,7 +159,7 @@ async fn read_policies(shared: &Shared, kind: &str, name: &str) -> Policies {
         identity.extend(managed(shared, &arn.text).await);
     }
     let boundary = match boundary(&got) {
-        // A boundary that does not exist allows nothing.
+        // A missing boundary allows nothing.
         Some(arn) => Some(managed(shared, &arn).await.unwrap_or_default()),
         None => None,
     };
@@ -170,7 +170,7 @@ fn boundary(got: &Element) -> Option<String> {
     got.text_of("PermissionsBoundaryArn").map(str::to_owned)
 }
 
-/// The version of a managed policy that is in force.
+/// Returns the version of a managed policy that is in force.
 async fn managed(shared: &Shared, arn: &str) -> Option<Policy> {
     let got = iam(shared, &[("Action", "GetPolicy"), ("PolicyArn", arn)]).await?;
     let version = got.text_of("DefaultVersionId")?;
@@ -188,7 +188,7 @@ fn decoded(document: &str) -> String {
     percent_decode_str(document).decode_utf8_lossy().into_owned()
 }
 
-/// AWS takes no policy that it cannot read, the emulator does.
+/// Parses a policy. AWS refuses an unreadable policy, the emulator accepts it.
 fn parse(document: &str, name: &str) -> Policy {
     Policy::parse(document).unwrap_or_else(|error| {
         tracing::warn!(policy = name, %error, "a policy cannot be read, so it denies everything");
@@ -196,7 +196,7 @@ fn parse(document: &str, name: &str) -> Policy {
     })
 }
 
-/// Asks the emulator that keeps IAM's books; `None` if it refuses.
+/// Sends a call to the emulator of IAM; `None` if it refuses.
 async fn iam(shared: &Shared, form: &[(&str, &str)]) -> Option<Element> {
     let form = form.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     iam_owned(shared, form).await
@@ -208,7 +208,7 @@ pub(super) async fn iam_owned(shared: &Shared, mut form: Vec<(String, String)>) 
     Element::parse(&body).ok()
 }
 
-/// The body of a successful answer of the emulator.
+/// Returns the body of a successful answer of the emulator.
 async fn ask(
     shared: &Shared,
     method: &str,
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_before_a_change_is_not_kept_after_it() {
+    fn a_policy_read_before_a_change_is_not_kept_after_it() {
         let books = Books::default();
         let since = books.changes.load(Ordering::SeqCst);
         books.forget();
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_is_assumed_by_those_whom_it_trusts() {
+    fn a_role_is_assumed_by_its_trusted_principals() {
         let trusts = |principal: &str| {
             let trust = format!(
                 r#"{{"Statement": {{"Effect": "Allow", "Principal": {principal}, "Action": "sts:AssumeRole"}}}}"#

@@ -92,7 +92,7 @@ const OPERATORS: [(&str, Compare, bool); 27] = [
 ];
 
 impl Condition {
-    /// Reads the `Condition` of a statement.
+    /// Parses the `Condition` of a statement.
     pub(super) fn parse_all(conditions: &Value) -> Result<Vec<Self>, Invalid> {
         let Some(conditions) = conditions.as_object() else {
             return if conditions.is_null() { Ok(Vec::new()) } else { Err(Invalid::Shape("Condition")) };
@@ -130,7 +130,7 @@ impl Condition {
             return given.is_empty() == wants_absence;
         }
         if given.is_empty() {
-            // A negated operator holds for what is not there, with `ForAnyValue` it does not.
+            // A negated operator holds for a missing key, with `ForAnyValue` it does not.
             return self.if_exists
                 || self.quantifier == Quantifier::All
                 || (self.operator.is_negated && self.quantifier == Quantifier::None);
@@ -192,7 +192,7 @@ fn exactly(wanted: &str, given: &str, context: &Context) -> bool {
     wanted == given
 }
 
-/// A date as policies write it: ISO 8601, or seconds since 1970.
+/// Parses a date in a policy: ISO 8601, or seconds since 1970.
 fn date(text: &str) -> Option<jiff::Timestamp> {
     let seconds = || jiff::Timestamp::from_second(text.parse().ok()?).ok();
     let day = || {

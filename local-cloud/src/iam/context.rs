@@ -1,8 +1,8 @@
-//! What is known about a call besides its action and resource: the keys of conditions.
+//! Facts about a call besides its action and resource: the keys of conditions.
 
 use std::collections::BTreeMap;
 
-/// Keys with their values. Case does not count in the names of keys; `aws:TagKeys` has several values.
+/// Keys with their values. The names of keys are case-insensitive; `aws:TagKeys` has several values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Context(BTreeMap<String, Vec<String>>);
 
@@ -14,7 +14,7 @@ impl Context {
         self
     }
 
-    /// Sets all values of a key. A tag of the request is a tag key as well.
+    /// Sets all values of a key. A tag of the request also adds its tag key.
     pub fn set(&mut self, key: &str, values: Vec<String>) {
         let lower = key.to_ascii_lowercase();
         if lower.starts_with(REQUEST_TAG) {
@@ -31,7 +31,7 @@ impl Context {
         self.0.get(&key.to_ascii_lowercase()).map_or(&[], Vec::as_slice)
     }
 
-    /// The value of a key that has exactly one.
+    /// Returns the value of a key that has exactly one.
     pub(super) fn single(&self, key: &str) -> Option<&str> {
         match self.values(key) {
             [value] => Some(value),

@@ -26,7 +26,7 @@ pub struct Policies {
 #[derive(Clone, Copy, Debug)]
 pub struct OfResource<'a> {
     pub policy: &'a Policy,
-    /// The principal's ARNs. It is named by its account as well, but that allows nothing by itself.
+    /// The principal's ARNs. It is also named by its account, but that allows nothing by itself.
     pub names: &'a [&'a str],
     pub account: &'a str,
 }
@@ -49,7 +49,7 @@ impl Decision {
         self == Self::Allowed
     }
 
-    /// As SimulatePrincipalPolicy writes it.
+    /// Returns the decision as SimulatePrincipalPolicy writes it.
     pub fn simulated(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
@@ -115,7 +115,7 @@ mod tests {
         json!({"Effect": effect, "Action": "s3:GetObject", "Resource": "arn:aws:s3:::b/*"})
     }
 
-    /// One row of the table in AWS's documentation.
+    /// Returns one row of the table in AWS's documentation.
     fn decision(identity: &[Value], boundary: Option<&Value>, resource: Option<Value>) -> Decision {
         let policies =
             Policies { identity: identity.iter().map(policy).collect(), boundary: boundary.map(policy) };

@@ -14,8 +14,8 @@ pub(super) fn fits_text(pattern: &str, text: &str, context: &Context) -> bool {
     expand(pattern, context).is_some_and(|pattern| fits(&pattern, text))
 }
 
-/// Returns whether an ARN fits a pattern. Each of the six parts between colons is compared for itself, so
-/// that no `*` reaches over a colon but in the last part.
+/// Returns whether an ARN fits a pattern. Each of the six parts between colons is compared separately, so
+/// that no `*` matches a colon except in the last part.
 pub(super) fn fits_arn(pattern: &str, arn: &str, context: &Context) -> bool {
     if pattern == "*" {
         return true;
@@ -27,7 +27,7 @@ pub(super) fn fits_arn(pattern: &str, arn: &str, context: &Context) -> bool {
     patterns.iter().zip(parts).all(|(pattern, part)| fits_text(pattern, part, context))
 }
 
-/// Splits at the first five colons that stand outside of variables.
+/// Splits at the first five colons outside of variables.
 fn split_arn(pattern: &str) -> Vec<&str> {
     let (mut parts, mut start, mut in_variable) = (Vec::new(), 0, false);
     for (at, letter) in pattern.char_indices() {
@@ -45,7 +45,7 @@ fn split_arn(pattern: &str) -> Vec<&str> {
     parts
 }
 
-/// One place of a pattern.
+/// One element of a pattern.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Any,
@@ -65,8 +65,8 @@ fn place(letter: char) -> Place {
     }
 }
 
-/// Replaces the variables; what they stand for has no wildcards. `${*}`, `${?}` and `${$}` are those
-/// characters themselves.
+/// Replaces the variables; their values have no wildcards. `${*}`, `${?}` and `${$}` are those characters
+/// themselves.
 fn expand(pattern: &str, context: &Context) -> Option<Vec<Place>> {
     let mut places = Vec::new();
     let mut rest = pattern;
@@ -84,11 +84,13 @@ fn expand(pattern: &str, context: &Context) -> Option<Vec<Place>> {
     Some(places)
 }
 
-/// Takes time in proportion to both lengths, whatever the pattern: policies come from callers.
+/// Returns whether a text fits. Takes time in proportion to both lengths, whatever the pattern, because
+/// policies come from callers.
 fn fits(pattern: &[Place], text: &str) -> bool {
     let text: Vec<char> = text.chars().collect();
     let (mut at, mut read) = (0, 0);
-    // Where to go on if what follows the last `*` does not fit: the place after it, and the text it took.
+    // Where to continue if the part after the last `*` does not fit: the place after it, and the text it
+    // matched.
     let mut retry: Option<(usize, usize)> = None;
     while read < text.len() {
         match pattern.get(at) {
@@ -112,7 +114,7 @@ fn fits(pattern: &[Place], text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn nobody() -> Context {
+    fn no_context() -> Context {
         Context::default()
     }
 
@@ -131,7 +133,7 @@ mod tests {
             ("users/*", "users/\u{e4}na", true),
             ("users/?na", "users/\u{e4}na", true),
         ] {
-            assert_eq!(fits_text(pattern, text, &nobody()), is_fit, "{pattern} {text}");
+            assert_eq!(fits_text(pattern, text, &no_context()), is_fit, "{pattern} {text}");
         }
     }
 
@@ -139,12 +141,12 @@ mod tests {
     fn actions_ignore_case_and_texts_do_not() {
         assert!(fits_action("S3:getobject*", "s3:GetObjectVersion"));
         assert!(!fits_action("s3:Get", "s3:GetObject"));
-        assert!(!fits_text("Users", "users", &nobody()));
+        assert!(!fits_text("Users", "users", &no_context()));
     }
 
     #[test]
     fn a_star_in_an_arn_stays_between_its_colons() {
-        let fits = |pattern, arn| fits_arn(pattern, arn, &nobody());
+        let fits = |pattern, arn| fits_arn(pattern, arn, &no_context());
         assert!(fits("*", "arn:aws:s3:::b"));
         assert!(fits("arn:aws:s3:::b/*", "arn:aws:s3:::b/users/a:b"));
         assert!(fits("arn:aws:ec2:*:1:instance/*", "arn:aws:ec2:eu-west-1:1:instance/i-1"));
@@ -159,7 +161,7 @@ mod tests {
         let fits = |arn| fits_arn("arn:aws:iam::1:user/${aws:UserName}", arn, &context);
         assert!(fits("arn:aws:iam::1:user/a*"));
         assert!(!fits("arn:aws:iam::1:user/ab"));
-        assert!(!fits_text("${aws:username}", "", &nobody()), "without a value it fits nothing");
-        assert!(fits_text("a${*}", "a*", &nobody()) && !fits_text("a${*}", "ab", &nobody()));
+        assert!(!fits_text("${aws:username}", "", &no_context()), "without a value it fits nothing");
+        assert!(fits_text("a${*}", "a*", &no_context()) && !fits_text("a${*}", "ab", &no_context()));
     }
 }

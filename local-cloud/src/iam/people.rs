@@ -1,6 +1,6 @@
-//! Users of IAM and sessions of STS: whose keys the front door takes.
+//! IAM users and STS sessions: the keys that the front door accepts.
 //!
-//! The emulator makes the keys; here they are learned from its answers. Those of users survive a restart of
+//! The emulator makes the keys; here they are learned from its answers. Keys of users survive a restart of
 //! the local cloud, as the users themselves do.
 
 use std::io::Write as _;
@@ -37,7 +37,7 @@ pub struct UserKey {
     pub secret: String,
 }
 
-/// Where the keys of users are kept between two runs, readable by their owner alone.
+/// The file with the users' keys between two runs, readable by its owner alone.
 #[derive(Debug)]
 pub(crate) struct KeyFile(PathBuf);
 
@@ -114,18 +114,18 @@ fn learn(credentials: &Credentials, call: &Call, answer: &[u8]) {
     credentials.learn(key, secret, principal);
 }
 
-/// Makes a user with exactly this policy, or gives the user it; returns a key of the user.
+/// Makes a user with exactly this policy, or replaces an existing user's policy; returns a key of the user.
 pub(crate) async fn ensure(shared: &Shared, wanted: &UserWanted) -> anyhow::Result<UserKey> {
     let UserWanted { name, policy } = wanted;
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte);
     if name.is_empty() || name.len() > 64 || !name.bytes().all(is_letter) {
-        bail!("`{name}` is no name of a user: give up to 64 letters, digits and `+=,.@_-`");
+        bail!("`{name}` is not a user name: use up to 64 letters, digits and `+=,.@_-`");
     }
     let document = policy.to_string();
-    Policy::parse(&document).context("this is no policy")?;
+    Policy::parse(&document).context("this is not a policy")?;
     let chars = document.chars().filter(|letter| !letter.is_whitespace()).count();
     if chars > MAX_POLICY {
-        bail!("the policy has {chars} characters, and IAM takes {MAX_POLICY}");
+        bail!("the policy has {chars} characters, more than IAM's limit of {MAX_POLICY}");
     }
     let user = [("UserName", name.as_str())];
     if iam(shared, "GetUser", &user).await.is_none() {
@@ -136,7 +136,7 @@ pub(crate) async fn ensure(shared: &Shared, wanted: &UserWanted) -> anyhow::Resu
     if iam(shared, "GetPolicy", &of_policy).await.is_none() {
         must(shared, "CreatePolicy", &[("PolicyName", name), ("PolicyDocument", &document)]).await?;
     } else {
-        // A policy has five versions at most.
+        // A policy has at most five versions.
         let versions = must(shared, "ListPolicyVersions", &of_policy).await?;
         for version in versions.all("member") {
             if version.text_of("IsDefaultVersion") == Some("false") {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_users_survive_a_restart_and_are_nobody_elses_to_read() {
+    fn user_keys_survive_a_restart_and_only_their_owner_reads_them() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().expect("a directory");
         let file = KeyFile::new(dir.path().join("access-keys.json"));

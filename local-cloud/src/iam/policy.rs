@@ -1,4 +1,4 @@
-//! Policy documents, parsed once: a call is then judged without looking at JSON.
+//! Policy documents, parsed once: a call is then checked without reading JSON.
 
 use serde_json::Value;
 
@@ -33,7 +33,7 @@ enum Patterns {
     NotOf(Vec<String>),
 }
 
-/// Whom a policy of a resource is about, and the policy by which a role is assumed.
+/// The principals of a resource's policy, or of a role's trust policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Principals {
     All,
@@ -44,11 +44,11 @@ enum Principals {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    #[error("the policy is no JSON")]
+    #[error("the policy is not JSON")]
     Json,
     #[error("`{0}` is missing, or is not what a policy has there")]
     Shape(&'static str),
-    #[error("`{0}` is no operator of a condition")]
+    #[error("`{0}` is not a condition operator")]
     Operator(String),
 }
 
@@ -63,7 +63,7 @@ impl Policy {
         Ok(Self { statements })
     }
 
-    /// What stands for a policy that cannot be read: nothing is allowed by it.
+    /// Replaces an unreadable policy: it allows nothing.
     pub(super) fn deny_all() -> Self {
         let all = || Patterns::Of(vec!["*".to_owned()]);
         let statement = Statement {
@@ -100,10 +100,10 @@ impl Statement {
         })
     }
 
-    /// Whether the statement is about this use of a permission, whoever it is that uses it.
+    /// Returns whether the statement is about this use of a permission, whatever its caller.
     pub(super) fn is_about(&self, action: &str, resource: &str, context: &Context) -> bool {
         let is_action = self.actions.contains(|pattern| fits_action(pattern, action));
-        // Policies by which a role is assumed name no resource: it is the role.
+        // Trust policies name no resource: it is the role.
         let is_resource = self
             .resources
             .as_ref()
@@ -111,7 +111,7 @@ impl Statement {
         is_action && is_resource && self.conditions.iter().all(|condition| condition.holds(context))
     }
 
-    /// Whether the statement names one of these: a principal's ARNs, its account, `*`.
+    /// Returns whether the statement names one of these: a principal's ARNs, its account, `*`.
     pub(super) fn names(&self, names: &[&str]) -> bool {
         let is_in = |list: &[String]| list.iter().any(|one| one == "*" || names.contains(&one.as_str()));
         match &self.principals {
@@ -147,7 +147,7 @@ fn principals(value: &Value) -> Vec<String> {
     }
 }
 
-/// A value or a list of values; numbers and booleans as they are written.
+/// Returns a value or a list of values; numbers and booleans as they are written.
 pub(super) fn texts(value: &Value) -> Vec<String> {
     match value {
         Value::Array(several) => several.iter().flat_map(texts).collect(),

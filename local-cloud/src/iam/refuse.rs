@@ -10,7 +10,7 @@ use super::{Identity, Judged, Judgement};
 use crate::calls::Call;
 use crate::reply::{refusal, xml};
 
-/// The answer to a call whose caller lacks a permission.
+/// Returns the answer to a call whose caller lacks a permission.
 pub(crate) fn refuse(call: &Call, judgement: &Judgement, denied: &Judged) -> Response<Body> {
     let service = call.service.as_str();
     if service == "s3" && denied.asked.action.starts_with("s3:DeleteObject") && call.action == "POST" {
@@ -19,9 +19,9 @@ pub(crate) fn refuse(call: &Call, judgement: &Judgement, denied: &Judged) -> Res
     refuse_one(service, &judgement.identity, denied)
 }
 
-/// S3 answers a request to delete many objects with success, and names those that it did not delete.
+/// S3 answers a request to delete many objects with success, and names the objects that it did not delete.
 ///
-/// Here none is deleted if one may not be: objects that the caller may delete are named as well.
+/// Here none is deleted if one may not be: the answer also names objects that the caller may delete.
 fn refuse_deletions(judgement: &Judgement) -> Response<Body> {
     let denied = judgement.denied();
     let errors: String = judgement
@@ -48,7 +48,7 @@ fn refuse_one(service: &str, identity: &Identity, judged: &Judged) -> Response<B
         }
         "s3" | "iam" | "sts" => refusal(service, StatusCode::FORBIDDEN, "AccessDenied", &message),
         "lambda" => refusal(service, StatusCode::FORBIDDEN, "AccessDeniedException", &message),
-        // EventBridge, Logs and whatever else speaks JSON ("Common errors" of their API references).
+        // EventBridge, Logs and other JSON services ("Common errors" of their API references).
         _ => refusal(service, StatusCode::BAD_REQUEST, "AccessDeniedException", &message),
     }
 }

@@ -1,4 +1,4 @@
-//! SimulatePrincipalPolicy, answered by the evaluator that judges the calls.
+//! SimulatePrincipalPolicy, answered by the evaluator that checks the calls.
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
@@ -12,7 +12,7 @@ use crate::calls::Call;
 use crate::door::Shared;
 use crate::reply::{refusal, xml};
 
-/// What the caller wants to know (IAM API reference, SimulatePrincipalPolicy).
+/// The caller's question (IAM API reference, SimulatePrincipalPolicy).
 #[derive(Debug, PartialEq)]
 struct Question {
     source: Identity,
@@ -74,7 +74,7 @@ impl Question {
     }
 }
 
-/// The user or role of an ARN.
+/// Returns the user or role of an ARN.
 fn identity(arn: &str) -> Option<Identity> {
     let rest = arn.strip_prefix(&format!("arn:aws:iam::{ACCOUNT}:"))?;
     let name = rest.rsplit('/').next()?.to_owned();

@@ -1,4 +1,4 @@
-//! How many calls were judged, and which were refused.
+//! Counts the checked calls and keeps the denied ones.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 use super::evaluate::Decision;
 use super::{Identity, Judgement};
 
-/// A deployment that may do nothing asks a few dozen times; a fleet without its role asks for ever.
+/// A deployment without permissions makes a few dozen calls; a fleet without its role makes them for ever.
 const MAX_DENIED: usize = 1000;
 
-/// What `/_local-cloud/iam` says, since the local cloud was started.
+/// The answer of `/_local-cloud/iam`, since the local cloud was started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Calls of users and roles; the root is not judged.
+    /// Calls of users and roles; calls of the root are not counted here.
     pub judged: u64,
     pub allowed: u64,
     pub denied: u64,
-    /// Calls of the root, which may do everything that no bucket denies.
+    /// Calls of the root, which may do everything that no bucket's policy denies.
     pub root: u64,
-    /// The last calls that were denied, oldest first.
+    /// The last denied calls, oldest first.
     pub denials: Vec<Denial>,
 }
 
@@ -99,7 +99,7 @@ mod tests {
     fn only_the_last_denials_are_kept() {
         let verdicts = Verdicts::default();
         for _ in 0..MAX_DENIED + 1 {
-            verdicts.add(&judgement(Identity::Nobody, &[Decision::NotAllowed]));
+            verdicts.add(&judgement(Identity::Unknown, &[Decision::NotAllowed]));
         }
         let report = verdicts.report();
         assert_eq!((report.denied, report.denials.len()), (MAX_DENIED as u64 + 1, MAX_DENIED));

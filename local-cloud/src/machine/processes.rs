@@ -1,4 +1,4 @@
-//! The processes of an instance: the groups of its services' main processes, and what is in them.
+//! The processes of an instance: the groups of its services' main processes, and their members.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,12 +18,12 @@ pub struct Processes {
     is_hung: AtomicBool,
 }
 
-/// A process, as far as `/proc` says it in one line.
+/// A process, as far as one line of `/proc` describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
     pub id: i32,
     group: i32,
-    /// Its own time on a processor, and that of its children that have ended.
+    /// Its own processor time, and that of its children that have ended.
     ticks: u32,
 }
 
@@ -52,14 +52,14 @@ impl Processes {
         self.signal(Signal::SIGCONT);
     }
 
-    /// Stops the processes or lets them go on, but for those that hang on purpose.
+    /// Stops or continues the processes, except those hung on purpose.
     pub fn throttle(&self, signal: Signal) {
         if !self.is_hung.load(Ordering::Relaxed) {
             self.signal(signal);
         }
     }
 
-    /// All that run now.
+    /// Returns all processes that run now.
     pub fn members(&self) -> Vec<Process> {
         let groups: Vec<i32> = self.lock().iter().map(|group| group.as_raw()).collect();
         if groups.is_empty() {
@@ -73,7 +73,7 @@ impl Processes {
             .collect()
     }
 
-    /// The time that these have used on processors until now.
+    /// Returns the processor time that these have used until now.
     pub fn cpu_time(&self, members: &[Process]) -> Duration {
         let now = members.iter().map(|member| process(member.id).unwrap_or(*member));
         TICK * now.map(|process| process.ticks).sum::<u32>()

@@ -1,4 +1,4 @@
-//! EC2: a query names ids, and the beginning of an id says what it is of.
+//! EC2: a query names ids, and the beginning of an id tells its kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ const KINDS: [(&str, &str); 12] = [
     ("vpce-", "vpc-endpoint"),
 ];
 
-/// What a call makes.
+/// The resources that a call makes.
 const MAKES: [(&str, &[&str]); 10] = [
     ("AllocateAddress", &["elastic-ip"]),
     ("CreateEgressOnlyInternetGateway", &["egress-only-internet-gateway"]),
@@ -34,7 +34,7 @@ const MAKES: [(&str, &[&str]); 10] = [
     ("CreateVpc", &["vpc"]),
     ("CreateVpcEndpoint", &["vpc-endpoint"]),
     ("RunInstances", &["instance", "volume", "network-interface"]),
-    // Nothing is made, but the instance's interface is concerned; its id is looked up later.
+    // It makes nothing, but concerns the instance's interface, whose id is looked up later.
     ("AssociateAddress", &["network-interface"]),
 ];
 
@@ -49,11 +49,11 @@ pub(super) fn needs(call: &Call, region: &str) -> Needs {
     let made = MAKES.iter().find(|(name, _)| *name == call.action).map_or(&[][..], |(_, kinds)| kinds);
     let is_spot = call.parameter("InstanceMarketOptions.MarketType") == Some("spot");
     for kind in made.iter().chain(is_spot.then_some(&"spot-instances-request")) {
-        let anew = arn("ec2", region, &format!("{kind}/*"));
+        let new = arn("ec2", region, &format!("{kind}/*"));
         let own = tags.get(*kind).cloned().unwrap_or_default();
-        all.push(Asked::new(&action, &anew).with_tags(&own));
+        all.push(Asked::new(&action, &new).with_tags(&own));
         if !own.is_empty() {
-            let tagging = Asked::new("ec2:CreateTags", anew).with_tags(&own);
+            let tagging = Asked::new("ec2:CreateTags", new).with_tags(&own);
             all.push(tagging.with("ec2:CreateAction", &call.action));
         }
     }
@@ -61,7 +61,7 @@ pub(super) fn needs(call: &Call, region: &str) -> Needs {
         all.extend(resource(id, region).map(|resource| Asked::new(&action, resource)));
     }
     if let Some(profile) = call.profile() {
-        // The role is looked up later: the call names its profile only.
+        // The role is looked up later, because the call names only its profile.
         all.push(pass_role(profile, "ec2.amazonaws.com"));
     }
     if all.is_empty() {
@@ -72,7 +72,7 @@ pub(super) fn needs(call: &Call, region: &str) -> Needs {
 
 pub(super) fn resource(id: &str, region: &str) -> Option<String> {
     if id.starts_with("ami-") {
-        // Images of others have no account in their names.
+        // Images of other owners have no account in their ARNs.
         return Some(format!("arn:aws:ec2:{region}::image/{id}"));
     }
     let (_, kind) = KINDS.iter().find(|(prefix, _)| id.starts_with(prefix))?;
@@ -89,14 +89,14 @@ fn ids<'a>(call: &'a Call) -> BTreeSet<&'a str> {
     call.parameters().iter().map(|(_, value)| value.as_str()).filter(is_id).collect()
 }
 
-/// Ids, and the values of filters.
+/// Returns ids, and the values of filters.
 fn names(call: &Call) -> BTreeSet<String> {
     let filters =
         call.parameters().iter().filter(|(key, _)| key.starts_with("Filter.") && key.contains(".Value"));
     ids(call).into_iter().map(str::to_owned).chain(filters.map(|(_, value)| value.clone())).collect()
 }
 
-/// The tags that a call gives, by kind of resource.
+/// Returns the tags that a call sets, by kind of resource.
 fn tags(call: &Call) -> BTreeMap<String, Tags> {
     let mut tags = BTreeMap::<String, Tags>::new();
     for number in 1_u32.. {
@@ -124,7 +124,7 @@ pub(super) fn pass_role(role: &str, to: &str) -> Asked {
     Asked::new("iam:PassRole", format!("arn:aws:iam::{ACCOUNT}:role/{role}")).with("iam:PassedToService", to)
 }
 
-/// Handing a function its role.
+/// Returns the permission to pass a function its role.
 pub(super) fn pass_to_lambda(role: &str) -> Asked {
     pass_role(role, "lambda.amazonaws.com")
 }

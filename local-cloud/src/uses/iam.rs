@@ -1,4 +1,4 @@
-//! IAM and STS, which are written as EC2 is.
+//! IAM and STS, which use the same format as EC2.
 
 use super::Asked;
 use super::ec2::{numbered, pass_role};
@@ -32,7 +32,8 @@ pub(super) fn needs(call: &Call) -> Vec<Asked> {
     all
 }
 
-/// What a call is about, by the parameter that names it. A profile comes before the role that is put into it.
+/// Returns the resource of a call, by the parameter that names it. A profile comes before the role that is
+/// put into it.
 fn resource(call: &Call) -> String {
     for name in ["RoleArn", "PolicySourceArn"] {
         if let Some(arn) = call.parameter(name) {
@@ -49,7 +50,7 @@ fn resource(call: &Call) -> String {
     match (call.parameter("PolicyArn"), call.parameter("PolicyName"), call.parameter("AWSServiceName")) {
         (Some(arn), ..) => arn.to_owned(),
         (None, Some(name), _) => format!("arn:aws:iam::{ACCOUNT}:policy/{name}"),
-        // The role's name is made of the service's; policies have `*` there.
+        // The role's name is derived from the service's; policies have `*` there.
         (None, None, Some("spot.amazonaws.com")) => {
             format!(
                 "arn:aws:iam::{ACCOUNT}:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"

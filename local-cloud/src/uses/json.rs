@@ -1,4 +1,4 @@
-//! EventBridge, CloudWatch Logs, and whatever else names its operation in `X-Amz-Target`.
+//! EventBridge, CloudWatch Logs, and other services that name the operation in `X-Amz-Target`.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub(super) fn needs(call: &Call, body: &[u8], region: &str) -> Vec<Asked> {
             let rule = text("Rule").or_else(|| text("Name"));
             rule.map_or("*".to_owned(), |rule| arn("events", region, &format!("rule/{rule}")))
         }
-        // Refusals of AWS show that this is what a policy must match, also where all groups are asked for.
+        // AWS's refusals show that a policy must match this ARN, even if the call asks for all groups.
         "logs" => {
             let (group, stream) = (text("logGroupName").unwrap_or(""), text("logStreamName").unwrap_or(""));
             arn("logs", region, &format!("log-group:{group}:log-stream:{stream}"))

@@ -1,4 +1,4 @@
-//! Lambda: what a request is called follows from its method and the end of its path.
+//! Lambda: the action follows from the method and the end of the path.
 
 use serde_json::Value;
 

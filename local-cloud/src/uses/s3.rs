@@ -1,4 +1,4 @@
-//! S3: what a request is called follows from its method, its path and its query.
+//! S3: the action follows from the method, the path and the query.
 
 use percent_encoding::percent_decode_str;
 
@@ -6,7 +6,7 @@ use super::{Asked, Needs};
 use crate::door::Admitted;
 use crate::xml::Element;
 
-/// Settings of a bucket: the query, the permission to read it, the one to write or delete it.
+/// Settings of a bucket: the query, the permission to read it, and the one to write or delete it.
 const SETTINGS: [(&str, &str, &str); 14] = [
     ("accelerate", "GetAccelerateConfiguration", "PutAccelerateConfiguration"),
     ("acl", "GetBucketAcl", "PutBucketAcl"),
@@ -96,13 +96,13 @@ fn of_object(method: &str, has: &impl Fn(&str) -> bool) -> String {
         "PUT" if has("acl") => version("PutObject") + "Acl",
         "GET" | "HEAD" => version("GetObject"),
         "DELETE" => version("DeleteObject"),
-        // All parts of an upload as well.
+        // Also for all parts of an upload.
         "PUT" | "POST" => "PutObject".to_owned(),
         other => format!("{other} object"),
     }
 }
 
-/// Each object of a request to delete many.
+/// Returns each object of a request to delete many.
 fn deletions(bucket: &str, body: &[u8]) -> Vec<Asked> {
     let Ok(tree) = Element::parse(body) else { return vec![Asked::new("s3:POST delete", bucket)] };
     let of = |object: &&Element| {

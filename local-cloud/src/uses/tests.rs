@@ -6,7 +6,7 @@ use crate::iam::{Identity, Judged};
 
 const REGION: &str = "eu-west-1";
 
-/// Needs of a signed request: what, and headers that it has.
+/// Returns the needs of a signed request with these headers.
 fn needs(service: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Needs {
     let scope = format!(
         "AWS4-HMAC-SHA256 Credential=test/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0"
@@ -61,9 +61,9 @@ fn an_s3_request_is_named_by_method_path_and_query() {
     assert_eq!(pairs(&copy), [("s3:PutObject", "arn:aws:s3:::b/k"), ("s3:GetObject", "arn:aws:s3:::c/l/m")]);
 }
 
-/// Without that permission S3 says 403, and nobody can tell "not there" from "not allowed".
+/// Without that permission S3 says 403, so "not there" and "not allowed" look the same.
 #[test]
-fn whoever_is_told_that_an_object_is_not_there_may_list_the_bucket() {
+fn a_not_found_object_needs_permission_to_list_the_bucket() {
     let read = needs("s3", "GET", "/b/k", &[], "");
     assert_eq!(pairs(&read), [("s3:GetObject", "arn:aws:s3:::b/k")]);
     assert_eq!(read.after(StatusCode::OK), None);
@@ -104,7 +104,7 @@ fn a_launch_needs_all_that_it_makes_names_tags_and_hands_over() {
 }
 
 #[test]
-fn tags_of_what_a_call_names_are_in_the_context_of_that_alone() {
+fn tags_of_a_resource_are_only_in_its_own_context() {
     let mut needs =
         needs("ec2", "POST", "/", &[], "Action=AssociateAddress&AllocationId=eipalloc-1&InstanceId=i-2");
     assert_eq!(needs.ids(), ["eipalloc-1", "i-2"]);
@@ -117,7 +117,7 @@ fn tags_of_what_a_call_names_are_in_the_context_of_that_alone() {
 }
 
 #[test]
-fn a_kind_of_resource_is_no_id_and_an_association_is_that_of_its_table() {
+fn ids_exclude_kinds_and_associations_map_to_their_tables() {
     let make = "Action=CreateVpcEndpoint&VpcId=vpc-1a&TagSpecification.1.ResourceType=vpc-endpoint\
         &TagSpecification.1.Tag.1.Key=k&TagSpecification.1.Tag.1.Value=v";
     let vpc = format!("arn:aws:ec2:{REGION}:{ACCOUNT}:vpc/vpc-1a");
@@ -190,7 +190,7 @@ fn users_policies_and_roles_are_named_by_their_parameters() {
 }
 
 #[test]
-fn a_read_of_ec2_has_no_resource_and_remembers_what_it_named() {
+fn an_ec2_read_has_no_resource_and_remembers_its_ids() {
     let form =
         "Action=DescribeInstances&Filter.1.Name=tag%3Avigia%3Astack&Filter.1.Value.1=a&InstanceId.1=i-1";
     let needs = needs("ec2", "POST", "/", &[], form);
@@ -264,7 +264,7 @@ fn rules_and_log_groups_are_named_in_the_body() {
 }
 
 #[test]
-fn lists_of_ec2_are_allowed_as_a_whole_and_the_console_of_an_instance_by_itself() {
+fn ec2_lists_need_no_resource_and_a_console_needs_its_instance() {
     let list = needs("ec2", "POST", "/", &[], "Action=DescribeInstances&InstanceId.1=i-1a");
     assert_eq!(pairs(&list), [("ec2:DescribeInstances", "*")]);
     let console = needs("ec2", "POST", "/", &[], "Action=GetConsoleOutput&InstanceId=i-1a&Latest=true");

@@ -1,5 +1,5 @@
-//! Faults of the API on purpose, and the record of calls. The rules are made by the command line;
-//! each is for the calls of one test: by its bucket, its subnet, or a key that no other test uses.
+//! API faults on purpose, and the record of calls. The command line makes the rules; each is for the calls of
+//! one test: by its bucket, its subnet, or a key that no other test uses.
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use crate::support::{Aws, Network, cloud, code, eventually, launched, name, web_server};
 
-/// `local-cloud` with these words, for the local cloud of this process: exit code and both outputs.
+/// Runs `local-cloud` with these words, for the local cloud of this process; returns exit code and both
+/// outputs.
 fn local_cloud(words: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_local-cloud"));
     let Output { status, stdout, stderr } =
@@ -20,7 +21,7 @@ fn local_cloud(words: &[&str]) -> (Option<i32>, String) {
     (status.code(), [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat())
 }
 
-/// A rule, and how it is removed when the test is over.
+/// A rule, which is removed when the test is over.
 struct Rule(String);
 
 impl Rule {
@@ -49,7 +50,7 @@ impl Drop for Rule {
     }
 }
 
-/// The calls that these words ask for.
+/// Returns the calls that these words request.
 fn calls(words: &[&str]) -> Vec<Record> {
     let (code, said) = local_cloud(&[&["calls"], words].concat());
     assert_eq!(code, Some(0), "{said}");
@@ -68,7 +69,7 @@ fn unanswered<T: std::fmt::Debug, E: std::fmt::Debug, R: std::fmt::Debug>(result
     }
 }
 
-/// Code and HTTP status of a refusal.
+/// Returns code and HTTP status of a refusal.
 #[track_caller]
 fn refused<T, E>(result: Result<T, SdkError<E>>) -> (String, u16)
 where
@@ -85,7 +86,7 @@ async fn has_object(aws: &Aws, bucket: &str, key: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_token_of_a_launch_whose_reply_was_lost_gives_the_same_instance() {
+async fn a_token_whose_reply_was_lost_returns_the_same_instance() {
     let aws = Aws::with_key(("mock", "mock", None));
     let network = aws.network().await;
     let request = || {
@@ -153,7 +154,7 @@ async fn a_lost_reply_has_no_head_either() {
 }
 
 #[tokio::test]
-async fn a_delayed_reply_comes_late_to_what_was_done_at_once() {
+async fn a_delayed_reply_is_late_but_the_call_is_done_at_once() {
     let aws = Aws::new();
     let bucket = aws.bucket().await;
     let path = format!("/{bucket}/late");
@@ -207,7 +208,7 @@ async fn each_service_throttles_in_its_own_way() {
     let aws = Aws::with_key(("dummy", "dummy", None));
     let bucket = aws.bucket().await;
     let _rules = ["ec2", "s3", "iam", "sts", "lambda", "events", "logs"].map(|service| {
-        // Another test reads from the first four with every key that there is.
+        // Another test reads from the first four with every existing key.
         let action: &[&str] = match service {
             "ec2" => &["--action", "CreateVpc"],
             "s3" => &["--action", "PUT"],
@@ -431,7 +432,7 @@ async fn calls_lists_the_last_changes_and_no_reads() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_refused_with_advice() {
+async fn a_senseless_rule_is_refused_with_advice() {
     for (words, exit, says) in [
         (
             &["throttle", "--service", "eventbridge"][..],
@@ -444,7 +445,7 @@ async fn what_makes_no_sense_is_refused_with_advice() {
         (&["delay", "--service", "s3", "--seconds", "-1"], 2, "--seconds"),
         (&["delay", "--service", "s3", "--seconds", "soon"], 2, "for example 2.5"),
         (&["delay", "--service", "s3", "--seconds", "60.5"], 1, "at most 60000 ms"),
-        (&["throttle", "--service", "s3", "--for", "3601"], 1, "give at most 3600"),
+        (&["throttle", "--service", "s3", "--for", "3601"], 1, "use at most 3600"),
         (&["error", "--service", "s3", "--code", "X", "--status", "200"], 1, "from 400 to 599"),
         (&["error", "--service", "s3", "--code", "a b", "--status", "400"], 1, "letters, digits"),
         (&["clear", "--rule", "4000000000"], 1, "there is no rule 4000000000; `local-cloud fault-api list`"),
@@ -460,15 +461,15 @@ async fn what_makes_no_sense_is_refused_with_advice() {
         (response.status().as_u16(), response.text().await.expect("text"))
     };
     let (status, said) = post(r#"{"effect": {"kind": "refuse-capacity"}, "calls": {"service": "s3"}}"#).await;
-    assert!(status == 400 && said.contains("give service ec2 and action RunInstances"), "{status}: {said}");
+    assert!(status == 400 && said.contains("use service ec2 and action RunInstances"), "{status}: {said}");
     let (status, said) =
         post(r#"{"effect": {"kind": "throttle"}, "calls": {"service": "s3", "k": 1}}"#).await;
     assert!(status == 422 && said.contains("unknown field `k`"), "{status}: {said}");
 }
 
-/// As `bootstrap`'s tests do it: a caller that is killed between a call and its reply.
+/// As in `bootstrap`'s tests: a caller that is killed between a call and its reply.
 #[tokio::test]
-async fn a_held_caller_does_one_thing_and_then_nothing_until_it_is_let_go() {
+async fn a_held_caller_makes_one_call_until_it_is_released() {
     let aws = Aws::with_key(("vigia", "vigia", None));
     let bucket = aws.bucket().await;
     let of_it = ["--changing", "--caller", "vigia"];

@@ -1,4 +1,4 @@
-//! What an instance does with its user data.
+//! How an instance carries out its user data.
 
 use crate::support::{Aws, SERVER, UserData, cloud, launched, profile};
 
@@ -21,10 +21,10 @@ async fn a_service_gets_its_environment_and_directory() {
         ("ONE", "1"),
         ("TWO", "a b"),
         ("FROM_FILE", "x y"),
-        // As with systemd, a file has the last word.
+        // As with systemd, a file overrides.
         ("BOTH", "file"),
         ("AWS_ENDPOINT_URL", &cloud().endpoint),
-        // Nothing of our own environment.
+        // Nothing of the test's own environment.
         ("CARGO_MANIFEST_DIR", ""),
     ] {
         assert_eq!(instance.get(&format!("/env/{name}")).await.as_deref(), Ok(value), "{name}");
@@ -33,8 +33,8 @@ async fn a_service_gets_its_environment_and_directory() {
     assert_eq!(directory, instance.disk().join("var/lib/web").to_string_lossy());
 }
 
-/// What Vigia's instances do: the first start fails for want of the program, a later one gets it
-/// with the credentials of the instance.
+/// As Vigia's instances do: the first start fails because the program is missing, a later one fetches it with
+/// the credentials of the instance.
 #[tokio::test]
 async fn a_failed_start_is_tried_again() {
     let aws = Aws::new();
@@ -115,7 +115,7 @@ async fn commands_that_would_change_this_machine_are_left_out() {
     use base64::Engine as _;
     let data = base64::engine::general_purpose::STANDARD.encode(data);
     let instance = launched(aws.launch(&network).user_data(data)).await;
-    aws.shows(&instance.id, "the local cloud leaves out: touch").await;
+    aws.shows(&instance.id, "the local cloud does not run: touch").await;
     assert!(!marker.exists());
 }
 
@@ -131,7 +131,7 @@ async fn a_service_that_is_terminated_may_end_its_work() {
     let pid = instance.answers().await;
     aws.terminate(&instance.id).await;
     aws.shows(&instance.id, "asked to end").await;
-    // Terminated for EC2, while its process goes on.
+    // Terminated for EC2, while its process still runs.
     assert_eq!(aws.state(&instance.id).await, "terminated");
     assert_eq!(instance.get("/pid").await, Ok(pid.to_string()));
     std::fs::write(instance.disk().join("srv/may-end"), "").expect("written");

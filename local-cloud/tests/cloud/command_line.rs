@@ -17,7 +17,7 @@ use crate::support::{
     public_addresses,
 };
 
-/// A place for a local cloud that is not the one of this process.
+/// Directory and addresses of a local cloud other than that of this process.
 struct Place {
     dir: TempDir,
     listen: SocketAddr,
@@ -57,7 +57,7 @@ impl Place {
         outcome(Command::new(env!("CARGO_BIN_EXE_local-cloud")).arg("down").arg("--dir").arg(self.dir()))
     }
 
-    /// In the foreground, once it answers.
+    /// Runs in the foreground; returns once it answers.
     async fn serve(&self) -> Serve {
         let log = std::fs::File::create(self.dir.path().join("log")).expect("a log");
         let mut serve = self.command("serve");
@@ -70,7 +70,7 @@ impl Place {
         Serve(child)
     }
 
-    /// `serve` in a directory where it cannot: its exit code and log.
+    /// Runs `serve` in a directory where it cannot start; returns its exit code and log.
     async fn fails_to_serve(&self, dir: &Path) -> (Option<i32>, String) {
         let log = std::fs::File::create(self.dir.path().join("log")).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_local-cloud"));
@@ -118,7 +118,7 @@ impl Drop for Place {
     }
 }
 
-/// Exit code and both outputs.
+/// Returns exit code and both outputs.
 fn outcome(command: &mut Command) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } = command.output().expect("local-cloud runs");
     (status.code(), [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat())
@@ -161,7 +161,7 @@ async fn objects_and_roles_survive_a_restart_and_machines_do_not() {
     assert_eq!((code, said.as_str()), (Some(0), "The local cloud is stopped.\n"));
     assert_eq!(processes_in(&place.dir()), Vec::<String>::new());
     let (code, said) = place.down();
-    assert_eq!((code, said.as_str()), (Some(0), "No local cloud runs.\n"));
+    assert_eq!((code, said.as_str()), (Some(0), "No local cloud is running.\n"));
 
     let (code, said) = place.up(&[]);
     assert_eq!(code, Some(0), "{said}");
@@ -175,12 +175,12 @@ async fn objects_and_roles_survive_a_restart_and_machines_do_not() {
 }
 
 #[tokio::test]
-async fn up_finds_the_one_that_runs_already() {
+async fn up_finds_a_running_local_cloud() {
     let place = Place::new();
     assert_eq!(place.up(&[]).0, Some(0));
     let (code, said) = place.up(&[]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("The local cloud runs already (process "), "{said}");
+    assert!(said.contains("The local cloud is already running (process "), "{said}");
 
     let elsewhere = Place { dir: tempfile::tempdir().expect("a directory"), listen: place.listen };
     let (code, said) = elsewhere.up(&[]);
@@ -202,7 +202,7 @@ fn up_in(dir: &Path, place: &Place) -> (Option<i32>, String) {
 }
 
 #[test]
-fn up_names_what_is_in_its_way() {
+fn up_names_the_obstacle() {
     let place = Place::new();
     let taken = TcpListener::bind(place.listen).expect("free");
     let (code, said) = place.up(&[]);
@@ -226,7 +226,7 @@ fn up_names_what_is_in_its_way() {
 }
 
 #[tokio::test]
-async fn serve_names_what_is_in_its_way() {
+async fn serve_names_the_obstacle() {
     let place = Place::new();
     let taken = TcpListener::bind(place.listen).expect("free");
     let (code, said) = place.fails_to_serve(&place.dir()).await;
@@ -263,7 +263,8 @@ fn without_a_local_cloud_its_commands_say_so() {
     }
 }
 
-/// The IPv6 block of a new VPC in a local cloud of its own with this seed, and what that says of itself.
+/// Returns the IPv6 block of a new VPC in a local cloud of its own with this seed, and the cloud's report
+/// about it.
 async fn block_of_seed(seed: &str) -> (String, Value) {
     let place = Place::new();
     let (code, said) = place.up(&["--consistency-seed", seed]);
@@ -298,7 +299,7 @@ async fn a_seed_draws_the_same_again() {
 }
 
 #[tokio::test]
-async fn fault_picks_by_tag_and_names_what_it_hit() {
+async fn fault_picks_by_tag_and_names_its_instance() {
     let place = Place::new();
     assert_eq!(place.up(&[]).0, Some(0));
     let aws = place.aws();
@@ -320,7 +321,7 @@ async fn fault_picks_by_tag_and_names_what_it_hit() {
 }
 
 #[tokio::test]
-async fn clear_removes_all_rules_and_says_what_they_hit() {
+async fn clear_removes_all_rules_and_prints_their_hits() {
     let place = Place::new();
     assert_eq!(place.up(&[]).0, Some(0));
     let endpoint = format!("http://{}", place.listen);

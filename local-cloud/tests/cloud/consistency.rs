@@ -1,5 +1,5 @@
-//! What AWS answers in the first seconds. Whether a single call meets such an answer is drawn from the
-//! seed, so each test makes new things until one does: of 60, several do in every seed.
+//! AWS's answers in the first seconds. The seed decides whether a single call meets such an answer, so each
+//! test makes new resources until one does: of 60, several do in every seed.
 
 use aws_sdk_ec2::error::ProvideErrorMetadata;
 use aws_sdk_ec2::operation::create_vpc::CreateVpcOutput;
@@ -14,11 +14,11 @@ use local_cloud::consistency::Behaviour;
 
 use crate::support::{Aws, cloud, code, comes_too_early, eventually, known, profile};
 
-/// Any policy that IAM takes.
+/// Any valid policy.
 const POLICY: &str =
     r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}"#;
 
-/// Tries with a new number each time until something is met.
+/// Tries with a new number each time until such an answer is met.
 async fn met<T>(what: &str, mut attempt: impl AsyncFnMut(u32) -> Option<T>) -> T {
     for number in 1..=60 {
         if let Some(met) = attempt(number).await {
@@ -28,7 +28,7 @@ async fn met<T>(what: &str, mut attempt: impl AsyncFnMut(u32) -> Option<T>) -> T
     panic!("not once in 60 attempts: {what}");
 }
 
-/// The code of a refusal that passes, if it is one.
+/// Returns the code of a passing refusal, if it is one.
 fn early<T, E: ProvideErrorMetadata + std::fmt::Debug>(result: Result<T, E>) -> Option<String> {
     let error = result.err()?;
     assert!(comes_too_early(&error), "{error:?}");
@@ -40,7 +40,7 @@ async fn create_vpc(aws: &Aws) -> CreateVpcOutput {
     create.send().await.expect("a VPC")
 }
 
-/// A VPC with an IPv6 block, made just now.
+/// Makes a VPC with an IPv6 block.
 async fn dual_stack_vpc(aws: &Aws) -> String {
     create_vpc(aws).await.vpc().and_then(|vpc| vpc.vpc_id()).expect("an id").to_owned()
 }
@@ -49,7 +49,7 @@ async fn blocks(aws: &Aws, vpc: &str) -> Vec<VpcIpv6CidrBlockAssociation> {
     let describe = aws.ec2.describe_vpcs().vpc_ids(vpc);
     let described = known(async || {
         let described = describe.clone().send().await?;
-        // An answer without it is one that comes too early.
+        // An answer without it comes too early.
         if described.vpcs().is_empty() {
             aws.ec2.describe_vpcs().vpc_ids("vpc-1").send().await
         } else {
@@ -183,7 +183,7 @@ async fn some_subnets_blocks_associate_later() {
     .await;
 }
 
-/// A group in the VPC as EC2 describes it.
+/// Returns a group in the VPC as EC2 describes it.
 async fn group(aws: &Aws, vpc: &str, name: &str) -> SecurityGroup {
     let create = aws.ec2.create_security_group().group_name(name).description("x").vpc_id(vpc);
     let created = known(async || create.clone().send().await).await;
@@ -193,7 +193,7 @@ async fn group(aws: &Aws, vpc: &str, name: &str) -> SecurityGroup {
     described.security_groups()[0].clone()
 }
 
-/// Blocks of both families that a group lets everything out to.
+/// Returns the blocks of both families that a group allows all egress to.
 fn egress(group: &SecurityGroup) -> Vec<&str> {
     let all = group.ip_permissions_egress().iter();
     all.flat_map(|rule| {
@@ -232,7 +232,7 @@ fn tagged(kind: ResourceType, value: &str) -> TagSpecification {
 }
 
 #[tokio::test]
-async fn calls_may_not_find_what_was_just_made() {
+async fn calls_may_miss_a_new_resource() {
     let aws = Aws::new();
     let met_by = async |what: &str| {
         met(what, async |_| {
@@ -264,14 +264,14 @@ async fn calls_may_not_find_what_was_just_made() {
 }
 
 #[tokio::test]
-async fn a_list_may_leave_out_what_was_just_made() {
+async fn a_list_may_omit_a_new_resource() {
     let aws = Aws::new();
     let listed = async |value: &str| {
         let by_tag = Filter::builder().name("tag:test").values(value).build();
         let listed = aws.ec2.describe_addresses().filters(by_tag).send().await.expect("a list");
         listed.addresses().len()
     };
-    // Addresses are few: each is given back.
+    // Addresses are few, so each is released.
     let value = met("an address that is not listed", async |number| {
         let value = format!("left out {number}");
         let allocate = aws.ec2.allocate_address().tag_specifications(tagged(ResourceType::ElasticIp, &value));
@@ -292,7 +292,7 @@ async fn a_list_may_leave_out_what_was_just_made() {
 }
 
 #[tokio::test]
-async fn a_list_may_have_what_was_just_deleted() {
+async fn a_list_may_show_a_deleted_resource() {
     let aws = Aws::new();
     let count = async |value: &str| {
         let by_tag = Filter::builder().name("tag:test").values(value).build();
@@ -349,7 +349,7 @@ async fn ec2_may_not_know_a_new_profile() {
         iam.create_instance_profile().instance_profile_name(&name).send().await.expect("a profile");
         let add = iam.add_role_to_instance_profile().instance_profile_name(&name).role_name(&name);
         known(async || add.clone().send().await).await;
-        // Nothing is launched: what is asked about is whether it would be.
+        // A dry run: it launches nothing and asks whether a launch would succeed.
         let launch = aws.launch(&network).iam_instance_profile(profile(&name)).send().await;
         match launch {
             Ok(launched) => {
@@ -367,7 +367,7 @@ async fn ec2_may_not_know_a_new_profile() {
     aws.terminate(launched.instances()[0].instance_id().expect("an id")).await;
 }
 
-/// CreateFunction with a package that is never run.
+/// Sends CreateFunction with a package that is never run.
 fn create_function(
     aws: &Aws,
     name: &str,
@@ -379,7 +379,7 @@ fn create_function(
     create.handler("bootstrap").role(format!("arn:aws:iam::000000000000:role/{role}")).code(code)
 }
 
-/// A function that is ready.
+/// Makes a function and waits until it is ready.
 async fn function(aws: &Aws, name: &str) {
     create_function(aws, name, "old").send().await.expect("a function");
     eventually("the function is active", async || {
@@ -549,7 +549,7 @@ async fn calls_of(key: &str) -> Vec<Record> {
 }
 
 #[tokio::test]
-async fn what_comes_too_early_is_recorded_as_refused_and_counted() {
+async fn a_call_that_comes_too_early_is_recorded_and_counted() {
     let aws = Aws::with_key(("localstack", "localstack", None));
     met("a role that is not found", async |number| {
         let name = format!("recorded-{number}");
@@ -567,7 +567,7 @@ async fn what_comes_too_early_is_recorded_as_refused_and_counted() {
     assert_eq!(report.answers.values().sum::<u64>(), report.total);
 }
 
-/// A rule says that a call is carried out; then nothing else keeps it from that.
+/// If a rule says that a call is carried out, nothing else prevents it.
 #[tokio::test]
 async fn a_call_that_a_fault_hits_is_never_too_early() {
     let aws = Aws::with_key(("mock", "mock", None));

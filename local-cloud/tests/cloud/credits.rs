@@ -1,4 +1,4 @@
-//! CPU credits: what EC2 says of them, and that an instance without any is slow.
+//! CPU credits: EC2's answers about them, and the slowness of an instance without any.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ impl Aws {
         described.instance_credit_specifications().iter().filter_map(pair).collect()
     }
 
-    /// What became of the change of each.
+    /// Returns the result of each change.
     async fn set_credits(&self, name: &str, ids: &[&str]) -> BTreeMap<String, Option<ErrorCode>> {
         self.caught_up().await;
         let mut request = self.ec2.modify_instance_credit_specification();
@@ -108,14 +108,14 @@ async fn a_type_that_cannot_burst_takes_no_credit_option() {
     assert_eq!(code(refused), "InvalidParameterValue");
 }
 
-/// Uses a whole core, or as much as it is given.
+/// Returns user data that uses a whole core, or as much as it gets.
 fn greedy() -> UserData {
     UserData::new()
         .file("/srv/greedy", "0755", "#!/bin/sh\necho busy\nwhile :; do :; done\n")
         .service("ExecStart=/srv/greedy\nWorkingDirectory=/srv\nRestart=always")
 }
 
-/// The time on processors that the instance's processes have used, in hundredths of a second.
+/// Returns the processor time of the instance's processes, in hundredths of a second.
 fn ticks(instance: &Instance) -> u64 {
     let of = |line: &String| {
         let id = line.split(' ').next()?;
@@ -127,7 +127,7 @@ fn ticks(instance: &Instance) -> u64 {
     processes_in(&instance.disk()).iter().filter_map(of).sum()
 }
 
-/// How long it takes the instance to use half a second.
+/// Returns how long it takes the instance to use half a second.
 async fn half_a_second(instance: &Instance) -> Duration {
     let (before, since) = (ticks(instance), Instant::now());
     eventually("it has used half a second", async || match ticks(instance).saturating_sub(before) {

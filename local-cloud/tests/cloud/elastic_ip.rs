@@ -1,4 +1,4 @@
-//! Elastic IPs: real TCP forwards that follow what EC2 says.
+//! Elastic IPs: real TCP forwards that follow EC2's state.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 
 use crate::support::{Aws, Instance, Network, PORT, cloud, code, get, known, launched, web_server};
 
-/// The pool is small and belongs to the whole cloud: one test at a time takes from it.
+/// The pool is small and shared by the whole cloud: one test at a time uses it.
 static POOL: Mutex<()> = Mutex::const_new(());
 
 struct ElasticIp<'a> {
@@ -30,7 +30,7 @@ impl<'a> ElasticIp<'a> {
         (self.address, port).into()
     }
 
-    /// Gives the id of the association.
+    /// Returns the id of the association.
     async fn associate(&self, instance: &Instance) -> String {
         let request = self.aws.ec2.associate_address().allocation_id(&self.id).instance_id(&instance.id);
         let request = request.allow_reassociation(true);
@@ -38,7 +38,7 @@ impl<'a> ElasticIp<'a> {
         associated.association_id().expect("an id").to_owned()
     }
 
-    /// The instance that EC2 says it is associated with.
+    /// Returns the instance that EC2 shows as associated.
     async fn instance(&self) -> Option<String> {
         self.aws.settled(&[&self.id]).await;
         let described = self.aws.ec2.describe_addresses().allocation_ids(&self.id).send().await;
@@ -52,7 +52,7 @@ impl<'a> ElasticIp<'a> {
     }
 }
 
-/// Who answers at a public address.
+/// Returns the name of the instance that answers at a public address.
 async fn who(address: SocketAddr) -> Result<Ipv4Addr, String> {
     get(address, "/id").await.map(|id| id.parse().expect("an address"))
 }
@@ -216,7 +216,7 @@ async fn the_pool_is_finite_and_each_address_is_given_once() {
     allocate().await.release().await;
 }
 
-/// The emulator keeps separate books for each region; the addresses of this machine are the same.
+/// The emulator keeps separate state for each region; the addresses of this machine are the same.
 #[tokio::test]
 async fn a_call_in_another_region_leaves_the_forward_alone() {
     let _pool = POOL.lock().await;

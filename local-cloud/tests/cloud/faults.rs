@@ -55,7 +55,7 @@ async fn a_hung_service_can_be_terminated() {
     aws.terminate(&instance.id).await;
     aws.shows(&instance.id, "powered off").await;
     instance.is_gone().await;
-    // It went on to end in order, as under systemd.
+    // After resuming it ended in order, as under systemd.
     aws.shows(&instance.id, "ended its work").await;
 }
 
@@ -65,7 +65,7 @@ async fn a_dead_host_stays_dead_while_ec2_says_running() {
     let network = aws.network().await;
     let instance = aws.web_server(&network).await;
     fault("kill-host", &instance.id).await.expect("done");
-    // After this line nothing of the instance runs any more that could start a process.
+    // After this line no process of the instance runs that could start another.
     aws.shows(&instance.id, "powered off").await;
     instance.is_gone().await;
     let console = aws.console(&instance.id).await;

@@ -79,7 +79,7 @@ async fn services_that_speak_json_refuse_with_their_own_code() {
 }
 
 #[tokio::test]
-async fn everybody_may_learn_who_he_is() {
+async fn every_caller_may_learn_its_identity() {
     let root = Aws::new();
     let arn = async |aws: &Aws| {
         let identity = aws.sts.get_caller_identity().send().await.expect("this needs no permission");
@@ -92,7 +92,7 @@ async fn everybody_may_learn_who_he_is() {
 }
 
 #[tokio::test]
-async fn a_missing_object_is_told_only_to_those_who_may_list() {
+async fn only_callers_who_may_list_learn_of_a_missing_object() {
     let root = Aws::new();
     let bucket = root.bucket().await;
     let get = allow("s3:GetObject", &format!("arn:aws:s3:::{bucket}/*"));
@@ -118,7 +118,7 @@ async fn deletions_are_refused_object_by_object() {
 }
 
 #[tokio::test]
-async fn tags_decide_on_what_there_is_and_what_is_made() {
+async fn tags_decide_on_existing_and_new_resources() {
     let root = Aws::new();
     let (vpc, _) = root.vpc("10.82.0.0/16").await;
     let ec2 = format!("arn:aws:ec2:us-east-1:{ACCOUNT}");
@@ -150,7 +150,7 @@ async fn tags_decide_on_what_there_is_and_what_is_made() {
     let delete = async |id: &str| user.ec2.delete_security_group().group_id(id).send().await;
     assert_eq!(code(delete(&other).await), "UnauthorizedOperation");
     delete(&own).await.expect("allowed");
-    assert_eq!(code(delete(&own).await), "InvalidGroup.NotFound", "what is gone has no tags to judge by");
+    assert_eq!(code(delete(&own).await), "InvalidGroup.NotFound", "a removed resource has no tags to match");
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn a_dry_run_says_whether_it_is_allowed_and_does_nothing() {
 }
 
 #[tokio::test]
-async fn a_launch_hands_over_the_role_in_the_profile_only_if_that_is_allowed() {
+async fn a_launch_needs_permission_to_pass_the_profiles_role() {
     let root = Aws::new();
     root.profile("handed-over").await;
     let network = root.network().await;
@@ -252,7 +252,7 @@ async fn a_bucket_policy_denies_even_the_root() {
 }
 
 #[tokio::test]
-async fn a_role_is_assumed_by_those_it_trusts_and_has_its_own_policy() {
+async fn a_role_is_assumed_by_trusted_principals_with_its_own_policy() {
     let root = Aws::new();
     let trust = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
         "Principal": {"AWS": format!("arn:aws:iam::{ACCOUNT}:user/trusted")}}]});
@@ -272,7 +272,7 @@ async fn a_role_is_assumed_by_those_it_trusts_and_has_its_own_policy() {
 }
 
 #[tokio::test]
-async fn a_simulation_says_what_the_door_would() {
+async fn a_simulation_agrees_with_the_front_door() {
     let root = Aws::new();
     let user = json!([
         {"Effect": "Allow", "Action": "iam:PassRole", "Resource": "*",

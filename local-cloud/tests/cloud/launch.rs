@@ -27,7 +27,7 @@ async fn a_vpc_moves_into_loopback() {
 }
 
 #[tokio::test]
-async fn what_has_a_client_token_is_made_once() {
+async fn a_resource_with_a_client_token_is_made_once() {
     let aws = Aws::new();
     let (vpc, _) = aws.vpc("10.80.0.0/16").await;
     let table = async |token: &str, vpc: &str| {
@@ -53,19 +53,19 @@ async fn what_has_a_client_token_is_made_once() {
 async fn an_unknown_instance_profile_is_refused() {
     let aws = Aws::new();
     let network = aws.network().await;
-    let refused = aws.launch(&network).iam_instance_profile(profile("nobody")).send().await;
+    let refused = aws.launch(&network).iam_instance_profile(profile("unknown")).send().await;
     let error = refused.expect_err("refused");
     assert_eq!(error.code(), Some("InvalidParameterValue"));
     let message = error.message().expect("a message");
     // AWS's wording: callers tell by it that a new profile has not reached EC2 yet.
     assert_eq!(
         message,
-        "Value (nobody) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
+        "Value (unknown) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
     );
 }
 
 #[tokio::test]
-async fn what_the_local_cloud_does_not_do_is_refused() {
+async fn an_unsupported_launch_is_refused() {
     let aws = Aws::new();
     let network = aws.network().await;
     let without_subnet = aws.ec2.run_instances().min_count(1).max_count(1).send().await;
@@ -140,7 +140,7 @@ async fn without_a_token_each_call_launches() {
     assert_ne!(a.address, b.address);
 }
 
-/// Above all not one that EC2 has and that never booted.
+/// Above all it must not leave an instance that EC2 has and that never booted.
 #[tokio::test]
 async fn whenever_a_caller_hangs_up_its_token_stands_for_one_instance() {
     let aws = Aws::new();
@@ -151,7 +151,7 @@ async fn whenever_a_caller_hangs_up_its_token_stands_for_one_instance() {
         let launch =
             |aws: &Aws| aws.launch(&network).client_token(&token).tag_specifications(name(&token)).send();
         let endpoint = hangs_up_after(Duration::from_millis(millis)).await;
-        // Once in a while the answer is quicker.
+        // Sometimes the answer is quicker.
         drop(launch(&Aws::at(&endpoint, REGION, ("test", "test", None))).await);
         let again = launch(&aws).await.expect("an instance");
         let id = again.instances()[0].instance_id().expect("an id").to_owned();
@@ -179,13 +179,13 @@ async fn hangs_up_after(delay: Duration) -> String {
             assert_ne!(client.read_buf(&mut request).await.expect("readable"), 0);
         }
         server.write_all(&request).await.expect("writable");
-        // Nobody waits for this delay; it only chooses the moment in the call that is hit.
+        // No condition ends this delay; it only chooses the moment in the call that is hit.
         tokio::time::sleep(delay).await;
     });
     endpoint
 }
 
-/// Whether all the bytes that `content-length` announces have come.
+/// Returns whether all bytes announced by `content-length` have arrived.
 fn is_whole(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request).to_lowercase();
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
@@ -229,7 +229,7 @@ async fn to_terminate_twice_is_as_good_as_once() {
 #[tokio::test]
 async fn instances_of_different_vpcs_never_share_an_address() {
     let aws = Aws::new();
-    // Any block will do, but another run of this test at the same time must not have the same one.
+    // Any block will do, but it must differ from that of another run of this test at the same time.
     let (second, third): (u8, u8) = (rand::rng().random_range(112..=126), rand::rng().random());
     let mut networks = Vec::new();
     for _ in 0..2 {
@@ -254,7 +254,7 @@ async fn instances_of_different_vpcs_never_share_an_address() {
     let addresses: BTreeSet<_> = instances.iter().map(|instance| instance.address).collect();
     assert_eq!(addresses.len(), instances.len(), "{instances:?}");
 
-    // An address that is given back can be had again, in either network.
+    // A released address can be used again, in either network.
     let gone = instances.pop().expect("at least one");
     aws.terminate(&gone.id).await;
     let next = eventually("the address is free again", async || {

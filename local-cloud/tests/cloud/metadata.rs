@@ -1,4 +1,4 @@
-//! The metadata service of an instance, and what the credentials from it are worth.
+//! The metadata service of an instance, and the permissions of its credentials.
 
 use local_cloud::addresses::METADATA_PORT;
 use serde_json::Value;
@@ -26,7 +26,7 @@ impl Metadata {
     }
 }
 
-/// Clients with the credentials that an instance has by its role.
+/// Returns clients with an instance's credentials of its role.
 pub(crate) async fn aws_of(instance: &Instance, role: &str) -> Aws {
     let metadata = Metadata::of(instance);
     let token = metadata.token().await;

@@ -1,5 +1,5 @@
-//! What an account may have: refusals of EC2, and what Service Quotas and Lambda say of it. Each test has a
-//! region of its own, in which nothing counts but what it launches.
+//! Quotas of an account: EC2's refusals, and the answers of Service Quotas and Lambda. Each test has a region
+//! of its own, in which only its own launches count.
 
 use aws_sdk_ec2::error::ProvideErrorMetadata as _;
 use aws_sdk_ec2::types::{
@@ -153,7 +153,7 @@ async fn addresses_and_vpcs_have_quotas() {
     assert_eq!(code(aws.ec2.allocate_address().send().await), "AddressLimitExceeded");
     let name = AccountAttributeName::from("vpc-max-elastic-ips");
     let told = aws.ec2.describe_account_attributes().attribute_names(name).send().await.expect("attributes");
-    // The emulator tells all of them, whatever is asked for.
+    // The emulator returns all attributes, whatever is requested.
     let mut attributes = told.account_attributes().iter();
     let told = attributes.find(|one| one.attribute_name() == Some("vpc-max-elastic-ips"));
     let value = told.and_then(|attribute| attribute.attribute_values().first());

@@ -1,5 +1,5 @@
-//! Whose requests are let in. The other party is an AWS SDK: what it signs must be accepted to the
-//! last character, and nothing else.
+//! Which requests are let in. The other party is an AWS SDK: its signatures must be accepted to the last
+//! character, and nothing else.
 
 use aws_sdk_ec2::types::Filter;
 use aws_sdk_s3::presigning::PresigningConfig;
@@ -7,7 +7,7 @@ use aws_sdk_s3::primitives::ByteStream;
 
 use crate::support::{Aws, cloud, code};
 
-/// Names that S3 allows and that each layer on the way is tempted to write differently.
+/// Names that S3 allows and that layers on the way tend to rewrite.
 const KEYS: [&str; 12] = [
     "plain",
     "a b",

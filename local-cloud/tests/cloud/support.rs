@@ -37,12 +37,12 @@ pub(crate) struct Cloud {
 /// The local cloud of this process.
 pub(crate) fn cloud() -> &'static Cloud {
     static CLOUD: OnceLock<Cloud> = OnceLock::new();
-    // All tests together have more instances and networks than an account may.
+    // All tests together have more instances and networks than an account is allowed.
     let more = [(Quota::Vcpus, 1000), (Quota::Vpcs, 1000)];
     CLOUD.get_or_init(|| start("shared", Quotas::generous(4).change(&Quotas::parse(&more))))
 }
 
-/// Another one, whose account may be changed by the test that holds it.
+/// Returns another one, whose account may be changed by the test that holds it.
 pub(crate) async fn other_cloud() -> (MutexGuard<'static, ()>, &'static Cloud) {
     static CLOUD: OnceLock<Cloud> = OnceLock::new();
     static TURN: Mutex<()> = Mutex::const_new(());
@@ -68,7 +68,7 @@ fn start(name: &'static str, quotas: Quotas) -> Cloud {
             })
             .await
             .expect("the local cloud starts");
-            send.send(Cloud { endpoint: cloud.endpoint.clone(), dir }).expect("somebody waits");
+            send.send(Cloud { endpoint: cloud.endpoint.clone(), dir }).expect("a task waits");
             cloud.serve(std::future::pending()).await.expect("the emulators live on");
         });
     });
@@ -88,7 +88,7 @@ fn own_dir() -> PathBuf {
     all.join(std::process::id().to_string())
 }
 
-/// Loopback addresses that nobody else on this machine uses, as good as certainly.
+/// Loopback addresses that, almost certainly, no other program on this machine uses.
 pub(crate) fn public_addresses(count: u8) -> Vec<Ipv4Addr> {
     let mut random = rand::rng();
     let (second, third) = (random.random_range(90..=110), random.random_range(0..=255));
@@ -156,7 +156,7 @@ impl Aws {
         }
     }
 
-    /// A new bucket with a name of its own.
+    /// Makes a new bucket with a name of its own.
     pub(crate) async fn bucket(&self) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("bucket-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -175,13 +175,13 @@ impl Aws {
         String::from_utf8(bytes.to_vec()).expect("text")
     }
 
-    /// What the local cloud says about what is new, and how often it was missed.
+    /// Returns the local cloud's report about new resources, and how often they were missed.
     pub(crate) async fn consistency(&self) -> Report {
         let url = format!("{}/_local-cloud/consistency", self.endpoint);
         reqwest::get(url).await.expect("an answer").json().await.expect("a report")
     }
 
-    /// Waits until every call knows what has one of these ids or names.
+    /// Waits until every call knows these ids or names.
     pub(crate) async fn settled(&self, names: &[&str]) {
         eventually(&format!("{names:?} are known"), async || {
             let young = self.consistency().await.young;
@@ -191,14 +191,14 @@ impl Aws {
         .await;
     }
 
-    /// Waits until every call knows all that there is now.
+    /// Waits until every call knows all present resources.
     pub(crate) async fn caught_up(&self) {
         let young = self.consistency().await.young;
         let ids: Vec<&str> = young.iter().flat_map(|text| text.split(' ').next_back()).collect();
         self.settled(&ids).await;
     }
 
-    /// A VPC and the block that it really has.
+    /// Makes a VPC; returns it and its real block.
     pub(crate) async fn vpc(&self, block: &str) -> (String, String) {
         let created = self.ec2.create_vpc().cidr_block(block).send().await.expect("a VPC");
         let id = created.vpc().and_then(|vpc| vpc.vpc_id()).expect("an id").to_owned();
@@ -216,7 +216,7 @@ impl Aws {
         subnet
     }
 
-    /// A subnet in a VPC of its own.
+    /// Makes a subnet in a VPC of its own.
     pub(crate) async fn network(&self) -> Network {
         static NUMBER: AtomicU8 = AtomicU8::new(1);
         let created = self.ec2.create_vpc().cidr_block("10.78.0.0/16").send().await.expect("a VPC");
@@ -284,7 +284,7 @@ impl Aws {
         put.send().await.expect("a policy");
     }
 
-    /// RunInstances for one instance, with everything that it must have.
+    /// Returns RunInstances for one instance, with all required parameters.
     pub(crate) fn launch(&self, network: &Network) -> RunInstancesFluentBuilder {
         self.ec2
             .run_instances()
@@ -369,11 +369,11 @@ pub(crate) async fn launched(request: RunInstancesFluentBuilder) -> Instance {
     }
 }
 
-/// Repeats a call as long as it does not know what was made moments ago.
+/// Repeats a call until it knows the new resources that it names.
 pub(crate) async fn known<T, E: ProvideErrorMetadata + std::fmt::Debug>(
     call: impl AsyncFn() -> Result<T, E>,
 ) -> T {
-    eventually("a call knows what it names", async || match call().await {
+    eventually("a call knows the resource it names", async || match call().await {
         Ok(done) => Ok(done),
         Err(error) if comes_too_early(&error) => Err(format!("{error:?}")),
         Err(error) => panic!("{error:?}"),
@@ -381,7 +381,7 @@ pub(crate) async fn known<T, E: ProvideErrorMetadata + std::fmt::Debug>(
     .await
 }
 
-/// Whether a refusal is one of those that pass.
+/// Returns whether a refusal passes by itself.
 pub(crate) fn comes_too_early(error: &impl ProvideErrorMetadata) -> bool {
     let code = error.code().unwrap_or_default();
     let is_about_profile =
@@ -393,7 +393,7 @@ pub(crate) fn comes_too_early(error: &impl ProvideErrorMetadata) -> bool {
         || is_about_profile
 }
 
-/// The code of a refusal.
+/// Returns the code of a refusal.
 #[track_caller]
 pub(crate) fn code<T, E: ProvideErrorMetadata + std::fmt::Debug>(result: Result<T, E>) -> String {
     let Err(error) = result else { panic!("it was not refused") };
@@ -411,7 +411,7 @@ impl Instance {
         get(SocketAddr::new(IpAddr::V4(self.address), PORT), path).await
     }
 
-    /// Waits for the web server and gives its process id.
+    /// Waits for the web server and returns its process id.
     pub(crate) async fn answers(&self) -> u32 {
         let what = format!("{} answers", self.id);
         let answer = eventually(&what, async || {
@@ -420,7 +420,7 @@ impl Instance {
         answer.await.parse().expect("a process id")
     }
 
-    /// What was written to the console, without asking the API.
+    /// Returns the console's text, without asking the API.
     pub(crate) fn console_file(&self) -> String {
         std::fs::read_to_string(self.disk().join("console.log")).unwrap_or_default()
     }
@@ -436,10 +436,10 @@ impl Instance {
     }
 }
 
-/// The text that a web server answers with.
+/// Returns the text that a web server answers with.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<String, String> {
     let fetch = async {
-        // A new connection each time: what is asked is where a new one leads.
+        // A new connection each time, because the test is about new connections.
         let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().build()?;
         let response = client.get(format!("http://{address}{path}")).send().await?.error_for_status()?;
         response.text().await
@@ -447,7 +447,7 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<String, Strin
     fetch.await.map_err(|error: reqwest::Error| format!("{error:?}"))
 }
 
-/// Waits for a condition, and says what it last saw when that does not come.
+/// Waits for a condition; if it does not come, the panic shows the last result.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     // Many times what a busy machine needs.
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -468,7 +468,7 @@ pub(crate) async fn nothing_runs_in(dir: &Path) {
     .await;
 }
 
-/// Processes that work in a directory or name it in their arguments or environment.
+/// Returns processes that work in a directory or name it in their arguments or environment.
 pub(crate) fn processes_in(dir: &Path) -> Vec<String> {
     let needle = dir.to_string_lossy();
     let mut found = Vec::new();
@@ -486,7 +486,7 @@ pub(crate) fn processes_in(dir: &Path) -> Vec<String> {
     found
 }
 
-/// A fault, as the command line asks for it.
+/// Sends a fault, as the command line does.
 pub(crate) async fn fault(kind: &str, id: &str) -> Result<(), String> {
     inject(&serde_json::json!({"kind": kind, "instance": id, "region": REGION})).await
 }
@@ -553,7 +553,7 @@ def finish():
         time.sleep(0.02)
     print("ended its work", flush=True)
     os._exit(0)
-# In a thread, so that requests are answered meanwhile.
+# In a thread, so that requests are still answered.
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=finish).start())
 server = http.server.ThreadingHTTPServer((address, 5000), Handler)
 print("serving", flush=True)

@@ -1,4 +1,4 @@
-//! The settings of a bucket, each compared and put on its own.
+//! The settings of a bucket, each compared and set on its own.
 //!
 //! | setting | is as wanted if |
 //! |---|---|
@@ -37,26 +37,26 @@ pub(super) enum Setting {
 }
 
 impl Setting {
-    /// In the order in which they are put: what protects comes first.
+    /// Returns the settings in the order in which they are made: protection first.
     pub(super) fn of(aws: &Aws, contents: Contents) -> Vec<Self> {
         let is_plain_http = aws.endpoint_url.as_deref().is_some_and(|url| url.starts_with("http://"));
         let mut all = vec![Self::PublicAccess, Self::Ownership, Self::Encryption];
         all.extend((contents == Contents::Users).then_some(Self::Versions));
         all.push(Self::Lifecycle);
-        // It would shut out everybody who comes by http.
+        // It would lock out every client that uses plain HTTP.
         all.extend((!is_plain_http).then_some(Self::Policy));
         all.push(Self::Tags);
         all
     }
 
-    /// What is wrong with a bucket that does not have it.
+    /// Returns the fault of a bucket without this setting.
     pub(super) const fn what(self) -> &'static str {
         match self {
             Self::PublicAccess => "public access is not blocked",
-            Self::Ownership => "access lists count",
+            Self::Ownership => "access control lists are enabled",
             Self::Encryption => "no encryption",
-            Self::Versions => "no versions of the past",
-            Self::Lifecycle => "how long its objects are kept",
+            Self::Versions => "versioning is off",
+            Self::Lifecycle => "its lifecycle rules",
             Self::Policy => "TLS is not required",
             Self::Tags => "tags",
         }
@@ -111,7 +111,8 @@ impl Setting {
         }
     }
 
-    /// Each setting is a change of the bucket, and S3 refuses one while the one before is in progress.
+    /// Sets it. Each setting is a change of the bucket, and S3 refuses one while the previous one is in
+    /// progress.
     pub(super) async fn put(self, aws: &Aws, bucket: &str, contents: Contents) -> Result<()> {
         let s3 = &aws.s3;
         let invalid = |error| incomplete(bucket, error);
@@ -131,8 +132,14 @@ impl Setting {
                     .map_err(invalid)?;
                 let controls = OwnershipControls::builder().rules(owner).build().map_err(invalid)?;
                 let put = s3.put_bucket_ownership_controls().bucket(bucket).ownership_controls(controls);
-                let done =
-                    async || put.clone().send().await.step(|| format!("switch access lists off on {bucket}"));
+                let done = async || {
+                    put.clone().send().await.step(|| {
+                        format!(
+                            "disable access control lists on \
+                        {bucket}"
+                        )
+                    })
+                };
                 patience.depends_on(bucket, done).await.map(drop)
             }
             Self::Encryption => {
@@ -153,7 +160,8 @@ impl Setting {
                 let versioned = VersioningConfiguration::builder();
                 let versioned = versioned.status(BucketVersioningStatus::Enabled).build();
                 let put = s3.put_bucket_versioning().bucket(bucket).versioning_configuration(versioned);
-                let done = async || put.clone().send().await.step(|| format!("version {bucket}"));
+                let done =
+                    async || put.clone().send().await.step(|| format!("enable versioning on {bucket}"));
                 patience.depends_on(bucket, done).await.map(drop)
             }
             Self::Lifecycle => {
@@ -189,7 +197,7 @@ impl Setting {
     }
 }
 
-/// None, if S3 says with this code that there is no such setting.
+/// Returns `None` if S3 answers with this code that the setting does not exist.
 fn unless<T>(got: Result<T>, none: &str) -> Result<Option<T>> {
     match got {
         Ok(got) => Ok(Some(got)),
@@ -217,7 +225,7 @@ async fn tags(aws: &Aws, bucket: &str) -> Result<Vec<Tag>> {
     Ok(unless(got, "NoSuchTagSet")?.map(|got| got.tag_set).unwrap_or_default())
 }
 
-/// Null if there is none.
+/// Returns the policy; null if there is none.
 async fn policy(aws: &Aws, bucket: &str) -> Result<Value> {
     let got = aws.s3.get_bucket_policy().bucket(bucket).send().await;
     let text = unless(got.step(|| format!("read the policy of {bucket}")), "NoSuchBucketPolicy")?;
@@ -225,7 +233,7 @@ async fn policy(aws: &Aws, bucket: &str) -> Result<Value> {
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
 }
 
-/// S3 takes a single statement without its list as well.
+/// Returns the statements. S3 accepts a single statement without its list as well.
 fn statements(policy: &Value) -> Vec<Value> {
     match policy.get("Statement") {
         Some(Value::Array(all)) => all.clone(),
@@ -234,7 +242,7 @@ fn statements(policy: &Value) -> Vec<Value> {
     }
 }
 
-/// Statements of others stay; those with our names are replaced.
+/// Replaces the statements with Vigia's names; all other statements stay.
 fn with_statements_of(there: &Value, mut ours: Value) -> Value {
     let mut all = statements(&ours);
     let is_ours = |statement: &Value| all.iter().any(|our| our["Sid"] == statement["Sid"]);
@@ -244,7 +252,7 @@ fn with_statements_of(there: &Value, mut ours: Value) -> Value {
     ours
 }
 
-/// What a rule says of time: its prefix, and the days of an object and of a version of the past.
+/// A rule's times: its prefix, and the days of an object and of a noncurrent version.
 type Terms = (String, Option<i32>, Option<i32>);
 
 fn terms(rules: &[LifecycleRule]) -> Vec<Terms> {
@@ -278,8 +286,8 @@ fn lifecycle(contents: Contents) -> std::result::Result<Vec<LifecycleRule>, Buil
                 .expiration(marker)
                 .abort_incomplete_multipart_upload(unfinished)
                 .build()?;
-            // Of the rules that fit an object the shorter one counts. An object that expires becomes a
-            // version of the past, so it is gone after two days.
+            // If several rules match an object, the shorter one counts. An object that expires becomes a
+            // noncurrent version, so it is gone after two days.
             let passing = |id: &str, prefix: &str| {
                 rule(id, prefix)
                     .expiration(LifecycleExpiration::builder().days(1).build())
@@ -303,8 +311,8 @@ mod tests {
     use super::*;
     use crate::names::Names;
 
-    /// Days until no version of an object of this key is left, if it is replaced or deleted on day 0;
-    /// and until it is, if nobody does.
+    /// Returns the days until no version of an object of this key is left if it is replaced or deleted on day
+    /// 0; and the days until it is deleted if it is left alone.
     fn days(key: &str) -> (Option<i32>, Option<i32>) {
         let rules = terms(&lifecycle(Contents::Users).expect("complete"));
         let fitting = || rules.iter().filter(|(prefix, ..)| key.starts_with(prefix.as_str()));
@@ -312,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_gone_with_all_its_versions_and_users_are_kept() {
+    fn temporary_objects_expire_with_all_versions_but_users_stay() {
         assert_eq!(days("throttle/x"), (Some(1), Some(1)));
         assert_eq!(days("revoked/x"), (Some(1), Some(1)));
         assert_eq!(days("users/ana"), (Some(30), None));

@@ -11,7 +11,7 @@ use super::{Site, filter, id, name_in_stack, tagged};
 use crate::aws::Aws;
 use crate::blueprint::{Endpoint, EndpointKind};
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::part::{Doing, NEW, Part};
+use crate::part::{NEW, Part, RunMode};
 use crate::patience::Look;
 
 /// An interface endpoint gets an interface and a name in each subnet, which takes a minute or two.
@@ -34,13 +34,13 @@ impl Site<'_> {
             let part = Part::found(format!("endpoint {}", wanted.service), found.is_some());
             let endpoint = match found {
                 Some(found) => found.id.clone(),
-                None if self.doing.applies(&part) => {
+                None if self.mode.applies(&part) => {
                     self.create_endpoint(wanted, tables, subnets, groups).await?
                 }
                 None => NEW.to_owned(),
             };
             self.note(part);
-            if self.doing == Doing::Apply && wanted.kind != EndpointKind::Gateway {
+            if self.mode == RunMode::Apply && wanted.kind != EndpointKind::Gateway {
                 self.wait_for_endpoint(&endpoint).await?;
             }
         }
@@ -80,7 +80,7 @@ impl Site<'_> {
         id(created.vpc_endpoint().and_then(|endpoint| endpoint.vpc_endpoint_id()), "endpoint")
     }
 
-    /// The function reaches the API of EC2 through it.
+    /// Waits for the endpoint, through which the function reaches the EC2 API.
     async fn wait_for_endpoint(&self, endpoint: &str) -> Result<()> {
         let look = async || {
             let described = self.aws.ec2.describe_vpc_endpoints().vpc_endpoint_ids(endpoint).send().await;
@@ -101,7 +101,7 @@ fn judge(endpoint: &str, state: Option<&str>) -> Result<Look<()>> {
         Some(state @ ("failed" | "rejected" | "expired" | "deleting" | "deleted")) => {
             let what = format!("the endpoint {endpoint} is {state}");
             Err(DeployError::new(Exit::Failed, what)
-                .mend("Delete it in the VPC console, then deploy again, which makes a new one."))
+                .hint("Delete it in the VPC console, then deploy again to create a new one."))
         }
         Some(state) => Ok(Look::NotYet(state.to_owned())),
     }

@@ -1,4 +1,4 @@
-//! The ways out: the internet gateway of the public subnets, the egress-only one of the private ones.
+//! The gateways: the internet gateway of the public subnets, the egress-only one of the private ones.
 
 use aws_sdk_ec2::types::{InternetGateway, ResourceType};
 use fleet::stack::TAG_STACK;
@@ -7,7 +7,7 @@ use super::{Site, exists_is_fine, id, stack_filter, tagged};
 use crate::aws::Aws;
 use crate::blueprint::Gateway;
 use crate::error::{Result, Step as _, found};
-use crate::part::{Doing, NEW, Part};
+use crate::part::{NEW, Part, RunMode};
 use crate::patience;
 
 struct There {
@@ -16,7 +16,7 @@ struct There {
 }
 
 impl Site<'_> {
-    /// The gateway's id.
+    /// Ensures the gateway and returns its id.
     pub(super) async fn gateway(&mut self, wanted: Gateway) -> Result<String> {
         let mut all = find(self.aws, wanted).await?;
         let there = if all.is_empty() { None } else { Some(all.remove(0)) };
@@ -27,16 +27,16 @@ impl Site<'_> {
             Some(_) => Part::compared(what, vec!["not attached".to_owned()]),
         };
         let mut gateway = there.map_or(NEW.to_owned(), |there| there.id);
-        if self.doing.applies(&part) {
+        if self.mode.applies(&part) {
             gateway = match wanted {
                 Gateway::Internet => self.make_internet_gateway(gateway).await?,
                 Gateway::EgressOnly => self.create_egress_only_gateway().await?,
             };
         }
         self.note(part);
-        // What a run left that was cut right after the creation.
+        // Leftovers of a run that was cut right after the creation.
         for spare in all.into_iter().filter(|spare| !spare.is_attached) {
-            if self.doing == Doing::Apply {
+            if self.mode == RunMode::Apply {
                 remove(self.aws, wanted, &spare.id).await?;
             }
             self.note(Part::removed(format!("{what} {}", spare.id)));
@@ -44,7 +44,7 @@ impl Site<'_> {
         Ok(gateway)
     }
 
-    /// Makes it, unless it is there, and attaches it.
+    /// Makes the gateway, unless it exists, and attaches it.
     async fn make_internet_gateway(&self, there: String) -> Result<String> {
         let ec2 = &self.aws.ec2;
         let gateway = if there == NEW {
@@ -97,7 +97,7 @@ fn name(wanted: Gateway) -> &'static str {
     }
 }
 
-/// All of the stack, the one that is used first.
+/// Returns all gateways of the stack, the one in use first.
 async fn find(aws: &Aws, wanted: Gateway) -> Result<Vec<There>> {
     let mut all = match wanted {
         Gateway::Internet => {
@@ -109,7 +109,7 @@ async fn find(aws: &Aws, wanted: Gateway) -> Result<Vec<There>> {
             };
             found.internet_gateways().iter().map(there).collect::<Result<Vec<There>>>()?
         }
-        // One belongs to its VPC from the start, and a token keeps a run from making a second one.
+        // One belongs to its VPC from its creation, and a client token keeps a run from making a second one.
         Gateway::EgressOnly => {
             let ids = find_egress_only(aws).await?;
             ids.into_iter().map(|id| There { id, is_attached: true }).collect()
@@ -123,7 +123,7 @@ async fn find_egress_only(aws: &Aws) -> Result<Vec<String>> {
     let described = aws.ec2.describe_egress_only_internet_gateways().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the egress-only gateway".to_owned())?;
     let stack = aws.names.stack.as_str();
-    // Filtered once more here: moto ignores filters on this call.
+    // Filtered again here, because moto ignores filters on this call.
     let own = described.egress_only_internet_gateways().iter().filter(|gateway| {
         gateway.tags().iter().any(|tag| tag.key() == Some(TAG_STACK) && tag.value() == Some(stack))
     });
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
     use crate::aws::stub::Stub;
 
-    /// Internet gateways: id, and the VPC of each that is attached.
+    /// Returns the list of internet gateways: id, and the VPC of each attached one.
     fn listed(gateways: &[(&str, Option<&str>)]) -> String {
         let item = |(id, vpc): &(&str, Option<&str>)| {
             let attached = vpc.map(|vpc| format!("<item><vpcId>{vpc}</vpcId></item>")).unwrap_or_default();
@@ -182,12 +182,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_gateway_that_a_cut_run_left_is_removed() {
-        for (doing, deleted) in [(Doing::Plan, 0), (Doing::Apply, 1)] {
+        for (mode, deleted) in [(RunMode::Plan, 0), (RunMode::Apply, 1)] {
             let stub = Stub::default()
                 .answers("DescribeInternetGateways", &listed(&[("igw-1", None), ("igw-2", Some("vpc-1"))]))
                 .answers("DeleteInternetGateway", "<return>true</return>");
             let aws = stub.serve().await;
-            let mut site = Site { aws: &aws, doing, vpc: Some("vpc-1".to_owned()), parts: Vec::new() };
+            let mut site = Site { aws: &aws, mode, vpc: Some("vpc-1".to_owned()), parts: Vec::new() };
             assert_eq!(site.gateway(Gateway::Internet).await.expect("found"), "igw-2");
             let wanted = [Part::unchanged("internet gateway"), Part::removed("internet gateway igw-1")];
             assert_eq!(site.parts, wanted);

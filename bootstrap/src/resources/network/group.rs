@@ -1,10 +1,10 @@
 //! Security groups and their rules.
 //!
-//! A rule that is missing is made. On the ports that are closed to others, a rule for a block that is not
-//! wanted is taken away, after the wanted ones are made: nobody who may come in is shut out meanwhile.
+//! A missing rule is made. On ports that are closed to others, an unwanted rule is removed after the wanted
+//! ones are made, so that no allowed client is locked out.
 //!
-//! Outwards everything is open. EC2 opens a new group itself, but towards IPv6 only if the VPC's IPv6 block
-//! is associated by then; so both families are compared, and the missing one is opened.
+//! All egress is open. EC2 opens a new group itself, but towards IPv6 only if the VPC's IPv6 block is
+//! associated by then. So both families are compared, and the missing one is opened.
 
 use std::collections::BTreeMap;
 
@@ -19,15 +19,15 @@ use crate::cidr::Cidr;
 use crate::error::{Result, Step as _, found};
 use crate::part::{NEW, Part};
 
-/// How EC2 calls all protocols and ports together.
+/// EC2's name for all protocols and ports.
 const EVERYTHING: &str = "-1";
 
-/// A group as it is: its id, and who may reach which port.
+/// An existing group: its id, and the sources that may reach its ports.
 #[derive(Clone, Debug)]
 pub(super) struct There {
     id: String,
     open: Vec<Open>,
-    /// Blocks that it lets everything out to.
+    /// Blocks that it allows all egress to.
     out: Vec<Cidr>,
 }
 
@@ -44,7 +44,7 @@ enum To {
     Group(String),
 }
 
-/// The blocks that may reach the load balancer now; `None` if it was never opened to any.
+/// Returns the blocks that may reach the load balancer now; `None` if it was never opened to any.
 pub(super) fn blocks(there: &BTreeMap<String, There>) -> Option<Vec<Cidr>> {
     let group = there.get(blueprint::LB)?;
     let blocks: Vec<Cidr> = group
@@ -60,7 +60,7 @@ pub(super) fn blocks(there: &BTreeMap<String, There>) -> Option<Vec<Cidr>> {
 }
 
 impl Site<'_> {
-    /// By their names within the stack.
+    /// Returns the groups by their names within the stack.
     pub(super) async fn find_groups(&self) -> Result<BTreeMap<String, There>> {
         let Some(filters) = self.filters() else { return Ok(BTreeMap::new()) };
         let described = self.aws.ec2.describe_security_groups().set_filters(Some(filters)).send().await;
@@ -76,7 +76,8 @@ impl Site<'_> {
         Ok(there)
     }
 
-    /// The groups' ids. All groups come first: their rules name each other.
+    /// Ensures the groups and returns their ids. All groups are made first, because their rules name each
+    /// other.
     pub(super) async fn groups(
         &mut self,
         wanted: &[Group],
@@ -87,7 +88,7 @@ impl Site<'_> {
             let found = there.get(wanted.what);
             let closed = closed(found);
             let part = compare_group(wanted.what, found, &closed);
-            let is_made = self.doing.applies(&part);
+            let is_made = self.mode.applies(&part);
             let id = match found {
                 Some(found) => found.id.clone(),
                 None if is_made => self.create_group(wanted).await?,
@@ -120,7 +121,7 @@ impl Site<'_> {
         for open in &comparison.surplus {
             self.note(Part::removed(describe(wanted.what, open.port, &open.to.to_string())));
         }
-        if self.doing == crate::part::Doing::Plan {
+        if self.mode == crate::part::RunMode::Plan {
             return Ok(());
         }
         for (port, permission) in permissions(&comparison.missing) {
@@ -130,7 +131,7 @@ impl Site<'_> {
                 let opened = open.clone().send().await;
                 opened.step(|| format!("open port {port} of the group {}", wanted.what))
             };
-            // The rules name other groups, which may be as new.
+            // The rules name other groups, which may be just as new.
             exists_is_fine(self.aws.patience.depends_on(group, opened).await.map(drop))?;
         }
         for (port, permission) in permissions(&comparison.surplus) {
@@ -181,8 +182,8 @@ impl Site<'_> {
     }
 }
 
-/// Blocks that a group does not let everything out to. That of a new group is known only afterwards, so
-/// IPv6 is opened in any case: what is open already is not opened twice.
+/// Returns the blocks to which a group does not allow all egress. The egress of a new group is unknown until
+/// it is read, so IPv6 is opened in any case: opening it twice does nothing.
 fn closed(there: Option<&There>) -> Vec<Cidr> {
     let is_closed = |block: &Cidr| match there {
         Some(there) => !there.out.contains(block),
@@ -201,7 +202,7 @@ fn compare_group(what: &str, there: Option<&There>, closed: &[Cidr]) -> Part {
 }
 
 struct Comparison<'a> {
-    /// Each rule, and whether it is there.
+    /// Each rule, and whether it exists.
     wanted: Vec<(&'a Rule, bool)>,
     missing: Vec<Open>,
     surplus: Vec<Open>,
@@ -228,7 +229,7 @@ fn compare<'a>(wanted: &'a Group, open: &[Open], ids: &BTreeMap<&'static str, St
     }
 }
 
-/// One permission for each port, so that its blocks are opened or closed together.
+/// Makes one permission for each port, so that its blocks are opened or closed together.
 fn permissions(rules: &[Open]) -> BTreeMap<u16, IpPermission> {
     let mut ports: BTreeMap<u16, Vec<&To>> = BTreeMap::new();
     for rule in rules {
@@ -254,7 +255,7 @@ fn towards(permission: IpPermissionBuilder, block: Cidr) -> IpPermissionBuilder 
     }
 }
 
-/// The blocks that a group lets everything out to.
+/// Returns the blocks that a group allows all egress to.
 fn out(group: &SecurityGroup) -> Vec<Cidr> {
     let everything = group.ip_permissions_egress().iter().filter(|it| it.ip_protocol() == Some(EVERYTHING));
     everything.flat_map(blocks_of).filter_map(|text| text.parse().ok()).collect()
@@ -265,8 +266,8 @@ fn blocks_of(permission: &IpPermission) -> impl Iterator<Item = &str> {
     ipv4.chain(permission.ipv6_ranges().iter().filter_map(Ipv6Range::cidr_ipv6))
 }
 
-/// Everything that a group lets in over exactly one port of TCP. A block that is no block of ours to
-/// read is none that we made.
+/// Returns everything that a group allows in on exactly one TCP port. A block that cannot be parsed was not
+/// made by a deployment.
 fn open(group: &SecurityGroup) -> Vec<Open> {
     let mut open = Vec::new();
     for permission in group.ip_permissions() {
@@ -309,7 +310,7 @@ pub(super) async fn delete(aws: &Aws, vpc: &str) -> Result<Vec<Part>> {
     let filters = [filter("vpc-id", vpc), stack_filter(aws)];
     let groups = ec2.describe_security_groups().set_filters(Some(filters.to_vec())).send().await;
     let groups = groups.step(|| "list the security groups".to_owned())?;
-    // Groups name each other in their rules, and a group that is named cannot be deleted.
+    // Groups name each other in their rules, and a named group cannot be deleted.
     for group in groups.security_groups() {
         let (Some(id), rules) = (group.group_id(), group.ip_permissions()) else { continue };
         if !rules.is_empty() {
@@ -361,7 +362,7 @@ mod tests {
             opened(5000, "2001:db8::/32"),
             opened(5443, "0.0.0.0/0"),
             opened(9000, "sg-2"),
-            // Somebody's own: of another port, and of a group.
+            // The operator's own rules: for another port, and for a group.
             opened(22, "203.0.113.7/32"),
             opened(5000, "sg-9"),
         ];

@@ -1,7 +1,7 @@
 //! The state of an IPv6 block, of the VPC or of a subnet.
 //!
-//! EC2 keeps blocks of the past in its list, in any order, and shows a new one without its addresses until
-//! it is associated. So the list is judged as a whole:
+//! EC2 keeps old blocks in its list, in any order, and shows a new one without its addresses until it is
+//! associated. So the list is judged as a whole:
 //!
 //! | one of the list is | then |
 //! |---|---|
@@ -28,7 +28,7 @@ pub(crate) enum Ipv6 {
     Missing,
 }
 
-/// One of the list, in the words of EC2.
+/// One entry of the list, in EC2's words.
 #[derive(Clone, Copy, Debug)]
 struct Association<'a> {
     block: Option<&'a str>,
@@ -37,7 +37,7 @@ struct Association<'a> {
 }
 
 impl Ipv6 {
-    /// Of a VPC; associations with these ids are of the past.
+    /// Judges the list of a VPC; associations with the given ids are old.
     pub(super) fn of_vpc(all: &[VpcIpv6CidrBlockAssociation], past: &[String]) -> Self {
         let is_past = |one: &&VpcIpv6CidrBlockAssociation| {
             one.association_id().is_some_and(|id| past.iter().any(|past| past == id))
@@ -82,7 +82,7 @@ impl Ipv6 {
         }
     }
 
-    /// Whether a deployment has to ask for a block.
+    /// Returns whether a deployment has to request a block.
     pub(crate) const fn is_to_be_added(&self) -> bool {
         matches!(self, Self::Missing | Self::Failed(_))
     }
@@ -94,7 +94,8 @@ impl Ipv6 {
         }
     }
 
-    /// For a wait: a failure ends it, and nothing at all means that EC2 does not show it yet.
+    /// Converts the state for a wait: a failure ends it, and an empty list means that EC2 does not show the
+    /// block yet.
     pub(super) fn awaited(self, of: &str) -> Result<Look<Ipv6Net>> {
         match self {
             Self::Associated(block) => Ok(Look::Reached(block)),
@@ -102,9 +103,8 @@ impl Ipv6 {
             Self::Missing => Ok(Look::NotYet("not visible yet".to_owned())),
             Self::Failed(reason) => {
                 let what = format!("EC2 could not give {of} an IPv6 block: {reason}");
-                Err(DeployError::new(Exit::Failed, what).mend(
-                    "Deploy again: it asks for another block. If that fails as well, run `destroy` and deploy \
-                     anew.",
+                Err(DeployError::new(Exit::Failed, what).hint(
+                    "Deploy again to request another block. If that fails too, run `destroy`, then deploy.",
                 ))
             }
         }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_block_of_before_does_not_hide_the_new_one() {
+    fn an_earlier_failed_block_does_not_hide_the_new_one() {
         assert_eq!(judged(&[("failed", ""), ("associating", "")]), Ipv6::Associating);
     }
 }

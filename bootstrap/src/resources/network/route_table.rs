@@ -1,5 +1,5 @@
-//! Route tables, their subnets and their routes. A route that somebody adds meanwhile is an error that
-//! means done. A route whose gateway is gone, or is another than ours, is replaced.
+//! Route tables, their subnets and their routes. If another process adds the route at the same time, AWS's
+//! error counts as success. A route whose gateway is gone or wrong is replaced.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ struct There {
     routes: Vec<Leads>,
 }
 
-/// A route as it is.
+/// An existing route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Leads {
     to: String,
@@ -27,7 +27,7 @@ struct Leads {
     is_lost: bool,
 }
 
-/// What is wrong with a route.
+/// The fault of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrong {
     Missing,
@@ -35,7 +35,7 @@ enum Wrong {
 }
 
 impl Site<'_> {
-    /// The tables' ids.
+    /// Ensures the tables and returns their ids.
     pub(super) async fn route_tables(
         &mut self,
         wanted: &[RouteTable],
@@ -74,7 +74,7 @@ impl Site<'_> {
             Some(_) => Part::compared(what, differs(&missing_subnets, &wrong_routes)),
         };
         let mut table = there.map_or(NEW.to_owned(), |there| there.id);
-        if self.doing.applies(&part) {
+        if self.mode.applies(&part) {
             if table == NEW {
                 table = self.create_route_table(&wanted.what).await?;
             }
@@ -190,7 +190,7 @@ fn leads(route: &aws_sdk_ec2::types::Route) -> Option<Leads> {
     })
 }
 
-/// A route that leads through something else than a gateway was made by the operator, and stays.
+/// Returns the wrong routes. A route through anything but a gateway was made by the operator, and stays.
 fn wrong(wanted: &Route, there: &[Leads], gateways: &BTreeMap<&'static str, String>) -> Option<Wrong> {
     let Some(there) = there.iter().find(|route| route.to == wanted.to) else { return Some(Wrong::Missing) };
     let gateway = gateways.get(wanted.via.what());
@@ -207,7 +207,7 @@ fn differs(subnets: &[&&str], routes: &[(&Route, Wrong)]) -> Vec<String> {
     subnets.chain(routes).collect()
 }
 
-/// Takes every subnet out of the stack's tables.
+/// Disassociates every subnet from the stack's tables.
 pub(super) async fn release(aws: &Aws, vpc: &str) -> Result<()> {
     for table in list(aws, vpc).await? {
         for association in table.associations() {

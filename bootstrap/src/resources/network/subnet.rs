@@ -16,15 +16,15 @@ use super::{Site, filter, id, name_in_stack, tagged};
 use crate::aws::Aws;
 use crate::blueprint::{Side, Subnet};
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::part::{Doing, NEW, Part};
+use crate::part::{NEW, Part, RunMode};
 use crate::patience::Look;
 
 const IPV6: &str = "no IPv6 block";
 
-/// As for the block of the VPC.
+/// As for the VPC's block.
 const ASSOCIATED_DEADLINE: Duration = Duration::from_secs(120);
 
-/// A subnet as it is; in a plan, as it would be.
+/// An existing subnet; in a plan, the planned one.
 pub(super) struct Placed {
     pub(super) side: Side,
     pub(super) spec: SubnetSpec,
@@ -44,7 +44,7 @@ impl Site<'_> {
         for wanted in wanted {
             let found = there.remove(&wanted.what);
             let part = compare(&wanted.what, found.as_ref());
-            let is_made = self.doing.applies(&part);
+            let is_made = self.mode.applies(&part);
             let (spec, block) = match found {
                 Some(found) => {
                     if is_made {
@@ -61,7 +61,7 @@ impl Site<'_> {
             self.note(part);
             placed.push(Placed { side: wanted.side, spec, block });
         }
-        if self.doing == Doing::Apply {
+        if self.mode == RunMode::Apply {
             for subnet in &placed {
                 self.wait_for_ipv6(&subnet.spec.id).await?;
             }
@@ -113,7 +113,7 @@ impl Site<'_> {
     async fn add_ipv6(&self, wanted: &Subnet, subnet: &str) -> Result<()> {
         let block = wanted.ipv6_block.clone().ok_or_else(|| {
             let what = format!("the VPC has no IPv6 block for the subnet {}", wanted.what);
-            DeployError::new(Exit::Failed, what).mend("Run `destroy`, then deploy again.")
+            DeployError::new(Exit::Failed, what).hint("Run `destroy`, then deploy again.")
         })?;
         let add = self.aws.ec2.associate_subnet_cidr_block().subnet_id(subnet).ipv6_cidr_block(block);
         let added = async || {
@@ -121,7 +121,8 @@ impl Site<'_> {
             added.map_err(block_is_new)
         };
         let added = self.aws.patience.depends_on(subnet, added).await.map(drop);
-        // Our own first try, if its reply was lost; otherwise the wait that follows says what is missing.
+        // This run's first try, if its reply was lost; otherwise the wait that follows reports the missing
+        // block.
         super::exists_is_fine(added)
     }
 
@@ -148,8 +149,8 @@ fn compare(what: &str, there: Option<&There>) -> Part {
     }
 }
 
-/// The block is cut from the VPC's own: EC2 calls it outside of the VPC only as long as the server that
-/// answers does not know the VPC's block yet.
+/// Recognises a passing error. The block is cut from the VPC's own, so EC2 calls it outside of the VPC only
+/// while its server does not know the VPC's block yet.
 fn block_is_new(mut error: DeployError) -> DeployError {
     if error.code == "InvalidSubnet.Range" {
         error.kind = AwsErrorKind::Propagating;

@@ -1,7 +1,7 @@
 //! The VPC, found by the stack's tag, and its IPv6 block.
 //!
 //! EC2 associates the block after it has answered, and shows it empty until then. Everything in the network
-//! depends on the block, so it is waited for before anything is made in the VPC.
+//! depends on the block, so the deployment waits for it before it makes anything in the VPC.
 
 use std::time::Duration;
 
@@ -14,25 +14,25 @@ use super::{id, stack_filter, tagged};
 use crate::aws::Aws;
 use crate::blueprint::Blocks;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
-use crate::part::{Doing, Part};
+use crate::part::{Part, RunMode};
 use crate::patience::{self, Look};
 
-const NAMES: &str = "names for its instances";
+const NAMES: &str = "DNS names for its instances";
 const IPV6: &str = "no IPv6 block";
 
-/// A block is associated within seconds. Ten times the delay that other deployers start with.
+/// A block is associated within seconds. This is ten times the delay that other deployers start with.
 const ASSOCIATED_DEADLINE: Duration = Duration::from_secs(120);
 
 pub(super) struct There {
     pub(super) id: String,
-    /// Empty if EC2 does not say.
+    /// Empty if EC2 does not show it.
     ipv4: String,
     ipv6: Ipv6,
-    /// Ids of all associations, of whatever state.
+    /// Ids of all associations, whatever their state.
     associations: Vec<String>,
 }
 
-/// The VPC as the rest of the network needs it.
+/// The VPC, as the rest of the network needs it.
 pub(super) struct Ready {
     /// `None` in a plan that would make it.
     pub(super) id: Option<String>,
@@ -44,12 +44,13 @@ pub(super) struct Ready {
 #[derive(Default)]
 pub(super) struct All {
     pub(super) own: Option<There>,
-    /// Those with nothing in them, beside its own. `CreateVpc` knows no token: a run that is cut right after
-    /// it leaves a VPC that the next run may not see yet.
+    /// VPCs of the stack with nothing in them, other than the one in use. `CreateVpc` takes no client token,
+    /// so a run that is cut right after it leaves a VPC that the next run may not see yet.
     pub(super) empty: Vec<String>,
 }
 
-/// The stack's own VPC. Of several it is the one that has subnets; nothing is made before them.
+/// Finds the stack's own VPC. Of several VPCs it is the VPC with subnets, because subnets are the first
+/// things made in it.
 pub(super) async fn find(aws: &Aws) -> Result<All> {
     let described = aws.ec2.describe_vpcs().filters(stack_filter(aws)).send().await;
     let described = described.step(|| "look for the VPC".to_owned())?;
@@ -62,7 +63,7 @@ pub(super) async fn find(aws: &Aws) -> Result<All> {
     let ids: Vec<String> = there.iter().map(|vpc| vpc.id.clone()).collect();
     let inside = Filter::builder().name("vpc-id").set_values(Some(ids)).build();
     let subnets = aws.ec2.describe_subnets().filters(inside).send().await;
-    let subnets = subnets.step(|| "look at what is in the VPCs".to_owned())?;
+    let subnets = subnets.step(|| "list the subnets of the VPCs".to_owned())?;
     let has_subnets =
         |vpc: &There| subnets.subnets().iter().any(|subnet| subnet.vpc_id() == Some(vpc.id.as_str()));
     let (mut used, mut empty): (Vec<There>, Vec<There>) = there.into_iter().partition(has_subnets);
@@ -70,9 +71,8 @@ pub(super) async fn find(aws: &Aws) -> Result<All> {
         let ids: Vec<&str> = used.iter().map(|vpc| vpc.id.as_str()).collect();
         let (count, ids, stack) = (ids.len(), ids.join(", "), &aws.names.stack);
         let what = format!("{count} VPCs with subnets carry the tag {TAG_STACK}={stack}: {ids}");
-        return Err(
-            DeployError::new(Exit::Failed, what).mend("Delete those that no instance uses, then try again.")
-        );
+        return Err(DeployError::new(Exit::Failed, what)
+            .hint("Delete the VPCs that no instance uses, then try again."));
     }
     let own = used.pop().unwrap_or_else(|| empty.remove(0));
     Ok(All { own: Some(own), empty: empty.into_iter().map(|vpc| vpc.id).collect() })
@@ -92,13 +92,13 @@ impl There {
         })
     }
 
-    /// The one that subnets can be cut from. The one that was asked for is not assumed.
+    /// Returns the /16 block that subnets are cut from. It may differ from the requested block.
     fn ipv4(&self) -> Result<Ipv4Net> {
         let wanted = Blocks::default().ipv4;
         let block = if self.ipv4.is_empty() { Ok(wanted) } else { self.ipv4.parse::<Ipv4Net>() };
         block.ok().filter(|block| block.prefix_len() == wanted.prefix_len()).ok_or_else(|| {
-            let what = format!("{} has the block {}, and a stack needs a /16", self.id, self.ipv4);
-            DeployError::new(Exit::Failed, what).mend("Run `destroy`, which removes it, then deploy again.")
+            let what = format!("{} has the block {}, but a stack needs a /16", self.id, self.ipv4);
+            DeployError::new(Exit::Failed, what).hint("Run `destroy`, which removes it, then deploy again.")
         })
     }
 }
@@ -110,16 +110,16 @@ fn compare(there: Option<(&There, bool)>) -> Part {
     Part::compared(format!("VPC {}", there.id), differs.collect())
 }
 
-pub(super) async fn ensure(aws: &Aws, doing: Doing) -> Result<Ready> {
+pub(super) async fn ensure(aws: &Aws, mode: RunMode) -> Result<Ready> {
     let (there, empty) = find_with_names(aws).await?;
     let mut parts = vec![compare(there.as_ref().map(|(there, gives_names)| (there, *gives_names)))];
     for vpc in empty {
-        parts.push(match doing {
-            Doing::Plan => Part::removed(format!("VPC {vpc}")),
-            Doing::Apply => delete(aws, &vpc).await?,
+        parts.push(match mode {
+            RunMode::Plan => Part::removed(format!("VPC {vpc}")),
+            RunMode::Apply => delete(aws, &vpc).await?,
         });
     }
-    if doing == Doing::Plan {
+    if mode == RunMode::Plan {
         let blocks = match &there {
             Some((there, _)) => Blocks { ipv4: there.ipv4()?, ipv6: there.ipv6.block() },
             None => Blocks::default(),
@@ -148,8 +148,9 @@ pub(super) async fn ensure(aws: &Aws, doing: Doing) -> Result<Ready> {
     Ok(Ready { id: Some(vpc), blocks, parts })
 }
 
-/// The VPC, and whether it gives names; and the empty ones. EC2 may list one that it deleted a moment ago,
-/// and may not know yet one that it lists: the list is read again until both answers fit.
+/// Returns the VPC, and whether it has DNS names; and the empty VPCs. EC2 may list a VPC that it deleted a
+/// moment ago, and may list a new one before all its servers know it. So the list is read again until both
+/// answers fit.
 async fn find_with_names(aws: &Aws) -> Result<(Option<(There, bool)>, Vec<String>)> {
     let look = async || {
         let All { own, empty } = find(aws).await?;
@@ -189,14 +190,15 @@ async fn give_names(aws: &Aws, vpc: &str) -> Result<()> {
     aws.patience.depends_on(vpc, modified).await.map(drop)
 }
 
-/// Asks for a block of Amazon's. A VPC may have one at a time, so asking twice is refused, not harmful.
+/// Requests a block from Amazon. A VPC may have one at a time, so a second request is refused and does no
+/// harm.
 async fn add_ipv6(aws: &Aws, vpc: &str) -> Result<()> {
     let add = aws.ec2.associate_vpc_cidr_block().vpc_id(vpc).amazon_provided_ipv6_cidr_block(true);
     let added = async || add.clone().send().await.step(|| format!("add an IPv6 block to {vpc}"));
     aws.patience.depends_on(vpc, added).await.map(drop)
 }
 
-/// Waits until the VPC has its IPv6 block; associations with the ids in `past` are not it.
+/// Waits until the VPC has its IPv6 block; associations with the ids in `past` do not count.
 async fn wait_for_blocks(aws: &Aws, vpc: &str, past: &[String]) -> Result<Blocks> {
     let look = async || {
         let described = aws.ec2.describe_vpcs().vpc_ids(vpc).send().await;
@@ -241,7 +243,7 @@ mod tests {
     const ID: &str = "<vpcSet><item><vpcId>vpc-1</vpcId><cidrBlock>10.77.0.0/16</cidrBlock>";
     const NAMED: &str = "<enableDnsHostnames><value>true</value></enableDnsHostnames>";
 
-    /// The list of VPCs with these associations: id, state and block of each.
+    /// Returns the list of VPCs with these associations: id, state and block of each.
     fn described(associations: &[(&str, &str, &str)]) -> String {
         let item = |(id, state, block): &(&str, &str, &str)| {
             format!(
@@ -266,7 +268,7 @@ mod tests {
             .answers("DescribeVpcs", "<vpcSet/>")
             .answers("DescribeVpcs", &described(&[PAST, ("a-1", "associating", "")]))
             .answers("DescribeVpcs", &described(&[PAST, ("a-1", "associated", "2600:1f16:abc::/56")]));
-        let ready = ensure(&stub.serve().await, Doing::Apply).await.expect("it settles");
+        let ready = ensure(&stub.serve().await, RunMode::Apply).await.expect("it settles");
         assert_eq!(ready.blocks.ipv6, Some("2600:1f16:abc::/56".parse().expect("a block")));
         assert_eq!((stub.count("CreateVpc"), stub.count("ModifyVpcAttribute")), (1, 2));
     }
@@ -280,7 +282,7 @@ mod tests {
             .answers("AssociateVpcCidrBlock", "<vpcId>vpc-1</vpcId>")
             .answers("DescribeVpcs", &described(&[failed]))
             .answers("DescribeVpcs", &described(&[failed, ("a-2", "associated", "2600:1f16:abc:100::/56")]));
-        let ready = ensure(&stub.serve().await, Doing::Apply).await.expect("the second is associated");
+        let ready = ensure(&stub.serve().await, RunMode::Apply).await.expect("the second is associated");
         assert_eq!(ready.parts[0].differs, [IPV6]);
         assert_eq!(ready.blocks.ipv6, Some("2600:1f16:abc:100::/56".parse().expect("a block")));
     }
@@ -292,7 +294,7 @@ mod tests {
             .answers("CreateVpc", "<vpc><vpcId>vpc-1</vpcId></vpc>")
             .answers("ModifyVpcAttribute", "<return>true</return>")
             .answers("DescribeVpcs", &described(&[("a-1", "failing", "")]));
-        let error = ensure(&stub.serve().await, Doing::Apply).await.err().expect("it never comes");
+        let error = ensure(&stub.serve().await, RunMode::Apply).await.err().expect("it never comes");
         assert!(error.what.contains("could not give vpc-1 an IPv6 block"), "{}", error.what);
     }
 
@@ -302,11 +304,11 @@ mod tests {
             .answers("DescribeVpcs", &described(&[]))
             .refuses("DescribeVpcAttribute", "InvalidVpcID.NotFound")
             .answers("DescribeVpcs", "<vpcSet/>");
-        let ready = ensure(&stub.serve().await, Doing::Plan).await.expect("the list is read again");
+        let ready = ensure(&stub.serve().await, RunMode::Plan).await.expect("the list is read again");
         assert_eq!((ready.id, ready.parts[0].change), (None, Change::Created));
     }
 
-    /// VPCs without a block that is to be waited for.
+    /// Returns VPCs without a block to wait for.
     fn listed(ids: &[&str]) -> String {
         let items: String = ids.iter().map(|id| format!("<item><vpcId>{id}</vpcId></item>")).collect();
         format!("<vpcSet>{items}</vpcSet>")
@@ -331,10 +333,10 @@ mod tests {
             (Some(own.to_owned()), empty.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>())
         };
         assert_eq!(found_among(&["vpc-2", "vpc-1"], &["vpc-2"]).await.expect("one"), of("vpc-2", &["vpc-1"]));
-        // The same one for every run that looks.
+        // Every run chooses the same one.
         assert_eq!(found_among(&["vpc-2", "vpc-1"], &[]).await.expect("one"), of("vpc-1", &["vpc-2"]));
         let error = found_among(&["vpc-1", "vpc-2", "vpc-3"], &["vpc-2", "vpc-3", "vpc-3"]).await;
-        let error = error.expect_err("nobody knows which");
+        let error = error.expect_err("the stack's own VPC is ambiguous");
         assert!(
             error.what.contains("2 VPCs with subnets") && !error.what.contains("vpc-1"),
             "{}",
@@ -354,9 +356,9 @@ mod tests {
                 .answers("DescribeVpcs", &described(&[("a-1", "associated", "2600:1f16:abc::/56")]))
         };
         let removed = Part::removed("VPC vpc-0");
-        for (doing, deleted) in [(Doing::Plan, 0), (Doing::Apply, 1)] {
+        for (mode, deleted) in [(RunMode::Plan, 0), (RunMode::Apply, 1)] {
             let stub = stub();
-            let ready = ensure(&stub.serve().await, doing).await.expect("it is ready");
+            let ready = ensure(&stub.serve().await, mode).await.expect("it is ready");
             assert_eq!((ready.id.as_deref(), &ready.parts[1]), (Some("vpc-1"), &removed));
             assert_eq!(stub.count("DeleteVpc"), deleted);
         }

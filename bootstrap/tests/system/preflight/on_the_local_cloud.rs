@@ -44,7 +44,7 @@ fn a_small_quota_refuses_three_workers_and_runs_one() {
 }
 
 #[test]
-fn a_denied_permission_stops_a_deployment_before_its_first_change() {
+fn a_denied_permission_stops_a_deployment_before_any_change() {
     let cloud = Cloud::start();
     let policy = cloud.deployer_policy(STACK).to_string().replace("\"ec2:CreateVpc\",", "");
     let key = cloud.user("deployer", &serde_json::from_str(&policy).expect("JSON"));

@@ -1,5 +1,5 @@
-//! An account of AWS as far as the checks before a deployment ask: there is nothing in it, it has a quota of
-//! vCPUs, and one EC2 action may be denied. It checks no signatures.
+//! An AWS account for the checks before a deployment: it is empty, has a quota of vCPUs, and may deny one EC2
+//! action. It checks no signatures.
 
 use std::sync::{Arc, Mutex};
 
@@ -37,7 +37,7 @@ impl Account {
         self.endpoint.clone()
     }
 
-    /// Calls that would have changed something.
+    /// Returns calls that would have changed something.
     pub(super) fn changes(&self) -> Vec<String> {
         self.state.changes.lock().expect("no test panics with it").clone()
     }

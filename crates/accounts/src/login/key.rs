@@ -1,8 +1,8 @@
-//! The object key of a login and back.
+//! Maps a login to its object key and back.
 //!
-//! Bytes `a-z 0-9 _ -` (classic: also `A-Z`) stand for themselves, any other byte is `!hh` in
-//! lower-case hexadecimal. So no login leaves `users/`, becomes `..`, or meets a client that tidies
-//! up slashes; and the mapping is one to one, so listing needs no read to know the logins.
+//! Bytes `a-z 0-9 _ -` (classic: also `A-Z`) stand for themselves, any other byte is `!hh` in lower-case
+//! hexadecimal. So no login leaves `users/`, becomes `..`, or meets a client that normalises slashes; and the
+//! mapping is one to one, so listing needs no read to know the logins.
 
 use std::fmt::Write as _;
 
@@ -23,7 +23,7 @@ pub fn object_key(profile: Profile, login: &Login) -> String {
     key
 }
 
-/// The login that has this key; `None` when no login has it.
+/// Returns the login with this key; `None` if no login has it.
 pub fn login_of(profile: Profile, key: &str) -> Option<Login> {
     let login = Login(unescape(key.strip_prefix(USERS_PREFIX)?)?);
     // One spelling only: `!61` would otherwise be a second name for the object of `a`.

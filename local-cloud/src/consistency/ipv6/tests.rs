@@ -22,7 +22,7 @@ fn subnet(id: &str, block: &str) -> Element {
     Element::parse(xml.as_bytes()).expect("well-formed")
 }
 
-/// A cloud with one VPC, made just now.
+/// Returns a cloud with one VPC, made just now.
 fn cloud(seed: u64) -> (Blocks, Instant) {
     let now = Instant::now();
     let mut blocks = Blocks::new(Seed(seed));
@@ -34,7 +34,7 @@ fn block(blocks: &Blocks) -> Ipv6Net {
     blocks.associations["assoc-1"].block
 }
 
-/// The answer as a caller sees it at some time: each association's block and state.
+/// Returns the answer as a caller sees it at some time: each association's block and state.
 fn shown(blocks: &Blocks, now: Instant) -> Vec<(String, String)> {
     let mut answer = vpcs("associated");
     blocks.show_vpcs(&mut answer, now);

@@ -23,7 +23,7 @@ fn of_function(method: &str, what: &str) -> Target {
     target((method, &format!("/2015-03-31/functions/f{what}")), &Value::Null)
 }
 
-/// A cloud in which a function was just made, and perhaps updated later.
+/// Returns a cloud in which a function was just made, and perhaps updated later.
 fn cloud(seed: u64) -> (Functions, Instant) {
     let now = Instant::now();
     let mut functions = Functions::new(Seed(seed));

@@ -7,7 +7,7 @@ fn call(action: &str, parameters: &[(&str, &str)]) -> Call {
     parameters.iter().fold(Call::example("ec2", action, "/"), |call, (key, value)| call.with(key, value))
 }
 
-/// Answers of clouds of many seeds to a call that names something made just now.
+/// Returns the answers of clouds of many seeds to a call that names a new resource.
 fn refusals(kind: &'static str, id: &str, call: &Call, age: Duration) -> Vec<Option<Refused>> {
     let now = Instant::now();
     let ask = |seed| {
@@ -54,7 +54,7 @@ fn a_new_resource_is_not_found_by_some_calls() {
 }
 
 #[test]
-fn what_a_call_does_not_use_may_be_new() {
+fn a_new_resource_that_a_call_does_not_use_is_no_obstacle() {
     for call in [
         call("DescribeSubnets", &[("Filter.1.Name", "vpc-id"), ("Filter.1.Value.1", "vpc-1")]),
         call("CreateVpc", &[("TagSpecification.1.Tag.1.Value", "vpc-1")]),
@@ -114,7 +114,7 @@ fn a_new_resource_is_left_out_of_some_lists() {
         seen
     };
     let all: Vec<_> = (0..60).map(|seed| seen(seed, Duration::ZERO)).collect();
-    assert!(all.iter().all(|seen| seen[0] == "subnet-1"), "what is not new is always listed");
+    assert!(all.iter().all(|seen| seen[0] == "subnet-1"), "a resource that is not new is always listed");
     assert!(all.iter().any(|seen| seen.len() == 1) && all.iter().any(|seen| seen.len() == 2));
     assert!((0..60).all(|seed| seen(seed, WINDOW).len() == 2));
 }
@@ -137,7 +137,7 @@ fn a_new_instance_is_left_out_with_its_reservation() {
 }
 
 #[test]
-fn what_answers_say_was_made_is_young() {
+fn resources_created_in_an_answer_are_young() {
     let now = Instant::now();
     let made = |action, xml: &str| {
         let mut young = Young::new(Seed(1));
@@ -175,7 +175,7 @@ fn a_deleted_resource_is_listed_for_a_moment_in_the_same_list() {
 }
 
 #[test]
-fn deletions_are_told_by_what_they_name() {
+fn deletions_are_recognised_by_their_ids() {
     assert_eq!(deletes(&call("DeleteSubnet", &[("SubnetId", "subnet-1")])), Some("subnet-1"));
     assert_eq!(deletes(&call("CreateRoute", &[("RouteTableId", "rtb-1")])), None);
 }

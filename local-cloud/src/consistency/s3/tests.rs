@@ -27,7 +27,7 @@ impl Cloud {
         Self { young: Young::new(seed), buckets: Buckets::new(seed), now: Instant::now() }
     }
 
-    /// The code of the refusal; otherwise it is done.
+    /// Returns the code of the refusal; otherwise the request is done.
     fn ask(&mut self, request: &str) -> Option<&'static str> {
         let target = target(request);
         let refused = self.buckets.refuse(&mut self.young, &target, self.now);
@@ -38,12 +38,13 @@ impl Cloud {
     }
 }
 
-/// In how many of 60 clouds the last request is refused with this code, the others being done at once.
+/// Returns in how many of 60 clouds the last request is refused with this code, the others being done at
+/// once.
 fn refused(code: &str, before: &[&str], wait: Duration, request: &str) -> usize {
     let is_refused = |seed| {
         let mut cloud = Cloud::new(seed);
         for request in before {
-            // What is refused meanwhile is not what is asked about.
+            // Refusals during this loop are not the subject of the test.
             while cloud.ask(request).is_some() {
                 cloud.now += Duration::from_millis(50);
             }
@@ -94,14 +95,14 @@ fn a_name_is_busy_just_after_its_bucket_is_deleted() {
 }
 
 #[test]
-fn a_new_object_may_be_missed_just_after_versions_are_switched_on() {
+fn a_new_object_may_be_missed_after_versioning_is_enabled() {
     let versioned = ["PUT /b", "PUT /b?versioning"];
     for request in ["GET /b/k", "HEAD /b/k", "GET /b/k?x-id=GetObject"] {
         let new = [&versioned[..], &["PUT /b/k?x-id=PutObject"]].concat();
         let some = refused("NoSuchKey", &new, Duration::ZERO, request);
         assert!((6..50).contains(&some), "{request}: {some} of 60");
         assert_eq!(refused("NoSuchKey", &new, WINDOW, request), 0, "{request}");
-        assert_eq!(refused("NoSuchKey", &versioned, Duration::ZERO, request), 0, "one that is not new");
+        assert_eq!(refused("NoSuchKey", &versioned, Duration::ZERO, request), 0, "an older object");
     }
     let written = ["PUT /b", "PUT /b?versioning", "PUT /b/k"];
     assert_eq!(refused("NoSuchKey", &written, Duration::ZERO, "PUT /b/k"), 0, "writes are always right");
