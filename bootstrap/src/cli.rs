@@ -316,6 +316,10 @@ pub struct Deploy {
     /// more, and AWS bills the surplus.
     #[arg(long, value_enum, value_name = "standard|unlimited")]
     pub credits: Option<CreditsOption>,
+    /// Numbers of the reconciler's decisions, as a JSON file: only fields that differ from the default need to
+    /// be in it. `default` restores the default [default: the stack's].
+    #[arg(long, value_name = "FILE|default", value_parser = values::policy)]
+    pub policy: Option<Box<fleet::Policy>>,
     /// ARN of a permissions boundary for the stack's roles [default: the stack's].
     #[arg(long, value_name = "ARN")]
     pub permissions_boundary: Option<PolicyArn>,

@@ -230,7 +230,7 @@ pub(crate) async fn bring(
     // Unknown quotas leave the rollout's kind unchanged.
     let kept = before.as_ref().map_or_else(Rollout::default, |before| before.rollout);
     release.rollout = rollout.unwrap_or(kept);
-    release.policy = before.as_ref().map_or_else(Policy::default, |before| before.policy.clone());
+    release.policy = policy(options, before.as_ref());
     let is_new_release = before.as_ref().is_some_and(|before| before.id != release.id);
     let released = documents::compare_release(before.as_ref(), &release);
     if mode.applies(&released) {
@@ -293,6 +293,14 @@ pub(crate) fn market(options: &Deploy, before: Option<&Release>) -> Market {
         Some(Switch::On) => Market::Spot,
         Some(Switch::Off) => Market::OnDemand,
         None => before.map_or(Market::OnDemand, |before| before.worker.market),
+    }
+}
+
+/// Returns the requested policy, or else the stack's.
+fn policy(options: &Deploy, before: Option<&Release>) -> Policy {
+    match &options.policy {
+        Some(policy) => policy.as_ref().clone(),
+        None => before.map_or_else(Policy::default, |before| before.policy.clone()),
     }
 }
 

@@ -109,7 +109,7 @@ fn main() -> ExitCode {
             }
         }
         Command::Policy => {
-            report::policy();
+            report::line(&report::policy());
             ExitCode::SUCCESS
         }
         Command::Replay { seed, hours, shrink, planted } => {

@@ -55,12 +55,25 @@ pub fn total(total: &Total, threads: usize) {
     ));
 }
 
-/// Prints the fields of the policy as a table.
-pub fn policy() {
-    line("| number | default | bounds | reason |");
-    line("|---|---|---|---|");
+/// Returns the fields of the policy as a table.
+pub fn policy() -> String {
+    let mut table = "| number | default | bounds | reason |\n|---|---|---|---|".to_owned();
     for field in Policy::fields() {
-        line(&format!("| `{}` | {} | {} | {} |", field.name, field.default, field.bounds, field.reason));
+        let reason = field.reason.replace('\n', " ");
+        let row = format!("\n| `{}` | {} | {} | {} |", field.name, field.default, field.bounds, reason);
+        table.push_str(&row.replace("  ", " "));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_lists_every_field_of_the_policy() {
+        let document = include_str!("../../docs/policy.md");
+        assert!(document.contains(&policy()), "write the output of `sim policy` into docs/policy.md");
     }
 }
 

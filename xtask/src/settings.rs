@@ -12,7 +12,7 @@ use crate::failure::{USAGE, stop};
 use crate::workspace;
 
 /// All variables and their meaning, with the default in brackets. README explains the variables of a deployment.
-pub const VARIABLES: [(&str, &str); 56] = [
+pub const VARIABLES: [(&str, &str); 57] = [
     ("N", "number of workers [3 for a new stack]"),
     ("STACK", "name of the stack [vigia]"),
     ("PROFILE", "secure or classic [secure for a new stack]"),
@@ -32,6 +32,7 @@ pub const VARIABLES: [(&str, &str); 56] = [
     ("BOUNDARY", "ARN of a policy that limits the stack's roles [none for a new stack]"),
     ("INSTANCE_TYPE", "the workers' instance type"),
     ("CREDITS", "standard: burstable instances stop earning a bill; unlimited [standard for a new stack]"),
+    ("POLICY", "a JSON file with numbers of the reconciler's decisions, or default [the stack's]"),
     ("ENDPOINT", "an AWS endpoint other than AWS, for example http://127.0.0.1:4566 for the local cloud"),
     ("JSON", "1: plan prints JSON"),
     ("WATCH", "1: status repeats itself"),

@@ -1,10 +1,13 @@
 //! Values of options, parsed into types that cannot be wrong.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read as _;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use fleet::Policy;
 use fleet::release::Credits;
 
 /// As long as the reconciler's log is kept.
@@ -145,5 +148,60 @@ pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
     match age {
         Some(age @ 1..=MAX_AGE_SECONDS) => Ok(Duration::from_secs(age)),
         _ => Err("write it as 90s, 10m, 2h or 1d, at most 14d".to_owned()),
+    }
+}
+
+/// More than every field of a policy takes.
+const MAX_POLICY_BYTES: u64 = 64 * 1024;
+
+/// Reads a policy from a file, or returns the default one for the word `default`.
+pub(super) fn policy(text: &str) -> Result<Box<Policy>, String> {
+    if text == "default" {
+        return Ok(Box::default());
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(text)
+        .and_then(|file| file.take(MAX_POLICY_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot read the file: {error}"))?;
+    if bytes.len() as u64 > MAX_POLICY_BYTES {
+        return Err(format!("the file has more than {} KiB, so it is not a policy", MAX_POLICY_BYTES >> 10));
+    }
+    let fields: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(&bytes).map_err(|error| format!("the file is not a JSON object: {error}"))?;
+    // A reconciler ignores unknown names, because a newer deployer may have written them. In a file they are
+    // typing errors.
+    let known = Policy::fields();
+    if let Some(name) = fields.keys().find(|name| known.iter().all(|field| field.name != name.as_str())) {
+        return Err(format!("a policy has no field `{name}`; docs/policy.md lists the fields"));
+    }
+    serde_json::from_slice(&bytes).map(Box::new).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_file_is_read_or_its_fault_is_named() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let read = |text: &str| {
+            let file = dir.path().join("policy.json");
+            std::fs::write(&file, text).expect("writable");
+            policy(file.to_str().expect("text"))
+        };
+        assert_eq!(policy("default"), Ok(Box::default()));
+        assert_eq!(read("{}"), Ok(Box::default()));
+        assert_eq!(read(r#"{"drain": "5s"}"#).expect("a policy").drain, jiff::SignedDuration::from_secs(5));
+        for (text, says) in [
+            (r#"{"drian": "5s"}"#, "a policy has no field `drian`"),
+            (r#"{"drain": "5000h"}"#, "policy field drain is"),
+            (r#"{"drain": "soon"}"#, "soon"),
+            ("[]", "the file is not a JSON object"),
+            (&" ".repeat(70_000), "more than 64 KiB"),
+        ] {
+            let error = read(text).expect_err(says);
+            assert!(error.contains(says), "{error}");
+        }
+        assert!(policy("/no/such/file").is_err_and(|error| error.contains("cannot read the file")));
     }
 }

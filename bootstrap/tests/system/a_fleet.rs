@@ -22,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[test]
 fn serves_heals_scales_survives_a_restart_and_goes_without_a_trace() {
     let cloud = Cloud::start();
-    let first = cloud.deploy(ALPHA, &["--workers", "3"]);
+    // In production's policy: every other test has a faster one.
+    let first = cloud.deploy(ALPHA, &["--workers", "3", "--policy", "default"]);
     assert!(first.contains("URL") && first.contains("Admin token"), "{first}");
     classic_is_not_published(&cloud);
     cloud.deploy(BETA, &["--workers", "2", "--profile", "classic", "--allow-cidr", "127.0.0.0/8"]);

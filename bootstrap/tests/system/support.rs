@@ -1,6 +1,7 @@
 //! A local cloud of this test's own, and the commands that people use, as processes.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -436,12 +437,23 @@ pub(crate) fn bootstrap_command(
         .args(["--endpoint-url", endpoint, "--region", "us-east-1", "--stack", stack, "--token-file"])
         .arg(token)
         .args(arguments)
+        .args(policy(arguments))
         .env("AWS_ACCESS_KEY_ID", key.0)
         .env("AWS_SECRET_ACCESS_KEY", key.1)
         .env_remove("AWS_SESSION_TOKEN")
         .env_remove("AWS_PROFILE")
         .env("VIGIA_CARGO_LAMBDA", venv().join("bin/cargo-lambda"));
     command
+}
+
+/// Returns the option for the fast policy, unless the arguments name another: a test waits for ticks and
+/// drains most of its time.
+fn policy(arguments: &[&str]) -> Vec<OsString> {
+    let is_deployment = matches!(arguments.first(), Some(&"deploy" | &"plan"));
+    if !is_deployment || arguments.contains(&"--policy") {
+        return Vec::new();
+    }
+    vec!["--policy".into(), workspace().join("crates/fleet/policies/fast.json").into()]
 }
 
 /// Returns a program of this workspace, which `make build` puts next to `bootstrap`.

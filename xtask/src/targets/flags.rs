@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::settings::Settings;
 
 /// Options of `deploy`, `plan` and `preflight`, by variable.
-const DEPLOY: [(&str, &str); 15] = [
+const DEPLOY: [(&str, &str); 16] = [
     ("PROFILE", "--profile"),
     ("ARCH", "--arch"),
     ("MIN_PASSWORD", "--min-password"),
@@ -17,6 +17,7 @@ const DEPLOY: [(&str, &str); 15] = [
     ("ALLOW_CIDR", "--allow-cidr"),
     ("SPOT", "--spot"),
     ("CREDITS", "--credits"),
+    ("POLICY", "--policy"),
     ("LBS", "--lbs"),
     ("BOUNDARY", "--permissions-boundary"),
     ("TLS", "--tls"),
