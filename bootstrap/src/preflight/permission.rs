@@ -182,7 +182,7 @@ fn of_denial(wanted: &BTreeMap<String, Vec<String>>, denial: &Denial) -> Check {
     let Denial { action, resource, is_explicit } = denial;
     let on = resource.as_ref().map_or_else(String::new, |resource| format!(" on {resource}"));
     let verdict = if is_for_later(action) { Verdict::Warning } else { Verdict::Failed };
-    let check = Check::new(NAME, verdict, format!("these credentials are not allowed {action}{on}"));
+    let check = Check::new(NAME, verdict, format!("these credentials are not allowed to call {action}{on}"));
     let statements = wanted.get(action).map(|sids| sids.join("` and `"));
     check.hint(match (is_explicit, statements) {
         (true, _) => "A policy denies it explicitly, which no other policy can undo: ask the account's \
