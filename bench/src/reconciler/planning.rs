@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use fleet::DesiredCount;
+use fleet::{DesiredCount, Policy};
 use fleet::memory::{Memory, Phase};
 use jiff::Timestamp;
 use planner::observation::{Observation, Probe, Scope, targets};
@@ -107,7 +107,7 @@ fn planned(case: &Case, stack: &Stack) -> (Vec<Duration>, Vec<String>) {
     repeat(|| {
         let memory = memory.clone();
         let since = Instant::now();
-        let planned = black_box(plan(&seen, memory, Some(stack.now), stack.now));
+        let planned = black_box(plan(&seen, memory, &Policy::default(), stack.now));
         times.push(since.elapsed());
         let registry = planned.registry.as_ref().map(|registry| thousands(registry.workers.len()));
         deeds = vec![thousands(planned.memory.leaving.len()), registry.unwrap_or("the same".to_owned())];
@@ -124,7 +124,7 @@ fn looked(stack: &Stack) -> Vec<Duration> {
         let since = Instant::now();
         let rows = seen.instances.as_deref().unwrap_or_default();
         black_box(targets(rows, &memory, Scope::Boots));
-        black_box(look(&seen, memory, stack.now).plan);
+        black_box(look(&seen, memory, &Policy::default(), stack.now).plan);
         times.push(since.elapsed());
     });
     times
