@@ -3,8 +3,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use fleet::{DesiredCount, Policy};
 use fleet::memory::{Memory, Phase};
+use fleet::{DesiredCount, Policy};
 use jiff::Timestamp;
 use planner::observation::{Observation, Probe, Scope, targets};
 use planner::plan::{look, plan};
