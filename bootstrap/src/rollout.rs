@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleet::keys;
-use fleet::memory::{Balancer, Boots, Memory, Phase, Slot};
+use fleet::memory::{Balancer, Memory, Phase, Slot};
 use fleet::release::{BalancerSpec, Release};
 use tokio::time::{Instant, sleep};
 
@@ -117,7 +117,7 @@ fn judge(memory: &Memory, release: &Release, holders: &BTreeMap<u32, Option<Stri
     let left = memory.slots.values().filter(|slot| slot.release != release.id).count();
     let is_updated = |slot: &&Slot| slot.release == release.id && slot.phase == Phase::Healthy;
     let updated = memory.slots.values().filter(is_updated).count();
-    if left > 0 && failures >= Boots::FREEZE {
+    if left > 0 && failures >= release.policy.freeze_after {
         return Seen::Failed(format!(
             "{failures} workers of release {} did not start: the rollout has stopped, and {} of an older \
                 release {}",

@@ -30,7 +30,7 @@ mod decisions;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use fleet::aws_code::AwsErrorKind;
-use fleet::memory::{Boots, Leaving, LeavingStage, Memory, Phase, Slot};
+use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
 use fleet::release::Rollout;
 use fleet::{DesiredCount, Registry, WorkerId};
 use planner::effect::{Effect, Launch};
@@ -47,6 +47,8 @@ const DRAIN: Millis = 15 * SECOND;
 const BOOT_GRACE: Millis = 180 * SECOND;
 const SECOND_LOOK: Millis = 15 * SECOND;
 const STALE: Millis = 15 * SECOND;
+/// Failed boots in a row after which a rollout pauses.
+const FREEZE: u32 = 2;
 /// How long an instance may spend CPU credits once it serves.
 const SERVED: Millis = 5 * MINUTE;
 /// Ticks of 30 in which a quota may refuse launches. Pauses are up to 2 min; each launch that takes place
@@ -766,7 +768,7 @@ impl World {
     fn waits_for_another_release(&self) -> bool {
         let is_only = self.s3.desired.as_ref().is_ok_and(|desired| desired.get() == 1);
         let boots = self.s3.memory().and_then(|memory| memory.boots.get(&self.s3.release.id));
-        let has_failed = boots.is_some_and(|boots| boots.failures >= Boots::FREEZE);
+        let has_failed = boots.is_some_and(|boots| boots.failures >= FREEZE);
         self.scenario.rollout == Rollout::StopFirst && is_only && has_failed
     }
 

@@ -3,9 +3,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use fleet::DesiredCount;
-use fleet::Policy;
 use fleet::memory::{Memory, Phase};
+use fleet::{DesiredCount, Policy};
 use jiff::Timestamp;
 use planner::observation::{Observation, Probe, Scope, targets};
 use planner::plan::{look, plan};
@@ -103,13 +102,12 @@ fn figure(size: usize, time: Duration) -> Figure {
 /// Returns the time of each run, and the plan.
 fn planned(case: &Case, stack: &Stack) -> (Vec<Duration>, Vec<String>) {
     let (seen, memory) = (case.seen)(stack);
-    let policy = Policy::default();
     let mut times = Vec::new();
     let mut deeds = Vec::new();
     repeat(|| {
         let memory = memory.clone();
         let since = Instant::now();
-        let planned = black_box(plan(&seen, memory, &policy, stack.now));
+        let planned = black_box(plan(&seen, memory, &Policy::default(), stack.now));
         times.push(since.elapsed());
         let registry = planned.registry.as_ref().map(|registry| thousands(registry.workers.len()));
         deeds = vec![thousands(planned.memory.leaving.len()), registry.unwrap_or("the same".to_owned())];

@@ -216,6 +216,7 @@ pub fn worker_addr(number: u32) -> WorkerAddr {
 
 #[cfg(test)]
 mod tests {
+    use fleet::Policy;
     use planner::plan::plan;
 
     use super::*;
@@ -224,12 +225,8 @@ mod tests {
     fn a_stack_of_any_size_is_at_rest() {
         for size in [1, 100, 101, 600] {
             let stack = Stack::new(size, Timestamp::UNIX_EPOCH);
-            let planned = plan(
-                &stack.observation(|_| Probe::Answered),
-                stack.memory(),
-                &fleet::Policy::default(),
-                stack.now,
-            );
+            let (seen, policy) = (stack.observation(|_| Probe::Answered), Policy::default());
+            let planned = plan(&seen, stack.memory(), &policy, stack.now);
             assert_eq!((planned.launches.len(), planned.terminations.len()), (0, 0), "{size}");
             assert_eq!((planned.registry, planned.association, planned.news), (None, None, 0), "{size}");
             assert_eq!(planned.memory.healthy(), size);

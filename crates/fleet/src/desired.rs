@@ -35,6 +35,15 @@ impl DesiredCount {
         self.0
     }
 
+    /// Returns the count, to compare it with a number of workers.
+    pub const fn workers(self) -> usize {
+        self.0 as usize
+    }
+
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+
     /// Parses a count that must keep the API up.
     pub fn at_least_one(text: &str) -> Result<Self, DesiredCountError> {
         let count: Self = text.parse().map_err(|error| match error {

@@ -380,9 +380,6 @@ impl Balancer {
 }
 
 impl Boots {
-    /// After this many failures in a row a release is frozen: one failed boot may be bad luck.
-    pub const FREEZE: u32 = 2;
-
     /// Returns how the last boots went, in the words that `status` shows.
     pub fn story(&self) -> String {
         let times = self.failures;

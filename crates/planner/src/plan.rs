@@ -68,7 +68,7 @@ use std::sync::Arc;
 
 use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
 use fleet::release::{Market, Release};
-use fleet::{Policy, Registry, WorkerId};
+use fleet::{DesiredCount, Policy, Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::Launch;
@@ -187,7 +187,7 @@ pub fn look(observation: &Observation, memory: Memory, policy: &Policy, now: Tim
     let somebody_answers = tick.notice_boots();
     let successor_answers = tick.notice_successor();
     let somebody_waits = before.slots.values().any(|slot| slot.phase == Phase::Dead)
-        || tick.desired().is_some_and(|desired| tick.live() < desired);
+        || tick.desired().is_some_and(|desired| tick.live() < desired.workers());
     let is_urgent = (somebody_answers && somebody_waits) || successor_answers;
     let plan = tick.finish();
     Look { plan: (plan.memory != before).then_some(plan), is_urgent }
@@ -393,8 +393,13 @@ impl<'a> Tick<'a> {
         asked.peek().is_some() && !asked.any(|probe| matches!(probe, Probe::Answered | Probe::Refused))
     }
 
-    fn desired(&self) -> Option<usize> {
-        self.memory.desired.map(|count| count.get() as usize)
+    fn desired(&self) -> Option<DesiredCount> {
+        self.memory.desired
+    }
+
+    /// Whether an operator asked for no worker at all.
+    fn is_none_desired(&self) -> bool {
+        self.desired().is_some_and(DesiredCount::is_zero)
     }
 
     /// The definition with this id, if it is still known.

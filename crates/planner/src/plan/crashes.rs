@@ -85,8 +85,8 @@ impl Tick<'_> {
         let slots = &self.memory.slots;
         let is_known = |id: &WorkerId| slots.values().any(|slot| slot.worker.as_ref() == Some(id));
         self.memory.restarts.retain(|id, _| is_known(id));
-        let desired = self.desired().unwrap_or(0);
-        if self.memory.restarts.is_empty() || self.is_young() || desired == 0 {
+        let Some(desired) = self.desired().filter(|desired| !desired.is_zero()) else { return };
+        if self.memory.restarts.is_empty() || self.is_young() {
             return;
         }
         let keep_crashing = |number: &u32| {
@@ -98,9 +98,9 @@ impl Tick<'_> {
         let is_dead = |number: &u32| self.memory.slots[number].phase == Phase::Dead;
         let (dead, next): (Vec<u32>, Vec<u32>) = crashing.iter().partition(|number| is_dead(number));
         let well = self.answering().saturating_sub(next.len());
-        let most = self.policy.crash_share.of(desired).max(self.policy.crash_least);
+        let most = self.policy.crash_batch(desired);
         for (n, number) in dead.iter().enumerate() {
-            let is_replaced = n < most && self.answering() >= desired;
+            let is_replaced = n < most && self.answering() >= desired.workers();
             if is_replaced || (n == 0 && well > 0 && self.waits_for_room(*number)) {
                 self.drain_crashing(*number);
             } else {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fleet::DesiredCount;
 use fleet::memory::{LeavingStage, Phase};
 use jiff::Timestamp;
 
@@ -65,7 +66,7 @@ impl Tick<'_> {
         let served = self.memory.slots.values().filter(|slot| slot.served).count();
         let dead = dead.iter().copied().filter(has_served).count();
         let answering = self.answering();
-        let desired = self.desired().unwrap_or(served);
+        let desired = self.desired().map_or(served, DesiredCount::workers);
         let policy = self.policy;
         let is_many = dead >= policy.degraded_least && policy.degraded_share.is_exceeded_by(dead, served);
         let is_recent = |at: &&Timestamp| self.age(**at) < policy.velocity_window;

@@ -102,7 +102,7 @@ impl Tick<'_> {
                     self.somebody_answers() || (leaving.reason == MAKES_ROOM && self.balancer_answers());
                 let was_asked = self.probe(id).is_some();
                 let is_in_the_way = self.is_out_of_room(self.release.worker.market);
-                if self.desired() == Some(0) || (is_controlled && was_asked) {
+                if self.is_none_desired() || (is_controlled && was_asked) {
                     self.end_again(id);
                 } else if is_in_the_way && was_asked && self.balancer_answers() && !self.is_young() {
                     // Others answered when it was judged. Now a replacement needs its place.
@@ -175,7 +175,8 @@ impl Tick<'_> {
         let mut drained = 0;
         for row in rows {
             let age = row.launched.map_or(SignedDuration::ZERO, |launched| self.age(launched));
-            let most = self.policy.orphan_share.of(self.desired().unwrap_or(0)).max(self.policy.orphan_least);
+            let policy = self.policy;
+            let most = self.desired().map_or(policy.orphan_least, |desired| policy.orphan_batch(desired));
             match (row.slot, row.attempt) {
                 (Some(number), Some(attempt))
                     if row.state.is_live() && !self.memory.slots.contains_key(&number) =>
@@ -184,7 +185,7 @@ impl Tick<'_> {
                 }
                 // It serves until there are enough, so it has a place like any other.
                 _ if self.probe(&row.id) == Some(Probe::Answered)
-                    && self.desired().is_some_and(|desired| self.answering() < desired)
+                    && self.desired().is_some_and(|desired| self.answering() < desired.workers())
                     && !self.is_young() =>
                 {
                     self.adopt(row, self.unused_slot(), NOT_LAUNCHED, age);

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 
 use fleet::memory::{Leaving, Phase, Refusal, RefusalCause, Room, RoomFor, Slot};
 use fleet::release::{Market, Rollout};
-use fleet::{Policy, WorkerId};
+use fleet::{DesiredCount, Policy, WorkerId};
 use jiff::SignedDuration;
 
 use super::resize::doubled;
@@ -131,11 +131,11 @@ impl Tick<'_> {
 
     /// A rollout that wants an extra worker, and EC2 refuses it: the quota was not known when it was
     /// deployed. The only worker is not stopped for it, and the extra one is asked for again and again.
-    pub(super) fn fall_back_to_stop_first(&mut self, desired: usize) {
+    pub(super) fn fall_back_to_stop_first(&mut self, desired: DesiredCount) {
         let worker = &self.release.worker;
         let is_refused = self.is_limited(&self.release.id, worker.market) && !planted::is(Bug::NoFallback);
         let id = self.release.id.clone();
-        if desired == 1 && self.release.rollout != Rollout::StopFirst {
+        if desired.get() == 1 && self.release.rollout != Rollout::StopFirst {
             self.memory.stop_first = None;
             if is_refused {
                 self.hold(format!(
@@ -153,9 +153,9 @@ impl Tick<'_> {
     }
 
     /// How many workers are missing on purpose. Ends the room that is not needed any more.
-    pub(super) fn follow_room(&mut self, desired: usize) {
+    pub(super) fn follow_room(&mut self, desired: DesiredCount) {
         let Some(room) = self.memory.room.clone() else { return };
-        let is_needed = desired > 0
+        let is_needed = !desired.is_zero()
             && room.worker.is_some()
             && match room.purpose {
                 RoomFor::Worker => self.needs_worker_room(&room, desired),
@@ -168,7 +168,7 @@ impl Tick<'_> {
             return;
         }
         // If fewer are desired by now, the room is there anyway.
-        let is_short = self.live() < desired;
+        let is_short = self.live() < desired.workers();
         let is_waited_for = match room.purpose {
             RoomFor::Worker => !self.is_left(&room),
             RoomFor::Balancer => !self.is_room_closed(&room),
@@ -176,7 +176,7 @@ impl Tick<'_> {
         self.deficit = usize::from(is_short && (is_waited_for || planted::is(Bug::RoomKept)));
         let release = &self.release.id;
         match room.purpose {
-            RoomFor::Worker if desired == 1 => self.hold(format!(
+            RoomFor::Worker if desired.get() == 1 => self.hold(format!(
                 "the rollout of release {release}: there is no worker for a moment, because the account has no room \
                  for an extra one"
             )),
@@ -192,9 +192,9 @@ impl Tick<'_> {
     }
 
     /// The room of a rollout lasts until its worker serves, or the release has failed.
-    fn needs_worker_room(&self, room: &Room, desired: usize) -> bool {
+    fn needs_worker_room(&self, room: &Room, desired: DesiredCount) -> bool {
         let is_well = self.memory.slots.values().all(|slot| slot.phase == Phase::Healthy);
-        let is_filled = self.is_left(room) && is_well && self.live() >= desired;
+        let is_filled = self.is_left(room) && is_well && self.live() >= desired.workers();
         let has_old = self.memory.slots.values().any(|slot| self.is_old(slot));
         // Failures before the room was made do not end it: it is for a try after the freeze.
         let has_failed = self.memory.boots.get(&self.release.id).is_some_and(|boots| {
@@ -240,13 +240,15 @@ impl Tick<'_> {
     }
 
     /// A load balancer that EC2 refuses waits for room: a worker leaves, if enough are left.
-    pub(super) fn make_room_for_balancer(&mut self, desired: usize) {
-        let Some(need) = self.waiting.filter(|_| self.memory.room.is_none() && desired > 0) else { return };
+    pub(super) fn make_room_for_balancer(&mut self, desired: DesiredCount) {
+        let Some(need) = self.waiting.filter(|_| self.memory.room.is_none() && !desired.is_zero()) else {
+            return;
+        };
         let is_told = self.release.rollout == Rollout::StopFirst;
         let spec = self.release.balancer.as_ref();
         let market = spec.map_or(Market::OnDemand, |spec| spec.instance.market);
         let may_go = match need {
-            Need::Renewal if desired == 1 && !is_told => {
+            Need::Renewal if desired.get() == 1 && !is_told => {
                 return self.hold(
                     "the renewal of the load balancer: the account has no room for a second one, and the only worker \
                      is not stopped without notice; raise the quota, or deploy again"
@@ -262,7 +264,7 @@ impl Tick<'_> {
                             .to_owned(),
                     );
                 }
-                self.live() == desired && !self.is_young() && !self.makes_room_already()
+                self.live() == desired.workers() && !self.is_young() && !self.makes_room_already()
             }
         };
         if may_go {
@@ -271,9 +273,9 @@ impl Tick<'_> {
     }
 
     /// Stops one worker for the next of a new release.
-    pub(super) fn stop_one(&mut self, desired: usize) {
+    pub(super) fn stop_one(&mut self, desired: DesiredCount) {
         let release = &self.release.id;
-        if desired == 1 && self.failures() >= self.policy.freeze_after {
+        if desired.get() == 1 && self.failures() >= self.policy.freeze_after {
             return self.hold(format!(
                 "the rollout of release {release}: its boots failed, and the only worker is not stopped for it again; \
                  deploy one that works"
@@ -308,12 +310,12 @@ impl Tick<'_> {
     }
 
     /// Whether exactly the desired workers are there, all of them answer, and none is on its way out.
-    fn is_calm(&self, desired: usize) -> bool {
+    fn is_calm(&self, desired: DesiredCount) -> bool {
         let is_well = self.memory.slots.values().all(|slot| slot.phase == Phase::Healthy);
         let is_leaving = self.memory.leaving.keys().any(|id| self.may_be_here(id));
         let is_calm = is_well
-            && self.live() == desired
-            && self.answering() >= desired
+            && self.live() == desired.workers()
+            && self.answering() >= desired.workers()
             && !is_leaving
             && !self.is_young();
         is_calm || planted::is(Bug::RoomWhileIll)

@@ -63,9 +63,7 @@ pub(super) fn take_desired(
 /// Whether a new count may be acted on: a count that takes most workers away is read again first.
 fn is_confirmed(desired: DesiredCount, memory: &mut Memory, policy: &Policy, now: Timestamp) -> bool {
     let Some(before) = memory.desired else { return true };
-    let is_less = !policy.lowering_share.is_reached_by(desired.get() as usize, before.get() as usize);
-    let takes_most = desired < before && (desired.get() == 0 || is_less);
-    if !takes_most {
+    if !policy.takes_most(before, desired) {
         return true;
     }
     let lowering = memory.lowering.take().filter(|lowering| lowering.to == desired);
@@ -93,20 +91,21 @@ impl Tick<'_> {
     pub(super) fn counts(&self, slot: &Slot) -> bool {
         let is_dead = slot.phase == Phase::Dead && !planted::is(Bug::DeadCount);
         let is_worker = !is_dead && slot.phase != Phase::Unresolved;
-        !slot.is_unwanted && (is_worker || self.desired() == Some(0))
+        !slot.is_unwanted && (is_worker || self.is_none_desired())
     }
 
     pub(super) fn shrink(&mut self) {
         let Some(desired) = self.desired() else { return };
         let live = self.live();
         let surge = if planted::is(Bug::DrainsFirst) { 0 } else { self.surge };
-        let surplus = live.saturating_sub((desired + surge).saturating_sub(self.deficit));
+        let surplus = live.saturating_sub((desired.workers() + surge).saturating_sub(self.deficit));
         let purpose = self.memory.room.as_ref().filter(|room| room.worker.is_none() && self.deficit > 0);
         let purpose = purpose.map(|room| room.purpose);
         if surplus > 0 && self.is_young() {
             return self.hold(format!("the removal of {surplus} workers: memory was lost a moment ago"));
         }
-        let is_rollout = self.new_ones_serve() && self.surge == 0 && surplus <= self.batch(desired);
+        let is_rollout =
+            self.new_ones_serve() && self.surge == 0 && surplus <= self.policy.rollout_batch(desired);
         let most = self.policy.surplus_share.of(live).max(self.policy.surplus_least);
         for number in self.least_needed(surplus.min(most)) {
             let Some(slot) = self.memory.slots.get(&number) else { return };
@@ -138,7 +137,7 @@ impl Tick<'_> {
     /// worker too many.
     pub(super) fn unwant_unneeded(&mut self) {
         let Some(desired) = self.desired() else { return };
-        if self.memory.healthy() < desired + self.surge || planted::is(Bug::UnneededRepeated) {
+        if self.memory.healthy() < desired.workers() + self.surge || planted::is(Bug::UnneededRepeated) {
             return;
         }
         let is_unneeded =
@@ -208,8 +207,8 @@ impl Tick<'_> {
     pub(super) fn grow(&mut self) {
         let Some(desired) = self.desired() else { return };
         let live = self.live();
-        let missing = (desired + self.surge).saturating_sub(live + self.deficit);
-        let healing = desired.saturating_sub(live.saturating_sub(self.on_trial()));
+        let missing = (desired.workers() + self.surge).saturating_sub(live + self.deficit);
+        let healing = desired.workers().saturating_sub(live.saturating_sub(self.on_trial()));
         // The place that an old worker has left is for one of the release.
         let healing = healing.saturating_sub(usize::from(self.is_room_for_worker()));
         let mut allowed = self.launches_allowed(desired, missing);
@@ -243,7 +242,7 @@ impl Tick<'_> {
     }
 
     /// How many of the missing workers may be launched now, whatever their release.
-    fn launches_allowed(&mut self, desired: usize, missing: usize) -> usize {
+    fn launches_allowed(&mut self, desired: DesiredCount, missing: usize) -> usize {
         if missing == 0 {
             return 0;
         }
@@ -254,9 +253,8 @@ impl Tick<'_> {
         let is_deaf =
             !self.somebody_answers() && slots.values().any(|slot| slot.served && slot.phase == Phase::Dead);
         let policy = self.policy;
-        let deaf = policy.deaf_share.of_rounded_up(desired).max(policy.deaf_least).saturating_sub(booting);
-        let budget = policy.budget_per_worker * desired + policy.budget_extra;
-        let is_dear = self.memory.losses.len() >= budget;
+        let deaf = policy.deaf_boots(desired).saturating_sub(booting);
+        let is_dear = self.memory.losses.len() >= policy.loss_budget(desired);
         let is_soon = self.memory.last_launch.is_some_and(|last| self.age(last) < policy.slow_launch_every);
         let is_unsure = self.is_young() && self.memory.follows_loss;
         let limits = [
@@ -289,14 +287,13 @@ impl Tick<'_> {
     }
 
     /// How many slots may be opened until there are too many, whatever state they are in.
-    fn cap_left(&self, desired: usize) -> usize {
+    fn cap_left(&self, desired: DesiredCount) -> usize {
         let is_here = |id: &WorkerId| self.workers.get(id).is_some_and(|row| row.state.is_live());
         let leaving = self.memory.leaving.keys().filter(|id| is_here(id)).count();
         let number = self.memory.slots.len() + leaving;
         let policy = self.policy;
-        let most = policy.cap_per_worker * desired + policy.cap_extra;
-        let most_if_stuck = policy.stuck_cap_per_worker * desired + policy.stuck_cap_extra;
-        let is_stuck = !self.somebody_answers() && (most..most_if_stuck).contains(&number);
+        let most = policy.cap(desired);
+        let is_stuck = !self.somebody_answers() && (most..policy.stuck_cap(desired)).contains(&number);
         let is_pausing =
             self.memory.last_launch.is_some_and(|last| self.age(last) < policy.stuck_launch_every);
         let valve = usize::from(is_stuck && !is_pausing);

@@ -9,6 +9,7 @@
 //! Where the account has no room for an extra worker, an old one drains and goes first (`limit`); the
 //! rest is the same.
 
+use fleet::DesiredCount;
 use fleet::memory::{Phase, Slot};
 use fleet::release::Release;
 
@@ -21,18 +22,18 @@ impl Tick<'_> {
     pub(super) fn roll_out(&mut self) {
         let Some(desired) = self.desired() else { return };
         self.follow_room(desired);
-        if desired == 0 {
+        if desired.is_zero() {
             return;
         }
         self.make_room_for_balancer(desired);
         self.decide_surge(desired);
         if self.is_room_open() {
             // An extra worker would take the room that one is missing for.
-            self.surge = self.surge.min(self.live().saturating_sub(desired));
+            self.surge = self.surge.min(self.live().saturating_sub(desired.workers()));
         }
     }
 
-    fn decide_surge(&mut self, desired: usize) {
+    fn decide_surge(&mut self, desired: DesiredCount) {
         let old = self.memory.slots.values().filter(|slot| self.is_old(slot)).count();
         if old == 0 {
             self.memory.stop_first = None;
@@ -40,7 +41,7 @@ impl Tick<'_> {
         }
         let is_well = |slot: &Slot| slot.phase == Phase::Healthy;
         let well = self.memory.slots.values().filter(|slot| is_well(slot)).count();
-        let all_are_well = (well >= desired && self.memory.slots.values().all(is_well))
+        let all_are_well = (well >= desired.workers() && self.memory.slots.values().all(is_well))
             || planted::is(Bug::RollsOutWhileIll);
         let booting = self.memory.slots.values().filter(|slot| is_booting(slot.phase) && self.is_new(slot));
         let booting = booting.count();
@@ -48,8 +49,8 @@ impl Tick<'_> {
         if is_tried {
             self.prove();
         }
-        let batch = if is_tried { self.batch(desired) } else { 1 }.min(old);
-        let beyond = self.live().saturating_sub(desired);
+        let batch = if is_tried { self.policy.rollout_batch(desired) } else { 1 }.min(old);
+        let beyond = self.live().saturating_sub(desired.workers());
         if self.on_trial() > 0 {
             // It is one more than desired until it has proved itself, even if others are lost.
             self.surge = if self.stops_first() { beyond.min(1) } else { 1 };
@@ -84,11 +85,6 @@ impl Tick<'_> {
     /// Whether it is to be replaced by a worker of the present release.
     pub(super) fn is_old(&self, slot: &Slot) -> bool {
         !self.is_new(slot) && self.counts(slot)
-    }
-
-    /// How many workers are replaced at a time.
-    pub(super) fn batch(&self, desired: usize) -> usize {
-        self.policy.rollout_share.of(desired).max(self.policy.rollout_least)
     }
 
     /// Whether old workers can go because tried ones of the present release serve.
