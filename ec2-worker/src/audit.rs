@@ -20,15 +20,13 @@
 //!
 //! No password, token, cookie or session is ever in a line.
 
-pub mod tally;
-
 use std::net::IpAddr;
 
 use accounts::Login;
 
-use crate::Worker;
 use crate::client::Client;
-use tally::{Kind, Summary};
+use crate::tally::{self, Kind, Summary};
+use crate::{Worker, throttle};
 
 /// `fleet::telemetry` keeps room for lines of this target.
 const AUDIT: &str = fleet::telemetry::AUDIT;
@@ -157,5 +155,5 @@ fn say(summary: &Summary) {
 }
 
 fn hash(worker: &Worker, login: &str) -> String {
-    crate::auth::count_of(worker, login)
+    throttle::count_name(worker.secrets().ring_for_names(), login)
 }

@@ -9,6 +9,7 @@
 //! The load balancer replaces both headers. Of a list the last entry is the one that it wrote; all
 //! before it can be invented.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
@@ -16,8 +17,6 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue};
 use ipnet::IpNet;
-
-use crate::ApiError;
 
 /// The other end of the connection; put into each request by `serve`.
 #[derive(Clone, Copy, Debug)]
@@ -101,9 +100,9 @@ impl Client {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Client {
-    type Rejection = ApiError;
+    type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(Self::of(&parts.extensions))
     }
 }

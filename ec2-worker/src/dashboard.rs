@@ -15,13 +15,15 @@
 
 pub mod directory;
 
+use std::time::Duration;
+
 use fleet::memory::{Event, LeavingStage, Memory, Phase, Slot};
 use fleet::{DesiredCount, Registry, WorkerId, keys};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::Worker;
-use crate::amount::{self, Amount};
+use crate::desired_count::{self, Amount};
+use crate::flights::Recent;
 use crate::secrets::SecretState;
 use crate::stats::Rates;
 use crate::store::{Bucket, Object, StoreError};
@@ -103,18 +105,41 @@ pub enum Tone {
     Bad,
 }
 
-pub async fn take(worker: &Worker) -> Picture {
-    let look = || {
-        let control = worker.control.clone();
-        async move { look(&control).await }
-    };
-    let mut fleet = worker.fleets.get(look).await;
-    let secrets = worker.secrets().states();
-    fleet.problems.extend(secrets.iter().filter_map(SecretState::complaint));
-    Picture { at: Timestamp::now(), fleet, secrets, worker: worker.id.clone(), rates: worker.stats.rates() }
+/// Fetches the fleet's picture once for all requests that ask at the same moment. Nothing is kept: an
+/// operator who reloads the page wants the newest state.
+pub struct Fleets {
+    control: Bucket,
+    shared: Recent<Fleet>,
 }
 
-async fn look(control: &Bucket) -> Fleet {
+impl Fleets {
+    pub fn new(control: Bucket) -> Self {
+        Self { control, shared: Recent::kept_for(Duration::ZERO) }
+    }
+
+    pub async fn fetch(&self) -> Fleet {
+        let fetch = || {
+            let control = self.control.clone();
+            async move { fetch(&control).await }
+        };
+        self.shared.get(fetch).await
+    }
+
+    /// Makes the next request fetch again, even if a fetch is in progress.
+    pub fn forget(&self) {
+        self.shared.forget();
+    }
+}
+
+impl Picture {
+    /// Combines the fleet's picture with the state of the worker that answers.
+    pub fn new(mut fleet: Fleet, worker: WorkerId, rates: Rates, secrets: [SecretState; 2]) -> Self {
+        fleet.problems.extend(secrets.iter().filter_map(SecretState::complaint));
+        Self { at: Timestamp::now(), fleet, worker, rates, secrets }
+    }
+}
+
+async fn fetch(control: &Bucket) -> Fleet {
     let (desired, registry, memory) = tokio::join!(
         control.get(keys::DESIRED_COUNT, DesiredCount::MAX_OBJECT_BYTES),
         control.get(keys::REGISTRY, Registry::MAX_BYTES),
@@ -165,7 +190,7 @@ fn draw(desired: Fetched, registry: Fetched, memory: Fetched) -> Fleet {
 
 fn read_registry(fetched: Fetched) -> Result<Option<Registry>, String> {
     let object = fetched.map_err(|error| cannot_be_read(keys::REGISTRY, &error))?;
-    object.as_ref().map(amount::read_registry).transpose().map_err(|error| format!("{error}."))
+    object.as_ref().map(desired_count::read_registry).transpose().map_err(|error| format!("{error}."))
 }
 
 fn read_memory(fetched: Fetched) -> Result<Memory, String> {
@@ -180,7 +205,7 @@ fn read_memory(fetched: Fetched) -> Result<Memory, String> {
 
 fn read_desired(fetched: Fetched, registry: Option<&Registry>) -> Result<Amount, String> {
     let object = fetched.map_err(|error| cannot_be_read(keys::DESIRED_COUNT, &error))?;
-    amount::judge(object.as_ref(), registry.cloned()).map_err(|error| format!("{error}."))
+    desired_count::parse(object.as_ref(), registry.cloned()).map_err(|error| format!("{error}."))
 }
 
 fn cannot_be_read(key: &str, error: &StoreError) -> String {

@@ -6,16 +6,17 @@
 mod account;
 mod admin;
 pub mod assets;
+mod layout;
 
 use axum::http::StatusCode;
-use axum::response::Html;
-use jiff::{SignedDuration, Timestamp, Unit};
-use maud::{DOCTYPE, Markup, html};
+use maud::html;
 
 pub use account::{Account, home, protected, signed_up};
 pub use admin::{dashboard, token_form};
 
-pub type Page = Html<String>;
+use layout::{capitalised, page, with_code};
+
+pub use layout::Page;
 
 /// That something is done, and where to go from here.
 pub fn notice(title: &str, text: &str, link_text: &str, href: &str) -> Page {
@@ -64,69 +65,11 @@ pub fn error(status: StatusCode, message: &str, area: Area) -> Page {
     )
 }
 
-fn page(title: &str, content: &Markup) -> Page {
-    framed(title, &html! {}, &html! {}, content)
-}
-
-/// A page with more in its head and in its bar.
-fn framed(title: &str, head: &Markup, bar: &Markup, content: &Markup) -> Page {
-    let markup = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { @if title == "Vigia" { "Vigia" } @else { (title) " – Vigia" } }
-                link rel="icon" href=(assets::icon()) type="image/svg+xml";
-                link rel="stylesheet" href=(assets::style());
-                (head)
-            }
-            body {
-                a.skip href="#content" { "Skip to the content" }
-                header.bar {
-                    a.brand href="/" { img src=(assets::icon()) alt="" width="30" height="30"; "Vigia" }
-                    (bar)
-                }
-                main #content tabindex="-1" { (content) }
-                footer.foot {
-                    span { "Vigia " (env!("CARGO_PKG_VERSION")) }
-                    a href="/admin" { "For the operator" }
-                }
-            }
-        }
-    };
-    Html(markup.into_string())
-}
-
-/// `2026-11-25 09:05:07` and when it is exactly, for programs.
-fn time(at: Timestamp) -> Markup {
-    html! { time datetime=(at) { (at.strftime("%Y-%m-%d %H:%M:%S")) } }
-}
-
-/// `1h 5m`, `42s`; of a negative one, `0s`.
-fn spoken(age: SignedDuration) -> String {
-    let unit = if age.as_hours() > 0 { Unit::Minute } else { Unit::Second };
-    let whole = age.max(SignedDuration::ZERO).round(unit).unwrap_or(age);
-    format!("{whole:#}")
-}
-
-/// What stands between backticks, as in our messages, is code.
-fn with_code(text: &str) -> Markup {
-    html! {
-        @for (n, part) in text.split('`').enumerate() {
-            @if n % 2 == 1 { code { (part) } } @else { (part) }
-        }
-    }
-}
-
-fn capitalised(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
-}
-
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
+    use super::layout::spoken;
     use super::*;
 
     #[test]

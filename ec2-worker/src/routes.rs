@@ -26,18 +26,13 @@ pub(crate) mod fleet;
 pub(crate) mod list;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
-use axum::http::header::CONTENT_TYPE;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn;
 use axum::routing::{MethodRouter, delete, get, post};
 
-use crate::{ApiError, Worker, guard, openapi};
+use crate::{ApiError, Worker, guard};
 
-/// A login and a password of the greatest length, percent-encoded, with room to spare.
-pub const MAX_BODY_BYTES: usize = 16 * 1024;
-
-pub fn app(worker: Worker) -> Router {
+pub fn router() -> Router<Worker> {
     let changing = Router::new()
         .route("/signup/{login}/{password}", post(account::sign_up_by_path))
         .route("/signup", post(account::sign_up))
@@ -63,13 +58,7 @@ pub fn app(worker: Worker) -> Router {
         .route("/admin", get(admin::page))
         .route("/admin/fleet", get(admin::fleet))
         .route("/assets/{name}", get(assets::asset))
-        .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], openapi::document())))
         .merge(changing)
-        .fallback(async || ApiError::NotFound)
-        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed { allow: None })
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(from_fn_with_state(worker.clone(), guard::envelope))
-        .with_state(worker)
 }
 
 fn get_only<H, T>(handler: H) -> MethodRouter<Worker>

@@ -20,11 +20,11 @@ use std::time::Duration;
 
 use fleet::{Profile, keys, telemetry};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::ApiError;
-use crate::admin::{AdminTokenHash, AdminTokenHashError};
 use crate::cookies::{KeyRing, KeyRingError};
 use crate::store::{Bucket, StoreError};
 
@@ -78,6 +78,51 @@ pub struct SecretState {
     pub is_in_force: bool,
 }
 
+/// The SHA-256 of the admin token. A fast hash is right here: the token is 256 random bits, which cannot be
+/// guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdminTokenHash([u8; 32]);
+
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("is not the hexadecimal SHA-256 of a token")]
+pub struct AdminTokenHashError;
+
+impl AdminTokenHash {
+    pub fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+
+    pub fn is_of(&self, token: &str) -> bool {
+        Self::of(token).0.ct_eq(&self.0).into()
+    }
+
+    /// Reads the object, forgiving white space around it.
+    pub fn from_object(bytes: &[u8]) -> Result<Self, AdminTokenHashError> {
+        let digits = bytes.trim_ascii();
+        let hash = data_encoding::HEXLOWER_PERMISSIVE.decode(digits).map_err(|_| AdminTokenHashError)?;
+        hash.try_into().map(Self).map_err(|_| AdminTokenHashError)
+    }
+}
+
+/// Why a secret cannot be used for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotInForce {
+    #[error(
+        "this stack has no admin token, so all admin requests are refused; deploy the stack again to make one"
+    )]
+    NoAdminToken,
+    #[error(
+        "the workers cannot read the stored hash of the admin token, so all admin requests are refused; \
+         read the workers' log, or run `make token ROTATE=1` to write a new hash"
+    )]
+    AdminTokenUnreadable,
+    #[error(
+        "the workers have not been able to read the session keys for an hour, so sessions are refused; tell the operator"
+    )]
+    KeysTooOld,
+}
+
+/// Why the secrets could not be read from the control bucket.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretsError {
     #[error("cannot read the secrets")]
@@ -97,8 +142,8 @@ impl Secrets {
     }
 
     /// The keys, if they are still to be believed.
-    pub fn ring(&self) -> Result<&KeyRing, ApiError> {
-        if self.ring.age() < KEYS_TRUSTED { Ok(&self.ring.value) } else { Err(ApiError::KeysTooOld) }
+    pub fn ring(&self) -> Result<&KeyRing, NotInForce> {
+        if self.ring.age() < KEYS_TRUSTED { Ok(&self.ring.value) } else { Err(NotInForce::KeysTooOld) }
     }
 
     /// The keys for what is no proof of anything: keyed hashes in names and in the log.
@@ -106,11 +151,11 @@ impl Secrets {
         &self.ring.value
     }
 
-    pub fn admin(&self) -> Result<&AdminTokenHash, ApiError> {
+    pub fn admin(&self) -> Result<&AdminTokenHash, NotInForce> {
         match &self.admin.value {
             Admin::Token(hash) if self.admin.age() < ADMIN_TRUSTED => Ok(hash),
-            Admin::Token(_) | Admin::Unreadable => Err(ApiError::AdminUnreadable),
-            Admin::Missing => Err(ApiError::AdminNotConfigured),
+            Admin::Token(_) | Admin::Unreadable => Err(NotInForce::AdminTokenUnreadable),
+            Admin::Missing => Err(NotInForce::NoAdminToken),
         }
     }
 
@@ -253,7 +298,10 @@ mod tests {
         assert_eq!(name(&secrets), name(&before));
         let secrets = before.refreshed(Ok(ring(2)), Err(SecretsError::Admin(AdminTokenHashError)));
         assert_ne!(name(&secrets), name(&before));
-        assert!(matches!(secrets.admin(), Err(ApiError::AdminUnreadable)), "the leaked one is not in force");
+        assert!(
+            matches!(secrets.admin(), Err(NotInForce::AdminTokenUnreadable)),
+            "the leaked one is not in force"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -283,5 +331,20 @@ mod tests {
         let complaint = keys.complaint().expect("something is wrong");
         assert!(complaint.contains("90 s ago") && complaint.contains("is missing"), "{complaint}");
         assert!(complaint.contains("is in force"), "{complaint}");
+    }
+
+    #[test]
+    fn the_object_is_hexadecimal_text() {
+        let hex = data_encoding::HEXLOWER.encode(&Sha256::digest(b"t0ken"));
+        for text in [hex.clone(), format!("{hex}\n"), hex.to_uppercase()] {
+            assert_eq!(
+                AdminTokenHash::from_object(text.as_bytes()),
+                Ok(AdminTokenHash::of("t0ken")),
+                "{text}"
+            );
+        }
+        for text in ["", "t0ken", &hex[..62]] {
+            assert_eq!(AdminTokenHash::from_object(text.as_bytes()), Err(AdminTokenHashError), "{text}");
+        }
     }
 }

@@ -11,6 +11,8 @@
 //!
 //! [`auth`]: crate::auth
 
+pub mod cache;
+
 use accounts::random_id;
 use axum::http::HeaderMap;
 use axum_extra::extract::cookie::PrivateCookieJar;

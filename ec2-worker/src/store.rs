@@ -73,6 +73,9 @@ pub struct KeyPage {
     pub has_more: bool,
 }
 
+/// The text for a client whose request needs an object that S3 does not give.
+pub const NO_ANSWER: &str = "the storage does not answer at this moment; try again in a second";
+
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]

@@ -44,6 +44,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::client::Client;
+use crate::cookies::KeyRing;
 use crate::hash_pool::{HashPool, Ticket};
 use crate::store::{Bucket, ETag, Expect, NewObject, Object, StoreError, Write};
 
@@ -293,6 +294,16 @@ impl Attempt<'_> {
 fn read(object: Option<&Object>) -> Failures {
     let document = object.and_then(|object| serde_json::from_slice::<Document>(&object.bytes).ok());
     document.map(|document| document.failures).unwrap_or_default()
+}
+
+/// Returns the name of a login's failure count for clients that are not known. It is a keyed hash.
+pub fn count_name(ring: &KeyRing, login: &str) -> String {
+    ring.pseudonym("throttle", login)
+}
+
+/// Returns the name of a login's failure count for `who`, a browser or session of the proven owner.
+pub fn own_count_name(ring: &KeyRing, login: &str, who: &str) -> String {
+    ring.pseudonym("throttle of its owner", &format!("{who}/{login}"))
 }
 
 fn key(name: &str) -> String {

@@ -223,6 +223,27 @@ async fn changes_that_meet_another_write_are_not_done() {
 }
 
 #[tokio::test]
+async fn a_lost_race_names_the_account_and_not_the_fleet() {
+    let (_stack, proxy, http) = broken_stack(Profile::Secure).await;
+    http.sign_up("ana").await;
+    let cookie = http.sign_in("ana").await;
+    let changed = Fault::Answer(412, "PreconditionFailed");
+    proxy.fail(Method::PUT, "/users/ana", 0, ALWAYS, changed);
+    proxy.fail(Method::DELETE, "/users/ana", 0, ALWAYS, changed);
+    let change = serde_json::json!({"current": PASSWORD, "new": "staple battery"});
+    let proof = serde_json::json!({"password": PASSWORD});
+    let replies = [
+        with_body(&http, Method::POST, "/password", &cookie, change).await,
+        http.with(Method::POST, "/signout/everywhere", &[("cookie", &cookie)]).await,
+        with_body(&http, Method::DELETE, "/account", &cookie, proof).await,
+    ];
+    for reply in replies {
+        assert_eq!(reply.code(), (409, "lost_race".to_owned()));
+        assert!(reply.body.contains("this account") && !reply.body.contains("desired count"), "{reply:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_sign_in_that_meets_another_write_is_kept() {
     let (stack, proxy, http) = broken_stack(Profile::Secure).await;
     http.sign_up("ana").await;
@@ -289,12 +310,12 @@ async fn an_amount_that_cannot_be_read_is_503() {
     {
         proxy.fail(Method::GET, key, 0, ALWAYS, fault);
         // As if a second had passed.
-        worker.amounts.forget();
+        worker.desired_counts.forget();
         assert_eq!(http.get("/checkamount").await.code(), (503, "storage_unavailable".to_owned()), "{key}");
         proxy.heal();
     }
     stack.write(keys::REGISTRY, "{}").await;
-    worker.amounts.forget();
+    worker.desired_counts.forget();
     assert_eq!(http.get("/checkamount").await.code(), (503, "no_desired_count".to_owned()));
 }
 
@@ -307,7 +328,9 @@ async fn setting_the_amount_tells_its_own_lost_reply_from_a_lost_race() {
     assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, r#"{"desired":5,"previous":3}"#));
     for refusal in [CONFLICT, Fault::Answer(412, "PreconditionFailed")] {
         proxy.fail(Method::PUT, "/desired-count", 0, 1, refusal);
-        assert_eq!(http.get("/setamount/6").await.code(), (409, "lost_race".to_owned()), "{refusal:?}");
+        let reply = http.get("/setamount/6").await;
+        assert_eq!(reply.code(), (409, "lost_race".to_owned()), "{refusal:?}");
+        assert!(reply.body.contains("the desired count"), "{reply:?}");
         assert_eq!(stack.read(&stack.control, keys::DESIRED_COUNT).await, "5");
     }
     proxy.fail(Method::PUT, "/desired-count", 0, ALWAYS, SLOW_DOWN);

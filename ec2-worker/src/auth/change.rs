@@ -9,15 +9,16 @@ use fleet::Profile;
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 
+use super::error::AccountError;
 use super::sign_in::{charge, enter, own_count_of, verify};
-use super::{Found, MAX_TRIES, find, pause, understand};
+use super::stored::{Found, MAX_TRIES, find, pause, understand};
 use crate::client::Client;
 use crate::extract::PasswordChange;
 use crate::hash_pool::Verdict;
 use crate::session::Session;
 use crate::store::{Expect, Write};
 use crate::user::{self, User};
-use crate::{ApiError, Worker, audit};
+use crate::{Worker, audit};
 
 /// Returns the session under which this browser goes on; all others of the user end.
 pub async fn change_password(
@@ -25,13 +26,13 @@ pub async fn change_password(
     client: &Client,
     session: &Session,
     given: &PasswordChange,
-) -> Result<Session, ApiError> {
+) -> Result<Session, AccountError> {
     let login = owner(worker, session)?;
     charge(worker, client)?;
     let chosen = Password::chosen(worker.profile, worker.min_password, &login, given.new.expose_secret())?;
     let current = Password::given(worker.profile, given.current.expose_secret()).ok();
     // One at a time on this worker: with the password that the first one sets, others are wrong.
-    let _alone = worker.changes.enter_alone(login.as_str()).await.ok_or(ApiError::Busy)?;
+    let _alone = worker.changes.enter_alone(login.as_str()).await.ok_or(AccountError::Busy)?;
     prove(worker, client, session, &login, current).await?;
     let phc = worker.hashes.hash(worker.hashes.ticket(client)?, chosen).await?;
     let session = set_password(worker, session, &login, &phc).await?;
@@ -46,7 +47,7 @@ pub(super) async fn set_password(
     session: &Session,
     login: &Login,
     phc: &str,
-) -> Result<Session, ApiError> {
+) -> Result<Session, AccountError> {
     // Whoever was faster has begun another epoch, which `update` does not take for ours: what was proved
     // before still holds.
     let changed = update(worker, session, login, |record| {
@@ -60,7 +61,11 @@ pub(super) async fn set_password(
 }
 
 /// On all workers, within the time that `sessions` promises.
-pub async fn end_all_sessions(worker: &Worker, client: &Client, session: &Session) -> Result<(), ApiError> {
+pub async fn end_all_sessions(
+    worker: &Worker,
+    client: &Client,
+    session: &Session,
+) -> Result<(), AccountError> {
     let login = owner(worker, session)?;
     let changed = update(worker, session, &login, |record| record.epoch += 1).await?;
     worker.sessions.end_before(&changed.uid, changed.epoch);
@@ -74,7 +79,7 @@ pub async fn delete(
     client: &Client,
     session: &Session,
     password: Option<&str>,
-) -> Result<(), ApiError> {
+) -> Result<(), AccountError> {
     let login = owner(worker, session)?;
     match password {
         Some(text) => {
@@ -83,7 +88,7 @@ pub async fn delete(
             prove(worker, client, session, &login, given).await?;
         }
         None if session.is_fresh(Timestamp::now()) => {}
-        None => return Err(ApiError::PasswordNeeded),
+        None => return Err(AccountError::PasswordNeeded),
     }
     let key = object_key(worker.profile, &login);
     let mut last = Write::Refused;
@@ -94,7 +99,7 @@ pub async fn delete(
             return done(worker, client, session, &login);
         }
         if found.user.epoch() != session.epoch {
-            return Err(ApiError::SignedOut);
+            return Err(AccountError::SignedOut);
         }
         last = worker.data.delete(&key, &found.etag).await?;
         match last {
@@ -107,23 +112,23 @@ pub async fn delete(
 
 /// A refusal means that the object has changed. While another write is under way nothing is known, and
 /// trying again is all there is to do.
-fn given_up(last: Write) -> ApiError {
+fn given_up(last: Write) -> AccountError {
     match last {
-        Write::Raced => ApiError::Contended,
-        Write::Done | Write::Refused => ApiError::LostRace,
+        Write::Raced => AccountError::Contended,
+        Write::Done | Write::Refused => AccountError::LostRace,
     }
 }
 
-fn done(worker: &Worker, client: &Client, session: &Session, login: &Login) -> Result<(), ApiError> {
+fn done(worker: &Worker, client: &Client, session: &Session, login: &Login) -> Result<(), AccountError> {
     worker.sessions.end_before(&session.uid, u64::MAX);
     audit::account_deleted(worker, client, login);
     Ok(())
 }
 
-fn owner(worker: &Worker, session: &Session) -> Result<Login, ApiError> {
+fn owner(worker: &Worker, session: &Session) -> Result<Login, AccountError> {
     match worker.profile {
-        Profile::Classic => Err(ApiError::SecureOnly),
-        Profile::Secure => Login::parse(worker.profile, &session.login).map_err(|_| ApiError::SignedOut),
+        Profile::Classic => Err(AccountError::SecureOnly),
+        Profile::Secure => Login::parse(worker.profile, &session.login).map_err(|_| AccountError::SignedOut),
     }
 }
 
@@ -137,12 +142,12 @@ async fn prove(
     session: &Session,
     login: &Login,
     password: Option<Password>,
-) -> Result<(), ApiError> {
+) -> Result<(), AccountError> {
     let name = own_count_of(worker, login, &format!("session {}", session.sid));
     let (attempt, ticket, object) = enter(worker, client, name, login).await?;
-    let found = understand(worker, object)?.ok_or(ApiError::SignedOut)?;
+    let found = understand(worker, object)?.ok_or(AccountError::SignedOut)?;
     if found.user.uid() != session.uid || found.user.epoch() != session.epoch {
-        return Err(ApiError::SignedOut);
+        return Err(AccountError::SignedOut);
     }
     match verify(worker, ticket, &found.user, password).await? {
         Some(Verdict::Right { .. }) => {
@@ -152,7 +157,7 @@ async fn prove(
         Some(Verdict::Wrong) | None => {
             attempt.failed(Timestamp::now()).await;
             audit::proof_failed(worker, client, login);
-            Err(ApiError::WrongPassword)
+            Err(AccountError::WrongPassword)
         }
     }
 }
@@ -163,15 +168,15 @@ async fn update(
     session: &Session,
     login: &Login,
     change: impl Fn(&mut Record) + Send,
-) -> Result<Record, ApiError> {
+) -> Result<Record, AccountError> {
     let key = object_key(worker.profile, login);
     let mut last = Write::Refused;
     for _ in 0..MAX_TRIES {
         let Some(Found { user: User::Secure(record), etag }) = find(worker, login).await? else {
-            return Err(ApiError::SignedOut);
+            return Err(AccountError::SignedOut);
         };
         if record.uid != session.uid || record.epoch != session.epoch {
-            return Err(ApiError::SignedOut);
+            return Err(AccountError::SignedOut);
         }
         let mut changed = *record;
         change(&mut changed);

@@ -10,15 +10,16 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
-use super::{Found, MAX_TRIES, fetch, find, pause, understand, verify_nothing};
+use super::error::AccountError;
+use super::stored::{Found, MAX_TRIES, fetch, find, pause, understand, verify_nothing};
 use crate::client::Client;
 use crate::extract::Credentials;
 use crate::hash_pool::{HashError, Ticket, Verdict};
 use crate::session::Session;
 use crate::store::{Expect, Object, Write};
-use crate::throttle::{Attempt, Throttle, ThrottleError};
+use crate::throttle::{self, Attempt, Throttle, ThrottleError};
 use crate::user::{self, User};
-use crate::{ApiError, Worker, audit};
+use crate::{Worker, audit};
 
 /// Of sign-ins that follow each other more closely only the first is kept: a program that signs in
 /// for every request would otherwise write as often.
@@ -76,7 +77,7 @@ pub async fn sign_in(
     client: &Client,
     device: Option<Device>,
     given: &Credentials,
-) -> Result<SignedIn, ApiError> {
+) -> Result<SignedIn, AccountError> {
     let login = Login::parse(worker.profile, &given.login).ok();
     let password = Password::given(worker.profile, given.password()).ok();
     match worker.profile {
@@ -85,10 +86,10 @@ pub async fn sign_in(
             charge(worker, client)?;
             worker.limits.failed_sign_ins.take(client).map_err(|wait| {
                 audit::refused(worker, client, "too many failures from this address");
-                ApiError::too_many_requests(wait)
+                AccountError::too_many_requests(wait)
             })?;
             let outcome = secure(worker, client, device, given, login, password).await;
-            if !matches!(outcome, Err(ApiError::WrongCredentials)) {
+            if !matches!(outcome, Err(AccountError::WrongCredentials)) {
                 worker.limits.failed_sign_ins.give_back(client);
             }
             outcome
@@ -97,10 +98,10 @@ pub async fn sign_in(
 }
 
 /// Counts an attempt to prove a password for its address, before it costs anything.
-pub(super) fn charge(worker: &Worker, client: &Client) -> Result<(), ApiError> {
+pub(super) fn charge(worker: &Worker, client: &Client) -> Result<(), AccountError> {
     worker.limits.attempts.take(client).map_err(|wait| {
         audit::refused(worker, client, "too many attempts from this address");
-        ApiError::too_many_requests(wait)
+        AccountError::too_many_requests(wait)
     })
 }
 
@@ -109,16 +110,16 @@ async fn classic(
     client: &Client,
     login: Option<Login>,
     password: Option<Password>,
-) -> Result<SignedIn, ApiError> {
-    let (Some(login), Some(password)) = (login, password) else { return Err(ApiError::WrongCredentials) };
+) -> Result<SignedIn, AccountError> {
+    let (Some(login), Some(password)) = (login, password) else { return Err(AccountError::WrongCredentials) };
     let found = understand(worker, fetch(worker, &login).await?)?;
-    let Some(Found { user, .. }) = found else { return Err(ApiError::WrongCredentials) };
+    let Some(Found { user, .. }) = found else { return Err(AccountError::WrongCredentials) };
     let is_right = match &user {
         User::Classic { password: stored, .. } => bool::from(stored.ct_eq(password.as_bytes())),
         User::Secure(_) => false,
     };
     if !is_right {
-        return Err(ApiError::WrongCredentials);
+        return Err(AccountError::WrongCredentials);
     }
     audit::signed_in(worker, client, &login);
     Ok(SignedIn { session: begin(worker, &login, &user), device: None })
@@ -131,19 +132,19 @@ async fn secure(
     given: &Credentials,
     login: Option<Login>,
     password: Option<Password>,
-) -> Result<SignedIn, ApiError> {
+) -> Result<SignedIn, AccountError> {
     let Some(login) = login else {
         // No user can have it, so there is nothing to count; it costs the same.
         verify_nothing(worker, worker.hashes.ticket(client)?, password).await?;
         audit::sign_in_failed(worker, client, &given.login, None);
-        return Err(ApiError::WrongCredentials);
+        return Err(AccountError::WrongCredentials);
     };
     let now = Timestamp::now();
     let mut device = device.filter(|device| device.login == login.as_str() && device.is_current(now));
     let (attempt, ticket, found) = loop {
         let count = match &device {
             Some(device) => own_count_of(worker, &login, &device.id),
-            None => count_of(worker, login.as_str()),
+            None => throttle::count_name(worker.secrets().ring_for_names(), login.as_str()),
         };
         let (attempt, ticket, object) = enter(worker, client, count, &login).await?;
         let found = understand(worker, object)?;
@@ -160,7 +161,7 @@ async fn secure(
         return Err(fail(worker, client, attempt, &login).await);
     };
     let Some(verdict) = verify(worker, ticket, &found.user, password.clone()).await? else {
-        return Err(ApiError::WrongCredentials);
+        return Err(AccountError::WrongCredentials);
     };
     let Verdict::Right { is_dated } = verdict else {
         return Err(fail(worker, client, attempt, &login).await);
@@ -177,14 +178,9 @@ fn begin(worker: &Worker, login: &Login, user: &User) -> Session {
     Session::begin(login.as_str(), user.uid(), user.epoch(), worker.profile, Timestamp::now())
 }
 
-/// The count of a login, for whoever is not known.
-pub fn count_of(worker: &Worker, login: &str) -> String {
-    worker.secrets().ring_for_names().pseudonym("throttle", login)
-}
-
-/// The count of a login for somebody who has proved to be its owner before.
+/// Returns the name of the failure count that a proven owner's browser or session has at a login.
 pub(super) fn own_count_of(worker: &Worker, login: &Login, who: &str) -> String {
-    worker.secrets().ring_for_names().pseudonym("throttle of its owner", &format!("{who}/{}", login.as_str()))
+    throttle::own_count_name(worker.secrets().ring_for_names(), login.as_str(), who)
 }
 
 /// A place for an attempt, and the user's object as it is then.
@@ -193,23 +189,28 @@ pub(super) async fn enter<'a>(
     client: &Client,
     name: String,
     login: &Login,
-) -> Result<(Attempt<'a>, Ticket, Option<Object>), ApiError> {
+) -> Result<(Attempt<'a>, Ticket, Option<Object>), AccountError> {
     let throttle: &Throttle = &worker.throttle;
     let entered = throttle.enter(name, client, &worker.hashes, || fetch(worker, login), Timestamp::now).await;
     entered.map_err(|error| match error {
-        ThrottleError::Busy => ApiError::Busy,
+        ThrottleError::Busy => AccountError::Busy,
         ThrottleError::Store(error) => error.into(),
         ThrottleError::Wait(wait) => {
             audit::throttled(worker, client, login.as_str());
-            ApiError::too_many_attempts(wait.unsigned_abs())
+            AccountError::too_many_attempts(wait.unsigned_abs())
         }
     })
 }
 
-pub(super) async fn fail(worker: &Worker, client: &Client, attempt: Attempt<'_>, login: &Login) -> ApiError {
+pub(super) async fn fail(
+    worker: &Worker,
+    client: &Client,
+    attempt: Attempt<'_>,
+    login: &Login,
+) -> AccountError {
     let failures = attempt.failed(Timestamp::now()).await;
     audit::sign_in_failed(worker, client, login.as_str(), Some(failures));
-    ApiError::WrongCredentials
+    AccountError::WrongCredentials
 }
 
 /// One evaluation, also of a password that none can be. `None` for a user of the other profile.
@@ -218,7 +219,7 @@ pub(super) async fn verify(
     ticket: Ticket,
     user: &User,
     password: Option<Password>,
-) -> Result<Option<Verdict>, ApiError> {
+) -> Result<Option<Verdict>, AccountError> {
     match (user, password) {
         (User::Classic { .. }, _) => Ok(None),
         (User::Secure(record), Some(password)) => {
@@ -251,7 +252,7 @@ async fn keep(
     found: Found,
     sign_in: &SignIn,
     phc: Option<&str>,
-) -> Result<(), ApiError> {
+) -> Result<(), AccountError> {
     let Found { user: User::Secure(mut record), mut etag } = found else { return Ok(()) };
     let (key, epoch, dated) = (object_key(worker.profile, login), record.epoch, record.phc.clone());
     for _ in 0..MAX_TRIES {
@@ -283,7 +284,7 @@ async fn keep(
         }
         (record, etag) = (now, current);
     }
-    Err(ApiError::Contended)
+    Err(AccountError::Contended)
 }
 
 async fn rehash(worker: &Worker, client: &Client, password: Password) -> Result<String, HashError> {
@@ -312,11 +313,11 @@ mod tests {
         }
         for password in ["correct horse", "wrong horse", "wrong horse", "correct horse", "wrong horse"] {
             let outcome = sign_in(&worker, &ana, None, &given(password)).await;
-            assert!(matches!(outcome, Ok(_) | Err(ApiError::WrongCredentials)));
+            assert!(matches!(outcome, Ok(_) | Err(AccountError::WrongCredentials)));
         }
         let before = worker.hashes.evaluations();
         let outcome = sign_in(&worker, &ana, None, &given("correct horse")).await;
-        assert!(matches!(outcome, Err(ApiError::TooManyRequests(_))));
+        assert!(matches!(outcome, Err(AccountError::TooManyRequests(_))));
         assert_eq!(worker.hashes.evaluations(), before, "it cost nothing");
         assert!(sign_in(&worker, &bob, None, &given("correct horse")).await.is_ok(), "another address");
     }

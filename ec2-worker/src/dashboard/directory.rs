@@ -4,7 +4,7 @@ use accounts::{Login, LoginError, login_of, object_key};
 use fleet::Profile;
 use fleet::keys::USERS_PREFIX;
 
-use crate::Worker;
+use crate::store::Bucket;
 
 /// A screen or two. S3 gives a thousand names for the same price.
 pub const PAGE: usize = 50;
@@ -27,12 +27,13 @@ pub struct Directory {
     pub problem: Option<String>,
 }
 
-pub async fn search(worker: &Worker, query: Query) -> Directory {
-    let keys = match keys(worker.profile, &query) {
+/// Lists one page of the logins that begin with the text of `query`.
+pub async fn search(data: &Bucket, profile: Profile, query: Query) -> Directory {
+    let keys = match keys(profile, &query) {
         Ok(keys) => keys,
         Err(rule) => return Directory { problem: Some(format!("{rule}.")), query, ..Directory::default() },
     };
-    match worker.data.list(&keys.prefix, keys.after.as_deref()).await {
+    match data.list(&keys.prefix, keys.after.as_deref()).await {
         Err(error) => Directory {
             problem: Some(format!("The users cannot be listed: {error}.")),
             query,
@@ -42,7 +43,7 @@ pub async fn search(worker: &Worker, query: Query) -> Directory {
             let mut logins: Vec<String> = page
                 .keys
                 .iter()
-                .filter_map(|key| login_of(worker.profile, key))
+                .filter_map(|key| login_of(profile, key))
                 .map(|login| login.as_str().to_owned())
                 .collect();
             let has_more = page.has_more || logins.len() > PAGE;

@@ -6,7 +6,7 @@ use fleet::{Profile, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 
-use super::{Page, page, spoken, time};
+use super::layout::{Page, page, spoken, time};
 
 /// `GET /`
 pub fn home(profile: Profile, min_password: MinChars) -> Page {

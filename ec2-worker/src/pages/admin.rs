@@ -5,7 +5,8 @@ use fleet::DesiredCount;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::{Page, assets, framed, page, spoken, time};
+use super::assets;
+use super::layout::{Page, framed, page, spoken, time};
 use crate::admin::Access;
 use crate::dashboard::directory::Directory;
 use crate::dashboard::{Balancer, Picture, Row, State, Tone};

@@ -12,12 +12,13 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::auth::{self, About, Device, SignedIn};
+use crate::auth::{self, AccountError, Device, SignedIn};
 use crate::client::Client;
 use crate::cookies::{self, Kind};
 use crate::error::Shown;
 use crate::extract::{Credentials, FromBody, FromPath, PasswordChange, Proof, prefers_html};
 use crate::session::Session;
+use crate::session::cache::About;
 use crate::stats::SignInOutcome;
 use crate::{ApiError, Worker, pages};
 
@@ -202,7 +203,7 @@ pub(crate) async fn protected(
     let now = Timestamp::now();
     let (session, about) = match session(&worker, &client, &headers).await {
         Ok(found) => found,
-        Err(ApiError::SignedOut) if wants_page => {
+        Err(ApiError::Account(AccountError::SignedOut)) if wants_page => {
             let forget = cookies::forget(Kind::Session, client.transport);
             return Ok((forget, Redirect::to("/")).into_response());
         }
@@ -252,7 +253,7 @@ pub(crate) async fn sign_out(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let ended = match session(&worker, &client, &headers).await {
-        Ok((session, _)) => auth::end_session(&worker, &client, &session).await,
+        Ok((session, _)) => auth::end_session(&worker, &client, &session).await.map_err(ApiError::from),
         Err(error) => Err(error),
     };
     signed_out(&client, &headers, ended)
@@ -278,7 +279,7 @@ pub(crate) async fn sign_out_everywhere(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let ended = match session(&worker, &client, &headers).await {
-        Ok((session, _)) => auth::end_all_sessions(&worker, &client, &session).await,
+        Ok((session, _)) => auth::end_all_sessions(&worker, &client, &session).await.map_err(ApiError::from),
         Err(error) => Err(error),
     };
     signed_out(&client, &headers, ended)
@@ -374,14 +375,14 @@ pub(crate) async fn delete_account(
     })
 }
 
-/// Whose request it is. [`ApiError::SignedOut`] if nobody's.
+/// Returns the session of the request and its user; [`AccountError::SignedOut`] without a session.
 async fn session(
     worker: &Worker,
     client: &Client,
     headers: &HeaderMap,
 ) -> Result<(Session, Arc<About>), ApiError> {
-    let session = sealed_session(worker, client, headers)?.ok_or(ApiError::SignedOut)?;
-    let about = auth::user_of(worker, &session).await?.ok_or(ApiError::SignedOut)?;
+    let session = sealed_session(worker, client, headers)?.ok_or(AccountError::SignedOut)?;
+    let about = auth::user_of(worker, &session).await?.ok_or(AccountError::SignedOut)?;
     Ok((session, about))
 }
 
@@ -405,11 +406,11 @@ fn signed_out(
     let forget = (CLEAR, cookies::forget(Kind::Session, client.transport));
     match ended {
         // A browser would stay on the protected page after a 204.
-        Ok(()) | Err(ApiError::SignedOut) if prefers_html(headers) => {
+        Ok(()) | Err(ApiError::Account(AccountError::SignedOut)) if prefers_html(headers) => {
             Ok((forget, Redirect::to("/")).into_response())
         }
         Ok(()) => Ok((forget, StatusCode::NO_CONTENT).into_response()),
-        Err(ApiError::SignedOut) => Ok((forget, ApiError::SignedOut).into_response()),
+        Err(error @ ApiError::Account(AccountError::SignedOut)) => Ok((forget, error).into_response()),
         Err(error) => Err(error),
     }
 }
@@ -459,7 +460,11 @@ async fn begin_session(
     let outcome = worker.to_the_end(&client, attempt).await;
     match &outcome {
         Ok(_) => worker.stats.count_sign_in(SignInOutcome::Successful),
-        Err(ApiError::WrongCredentials | ApiError::TooManyAttempts(_) | ApiError::TooManyRequests(_)) => {
+        Err(
+            AccountError::WrongCredentials
+            | AccountError::TooManyAttempts(_)
+            | AccountError::TooManyRequests(_),
+        ) => {
             worker.stats.count_sign_in(SignInOutcome::Refused);
         }
         Err(_) => {}

@@ -15,9 +15,10 @@ use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::AccountError;
 use crate::client::Client;
 use crate::error::Shown;
-use crate::extract::{form_fields, prefers};
+use crate::extract::{RequestError, form_fields, prefers};
 use crate::user::{self, User};
 use crate::{ApiError, Worker, admin, audit};
 use accounts::{Login, login_of, object_key};
@@ -160,36 +161,38 @@ pub(crate) async fn list(
     if let Some(Err(_)) = rows.as_mut().peek().await
         && let Some(Err(error)) = rows.next().await
     {
-        return Err(error);
+        return Err(error.into());
     }
     Ok(([(CONTENT_TYPE, format.content_type())], Body::from_stream(written(format, rows))).into_response())
 }
 
 impl Query {
     fn parse(worker: &Worker, text: &str) -> Result<Self, ApiError> {
-        let [limit, after, fields] = form_fields(text, ["limit", "after", "fields"])
-            .ok_or_else(|| ApiError::bad_request("give `limit`, `after` and `fields` once each, as UTF-8"))?;
+        let [limit, after, fields] = form_fields(text, ["limit", "after", "fields"]).ok_or_else(|| {
+            RequestError::malformed("give `limit`, `after` and `fields` once each, as UTF-8")
+        })?;
         let limit = match limit {
             None => usize::MAX,
             Some(text) => {
                 text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| {
-                    ApiError::bad_request(format!("`limit` is a whole number from 1 to {MAX_LIMIT}"))
+                    RequestError::malformed(format!("`limit` is a whole number from 1 to {MAX_LIMIT}"))
                 })?
             }
         };
         // Empty is how a form says nothing.
         let after = after.filter(|text| !text.is_empty());
-        let after = after.map(|text| Login::parse(worker.profile, &text)).transpose()?;
+        let after =
+            after.map(|text| Login::parse(worker.profile, &text)).transpose().map_err(AccountError::Login)?;
         let fields = match fields.as_deref() {
             None => Fields::LoginAndPassword,
             Some("login") => Fields::Login,
-            Some(_) => return Err(ApiError::bad_request("`fields` can only be `login`")),
+            Some(_) => return Err(RequestError::malformed("`fields` can only be `login`").into()),
         };
         Ok(Self { limit, after, fields })
     }
 }
 
-fn rows(worker: Worker, query: Query) -> impl Stream<Item = Result<Row, ApiError>> + Send {
+fn rows(worker: Worker, query: Query) -> impl Stream<Item = Result<Row, AccountError>> + Send {
     let after = query.after.map(|login| object_key(worker.profile, &login));
     let reader = worker.clone();
     logins(worker, after)
@@ -202,7 +205,7 @@ fn rows(worker: Worker, query: Query) -> impl Stream<Item = Result<Row, ApiError
         .take(query.limit)
 }
 
-fn logins(worker: Worker, after: Option<String>) -> impl Stream<Item = Result<Login, ApiError>> + Send {
+fn logins(worker: Worker, after: Option<String>) -> impl Stream<Item = Result<Login, AccountError>> + Send {
     let profile = worker.profile;
     stream::try_unfold(Some(after), move |after| {
         let worker = worker.clone();
@@ -210,7 +213,7 @@ fn logins(worker: Worker, after: Option<String>) -> impl Stream<Item = Result<Lo
             let Some(after) = after else { return Ok(None) };
             let page = worker.data.list(USERS_PREFIX, after.as_deref()).await?;
             let next = page.has_more.then(|| page.keys.last().cloned()).flatten().map(Some);
-            Ok::<_, ApiError>(Some((stream::iter(page.keys.into_iter().map(Ok)), next)))
+            Ok::<_, AccountError>(Some((stream::iter(page.keys.into_iter().map(Ok)), next)))
         }
     })
     .try_flatten()
@@ -224,7 +227,7 @@ fn logins(worker: Worker, after: Option<String>) -> impl Stream<Item = Result<Lo
 }
 
 /// `None` for a user that was deleted since the keys were read, and for a record that is damaged.
-async fn row(worker: &Worker, login: Login, fields: Fields) -> Result<Option<Row>, ApiError> {
+async fn row(worker: &Worker, login: Login, fields: Fields) -> Result<Option<Row>, AccountError> {
     let password = match fields {
         Fields::Login => None,
         Fields::LoginAndPassword => {
@@ -244,8 +247,8 @@ async fn row(worker: &Worker, login: Login, fields: Fields) -> Result<Option<Row
 
 fn written(
     format: Format,
-    rows: impl Stream<Item = Result<Row, ApiError>> + Send,
-) -> impl Stream<Item = Result<Bytes, ApiError>> + Send {
+    rows: impl Stream<Item = Result<Row, AccountError>> + Send,
+) -> impl Stream<Item = Result<Bytes, AccountError>> + Send {
     let rows = rows.enumerate().map(move |(at, row)| {
         let before = if at == 0 { format.begin() } else { format.between() };
         row.map(|row| Bytes::from(format!("{before}{}", format.row(&row)))).inspect_err(|error| {
@@ -314,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_ends_the_stream_without_ending_the_array() {
-        let rows = stream::iter([Ok(row("a", None)), Err(ApiError::Busy), Ok(row("b", None))]);
+        let rows = stream::iter([Ok(row("a", None)), Err(AccountError::Busy), Ok(row("b", None))]);
         let parts: Vec<_> = written(Format::Json, rows).collect().await;
         assert_eq!(parts.len(), 2);
         assert!(parts[0].as_ref().is_ok_and(|bytes| bytes == "[{\"login\":\"a\"}") && parts[1].is_err());

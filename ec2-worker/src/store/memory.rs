@@ -26,12 +26,11 @@ use fleet::hosts::HostNames;
 
 use super::Bucket;
 use crate::Worker;
-use crate::admin::AdminTokenHash;
 use crate::client::TrustedProxies;
 use crate::cookies::KeyRing;
 use crate::hash_pool::{HashLimits, HashPool};
 use crate::limits::Limits;
-use crate::secrets::Secrets;
+use crate::secrets::{AdminTokenHash, Secrets};
 use crate::state::Parts;
 
 /// An S3 with any number of buckets; clones share them.

@@ -24,7 +24,7 @@ async fn the_amount_is_what_the_object_says() {
 
 /// As if a second had passed since somebody asked last.
 async fn check(worker: &Worker) -> Reply {
-    worker.amounts.forget();
+    worker.desired_counts.forget();
     Http { app: app(worker.clone()) }.get("/checkamount").await
 }
 

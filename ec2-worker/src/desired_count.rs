@@ -14,17 +14,19 @@
 //!
 //! An object that cannot be *read* is a 503: the number in force may be newer than the registry.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::{DesiredCount, DesiredCountError, Registry, keys};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::store::{Bucket, ETag, Expect, NewObject, Object, Write};
-use crate::{ApiError, Worker};
+use crate::flights::Recent;
+use crate::store::{self, Bucket, ETag, Expect, NewObject, Object, StoreError, Write};
 
-/// Everybody may ask, and each look costs two reads.
-pub const KEPT_FOR: Duration = Duration::from_secs(1);
+/// Any client may ask, and each answer costs two reads of S3.
+const KEPT_FOR: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Amount {
@@ -44,38 +46,83 @@ pub struct Change {
     pub previous: Option<DesiredCount>,
 }
 
-/// As it was within the last second.
-pub async fn recent(worker: &Worker) -> Result<Amount, ApiError> {
-    let look = || {
-        let control = worker.control.clone();
-        async move { fetch(&control).await.map_err(ApiError::shared) }
-    };
-    worker.amounts.get(look).await.map_err(ApiError::Shared)
+/// Why the desired count could not be read or set.
+#[derive(Debug, thiserror::Error)]
+pub enum CountError {
+    #[error("{0}")]
+    Refused(DesiredCountError),
+    #[error(
+        "another request changed the desired count at the same moment, so yours was not set; read /checkamount and try again"
+    )]
+    LostRace,
+    /// No count is in force.
+    #[error("{0}")]
+    NoneInForce(Cow<'static, str>),
+    #[error("{}", store::NO_ANSWER)]
+    Store(#[from] StoreError),
+    /// The result of a read that several requests share; it was logged once.
+    #[error("{0}")]
+    Shared(Arc<Self>),
 }
 
-async fn fetch(control: &Bucket) -> Result<Amount, ApiError> {
+impl CountError {
+    /// Logs the error once and returns it for all requests that wait for the same read.
+    fn shared(self) -> Arc<Self> {
+        if let Self::Store(_) = self {
+            tracing::warn!(error = fleet::telemetry::error_chain(&self), "a request failed");
+        }
+        Arc::new(self)
+    }
+}
+
+/// The desired count of the stack, as `/checkamount` and `/setamount` use it.
+pub struct DesiredCounts {
+    control: Bucket,
+    recent: Recent<Result<Amount, Arc<CountError>>>,
+}
+
+impl DesiredCounts {
+    pub fn new(control: Bucket) -> Self {
+        Self { control, recent: Recent::kept_for(KEPT_FOR) }
+    }
+
+    /// Returns the count as it was within the last second.
+    pub async fn recent(&self) -> Result<Amount, CountError> {
+        let fetch = || {
+            let control = self.control.clone();
+            async move { fetch(&control).await.map_err(CountError::shared) }
+        };
+        self.recent.get(fetch).await.map_err(CountError::Shared)
+    }
+
+    /// Sets the count unless another request changes it at the same moment.
+    pub async fn set(&self, desired: DesiredCount) -> Result<Change, CountError> {
+        let change = write(&self.control, desired).await;
+        // Also after an error: the write may have happened all the same.
+        self.forget();
+        change
+    }
+
+    /// Makes the next [`DesiredCounts::recent`] read S3.
+    pub fn forget(&self) {
+        self.recent.forget();
+    }
+}
+
+async fn fetch(control: &Bucket) -> Result<Amount, CountError> {
     let (desired, registry) = tokio::try_join!(
         control.get(keys::DESIRED_COUNT, DesiredCount::MAX_OBJECT_BYTES),
         control.get(keys::REGISTRY, Registry::MAX_BYTES),
     )?;
-    judge(desired.as_ref(), registry.as_ref().map(read_registry).transpose()?)
+    parse(desired.as_ref(), registry.as_ref().map(read_registry).transpose()?)
 }
 
-/// What these two objects put in force.
-pub fn judge(desired: Option<&Object>, registry: Option<Registry>) -> Result<Amount, ApiError> {
+/// Returns the count that these two objects put in force.
+pub fn parse(desired: Option<&Object>, registry: Option<Registry>) -> Result<Amount, CountError> {
     in_force(desired.map(read), registry)
 }
 
-/// Sets the count if nobody else does so at the same moment.
-pub async fn set(worker: &Worker, desired: DesiredCount) -> Result<Change, ApiError> {
-    let change = write(&worker.control, desired).await;
-    // Also if it failed: it may have happened all the same.
-    worker.amounts.forget();
-    worker.fleets.forget();
-    change
-}
-
-async fn write(control: &Bucket, desired: DesiredCount) -> Result<Change, ApiError> {
+async fn write(control: &Bucket, desired: DesiredCount) -> Result<Change, CountError> {
     let current = control.get(keys::DESIRED_COUNT, DesiredCount::MAX_OBJECT_BYTES).await?;
     let previous = current.as_ref().and_then(|object| read(object).ok());
     let change = Change { desired, previous };
@@ -83,11 +130,11 @@ async fn write(control: &Bucket, desired: DesiredCount) -> Result<Change, ApiErr
         NewObject { content_type: "text/plain", bytes: desired.to_string().into_bytes(), nonce: None };
     match control.put(keys::DESIRED_COUNT, &object, &expectation(current)).await? {
         Write::Done => Ok(change),
-        // A repeated write is refused by its own first try, whose reply was lost.
+        // When the reply to the first try was lost, the SDK's retry is refused by the object of the first.
         Write::Refused | Write::Raced => {
             let now = control.get(keys::DESIRED_COUNT, DesiredCount::MAX_OBJECT_BYTES).await?;
             let is_as_asked = now.is_some_and(|object| object.bytes == desired.to_string().as_bytes());
-            if is_as_asked { Ok(change) } else { Err(ApiError::LostRace) }
+            if is_as_asked { Ok(change) } else { Err(CountError::LostRace) }
         }
     }
 }
@@ -108,15 +155,15 @@ fn read(object: &Object) -> Read {
     DesiredCount::from_object(&object.bytes)
 }
 
-pub fn read_registry(object: &Object) -> Result<Registry, ApiError> {
+pub fn read_registry(object: &Object) -> Result<Registry, CountError> {
     serde_json::from_slice(&object.bytes).map_err(|_| {
-        ApiError::NoAmount(
+        CountError::NoneInForce(
             format!("{} cannot be understood; the reconciler writes it anew", keys::REGISTRY).into(),
         )
     })
 }
 
-fn in_force(desired: Option<Read>, registry: Option<Registry>) -> Result<Amount, ApiError> {
+fn in_force(desired: Option<Read>, registry: Option<Registry>) -> Result<Amount, CountError> {
     let problem = match desired {
         Some(Ok(desired)) => {
             let healthy = registry.map_or(0, |registry| registry.workers.len());
@@ -131,7 +178,7 @@ fn in_force(desired: Option<Read>, registry: Option<Registry>) -> Result<Amount,
             healthy: registry.workers.len(),
             problem: Some(format!("{problem}; the last good value stays in force")),
         }),
-        None => Err(ApiError::NoAmount(
+        None => Err(CountError::NoneInForce(
             format!(
                 "{problem}, and no earlier value is known; write a number from 1 to {}",
                 DesiredCount::MAX
@@ -234,6 +281,6 @@ mod tests {
 
     #[test]
     fn a_registry_that_is_not_one_is_an_error() {
-        assert!(matches!(read_registry(&object("{}")), Err(ApiError::NoAmount(_))));
+        assert!(matches!(read_registry(&object("{}")), Err(CountError::NoneInForce(_))));
     }
 }
