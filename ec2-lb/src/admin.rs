@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::discovery::{Refresh, Refreshed};
 use crate::metrics::Metrics;
+use crate::prometheus;
 use crate::table::Fleet;
 
 /// One look answers all who wait; more than a few of them are a mistake somewhere.
@@ -59,7 +60,7 @@ async fn healthz(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.text(&admin.fleet))
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], prometheus::text(&admin.metrics, &admin.fleet))
 }
 
 async fn view(State(admin): State<Admin>) -> Json<Value> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::shares::Place;
+use crate::place::Place;
 
 /// Twenty wake-ups a second on an idle thread, a thousandth of a core with ten thousand connections.
 pub(crate) const SWEEP: Duration = Duration::from_millis(50);

@@ -7,8 +7,8 @@
 //!
 //! ```text
 //!  control plane, one thread           data plane, one thread per core
-//!  discovery ─┐                        ┌─ thread: listener, pools, scratch, deadlines
-//!  check ─────┼─> table, workers ──────┤    └─ connection ─> lane: exchange ─> send ─> relay
+//!  discovery ─┐                        ┌─ acceptor; thread: pools, scratch, deadlines
+//!  check ─────┼─> table, workers ──────┤    └─ connection ─> lane: forward ─> send ─> relay
 //!  admin ─────┘    (arc-swap, atomics) └─ thread …
 //! ```
 //!
@@ -31,34 +31,40 @@ mod ejection;
 mod table;
 mod worker;
 
-// A request comes in.
+// A connection comes in and waits for a request.
+mod acceptor;
 mod thread;
 
-mod client;
 mod connection;
-mod deadline;
 mod lane;
+
+mod client;
+mod deadline;
 mod pace;
+mod place;
 mod shares;
 mod socket;
 
-// It goes to a worker, and perhaps to another; the answer goes back.
-mod exchange;
+// The request goes to a worker, or to several in turn; the answer goes back.
+mod forward;
 
 mod balance;
+mod exchange;
 mod pipe;
-mod relay;
 mod retry;
 mod send;
-mod tunnel;
 mod upstream;
+
+mod relay;
+mod tunnel;
 
 mod refusal;
 
-// Others look on.
+// Operators and Prometheus watch.
 mod access_log;
 mod admin;
 mod metrics;
+mod prometheus;
 
 use std::sync::Arc;
 
@@ -191,7 +197,7 @@ fn start(
     let mut tls = tls.into_iter();
     for (index, (plain, counters)) in plain.into_iter().zip(metrics.threads()).enumerate() {
         let (shared, counters, stopped) = (shared.clone(), Arc::clone(counters), stopped.clone());
-        let listeners = thread::Listeners { plain, tls: tls.next() };
+        let listeners = acceptor::Listeners { plain, tls: tls.next() };
         let (ends, ended) = oneshot::channel();
         // Its own runtime: no other thread ever wakes it for a request.
         let runtime =
@@ -199,7 +205,7 @@ fn start(
         std::thread::Builder::new()
             .name(format!("data-{index}"))
             .spawn(move || {
-                let serving = thread::run(shared, counters, count, listeners, stopped);
+                let serving = acceptor::run(shared, counters, count, listeners, stopped);
                 match LocalSet::new().block_on(&runtime, serving) {
                     // Whoever waits for it may be gone.
                     Ok(()) => drop(ends.send(())),

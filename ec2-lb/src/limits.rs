@@ -21,6 +21,18 @@ use std::time::Duration;
 
 use fleet::layers;
 
+/// The things that are counted against a limit, in all and by client address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Connection,
+    Handshake,
+    Arriving,
+    Held,
+    InFlight,
+}
+
+pub(crate) const KINDS: usize = 5;
+
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// To connect to a worker. Workers are in the next rack, a handshake takes under a millisecond;

@@ -22,21 +22,10 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::deadline::Key;
-use crate::limits::Limits;
+use crate::limits::{KINDS, Kind, Limits};
 use crate::metrics::Counters;
 use crate::pace::Pace;
-
-/// What is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Connection,
-    Handshake,
-    Arriving,
-    Held,
-    InFlight,
-}
-
-pub(crate) const KINDS: usize = 5;
+use crate::place::Place;
 
 /// Why there is no room for one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,20 +34,6 @@ pub(crate) enum Full {
     Share,
     /// All addresses together have all.
     All,
-}
-
-/// A client address that has a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(u32);
-
-impl Place {
-    fn index(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
-    }
-
-    pub(crate) fn number(self) -> u32 {
-        self.0
-    }
 }
 
 /// How many there may be, in all and of one address.
@@ -126,7 +101,7 @@ impl Shares {
         let mut used = self.used.borrow_mut();
         *self.places.borrow_mut().entry(block).or_insert_with(|| {
             let index = used.insert(Used { block, counts: [0; KINDS] });
-            Place(u32::try_from(index).unwrap_or(u32::MAX))
+            Place::new(index)
         })
     }
 
