@@ -1,9 +1,10 @@
-//! TLS beside the plain port, and a certificate that is replaced while it is served.
+//! TLS on a second port, and a certificate that is replaced while it is served.
 
 mod support;
 
+use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ec2_lb::{CertificateSource, Limits};
@@ -15,7 +16,35 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// Writes a new self-signed certificate; whoever trusts it is given.
+/// The log lines of one thread, on which a test and all tasks of its load balancer run.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Collects this thread's lines until the guard is dropped.
+    fn follow_this_thread(&self) -> tracing::dispatcher::DefaultGuard {
+        let log = self.clone();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone());
+        tracing::subscriber::set_default(lines.finish())
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("not poisoned")).into_owned()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a new self-signed certificate, and returns its source and a client that trusts it.
 fn issue(dir: &Path) -> (CertificateSource, ClientConfig) {
     let issued = rcgen::generate_simple_self_signed(["lb.test".to_owned()]).expect("a certificate");
     let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
@@ -48,7 +77,7 @@ async fn exchange(stream: &mut TlsStream<TcpStream>, request: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn serves_tls_beside_plain_text() {
+async fn tls_and_plain_text_are_served_at_once() {
     let worker = FakeWorker::start(61, |seen| async move {
         let proto = seen.headers["x-forwarded-proto"].to_str().unwrap_or_default().to_owned();
         ok(&format!("{} {proto}", seen.body.len()))
@@ -104,16 +133,19 @@ async fn a_client_that_does_not_read_is_cut_and_its_worker_not_blamed() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
+async fn a_new_certificate_needs_no_restart_and_a_bad_one_is_refused() {
     let worker = FakeWorker::healthy(63).await;
     let dir = tempfile::tempdir().expect("a directory");
     let (files, old) = issue(dir.path());
     let limits = short(|limits| limits.certificate_every = Duration::from_millis(50));
+    let log = Log::default();
+    let _guard = log.follow_this_thread();
     let lb = Lb::with_config(with(limits), Some(files), &[&worker]).await;
     let mut open = connect_in_time(&lb, &old).await;
 
     std::fs::write(dir.path().join("key.pem"), "not a key").expect("written");
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let is_rejected = |log: &String| log.contains("the certificate cannot be used");
+    eventually("the bad key is read and rejected", async || log.text(), is_rejected).await;
     connect(&lb, &old).await.expect("the old certificate is still in force");
 
     let (_, new) = issue(dir.path());
@@ -125,7 +157,7 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_never_ends_is_cut_and_plain_text_is_not_answered() {
+async fn the_tls_port_cuts_endless_handshakes_and_plain_text() {
     let worker = FakeWorker::healthy(64).await;
     let dir = tempfile::tempdir().expect("a directory");
     let (files, _) = issue(dir.path());
