@@ -1,11 +1,11 @@
 //! Who may see the users and the fleet, and set the desired count.
 //!
-//! Secure: whoever has the admin token, of which only the SHA-256 is stored. A fast hash is right
-//! here: the token is 256 random bits, which nobody guesses. Classic: everybody, as in the original.
+//! In the secure profile the admin token is needed; only its SHA-256 is stored. In classic every client may,
+//! as in the original service.
 //!
 //! A program sends the token with each request. A browser sends it once and gets it back in a sealed
-//! cookie: when the token changes, the cookies of the old one open nothing, and whoever knows the keys of
-//! the ring still needs the token to make one.
+//! cookie. So when the token changes, cookies with the old token open nothing, and an attacker who knows
+//! the session keys still needs the token to make a cookie.
 //!
 //! | limit of the cookie | value | why |
 //! |---|---|---|
@@ -32,7 +32,7 @@ use crate::{Worker, audit, auth};
 const ABSOLUTE: SignedDuration = SignedDuration::from_hours(1);
 const IDLE: SignedDuration = SignedDuration::from_mins(15);
 const REISSUE: SignedDuration = SignedDuration::from_mins(1);
-/// How far another worker's clock may be ahead of ours.
+/// How far another worker's clock may be ahead of this one's.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
 
 /// The content of the admin cookie.
@@ -69,7 +69,7 @@ pub enum Access {
     Session(AdminSession),
 }
 
-/// Passes the administrator on, and everybody in classic.
+/// Checks that the request comes from the operator. In classic it accepts every request.
 pub async fn require(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<Access, AdminError> {
     let access = judge(worker.profile, &worker.secrets(), client.transport, headers, Timestamp::now());
     if let Ok(Access::Session(session)) = &access
@@ -77,14 +77,15 @@ pub async fn require(worker: &Worker, client: &Client, headers: &HeaderMap) -> R
     {
         return Err(AdminError::TokenNeeded);
     }
-    // Whoever brings nothing has only found the door.
+    // A request without credentials is not audited: it is noise.
     if matches!(access, Err(AdminError::TokenNeeded)) && headers.contains_key(AUTHORIZATION) {
         audit::admin_refused(worker, client);
     }
     access
 }
 
-/// [`require`], for a GET that changes something: a link in somebody's mail must not work by the cookie.
+/// Checks as [`require`] does, for a GET that changes something. It accepts the cookie only from the
+/// service's own pages, because a link in a mail must not work with the operator's cookie.
 pub async fn require_change(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<(), AdminError> {
     match require(worker, client, headers).await? {
         Access::Session(_) if says_other_than(headers, &["same-origin"]) => Err(AdminError::CrossSite),
@@ -102,7 +103,7 @@ pub async fn end_session(worker: &Worker, client: &Client, headers: &HeaderMap) 
     Ok(())
 }
 
-/// A session for whoever gives the token.
+/// Returns a new session if `token` is the admin token.
 pub fn sign_in(worker: &Worker, token: &str) -> Result<AdminSession, AdminError> {
     let secrets = worker.secrets();
     let expected = secrets.admin()?;
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn no_token_is_configured_means_nobody() {
+    fn a_stack_without_a_token_has_no_admin() {
         let (none, cookie) = (secrets(None), cookie(&session()));
         for pair in [("authorization", "Bearer t0ken"), ("cookie", &*cookie)] {
             assert!(matches!(ask(&none, &[pair]), Err(AdminError::Secret(NotInForce::NoAdminToken))));

@@ -1,7 +1,7 @@
 //! Accounts: making one, proving to be its owner, changing and deleting it, and whose session it is.
 //!
-//! A guess to avoid: a 412 does not mean that somebody else was faster. The SDK repeats a write whose
-//! reply was lost, and then our own object refuses it; the nonce tells which of the two it was.
+//! A guess to avoid: a 412 does not mean that another request was faster. The SDK retries a write whose
+//! reply was lost, and then the object of the first try refuses it. The nonce tells the two cases apart.
 
 mod error;
 mod stored;

@@ -1,8 +1,8 @@
 //! What the operator sees of the fleet, in one picture: `GET /admin` draws it, `GET /admin/fleet` sends it.
 //!
 //! It is put together from three objects of the control bucket. Each of them may be missing or may
-//! hold anything, and the picture shows that: an operator looks here when something is wrong, so
-//! whatever can be shown is shown.
+//! hold anything, and the picture says so. An operator looks here when something is wrong, so
+//! everything that can be read is shown.
 //!
 //! | object | gives |
 //! |---|---|
@@ -37,7 +37,7 @@ pub struct Picture {
     pub at: Timestamp,
     #[serde(flatten)]
     pub fleet: Fleet,
-    /// Who answers, and what it alone has done within the last minute.
+    /// The worker that answers. `rates` are its own, of the last minute.
     pub worker: WorkerId,
     #[serde(flatten)]
     pub rates: Rates,
@@ -49,7 +49,7 @@ pub struct Picture {
 pub struct Fleet {
     pub desired: Option<DesiredCount>,
     pub healthy: Option<usize>,
-    /// What is wrong with the desired count, the registry or the memory, in sentences.
+    /// Problems with the desired count, the registry or the reconciler's state, in sentences.
     pub problems: Vec<String>,
     /// When the reconciler last looked at every worker.
     pub last_check: Option<Timestamp>,
@@ -68,7 +68,7 @@ pub struct Balancer {
     pub since: Timestamp,
 }
 
-/// One worker, or the place of one that is to come.
+/// One worker, or a slot whose worker is still to be launched.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     pub id: Option<WorkerId>,
@@ -198,9 +198,9 @@ fn read_memory(fetched: Fetched) -> Result<Memory, String> {
     let object = fetched
         .map_err(|error| cannot_be_read(key, &error))?
         .ok_or_else(|| format!("{key} is missing: the reconciler has not run yet."))?;
-    // One that is too large is cut, and so is no JSON.
+    // An object that is too large was cut, so it is not JSON.
     serde_json::from_slice(&object.bytes)
-        .map_err(|_| format!("{key} cannot be understood; the reconciler begins it anew."))
+        .map_err(|_| format!("{key} cannot be parsed; the reconciler starts a new one."))
 }
 
 fn read_desired(fetched: Fetched, registry: Option<&Registry>) -> Result<Amount, String> {
@@ -212,7 +212,8 @@ fn cannot_be_read(key: &str, error: &StoreError) -> String {
     format!("{key} cannot be read: {error}.")
 }
 
-/// The reconciler repeats its notice among what it holds back, as long as it does.
+/// Returns the actions that the reconciler holds back, and its notice. The reconciler repeats the notice
+/// among the held actions for as long as it applies; it is shown once.
 fn held(memory: &Memory) -> Vec<String> {
     let notice = memory.notice.iter().filter(|notice| !memory.held.contains(notice));
     notice.chain(&memory.held).cloned().collect()
@@ -265,28 +266,30 @@ impl State {
     }
 
     const HEALTHY: Self = Self::new(Tone::Ok, "healthy", "it answered the last check");
-    const BOOTING: Self = Self::new(Tone::Busy, "booting", "it exists and has not answered yet");
-    const SILENT: Self = Self::new(Tone::Bad, "silent", "it does not answer");
+    const BOOTING: Self = Self::new(Tone::Busy, "booting", "it runs and has not answered a check yet");
+    const SILENT: Self = Self::new(Tone::Bad, "silent", "it does not answer its checks");
 
     fn of_phase(phase: Phase) -> Self {
         match phase {
-            Phase::Launching => Self::new(Tone::Busy, "launching", "asked for; EC2 has not shown it yet"),
+            Phase::Launching => Self::new(Tone::Busy, "launching", "requested; EC2 does not list it yet"),
             Phase::Booting => Self::BOOTING,
             Phase::Healthy => Self::HEALTHY,
             Phase::Suspect => {
-                Self::new(Tone::Warn, "suspect", "it missed one check; another and it is replaced")
+                Self::new(Tone::Warn, "suspect", "it missed one check; after one more it is replaced")
             }
-            Phase::Dead => Self::new(Tone::Bad, "dead", "it does not answer and is to be terminated"),
-            Phase::Unresolved => Self::new(Tone::Warn, "unresolved", "whether it was launched is not known"),
+            Phase::Dead => Self::new(Tone::Bad, "dead", "it does not answer and will be terminated"),
+            Phase::Unresolved => {
+                Self::new(Tone::Warn, "unresolved", "EC2 has not said yet whether it was launched")
+            }
         }
     }
 
     fn of_stage(stage: LeavingStage) -> Self {
         match stage {
             LeavingStage::Draining => {
-                Self::new(Tone::Busy, "draining", "it gets no more requests and ends those it has")
+                Self::new(Tone::Busy, "draining", "it gets no new requests and finishes the current ones")
             }
-            LeavingStage::Terminating => Self::new(Tone::Busy, "terminating", "EC2 is asked to end it"),
+            LeavingStage::Terminating => Self::new(Tone::Busy, "terminating", "EC2 is terminating it"),
         }
     }
 }
@@ -359,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn the_notice_is_said_once() {
+    fn the_notice_is_shown_once() {
         let mut memory: Memory = serde_json::from_value(memory()).expect("a memory");
         memory.notice = Some("the count is nonsense".to_owned());
         assert_eq!(held(&memory), ["the count is nonsense", "nothing is launched: a brake"]);
@@ -368,15 +371,15 @@ mod tests {
     }
 
     #[test]
-    fn whatever_cannot_be_read_is_said_and_the_rest_is_shown() {
+    fn unreadable_objects_are_named_and_the_rest_is_shown() {
         let good = || object(&memory().to_string());
         let table: [(Fleet, &str); 6] = [
             (draw(object("4"), registry(), Ok(None)), "fleet/state.json is missing"),
-            (draw(object("4"), registry(), object("<html>")), "fleet/state.json cannot be understood"),
+            (draw(object("4"), registry(), object("<html>")), "fleet/state.json cannot be parsed"),
             (draw(object("4"), registry(), unavailable()), "fleet/state.json cannot be read"),
             (draw(object("banana"), registry(), good()), "desired-count holds `banana`"),
             (draw(unavailable(), registry(), good()), "desired-count cannot be read"),
-            (draw(object("4"), object("{}"), good()), "fleet/registry.json cannot be understood"),
+            (draw(object("4"), object("{}"), good()), "fleet/registry.json cannot be parsed"),
         ];
         for (fleet, problem) in table {
             assert!(fleet.problems.len() == 1 && fleet.problems[0].contains(problem), "{fleet:?}");
@@ -389,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_shown_of_the_release_that_is_known() {
+    fn only_the_proven_release_shows_its_version() {
         let mut memory: Memory = serde_json::from_value(memory()).expect("a memory");
         let stack = "vigia".parse().expect("a name");
         let spec = json!({"ami": "a", "instance_type": "t", "subnets": [], "security_group": "s",

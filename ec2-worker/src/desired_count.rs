@@ -1,16 +1,16 @@
 //! The desired count: what is in force, and changing it.
 //!
-//! People edit the object by hand, so it may hold anything. What is in force then is the last good
-//! value, which the reconciler keeps in the registry:
+//! People edit the object by hand, so it may hold anything. If it holds no valid number, the last good
+//! value is in force, which the reconciler keeps in the registry:
 //!
 //! | `desired-count` | registry | answer |
 //! |---|---|---|
 //! | a number | there | the number; a notice of the reconciler is about an earlier text |
-//! | a number | not yet | the number, nobody healthy |
-//! | nonsense or missing | there | the registry's number and what is wrong |
-//! | nonsense or missing | not yet | 503 with what is wrong |
+//! | a number | not yet | the number, and 0 healthy |
+//! | nonsense or missing | there | the registry's number and the problem |
+//! | nonsense or missing | not yet | 503 with the problem |
 //!
-//! The answer is given again for a second, a refusal as well, and all who ask at once share one look.
+//! Answers and refusals are kept for a second, and concurrent requests share one fetch.
 //!
 //! An object that cannot be *read* is a 503: the number in force may be newer than the registry.
 
@@ -158,7 +158,7 @@ fn read(object: &Object) -> Read {
 pub fn read_registry(object: &Object) -> Result<Registry, CountError> {
     serde_json::from_slice(&object.bytes).map_err(|_| {
         CountError::NoneInForce(
-            format!("{} cannot be understood; the reconciler writes it anew", keys::REGISTRY).into(),
+            format!("{} cannot be parsed; wait for the reconciler to write it again", keys::REGISTRY).into(),
         )
     })
 }
@@ -246,7 +246,7 @@ mod tests {
             "set on purpose by the command line"
         );
         let stale = registry(Some("desired-count holds `banana`"));
-        assert_eq!(answer(Some("3"), Some(stale)), Ok((3, 2, None)), "it was mended meanwhile");
+        assert_eq!(answer(Some("3"), Some(stale)), Ok((3, 2, None)), "the object was corrected since");
     }
 
     #[test]
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_that_is_not_one_is_an_error() {
+    fn a_malformed_registry_is_an_error() {
         assert!(matches!(read_registry(&object("{}")), Err(CountError::NoneInForce(_))));
     }
 }

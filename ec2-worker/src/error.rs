@@ -42,7 +42,7 @@ pub enum ApiError {
     WrongHost,
     #[error("nothing exists at this address; write a `/` inside a login or a password as `%2F`")]
     NotFound,
-    #[error("this method is not allowed here; use one that the `Allow` header lists")]
+    #[error("this method is not allowed here; use a method from the `Allow` header")]
     MethodNotAllowed { allow: Option<&'static str> },
     #[error("the request took too long and was stopped; try again")]
     TimedOut,

@@ -142,8 +142,8 @@ impl<S: Send + Sync> FromRequest<S> for Proof {
     }
 }
 
-/// The named fields of a JSON object or a form; others are ignored. All are secrets until somebody
-/// says otherwise.
+/// Returns the named fields of a JSON object or a form and ignores all others. Each is a secret until the
+/// caller exposes it.
 async fn fields<S: Send + Sync, const N: usize>(
     request: Request,
     state: &S,
@@ -157,7 +157,9 @@ async fn fields<S: Send + Sync, const N: usize>(
         BodyFormat::Form => from_form(&body, names),
     };
     read.ok_or_else(|| {
-        RequestError::malformed("the body is not what its content type says, or names a field twice")
+        RequestError::malformed(
+            "the body does not match its content type, or names a field twice; correct it",
+        )
     })
 }
 
@@ -319,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_for_those_who_ask_for_it_first() {
+    fn a_client_gets_html_when_it_names_html_first() {
         let table = [
             ("text/html,application/xhtml+xml,*/*;q=0.8", true),
             ("text/html", true),

@@ -20,14 +20,14 @@ pub struct Identity {
 
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    #[error("the instance metadata did not give {path}; outside EC2 set {setting}")]
+    #[error("the instance metadata did not answer for {path}; outside EC2 set {setting}")]
     Metadata {
         path: &'static str,
         setting: &'static str,
         #[source]
         source: Box<imds::client::error::ImdsError>,
     },
-    #[error("the instance metadata gave `{value}` as {path}; set {setting}")]
+    #[error("the instance metadata has the invalid value `{value}` at {path}; set {setting}")]
     Nonsense { path: &'static str, setting: &'static str, value: String },
     #[error(transparent)]
     TooExposed(#[from] TooExposed),

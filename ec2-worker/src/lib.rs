@@ -2,7 +2,7 @@
 //!
 //! A worker keeps nothing of its own: users are objects in the data bucket, the desired count and
 //! the secrets are objects in the control bucket, a session is a sealed cookie. Any worker answers
-//! any request, and one that is killed loses only the requests in flight.
+//! any request, and a killed worker loses only the requests in flight.
 //!
 //! Architecture invariants: AWS SDK types appear in `store` and `identity` only; no request path,
 //! password, token or cookie reaches a log line (two routes carry a password in their path, so there

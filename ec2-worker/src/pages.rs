@@ -1,4 +1,4 @@
-//! The pages for people: plain HTML that works without JavaScript. maud escapes what is put in.
+//! The pages for people: plain HTML that works without JavaScript. maud escapes every inserted text.
 //!
 //! The forms use the POST routes, so no password is in an address, a history or a proxy's log.
 //! No page carries a style or a script in itself, so the content security policy allows none.
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_from_outside_is_escaped() {
+    fn text_from_outside_is_escaped() {
         for page in [
             error(StatusCode::BAD_REQUEST, "<b>", Area::Users).0,
             notice("<b>", "<b>", "<b>", "\"><b>").0,
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_are_said_in_two_units() {
+    fn ages_are_written_in_two_units() {
         let spoken = |seconds| spoken(SignedDuration::from_secs(seconds));
         assert_eq!([spoken(-5), spoken(42), spoken(125), spoken(3905)], ["0s", "42s", "2m 5s", "1h 5m"]);
     }

@@ -2,19 +2,19 @@
 //!
 //! | route | who | changes something |
 //! |---|---|---|
-//! | `GET /`, `GET /openapi.json` | everybody | |
-//! | `GET /healthcheck`, `GET /checkamount` | everybody | |
+//! | `GET /`, `GET /openapi.json` | any client | |
+//! | `GET /healthcheck`, `GET /checkamount` | any client | |
 //! | `GET /setamount/<n>`, `GET /setamount?amount=<n>` | admin | yes |
 //! | `GET /list` | admin | |
-//! | `POST /signup/<login>/<password>`, `POST /signup` | everybody | yes |
-//! | `GET /signin/<login>/<password>`, `POST /signin` | everybody | yes |
+//! | `POST /signup/<login>/<password>`, `POST /signup` | any client | yes |
+//! | `GET /signin/<login>/<password>`, `POST /signin` | any client | yes |
 //! | `GET /protected` | the session's owner | |
 //! | `POST /signout`, `POST /signout/everywhere` | the session's owner | yes |
 //! | `POST /password`, `DELETE /account`, `POST /account/delete` | the session's owner | yes |
 //! | `GET /admin`, `GET /admin/fleet` | admin | |
-//! | `POST /admin/signin`, `POST /admin/signout` | everybody | yes |
+//! | `POST /admin/signin`, `POST /admin/signout` | any client | yes |
 //! | `POST /admin/amount` | admin | yes |
-//! | `GET /assets/<name>` | everybody | |
+//! | `GET /assets/<name>` | any client | |
 //!
 //! axum runs a GET handler for HEAD as well. Where GET changes something, HEAD is refused: a link
 //! checker must not sign in or scale.

@@ -1,16 +1,16 @@
 //! The secrets of the stack: the keys that seal sessions and the hash of the admin token.
 //!
-//! They are in the control bucket, not beside the users: one leaked bucket must not be enough to
-//! forge sessions. A key is rotated by adding it, waiting for the workers to have read it, and
-//! making it active; so workers read both again every minute, each on its own: an object that cannot be
-//! understood must not keep the other one, which may have leaked, in force.
+//! They are in the control bucket and not with the users, because one leaked bucket must not be enough to
+//! forge sessions. An operator rotates a key by adding it, waiting until the workers have read it, and
+//! making it active. So workers read both secrets again every minute, each on its own: an object that
+//! cannot be parsed must not keep the other one, which may have leaked, in force.
 //!
 //! | S3 has | session keys | hash of the admin token |
 //! |---|---|---|
 //! | a new one | in force at once | in force at once |
-//! | nonsense | those before stay, for [`KEYS_TRUSTED`] | nobody is let in |
-//! | nothing | those before stay, for [`KEYS_TRUSTED`] | nobody is let in |
-//! | no answer | those before stay, for [`KEYS_TRUSTED`] | that before stays, for [`ADMIN_TRUSTED`] |
+//! | nonsense | the old ones stay, for [`KEYS_TRUSTED`] | admin requests are refused |
+//! | nothing | the old ones stay, for [`KEYS_TRUSTED`] | admin requests are refused |
+//! | no answer | the old ones stay, for [`KEYS_TRUSTED`] | the old one stays, for [`ADMIN_TRUSTED`] |
 //!
 //! After that time sessions, or the operator, are refused until the object is read again. How long ago
 //! each was read is part of the dashboard's picture ([`Secrets::states`]).
@@ -31,9 +31,9 @@ use crate::store::{Bucket, StoreError};
 /// A minute is how long a rotation has to wait for the slowest worker; it costs two reads a minute.
 pub const REFRESH: Duration = Duration::from_secs(60);
 
-/// Without keys nobody can be signed in, so a mistake in the object should leave the operator time to
-/// see it and to mend it: an hour is sixty reads that failed. Double would let a leaked key, whose
-/// replacement cannot be read, open sessions for longer than a session is idle four times over.
+/// Without keys no user can be signed in, so a mistake in the object should leave the operator time to
+/// notice and correct it: an hour is sixty reads that failed. At double, a leaked key whose replacement
+/// cannot be read would open sessions for four times as long as a session may be idle.
 pub const KEYS_TRUSTED: Duration = Duration::from_secs(60 * 60);
 /// What the token opens needs S3 as well, so little is lost when it is refused in an outage. Half would
 /// close the dashboard while an operator looks at a short one; double is what a leaked token gains.
@@ -49,7 +49,7 @@ pub struct Secrets {
     admin: Kept<Admin>,
 }
 
-/// What was read, when, and what has gone wrong since.
+/// A secret, when it was read, and the error of the last read.
 #[derive(Clone)]
 struct Kept<T> {
     value: T,
@@ -146,7 +146,7 @@ impl Secrets {
         if self.ring.age() < KEYS_TRUSTED { Ok(&self.ring.value) } else { Err(NotInForce::KeysTooOld) }
     }
 
-    /// The keys for what is no proof of anything: keyed hashes in names and in the log.
+    /// Returns the keys, however old, for keyed hashes in names and in the log, which prove nothing.
     pub fn ring_for_names(&self) -> &KeyRing {
         &self.ring.value
     }
@@ -159,10 +159,10 @@ impl Secrets {
         }
     }
 
-    /// Takes over what was read; what could not be read stays as long as it may.
+    /// Returns the secrets after a read. A secret that could not be read keeps its old value and age.
     fn refreshed(&self, ring: Result<KeyRing, SecretsError>, admin: Result<Admin, SecretsError>) -> Self {
         let admin = match admin {
-            // One that is no hash is an answer: the token of before is not the token any more.
+            // S3 has answered, so the object was replaced: the old token must not stay in force.
             Err(error @ SecretsError::Admin(_)) => Kept::but_with(Admin::Unreadable, &self.admin, &error),
             Err(error) => Kept::but_with(self.admin.value, &self.admin, &error),
             Ok(admin) => Kept::new(admin),
@@ -202,18 +202,21 @@ impl<T> Kept<T> {
 }
 
 impl SecretState {
-    /// A sentence about what is wrong.
+    /// Returns a sentence about the problem, if there is one.
     pub fn complaint(&self) -> Option<String> {
         let problem = self.problem.as_ref()?;
         let since = self.read_seconds_ago;
-        let result =
-            if self.is_in_force { "What was read before is in force." } else { "Nobody is let in by it." };
+        let result = if self.is_in_force {
+            "The last good value is in force."
+        } else {
+            "Requests that need it are refused."
+        };
         Some(format!("{} was last read {since} s ago: {problem}. {result}", self.name))
     }
 }
 
-/// The secrets of a worker that starts. Without keys it cannot serve; without a hash it serves everybody
-/// but the operator.
+/// Reads the secrets of a worker that starts. Without keys it cannot serve; without a hash it refuses only
+/// admin requests.
 pub async fn fetch(control: &Bucket, profile: Profile) -> Result<Secrets, SecretsError> {
     let (ring, admin) = tokio::join!(fetch_ring(control), fetch_admin(control, profile));
     let unread = Secrets::new(ring?, None);
@@ -223,14 +226,14 @@ pub async fn fetch(control: &Bucket, profile: Profile) -> Result<Secrets, Secret
         Err(error) => {
             tracing::error!(
                 error = telemetry::error_chain(&error),
-                "the hash of the admin token cannot be read; the operator is not let in"
+                "the hash of the admin token cannot be read; admin requests are refused"
             );
             Secrets { admin: Kept::but_with(Admin::Unreadable, &unread.admin, &error), ..unread }
         }
     })
 }
 
-/// Reads the secrets again and again; never ends.
+/// Reads the secrets again in intervals of `every`; never returns.
 pub async fn keep_fresh(
     control: Bucket,
     profile: Profile,

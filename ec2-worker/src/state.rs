@@ -20,11 +20,11 @@ use crate::store::Bucket;
 use crate::tally::Tally;
 use crate::throttle::{Gates, Throttle};
 
-/// Attempts that go on although nobody waits for them any more are counted as well. Far more than the
-/// pool of hashes can keep waiting; each costs some kilobytes.
+/// Attempts at the same time, including those whose client has disconnected. Far more than the pool of
+/// hashes can keep waiting; each costs some kilobytes.
 const MAX_ATTEMPTS: u32 = 1024;
-/// Of one address. Each may wait some seconds for others at the same login; an address that has an eighth
-/// of all leaves the rest to others.
+/// Attempts of one address at the same time. Each may wait some seconds for others at the same login; an
+/// address that may have an eighth of all leaves the rest to others.
 const MAX_ATTEMPTS_OF_ONE: usize = MAX_ATTEMPTS as usize / 8;
 
 /// Cheap to clone; all clones are one worker.

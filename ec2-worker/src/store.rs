@@ -3,7 +3,7 @@
 //! | S3 says | we say |
 //! |---|---|
 //! | 404 `NoSuchKey` on a read | `None` |
-//! | 412, or 404 on a conditional write | [`Write::Refused`]: somebody was there first, or our own lost reply |
+//! | 412, or 404 on a conditional write | [`Write::Refused`]: another write came first, or the reply to our own was lost |
 //! | 409 on a conditional write | [`Write::Raced`]: another write is under way, try again |
 //! | 403 | [`StoreError::Denied`]: without `s3:ListBucket` a *missing* key is a 403 too, so a 403 says nothing about a user |
 //! | anything else, a time-out, a missing bucket | [`StoreError::Unavailable`] |
@@ -53,7 +53,7 @@ pub struct NewObject {
     pub nonce: Option<String>,
 }
 
-/// What must hold for a write to happen. There is no unconditional write.
+/// The condition of a write. There is no unconditional write.
 #[derive(Clone, Debug)]
 pub enum Expect {
     Absent,

@@ -1,4 +1,4 @@
-//! Which events are said, and how many are only counted: by kind, address and minute.
+//! Which events get a log line, and how many are only counted: by kind, address and minute.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,10 +14,10 @@ pub const MINUTE: Duration = Duration::from_secs(60);
 /// Of each kind that a user causes, from one address in a minute. An office that signs in at nine is said
 /// one by one, a program that signs in for each request is not.
 const OF_A_USER: u32 = 20;
-/// Of a kind that anybody can cause.
+/// Of a kind that any client can cause.
 const OF_ANYBODY: u32 = 1;
-/// Lines that anybody can cause, all kinds and addresses together, of some 400 bytes each: 16 KiB at once
-/// and 37 KiB a day. With double, a day of them would fill the 64 KiB of a console.
+/// Lines that clients without an account can cause, all kinds and addresses together, of some 400 bytes
+/// each: 16 KiB at once and 37 KiB a day. At double, a day of them would fill the 64 KiB of a console.
 const AT_ONCE: u32 = 40;
 const THEN_ONE_EACH: Duration = Duration::from_secs(15 * 60);
 /// Addresses and kinds that are counted apart within a minute, some 100 bytes each.
@@ -63,7 +63,7 @@ impl Kind {
         }
     }
 
-    /// Whether somebody who has proved nothing can cause it.
+    /// Whether a client without proof of an identity can cause it.
     pub const fn is_anonymous(self) -> bool {
         self.each_minute() == OF_ANYBODY
     }
@@ -139,8 +139,8 @@ impl Tally {
         is_said
     }
 
-    /// What was counted since this was called last, as far as it may be said. What may not be said is
-    /// counted on.
+    /// Returns the events counted since the last call, up to the limit of lines. Counts beyond the limit
+    /// are kept for the next call.
     pub fn close_minute(&self) -> Vec<Summary> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut counts: Vec<_> =
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_address_is_said_once_and_counted() {
+    async fn one_address_gets_one_line_and_a_count() {
         let (tally, thief) = (Tally::default(), client("192.0.2.7"));
         let said = (0..1000).filter(|_| tally.says(Kind::SignInFailed, &thief)).count();
         assert_eq!(said, 1);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn users_and_operators_are_said_whatever_strangers_do() {
+    async fn strangers_do_not_suppress_lines_of_users() {
         let (tally, ana) = (Tally::default(), client("192.0.2.7"));
         for number in 0..1000_u32 {
             tally.says(Kind::Refused, &client(&format!("198.51.{}.{}", number / 250, number % 250)));

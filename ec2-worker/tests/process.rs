@@ -50,7 +50,7 @@ async fn finished(mut command: Command) -> (i32, String) {
     (status.code().expect("it is not killed"), String::from_utf8_lossy(&stderr).into_owned())
 }
 
-/// An address nobody listens on.
+/// Returns an address without a listener.
 async fn free_addr() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port").local_addr().expect("an address")
 }
@@ -69,7 +69,7 @@ async fn answers(addr: SocketAddr, child: &mut Child) -> String {
 }
 
 #[tokio::test]
-async fn wrong_settings_are_all_named_and_exit_64() {
+async fn the_worker_names_all_wrong_settings_and_exits_64() {
     let (code, stderr) = finished(program()).await;
     assert_eq!(code, 64, "{stderr}");
     for name in ["VIGIA_STACK", "VIGIA_DATA_BUCKET", "VIGIA_CONTROL_BUCKET"] {
@@ -78,7 +78,7 @@ async fn wrong_settings_are_all_named_and_exit_64() {
 }
 
 #[tokio::test]
-async fn serves_until_sigterm_and_exits_0() {
+async fn the_worker_serves_until_sigterm_and_exits_0() {
     let stack = Stack::new().await;
     let addr = free_addr().await;
     let mut child = program_of(&stack, Profile::Secure, addr).spawn().expect("it starts");
@@ -94,7 +94,7 @@ async fn serves_until_sigterm_and_exits_0() {
 
 /// A pipe holds 64 KiB.
 #[tokio::test]
-async fn a_log_that_nobody_reads_holds_up_no_request() {
+async fn an_unread_log_holds_up_no_request() {
     let stack = Stack::new().await;
     let addr = free_addr().await;
     // A line for each request.
@@ -110,7 +110,7 @@ async fn a_log_that_nobody_reads_holds_up_no_request() {
     let statuses: Vec<u16> = futures::stream::iter(0..4000).map(ask).buffer_unordered(16).collect().await;
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 2000);
     answers(addr, &mut child).await;
-    // Somebody reads at last, and learns that this is not all.
+    // The log is read at last, and its reader learns that lines are missing.
     let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
     let read = async {
         while let Some(line) = lines.next_line().await.expect("text") {
@@ -120,13 +120,13 @@ async fn a_log_that_nobody_reads_holds_up_no_request() {
         }
         panic!("the log has ended")
     };
-    let notice = timeout(DEADLINE, read).await.expect("it says what it dropped");
+    let notice = timeout(DEADLINE, read).await.expect("it logs how many lines it dropped");
     assert!(notice.starts_with('{') && notice.contains("0 of them audit lines"), "{notice}");
 }
 
 #[tokio::test]
-async fn who_and_where_come_from_the_instance_metadata() {
-    // The port is fixed, so the address is one that no other run of this test has.
+async fn id_and_address_come_from_the_instance_metadata() {
+    // The port is fixed, so each run of this test needs an address of its own.
     let [.., c, d] = std::process::id().to_be_bytes();
     let ip = Ipv4Addr::new(127, 99, c, d.clamp(1, 254));
     let metadata = axum::Router::new()
@@ -162,7 +162,7 @@ async fn a_bucket_of_the_other_profile_exits_65() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_exits_69() {
+async fn a_port_in_use_exits_69() {
     let stack = Stack::new().await;
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let addr = taken.local_addr().expect("an address");
@@ -173,7 +173,7 @@ async fn an_address_that_is_taken_exits_69() {
 
 /// Draining, seen from a connection with a request in flight and from one without.
 #[tokio::test]
-async fn drains_before_it_stops() {
+async fn the_worker_drains_before_it_stops() {
     let stack = Stack::new().await;
     let config = stack.config(Profile::Classic);
     let worker = stack.worker(Profile::Classic).await;

@@ -38,7 +38,7 @@ async fn a_lost_reply_is_a_success() {
 }
 
 #[tokio::test]
-async fn replies_that_are_all_lost_are_a_success_when_the_object_is_there() {
+async fn all_replies_lost_is_a_success_if_the_object_exists() {
     let (_stack, proxy, http) = broken_stack(Profile::Secure).await;
     proxy.fail(Method::PUT, "/users/ana", 0, ALWAYS, Fault::LoseReply);
     assert_eq!(http.sign_up("ana").await.status, 201);
@@ -46,7 +46,7 @@ async fn replies_that_are_all_lost_are_a_success_when_the_object_is_there() {
 }
 
 #[tokio::test]
-async fn requests_that_are_all_lost_are_an_outage() {
+async fn all_requests_lost_is_an_outage() {
     let (stack, proxy, http) = broken_stack(Profile::Secure).await;
     proxy.fail(Method::PUT, "/users/ana", 0, ALWAYS, Fault::LoseRequest);
     assert_eq!(http.sign_up("ana").await.code(), (503, "storage_unavailable".to_owned()));
@@ -56,7 +56,7 @@ async fn requests_that_are_all_lost_are_an_outage() {
 }
 
 #[tokio::test]
-async fn a_lost_reply_does_not_take_somebody_elses_login() {
+async fn a_lost_reply_does_not_take_another_users_login() {
     let (stack, proxy, http) = broken_stack(Profile::Secure).await;
     // The cheap check looks away; the write is what finds the other user.
     proxy.fail(Method::HEAD, "/users/ana", 0, ALWAYS, Fault::Answer(404, ""));
@@ -153,14 +153,14 @@ async fn a_deletion_whose_reply_was_lost_is_done() {
 }
 
 #[tokio::test]
-async fn nobody_is_told_to_be_signed_out_who_is_not() {
+async fn a_failed_sign_out_does_not_report_success() {
     let (_stack, proxy, http) = broken_stack(Profile::Secure).await;
     http.sign_up("ana").await;
     let cookie = http.sign_in("ana").await;
     proxy.fail(Method::PUT, "/revoked/", 0, ALWAYS, SLOW_DOWN);
     let reply = http.with(Method::POST, "/signout", &[("cookie", &cookie)]).await;
     assert_eq!(reply.code(), (503, "storage_unavailable".to_owned()));
-    assert_eq!(reply.header("set-cookie"), "", "the browser keeps what is still good");
+    assert_eq!(reply.header("set-cookie"), "", "the browser keeps its good cookie");
     proxy.heal();
     assert_eq!(http.with_cookie("/protected", &cookie).await.status, 200);
     assert_eq!(http.with(Method::POST, "/signout", &[("cookie", &cookie)]).await.status, 204);
@@ -255,7 +255,7 @@ async fn a_sign_in_that_meets_another_write_is_kept() {
 }
 
 #[tokio::test]
-async fn when_it_is_unknown_whether_a_session_was_ended_nobody_gets_in() {
+async fn a_session_is_refused_while_its_end_is_unknown() {
     let (_stack, proxy, http) = broken_stack(Profile::Secure).await;
     http.sign_up("ana").await;
     let cookie = http.sign_in("ana").await;
@@ -264,7 +264,7 @@ async fn when_it_is_unknown_whether_a_session_was_ended_nobody_gets_in() {
 }
 
 #[tokio::test]
-async fn without_the_count_of_failures_nothing_is_hashed() {
+async fn no_password_is_hashed_without_the_failure_count() {
     let stack = Stack::new().await;
     let proxy = Proxy::before(s3_endpoint()).await;
     let worker =
@@ -288,7 +288,7 @@ async fn without_the_count_of_failures_nothing_is_hashed() {
 }
 
 #[tokio::test]
-async fn one_failed_try_is_not_noticed() {
+async fn one_failed_try_is_invisible_to_the_client() {
     let (_stack, proxy, http) = broken_stack(Profile::Secure).await;
     for method in [Method::HEAD, Method::PUT, Method::GET] {
         proxy.fail(method, "/users/ana", 0, 1, SLOW_DOWN);
@@ -397,7 +397,7 @@ async fn the_profiles_never_share_a_bucket() {
 }
 
 #[tokio::test]
-async fn nobody_starts_in_the_middle_of_a_migration() {
+async fn no_worker_starts_during_a_migration() {
     for profile in PROFILES {
         let stack = Stack::new().await;
         stack.write_user(keys::PROFILE_MARKER, keys::MIGRATING).await;
@@ -440,7 +440,7 @@ async fn a_bad_token_hash_closes_the_admin_interface_alone() {
     assert_eq!(http.as_admin("/list").await.status, 200);
     http.sign_up("ana").await;
     let cookie = http.sign_in("ana").await;
-    // The token has leaked; what is to replace it is written wrongly.
+    // The token has leaked, and its replacement is written wrongly.
     stack.write(keys::ADMIN_TOKEN_HASH, "t0ken").await;
     let mut slot = worker.secrets_slot().subscribe();
     slot.mark_unchanged();

@@ -1,8 +1,8 @@
 //! Changing the password, ending all sessions, deleting the account: writes to a user that exists.
 //!
-//! Each reads the object and writes over exactly what it read, and only while it is of the epoch of
-//! the session. So no change is lost, and of many who change one password at once one succeeds: for
-//! the others the session has ended.
+//! Each reads the object, checks that its epoch is the session's, and overwrites exactly the version that
+//! it read. So no change is lost. When many requests change one password at once, one succeeds; for the
+//! others the session has ended.
 
 use accounts::{Login, Password, Record, object_key, random_id};
 use fleet::Profile;
@@ -40,16 +40,16 @@ pub async fn change_password(
     Ok(session)
 }
 
-/// Returns the session under which this browser goes on. Its id is a new one: whoever has a copy of the
-/// cookie of before can neither use the session nor end it.
+/// Returns the session under which this browser goes on. Its id is new, so a stolen copy of the old cookie
+/// can neither use the session nor end it.
 pub(super) async fn set_password(
     worker: &Worker,
     session: &Session,
     login: &Login,
     phc: &str,
 ) -> Result<Session, AccountError> {
-    // Whoever was faster has begun another epoch, which `update` does not take for ours: what was proved
-    // before still holds.
+    // A faster change has begun another epoch, and `update` refuses to write then. So the password that was
+    // proved is still the current one.
     let changed = update(worker, session, login, |record| {
         phc.clone_into(&mut record.phc);
         record.epoch += 1;
@@ -60,7 +60,7 @@ pub(super) async fn set_password(
     Ok(session.reissued(changed.epoch))
 }
 
-/// On all workers, within the time that `sessions` promises.
+/// Ends all sessions of the user on all workers, within the time that `validity` documents.
 pub async fn end_all_sessions(
     worker: &Worker,
     client: &Client,
@@ -73,7 +73,7 @@ pub async fn end_all_sessions(
     Ok(())
 }
 
-/// With the password, or in a session that has just begun.
+/// Deletes the account, given the password or a session that has just begun.
 pub async fn delete(
     worker: &Worker,
     client: &Client,
@@ -94,7 +94,7 @@ pub async fn delete(
     let mut last = Write::Refused;
     for _ in 0..MAX_TRIES {
         let Some(found) = find(worker, &login).await? else { return done(worker, client, session, &login) };
-        // Deleted, and registered again by somebody else.
+        // Another user has registered the login after it was deleted.
         if found.user.uid() != session.uid {
             return done(worker, client, session, &login);
         }
@@ -110,8 +110,8 @@ pub async fn delete(
     Err(given_up(last))
 }
 
-/// A refusal means that the object has changed. While another write is under way nothing is known, and
-/// trying again is all there is to do.
+/// Returns the error after the last try. A refusal means that the object has changed. While another write
+/// is in progress its outcome is unknown, and the client can only try again.
 fn given_up(last: Write) -> AccountError {
     match last {
         Write::Raced => AccountError::Contended,
@@ -132,10 +132,10 @@ fn owner(worker: &Worker, session: &Session) -> Result<Login, AccountError> {
     }
 }
 
-/// Whether the session's user knows the password. Counted as attempts to sign in are, with a count for
-/// each session: a stolen cookie must not be a way to guess, and neither a stranger's guesses nor those of
-/// a thief in another session must be in the owner's way. The count ends with the session, which S3
-/// outlives by hours: no other session has its name.
+/// Checks that the session's user knows the password. Wrong passwords count as failed sign-ins do, with a
+/// count for each session: a stolen cookie must not be a way to guess, and the guesses of a stranger or of
+/// a thief in another session must not lock the owner out. The count ends with the session; S3 keeps its
+/// object for hours more, but no other session has its name.
 async fn prove(
     worker: &Worker,
     client: &Client,
@@ -162,7 +162,7 @@ async fn prove(
     }
 }
 
-/// Writes what `change` makes of the session's user. Gives what was written.
+/// Applies `change` to the record of the session's user and returns the record that was written.
 async fn update(
     worker: &Worker,
     session: &Session,

@@ -25,7 +25,7 @@ use crate::{Worker, audit};
 /// for every request would otherwise write as often.
 const KEPT_EVERY: SignedDuration = SignedDuration::from_mins(1);
 
-/// A browser in which this user has signed in before, with the password of now.
+/// A browser in which this user has signed in before, with the current password.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Device {
     login: String,
@@ -35,7 +35,7 @@ pub struct Device {
     since: Timestamp,
 }
 
-/// Whoever comes back after that long is a stranger, for as long as one sign-in takes.
+/// How long a browser stays known. After that time it counts as a stranger until its next sign-in.
 const KNOWN_FOR: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 impl Device {
@@ -49,8 +49,8 @@ impl Device {
         }
     }
 
-    /// The browser in which the password was changed goes on being known, under another id: failures that
-    /// a copy of the cookie of before has counted are not its own.
+    /// Returns the device cookie of a browser in which the password was changed. The browser stays known
+    /// under a new id, so that failures counted for a stolen copy of the old cookie do not count for it.
     pub fn after_change(&self, session: &Session) -> Option<Self> {
         let is_theirs = self.uid == session.uid;
         is_theirs.then(|| Self { epoch: session.epoch, id: random_id(), ..self.clone() })
@@ -71,7 +71,7 @@ pub struct SignedIn {
     pub device: Option<Device>,
 }
 
-/// Begins a session, or says no in one way only.
+/// Begins a session, or refuses with one error for all reasons.
 pub async fn sign_in(
     worker: &Worker,
     client: &Client,
@@ -183,7 +183,7 @@ pub(super) fn own_count_of(worker: &Worker, login: &Login, who: &str) -> String 
     throttle::own_count_name(worker.secrets().ring_for_names(), login.as_str(), who)
 }
 
-/// A place for an attempt, and the user's object as it is then.
+/// Waits for a place for an attempt and returns it with the user's object, read while it holds the place.
 pub(super) async fn enter<'a>(
     worker: &'a Worker,
     client: &Client,
@@ -213,7 +213,8 @@ pub(super) async fn fail(
     AccountError::WrongCredentials
 }
 
-/// One evaluation, also of a password that none can be. `None` for a user of the other profile.
+/// Runs argon2 exactly once, even for a password no account can have. Returns `None` for a user of the other
+/// profile.
 pub(super) async fn verify(
     worker: &Worker,
     ticket: Ticket,
@@ -232,7 +233,7 @@ pub(super) async fn verify(
     }
 }
 
-/// Keeps the sign-in for the user to see, and hashes the password anew if it was at another cost.
+/// Records the sign-in for the user to see, and hashes the password again if its record has another cost.
 async fn remember(worker: &Worker, client: &Client, login: &Login, found: Found, dated: Option<Password>) {
     let phc = match dated {
         Some(password) => rehash(worker, client, password).await.ok(),
@@ -240,12 +241,15 @@ async fn remember(worker: &Worker, client: &Client, login: &Login, found: Found,
     };
     let kept = SignIn { at: Timestamp::now(), from: client.address.map(|address| address.to_string()) };
     if let Err(error) = keep(worker, login, found, &kept, phc.as_deref()).await {
-        tracing::warn!(error = fleet::telemetry::error_chain(&error), "a sign-in is not kept");
+        tracing::warn!(
+            error = fleet::telemetry::error_chain(&error),
+            "a sign-in is not recorded for the user"
+        );
     }
 }
 
-/// Writes over what was read. A write that meets another one is made again, over what is there then: who
-/// signs in at the same moment as the owner must not stay out of the list for that.
+/// Writes over the version that was read. When another write is faster, it reads and writes again, because
+/// an attacker who signs in at the same moment as the owner must appear in the list.
 async fn keep(
     worker: &Worker,
     login: &Login,
@@ -258,7 +262,7 @@ async fn keep(
     for _ in 0..MAX_TRIES {
         let is_kept =
             record.sign_ins.last().is_none_or(|last| sign_in.at.duration_since(last.at) >= KEPT_EVERY);
-        // A password that was chosen meanwhile stays.
+        // If the password was changed during the sign-in, the new one stays.
         let phc = phc.filter(|_| record.phc == dated);
         if !is_kept && phc.is_none() {
             return Ok(());
@@ -278,7 +282,7 @@ async fn keep(
         let Some(Found { user: User::Secure(now), etag: current }) = find(worker, login).await? else {
             return Ok(());
         };
-        // A repeated write met its own first try; or the sessions of before have ended, with this one.
+        // Either the SDK's retry met the object of its first try, or all sessions have ended, this one too.
         if now.nonce == written || now.epoch != epoch || now.uid != record.uid {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Whether a session still counts: its user is the one who signed in, and did not end it.
+//! Whether a session still counts: its user still exists, has the same uid and epoch, and did not end it.
 //!
 //! | ended by | how workers learn of it |
 //! |---|---|
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_everybody_may_ask_costs_two_reads_a_second() {
+    async fn public_questions_cost_two_reads_a_second() {
         let s3 = MemoryS3::with_delays_up_to(Duration::from_millis(200));
         let app = crate::app(s3.worker());
         let ask = async || {

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_is_looked_for_as_it_is_stored() {
+    fn a_login_prefix_is_searched_in_its_stored_form() {
         let prefix = |profile, text| keys(profile, text, None).map(|(prefix, _)| prefix);
         assert_eq!(prefix(Profile::Secure, "").as_deref(), Ok("users/"));
         assert_eq!(prefix(Profile::Secure, "An").as_deref(), Ok("users/an"));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_begins_after_a_login() {
+    fn a_page_of_users_begins_after_a_login() {
         let after = |text| keys(Profile::Secure, "a", Some(text)).map(|(_, after)| after);
         assert_eq!(after("ana.b"), Ok(Some("users/ana!2eb".to_owned())));
         assert_eq!(after(""), Err(LoginError::Empty));

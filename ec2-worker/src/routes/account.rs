@@ -26,8 +26,8 @@ use crate::{ApiError, Worker, pages};
 const DEPRECATED: [(HeaderName, HeaderValue); 1] =
     [(HeaderName::from_static("deprecation"), HeaderValue::from_static("@1767225600"))];
 
-/// Whoever uses the browser next finds nothing of this user. Not cookies: by one of them the browser stays
-/// known.
+/// Clears the browser's cache and storage, so that its next user finds nothing of this one. Cookies stay,
+/// because the device cookie keeps the browser known.
 const CLEAR: [(HeaderName, HeaderValue); 1] =
     [(HeaderName::from_static("clear-site-data"), HeaderValue::from_static("\"cache\", \"storage\""))];
 
@@ -87,8 +87,8 @@ pub(super) async fn home(State(worker): State<Worker>) -> pages::Page {
     params(("login" = String, Path, description = "Percent-encoded"), ("password" = String, Path, description = "Percent-encoded")),
     responses(
         (status = 201, description = "Registered", body = Registered),
-        (status = 400, description = "What was sent cannot be understood", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
+        (status = 400, description = "The request cannot be parsed", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
         (status = 409, description = "The login is taken", body = Shown),
         (status = 422, description = "The login or the password breaks a rule, which the message names", body = Shown),
         (status = 429, description = "Too many attempts; `Retry-After` says how long to wait", body = Shown),
@@ -112,8 +112,8 @@ pub(crate) async fn sign_up_by_path(
     request_body(content((CredentialsBody = "application/json"), (CredentialsBody = "application/x-www-form-urlencoded"))),
     responses(
         (status = 201, description = "Registered", body = Registered),
-        (status = 400, description = "What was sent cannot be understood", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
+        (status = 400, description = "The request cannot be parsed", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
         (status = 409, description = "The login is taken", body = Shown),
         (status = 413, description = "The body is too large", body = Shown),
         (status = 415, description = "The body is neither JSON nor a form", body = Shown),
@@ -140,9 +140,9 @@ pub(crate) async fn sign_up(
     params(("login" = String, Path, description = "Percent-encoded"), ("password" = String, Path, description = "Percent-encoded")),
     responses(
         (status = 303, description = "Signed in; the session is in a cookie", headers(("Location" = String, description = "`/protected`"), ("Set-Cookie" = String))),
-        (status = 400, description = "What was sent cannot be understood", body = Shown),
+        (status = 400, description = "The request cannot be parsed", body = Shown),
         (status = 401, description = "The login or the password is wrong; one answer for both", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
         (status = 429, description = "Too many attempts; `Retry-After` says how long to wait", body = Shown),
         (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
     ),
@@ -164,9 +164,9 @@ pub(crate) async fn sign_in_by_path(
     request_body(content((CredentialsBody = "application/json"), (CredentialsBody = "application/x-www-form-urlencoded"))),
     responses(
         (status = 303, description = "Signed in; the session is in a cookie", headers(("Location" = String, description = "`/protected`"), ("Set-Cookie" = String))),
-        (status = 400, description = "What was sent cannot be understood", body = Shown),
+        (status = 400, description = "The request cannot be parsed", body = Shown),
         (status = 401, description = "The login or the password is wrong; one answer for both", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
         (status = 413, description = "The body is too large", body = Shown),
         (status = 415, description = "The body is neither JSON nor a form", body = Shown),
         (status = 429, description = "Too many attempts; `Retry-After` says how long to wait", body = Shown),
@@ -243,7 +243,7 @@ pub(crate) async fn protected(
     responses(
         (status = 204, description = "The session has ended, on all workers within 15 s"),
         (status = 401, description = "There is no session, or it has ended", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
         (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
     ),
 )]
@@ -268,8 +268,8 @@ pub(crate) async fn sign_out(
     responses(
         (status = 204, description = "All sessions of the user have ended, on all workers within 15 s"),
         (status = 401, description = "There is no session, or it has ended", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
-        (status = 409, description = "Somebody else changed the user at the same moment", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
+        (status = 409, description = "Another request changed the user at the same moment", body = Shown),
         (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
     ),
 )]
@@ -294,10 +294,10 @@ pub(crate) async fn sign_out_everywhere(
     security(("session" = [])),
     responses(
         (status = 204, description = "The password is changed; other sessions of the user have ended"),
-        (status = 400, description = "What was sent cannot be understood", body = Shown),
+        (status = 400, description = "The request cannot be parsed", body = Shown),
         (status = 401, description = "There is no session, or it has ended", body = Shown),
-        (status = 403, description = "The current password is wrong, or another site led here", body = Shown),
-        (status = 409, description = "Somebody else changed the user at the same moment", body = Shown),
+        (status = 403, description = "The current password is wrong, or another site sent the request", body = Shown),
+        (status = 409, description = "Another request changed the user at the same moment", body = Shown),
         (status = 413, description = "The body is too large", body = Shown),
         (status = 415, description = "The body is neither JSON nor a form", body = Shown),
         (status = 422, description = "The new password breaks a rule, which the message names", body = Shown),
@@ -340,10 +340,10 @@ pub(crate) async fn change_password(
     security(("session" = [])),
     responses(
         (status = 204, description = "The user and all its sessions are gone"),
-        (status = 400, description = "What was sent cannot be understood", body = Shown),
+        (status = 400, description = "The request cannot be parsed", body = Shown),
         (status = 401, description = "There is no session, or it has ended", body = Shown),
         (status = 403, description = "The password is wrong, or is needed because the session is older than five minutes", body = Shown),
-        (status = 409, description = "Somebody else changed the user at the same moment", body = Shown),
+        (status = 409, description = "Another request changed the user at the same moment", body = Shown),
         (status = 413, description = "The body is too large", body = Shown),
         (status = 415, description = "The body is neither JSON nor a form", body = Shown),
         (status = 429, description = "Too many attempts; `Retry-After` says how long to wait", body = Shown),
@@ -396,8 +396,8 @@ fn sealed_session(
     Ok(Session::open(secrets.ring()?, headers, client.transport, worker.profile, Timestamp::now()))
 }
 
-/// A browser forgets the cookie of a session that has ended, whoever ended it; not that of one that
-/// could not be ended.
+/// Returns the answer to a sign-out. The browser forgets its cookie if the session has ended, whatever ended
+/// it, and keeps the cookie of a session that could not be ended.
 fn signed_out(
     client: &Client,
     headers: &HeaderMap,
@@ -447,8 +447,9 @@ async fn begin_session(
         let (worker, client) = (worker.clone(), client.clone());
         async move {
             let signed_in = auth::sign_in(&worker, &client, device, &given).await?;
-            // The browser forgets its cookie; nobody else may have a use for it. If S3 fails now, it ends
-            // by its age. It is looked at now, because an attempt that is refused must not cost reads.
+            // Ends the session of the cookie that the browser replaces, so that a stolen copy opens nothing.
+            // If S3 fails now, that session ends by its age. The session is read only now, because a refused
+            // attempt must not cost reads.
             if let Some(before) = before
                 && let Ok(Some(_)) = auth::user_of(&worker, &before).await
             {

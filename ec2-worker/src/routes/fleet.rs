@@ -31,7 +31,7 @@ pub(crate) struct Health {
     path = "/healthcheck",
     tag = "fleet",
     responses(
-        (status = 200, description = "This worker answers; it asks nobody else", body = Health),
+        (status = 200, description = "This worker answers; it checks nothing else", body = Health),
 
     ),
 )]
@@ -65,8 +65,8 @@ pub(crate) async fn check_amount(State(worker): State<Worker>) -> Result<Json<Am
         (status = 200, description = "Set", body = Change),
         (status = 400, description = "Not a number", body = Shown),
         (status = 401, description = "The admin token is missing or wrong", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
-        (status = 409, description = "Somebody else changed the number at the same moment", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
+        (status = 409, description = "Another request changed the number at the same moment", body = Shown),
         (status = 422, description = "The number is out of bounds", body = Shown),
         (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
     ),
@@ -99,8 +99,8 @@ pub(crate) async fn set_amount_by_path(
         (status = 200, description = "Set", body = Change),
         (status = 400, description = "Not a number", body = Shown),
         (status = 401, description = "The admin token is missing or wrong", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
-        (status = 409, description = "Somebody else changed the number at the same moment", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
+        (status = 409, description = "Another request changed the number at the same moment", body = Shown),
         (status = 422, description = "The number is out of bounds", body = Shown),
         (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
     ),

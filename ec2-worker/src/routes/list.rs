@@ -220,7 +220,7 @@ fn logins(worker: Worker, after: Option<String>) -> impl Stream<Item = Result<Lo
     .try_filter_map(move |key| async move {
         let login = login_of(profile, &key);
         if login.is_none() {
-            tracing::warn!(key, "an object below users/ is not a user; it is left out of the list");
+            tracing::warn!(key, "the list omits an object below users/ that is not a user");
         }
         Ok(login)
     })
@@ -236,7 +236,7 @@ async fn row(worker: &Worker, login: Login, fields: Fields) -> Result<Option<Row
             match User::read(worker.profile, object) {
                 Ok(user) => Some(user.shown_password()),
                 Err(error) => {
-                    tracing::warn!(key, %error, "a user is left out of the list");
+                    tracing::warn!(key, %error, "the list omits a user whose object cannot be read");
                     return Ok(None);
                 }
             }
@@ -252,7 +252,7 @@ fn written(
     let rows = rows.enumerate().map(move |(at, row)| {
         let before = if at == 0 { format.begin() } else { format.between() };
         row.map(|row| Bytes::from(format!("{before}{}", format.row(&row)))).inspect_err(|error| {
-            tracing::warn!(error = fleet::telemetry::error_chain(error), "a list is broken off");
+            tracing::warn!(error = fleet::telemetry::error_chain(error), "a list was cut off by an error");
         })
     });
     stream::unfold((Box::pin(rows), Progress::Empty), move |(mut rows, progress)| async move {
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_are_written_as_the_client_likes() {
+    async fn rows_are_written_in_the_requested_format() {
         const CSV: Format = Format::Csv(Fields::LoginAndPassword);
         let table = [
             (Format::Json, "[]\n", "[{\"login\":\"a\",\"password\":\"p\"},\n{\"login\":\"b\"}]\n"),

@@ -10,7 +10,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 
 #[tokio::test]
-async fn signs_up_and_in_in_both_profiles() {
+async fn a_user_signs_up_and_in_in_both_profiles() {
     for profile in [Profile::Secure, Profile::Classic] {
         let stack = Stack::new().await;
         let http = stack.client(profile).await;
@@ -93,7 +93,7 @@ async fn a_broken_rule_is_named() {
 }
 
 #[tokio::test]
-async fn classic_takes_any_login_and_password_and_keeps_them_below_users() {
+async fn classic_takes_any_login_and_password() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Classic).await;
     let logins = ["..", "a/b", "../meta/profile", "Ana", "a b", "é"];
@@ -119,7 +119,7 @@ async fn a_password_may_hold_any_character_that_is_written_escaped() {
 }
 
 #[tokio::test]
-async fn signing_in_says_no_in_one_way_only() {
+async fn all_failed_sign_ins_get_one_answer() {
     for profile in [Profile::Secure, Profile::Classic] {
         let stack = Stack::new().await;
         let worker = stack.worker(profile).await;
@@ -174,7 +174,7 @@ async fn empty_parts_of_a_path_never_create_or_open_anything() {
 }
 
 #[tokio::test]
-async fn of_twenty_who_want_one_login_exactly_one_gets_it() {
+async fn one_of_twenty_concurrent_sign_ups_gets_the_login() {
     for profile in [Profile::Secure, Profile::Classic] {
         let stack = Stack::new().await;
         let workers = [stack.client(profile).await, stack.client(profile).await, stack.client(profile).await];
@@ -191,12 +191,12 @@ async fn of_twenty_who_want_one_login_exactly_one_gets_it() {
         assert_eq!(winners.len(), 1, "{outcomes:?}");
         assert!(outcomes.iter().all(|(_, status)| [201, 409].contains(status)), "{outcomes:?}");
         let reply = workers[0].get(&format!("/signin/ana/password-number-{}", winners[0])).await;
-        assert_eq!(reply.status, 303, "the winner's password is the one that is stored");
+        assert_eq!(reply.status, 303, "the stored password is the winner's");
     }
 }
 
 #[tokio::test]
-async fn a_damaged_record_is_our_fault_and_says_so() {
+async fn a_damaged_record_is_a_server_error() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     stack.write_user("users/ana", "hunter2").await;

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::{Http, Reply, Stack, registry};
 
 #[tokio::test]
-async fn the_amount_is_what_the_object_says() {
+async fn the_amount_comes_from_the_object() {
     let stack = Stack::new().await;
     let worker = stack.worker(Profile::Secure).await;
     let check = async || check(&worker).await;
@@ -22,14 +22,14 @@ async fn the_amount_is_what_the_object_says() {
     assert_eq!(check().await.json(), json!({"desired": 3, "healthy": 2}));
 }
 
-/// As if a second had passed since somebody asked last.
+/// Asks as if a second had passed since the last request.
 async fn check(worker: &Worker) -> Reply {
     worker.desired_counts.forget();
     Http { app: app(worker.clone()) }.get("/checkamount").await
 }
 
 #[tokio::test]
-async fn who_has_set_the_amount_sees_it_at_once() {
+async fn a_new_amount_is_shown_at_once() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     stack.write(keys::DESIRED_COUNT, "3").await;
@@ -69,7 +69,11 @@ async fn the_admin_sets_the_amount_by_path_and_by_query() {
     assert_eq!(http.as_admin("/setamount/7").await.json(), json!({"desired": 7, "previous": 7}));
     assert_eq!(stack.read(&stack.control, keys::DESIRED_COUNT).await, "7");
     stack.write(keys::DESIRED_COUNT, "banana").await;
-    assert_eq!(http.as_admin("/setamount/2").await.json(), json!({"desired": 2, "previous": null}), "mended");
+    assert_eq!(
+        http.as_admin("/setamount/2").await.json(),
+        json!({"desired": 2, "previous": null}),
+        "corrected"
+    );
 }
 
 #[tokio::test]
@@ -97,7 +101,7 @@ async fn a_wrong_amount_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn only_the_admin_may_set_it() {
+async fn only_the_admin_sets_the_amount() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     for headers in [vec![], vec![("authorization", "Bearer wrong")], vec![("authorization", "Basic x")]] {
@@ -114,7 +118,7 @@ async fn only_the_admin_may_set_it() {
 }
 
 #[tokio::test]
-async fn classic_lets_everybody_set_it() {
+async fn any_client_sets_the_amount_in_classic() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Classic).await;
     assert_eq!(http.get("/setamount/5").await.json(), json!({"desired": 5, "previous": null}));
@@ -123,7 +127,7 @@ async fn classic_lets_everybody_set_it() {
 }
 
 #[tokio::test]
-async fn of_those_who_set_it_at_once_each_is_told_the_truth() {
+async fn concurrent_changes_each_learn_their_outcome() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     stack.write(keys::DESIRED_COUNT, "1").await;

@@ -131,7 +131,7 @@ async fn a_thief_does_not_lock_the_owner_out_of_a_change() {
 }
 
 #[tokio::test]
-async fn of_sixty_four_changes_at_once_one_succeeds_and_none_is_lost() {
+async fn one_of_sixty_four_concurrent_changes_succeeds() {
     let stack = Stack::new().await;
     let workers = join_all((0..3).map(|_| stack.client(Profile::Secure))).await;
     workers[0].sign_up("ana").await;
@@ -174,7 +174,7 @@ async fn signing_out_ends_the_session_on_every_worker() {
 }
 
 #[tokio::test]
-async fn a_worker_that_knew_the_session_learns_of_its_end_within_fifteen_seconds() {
+async fn all_workers_learn_of_an_ended_session_in_fifteen_seconds() {
     let stack = Stack::new().await;
     let (here, there) = (stack.client(Profile::Secure).await, stack.client(Profile::Secure).await);
     here.sign_up("ana").await;
@@ -222,7 +222,7 @@ async fn signing_out_everywhere_ends_all_of_them() {
 }
 
 #[tokio::test]
-async fn a_deleted_account_is_gone_with_its_sessions_and_its_name_is_free() {
+async fn a_deleted_account_loses_its_sessions_and_frees_its_login() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     http.sign_up("ana").await;
@@ -243,7 +243,7 @@ async fn a_deleted_account_is_gone_with_its_sessions_and_its_name_is_free() {
 }
 
 #[tokio::test]
-async fn a_session_that_has_just_begun_needs_no_password_to_delete_an_older_one_does() {
+async fn only_a_fresh_session_deletes_without_a_password() {
     let stack = Stack::new().await;
     let worker = stack.worker(Profile::Secure).await;
     let http = Http { app: app(worker.clone()) };
@@ -289,7 +289,7 @@ async fn classic_has_no_more_than_the_original() {
 }
 
 #[tokio::test]
-async fn a_record_of_another_cost_is_made_anew_at_sign_in_and_the_sign_in_is_kept() {
+async fn a_sign_in_rehashes_a_dated_record_and_is_recorded() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     http.sign_up("ana").await;
@@ -313,7 +313,7 @@ async fn a_record_of_another_cost_is_made_anew_at_sign_in_and_the_sign_in_is_kep
 }
 
 #[tokio::test]
-async fn rotating_keys_with_live_sessions_signs_nobody_out() {
+async fn rotating_keys_signs_no_user_out() {
     let stack = Stack::new().await;
     let worker = stack.worker(Profile::Secure).await;
     let http = Http { app: app(worker.clone()) };

@@ -7,7 +7,7 @@ use fleet::{Profile, keys};
 use crate::support::{Stack, WORKER, escape, registry};
 
 #[tokio::test]
-async fn it_does_what_the_original_did() {
+async fn classic_does_what_the_original_did() {
     let stack = Stack::new().await;
     stack.write(keys::DESIRED_COUNT, "2").await;
     stack.write(keys::REGISTRY, &registry(2, None)).await;
@@ -36,7 +36,7 @@ async fn it_does_what_the_original_did() {
         let page = http.with_cookie("/protected", &reply.cookie()).await;
         assert_eq!((page.status.as_u16(), &page.json()["login"]), (200, &login.into()));
     }
-    for wrong in ["/signin/ana/2", "/signin/bob/password", "/signin/nobody/1"] {
+    for wrong in ["/signin/ana/2", "/signin/bob/password", "/signin/carol/1"] {
         assert_eq!(http.get(wrong).await.code(), (401, "wrong_credentials".to_owned()), "{wrong}");
     }
     // However often: the original had no throttle.
@@ -46,7 +46,7 @@ async fn it_does_what_the_original_did() {
     assert_eq!(http.get("/signin/ana/1").await.status, 303);
     assert!(stack.keys("throttle/").await.is_empty());
 
-    // GET /list: everybody sees every login with its password.
+    // GET /list: any client sees every login with its password.
     let list = http.get("/list").await;
     let expected = serde_json::json!([
         {"login": "Bob", "password": "password"},
@@ -56,7 +56,7 @@ async fn it_does_what_the_original_did() {
     ]);
     assert_eq!((list.status.as_u16(), list.json()), (200, expected));
 
-    // GET /checkamount and GET /setamount, for everybody.
+    // GET /checkamount and GET /setamount, for any client.
     assert_eq!(http.get("/checkamount").await.json(), serde_json::json!({"desired": 2, "healthy": 2}));
     assert_eq!(http.get("/setamount/4").await.json(), serde_json::json!({"desired": 4, "previous": 2}));
     assert_eq!(stack.read(&stack.control, keys::DESIRED_COUNT).await, "4");

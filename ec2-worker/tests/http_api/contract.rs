@@ -8,7 +8,7 @@ use fleet::Profile;
 use crate::support::Stack;
 
 #[tokio::test]
-async fn what_is_documented_is_there_and_allows_these_methods_only() {
+async fn documented_paths_exist_with_exactly_their_methods() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     let reply = http.get("/openapi.json").await;

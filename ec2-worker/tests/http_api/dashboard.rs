@@ -1,4 +1,4 @@
-//! The operator's dashboard: who gets in, what it shows, what it changes.
+//! The operator's dashboard: its access control, its content, its actions.
 
 use axum::body::Body;
 use axum::http::{Method, Request};
@@ -52,7 +52,7 @@ fn memory() -> String {
 }
 
 #[tokio::test]
-async fn the_token_opens_it_and_nothing_else_does() {
+async fn only_the_token_opens_the_dashboard() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     let closed = page(&http, "/admin", "").await;
@@ -85,7 +85,7 @@ async fn the_token_opens_it_and_nothing_else_does() {
 }
 
 #[tokio::test]
-async fn the_cookie_opens_what_the_token_opens_and_no_session_is_one() {
+async fn only_an_admin_cookie_opens_admin_pages() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     stack.write(keys::DESIRED_COUNT, "3").await;
@@ -131,7 +131,7 @@ async fn another_site_cannot_use_the_cookie() {
 }
 
 #[tokio::test]
-async fn the_session_ends_by_age_and_by_idleness_and_is_renewed_in_between() {
+async fn the_admin_session_ends_by_age_and_by_idleness() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     let ring = KeyRing::from_json(key_ring("k1", &["k1"]).as_bytes()).expect("the stack's ring");
@@ -224,7 +224,7 @@ async fn another_token_ends_the_sessions_of_the_one_before() {
 }
 
 #[tokio::test]
-async fn it_shows_the_fleet_and_escapes_what_it_shows() {
+async fn the_dashboard_shows_the_fleet_and_escapes_it() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     stack.write(keys::DESIRED_COUNT, "3").await;
@@ -287,16 +287,16 @@ async fn it_shows_the_fleet_and_escapes_what_it_shows() {
 }
 
 #[tokio::test]
-async fn whatever_the_objects_hold_there_is_a_page_that_says_so() {
+async fn the_dashboard_names_every_unreadable_object() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     let cookie = sign_in(&http).await;
     let huge = format!("[{}", "0,".repeat(600_000));
     for (state, says) in [
         (None, "fleet/state.json is missing"),
-        (Some("<b>"), "fleet/state.json cannot be understood"),
-        (Some(r#"{"slots":7}"#), "fleet/state.json cannot be understood"),
-        (Some(&*huge), "fleet/state.json cannot be understood"),
+        (Some("<b>"), "fleet/state.json cannot be parsed"),
+        (Some(r#"{"slots":7}"#), "fleet/state.json cannot be parsed"),
+        (Some(&*huge), "fleet/state.json cannot be parsed"),
     ] {
         if let Some(state) = state {
             stack.write(keys::STATE, state).await;
@@ -311,7 +311,7 @@ async fn whatever_the_objects_hold_there_is_a_page_that_says_so() {
     stack.write(keys::REGISTRY, "<b>").await;
     stack.write(keys::DESIRED_COUNT, "<b>").await;
     let body = page(&http, "/admin", &cookie).await.body;
-    assert!(body.contains("fleet/registry.json cannot be understood"), "{body}");
+    assert!(body.contains("fleet/registry.json cannot be parsed"), "{body}");
     assert!(body.contains("desired-count holds `&lt;b&gt;`") && !body.contains("<b>"), "{body}");
 }
 
@@ -360,7 +360,7 @@ async fn users_are_found_by_the_beginning_of_their_login() {
     assert_eq!(found("?q=ana.").await, ["ana.b"]);
     assert_eq!(found("?q=.").await, [".hidden"]);
     assert_eq!(found("?q=an&after=ana.b").await, ["anton"]);
-    assert_eq!(found("?q=nobody").await, [""; 0]);
+    assert_eq!(found("?q=carol").await, [""; 0]);
     let refused = page(&http, "/admin?q=a%2Fb%3Cb%3E", &cookie).await;
     assert_eq!(refused.status, 200);
     assert!(
@@ -397,13 +397,13 @@ async fn more_users_than_a_page_are_reached_by_its_links() {
 }
 
 #[tokio::test]
-async fn it_counts_what_this_worker_does() {
+async fn the_dashboard_counts_this_workers_requests() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     http.sign_up("ana").await;
     http.sign_in("ana").await;
     assert_eq!(http.get(&format!("/signin/ana/{}x", escape(PASSWORD))).await.status, 401);
-    assert_eq!(http.get(&format!("/signin/nobody/{}", escape(PASSWORD))).await.status, 401);
+    assert_eq!(http.get(&format!("/signin/carol/{}", escape(PASSWORD))).await.status, 401);
     let picture = http.as_admin("/admin/fleet").await.json();
     assert_eq!(picture["worker"], WORKER);
     assert_eq!((&picture["sign_ins_per_minute"], &picture["refused_per_minute"]), (&json!(1), &json!(2)));

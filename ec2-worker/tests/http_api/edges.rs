@@ -27,7 +27,7 @@ async fn the_health_check_needs_no_storage() {
 }
 
 #[tokio::test]
-async fn head_never_runs_what_changes_something() {
+async fn head_never_changes_anything() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Classic).await;
     http.sign_up("ana").await;
@@ -49,7 +49,7 @@ async fn head_never_runs_what_changes_something() {
 }
 
 #[tokio::test]
-async fn a_method_that_is_not_declared_is_405_with_the_ones_that_are() {
+async fn an_undeclared_method_is_405_with_the_allowed_ones() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Classic).await;
     let table = [

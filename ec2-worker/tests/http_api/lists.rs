@@ -31,7 +31,7 @@ async fn the_admin_sees_the_stored_records_in_order() {
 }
 
 #[tokio::test]
-async fn classic_lists_the_passwords_to_everybody() {
+async fn classic_lists_the_passwords_to_any_client() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Classic).await;
     http.sign_up("Ana").await;
@@ -60,7 +60,7 @@ async fn a_list_can_be_read_in_pieces() {
 }
 
 #[tokio::test]
-async fn more_users_than_fit_a_page_of_s3() {
+async fn a_list_spans_several_pages_of_s3() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Classic).await;
     let expected: Vec<String> = (0..1050).map(|n| format!("u{n:04}")).collect();
@@ -75,7 +75,7 @@ async fn more_users_than_fit_a_page_of_s3() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_user_is_left_out() {
+async fn a_list_omits_objects_that_are_not_users() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     http.sign_up("ana").await;

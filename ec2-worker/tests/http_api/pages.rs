@@ -1,4 +1,4 @@
-//! The pages for users, and what they load.
+//! The pages for users, and the assets they load.
 
 use std::net::SocketAddr;
 
@@ -43,7 +43,7 @@ async fn the_start_offers_to_sign_in_and_up_by_post() {
 }
 
 #[tokio::test]
-async fn what_a_page_loads_is_there_and_may_be_kept() {
+async fn assets_of_a_page_exist_and_may_be_cached() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Classic).await;
     let body = [page(&http, "/", &[]).await.body, page(&http, "/admin", &[]).await.body].concat();
@@ -113,7 +113,7 @@ async fn a_login_is_shown_as_it_is_and_runs_nothing() {
 }
 
 #[tokio::test]
-async fn the_protected_page_says_how_long_and_offers_what_the_profile_has() {
+async fn the_protected_page_shows_the_session_and_its_actions() {
     for (profile, actions) in [
         (Profile::Secure, &["/signout", "/signout/everywhere", "/password", "/account/delete"][..]),
         (Profile::Classic, &["/signout"]),

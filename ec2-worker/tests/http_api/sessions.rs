@@ -9,7 +9,7 @@ use fleet::{Profile, keys};
 use crate::support::{Http, PASSWORD, Stack, WORKER, escape, key_ring};
 
 #[tokio::test]
-async fn the_protected_page_shows_who_where_and_since_when() {
+async fn the_protected_page_names_user_worker_and_age() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     http.sign_up("ana").await;
@@ -38,7 +38,7 @@ async fn the_cookie_has_the_attributes_that_protect_it() {
 }
 
 #[tokio::test]
-async fn without_a_session_there_is_no_page() {
+async fn a_request_without_a_session_gets_no_page() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     let refused = (401, "signed_out".to_owned());
@@ -86,7 +86,11 @@ async fn a_session_does_not_survive_its_user() {
         stack.delete(&stack.data, "users/ana").await;
         assert_eq!(http.with_cookie("/protected", &cookie).await.status, 401, "deleted");
         assert_eq!(http.sign_up("ana").await.status, 201);
-        assert_eq!(http.with_cookie("/protected", &cookie).await.status, 401, "registered by somebody else");
+        assert_eq!(
+            http.with_cookie("/protected", &cookie).await.status,
+            401,
+            "another user has registered it"
+        );
         let cookie = http.sign_in("ana").await;
         assert_eq!(http.with_cookie("/protected", &cookie).await.status, 200);
     }

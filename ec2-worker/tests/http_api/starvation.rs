@@ -1,4 +1,4 @@
-//! What attempts that are refused may cost: nothing, for anybody else.
+//! Refused attempts cost other clients nothing.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ async fn attack(base: String) -> u16 {
     let mut tries = JoinSet::new();
     for number in 0_u64.. {
         tick.tick().await;
-        let login = if number % 2 == 0 { "user0".to_owned() } else { format!("nobody{number}") };
+        let login = if number % 2 == 0 { "user0".to_owned() } else { format!("stranger{number}") };
         let (client, url) = (client.clone(), format!("{base}/signin/{login}/wrong%20horse"));
         tries.spawn(async move { status(&client, &url, ATTACKER).await });
         // Not more of them than the machine of this test can carry.
@@ -63,7 +63,7 @@ async fn attack(base: String) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rejected_attempts_keep_nobody_else_out() {
+async fn rejected_attempts_keep_no_other_client_out() {
     let stack = Stack::new().await;
     many_users(&stack).await;
     let proxies = "127.0.0.0/8".parse().expect("a network");

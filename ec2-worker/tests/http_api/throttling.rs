@@ -24,7 +24,7 @@ async fn set_failures(stack: &Stack, key: &str, count: u32, seconds_ago: i64) {
     stack.write_user(key, &text).await;
 }
 
-/// Brings the count of strangers at a login to where they wait for minutes. Nobody else may have failed.
+/// Brings the count of strangers at a login to where they wait for minutes. No other attempt may have failed.
 async fn lock_strangers_out(stack: &Stack, http: &Http, login: &str) {
     guess(http, login).await;
     set_failures(stack, &only_throttle_key(stack).await, 20, 0).await;
@@ -37,12 +37,12 @@ async fn only_throttle_key(stack: &Stack) -> String {
 }
 
 #[tokio::test]
-async fn after_five_failures_a_login_waits_whether_it_exists_or_not() {
+async fn a_login_waits_after_five_failures_even_if_unknown() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     http.sign_up("ana").await;
     let mut answers = Vec::new();
-    for login in ["ana", "nobody"] {
+    for login in ["ana", "carol"] {
         let worker = stack.worker(Profile::Secure).await;
         let http = Http { app: app(worker.clone()) };
         for _ in 0..5 {
@@ -59,7 +59,7 @@ async fn after_five_failures_a_login_waits_whether_it_exists_or_not() {
 }
 
 #[tokio::test]
-async fn the_count_is_the_fleets_and_its_key_does_not_tell_the_login() {
+async fn the_fleet_shares_one_count_under_a_pseudonym() {
     let stack = Stack::new().await;
     let workers = join_all((0..3).map(|_| stack.client(Profile::Secure))).await;
     for failure in 0..5 {
@@ -74,7 +74,7 @@ async fn the_count_is_the_fleets_and_its_key_does_not_tell_the_login() {
 }
 
 #[tokio::test]
-async fn waiting_helps_and_a_success_begins_anew() {
+async fn a_success_after_the_wait_resets_the_count() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     http.sign_up("ana").await;
@@ -90,7 +90,7 @@ async fn waiting_helps_and_a_success_begins_anew() {
 }
 
 #[tokio::test]
-async fn after_a_hundred_failures_only_a_day_or_the_operator_helps() {
+async fn a_hundred_failures_lock_a_login_for_a_day() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     http.sign_up("ana").await;
@@ -105,7 +105,7 @@ async fn after_a_hundred_failures_only_a_day_or_the_operator_helps() {
     // The worker that counted takes it from S3, too.
     assert_eq!(http.get(&right).await.status, 429);
     stack.delete(&stack.data, &key).await;
-    // A worker believes for some seconds what it was told last.
+    // A worker trusts the last count that it read for some seconds.
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while http.get(&right).await.status != 303 {
         assert!(tokio::time::Instant::now() < deadline, "it is still told to wait");
@@ -114,7 +114,7 @@ async fn after_a_hundred_failures_only_a_day_or_the_operator_helps() {
 }
 
 #[tokio::test]
-async fn a_success_on_another_worker_begins_anew_on_this_one() {
+async fn a_success_on_one_worker_resets_the_count_on_all() {
     let stack = Stack::new().await;
     let (here, there) = (stack.client(Profile::Secure).await, stack.client(Profile::Secure).await);
     here.sign_up("ana").await;
@@ -129,7 +129,7 @@ async fn a_success_on_another_worker_begins_anew_on_this_one() {
 }
 
 #[tokio::test]
-async fn a_browser_is_known_until_the_password_changes_elsewhere_or_the_login_is_somebody_elses() {
+async fn a_browser_is_known_until_the_password_or_the_user_changes() {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Secure).await;
     let right = format!("/signin/ana/{}", escape(PASSWORD));
@@ -197,7 +197,7 @@ async fn guesses_before_a_registration_do_not_lock_its_owner_out() {
 
 /// So from the first to the hundredth at most 100 in a row, and one more for each worker but the first.
 #[tokio::test]
-async fn of_many_guesses_at_once_each_worker_hashes_one_more_than_is_allowed_at_the_most() {
+async fn each_worker_hashes_at_most_one_guess_too_many() {
     let stack = Stack::new().await;
     guess(&stack.client(Profile::Secure).await, "ana").await;
     let key = only_throttle_key(&stack).await;
@@ -213,7 +213,7 @@ async fn of_many_guesses_at_once_each_worker_hashes_one_more_than_is_allowed_at_
         let statuses = join_all(guesses).await;
         assert!(statuses.iter().all(|status| [401, 429, 503].contains(status)), "{statuses:?}");
         let spent: u64 = workers.iter().map(|worker| worker.hashes.evaluations()).sum();
-        // After a few failures waits are seconds, and on a busy machine some are over meanwhile.
+        // After a few failures waits are seconds, and on a busy machine some of them pass during the test.
         let allowed = if count < 40 { 300 } else { 3 };
         assert!((1..=allowed).contains(&spent), "{spent} evaluations after {count} failures");
         let text = stack.read(&stack.data, &key).await;
@@ -224,7 +224,7 @@ async fn of_many_guesses_at_once_each_worker_hashes_one_more_than_is_allowed_at_
 }
 
 #[tokio::test]
-async fn who_hangs_up_before_the_answer_has_guessed_all_the_same() {
+async fn a_guess_counts_when_the_client_disconnects() {
     let stack = Stack::new().await;
     let worker = stack.worker(Profile::Secure).await;
     let http = Http { app: app(worker.clone()) };
@@ -270,7 +270,7 @@ async fn failures_count_for_the_address_that_the_load_balancer_saw() {
 }
 
 #[tokio::test]
-async fn one_address_registers_only_so_many() {
+async fn sign_ups_of_one_address_are_limited() {
     let stack = Stack::new().await;
     let http = behind_lb(&stack, "10.77.0.9").await;
     let mut statuses = Vec::new();

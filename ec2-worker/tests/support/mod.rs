@@ -45,7 +45,7 @@ pub(crate) fn s3_endpoint() -> &'static str {
             runtime.block_on(async {
                 let dir = own_dir();
                 let emulator = Emulator::start_ministack(&dir).await.expect("ministack starts");
-                send.send(emulator.endpoint().to_owned()).expect("somebody waits");
+                send.send(emulator.endpoint().to_owned()).expect("the test waits");
                 std::future::pending::<()>().await;
             });
         });
