@@ -22,10 +22,10 @@ use crate::metrics::Counters;
 use crate::socket::Socket;
 use crate::thread::{Shared, Thread};
 
-/// After a failed accept, usually for want of descriptors: somebody has to hang up first.
+/// Pause after a failed accept. Usually no descriptor is free, and a connection has to close first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What is kept for later is looked through once in so many sweeps: once a second.
+/// Idle lanes and connections to workers are trimmed once in so many sweeps: once a second.
 const SWEEPS_PER_TIDYING: u32 = 20;
 
 /// The sockets of one thread.
@@ -35,7 +35,7 @@ pub(crate) struct Listeners {
     pub(crate) tls: Option<std::net::TcpListener>,
 }
 
-/// Serves until `stop` says so and what is in flight then is answered. Runs on a `LocalSet`.
+/// Serves until `stop` becomes true and the requests in flight are answered. Runs on a `LocalSet`.
 pub(crate) async fn run(
     shared: Shared,
     counters: Arc<Counters>,
@@ -48,7 +48,7 @@ pub(crate) async fn run(
     let plain = watch_listener(listeners.plain)?;
     let tls = listeners.tls.map(watch_listener).transpose()?;
     let stopped = async {
-        // An error means that nobody is left who could say it.
+        // An error means that the sender is gone, which stops the thread as well.
         drop(stop.wait_for(|stop| *stop).await);
     };
     tokio::select! {
@@ -57,7 +57,7 @@ pub(crate) async fn run(
         () = accept_tls(&thread, tls.as_ref()) => {}
         () = keep_time(&thread) => {}
     }
-    // Whoever waits in the queues would be reset when they are closed.
+    // Closing the listeners would reset the connections that wait in their queues.
     accept_waiting(&thread, plain.get_ref(), Protocol::Plain);
     if let Some(tls) = &tls {
         accept_waiting(&thread, tls.get_ref(), Protocol::Tls);
@@ -124,7 +124,7 @@ fn admit(thread: &Rc<Thread>, stream: TcpStream, peer: IpAddr, protocol: Protoco
         let mut out = Vec::new();
         refusal.write(Method::Get, Version::Http11, &thread.new_id(), false, &mut out);
         if matches!(protocol, Protocol::Plain) {
-            // One attempt: a fresh socket has room, and nobody waits here.
+            // One attempt without waiting: a fresh socket has room.
             drop((&stream).write(&out));
         }
         return;

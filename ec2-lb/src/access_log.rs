@@ -1,7 +1,7 @@
 //! One line per request, off unless asked for.
 //!
 //! Passwords travel in two routes' paths, and anything may be in a query. So a line names the route,
-//! never the path; a path that is none of ours is `other`.
+//! never the path; a path without a route is logged as `other`.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_the_route_and_never_the_path() {
+    fn a_line_names_the_route_and_never_the_path() {
         for (path, route) in [
             ("/", "/"),
             ("/signin/ana/secret", "/signin/{login}/{password}"),

@@ -48,8 +48,9 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
     }
 }
 
-/// 503 until the registry was reached once: one that has no list could only refuse, and must not take the
-/// address over from one that serves. Afterwards the last list stays, whatever S3 does, and so does 200.
+/// Answers 503 until the registry was reached once: a load balancer without a list could only refuse, and
+/// must not take the address from one with a list. Afterwards the last list stays even when S3 fails, and
+/// so the answer stays 200.
 async fn healthz(State(admin): State<Admin>) -> Response {
     let (code, status) = match admin.fleet.is_ready() {
         true => (StatusCode::OK, "ok"),
@@ -109,6 +110,6 @@ fn unavailable(revision: Option<u64>, trouble: &str) -> Response {
 }
 
 fn age_seconds(fleet: &Fleet) -> Option<f64> {
-    // Milliseconds are as exact as anybody needs.
+    // Milliseconds are exact enough.
     fleet.age().map(|age| (age.as_secs_f64() * 1000.0).round() / 1000.0)
 }

@@ -51,7 +51,7 @@ enum State {
     Over,
 }
 
-/// The begin of a head. Boxed it is one word, of which every idle connection has one.
+/// The first bytes of a head that is not whole yet. It is boxed, so that an idle connection holds one word.
 struct Begun {
     bytes: Vec<u8>,
     arrival: Arrival,
@@ -243,7 +243,7 @@ impl Future for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // What it counts is given back before its place is.
+        // The state's counts are given back before the place is.
         self.state = State::Over;
         self.thread.deadlines.remove(self.key);
         self.thread.closed(self.place);

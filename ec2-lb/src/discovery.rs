@@ -1,4 +1,4 @@
-//! Keeps the table equal to the registry: looks when the source wakes us or somebody asks.
+//! Keeps the table equal to the registry. It reads when the source wakes it or `/refresh` is called.
 //!
 //! | seen | done |
 //! |---|---|
@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::source::{Look, LookError, RegistrySource, Version};
 use crate::table::Fleet;
 
-/// What a look at the registry came to, for the one who asked for it.
+/// The result of a read of the registry, for the client that asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refreshed {
     pub(crate) revision: Option<u64>,
@@ -38,7 +38,7 @@ pub(crate) async fn follow(
         let seen = source.look(follower.version.as_ref()).await;
         follower.take(seen);
         for refresh in asked.drain(..) {
-            // Whoever asked may have hung up.
+            // The client may have disconnected.
             drop(refresh.send(follower.refreshed()));
         }
         tokio::select! {
@@ -50,7 +50,7 @@ pub(crate) async fn follow(
 
 struct Follower<'a> {
     fleet: &'a Fleet,
-    /// Of the document in force; never of one that was refused.
+    /// Version of the document in force; never of a refused document.
     version: Option<Version>,
     trouble: Option<String>,
 }
@@ -78,7 +78,7 @@ impl Follower<'_> {
                 // The causes name a request id, new each time; only the top line can repeat.
                 let top = error.to_string();
                 if self.trouble.as_ref() != Some(&top) {
-                    tracing::warn!(error = error_chain(&error), "a look at the registry failed");
+                    tracing::warn!(error = error_chain(&error), "a read of the registry failed");
                 }
                 Some(top)
             }
@@ -89,7 +89,7 @@ impl Follower<'_> {
         self.report(trouble);
     }
 
-    /// Says what is wrong when it begins, changes or ends, rather than every two seconds.
+    /// Logs a problem when it begins, changes or ends, not at each read.
     fn report(&mut self, trouble: Option<String>) {
         if trouble == self.trouble {
             return;

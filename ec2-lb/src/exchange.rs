@@ -189,8 +189,8 @@ impl Buffers {
         }
     }
 
-    /// Gives back what is of no use once the whole request is sent and answered: the response may take
-    /// as much again, for as long as the client takes to read it.
+    /// Frees the buffers of the request once it is sent and answered. The response may take as much
+    /// memory again, for as long as the client takes to read it.
     pub(crate) fn forget_request(&mut self) {
         for buffer in [&mut self.outbound, &mut self.body] {
             if buffer.capacity() > MODEST {
@@ -210,7 +210,7 @@ impl Buffers {
     }
 }
 
-/// A wait with a deadline that begins anew with each progress.
+/// A wait with a deadline that starts again with each progress.
 #[derive(Debug, Default)]
 pub(crate) struct Wait {
     has_begun: bool,

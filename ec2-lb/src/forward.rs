@@ -1,13 +1,13 @@
-//! The way of one request: read, judged, received, sent to a worker and, if that fails, to others;
-//! then the answer back.
+//! The way of one request: it is read, its body is received, it is sent to a worker and, if that fails, to
+//! others; then the answer goes back.
 //!
 //! A request counts as in flight when a worker is chosen, and not while its body arrives: a slow client
 //! occupies neither a worker nor a place that others need.
 //!
 //! Two rules are easy to miss. Only a request that may be repeated travels on an idle connection:
-//! such a connection may be closing at the far end, and nobody could say whether a POST on it had
-//! arrived. And a failure on an idle connection says nothing about the worker, so it is tried once
-//! more on a fresh one before it counts.
+//! such a connection may be closing at the far end, and then it is unknown whether a POST on it has
+//! arrived. And a failure on an idle connection says nothing about the worker, so the request is tried once
+//! more on a fresh connection before the failure counts.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -83,7 +83,7 @@ async fn serve(thread: &Thread, job: &mut Job, buffers: &mut Buffers) -> Ending 
             Scan::Complete(len) => Ok(len),
             Scan::BareLineFeed => Err(Malformed::BareLineFeed.into()),
             Scan::Incomplete if inbound.len() > MAX_REQUEST_HEAD => Err(Malformed::TooLarge.into()),
-            // The connection hands over what is incomplete when its time is over, or there is no room.
+            // The connection hands over an incomplete head when its time is over, or there is no room.
             Scan::Incomplete if is_first => Err(why_not),
             Scan::Incomplete => return Ending::Open,
         };
@@ -154,7 +154,7 @@ impl Exchange<'_> {
     }
 
     /// Receives a small body whole, before a worker is chosen: then it can be sent twice, and a slow
-    /// client occupies no worker. Of a larger one the begin is received, and the rest is streamed
+    /// client occupies no worker. Of a larger body it receives only the first part; the rest is streamed
     /// within the same bounds.
     async fn receive(&mut self, request: &Request) -> Result<Payload, Refusal> {
         self.buffers.body.clear();
@@ -178,7 +178,7 @@ impl Exchange<'_> {
         if decoder.is_done() {
             return Ok(self.whole(body, &decoder));
         }
-        // All of it is used: what is left would be the next request's.
+        // The body took all bytes; only after its end would there be bytes of the next request.
         if inbound.capacity() > MODEST {
             *inbound = Vec::new();
         }
@@ -252,7 +252,7 @@ impl Exchange<'_> {
                 }
                 self.thread.counters.retries.add();
             }
-            // Chosen anew for each try: a worker may have come or gone meanwhile.
+            // Each try chooses from the current table: workers may have come or gone since the last try.
             self.await_staff().await?;
             let Some(worker) = self.pick(&tried[..tries]) else {
                 if tries == 0 {
@@ -316,7 +316,7 @@ impl Exchange<'_> {
             Standing {
                 load: worker.load(now),
                 is_out: worker.is_out(now),
-                // One that has all it may have is no choice either.
+                // A worker at its limit counts as tried.
                 is_tried: tried.contains(&worker.number) || worker.in_flight() >= most,
             }
         };

@@ -29,10 +29,10 @@ pub(crate) struct Job {
     pub(crate) why_not: Refusal,
 }
 
-/// What is left of it.
+/// The connection after an exchange.
 #[derive(Debug)]
 pub(crate) enum Done {
-    /// The connection waits for the next request; its begin may be in `inbound`.
+    /// The connection waits for the next request, whose first bytes may be in `inbound`.
     Open(Client),
     Closed,
 }
@@ -83,7 +83,7 @@ impl Lane {
         Self { future, slot }
     }
 
-    /// Hands in a connection and what was read from it.
+    /// Hands in a connection and the bytes that were read from it.
     pub(crate) fn begin(&self, job: Job, bytes: &[u8]) {
         let mut inbound = self.slot.inbound.take();
         inbound.clear();
@@ -100,7 +100,7 @@ impl Lane {
         }
     }
 
-    /// The begin of the next request, if there is one, else nothing.
+    /// Calls `go_on` with the bytes of the next request that have come; the slice may be empty.
     pub(crate) fn with_rest(&self, go_on: impl FnOnce(&[u8])) {
         let mut inbound = self.slot.inbound.take();
         go_on(&inbound);

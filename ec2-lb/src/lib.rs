@@ -2,8 +2,8 @@
 //!
 //! The modules are listed in the order data meets them: settings and addresses, then the list of
 //! workers from S3 to the table, then a request from the client's socket to a worker and back.
-//! There is no AWS EC2 here: which workers live is the reconciler's business, and this process
-//! believes the registry, tempered by what it sees itself (`ejection`).
+//! There is no AWS EC2 here. The reconciler decides which workers exist; this process takes the list from
+//! the registry and ejects workers that fail its own requests and checks (`ejection`).
 //!
 //! ```text
 //!  control plane, one thread           data plane, one thread per core
@@ -14,7 +14,7 @@
 //!
 //! On the way of a request nothing is locked and nothing is handed to another thread.
 
-// What the process is told.
+// The process starts.
 pub mod aws;
 pub mod identity;
 pub mod limits;
@@ -22,7 +22,7 @@ pub mod listen;
 pub mod settings;
 pub mod tls;
 
-// The list of workers, and what is seen of each.
+// The list of workers comes from S3, and each worker is watched.
 mod discovery;
 pub mod source;
 
@@ -79,7 +79,7 @@ pub use settings::Settings;
 pub use source::{Look, LookError, RegistrySource, S3Source, Version};
 pub use tls::{CertificateSource, CertificateWatch};
 
-/// What a running load balancer is told, apart from its sockets and its source of workers.
+/// The settings of a running load balancer, except its sockets and its source of workers.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub policy: Policy,
@@ -105,13 +105,13 @@ pub struct Sockets {
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("{0} ended although nobody asked it to")]
+    #[error("{0} ended unexpectedly; read the log before this line for the cause, and report it as a bug")]
     TaskEnded(&'static str),
-    #[error("a thread of the data plane cannot be started")]
+    #[error("the operating system cannot start a thread of the data plane")]
     Thread(#[source] std::io::Error),
 }
 
-/// Serves until `shutdown` completes and what is in flight then is answered.
+/// Serves until `shutdown` completes and the requests in flight are answered.
 ///
 /// Discovery, health checks and the admin port outlive the drain, so that a request that is being
 /// retried still sees the newest table.
@@ -207,7 +207,7 @@ fn start(
             .spawn(move || {
                 let serving = acceptor::run(shared, counters, count, listeners, stopped);
                 match LocalSet::new().block_on(&runtime, serving) {
-                    // Whoever waits for it may be gone.
+                    // `run` may have been dropped.
                     Ok(()) => drop(ends.send(())),
                     Err(error) => tracing::error!(%error, "a thread of the data plane cannot listen"),
                 }

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Err(error) => {
             tracing::error!(
                 error = fleet::telemetry::error_chain(error.as_ref()),
-                "the load balancer cannot go on"
+                "the load balancer stops after an error"
             );
             ExitCode::FAILURE
         }
@@ -82,8 +82,8 @@ fn certificate_source(from: TlsFrom, client: &aws_sdk_s3::Client, bucket: &str) 
     }
 }
 
-/// Files that a person has named must be right from the start. The object in S3 is looked for again:
-/// plain text is served meanwhile.
+/// Watches the certificate. Files named by an operator must be valid at the start. An object in S3 is
+/// looked for again later, and only plain HTTP is served until it is found.
 async fn watch(source: CertificateSource) -> anyhow::Result<CertificateWatch> {
     let must_be_there = matches!(source, CertificateSource::Files { .. });
     let mut watch = CertificateWatch::new(source);
@@ -102,6 +102,6 @@ fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files stays as it is");
+        tracing::warn!(%error, "the limit of open files cannot be raised; the present limit applies");
     }
 }

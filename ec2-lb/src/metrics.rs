@@ -57,7 +57,7 @@ pub(crate) struct Counters {
     pub(crate) over_share: Count,
     /// Arrivals that made room for others.
     pub(crate) dropped: Count,
-    /// By bucket; the last is for what is slower than all.
+    /// By bucket; the last counts requests that are slower than all bounds.
     pub(crate) latency: [Count; BUCKETS.len() + 1],
     pub(crate) latency_micros: AtomicU64,
 }

@@ -20,16 +20,16 @@ pub(crate) fn text(metrics: &Metrics, fleet: &Fleet) -> String {
         text.sample("requests_total", &format!("{{class=\"{class}xx\"}}"), value);
     }
     for (kind, name, help) in [
-        (Kind::InFlight, "in_flight", "Requests that a worker was chosen for and that are not answered."),
+        (Kind::InFlight, "in_flight", "Requests with a chosen worker whose answer has not ended."),
         (Kind::Held, "held", "Requests that wait for a worker to appear."),
-        (Kind::Arriving, "arriving", "Requests of which a part has come."),
-        (Kind::Handshake, "handshakes", "TLS handshakes going on."),
+        (Kind::Arriving, "arriving", "Requests that have arrived in part."),
+        (Kind::Handshake, "handshakes", "TLS handshakes in progress."),
         (Kind::Connection, "connections", "Client connections open."),
     ] {
         text.single(name, "gauge", help, metrics.sum(|thread| thread.used[kind as usize].get() as u64));
     }
     let retries = metrics.sum(|thread| thread.retries.get());
-    text.single("retries_total", "counter", "Tries after the first.", retries);
+    text.single("retries_total", "counter", "Tries of a request after its first.", retries);
     let shed = metrics.sum(|thread| thread.shed.get());
     text.single("shed_total", "counter", "Requests and connections refused for overload.", shed);
     let over_share = metrics.sum(|thread| thread.over_share.get());
@@ -39,7 +39,7 @@ pub(crate) fn text(metrics: &Metrics, fleet: &Fleet) -> String {
     let help = "Slow requests and handshakes that made room for others.";
     text.single("dropped_total", "counter", help, dropped);
     let ejections = metrics.ejections.load(Ordering::Relaxed);
-    text.single("ejections_total", "counter", "Workers taken out of the choice.", ejections);
+    text.single("ejections_total", "counter", "Ejections of workers.", ejections);
     latency(metrics, &mut text);
     if let Some(revision) = fleet.revision() {
         text.single("registry_revision", "gauge", "Revision of the registry in force.", revision);
@@ -84,7 +84,7 @@ fn workers(fleet: &Fleet, text: &mut Text) {
     family("worker_in_flight", "gauge", "Requests in flight on a worker.", &|worker| {
         worker.in_flight() as u64
     });
-    family("worker_ejected", "gauge", "1 while a worker is out of the choice.", &|worker| {
+    family("worker_ejected", "gauge", "1 while a worker is ejected.", &|worker| {
         u64::from(worker.is_out(now))
     });
     text.family("worker_responses_total", "counter", "Responses of a worker, by class of status.");
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_over_all_threads_and_says_nothing_it_does_not_know() {
+    fn metrics_add_up_all_threads_and_omit_unknown_values() {
         let metrics = Arc::new(Metrics::new(2));
         let fleet = Fleet::new(Arc::clone(&metrics));
         metrics.threads()[0].answered(200, Duration::from_micros(300));

@@ -9,9 +9,9 @@
 //! thread: nothing here is shared, and the kernel spreads connections evenly over the threads. A
 //! connection looks its address up once; after that counting is an addition.
 //!
-//! A request that arrives whole never appears among the arriving. When there is no room for one more,
-//! the one that is furthest behind the minimum rate makes room: of the same address if that has its
-//! share, else of all.
+//! A request that arrives whole never counts as arriving. When there is no room for one more, the request
+//! that is furthest behind the minimum rate is dropped: from the same address if that has its share,
+//! otherwise from all.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -194,7 +194,7 @@ impl Shares {
     }
 }
 
-/// One that counts.
+/// Counts one request until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Counted<'s> {
     shares: &'s Shares,
@@ -208,7 +208,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// One that arrives.
+/// Counts one handshake or arriving request until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     shares: Rc<Shares>,
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_keeps_up_makes_no_room() {
+    fn a_request_that_keeps_up_makes_no_room() {
         let shares = shares();
         let ana = place(&shares, "192.0.2.1");
         let arrive = |now_ms| shares.arrive(Kind::Arriving, ana, key(&shares, ana), now_ms);
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn of_all_addresses_the_slowest_makes_room_when_all_is_full() {
+    fn the_slowest_of_all_makes_room_when_all_is_full() {
         let shares = shares();
         let places = ["192.0.2.1", "192.0.2.2"].map(|peer| place(&shares, peer));
         let arrivals: Vec<_> = [(0, 500), (0, 100), (1, 300), (1, 400)]

@@ -1,7 +1,7 @@
 //! Where the list of workers comes from: the object in S3, or a channel in a test.
 //!
-//! A source only looks. Whether what it saw is believed is decided in `discovery.rs`; therefore the
-//! version to compare with is handed in, and a document that was refused is looked at again.
+//! A source only reads. `discovery.rs` decides whether to accept a document. So the caller passes the version
+//! to compare with, and a refused document is read again.
 
 use std::time::Duration;
 
@@ -33,13 +33,13 @@ pub enum Look {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LookError {
-    #[error("S3 did not give the object")]
+    #[error("S3 did not return the object")]
     Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("S3 did not give the object within {OPERATION_TIMEOUT:?}")]
+    #[error("S3 did not return the object within {OPERATION_TIMEOUT:?}")]
     TimedOut,
-    #[error("the object is larger than it can be")]
+    #[error("the object is larger than its limit")]
     TooLarge,
-    #[error("the registry is not what this version understands")]
+    #[error("this version cannot parse the registry")]
     NotARegistry(#[source] serde_json::Error),
 }
 

@@ -102,7 +102,7 @@ impl Thread {
         Ok(arrival)
     }
 
-    /// What is wrong with a body that has to be waited for, if anything.
+    /// Returns why an arriving body must not be waited for any longer, if it must not.
     pub(crate) fn lateness(&self, arrival: &Arrival) -> Option<UploadFault> {
         let grace_ms = u64::try_from(self.limits().upload_grace.as_millis()).unwrap_or(u64::MAX);
         match () {
@@ -112,7 +112,7 @@ impl Thread {
         }
     }
 
-    /// Counts what there is no room for.
+    /// Counts a request or connection without room, and returns its refusal.
     pub(crate) fn full(&self, full: Full) -> Refusal {
         match full {
             Full::Share => self.counters.over_share.add(),

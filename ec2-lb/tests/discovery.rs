@@ -1,4 +1,4 @@
-//! The registry in S3: what is believed, what is not, and what the load balancer does meanwhile.
+//! The registry in S3: which documents the load balancer accepts, and how it behaves without a good one.
 
 mod support;
 
@@ -104,7 +104,7 @@ async fn refresh(lb: &Lb) -> (StatusCode, Value) {
 }
 
 #[tokio::test]
-async fn is_not_healthy_before_the_registry_was_reached_and_stays_so_afterwards() {
+async fn healthz_is_200_once_the_registry_was_reached() {
     let s3 = FakeS3::default();
     s3.put("x", Some(Err(StatusCode::FORBIDDEN)));
     let lb = Lb::with_source(Limits::default(), s3.start().await).await;
@@ -122,7 +122,7 @@ async fn is_not_healthy_before_the_registry_was_reached_and_stays_so_afterwards(
 }
 
 #[tokio::test]
-async fn follows_the_object_and_believes_only_what_it_may() {
+async fn discovery_follows_the_object_and_refuses_bad_ones() {
     let (one, two) = (FakeWorker::healthy(41).await, FakeWorker::healthy(42).await);
     let s3 = FakeS3::default();
     let lb = Lb::with_source(Limits::default(), s3.start().await).await;
@@ -157,7 +157,7 @@ async fn follows_the_object_and_believes_only_what_it_may() {
         s3.put(etag, content);
         assert_eq!(refresh(&lb).await, (StatusCode::SERVICE_UNAVAILABLE, json!(6)), "{etag}");
         assert_eq!(lb.get("/").await.text(), "i-42", "{etag}");
-        // What was refused is not taken for known at the next look.
+        // A refused document is not treated as known at the next read.
         assert_eq!(refresh(&lb).await.0, StatusCode::SERVICE_UNAVAILABLE, "{etag}");
     }
     let age = lb.view().await["age_seconds"].as_f64().expect("it was current once");

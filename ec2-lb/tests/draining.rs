@@ -26,7 +26,7 @@ async fn gated(host: u8) -> (FakeWorker, Arc<Semaphore>) {
 }
 
 #[tokio::test]
-async fn a_worker_that_leaves_finishes_what_it_has_and_gets_nothing_new() {
+async fn a_leaving_worker_finishes_its_requests_and_gets_no_new_ones() {
     let (leaving, gate) = gated(31).await;
     let staying = FakeWorker::healthy(32).await;
     let lb = Lb::start(Limits::default(), &[&leaving]).await;
@@ -47,7 +47,7 @@ async fn a_worker_that_leaves_finishes_what_it_has_and_gets_nothing_new() {
 }
 
 #[tokio::test]
-async fn a_worker_that_says_it_stops_gets_nothing_new_before_the_registry_knows() {
+async fn a_stopping_worker_gets_nothing_new_before_the_registry_knows() {
     let stopping = FakeWorker::start(33, |_| async {
         let response =
             hyper::Response::builder().header(fleet::DRAINING_HEADER, "1").header("connection", "close");
@@ -68,7 +68,7 @@ async fn a_worker_that_says_it_stops_gets_nothing_new_before_the_registry_knows(
 }
 
 #[tokio::test]
-async fn a_request_on_an_open_connection_is_answered_after_the_order_to_stop() {
+async fn an_open_connection_is_answered_after_the_order_to_stop() {
     let (worker, gate) = gated(31).await;
     let mut lb = Lb::start(Limits::default(), &[&worker]).await;
     let mut stream = TcpStream::connect(lb.addr).await.expect("it listens");
@@ -84,7 +84,7 @@ async fn a_request_on_an_open_connection_is_answered_after_the_order_to_stop() {
 }
 
 #[tokio::test]
-async fn stopping_answers_what_is_in_flight_and_accepts_nothing_new() {
+async fn stopping_answers_requests_in_flight_and_accepts_no_new_ones() {
     let (worker, gate) = gated(31).await;
     let mut lb = Lb::start(Limits::default(), &[&worker]).await;
     let addr = lb.addr;

@@ -85,8 +85,8 @@ fn sleeps(lb: &LoadBalancer) -> bool {
     threads.filter_map(|thread| status(thread.ok()?)).all(|status| status.contains("State:\tT"))
 }
 
-/// Sends a request that the worker thinks about, and returns whether its connection is watched meanwhile.
-/// The program sleeps until the request is there.
+/// Sends a request to which the worker answers late, and returns whether the load balancer watches its
+/// connection until then. The program sleeps until the request has arrived.
 fn is_watched_meanwhile(worker: &Worker, lb: &LoadBalancer, pieces: [&[u8]; 2]) -> bool {
     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec();
     let steps = vec![Step::Pause(Duration::from_secs(1)), Step::Send(answer)];

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// An address where nobody listens; on a host of its own, so that no other test is given the port.
+/// Returns an address without a listener, on a host of its own, so that no other test is given the port.
 async fn nobody(host: u8) -> std::net::SocketAddr {
     let listener = TcpListener::bind(format!("127.0.0.{host}:0")).await.expect("a free port");
     listener.local_addr().expect("bound")
@@ -213,7 +213,7 @@ async fn a_post_that_arrived_is_never_sent_again() {
 }
 
 #[tokio::test]
-async fn a_post_that_may_have_arrived_is_sent_again_if_the_operator_says_so() {
+async fn an_operator_may_allow_to_repeat_a_lost_post() {
     let die = |_| async { Err(io::Error::other("dies after reading")) };
     let one = FakeWorker::start(21, die).await;
     let two = FakeWorker::start(22, die).await;
@@ -239,7 +239,7 @@ async fn a_post_that_hangs_is_never_sent_again() {
 }
 
 #[tokio::test]
-async fn a_safe_request_that_may_have_arrived_goes_to_each_worker_once() {
+async fn a_lost_safe_request_goes_to_each_worker_once() {
     let die = |_| async { Err(io::Error::other("dies after reading")) };
     let one = FakeWorker::start(21, die).await;
     let two = FakeWorker::start(22, die).await;
@@ -333,7 +333,7 @@ async fn a_request_is_held_until_a_worker_appears() {
 }
 
 #[tokio::test]
-async fn a_held_request_is_refused_when_nobody_comes() {
+async fn a_held_request_is_refused_when_no_worker_comes() {
     let limits = short(|limits| limits.hold = Duration::from_millis(100));
     let lb = Lb::with_registry(limits, Some(registry(1, &[]))).await;
     let answer = lb.get("/").await;
@@ -343,7 +343,7 @@ async fn a_held_request_is_refused_when_nobody_comes() {
 }
 
 #[tokio::test]
-async fn only_so_many_requests_are_held() {
+async fn held_requests_are_limited() {
     let limits = short(|limits| limits.held = 0);
     let lb = Lb::with_registry(limits, None).await;
     let answer = lb.get("/").await;

@@ -1,6 +1,6 @@
-//! Random requests, whole and damaged: what h11 reads at the worker is what h11 reads at the client.
+//! Random requests, whole and damaged: h11 reads the same requests at the worker and at the client.
 //!
-//! h11 (Python) is nobody's relative here: neither of the load balancer's parser nor of the reader
+//! h11 (Python) shares no code with the load balancer's parser or with the reader
 //! in `raw/`. It reads the very bytes that a client sends on a connection, and the very bytes that
 //! the load balancer sends to its worker (`oracle/h11_worker.py`). Then
 //!
@@ -133,7 +133,7 @@ fn the_worker_sees_what_the_client_meant() {
 }
 
 fn setting(name: &str) -> Option<u64> {
-    #[expect(clippy::disallowed_methods, reason = "for whoever repeats a run")]
+    #[expect(clippy::disallowed_methods, reason = "lets a developer repeat a run")]
     std::env::var(name).ok()?.parse().ok()
 }
 
@@ -158,7 +158,7 @@ fn judge(view: &View, taken: &Taken, reading: &Reading) -> Vec<String> {
     let mut wrongs: Vec<String> =
         taken.errors.iter().map(|error| format!("at the worker: {error}")).collect();
     if let Some(fault) = &reading.fault {
-        wrongs.push(format!("the client cannot read what it got: {fault}"));
+        wrongs.push(format!("the client cannot read its answer: {fault}"));
     }
     let count = taken.requests.len();
     if count > view.requests.len() {

@@ -1,7 +1,7 @@
-//! Whatever the load balancer forwards, the workers' HTTP library reads.
+//! The workers' HTTP library reads every head that the load balancer forwards.
 //!
-//! A head that hyper refuses gets an answer without a word in it, and nobody knows whose. So each head
-//! that the load balancer would forward is handed to hyper, set up as a worker sets it up, and must
+//! hyper answers a head that it refuses with an empty response, whose cause an operator cannot find. So each
+//! head that the load balancer would forward is handed to hyper, set up as a worker sets it up, and must
 //! reach the service there. Random connections come from the generator of `oracle.rs`; the limits and
 //! the characters are tried one by one.
 //!
@@ -98,19 +98,19 @@ async fn is_forwarded(head: &[u8]) -> bool {
     for bytes in finished(&request, &written) {
         if let Err(error) = asked(&bytes).await {
             let (sent, wrote) = (raw::shown(&raw::latin1(head)), raw::shown(&raw::latin1(&bytes)));
-            panic!("hyper refuses what is forwarded: {error}\n  sent: {sent}\n  forwarded: {wrote}");
+            panic!("hyper refuses a forwarded head: {error}\n  sent: {sent}\n  forwarded: {wrote}");
         }
     }
     true
 }
 
 fn setting(name: &str) -> Option<u64> {
-    #[expect(clippy::disallowed_methods, reason = "for whoever repeats a run")]
+    #[expect(clippy::disallowed_methods, reason = "lets a developer repeat a run")]
     std::env::var(name).ok()?.parse().ok()
 }
 
 #[tokio::test]
-async fn hyper_reads_what_is_forwarded() {
+async fn hyper_reads_each_forwarded_request() {
     let (seed, cases) =
         (setting("VIGIA_ORACLE_SEED").unwrap_or(1), setting("VIGIA_ORACLE_CASES").unwrap_or(CASES));
     let mut dice = Dice(seed);
@@ -137,7 +137,7 @@ async fn hyper_reads_what_is_forwarded() {
 }
 
 #[tokio::test]
-async fn hyper_reads_each_character_of_a_target_that_is_forwarded() {
+async fn hyper_reads_each_character_of_a_forwarded_target() {
     let mut count = 0;
     for byte in 0..=u8::MAX {
         for (before, after) in [("/", "b"), ("/a", "b"), ("/a?", ""), ("/a?b", "c"), ("http://a/", "?")] {
@@ -150,7 +150,7 @@ async fn hyper_reads_each_character_of_a_target_that_is_forwarded() {
 }
 
 #[tokio::test]
-async fn hyper_reads_each_character_of_a_method_or_a_line_that_is_forwarded() {
+async fn hyper_reads_each_character_of_a_forwarded_method_or_line() {
     let mut count = 0;
     for byte in 0..=u8::MAX {
         for (before, after) in [

@@ -1,4 +1,4 @@
-//! The program itself: its exit codes, its address, and what it must never write down.
+//! The program itself: its exit codes, its address, and the secrets that it must never log.
 
 mod support;
 
@@ -33,7 +33,7 @@ async fn terminate(child: Child) -> Output {
 }
 
 #[tokio::test]
-async fn wrong_settings_are_told_together_with_exit_code_64() {
+async fn the_program_names_all_wrong_settings_and_exits_64() {
     let output = program().env("VIGIA_POLICY", "best").output().await.expect("it runs");
     assert_eq!(output.status.code(), Some(i32::from(EX_USAGE)));
     let text = String::from_utf8_lossy(&output.stderr);
@@ -59,8 +59,8 @@ async fn a_port_in_use_is_an_error_that_names_it() {
 /// Everything as on an instance: its address from the metadata service, the registry from S3 with
 /// credentials of its own, a request with a password in its path, SIGTERM.
 #[tokio::test]
-async fn runs_from_metadata_and_s3_and_stops_on_sigterm_without_a_word_about_passwords() {
-    // An address nobody else uses, because the default ports are fixed.
+async fn the_program_serves_until_sigterm_and_logs_no_password() {
+    // An address of its own, because the default ports are fixed.
     let host = format!("127.77.{}.{}", rand::random::<u8>(), rand::random_range(1..255_u8));
     let worker = FakeWorker::healthy(51).await;
     let document = serde_json::to_vec(&registry(1, &[("i-51", worker.addr)])).expect("plain data");

@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn relays_a_request_and_its_response() {
+async fn a_request_and_its_response_are_relayed() {
     let worker = FakeWorker::start(11, |_| async {
         Ok(Response::builder()
             .status(StatusCode::CREATED)
@@ -71,7 +71,7 @@ async fn a_worker_sees_the_address_that_the_load_balancer_listens_on() {
 }
 
 #[tokio::test]
-async fn whoever_listens_everywhere_still_reaches_workers() {
+async fn a_listener_on_all_addresses_reaches_workers() {
     let worker = FakeWorker::healthy(11).await;
     let lb = Lb::start_at("0.0.0.0:0".parse().expect("an address"), &[&worker]).await;
     assert_eq!(lb.get("/x").await.status, StatusCode::OK);
@@ -79,7 +79,7 @@ async fn whoever_listens_everywhere_still_reaches_workers() {
 }
 
 #[tokio::test]
-async fn makes_a_request_id_when_there_is_none() {
+async fn a_request_without_an_id_gets_one() {
     let worker = FakeWorker::healthy(11).await;
     let lb = Lb::start(Limits::default(), &[&worker]).await;
     let answer = lb.get("/").await;
@@ -88,7 +88,7 @@ async fn makes_a_request_id_when_there_is_none() {
 }
 
 #[tokio::test]
-async fn streams_a_large_response_while_it_is_written() {
+async fn a_large_response_streams_while_it_is_written() {
     const PIECE: usize = 1024 * 1024;
     let (write, stream) = Stream::new();
     let stream = std::sync::Mutex::new(Some(stream));
@@ -117,7 +117,7 @@ async fn streams_a_large_response_while_it_is_written() {
 }
 
 #[tokio::test]
-async fn streams_a_large_upload_up_to_the_limit() {
+async fn a_large_upload_streams_up_to_the_limit() {
     let worker = FakeWorker::start(11, |seen| async move { ok(&seen.body.len().to_string()) }).await;
     let lb = Lb::start(Limits::default(), &[&worker]).await;
     for size in [0, 1, 64 * 1024, 64 * 1024 + 1, 1024 * 1024] {
@@ -134,7 +134,7 @@ async fn streams_a_large_upload_up_to_the_limit() {
 }
 
 #[tokio::test]
-async fn cuts_a_chunked_upload_at_the_limit() {
+async fn a_chunked_upload_is_cut_at_the_limit() {
     let worker = FakeWorker::healthy(11).await;
     let lb = Lb::start(Limits::default(), &[&worker]).await;
     let mut request = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();

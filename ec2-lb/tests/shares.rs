@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const BODY_TO_COME: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n";
 
-/// The attacker's 127.0.0.`host`, and somebody else's.
+/// The attacker's 127.0.0.`host`, and another client's.
 const GREEDY: u8 = 81;
 const OTHER: u8 = 82;
 
@@ -22,7 +22,7 @@ const ALL: usize = 16;
 
 async fn send(lb: &Lb, host: u8, bytes: &[u8]) -> TcpStream {
     let mut stream = lb.connect_from(host).await;
-    // One that is refused at once may be reset before it has sent anything.
+    // A connection that is refused at once may be reset before it has sent anything.
     drop(stream.write_all(bytes).await);
     stream
 }

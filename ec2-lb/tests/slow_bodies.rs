@@ -1,5 +1,5 @@
-//! The program itself under thousands of bodies that never end, all from one address: whoever comes
-//! from another is answered, and the bodies take no more memory than is documented.
+//! The program itself under thousands of bodies that never end, all from one address: clients from other
+//! addresses are answered, and the bodies take no more memory than is documented.
 //!
 //! `VIGIA_SLOW_BODIES=4400 VIGIA_SLOW_SECONDS=30` is the full size.
 
@@ -36,12 +36,12 @@ fn begins() -> [Vec<u8>; 2] {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "figures, for whoever runs the full size")]
-fn whoever_comes_from_elsewhere_is_answered() {
+#[expect(clippy::print_stdout, reason = "the full size prints its figures")]
+fn slow_bodies_do_not_hold_up_other_addresses() {
     let (bodies, seconds) =
         (setting("VIGIA_SLOW_BODIES").unwrap_or(BODIES), setting("VIGIA_SLOW_SECONDS").unwrap_or(SECONDS));
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit anybody may");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("every process may raise it to the hard limit");
     let worker = Worker::start();
     let lb = LoadBalancer::start(env!("CARGO_BIN_EXE_ec2-lb"), worker.addr);
     assert!(get(lb.addr).is_ok());
@@ -82,7 +82,7 @@ fn whoever_comes_from_elsewhere_is_answered() {
 const SHARE: u64 = 512;
 
 fn setting(name: &str) -> Option<u64> {
-    #[expect(clippy::disallowed_methods, reason = "for whoever wants the full size")]
+    #[expect(clippy::disallowed_methods, reason = "lets a developer ask for the full size")]
     std::env::var(name).ok()?.parse().ok()
 }
 

@@ -1,8 +1,8 @@
 //! What HTTP/1.1 asks of the load balancer, as data: `vectors/*.json`, read by `raw/vector.rs`.
 //!
 //! The program runs as on an instance and is known only by its bytes. Each vector runs several
-//! times, whole and cut in pieces, and must end the same. A refused request counts as refused only
-//! if nothing of it reached the worker, nor what was sent after it.
+//! times, whole and cut in pieces, and must end the same. A request counts as refused only if no byte of it,
+//! and no byte sent after it, reached the worker.
 
 mod raw;
 
@@ -27,7 +27,7 @@ const FILES: [(&str, &str); 9] = [
     ("responses", include_str!("vectors/responses.json")),
 ];
 
-/// Random cuts of each vector, beside whole and byte by byte.
+/// Random cuts of each vector, in addition to whole and byte by byte.
 const RANDOM_SPLITS: usize = 2;
 
 fn vectors(file: &str) -> Vec<Vector> {
@@ -93,7 +93,7 @@ fn targets_and_hosts_are_read_to_the_letter() {
 }
 
 #[test]
-fn what_is_too_large_is_refused() {
+fn too_large_messages_are_refused() {
     hold("limits");
 }
 
@@ -108,12 +108,12 @@ fn requests_arrive_as_they_were_meant() {
 }
 
 #[test]
-fn header_lines_pass_that_should_and_no_others() {
+fn only_end_to_end_header_lines_pass() {
     hold("forwarding");
 }
 
 #[test]
-fn bad_responses_reach_nobody() {
+fn bad_responses_reach_no_client() {
     hold("bad_responses");
 }
 

@@ -15,7 +15,7 @@ pub(crate) fn connection(dice: &mut Dice) -> Vec<u8> {
         for _ in 0..=dice.below(3) {
             damage(dice, &mut draft);
         }
-        // Whoever waits for more gets it, up to a point.
+        // A reader that waits for more bytes gets some, up to a limit.
         for number in 0..3 {
             draft.frame(&format!("GET /tail-{number} HTTP/1.1\r\nHost: a\r\n\r\n"));
         }

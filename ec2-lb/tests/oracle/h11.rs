@@ -1,4 +1,4 @@
-//! h11 in a process of its own, and what it reads.
+//! h11 in a process of its own, and the requests that it reads.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -189,7 +189,7 @@ pub(crate) fn after_origin(target: &str) -> Option<&str> {
     (is_end && origin.eq_ignore_ascii_case(ORIGIN)).then_some(path)
 }
 
-/// Lines about one connection or one framing, and those that the load balancer writes itself.
+/// Whether a header is about one connection or one framing, or is written by the load balancer itself.
 pub(crate) fn is_for_one_hop(name: &str) -> bool {
     const NAMES: [&str; 16] = [
         "connection",

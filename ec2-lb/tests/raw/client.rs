@@ -54,7 +54,7 @@ impl Client {
     }
 
     pub fn finish(&mut self) {
-        // One that has ended already is as good.
+        // A connection that has ended already is as good.
         drop(self.stream.shutdown(Shutdown::Write));
     }
 

@@ -1,13 +1,13 @@
 //! HTTP/1.1 messages, read by the letter of RFC 9112.
 //!
-//! The reader takes what a conforming sender may send and nothing else: what it refuses, the load
-//! balancer must never have sent.
+//! The reader accepts only messages that a conforming sender may send. The load balancer must never send a
+//! message that it refuses.
 
 use std::fmt;
 
 use super::latin1;
 
-/// `None`: more bytes are needed. Otherwise what was read, and of how many bytes.
+/// `None`: more bytes are needed. Otherwise the value, and the number of bytes it was read from.
 pub type Read<T> = Result<Option<(T, usize)>, String>;
 
 /// Header or trailer lines in their order.

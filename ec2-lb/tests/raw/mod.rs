@@ -2,7 +2,7 @@
 //!
 //! Nothing here is shared with the load balancer, its parser least of all: a mistake made on both
 //! sides would be invisible. Bytes are kept as text in Latin-1, one character for each byte, so that
-//! what a vector says, what was sent and what came are compared and printed as they are.
+//! vectors, sent bytes and received bytes are compared and printed as they are.
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses a part of it")]
 
 pub mod message;

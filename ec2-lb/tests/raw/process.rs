@@ -84,7 +84,7 @@ impl LoadBalancer {
         line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
     }
 
-    /// What it has written until now.
+    /// Returns the log that it has written so far.
     pub fn log(&self) -> String {
         latin1(&self.log.lock().expect("not poisoned"))
     }
@@ -106,7 +106,7 @@ fn health(admin: SocketAddr) -> Option<serde_json::Value> {
     serde_json::from_str(&reading.responses.first()?.body.content).ok()
 }
 
-/// Two free ports of a loopback address that nobody else is likely to use.
+/// Returns two free ports of a loopback address that other programs are unlikely to use.
 fn addresses() -> (SocketAddr, SocketAddr) {
     static NEXT: AtomicU8 = AtomicU8::new(0);
     let [.., high, low] = std::process::id().to_be_bytes();

@@ -1,4 +1,4 @@
-//! One vector, once: what is sent, and what comes out on both sides.
+//! One run of one vector: the bytes that are sent, and the bytes that come out on both sides.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -107,7 +107,7 @@ impl Bench {
             let record = self.worker.record();
             record.begun > 0 && record.begun == record.ended
         });
-        // The load balancer has to notice what was written last; nothing else tells when it has.
+        // The load balancer has to notice the last bytes written, and no event tells when it has.
         std::thread::sleep(Duration::from_millis(10));
     }
 
@@ -199,7 +199,7 @@ fn methods(vector: &Vector) -> Vec<String> {
     methods
 }
 
-/// Whether the connection ends after the last of these responses, by what it says.
+/// Whether the last of these responses announces the end of its connection.
 fn is_to_end(reading: &Reading, is_http_1_0: bool) -> bool {
     reading.finals().last().is_some_and(|last| {
         let is_kept = !is_http_1_0 || last.fields.connection("keep-alive");

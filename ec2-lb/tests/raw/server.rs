@@ -42,7 +42,7 @@ impl Server {
                 }));
             }
             for stream in watched.open.lock().expect("not poisoned").values() {
-                // One that has ended already is as good.
+                // A connection that has ended already is as good.
                 drop(stream.shutdown(Shutdown::Both));
             }
             for thread in threads {

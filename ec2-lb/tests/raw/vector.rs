@@ -89,7 +89,7 @@ pub struct Gets {
     pub is_broken: bool,
 }
 
-/// What is said of the lines with each name; `null`: there is none.
+/// The expectation for the lines with each name; `null`: there is no such line.
 pub type Headers = BTreeMap<String, Option<Want>>;
 
 #[derive(Clone, Debug)]
@@ -421,7 +421,7 @@ impl Object {
 
     fn end(self) {
         let names: Vec<&String> = self.fields.keys().collect();
-        assert!(names.is_empty(), "{} has fields that nobody knows: {names:?}", self.shown);
+        assert!(names.is_empty(), "{} has unknown fields: {names:?}", self.shown);
     }
 }
 

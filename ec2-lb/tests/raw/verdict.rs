@@ -13,7 +13,7 @@ pub fn judge(vector: &Vector, outcome: &Outcome) -> Vec<String> {
     let mut wrongs = Wrongs::default();
     let finals: Vec<&Response> = outcome.responses.iter().filter(|response| !response.is_interim()).collect();
     if let Some(fault) = &outcome.fault {
-        wrongs.add(format!("the client cannot read what it got: {fault}"));
+        wrongs.add(format!("the client cannot read its answer: {fault}"));
     }
     let is_refused = |refused: &OneOf<u16>| {
         vector.or_passed.is_empty() || finals.first().is_none_or(|first| refused.has(&first.status))
@@ -28,7 +28,7 @@ pub fn judge(vector: &Vector, outcome: &Outcome) -> Vec<String> {
     wrongs.all("", interims(vector, outcome));
     wrongs.all("", afterwards(vector, outcome, refused.is_some()));
     if outcome.received.to_ascii_lowercase().contains(LEAK) {
-        wrongs.add("the client got what it must never get");
+        wrongs.add("the client got text that it must never get");
     }
     let late = &outcome.late;
     for late in late.arrivals.iter().map(|late| &late.raw).chain(&late.unfinished).chain(&late.faults) {
@@ -101,7 +101,7 @@ fn plain(method: &str, target: &str, response: &Response) -> Vec<String> {
     wrongs.0
 }
 
-/// A refusal is the load balancer's own: it says what is wrong, and closes.
+/// Checks a refusal, which is the load balancer's own: it names the error and closes the connection.
 fn refusal(refused: &OneOf<u16>, response: &Response) -> Vec<String> {
     let mut wrongs = Wrongs::default();
     if !refused.has(&response.status) {
@@ -156,7 +156,7 @@ fn arrivals(vector: &Vector, outcome: &Outcome, passed: &[Passed]) -> Vec<String
     let mut wrongs = Wrongs::default();
     let worker = &outcome.worker;
     for fault in &worker.faults {
-        wrongs.add(format!("the worker cannot read what it got: {fault}"));
+        wrongs.add(format!("the worker cannot read its request: {fault}"));
     }
     if !vector.may_begin {
         for bytes in &worker.unfinished {
@@ -164,7 +164,7 @@ fn arrivals(vector: &Vector, outcome: &Outcome, passed: &[Passed]) -> Vec<String
         }
     }
     for begun in worker.unfinished.iter().filter(|bytes| bytes.to_ascii_lowercase().contains(LEAK)) {
-        wrongs.add(format!("the worker got what it must never get: {}", shown(begun)));
+        wrongs.add(format!("the worker got text that it must never get: {}", shown(begun)));
     }
     if passed.is_empty() && vector.refused.is_none() {
         wrongs.all("", tries(vector, outcome));
@@ -187,7 +187,7 @@ fn arrivals(vector: &Vector, outcome: &Outcome, passed: &[Passed]) -> Vec<String
         }
         wrongs.all("", always(outcome, &arrival.request));
         if arrival.raw.to_ascii_lowercase().contains(LEAK) {
-            wrongs.add(format!("the worker got what it must never get: {}", shown(&arrival.raw)));
+            wrongs.add(format!("the worker got text that it must never get: {}", shown(&arrival.raw)));
         }
     }
     wrongs.0

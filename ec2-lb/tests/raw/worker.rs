@@ -1,8 +1,8 @@
 //! A worker that records what reaches it and answers by a script.
 //!
 //! It answers `/healthcheck` by itself and keeps no record of it. A request that waits for leave to
-//! send its body gets it, unless the script answers earlier. Everything else is recorded when
-//! it has arrived whole; what did not arrive whole, and what was no HTTP, is recorded apart.
+//! send its body gets it, unless the script answers earlier. Every other request is recorded when it has
+//! arrived whole; partial requests and invalid bytes are recorded apart.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -115,7 +115,7 @@ struct Connection<'a> {
 
 impl Connection<'_> {
     fn run(self) {
-        // Whoever connects is about to send.
+        // A client that connects is about to send.
         self.is_busy(true);
         let left = self.serve();
         let mut state = lock(self.state);
@@ -205,7 +205,7 @@ impl Connection<'_> {
 
     fn answer(&self, script: Option<Script>, plain: &str) -> Then {
         let Some(script) = script else {
-            // When the other side has gone there is nobody to tell.
+            // The other side may have gone.
             drop(Split::Whole.write(self.stream, plain.as_bytes()));
             return Then::Keep;
         };
@@ -242,7 +242,7 @@ impl Connection<'_> {
     }
 }
 
-/// The answer without a script: what was asked for.
+/// Returns the answer without a script: a description of the request.
 fn plain(request: &Request) -> String {
     let text = format!("{} {}", request.method, request.target);
     let body = if request.method == "HEAD" { "" } else { &text };

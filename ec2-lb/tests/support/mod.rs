@@ -1,7 +1,7 @@
 //! A real load balancer on a free port, fake workers it can route to, and a client.
 //!
-//! A fake worker is a real HTTP server on a loopback address of its own, so that killing it means
-//! what it means outside: its port refuses and its connections are gone.
+//! A fake worker is a real HTTP server on a loopback address of its own, so killing it has the real
+//! effects: its port refuses and its connections are gone.
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ use tokio::task::{JoinHandle, JoinSet};
 /// Longer than anything takes on a busy machine; only a failing test waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until `look` gives a value that `is_fine`; fails with what it saw last.
+/// Waits until `look` returns a value that `is_fine`; fails with the last value.
 pub async fn eventually<T: Debug>(
     what: &str,
     mut look: impl AsyncFnMut() -> T,
