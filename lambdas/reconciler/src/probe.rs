@@ -11,8 +11,8 @@
 //! | any other status, 503 included; another body, another name, no body | silence |
 //! | refused or reset before a status | a refusal |
 //!
-//! A load balancer says 503 until it has reached the registry, and must not get the address before. An
-//! address may belong to another worker by now: if that one answers, the one that was meant has not.
+//! A load balancer answers 503 until it has reached the registry, and must not get the Elastic IP before. A
+//! private address may belong to another worker by now. If that worker answers, the probed worker has not.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -37,8 +37,8 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// Sockets open at a time: a whole fleet of 100 in one go. Lambda allows a thousand; more at once
 /// would only wait longer for the function's share of a core, and that looks like silence.
 const CONCURRENCY: usize = 128;
-/// When asking ends: what was planned 15 s after its survey began is not acted on. Whoever was not
-/// asked by then is not judged.
+/// When probing ends: a plan is not carried out later than 15 s after its survey began. Targets that were
+/// not probed by then count as neither alive nor dead.
 const DEADLINE: Duration = Duration::from_secs(8);
 /// Read of an answer. A worker's is under 300 bytes, the load balancer's as well; at half of this a
 /// few more headers would push the name out.
@@ -55,7 +55,7 @@ impl Default for Prober {
 }
 
 impl Prober {
-    /// Asks everybody at the same time, up to `tries` times each. Those for whom there was no time
+    /// Probes all targets at the same time, up to `tries` times each. Targets for which there was no time
     /// are not in the result.
     pub async fn probe_all(&self, targets: Vec<Target>, tries: u32) -> (Probes, Started) {
         let end = Instant::now() + DEADLINE;
@@ -108,7 +108,7 @@ impl Prober {
     }
 }
 
-/// Everybody who was asked.
+/// The result for each target that was probed.
 type Probes = Vec<(WorkerId, Probe)>;
 /// Since when the program of each runs that says so.
 type Started = Vec<(WorkerId, Timestamp)>;
@@ -148,7 +148,7 @@ async fn ask<T>(addr: SocketAddr, method: &str, path: &str, read: impl Fn(&[u8])
     }
 }
 
-/// What is read from an answer, if it is 200 with a body of ours.
+/// Returns the parsed body of an answer, if it is a 200 from the right program.
 async fn answer<T>(
     addr: SocketAddr,
     method: &str,
@@ -165,7 +165,7 @@ async fn answer<T>(
     loop {
         let is_over = match stream.read_buf(&mut answer).await {
             Ok(bytes) => bytes == 0,
-            // Once there is a status, somebody has answered.
+            // Once there is a status, a program has answered.
             Err(error) if status_in(&answer).is_none() => return Err(error.kind()),
             Err(_) => true,
         };
@@ -236,7 +236,7 @@ mod tests {
 
     use super::*;
 
-    /// Somebody who answers each connection with this, for as long as the test runs.
+    /// Starts a server that answers each connection with `reply` for as long as the test runs.
     async fn saying(reply: impl Into<String>) -> SocketAddr {
         let reply = reply.into();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_says_since_when_its_program_runs() {
+    async fn a_worker_reports_its_uptime() {
         let now = Timestamp::from_second(1_800_000_000).expect("a time");
         for (uptime, started) in [
             (r#","uptime_seconds":7"#, Some(now - SignedDuration::from_secs(7))),
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tells_an_answer_from_a_refusal_and_from_silence() {
+    async fn a_probe_tells_answer_refusal_and_silence_apart() {
         let refusing = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let refused_at = refusing.local_addr().expect("bound");
         drop(refusing);
@@ -301,7 +301,7 @@ mod tests {
             ("200 OK", r#"{"status":"ok"}"#, Probe::Silent),
             ("200 OK", r#"{"status":"ok","revision":1}"#, Probe::Silent),
             ("200 OK", r#"{"status":"starts","worker":"i-1"}"#, Probe::Silent),
-            ("200 OK", r#"{"status":"ok","worker":"nobody"}"#, Probe::Silent),
+            ("200 OK", r#"{"status":"ok","worker":"carol"}"#, Probe::Silent),
             ("204 No Content", ours, Probe::Silent),
             ("404 Not Found", ours, Probe::Silent),
             ("503 Service Unavailable", ours, Probe::Silent),
@@ -315,7 +315,8 @@ mod tests {
         }
     }
 
-    /// One that cannot read the registry would get the address, and the good one would be terminated.
+    /// Otherwise a load balancer that cannot read the registry would get the address, and the good one would
+    /// be terminated.
     #[tokio::test]
     async fn a_load_balancer_without_a_registry_is_not_heard() {
         for (status, body, probe) in [
@@ -396,7 +397,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_a_thousand_that_are_silent_nobody_is_judged_unasked() {
+    async fn of_a_thousand_silent_targets_only_probed_ones_have_a_result() {
         let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = silent.local_addr().expect("bound");
         let targets = (1..=1000).map(|number| target(number, addr)).collect();

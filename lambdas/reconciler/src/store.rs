@@ -1,7 +1,7 @@
 //! The documents in the control bucket. SDK types stop here.
 //!
-//! A conditional write ends in one of three ways, and the third is not a failure: without an answer
-//! nobody knows whether it took place. Whoever asked has to look.
+//! A conditional write has one of three outcomes, and the third is not a failure: without an answer it is
+//! unknown whether the write took place, and the caller has to read the document.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,7 +35,7 @@ enum ReadError {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("{key} is not what it should be")]
+#[error("{key} cannot be parsed")]
 struct Malformed {
     key: &'static str,
     source: serde_json::Error,
@@ -100,8 +100,8 @@ impl Store {
         }
     }
 
-    /// The registry and its version. One that cannot be read as such is replaced like any other: its
-    /// content is ours to say.
+    /// Returns the registry and its version. A registry that cannot be parsed is replaced like any other,
+    /// because the reconciler alone decides its content.
     pub async fn registry(&self) -> (Result<Option<Arc<Registry>>, String>, Option<String>) {
         match self.get(keys::REGISTRY, Registry::MAX_BYTES, None).await {
             Ok(Some(object)) => {
@@ -196,7 +196,7 @@ struct DateOfReply(Arc<Mutex<Option<(Timestamp, Instant)>>>);
 impl DateOfReply {
     /// What the clock of S3 shows by now.
     fn by_now(&self) -> Option<Timestamp> {
-        let (date, came) = (*self.0.lock().expect("nobody panics with it"))?;
+        let (date, came) = (*self.0.lock().expect("no holder of the lock panics"))?;
         date.checked_add(came.elapsed()).ok()
     }
 }
@@ -213,7 +213,7 @@ impl Intercept for DateOfReply {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let date = context.response().headers().get("date").and_then(date);
-        *self.0.lock().expect("nobody panics with it") = date.map(|date| (date, Instant::now()));
+        *self.0.lock().expect("no holder of the lock panics") = date.map(|date| (date, Instant::now()));
         Ok(())
     }
 }
