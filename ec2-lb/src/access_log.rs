@@ -12,7 +12,7 @@ use http1::request::Request;
 pub(crate) struct Route(&'static str);
 
 impl Route {
-    pub(crate) fn of(path: &[u8]) -> Self {
+    pub(crate) fn of_path(path: &[u8]) -> Self {
         let path = std::str::from_utf8(path).unwrap_or_default();
         let mut segments = path.strip_prefix('/').unwrap_or(path).split('/');
         let first = segments.next().unwrap_or_default();
@@ -70,7 +70,7 @@ mod tests {
             ("//signin/ana/secret", "other"),
             ("*", "other"),
         ] {
-            assert_eq!(Route::of(path.as_bytes()), Route(route), "{path}");
+            assert_eq!(Route::of_path(path.as_bytes()), Route(route), "{path}");
         }
     }
 }

@@ -9,7 +9,7 @@
 use fleet::telemetry::error_chain;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::source::{Look, LookError, RegistrySource, Version};
+use crate::source::{FetchError, Fetched, RegistrySource, Version};
 use crate::table::Fleet;
 
 /// The result of a read of the registry, for the client that asked for it.
@@ -35,8 +35,8 @@ pub(crate) async fn follow(
         while let Ok(refresh) = refreshes.try_recv() {
             asked.push(refresh);
         }
-        let seen = source.look(follower.version.as_ref()).await;
-        follower.take(seen);
+        let seen = source.fetch(follower.version.as_ref()).await;
+        follower.apply(seen);
         for refresh in asked.drain(..) {
             // The client may have disconnected.
             drop(refresh.send(follower.refreshed()));
@@ -56,24 +56,24 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    fn take(&mut self, seen: Result<Look, LookError>) {
+    fn apply(&mut self, seen: Result<Fetched, FetchError>) {
         let held = self.fleet.revision();
         if seen.is_ok() {
-            self.fleet.has_looked();
+            self.fleet.mark_reached();
         }
         let trouble = match (seen, held) {
-            (Ok(Look::Unchanged), _) => None,
-            (Ok(Look::Found { registry, .. }), Some(held)) if registry.revision < held => Some(format!(
+            (Ok(Fetched::Unchanged), _) => None,
+            (Ok(Fetched::Found { registry, .. }), Some(held)) if registry.revision < held => Some(format!(
                 "the registry has revision {}, older than {held}, the one in force",
                 registry.revision
             )),
-            (Ok(Look::Found { registry, version }), _) => {
+            (Ok(Fetched::Found { registry, version }), _) => {
                 self.version = version;
                 self.fleet.apply(registry);
                 None
             }
-            (Ok(Look::Missing), None) => Some("there is no registry yet".to_owned()),
-            (Ok(Look::Missing), Some(_)) => Some("the registry is gone".to_owned()),
+            (Ok(Fetched::Missing), None) => Some("there is no registry yet".to_owned()),
+            (Ok(Fetched::Missing), Some(_)) => Some("the registry is gone".to_owned()),
             (Err(error), _) => {
                 // The causes name a request id, new each time; only the top line can repeat.
                 let top = error.to_string();

@@ -112,7 +112,7 @@ impl Exchange<'_> {
             Err(refusal) => Err(refusal),
             Ok(read) => {
                 if thread.shared.config.logs_access {
-                    route = Some(Route::of(&self.buffers.outbound[read.path.clone()]));
+                    route = Some(Route::of_path(&self.buffers.outbound[read.path.clone()]));
                 }
                 let read = request.insert(read);
                 self.answer(read).await
@@ -342,7 +342,7 @@ impl Exchange<'_> {
         for _ in 0..if may_be_repeated { MAX_STALE } else { 0 } {
             let Some(mut stream) = self.take_idle(worker).await else { break };
             match send::run(self, request, payload, worker, &mut stream, deadline).await {
-                Ok(answer) => return Ok((self.judge(answer, &in_flight), stream, in_flight)),
+                Ok(answer) => return Ok((self.note_health(answer, &in_flight), stream, in_flight)),
                 Err(Failure::NothingSent | Failure::Lost) => {}
                 Err(failure) => {
                     blame(worker, failure, payload);
@@ -363,7 +363,7 @@ impl Exchange<'_> {
             }
         };
         match send::run(self, request, payload, worker, &mut stream, deadline).await {
-            Ok(answer) => Ok((self.judge(answer, &in_flight), stream, in_flight)),
+            Ok(answer) => Ok((self.note_health(answer, &in_flight), stream, in_flight)),
             Err(failure) => {
                 blame(worker, failure, payload);
                 Err(failure)
@@ -371,7 +371,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn judge(&self, answer: Answer, in_flight: &InFlight) -> Answer {
+    fn note_health(&self, answer: Answer, in_flight: &InFlight) -> Answer {
         if answer.response.is_draining {
             in_flight.0.drains();
         }

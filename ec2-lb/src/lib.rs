@@ -76,7 +76,7 @@ pub use balance::{Policy, PolicyError};
 pub use limits::Limits;
 pub use retry::NonIdempotent;
 pub use settings::Settings;
-pub use source::{Look, LookError, RegistrySource, S3Source, Version};
+pub use source::{FetchError, Fetched, RegistrySource, S3Source, Version};
 pub use tls::{CertificateSource, CertificateWatch};
 
 /// The settings of a running load balancer, except its sockets and its source of workers.

@@ -87,7 +87,7 @@ fn certificate_source(from: TlsFrom, client: &aws_sdk_s3::Client, bucket: &str) 
 async fn watch(source: CertificateSource) -> anyhow::Result<CertificateWatch> {
     let must_be_there = matches!(source, CertificateSource::Files { .. });
     let mut watch = CertificateWatch::new(source);
-    match watch.look().await {
+    match watch.refresh().await {
         Err(error) if must_be_there => Err(error.into()),
         Ok(_) | Err(_) => Ok(watch),
     }

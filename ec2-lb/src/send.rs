@@ -183,9 +183,9 @@ pub(crate) async fn run(
         Patience { worker, deadline, wait: Wait::default(), silent_since_ms: 0, asked_ms: None };
     loop {
         let len = poll_fn(|cx| poll_head(exchange, payload, &mut upload, stream, &mut patience, cx)).await?;
-        match judge(exchange, request, len, upload)? {
-            Judged::Final(answer) => return Ok(answer),
-            Judged::Interim(so_far) => upload = so_far,
+        match parse_answer(exchange, request, len, upload)? {
+            Parsed::Final(answer) => return Ok(answer),
+            Parsed::Interim(so_far) => upload = so_far,
         }
         interims += 1;
         if interims > MAX_INTERIM {
@@ -429,18 +429,18 @@ fn poll_pipe(
     Some(filled)
 }
 
-enum Judged {
+enum Parsed {
     Final(Answer),
     Interim(Upload),
 }
 
 /// Reads the head of `len` bytes and writes it for the client into `buffers.reply`.
-fn judge(
+fn parse_answer(
     exchange: &mut Exchange<'_>,
     request: &Request,
     len: usize,
     upload: Upload,
-) -> Result<Judged, Failure> {
+) -> Result<Parsed, Failure> {
     let is_draining = exchange.thread.is_draining();
     let Buffers { reply, response, .. } = &mut *exchange.buffers;
     reply.clear();
@@ -452,14 +452,14 @@ fn judge(
             }
             head.write_switch(reply);
             let answer = Answer { response, relay: Relay::Plain, is_persistent: false, body_at: len, upload };
-            return Some(Judged::Final(answer));
+            return Some(Parsed::Final(answer));
         }
         if response.is_interim() {
             let is_wanted = response.status != 100 || request.asks_worker();
             if request.version == Version::Http11 && is_wanted {
                 head.write_interim(reply);
             }
-            return Some(Judged::Interim(upload));
+            return Some(Parsed::Interim(upload));
         }
         // A worker that answers early leaves the client in the middle of its body.
         let is_persistent = request.is_persistent
@@ -468,7 +468,7 @@ fn judge(
             && (request.version == Version::Http11 || response.has_length());
         let id = request.id.as_bytes();
         let relay = head.write(Reply { version: request.version, id, is_persistent }, reply);
-        Some(Judged::Final(Answer { response, relay, is_persistent, body_at: len, upload }))
+        Some(Parsed::Final(Answer { response, relay, is_persistent, body_at: len, upload }))
     });
     read.ok().flatten().ok_or(Failure::Invalid)
 }

@@ -20,7 +20,7 @@ pub const POLL_EVERY: Duration = Duration::from_secs(2);
 pub struct Version(pub String);
 
 #[derive(Clone, Debug)]
-pub enum Look {
+pub enum Fetched {
     /// It is still the version that was handed in.
     Unchanged,
     /// There is no registry (yet).
@@ -32,7 +32,7 @@ pub enum Look {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
+pub enum FetchError {
     #[error("S3 did not return the object")]
     Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("S3 did not return the object within {OPERATION_TIMEOUT:?}")]
@@ -48,7 +48,7 @@ pub trait RegistrySource: Send + 'static {
     fn wake(&mut self) -> impl Future<Output = ()> + Send;
 
     /// Looks once. Must end within a few seconds, whatever happens.
-    fn look(&mut self, held: Option<&Version>) -> impl Future<Output = Result<Look, LookError>> + Send;
+    fn fetch(&mut self, held: Option<&Version>) -> impl Future<Output = Result<Fetched, FetchError>> + Send;
 }
 
 /// `fleet/registry.json` in the control bucket.
@@ -69,7 +69,7 @@ impl S3Source {
         Self { poll_every, ..self }
     }
 
-    async fn get(&self, held: Option<&Version>) -> Result<Look, LookError> {
+    async fn get(&self, held: Option<&Version>) -> Result<Fetched, FetchError> {
         let answer = self
             .client
             .get_object()
@@ -84,16 +84,16 @@ impl S3Source {
                 let status = error.raw_response().map(|response| response.status().as_u16());
                 let is_missing = error.as_service_error().is_some_and(GetObjectError::is_no_such_key);
                 return match status {
-                    Some(304) => Ok(Look::Unchanged),
-                    _ if is_missing => Ok(Look::Missing),
-                    _ => Err(LookError::Unreadable(error.into())),
+                    Some(304) => Ok(Fetched::Unchanged),
+                    _ if is_missing => Ok(Fetched::Missing),
+                    _ => Err(FetchError::Unreadable(error.into())),
                 };
             }
         };
         let version = object.e_tag.map(Version);
         let bytes = read_at_most(object.body, Registry::MAX_BYTES).await?;
-        let registry = serde_json::from_slice(&bytes).map_err(LookError::NotARegistry)?;
-        Ok(Look::Found { registry, version })
+        let registry = serde_json::from_slice(&bytes).map_err(FetchError::NotARegistry)?;
+        Ok(Fetched::Found { registry, version })
     }
 }
 
@@ -103,8 +103,8 @@ impl RegistrySource for S3Source {
     }
 
     /// The SDK's operation timeout ends with the response's head; the one here covers the body.
-    async fn look(&mut self, held: Option<&Version>) -> Result<Look, LookError> {
-        tokio::time::timeout(OPERATION_TIMEOUT, self.get(held)).await.unwrap_or(Err(LookError::TimedOut))
+    async fn fetch(&mut self, held: Option<&Version>) -> Result<Fetched, FetchError> {
+        tokio::time::timeout(OPERATION_TIMEOUT, self.get(held)).await.unwrap_or(Err(FetchError::TimedOut))
     }
 }
 
@@ -114,23 +114,23 @@ pub(crate) async fn read_object(
     bucket: &str,
     key: &str,
     max: usize,
-) -> Result<Option<Vec<u8>>, LookError> {
+) -> Result<Option<Vec<u8>>, FetchError> {
     let read = async {
         match client.get_object().bucket(bucket).key(key).send().await {
             Ok(object) => read_at_most(object.body, max).await.map(Some),
             Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => Ok(None),
-            Err(error) => Err(LookError::Unreadable(error.into())),
+            Err(error) => Err(FetchError::Unreadable(error.into())),
         }
     };
-    tokio::time::timeout(OPERATION_TIMEOUT, read).await.unwrap_or(Err(LookError::TimedOut))
+    tokio::time::timeout(OPERATION_TIMEOUT, read).await.unwrap_or(Err(FetchError::TimedOut))
 }
 
-async fn read_at_most(mut body: ByteStream, max: usize) -> Result<Vec<u8>, LookError> {
+async fn read_at_most(mut body: ByteStream, max: usize) -> Result<Vec<u8>, FetchError> {
     let mut bytes = Vec::new();
     while let Some(piece) = body.next().await {
-        let piece = piece.map_err(|error| LookError::Unreadable(error.into()))?;
+        let piece = piece.map_err(|error| FetchError::Unreadable(error.into()))?;
         if bytes.len() + piece.len() > max {
-            return Err(LookError::TooLarge);
+            return Err(FetchError::TooLarge);
         }
         bytes.extend_from_slice(&piece);
     }

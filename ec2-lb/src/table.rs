@@ -42,7 +42,7 @@ pub(crate) struct Fleet {
     /// Only discovery changes it; the lock is for readers of its revision.
     registry: Mutex<Option<Registry>>,
     /// Whether S3 has ever said what the registry is, or that there is none yet.
-    has_looked: AtomicBool,
+    was_reached: AtomicBool,
     /// Milliseconds from `epoch` to the last look that found the table up to date; 0 is never.
     confirmed_ms: AtomicU64,
     epoch: Instant,
@@ -58,7 +58,7 @@ impl Fleet {
         Self {
             table: ArcSwap::default(),
             registry: Mutex::new(None),
-            has_looked: AtomicBool::new(false),
+            was_reached: AtomicBool::new(false),
             confirmed_ms: AtomicU64::new(0),
             epoch: Instant::now(),
             changed: watch::Sender::new(()),
@@ -91,11 +91,11 @@ impl Fleet {
 
     /// Whether the load balancer can route: it has reached the registry once, and keeps the last table.
     pub(crate) fn is_ready(&self) -> bool {
-        self.has_looked.load(Ordering::Relaxed)
+        self.was_reached.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn has_looked(&self) {
-        self.has_looked.store(true, Ordering::Relaxed);
+    pub(crate) fn mark_reached(&self) {
+        self.was_reached.store(true, Ordering::Relaxed);
     }
 
     /// The table was just seen to be up to date.

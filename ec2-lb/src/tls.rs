@@ -42,7 +42,7 @@ pub enum CertificateError {
         source: std::io::Error,
     },
     #[error("S3 did not return the certificate")]
-    Bucket(#[source] source::LookError),
+    Bucket(#[source] source::FetchError),
     #[error("the control bucket holds no certificate; deploy one with --tls-cert and --tls-key")]
     Missing,
     #[error("the certificate is not valid PEM; deploy a PEM file with --tls-cert")]
@@ -110,7 +110,7 @@ impl CertificateWatch {
     }
 
     /// Looks once, and says whether the certificate is another one than before.
-    pub async fn look(&mut self) -> Result<bool, CertificateError> {
+    pub async fn refresh(&mut self) -> Result<bool, CertificateError> {
         let bundle = self.source.read().await?;
         if bundle == self.held {
             return Ok(false);
@@ -124,7 +124,7 @@ impl CertificateWatch {
     pub(crate) async fn follow(mut self, every: Duration) {
         let mut trouble = None;
         loop {
-            match self.look().await {
+            match self.refresh().await {
                 Ok(is_new) => {
                     trouble = None;
                     if is_new {

@@ -160,7 +160,7 @@ impl Chunked {
             (State::TrailerLf, b'\n') if self.trailers.len() - self.line_start == 2 => {
                 // The empty line, which is no trailer.
                 self.trailers.truncate(self.line_start);
-                self.judge_trailers()?;
+                self.validate_trailers()?;
                 Ok(State::Done)
             }
             (State::TrailerLf, b'\n') => {
@@ -173,7 +173,7 @@ impl Chunked {
         }
     }
 
-    fn judge_trailers(&self) -> Result<(), ChunkError> {
+    fn validate_trailers(&self) -> Result<(), ChunkError> {
         if self.trailers.is_empty() {
             return Ok(());
         }

@@ -53,14 +53,14 @@ impl<'a> Lines<'a> {
             (Some(value), None) => parse_length(value).map(|length| Some(Framing::Length(length))),
             (None, Some(_)) if self.doubled_coding => Err(FramingError::Coding),
             (None, Some(value)) if value.eq_ignore_ascii_case(b"chunked") => Ok(Some(Framing::Chunked)),
-            (None, Some(value)) => Err(judge_coding(value)),
+            (None, Some(value)) => Err(coding_error(value)),
         }
     }
 }
 
 /// Returns the error for a coding other than `chunked` alone. `gzip, chunked` is valid and not supported;
 /// every other coding is invalid.
-fn judge_coding(value: &[u8]) -> FramingError {
+fn coding_error(value: &[u8]) -> FramingError {
     let mut codings: Vec<&[u8]> = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).collect();
     let ends_chunked = codings.pop().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
     let is_known = |coding: &&[u8]| {

@@ -81,12 +81,12 @@ pub fn read<T>(bytes: &[u8], method: Method, then: impl FnOnce(&Head<'_, '_>) ->
     }
     let (Some(status), Some(minor)) = (parsed.code, parsed.version) else { return Err(Invalid) };
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-    Head::judge(status, version, parsed.reason.unwrap_or_default(), parsed.headers, method)
+    Head::validate(status, version, parsed.reason.unwrap_or_default(), parsed.headers, method)
         .map(|head| then(&head))
 }
 
 impl<'h, 'b> Head<'h, 'b> {
-    fn judge(
+    fn validate(
         status: u16,
         version: Version,
         reason: &'b str,
