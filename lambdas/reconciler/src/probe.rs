@@ -100,7 +100,7 @@ impl Prober {
     pub async fn refresh_all(&self, balancers: Vec<IpAddr>) {
         let told = balancers.into_iter().map(|ip| async move {
             let addr = admin_addr(ip);
-            if ask(addr.0, "POST", "/refresh", |_| Some(())).await != Heard::Answer(()) {
+            if exchange(addr.0, "POST", "/refresh", |_| Some(())).await != Heard::Answer(()) {
                 tracing::debug!(%addr, "a load balancer was not told of the new registry");
             }
         });
@@ -136,11 +136,17 @@ async fn check(target: &Target) -> Heard<Option<Timestamp>> {
         Role::Worker => "/healthcheck",
         Role::LoadBalancer => "/healthz",
     };
-    let ours = |body: &[u8]| Health::read(body).filter(|health| health.is_of(target));
-    ask(target.addr.0, "GET", path, |body| ours(body).map(|health| health.started(Timestamp::now()))).await
+    let ours = |body: &[u8]| Health::parse(body).filter(|health| health.is_of(target));
+    exchange(target.addr.0, "GET", path, |body| ours(body).map(|health| health.started(Timestamp::now())))
+        .await
 }
 
-async fn ask<T>(addr: SocketAddr, method: &str, path: &str, read: impl Fn(&[u8]) -> Option<T>) -> Heard<T> {
+async fn exchange<T>(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    read: impl Fn(&[u8]) -> Option<T>,
+) -> Heard<T> {
     match timeout(TIMEOUT, answer(addr, method, path, read)).await {
         Ok(Ok(Some(answer))) => Heard::Answer(answer),
         Ok(Err(ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)) => Heard::Refusal,
@@ -204,7 +210,7 @@ struct Health {
 
 impl Health {
     /// `None` before the whole of it has come.
-    fn read(body: &[u8]) -> Option<Self> {
+    fn parse(body: &[u8]) -> Option<Self> {
         serde_json::from_slice(body).ok()
     }
 
@@ -267,7 +273,7 @@ mod tests {
             (r#","uptime_seconds":9223372036854775807"#, None),
         ] {
             let body = format!(r#"{{"status":"ok","worker":"i-1","version":"1"{uptime}}}"#);
-            let health = Health::read(body.as_bytes()).expect("it is health");
+            let health = Health::parse(body.as_bytes()).expect("it is health");
             assert_eq!(health.started(now), started, "{body}");
         }
         let body = r#"{"status":"ok","worker":"i-1","version":"1","uptime_seconds":7}"#;
