@@ -71,7 +71,7 @@ pub enum Access {
 
 /// Checks that the request comes from the operator. In classic it accepts every request.
 pub async fn require(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<Access, AdminError> {
-    let access = judge(worker.profile, &worker.secrets(), client.transport, headers, Timestamp::now());
+    let access = authorize(worker.profile, &worker.secrets(), client.transport, headers, Timestamp::now());
     if let Ok(Access::Session(session)) = &access
         && auth::has_ended(worker, &session.sid).await?
     {
@@ -143,7 +143,7 @@ impl AdminSession {
     }
 }
 
-fn judge(
+fn authorize(
     profile: Profile,
     secrets: &Secrets,
     transport: Transport,
@@ -195,7 +195,10 @@ mod tests {
     fn secrets(token: Option<&str>) -> Secrets {
         let key = base64::engine::general_purpose::STANDARD.encode([7; 64]);
         let ring = format!(r#"{{"active":"k1","keys":[{{"kid":"k1","key":"{key}"}}]}}"#);
-        Secrets::new(KeyRing::from_json(ring.as_bytes()).expect("a ring"), token.map(AdminTokenHash::of))
+        Secrets::new(
+            KeyRing::from_json(ring.as_bytes()).expect("a ring"),
+            token.map(AdminTokenHash::of_token),
+        )
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -206,7 +209,7 @@ mod tests {
     }
 
     fn ask(secrets: &Secrets, pairs: &[(&'static str, &str)]) -> Result<Access, AdminError> {
-        judge(Profile::Secure, secrets, Transport::Plain, &headers(pairs), NOW)
+        authorize(Profile::Secure, secrets, Transport::Plain, &headers(pairs), NOW)
     }
 
     fn cookie(session: &AdminSession) -> String {
@@ -238,7 +241,7 @@ mod tests {
         for pair in [("authorization", "Bearer t0ken"), ("cookie", &*cookie)] {
             assert!(matches!(ask(&none, &[pair]), Err(AdminError::Secret(NotInForce::NoAdminToken))));
         }
-        let classic = judge(Profile::Classic, &none, Transport::Plain, &HeaderMap::new(), NOW);
+        let classic = authorize(Profile::Classic, &none, Transport::Plain, &HeaderMap::new(), NOW);
         assert_eq!(classic.ok(), Some(Access::Open), "classic is open");
     }
 

@@ -53,7 +53,7 @@ pub struct Fleet {
     pub problems: Vec<String>,
     /// When the reconciler last looked at every worker.
     pub last_check: Option<Timestamp>,
-    pub balancer: Option<Balancer>,
+    pub balancer: Option<LoadBalancer>,
     pub workers: Vec<Row>,
     /// What the reconciler deliberately does not do now.
     pub held: Vec<String>,
@@ -62,7 +62,7 @@ pub struct Fleet {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Balancer {
+pub struct LoadBalancer {
     pub id: WorkerId,
     pub state: State,
     pub since: Timestamp,
@@ -250,14 +250,14 @@ fn version(memory: &Memory, slot: &Slot) -> Option<String> {
     memory.proven.as_ref().filter(|proven| proven.id == slot.release).map(|proven| proven.version.clone())
 }
 
-fn balancer(memory: &Memory) -> Option<Balancer> {
+fn balancer(memory: &Memory) -> Option<LoadBalancer> {
     let holder = memory.balancer.holder.as_ref()?;
     let (state, since) = match holder.silent_since {
         Some(silent) => (State::SILENT, silent),
         None if holder.answered => (State::HEALTHY, holder.since),
         None => (State::BOOTING, holder.since),
     };
-    Some(Balancer { id: holder.id.clone(), state, since })
+    Some(LoadBalancer { id: holder.id.clone(), state, since })
 }
 
 impl State {

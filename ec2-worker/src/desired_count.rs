@@ -119,12 +119,12 @@ async fn fetch(control: &Bucket) -> Result<Amount, CountError> {
 
 /// Returns the count that these two objects put in force.
 pub fn parse(desired: Option<&Object>, registry: Option<Registry>) -> Result<Amount, CountError> {
-    in_force(desired.map(read), registry)
+    in_force(desired.map(parse_object), registry)
 }
 
 async fn write(control: &Bucket, desired: DesiredCount) -> Result<Change, CountError> {
     let current = control.get(keys::DESIRED_COUNT, DesiredCount::MAX_OBJECT_BYTES).await?;
-    let previous = current.as_ref().and_then(|object| read(object).ok());
+    let previous = current.as_ref().and_then(|object| parse_object(object).ok());
     let change = Change { desired, previous };
     let object =
         NewObject { content_type: "text/plain", bytes: desired.to_string().into_bytes(), nonce: None };
@@ -146,9 +146,9 @@ fn expectation(current: Option<Object>) -> Expect {
     }
 }
 
-type Read = Result<DesiredCount, DesiredCountError>;
+type Parsed = Result<DesiredCount, DesiredCountError>;
 
-fn read(object: &Object) -> Read {
+fn parse_object(object: &Object) -> Parsed {
     if object.size > DesiredCount::MAX_OBJECT_BYTES as u64 {
         return Err(DesiredCountError::NotANumber(format!("a text of {} bytes", object.size)));
     }
@@ -163,7 +163,7 @@ pub fn read_registry(object: &Object) -> Result<Registry, CountError> {
     })
 }
 
-fn in_force(desired: Option<Read>, registry: Option<Registry>) -> Result<Amount, CountError> {
+fn in_force(desired: Option<Parsed>, registry: Option<Registry>) -> Result<Amount, CountError> {
     let problem = match desired {
         Some(Ok(desired)) => {
             let healthy = registry.map_or(0, |registry| registry.workers.len());
@@ -231,7 +231,7 @@ mod tests {
         text: Option<&str>,
         registry: Option<Registry>,
     ) -> Result<(u32, usize, Option<String>), String> {
-        in_force(text.map(|text| read(&object(text))), registry)
+        in_force(text.map(|text| parse_object(&object(text))), registry)
             .map(|amount| (amount.desired.get(), amount.healthy, amount.problem))
             .map_err(|error| error.to_string())
     }

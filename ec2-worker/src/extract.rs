@@ -149,7 +149,7 @@ async fn fields<S: Send + Sync, const N: usize>(
     state: &S,
     names: [&str; N],
 ) -> Result<[Option<SecretString>; N], RequestError> {
-    let format = BodyFormat::of(request.headers()).ok_or(RequestError::UnsupportedMediaType)?;
+    let format = BodyFormat::from_headers(request.headers()).ok_or(RequestError::UnsupportedMediaType)?;
     let body =
         Bytes::from_request(request, state).await.map_err(|rejection| RequestError::of_body(&rejection))?;
     let read = match format {
@@ -188,7 +188,7 @@ enum BodyFormat {
 }
 
 impl BodyFormat {
-    fn of(headers: &HeaderMap) -> Option<Self> {
+    fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
         let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match essence.as_str() {

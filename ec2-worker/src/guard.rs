@@ -62,7 +62,7 @@ pub async fn envelope(State(worker): State<Worker>, mut request: Request, next: 
     let route = request.extensions().get::<MatchedPath>().cloned();
     let peer = request.extensions().get::<Peer>().copied();
     let is_health_check = request.uri().path() == HEALTH_CHECK;
-    let area = pages::Area::of(request.uri().path());
+    let area = pages::Area::of_path(request.uri().path());
     let client = worker.proxies.client(peer, request.headers());
     let transport = client.as_ref().map_or(Transport::Plain, |client| client.transport);
     if !is_health_check {

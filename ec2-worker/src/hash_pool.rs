@@ -64,7 +64,7 @@ pub enum HashError {
 
 /// Whether a password is the one of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PasswordCheck {
     Wrong,
     Right {
         /// The record has another cost than new ones and should be written again.
@@ -145,12 +145,12 @@ impl HashPool {
         ticket: Ticket,
         password: Password,
         record: &str,
-    ) -> Result<Verdict, HashError> {
+    ) -> Result<PasswordCheck, HashError> {
         let record = Phc::parse(record, &self.limits.cost)?;
         let is_dated = !record.has(&self.limits.cost);
         let work = move |arena: &mut Arena| record.verify(arena, password.as_bytes());
         let is_right = self.evaluate(ticket, work).await?;
-        Ok(if is_right { Verdict::Right { is_dated } } else { Verdict::Wrong })
+        Ok(if is_right { PasswordCheck::Right { is_dated } } else { PasswordCheck::Wrong })
     }
 
     /// Costs what [`HashPool::verify`] costs and is never true: for logins that do not exist.
@@ -187,7 +187,7 @@ impl HashPool {
         let arenas = Arc::clone(&self.arenas);
         let cost = self.limits.cost.clone();
         let worked = tokio::task::spawn_blocking(move || {
-            let mut arena = take(&arenas).unwrap_or_else(|| Arena::new(&cost));
+            let mut arena = pop_arena(&arenas).unwrap_or_else(|| Arena::new(&cost));
             let result = work(&mut arena);
             arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
             drop((permit, place));
@@ -197,7 +197,7 @@ impl HashPool {
     }
 }
 
-fn take(arenas: &Mutex<Vec<Arena>>) -> Option<Arena> {
+fn pop_arena(arenas: &Mutex<Vec<Arena>>) -> Option<Arena> {
     arenas.lock().unwrap_or_else(PoisonError::into_inner).pop()
 }
 
@@ -232,12 +232,12 @@ mod tests {
             pool.verify(pool.hand_out(), password(text), record).await.expect("free")
         };
         let record = pool.hash(pool.hand_out(), password("zzyzx road")).await.expect("free");
-        assert_eq!(verify("zzyzx road", &record).await, Verdict::Right { is_dated: false });
-        assert_eq!(verify("zzyzx roae", &record).await, Verdict::Wrong);
+        assert_eq!(verify("zzyzx road", &record).await, PasswordCheck::Right { is_dated: false });
+        assert_eq!(verify("zzyzx roae", &record).await, PasswordCheck::Wrong);
         assert_eq!(pool.evaluations(), 3);
         let other: Cost = "m=7168,t=5,p=1".parse().expect("a cost");
         let dated = phc::hash(&mut Arena::new(&other), &other, b"zzyzx road");
-        assert_eq!(verify("zzyzx road", &dated).await, Verdict::Right { is_dated: true });
+        assert_eq!(verify("zzyzx road", &dated).await, PasswordCheck::Right { is_dated: true });
     }
 
     #[tokio::test]

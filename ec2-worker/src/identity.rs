@@ -37,12 +37,13 @@ pub async fn find(config: &Config) -> Result<Identity, IdentityError> {
     let metadata = imds::Client::builder().build();
     let id = match &config.instance_id {
         Some(id) => id.clone(),
-        None => ask(&metadata, "/latest/meta-data/instance-id", "VIGIA_INSTANCE_ID").await?,
+        None => fetch_metadata(&metadata, "/latest/meta-data/instance-id", "VIGIA_INSTANCE_ID").await?,
     };
     let listen = match config.listen {
         Some(listen) => listen,
         None => {
-            let ip: Ipv4Addr = ask(&metadata, "/latest/meta-data/local-ipv4", "VIGIA_LISTEN").await?;
+            let ip: Ipv4Addr =
+                fetch_metadata(&metadata, "/latest/meta-data/local-ipv4", "VIGIA_LISTEN").await?;
             SocketAddr::new(IpAddr::V4(ip), WORKER_PORT)
         }
     };
@@ -50,7 +51,7 @@ pub async fn find(config: &Config) -> Result<Identity, IdentityError> {
     Ok(Identity { id, listen })
 }
 
-async fn ask<T: FromStr>(
+async fn fetch_metadata<T: FromStr>(
     metadata: &imds::Client,
     path: &'static str,
     setting: &'static str,

@@ -40,7 +40,7 @@ pub enum Area {
 }
 
 impl Area {
-    pub fn of(path: &str) -> Self {
+    pub fn of_path(path: &str) -> Self {
         if path == "/admin" || path.starts_with("/admin/") { Self::Operator } else { Self::Users }
     }
 }
@@ -105,7 +105,7 @@ mod tests {
         for (path, href) in
             [("/admin/amount", "/admin"), ("/admin", "/admin"), ("/signup", "/"), ("/adminx", "/")]
         {
-            let page = error(StatusCode::CONFLICT, "x", Area::of(path)).0;
+            let page = error(StatusCode::CONFLICT, "x", Area::of_path(path)).0;
             assert!(page.contains(&format!(r#"href="{href}">Back"#)), "{path}: {page}");
         }
     }

@@ -88,12 +88,12 @@ pub struct AdminTokenHash([u8; 32]);
 pub struct AdminTokenHashError;
 
 impl AdminTokenHash {
-    pub fn of(token: &str) -> Self {
+    pub fn of_token(token: &str) -> Self {
         Self(Sha256::digest(token.as_bytes()).into())
     }
 
     pub fn is_of(&self, token: &str) -> bool {
-        Self::of(token).0.ct_eq(&self.0).into()
+        Self::of_token(token).0.ct_eq(&self.0).into()
     }
 
     /// Reads the object, forgiving white space around it.
@@ -290,14 +290,14 @@ mod tests {
     }
 
     fn token() -> Admin {
-        Admin::Token(AdminTokenHash::of("t0ken"))
+        Admin::Token(AdminTokenHash::of_token("t0ken"))
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_bad_secret_does_not_hold_up_the_other() {
-        let before = Secrets::new(ring(1), Some(AdminTokenHash::of("leaked")));
+        let before = Secrets::new(ring(1), Some(AdminTokenHash::of_token("leaked")));
         let secrets = before.refreshed(Err(SecretsError::Missing), Ok(token()));
-        assert_eq!(secrets.admin().ok(), Some(&AdminTokenHash::of("t0ken")));
+        assert_eq!(secrets.admin().ok(), Some(&AdminTokenHash::of_token("t0ken")));
         assert_eq!(name(&secrets), name(&before));
         let secrets = before.refreshed(Ok(ring(2)), Err(SecretsError::Admin(AdminTokenHashError)));
         assert_ne!(name(&secrets), name(&before));
@@ -309,7 +309,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn secrets_that_cannot_be_read_expire() {
-        let mut secrets = Secrets::new(ring(1), Some(AdminTokenHash::of("t0ken")));
+        let mut secrets = Secrets::new(ring(1), Some(AdminTokenHash::of_token("t0ken")));
         let mut refused = Vec::new();
         for minute in 1..=61 {
             tokio::time::advance(Duration::from_secs(60)).await;
@@ -326,7 +326,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_state_says_how_old_a_secret_is() {
-        let secrets = Secrets::new(ring(1), Some(AdminTokenHash::of("t0ken")));
+        let secrets = Secrets::new(ring(1), Some(AdminTokenHash::of_token("t0ken")));
         tokio::time::advance(Duration::from_secs(90)).await;
         let [keys, admin] = secrets.refreshed(Err(SecretsError::Missing), Ok(token())).states();
         assert_eq!((keys.read_seconds_ago, admin.read_seconds_ago), (90, 0));
@@ -342,7 +342,7 @@ mod tests {
         for text in [hex.clone(), format!("{hex}\n"), hex.to_uppercase()] {
             assert_eq!(
                 AdminTokenHash::from_object(text.as_bytes()),
-                Ok(AdminTokenHash::of("t0ken")),
+                Ok(AdminTokenHash::of_token("t0ken")),
                 "{text}"
             );
         }

@@ -134,12 +134,12 @@ pub struct Throttle {
 pub struct Attempt<'a> {
     throttle: &'a Throttle,
     name: String,
-    seen: Seen,
+    seen: StoredCount,
     _place: Place,
 }
 
 #[derive(Clone)]
-struct Seen {
+struct StoredCount {
     failures: Failures,
     etag: Option<ETag>,
 }
@@ -181,7 +181,7 @@ impl Throttle {
             self.must_not_wait(&name, now())?;
             let ticket = hashes.ticket(client).map_err(|_| ThrottleError::Busy)?;
             let asked = Instant::now();
-            let (seen, other) = tokio::try_join!(self.look(&name), others())?;
+            let (seen, other) = tokio::try_join!(self.fetch_count(&name), others())?;
             if let Some(wait) = seen.failures.wait(now()) {
                 self.waiting.insert(name, (asked, seen.failures));
                 return Err(ThrottleError::Wait(wait));
@@ -197,7 +197,7 @@ impl Throttle {
 
     /// Resets the count of a login that was registered: earlier guesses were not at its password.
     pub async fn forget(&self, name: &str) {
-        match self.look(name).await {
+        match self.fetch_count(name).await {
             Ok(seen) if seen.failures.count > 0 => {
                 self.change(name, seen, |_| Failures::default()).await;
                 self.waiting.invalidate(name);
@@ -223,14 +223,14 @@ impl Throttle {
         self.remembered.get(name).unwrap_or_default()
     }
 
-    async fn look(&self, name: &str) -> Result<Seen, StoreError> {
+    async fn fetch_count(&self, name: &str) -> Result<StoredCount, StoreError> {
         let object = self.data.get(&key(name), MAX_BYTES).await?;
         let etag = object.as_ref().map(|object| object.etag.clone());
-        Ok(Seen { failures: read(object.as_ref()).or(self.recall(name)), etag })
+        Ok(StoredCount { failures: parse_count(object.as_ref()).or(self.recall(name)), etag })
     }
 
     /// Changes the count. What cannot be written stays remembered here.
-    async fn change(&self, name: &str, seen: Seen, to: impl Fn(Failures) -> Failures) {
+    async fn change(&self, name: &str, seen: StoredCount, to: impl Fn(Failures) -> Failures) {
         let mut seen = seen;
         for _ in 0..MAX_TRIES {
             let failures = to(seen.failures);
@@ -262,7 +262,7 @@ impl Throttle {
                 return self.remembered.invalidate(name);
             }
             let etag = object.as_ref().map(|object| object.etag.clone());
-            seen = Seen { failures: read(object.as_ref()), etag };
+            seen = StoredCount { failures: parse_count(object.as_ref()), etag };
         }
         self.remembered.insert(name.to_owned(), to(seen.failures));
         tracing::warn!(
@@ -291,7 +291,7 @@ impl Attempt<'_> {
 }
 
 /// Returns the failures in a count's object; none if it cannot be parsed, because no worker wrote it.
-fn read(object: Option<&Object>) -> Failures {
+fn parse_count(object: Option<&Object>) -> Failures {
     let document = object.and_then(|object| serde_json::from_slice::<Document>(&object.bytes).ok());
     document.map(|document| document.failures).unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 //!
 //! A program of its own, because the subscriber that listens is the whole process's.
 
-#[path = "support/mod.rs"]
+#[path = "it/support/mod.rs"]
 mod support;
 
 use std::io::Write;

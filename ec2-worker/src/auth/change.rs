@@ -14,7 +14,7 @@ use super::sign_in::{charge, enter, own_count_of, verify};
 use super::stored::{Found, MAX_TRIES, find, pause, understand};
 use crate::client::Client;
 use crate::extract::PasswordChange;
-use crate::hash_pool::Verdict;
+use crate::hash_pool::PasswordCheck;
 use crate::session::Session;
 use crate::store::{Expect, Write};
 use crate::user::{self, User};
@@ -150,11 +150,11 @@ async fn prove(
         return Err(AccountError::SignedOut);
     }
     match verify(worker, ticket, &found.user, password).await? {
-        Some(Verdict::Right { .. }) => {
+        Some(PasswordCheck::Right { .. }) => {
             attempt.succeeded().await;
             Ok(())
         }
-        Some(Verdict::Wrong) | None => {
+        Some(PasswordCheck::Wrong) | None => {
             attempt.failed(Timestamp::now()).await;
             audit::proof_failed(worker, client, login);
             Err(AccountError::WrongPassword)

@@ -14,7 +14,7 @@ use super::error::AccountError;
 use super::stored::{Found, MAX_TRIES, fetch, find, pause, understand, verify_nothing};
 use crate::client::Client;
 use crate::extract::Credentials;
-use crate::hash_pool::{HashError, Ticket, Verdict};
+use crate::hash_pool::{HashError, PasswordCheck, Ticket};
 use crate::session::Session;
 use crate::store::{Expect, Object, Write};
 use crate::throttle::{self, Attempt, Throttle, ThrottleError};
@@ -122,7 +122,7 @@ async fn classic(
         return Err(AccountError::WrongCredentials);
     }
     audit::signed_in(worker, client, &login);
-    Ok(SignedIn { session: begin(worker, &login, &user), device: None })
+    Ok(SignedIn { session: begin_session(worker, &login, &user), device: None })
 }
 
 async fn secure(
@@ -163,18 +163,18 @@ async fn secure(
     let Some(verdict) = verify(worker, ticket, &found.user, password.clone()).await? else {
         return Err(AccountError::WrongCredentials);
     };
-    let Verdict::Right { is_dated } = verdict else {
+    let PasswordCheck::Right { is_dated } = verdict else {
         return Err(fail(worker, client, attempt, &login).await);
     };
     attempt.succeeded().await;
     audit::signed_in(worker, client, &login);
     let device = device.unwrap_or_else(|| Device::new(&login, &found.user));
-    let session = begin(worker, &login, &found.user);
+    let session = begin_session(worker, &login, &found.user);
     remember(worker, client, &login, found, password.filter(|_| is_dated)).await;
     Ok(SignedIn { session, device: Some(device) })
 }
 
-fn begin(worker: &Worker, login: &Login, user: &User) -> Session {
+fn begin_session(worker: &Worker, login: &Login, user: &User) -> Session {
     Session::begin(login.as_str(), user.uid(), user.epoch(), worker.profile, Timestamp::now())
 }
 
@@ -220,7 +220,7 @@ pub(super) async fn verify(
     ticket: Ticket,
     user: &User,
     password: Option<Password>,
-) -> Result<Option<Verdict>, AccountError> {
+) -> Result<Option<PasswordCheck>, AccountError> {
     match (user, password) {
         (User::Classic { .. }, _) => Ok(None),
         (User::Secure(record), Some(password)) => {
@@ -228,7 +228,7 @@ pub(super) async fn verify(
         }
         (User::Secure(_), None) => {
             verify_nothing(worker, ticket, None).await?;
-            Ok(Some(Verdict::Wrong))
+            Ok(Some(PasswordCheck::Wrong))
         }
     }
 }

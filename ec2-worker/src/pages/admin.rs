@@ -9,7 +9,7 @@ use super::assets;
 use super::layout::{Page, framed, page, spoken, time};
 use crate::admin::Access;
 use crate::dashboard::directory::Directory;
-use crate::dashboard::{Balancer, Picture, Row, State, Tone};
+use crate::dashboard::{LoadBalancer, Picture, Row, State, Tone};
 
 /// Returns the page where the operator gives the token, with the error of the last try.
 pub fn token_form(wrong: Option<&str>) -> Page {
@@ -192,7 +192,7 @@ fn last_check(at: Option<Timestamp>, now: Timestamp) -> String {
     )
 }
 
-fn balancer(holder: &Balancer, now: Timestamp) -> Markup {
+fn balancer(holder: &LoadBalancer, now: Timestamp) -> Markup {
     html! {
         "Load balancer " code { (holder.id) } " " (state(holder.state))
         " for " (spoken(now.duration_since(holder.since)))

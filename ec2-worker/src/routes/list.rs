@@ -67,7 +67,7 @@ enum Format {
 }
 
 impl Format {
-    fn of(headers: &HeaderMap, fields: Fields) -> Self {
+    fn from_accept(headers: &HeaderMap, fields: Fields) -> Self {
         match prefers(headers, &["application/json", "application/x-ndjson", "text/csv"]) {
             Some("text/csv") => Self::Csv(fields),
             Some("application/x-ndjson") => Self::Lines,
@@ -155,7 +155,7 @@ pub(crate) async fn list(
     admin::require(&worker, &client, &headers).await?;
     audit::users_listed(&worker, &client);
     let query = Query::parse(&worker, query.as_deref().unwrap_or_default())?;
-    let format = Format::of(&headers, query.fields);
+    let format = Format::from_accept(&headers, query.fields);
     let mut rows = Box::pin(rows(worker, query).peekable());
     // Nothing is sent yet: an outage is still a proper answer.
     if let Some(Err(_)) = rows.as_mut().peek().await

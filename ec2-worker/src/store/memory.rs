@@ -91,7 +91,7 @@ impl MemoryS3 {
             proxies: TrustedProxies::default(),
             hosts: HostNames::default(),
             limits: Limits::default(),
-            secrets: Secrets::new(ring, Some(AdminTokenHash::of("t0ken"))),
+            secrets: Secrets::new(ring, Some(AdminTokenHash::of_token("t0ken"))),
         })
     }
 

@@ -83,13 +83,13 @@ fn what_is_linked_is_there() {
 #[test]
 fn a_test_that_is_not_there_is_noticed() {
     let cited = citations(
-        "`tests/documents.rs::a_test_that_is_not_there_is_noticed`, `x.rs::y`\n```\n`z.rs::z`\n```",
+        "`tests/it/documents.rs::a_test_that_is_not_there_is_noticed`, `x.rs::y`\n```\n`z.rs::z`\n```",
     );
     assert_eq!(cited.len(), 2);
     assert!(!is_missing(&root(), cited[0]));
     assert!(is_missing(&root(), cited[1]), "no such file");
     for name in ["a_test_that_is_not_there", "is_missing", "citations", ""] {
-        assert!(is_missing(&root(), ("tests/documents", name)), "{name} is no test");
+        assert!(is_missing(&root(), ("tests/it/documents", name)), "{name} is no test");
     }
     assert_eq!(links("[a](b.md#c) [d](https://e) [f](#g)"), ["b.md"]);
 }

@@ -1,6 +1,8 @@
-//! The HTTP contract, route by route and in both profiles, against a real S3 API.
+//! The login service against a real S3 API: the HTTP contract route by route and in both profiles, a
+//! failing S3, and the program itself.
+//!
+//! `secrets_sweep` is a program of its own, because it listens to the whole process's log.
 
-#[path = "../support/mod.rs"]
 mod support;
 
 mod accounts;
@@ -15,3 +17,9 @@ mod pages;
 mod sessions;
 mod starvation;
 mod throttling;
+
+mod storage_faults;
+
+mod process;
+
+mod documents;

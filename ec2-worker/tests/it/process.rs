@@ -1,8 +1,5 @@
 //! The program itself: its exit codes, its listener, and its orderly end.
 
-#[path = "support/mod.rs"]
-mod support;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -17,8 +14,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
+use crate::support::{Stack, WORKER, s3_endpoint};
 use ec2_worker::serve::Stopped;
-use support::{Stack, WORKER, s3_endpoint};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 

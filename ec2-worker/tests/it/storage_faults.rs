@@ -1,14 +1,11 @@
 //! What a failing S3 makes of our answers: never a lie about a user, never an open door.
 
-#[path = "support/mod.rs"]
-mod support;
-
 use axum::http::{Method, Request};
 use ec2_worker::{StartError, app};
 use fleet::{Profile, keys};
 
-use support::proxy::{ALWAYS, Fault, Proxy};
-use support::{ADMIN_TOKEN, Http, PASSWORD, Reply, Stack, escape, registry, s3, s3_endpoint};
+use crate::support::proxy::{ALWAYS, Fault, Proxy};
+use crate::support::{ADMIN_TOKEN, Http, PASSWORD, Reply, Stack, escape, registry, s3, s3_endpoint};
 
 const SLOW_DOWN: Fault = Fault::Answer(503, "SlowDown");
 const DENIED: Fault = Fault::Answer(403, "AccessDenied");
