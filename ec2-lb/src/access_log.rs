@@ -1,7 +1,7 @@
 //! One line per request, off unless asked for.
 //!
 //! Passwords travel in two routes' paths, and anything may be in a query. So a line names the route,
-//! never the path; a path that is none of ours is `other`.
+//! never the path; a path without a route is logged as `other`.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use http1::request::Request;
 pub(crate) struct Route(&'static str);
 
 impl Route {
-    pub(crate) fn of(path: &[u8]) -> Self {
+    pub(crate) fn of_path(path: &[u8]) -> Self {
         let path = std::str::from_utf8(path).unwrap_or_default();
         let mut segments = path.strip_prefix('/').unwrap_or(path).split('/');
         let first = segments.next().unwrap_or_default();
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_the_route_and_never_the_path() {
+    fn a_line_names_the_route_and_never_the_path() {
         for (path, route) in [
             ("/", "/"),
             ("/signin/ana/secret", "/signin/{login}/{password}"),
@@ -70,7 +70,7 @@ mod tests {
             ("//signin/ana/secret", "other"),
             ("*", "other"),
         ] {
-            assert_eq!(Route::of(path.as_bytes()), Route(route), "{path}");
+            assert_eq!(Route::of_path(path.as_bytes()), Route(route), "{path}");
         }
     }
 }

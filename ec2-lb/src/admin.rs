@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::discovery::{Refresh, Refreshed};
 use crate::metrics::Metrics;
+use crate::prometheus;
 use crate::table::Fleet;
 
 /// One look answers all who wait; more than a few of them are a mistake somewhere.
@@ -47,8 +48,9 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
     }
 }
 
-/// 503 until the registry was reached once: one that has no list could only refuse, and must not take the
-/// address over from one that serves. Afterwards the last list stays, whatever S3 does, and so does 200.
+/// Answers 503 until the registry was reached once: a load balancer without a list could only refuse, and
+/// must not take the address from one with a list. Afterwards the last list stays even when S3 fails, and
+/// so the answer stays 200.
 async fn healthz(State(admin): State<Admin>) -> Response {
     let (code, status) = match admin.fleet.is_ready() {
         true => (StatusCode::OK, "ok"),
@@ -59,7 +61,7 @@ async fn healthz(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.text(&admin.fleet))
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], prometheus::text(&admin.metrics, &admin.fleet))
 }
 
 async fn view(State(admin): State<Admin>) -> Json<Value> {
@@ -108,6 +110,6 @@ fn unavailable(revision: Option<u64>, trouble: &str) -> Response {
 }
 
 fn age_seconds(fleet: &Fleet) -> Option<f64> {
-    // Milliseconds are as exact as anybody needs.
+    // Milliseconds are exact enough.
     fleet.age().map(|age| (age.as_secs_f64() * 1000.0).round() / 1000.0)
 }

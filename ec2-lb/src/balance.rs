@@ -2,7 +2,8 @@
 //!
 //! A worker that this request already tried is never chosen again: a random retry that may hit the
 //! dead worker once more is the classic mistake. Ejections are a preference, not a wall: when more
-//! than half of the table are ejected, the fault is more likely ours or everybody's (panic rule).
+//! than half of the table are ejected, the fault is more likely in this load balancer or in something that
+//! all workers share, so ejections are ignored (panic rule).
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,10 +26,10 @@ pub(crate) struct Standing {
     pub(crate) is_tried: bool,
 }
 
-/// The index of the worker to send to, of `len` in all; `None` only when all are tried.
+/// Returns the index of the worker to send to, of `len` in all; `None` only when all are tried.
 ///
-/// Mostly two random workers are both fine, and no other is looked at. Where not, the choice is made
-/// among those that are; either way every pair of them is equally likely.
+/// Mostly two random workers are both fine, and no others are examined. Otherwise the choice is made among
+/// all workers that are fine. In both cases every pair of them is equally likely.
 pub(crate) fn choose(
     policy: Policy,
     len: usize,
@@ -137,7 +138,7 @@ mod tests {
         let mut shares = vec![0; workers.len()];
         for _ in 0..10_000 {
             shares[choose(policy, workers.len(), |index| workers[index], &mut rng)
-                .expect("somebody is there")] += 1;
+                .expect("a worker is free")] += 1;
         }
         shares
     }
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn p2c_never_takes_the_most_loaded_and_random_does_not_care() {
+    fn p2c_never_takes_the_most_loaded_worker() {
         let workers = [loaded(0), loaded(0), loaded(9)];
         assert_eq!(shares(Policy::P2c, &workers)[2], 0);
         assert!(shares(Policy::Random, &workers)[2] > 3000);
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn tried_workers_are_not_tried_again_even_when_others_are_ejected() {
+    fn tried_workers_are_not_tried_again_when_others_are_ejected() {
         assert_eq!(shares(Policy::P2c, &[TRIED, OK, TRIED])[1], 10_000);
         assert_eq!(shares(Policy::P2c, &[TRIED, OUT, TRIED])[1], 10_000);
         let mut rng = StdRng::seed_from_u64(1);
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_are_fine_share_equally_whoever_else_is_there() {
+    fn fine_workers_share_equally_among_others() {
         for policy in [Policy::P2c, Policy::Random] {
             let shares = shares(policy, &[OK, OUT, OK, TRIED, OK]);
             assert_eq!((shares[1], shares[3]), (0, 0));
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn one_or_two_workers_are_never_an_empty_set() {
+    fn one_or_two_workers_always_give_a_choice() {
         assert_eq!(shares(Policy::P2c, &[OUT]), [10_000]);
         assert!(shares(Policy::P2c, &[OUT, OUT]).iter().all(|share| *share > 4000));
     }

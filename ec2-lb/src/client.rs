@@ -34,7 +34,7 @@ impl Client {
             Self::Plain(socket) => socket.option(),
             Self::Tls(stream) => Some(SockRef::from(stream.get_ref().0)),
         };
-        // If it fails, the client sees what it would have seen anyway.
+        // If it fails, the connection is closed in the ordinary way.
         option.map(|option| option.set_linger(Some(Duration::ZERO)).ok());
     }
 

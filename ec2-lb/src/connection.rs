@@ -24,10 +24,13 @@ use tokio_rustls::{Accept, TlsAcceptor};
 
 use crate::client::Client;
 use crate::deadline::Key;
+use crate::forward;
 use crate::lane::{Done, Job, Lane};
+use crate::limits::Kind;
+use crate::place::Place;
 use crate::refusal::Refusal;
 use crate::retry::UploadFault;
-use crate::shares::{Arrival, Kind, Place};
+use crate::shares::Arrival;
 use crate::socket::Socket;
 use crate::thread::Thread;
 
@@ -48,7 +51,7 @@ enum State {
     Over,
 }
 
-/// The begin of a head. Boxed it is one word, of which every idle connection has one.
+/// The first bytes of a head that is not whole yet. It is boxed, so that an idle connection holds one word.
 struct Begun {
     bytes: Vec<u8>,
     arrival: Arrival,
@@ -104,7 +107,8 @@ impl Connection {
     /// Hands the connection to a lane, with the bytes that have come. If they are no whole head, it is
     /// answered with `why_not`.
     fn serve(&mut self, client: Client, bytes: &[u8], why_not: Refusal) {
-        let lane = self.thread.lane();
+        let spare = self.thread.spare_lane();
+        let lane = spare.unwrap_or_else(|| forward::lane(Rc::clone(&self.thread)));
         lane.begin(Job { client, peer: self.peer, place: self.place, key: self.key, why_not }, bytes);
         self.state = State::Serving(lane);
     }
@@ -239,7 +243,7 @@ impl Future for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // What it counts is given back before its place is.
+        // The state's counts are given back before the place is.
         self.state = State::Over;
         self.thread.deadlines.remove(self.key);
         self.thread.closed(self.place);

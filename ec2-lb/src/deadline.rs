@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::shares::Place;
+use crate::place::Place;
 
 /// Twenty wake-ups a second on an idle thread, a thousandth of a core with ten thousand connections.
 pub(crate) const SWEEP: Duration = Duration::from_millis(50);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn wakes_those_whose_time_is_over_and_nobody_early() {
+    fn sweep_wakes_only_overdue_connections() {
         let deadlines = Deadlines::new(Instant::now());
         let [place, _] = places();
         let ((soon, woken), (late, asleep)) = (registered(&deadlines, place), registered(&deadlines, place));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_made_by_the_longest_idle_connection() {
+    fn the_longest_idle_connection_makes_room() {
         let deadlines = Deadlines::new(Instant::now());
         let [place, _] = places();
         let [(busy, _), (older, woken), (newer, asleep)] = [(); 3].map(|()| registered(&deadlines, place));

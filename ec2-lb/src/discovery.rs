@@ -1,4 +1,4 @@
-//! Keeps the table equal to the registry: looks when the source wakes us or somebody asks.
+//! Keeps the table equal to the registry. It reads when the source wakes it or `/refresh` is called.
 //!
 //! | seen | done |
 //! |---|---|
@@ -9,10 +9,10 @@
 use process::telemetry::error_chain;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::source::{Look, LookError, RegistrySource, Version};
+use crate::source::{FetchError, Fetched, RegistrySource, Version};
 use crate::table::Fleet;
 
-/// What a look at the registry came to, for the one who asked for it.
+/// The result of a read of the registry, for the client that asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refreshed {
     pub(crate) revision: Option<u64>,
@@ -35,10 +35,10 @@ pub(crate) async fn follow(
         while let Ok(refresh) = refreshes.try_recv() {
             asked.push(refresh);
         }
-        let seen = source.look(follower.version.as_ref()).await;
-        follower.take(seen);
+        let seen = source.fetch(follower.version.as_ref()).await;
+        follower.apply(seen);
         for refresh in asked.drain(..) {
-            // Whoever asked may have hung up.
+            // The client may have disconnected.
             drop(refresh.send(follower.refreshed()));
         }
         tokio::select! {
@@ -50,35 +50,35 @@ pub(crate) async fn follow(
 
 struct Follower<'a> {
     fleet: &'a Fleet,
-    /// Of the document in force; never of one that was refused.
+    /// Version of the document in force; never of a refused document.
     version: Option<Version>,
     trouble: Option<String>,
 }
 
 impl Follower<'_> {
-    fn take(&mut self, seen: Result<Look, LookError>) {
+    fn apply(&mut self, seen: Result<Fetched, FetchError>) {
         let held = self.fleet.revision();
         if seen.is_ok() {
-            self.fleet.has_looked();
+            self.fleet.mark_reached();
         }
         let trouble = match (seen, held) {
-            (Ok(Look::Unchanged), _) => None,
-            (Ok(Look::Found { registry, .. }), Some(held)) if registry.revision < held => Some(format!(
+            (Ok(Fetched::Unchanged), _) => None,
+            (Ok(Fetched::Found { registry, .. }), Some(held)) if registry.revision < held => Some(format!(
                 "the registry has revision {}, older than {held}, the one in force",
                 registry.revision
             )),
-            (Ok(Look::Found { registry, version }), _) => {
+            (Ok(Fetched::Found { registry, version }), _) => {
                 self.version = version;
                 self.fleet.apply(registry);
                 None
             }
-            (Ok(Look::Missing), None) => Some("there is no registry yet".to_owned()),
-            (Ok(Look::Missing), Some(_)) => Some("the registry is gone".to_owned()),
+            (Ok(Fetched::Missing), None) => Some("there is no registry yet".to_owned()),
+            (Ok(Fetched::Missing), Some(_)) => Some("the registry is gone".to_owned()),
             (Err(error), _) => {
                 // The causes name a request id, new each time; only the top line can repeat.
                 let top = error.to_string();
                 if self.trouble.as_ref() != Some(&top) {
-                    tracing::warn!(error = error_chain(&error), "a look at the registry failed");
+                    tracing::warn!(error = error_chain(&error), "a read of the registry failed");
                 }
                 Some(top)
             }
@@ -89,7 +89,7 @@ impl Follower<'_> {
         self.report(trouble);
     }
 
-    /// Says what is wrong when it begins, changes or ends, rather than every two seconds.
+    /// Logs a problem when it begins, changes or ends, not at each read.
     fn report(&mut self, trouble: Option<String>) {
         if trouble == self.trouble {
             return;

@@ -5,15 +5,15 @@
 //! |---|---|
 //! | connect refused or timed out, connection reset | out at once |
 //! | active check refused or reset | out at once, and for longer |
-//! | a request and a health check that was sent meanwhile both unanswered | out at once |
+//! | a request, and a health check sent while it waited, both unanswered | out at once |
 //! | active check not answered in time, or not with success | out at the second in a row |
 //! | active check passed | back |
 //! | a request was answered | forgets earlier trouble, unless out |
 //!
-//! Out lasts 1 s and doubles to at most 10 s, with jitter so that many balancers do not try again
-//! in step. A worker that answers its health check is never put out by silence on requests: what they
-//! wait for may be the client's doing, or S3's, and all workers would go the same way. The choice by
-//! requests in flight sends it less meanwhile. An active check that keeps failing keeps prolonging, so
+//! Out lasts 1 s and doubles to at most 10 s, with jitter so that several load balancers do not try again
+//! in step. A worker that answers its health check is never put out by silence on requests: the client or
+//! S3 may be the cause, and then all workers would be put out. Until the silence ends, the choice by
+//! requests in flight sends that worker less. An active check that keeps failing prolongs the ejection, so
 //! a dead worker stays out.
 
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use rand::Rng;
 /// The shortest time out: two looks of the active check.
 const BASE: Duration = Duration::from_secs(1);
 
-/// The longest: half a tick of the reconciler, which decides about the worker's life meanwhile.
+/// The longest ejection: half a tick of the reconciler, which decides whether to replace the worker.
 const MAX: Duration = Duration::from_secs(10);
 
 /// One lost packet must not cost a worker its traffic; two in a row are two seconds of silence.
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn one_hang_is_one_piece_of_news() {
+    fn one_hang_is_reported_once() {
         let (mut ejection, now, mut rng) = fixture();
         assert!(matches!(ejection.silent(now, &mut rng), Change::Ejected(time) if time < 2 * SECOND));
         for _ in 0..100 {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_stays_silent_is_out_for_longer_each_time_up_to_the_maximum() {
+    fn a_silent_worker_is_out_longer_each_time_up_to_the_maximum() {
         let (mut ejection, mut now, mut rng) = fixture();
         let mut last = Duration::ZERO;
         for _ in 0..8 {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_from_before_proves_nothing() {
+    fn an_answer_from_before_the_ejection_proves_nothing() {
         let (mut ejection, now, mut rng) = fixture();
         ejection.unreachable(now, &mut rng);
         assert_eq!(ejection.answered(now), Change::Nothing);

@@ -1,99 +1,37 @@
-//! The way of one request: read, judged, received, sent to a worker and, if that fails, to others;
-//! then the answer back.
+//! The state of one exchange and its reads and writes: the buffers, the client, the waits.
 //!
-//! A request counts as in flight when a worker is chosen, and not while its body arrives: a slow client
-//! occupies neither a worker nor a place that others need.
-//!
-//! Two rules are easy to miss. Only a request that may be repeated travels on an idle connection:
-//! such a connection may be closing at the far end, and nobody could say whether a POST on it had
-//! arrived. And a failure on an idle connection says nothing about the worker, so it is tried once
-//! more on a fresh one before it counts.
+//! `forward` drives it; `send`, `relay` and `tunnel` each take it for a part of the way. It knows none of
+//! them.
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fleet::layers::MAX_REPLAY_BODY;
-use http1::framing::{Decoder, Framing};
-use http1::head::{self, MAX_REQUEST_HEAD, Scan};
-use http1::request::{self, Body, Malformed, Method, Origin, Request, Version};
+use http1::framing::Decoder;
+use http1::request::Origin;
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 
-use crate::access_log::{self, Route};
-use crate::balance::{self, Standing};
 use crate::client::Client;
 use crate::deadline::Key;
-use crate::lane::Job;
-use crate::limits::{BODY_PIECE, MAX_REQUEST_BODY, MAX_TRIES, PROOF_OF_BODY};
-use crate::refusal::Refusal;
-use crate::relay;
-use crate::retry::{self, Effect, Failure, UploadFault};
-use crate::send::{self, Answer, Payload};
-use crate::shares::{Arrival, Counted, Full, Kind, Place};
+use crate::limits::BODY_PIECE;
+use crate::place::Place;
+use crate::retry::UploadFault;
+use crate::shares::{Arrival, Counted};
 use crate::thread::Thread;
-use crate::tunnel;
-use crate::upstream::{self, DialError};
-use crate::worker::{InFlight, Worker};
 
-/// What an exchange works with; kept from one to the next.
-#[derive(Debug, Default)]
-pub(crate) struct Buffers {
-    /// Read from the client and not used yet.
-    pub(crate) inbound: Vec<u8>,
-    /// The head for the worker, and after it what else is to be sent.
-    pub(crate) outbound: Vec<u8>,
-    /// The client's body as far as it was received before a worker was chosen.
-    pub(crate) body: Vec<u8>,
-    /// Read from the worker and not used yet.
-    pub(crate) response: Vec<u8>,
-    /// To be sent to the client.
-    pub(crate) reply: Vec<u8>,
-}
-
-/// What a buffer may hold while it waits for something.
-const MODEST: usize = 8 * 1024;
-
-impl Buffers {
-    /// Gives back what one large message has taken.
-    pub(crate) fn shrink(&mut self, max: usize) {
-        for buffer in
-            [&mut self.inbound, &mut self.outbound, &mut self.body, &mut self.response, &mut self.reply]
-        {
-            if buffer.capacity() > max {
-                buffer.shrink_to(max);
-            }
-        }
-    }
-
-    /// Gives back what is of no use once the whole request is sent and answered: the response may take
-    /// as much again, for as long as the client takes to read it.
-    pub(crate) fn forget_request(&mut self) {
-        for buffer in [&mut self.outbound, &mut self.body] {
-            if buffer.capacity() > MODEST {
-                *buffer = Vec::new();
-            }
-        }
-    }
-
-    /// Keeps more of a body, without the spare room that a growing buffer takes.
-    fn keep(body: &mut Vec<u8>, data: &[u8]) {
-        let needed = body.len() + data.len();
-        if needed > body.capacity() {
-            let roomy = (2 * body.capacity()).min(MAX_REPLAY_BODY + BODY_PIECE);
-            body.reserve_exact(needed.max(roomy) - body.len());
-        }
-        body.extend_from_slice(data);
-    }
-}
-
-/// What becomes of the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    Open,
-    Closed,
+pub(crate) struct Exchange<'l> {
+    pub(crate) thread: &'l Thread,
+    pub(crate) client: &'l mut Client,
+    pub(crate) key: Key,
+    pub(crate) buffers: &'l mut Buffers,
+    pub(crate) origin: Origin,
+    pub(crate) place: Place,
+    /// The body of the current request is received whole.
+    pub(crate) body_is_read: bool,
+    /// The current request is in flight.
+    pub(crate) flight: Option<Counted<'l>>,
 }
 
 /// How an exchange ended, for the connection.
@@ -106,397 +44,7 @@ pub(crate) enum Fate {
     Linger,
 }
 
-/// How long and how much a connection lingers.
-const LINGER: Duration = Duration::from_secs(2);
-const MAX_LINGER: usize = 2 * 1024 * 1024;
-
-pub(crate) struct Exchange<'l> {
-    pub(crate) thread: &'l Thread,
-    pub(crate) client: &'l mut Client,
-    pub(crate) key: Key,
-    pub(crate) buffers: &'l mut Buffers,
-    origin: Origin,
-    place: Place,
-    /// The body of the current request is received whole.
-    body_is_read: bool,
-    /// The current request is in flight.
-    flight: Option<Counted<'l>>,
-}
-
-/// Serves the requests whose heads are in `buffers.inbound`, one after the other.
-pub(crate) async fn serve(thread: &Thread, job: &mut Job, buffers: &mut Buffers) -> Ending {
-    let Job { client, peer, place, key, why_not } = job;
-    let origin = Origin { peer: *peer, scheme: client.scheme() };
-    let (place, key, why_not) = (*place, *key, *why_not);
-    let mut exchange =
-        Exchange { thread, client, key, buffers, origin, place, body_is_read: false, flight: None };
-    let mut is_first = true;
-    loop {
-        let inbound = &mut exchange.buffers.inbound;
-        inbound.drain(..head::empty_lines(inbound));
-        let head = match head::scan(inbound, 0) {
-            Scan::Complete(len) if len > MAX_REQUEST_HEAD => Err(Malformed::TooLarge.into()),
-            Scan::Complete(len) => Ok(len),
-            Scan::BareLineFeed => Err(Malformed::BareLineFeed.into()),
-            Scan::Incomplete if inbound.len() > MAX_REQUEST_HEAD => Err(Malformed::TooLarge.into()),
-            // The connection hands over what is incomplete when its time is over, or there is no room.
-            Scan::Incomplete if is_first => Err(why_not),
-            Scan::Incomplete => return Ending::Open,
-        };
-        match exchange.one(head).await {
-            Fate::Keep => is_first = false,
-            Fate::Close => {
-                exchange.say_goodbye().await;
-                return Ending::Closed;
-            }
-            Fate::Linger => {
-                exchange.linger().await;
-                return Ending::Closed;
-            }
-        }
-    }
-}
-
 impl Exchange<'_> {
-    async fn one(&mut self, head: Result<usize, Refusal>) -> Fate {
-        let began = Instant::now();
-        let thread = self.thread;
-        self.body_is_read = false;
-        let mut route = None;
-        let mut request = None;
-        let outcome = match self.read(head) {
-            Err(refusal) => Err(refusal),
-            Ok(read) => {
-                if thread.shared.config.logs_access {
-                    route = Some(Route::of(&self.buffers.outbound[read.path.clone()]));
-                }
-                let read = request.insert(read);
-                self.answer(read).await
-            }
-        };
-        // A refusal is written without a worker.
-        self.flight = None;
-        let (status, fate) = match outcome {
-            Ok(answered) => answered,
-            Err(refusal) => self.refuse(refusal, request.as_ref()).await,
-        };
-        let took = began.elapsed();
-        thread.counters.answered(status, took);
-        if thread.shared.config.logs_access {
-            access_log::write(request.as_ref(), route, status, took);
-        }
-        fate
-    }
-
-    /// Reads the head and leaves what follows it in `inbound`.
-    fn read(&mut self, head: Result<usize, Refusal>) -> Result<Request, Refusal> {
-        let len = head?;
-        let Buffers { inbound, outbound, .. } = &mut *self.buffers;
-        let request = request::read(&inbound[..len], self.origin, || self.thread.new_id(), outbound)?;
-        inbound.drain(..len);
-        Ok(request)
-    }
-
-    async fn answer(&mut self, request: &Request) -> Result<(u16, Fate), Refusal> {
-        let mut payload = self.receive(request).await?;
-        self.body_is_read = payload.is_whole();
-        let (answer, worker, in_flight) = self.forward(request, &mut payload).await?;
-        let status = answer.response.status;
-        in_flight.0.count_response(answer.response.class());
-        if status == 101 {
-            return Ok((status, tunnel::run(self, answer, worker).await));
-        }
-        Ok((status, relay::run(self, payload, answer, worker, in_flight).await))
-    }
-
-    /// Receives a small body whole, before a worker is chosen: then it can be sent twice, and a slow
-    /// client occupies no worker. Of a larger one the begin is received, and the rest is streamed
-    /// within the same bounds.
-    async fn receive(&mut self, request: &Request) -> Result<Payload, Refusal> {
-        self.buffers.body.clear();
-        let mut decoder = match request.framing {
-            Framing::None => return Ok(Payload::whole(Body::None)),
-            Framing::Length(0) => return Ok(Payload::whole(Body::Length(0))),
-            Framing::Length(length) if length > MAX_REQUEST_BODY => return Err(UploadFault::TooLarge.into()),
-            framing => Decoder::new(framing),
-        };
-        let body = match request.framing {
-            Framing::Length(length) => Body::Length(length),
-            _ => Body::Chunked,
-        };
-        let is_large = matches!(body, Body::Length(length) if length > MAX_REPLAY_BODY as u64);
-        let enough = if is_large { PROOF_OF_BODY } else { MAX_REPLAY_BODY + 1 };
-        let has_begun = !self.buffers.inbound.is_empty();
-        let Buffers { inbound, body: received, .. } = &mut *self.buffers;
-        let piece = decoder.decode(inbound).map_err(|_| UploadFault::Broken)?;
-        Buffers::keep(received, &inbound[..piece.data]);
-        inbound.drain(..piece.used);
-        if decoder.is_done() {
-            return Ok(self.whole(body, &decoder));
-        }
-        // All of it is used: what is left would be the next request's.
-        if inbound.capacity() > MODEST {
-            *inbound = Vec::new();
-        }
-        let thread = self.thread;
-        let arrival = thread.arrive(Kind::Arriving, self.place, self.key)?;
-        arrival.moved(received.len(), thread.deadlines.now_ms());
-        if request.expects_continue && !has_begun {
-            if is_large {
-                // Whether it is wanted, the worker decides.
-                return Ok(Payload::streamed(body, decoder, 0, arrival));
-            }
-            self.give_leave().await?;
-        }
-        let began_ms = thread.deadlines.now_ms();
-        loop {
-            let length = self.buffers.body.len();
-            if (length as u64).saturating_add(decoder.announced()) > MAX_REQUEST_BODY {
-                return Err(UploadFault::TooLarge.into());
-            }
-            if length >= enough {
-                return Ok(Payload::streamed(body, decoder, length as u64, arrival));
-            }
-            if self.is_past(began_ms, thread.limits().upload) {
-                return Err(UploadFault::TooSlow.into());
-            }
-            self.read_body(&mut decoder, &arrival).await?;
-            if decoder.is_done() {
-                return Ok(self.whole(body, &decoder));
-            }
-        }
-    }
-
-    /// Tells a client that waits for it to send its body.
-    async fn give_leave(&mut self) -> Result<(), UploadFault> {
-        let reply = &mut self.buffers.reply;
-        reply.clear();
-        reply.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-        self.write_reply().await
-    }
-
-    /// A body that is here. Its length is known, so only trailers need the chunked coding.
-    fn whole(&mut self, body: Body, decoder: &Decoder) -> Payload {
-        let received = &mut self.buffers.body;
-        match (body, decoder.trailers()) {
-            (Body::Chunked, []) => Payload::whole(Body::Length(received.len() as u64)),
-            (Body::Chunked, trailers) => {
-                let data = std::mem::take(received);
-                http1::chunked::encode(&data, received);
-                http1::chunked::encode_end(trailers, received);
-                Payload::whole(Body::Chunked)
-            }
-            (body, _) => Payload::whole(body),
-        }
-    }
-
-    /// Tries workers until one answers.
-    async fn forward(
-        &mut self,
-        request: &Request,
-        payload: &mut Payload,
-    ) -> Result<(Answer, TcpStream, InFlight), Refusal> {
-        let limits = self.thread.limits();
-        let deadline = Instant::now() + limits.total;
-        let mut tried = [u64::MAX; MAX_TRIES];
-        let mut failure = Failure::NothingSent;
-        self.thread.budget.borrow_mut().earn();
-        for tries in 0..limits.tries.min(MAX_TRIES) {
-            if tries > 0 {
-                if Instant::now() >= deadline || !self.thread.budget.borrow_mut().spend() {
-                    break;
-                }
-                self.thread.counters.retries.add();
-            }
-            // Chosen anew for each try: a worker may have come or gone meanwhile.
-            self.await_staff().await?;
-            let Some(worker) = self.pick(&tried[..tries]) else {
-                if tries == 0 {
-                    self.thread.counters.shed.add();
-                    return Err(Refusal::Overloaded);
-                }
-                break;
-            };
-            if self.flight.is_none() {
-                let counted = self.thread.shares.begin(Kind::InFlight, self.place);
-                self.flight = Some(counted.map_err(|full| self.thread.full(full))?);
-            }
-            tried[tries] = worker.number;
-            failure = match self.attempt(&worker, request, payload, deadline).await {
-                Ok((answer, stream, in_flight)) => return Ok((answer, stream, in_flight)),
-                Err(failure) => failure,
-            };
-            tracing::debug!(worker = %worker.id, ?failure, "a try failed");
-            let non_idempotent = self.thread.shared.config.non_idempotent;
-            let effect = self.effect(request);
-            if !retry::may_repeat(failure, effect, payload.is_at_hand(), non_idempotent) {
-                break;
-            }
-        }
-        Err(Refusal::AllFailed(failure))
-    }
-
-    /// What the request may change at the worker.
-    fn effect(&self, request: &Request) -> Effect {
-        match request.method.is_idempotent() {
-            false => Effect::EachTime,
-            true if fleet::layers::get_changes_something(&self.buffers.outbound[request.path.clone()]) => {
-                Effect::ChangesByGet
-            }
-            true => Effect::Once,
-        }
-    }
-
-    /// Holds a request for which there is no worker at all, for a while.
-    async fn await_staff(&mut self) -> Result<(), Refusal> {
-        let shared = &self.thread.shared;
-        if !shared.fleet.table().workers.is_empty() {
-            return Ok(());
-        }
-        // A try that failed gives its place back: the request waits like any other now.
-        self.flight = None;
-        let held = self.thread.shares.begin(Kind::Held, self.place);
-        let _held = held.map_err(|full| match (self.thread.full(full), full) {
-            (_, Full::All) => Refusal::Crowded,
-            (refusal, Full::Share) => refusal,
-        })?;
-        if shared.fleet.staffed(shared.config.limits.hold).await { Ok(()) } else { Err(Refusal::NoWorkers) }
-    }
-
-    fn pick(&self, tried: &[u64]) -> Option<Arc<Worker>> {
-        let now = Instant::now();
-        let table = self.thread.shared.fleet.table();
-        let most = self.thread.limits().per_worker;
-        let standing = |index: usize| {
-            let worker = &table.workers[index];
-            Standing {
-                load: worker.load(now),
-                is_out: worker.is_out(now),
-                // One that has all it may have is no choice either.
-                is_tried: tried.contains(&worker.number) || worker.in_flight() >= most,
-            }
-        };
-        let mut rng = self.thread.rng.borrow_mut();
-        let policy = self.thread.shared.config.policy;
-        let index = balance::choose(policy, table.workers.len(), standing, &mut *rng)?;
-        Some(Arc::clone(&table.workers[index]))
-    }
-
-    /// One try on one worker: on idle connections as long as they turn out stale, then on a fresh
-    /// one.
-    async fn attempt(
-        &mut self,
-        worker: &Arc<Worker>,
-        request: &Request,
-        payload: &mut Payload,
-        deadline: Instant,
-    ) -> Result<(Answer, TcpStream, InFlight), Failure> {
-        /// More than one is stale only if all are, and then the sweep takes care of them.
-        const MAX_STALE: usize = 2;
-        let in_flight = worker.begin();
-        let may_be_repeated = request.method.is_idempotent() && payload.is_whole() && !request.upgrades;
-        for _ in 0..if may_be_repeated { MAX_STALE } else { 0 } {
-            let Some(mut stream) = self.take_idle(worker).await else { break };
-            match send::run(self, request, payload, worker, &mut stream, deadline).await {
-                Ok(answer) => return Ok((self.judge(answer, &in_flight), stream, in_flight)),
-                Err(Failure::NothingSent | Failure::Lost) => {}
-                Err(failure) => {
-                    blame(worker, failure, payload);
-                    return Err(failure);
-                }
-            }
-        }
-        let mut stream = match self.dial(worker).await {
-            Ok(stream) => stream,
-            // Better a connection that may be stale than none; nothing else is to be had.
-            Err(DialError::Ours(error)) => {
-                tracing::error!(%error, "no connection to any worker can be opened; check this machine's limits");
-                self.take_idle(worker).await.ok_or(Failure::NothingSent)?
-            }
-            Err(DialError::Refused(_) | DialError::TimedOut) => {
-                worker.unreachable();
-                return Err(Failure::NothingSent);
-            }
-        };
-        match send::run(self, request, payload, worker, &mut stream, deadline).await {
-            Ok(answer) => Ok((self.judge(answer, &in_flight), stream, in_flight)),
-            Err(failure) => {
-                blame(worker, failure, payload);
-                Err(failure)
-            }
-        }
-    }
-
-    fn judge(&self, answer: Answer, in_flight: &InFlight) -> Answer {
-        if answer.response.is_draining {
-            in_flight.0.drains();
-        }
-        if answer.response.status >= 500 {
-            in_flight.0.answered_badly();
-        } else {
-            in_flight.0.answered();
-        }
-        answer
-    }
-
-    async fn take_idle(&self, worker: &Worker) -> Option<TcpStream> {
-        let thread = self.thread;
-        poll_fn(|cx| {
-            let (now_ms, max_age_ms) = (thread.deadlines.now_ms(), thread.max_idle_ms());
-            Poll::Ready(thread.pools.borrow_mut().take(worker, now_ms, max_age_ms, cx))
-        })
-        .await
-    }
-
-    async fn dial(&self, worker: &Worker) -> Result<TcpStream, DialError> {
-        let source = upstream::source(self.thread.address, worker.addr.0.ip());
-        let dialing = upstream::dial(worker.addr, source);
-        tokio::pin!(dialing);
-        self.thread.deadlines.set(self.key, self.thread.limits().connect);
-        poll_fn(|cx| match dialing.as_mut().poll(cx) {
-            Poll::Ready(dialed) => Poll::Ready(dialed),
-            Poll::Pending if self.thread.deadlines.is_over(self.key) => Poll::Ready(Err(DialError::TimedOut)),
-            Poll::Pending => Poll::Pending,
-        })
-        .await
-    }
-
-    async fn refuse(&mut self, refusal: Refusal, request: Option<&Request>) -> (u16, Fate) {
-        let status = refusal.status();
-        // The client may take its time to read it.
-        self.buffers.forget_request();
-        let is_gone = matches!(
-            refusal,
-            Refusal::Upload(UploadFault::Gone) | Refusal::AllFailed(Failure::Upload(UploadFault::Gone))
-        );
-        if is_gone {
-            return (status, Fate::Close);
-        }
-        // After a client's mistake it is not certain where its next request begins, and after a
-        // refusal before the body was read it is certain that it is not next.
-        let is_read = matches!(refusal, Refusal::NoWorkers | Refusal::Crowded | Refusal::AllFailed(_));
-        let mut is_persistent = false;
-        let reply = &mut self.buffers.reply;
-        reply.clear();
-        match request {
-            None => refusal.write(Method::Get, Version::Http11, &self.thread.new_id(), false, reply),
-            Some(request) => {
-                is_persistent = status >= 500
-                    && is_read
-                    && self.body_is_read
-                    && request.is_persistent
-                    && !self.thread.is_draining();
-                let id = request.id.as_bytes();
-                refusal.write(request.method, request.version, id, is_persistent, reply);
-            }
-        }
-        match self.write_reply().await {
-            Ok(()) if is_persistent => (status, Fate::Keep),
-            Ok(()) => (status, Fate::Linger),
-            Err(_) => (status, Fate::Close),
-        }
-    }
-
     /// Writes `buffers.reply` to the client.
     pub(crate) async fn write_reply(&mut self) -> Result<(), UploadFault> {
         let patience = self.thread.limits().client_pause;
@@ -519,7 +67,11 @@ impl Exchange<'_> {
     }
 
     /// Receives the next piece of a body that is kept.
-    async fn read_body(&mut self, decoder: &mut Decoder, arrival: &Arrival) -> Result<(), UploadFault> {
+    pub(crate) async fn read_body(
+        &mut self,
+        decoder: &mut Decoder,
+        arrival: &Arrival,
+    ) -> Result<(), UploadFault> {
         let mut wait = Wait::default();
         let (thread, key) = (self.thread, self.key);
         let client = &mut *self.client;
@@ -558,7 +110,7 @@ impl Exchange<'_> {
 
     /// TLS has a word for the end, and a client that misses it must suspect a cut. It goes behind all
     /// that the socket still holds for a client that reads slowly.
-    async fn say_goodbye(&mut self) {
+    pub(crate) async fn say_goodbye(&mut self) {
         if let Client::Plain(socket) = &mut *self.client {
             socket.end();
         } else {
@@ -575,7 +127,7 @@ impl Exchange<'_> {
     }
 
     /// Says that nothing more comes, and reads what the client still sends.
-    async fn linger(&mut self) {
+    pub(crate) async fn linger(&mut self) {
         let mut left = MAX_LINGER;
         let mut is_shut = false;
         let mut wait = Wait::default();
@@ -603,19 +155,62 @@ impl Exchange<'_> {
     }
 }
 
-fn blame(worker: &Worker, failure: Failure, payload: &Payload) {
-    match failure {
-        // A worker that does not want a body may close before it has read it, which looks like a crash
-        // from here. If it was one, the next connection will be refused.
-        Failure::Lost if !payload.is_whole() => worker.answered_badly(),
-        Failure::NothingSent | Failure::Lost => worker.unreachable(),
-        Failure::Silent => worker.silent(),
-        Failure::Late | Failure::Invalid => worker.answered_badly(),
-        Failure::Upload(_) => {}
+/// How long and how much a connection lingers.
+const LINGER: Duration = Duration::from_secs(2);
+const MAX_LINGER: usize = 2 * 1024 * 1024;
+
+/// What an exchange works with; kept from one to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    /// Read from the client and not used yet.
+    pub(crate) inbound: Vec<u8>,
+    /// The head for the worker, and after it what else is to be sent.
+    pub(crate) outbound: Vec<u8>,
+    /// The client's body as far as it was received before a worker was chosen.
+    pub(crate) body: Vec<u8>,
+    /// Read from the worker and not used yet.
+    pub(crate) response: Vec<u8>,
+    /// To be sent to the client.
+    pub(crate) reply: Vec<u8>,
+}
+
+/// What a buffer may hold while it waits for something.
+pub(crate) const MODEST: usize = 8 * 1024;
+
+impl Buffers {
+    /// Gives back what one large message has taken.
+    pub(crate) fn shrink(&mut self, max: usize) {
+        for buffer in
+            [&mut self.inbound, &mut self.outbound, &mut self.body, &mut self.response, &mut self.reply]
+        {
+            if buffer.capacity() > max {
+                buffer.shrink_to(max);
+            }
+        }
+    }
+
+    /// Frees the buffers of the request once it is sent and answered. The response may take as much
+    /// memory again, for as long as the client takes to read it.
+    pub(crate) fn forget_request(&mut self) {
+        for buffer in [&mut self.outbound, &mut self.body] {
+            if buffer.capacity() > MODEST {
+                *buffer = Vec::new();
+            }
+        }
+    }
+
+    /// Keeps more of a body, without the spare room that a growing buffer takes.
+    pub(crate) fn keep(body: &mut Vec<u8>, data: &[u8]) {
+        let needed = body.len() + data.len();
+        if needed > body.capacity() {
+            let roomy = (2 * body.capacity()).min(MAX_REPLAY_BODY + BODY_PIECE);
+            body.reserve_exact(needed.max(roomy) - body.len());
+        }
+        body.extend_from_slice(data);
     }
 }
 
-/// A wait with a deadline that begins anew with each progress.
+/// A wait with a deadline that starts again with each progress.
 #[derive(Debug, Default)]
 pub(crate) struct Wait {
     has_begun: bool,

@@ -1,7 +1,7 @@
-//! Where this load balancer listens, asked of the machine when the settings do not say.
+//! The address on which this load balancer listens. If the settings name none, the instance metadata does.
 //!
-//! The default is the private address rather than every address: the admin port must never be
-//! reachable through an interface nobody thought of.
+//! The default is the private address and not all addresses, because the admin port must never be reachable
+//! through an unexpected interface.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -17,7 +17,7 @@ pub enum IdentityError {
         "cannot read this machine's private address from the instance metadata service; set VIGIA_LISTEN"
     )]
     Metadata(#[source] Box<ImdsError>),
-    #[error("the instance metadata service says that this machine's address is `{0}`; set VIGIA_LISTEN")]
+    #[error("the instance metadata service returned `{0}`, which is not an address; set VIGIA_LISTEN")]
     NotAnAddress(String),
 }
 
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn admin_port_follows_the_public_address() {
+    async fn the_admin_port_follows_the_public_address() {
         let settings = Settings {
             stack: "vigia".parse().expect("valid"),
             control_bucket: "b".to_owned(),

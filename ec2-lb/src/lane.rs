@@ -8,7 +8,6 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::fmt;
-use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,13 +15,8 @@ use std::task::{Context, Poll};
 
 use crate::client::Client;
 use crate::deadline::Key;
-use crate::exchange::{self, Buffers, Ending};
+use crate::place::Place;
 use crate::refusal::Refusal;
-use crate::shares::Place;
-use crate::thread::Thread;
-
-/// A buffer that has grown beyond this is not kept for the next connection.
-const MAX_KEPT: usize = 32 * 1024;
 
 /// A connection with a request on it.
 #[derive(Debug)]
@@ -35,19 +29,36 @@ pub(crate) struct Job {
     pub(crate) why_not: Refusal,
 }
 
-/// What is left of it.
+/// The connection after an exchange.
 #[derive(Debug)]
 pub(crate) enum Done {
-    /// The connection waits for the next request; its begin may be in `inbound`.
+    /// The connection waits for the next request, whose first bytes may be in `inbound`.
     Open(Client),
     Closed,
 }
 
+/// The hand-over between a connection and the lane's future.
 #[derive(Default)]
-struct Slot {
+pub(crate) struct Slot {
     job: Cell<Option<Job>>,
     done: Cell<Option<Done>>,
     inbound: Cell<Vec<u8>>,
+}
+
+impl Slot {
+    pub(crate) fn poll_job(&self) -> Poll<Job> {
+        self.job.take().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    pub(crate) fn take_inbound(&self) -> Vec<u8> {
+        self.inbound.take()
+    }
+
+    /// Hands the connection back, with the bytes that were read and not used.
+    pub(crate) fn finish(&self, done: Done, inbound: Vec<u8>) {
+        self.inbound.set(inbound);
+        self.done.set(Some(done));
+    }
 }
 
 pub(crate) struct Lane {
@@ -62,13 +73,17 @@ impl fmt::Debug for Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(thread: Rc<Thread>) -> Self {
+    /// Makes a lane of the future that serves the jobs of a slot.
+    pub(crate) fn new<F>(serve: impl FnOnce(Rc<Slot>) -> F) -> Self
+    where
+        F: Future<Output = Infallible> + 'static,
+    {
         let slot = Rc::<Slot>::default();
-        let future = Box::pin(serve(thread, Rc::clone(&slot)));
+        let future = Box::pin(serve(Rc::clone(&slot)));
         Self { future, slot }
     }
 
-    /// Hands in a connection and what was read from it.
+    /// Hands in a connection and the bytes that were read from it.
     pub(crate) fn begin(&self, job: Job, bytes: &[u8]) {
         let mut inbound = self.slot.inbound.take();
         inbound.clear();
@@ -85,7 +100,7 @@ impl Lane {
         }
     }
 
-    /// The begin of the next request, if there is one, else nothing.
+    /// Calls `go_on` with the bytes of the next request that have come; the slice may be empty.
     pub(crate) fn with_rest(&self, go_on: impl FnOnce(&[u8])) {
         let mut inbound = self.slot.inbound.take();
         go_on(&inbound);
@@ -124,21 +139,5 @@ impl Spare {
 
     pub(crate) fn clear(&mut self) {
         self.lanes.clear();
-    }
-}
-
-/// The lane's life.
-async fn serve(thread: Rc<Thread>, slot: Rc<Slot>) -> Infallible {
-    let mut buffers = Buffers::default();
-    loop {
-        let mut job = poll_fn(|_| slot.job.take().map_or(Poll::Pending, Poll::Ready)).await;
-        buffers.inbound = slot.inbound.take();
-        let ending = exchange::serve(&thread, &mut job, &mut buffers).await;
-        buffers.shrink(MAX_KEPT);
-        slot.inbound.set(std::mem::take(&mut buffers.inbound));
-        slot.done.set(Some(match ending {
-            Ending::Open => Done::Open(job.client),
-            Ending::Closed => Done::Closed,
-        }));
     }
 }

@@ -2,26 +2,26 @@
 //!
 //! The modules are listed in the order data meets them: settings and addresses, then the list of
 //! workers from S3 to the table, then a request from the client's socket to a worker and back.
-//! There is no AWS EC2 here: which workers live is the reconciler's business, and this process
-//! believes the registry, tempered by what it sees itself (`ejection`).
+//! There is no AWS EC2 here. The reconciler decides which workers exist; this process takes the list from
+//! the registry and ejects workers that fail its own requests and checks (`ejection`).
 //!
 //! ```text
 //!  control plane, one thread           data plane, one thread per core
-//!  discovery ─┐                        ┌─ thread: listener, pools, scratch, deadlines
-//!  check ─────┼─> table, workers ──────┤    └─ connection ─> lane: exchange ─> send ─> relay
+//!  discovery ─┐                        ┌─ acceptor; thread: pools, scratch, deadlines
+//!  check ─────┼─> table, workers ──────┤    └─ connection ─> lane: forward ─> send ─> relay
 //!  admin ─────┘    (arc-swap, atomics) └─ thread …
 //! ```
 //!
 //! On the way of a request nothing is locked and nothing is handed to another thread.
 
-// What the process is told.
+// The process starts.
 pub mod identity;
 pub mod limits;
 pub mod listen;
 pub mod settings;
 pub mod tls;
 
-// The list of workers, and what is seen of each.
+// The list of workers comes from S3, and each worker is watched.
 mod discovery;
 pub mod source;
 
@@ -30,34 +30,40 @@ mod ejection;
 mod table;
 mod worker;
 
-// A request comes in.
+// A connection comes in and waits for a request.
+mod acceptor;
 mod thread;
 
-mod client;
 mod connection;
-mod deadline;
 mod lane;
+
+mod client;
+mod deadline;
 mod pace;
+mod place;
 mod shares;
 mod socket;
 
-// It goes to a worker, and perhaps to another; the answer goes back.
-mod exchange;
+// The request goes to a worker, or to several in turn; the answer goes back.
+mod forward;
 
 mod balance;
+mod exchange;
 mod pipe;
-mod relay;
 mod retry;
 mod send;
-mod tunnel;
 mod upstream;
+
+mod relay;
+mod tunnel;
 
 mod refusal;
 
-// Others look on.
+// Operators and Prometheus watch.
 mod access_log;
 mod admin;
 mod metrics;
+mod prometheus;
 
 use std::sync::Arc;
 
@@ -69,10 +75,10 @@ pub use balance::{Policy, PolicyError};
 pub use limits::Limits;
 pub use retry::NonIdempotent;
 pub use settings::Settings;
-pub use source::{Look, LookError, RegistrySource, S3Source, Version};
+pub use source::{FetchError, Fetched, RegistrySource, S3Source, Version};
 pub use tls::{CertificateSource, CertificateWatch};
 
-/// What a running load balancer is told, apart from its sockets and its source of workers.
+/// The settings of a running load balancer, except its sockets and its source of workers.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub policy: Policy,
@@ -98,13 +104,13 @@ pub struct Sockets {
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("{0} ended although nobody asked it to")]
+    #[error("{0} ended unexpectedly; read the log before this line for the cause, and report it as a bug")]
     TaskEnded(&'static str),
-    #[error("a thread of the data plane cannot be started")]
+    #[error("the operating system cannot start a thread of the data plane")]
     Thread(#[source] std::io::Error),
 }
 
-/// Serves until `shutdown` completes and what is in flight then is answered.
+/// Serves until `shutdown` completes and the requests in flight are answered.
 ///
 /// Discovery, health checks and the admin port outlive the drain, so that a request that is being
 /// retried still sees the newest table.
@@ -190,7 +196,7 @@ fn start(
     let mut tls = tls.into_iter();
     for (index, (plain, counters)) in plain.into_iter().zip(metrics.threads()).enumerate() {
         let (shared, counters, stopped) = (shared.clone(), Arc::clone(counters), stopped.clone());
-        let listeners = thread::Listeners { plain, tls: tls.next() };
+        let listeners = acceptor::Listeners { plain, tls: tls.next() };
         let (ends, ended) = oneshot::channel();
         // Its own runtime: no other thread ever wakes it for a request.
         let runtime =
@@ -198,9 +204,9 @@ fn start(
         std::thread::Builder::new()
             .name(format!("data-{index}"))
             .spawn(move || {
-                let serving = thread::run(shared, counters, count, listeners, stopped);
+                let serving = acceptor::run(shared, counters, count, listeners, stopped);
                 match LocalSet::new().block_on(&runtime, serving) {
-                    // Whoever waits for it may be gone.
+                    // `run` may have been dropped.
                     Ok(()) => drop(ends.send(())),
                     Err(error) => tracing::error!(%error, "a thread of the data plane cannot listen"),
                 }

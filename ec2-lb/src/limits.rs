@@ -6,7 +6,7 @@
 //! |---|---|---|---|
 //! | `connections` | 20,000 | 5,000 | the longest idle one is closed, then the slowest request, else 429 or 503 |
 //! | `handshakes` | 2,048 | 512 | the oldest is dropped |
-//! | `arriving` | 2,048 | 512 | the one that has made least progress is dropped with 503, else 429 or 503 |
+//! | `arriving` | 2,048 | 512 | the request with the least progress is dropped with 503, else 429 or 503 |
 //! | `held` | 1,024 | 256 | 429 or 503 |
 //! | `in_flight` | 4,096 | 1,024 | 429 or 503 |
 //!
@@ -20,6 +20,18 @@
 use std::time::Duration;
 
 use fleet::layers;
+
+/// The things that are counted against a limit, in all and by client address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Connection,
+    Handshake,
+    Arriving,
+    Held,
+    InFlight,
+}
+
+pub(crate) const KINDS: usize = 5;
 
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -71,7 +83,7 @@ pub struct Limits {
     /// more than a second's worth would wait in vain.
     pub handshakes: usize,
     /// Requests for which a worker was chosen and whose response has not ended. Each holds about 8 KiB
-    /// and at most 100 KiB; beyond it a quick 503 is better for everybody than a slow answer.
+    /// and at most 100 KiB. Above the limit a quick 503 serves clients better than a slow answer.
     pub in_flight: usize,
     /// Requests in flight on one worker, from this load balancer: with the idle connections below fewer
     /// than the worker serves, so that its health checks always get through.
@@ -164,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_wait_is_longer_than_those_inside_it() {
+    fn each_wait_is_longer_than_the_waits_inside_it() {
         let limits = Limits::default();
         assert!(limits.connect <= limits.check_timeout && limits.check_timeout < limits.silence);
         assert!(limits.silence < limits.response && limits.response < limits.total);
@@ -182,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_that_arrive_never_take_all_that_may_be_in_flight() {
+    fn arriving_bodies_never_take_all_places_in_flight() {
         let limits = Limits::default();
         assert!(limits.arriving < limits.in_flight);
     }

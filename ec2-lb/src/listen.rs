@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_share_a_port_and_nobody_else_does() {
+    fn only_threads_of_one_process_share_a_port() {
         let any = "127.0.0.1:0".parse().expect("valid");
         let listeners = bind(any, 2).expect("a free port");
         let addr = listeners[0].local_addr().expect("bound");

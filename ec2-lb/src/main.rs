@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Err(error) => {
             tracing::error!(
                 error = process::telemetry::error_chain(error.as_ref()),
-                "the load balancer cannot go on"
+                "the load balancer stops after an error"
             );
             ExitCode::FAILURE
         }
@@ -47,7 +47,7 @@ async fn start(settings: Settings) -> anyhow::Result<()> {
     let Addresses { listen, admin, tls } = identity::addresses(&settings).await?;
     let threads = settings.threads.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     let sdk = aws::config::load(&ec2_lb::source::S3_LIMITS).await;
-    // Path style only for an endpoint of our own.
+    // Path style only for an endpoint other than AWS.
     let client = aws::config::s3(&sdk, sdk.endpoint_url().is_some());
     let secure = match settings.tls {
         None => None,
@@ -82,12 +82,12 @@ fn certificate_source(from: TlsFrom, client: &aws_sdk_s3::Client, bucket: &str) 
     }
 }
 
-/// Files that a person has named must be right from the start. The object in S3 is looked for again:
-/// plain text is served meanwhile.
+/// Watches the certificate. Files named by an operator must be valid at the start. An object in S3 is
+/// looked for again later, and only plain HTTP is served until it is found.
 async fn watch(source: CertificateSource) -> anyhow::Result<CertificateWatch> {
     let must_be_there = matches!(source, CertificateSource::Files { .. });
     let mut watch = CertificateWatch::new(source);
-    match watch.look().await {
+    match watch.refresh().await {
         Err(error) if must_be_there => Err(error.into()),
         Ok(_) | Err(_) => Ok(watch),
     }
@@ -102,6 +102,6 @@ fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files stays as it is");
+        tracing::warn!(%error, "the limit of open files cannot be raised; the present limit applies");
     }
 }

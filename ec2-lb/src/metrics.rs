@@ -1,16 +1,13 @@
-//! Counters, and their text for Prometheus.
+//! Counters of the data path.
 //!
-//! Each thread counts for itself and nobody else writes there, so counting is an ordinary addition;
-//! the sum is made when somebody asks. Written by hand: two dozen numbers need no registry of
-//! metrics, and a worker's series end when it leaves the table.
+//! Each thread writes only its own counters, so counting is an ordinary addition. `prometheus` adds them up
+//! when the admin port is asked for `/metrics`.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::shares::{KINDS, Kind};
-use crate::table::Fleet;
+use crate::limits::KINDS;
 
 /// A number that one thread changes and others read.
 #[derive(Debug, Default)]
@@ -21,7 +18,7 @@ impl Count {
         self.0.store(self.get() + 1, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -34,14 +31,14 @@ impl Gauge {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    fn get(&self) -> usize {
+    pub(crate) fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// Upper bounds of the buckets of the latency histogram, in microseconds. Routing takes a tenth of a
 /// millisecond, hashing a password a tenth of a second.
-const BUCKETS: [u64; 14] = [
+pub(crate) const BUCKETS: [u64; 14] = [
     250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     10_000_000,
 ];
@@ -50,8 +47,8 @@ const BUCKETS: [u64; 14] = [
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     /// Responses by the first digit of their status, from 1.
-    responses: [Count; 5],
-    /// By `shares::Kind`.
+    pub(crate) responses: [Count; 5],
+    /// By `limits::Kind`.
     pub(crate) used: [Gauge; KINDS],
     pub(crate) retries: Count,
     /// Requests and connections refused because there were too many.
@@ -60,9 +57,9 @@ pub(crate) struct Counters {
     pub(crate) over_share: Count,
     /// Arrivals that made room for others.
     pub(crate) dropped: Count,
-    /// By bucket; the last is for what is slower than all.
-    latency: [Count; BUCKETS.len() + 1],
-    latency_micros: AtomicU64,
+    /// By bucket; the last counts requests that are slower than all bounds.
+    pub(crate) latency: [Count; BUCKETS.len() + 1],
+    pub(crate) latency_micros: AtomicU64,
 }
 
 impl Counters {
@@ -94,153 +91,7 @@ impl Metrics {
         &self.threads
     }
 
-    fn sum(&self, count: impl Fn(&Counters) -> u64) -> u64 {
+    pub(crate) fn sum(&self, count: impl Fn(&Counters) -> u64) -> u64 {
         self.threads.iter().map(|thread| count(thread)).sum()
-    }
-
-    /// The text format, version 0.0.4.
-    pub(crate) fn text(&self, fleet: &Fleet) -> String {
-        let mut text = Text::default();
-        text.family("requests_total", "counter", "Requests answered, by class of status.");
-        for class in 1..=5 {
-            let value = self.sum(|thread| thread.responses[class - 1].get());
-            text.sample("requests_total", &format!("{{class=\"{class}xx\"}}"), value);
-        }
-        for (kind, name, help) in [
-            (Kind::InFlight, "in_flight", "Requests that a worker was chosen for and that are not answered."),
-            (Kind::Held, "held", "Requests that wait for a worker to appear."),
-            (Kind::Arriving, "arriving", "Requests of which a part has come."),
-            (Kind::Handshake, "handshakes", "TLS handshakes going on."),
-            (Kind::Connection, "connections", "Client connections open."),
-        ] {
-            text.single(name, "gauge", help, self.sum(|thread| thread.used[kind as usize].get() as u64));
-        }
-        let retries = self.sum(|thread| thread.retries.get());
-        text.single("retries_total", "counter", "Tries after the first.", retries);
-        let shed = self.sum(|thread| thread.shed.get());
-        text.single("shed_total", "counter", "Requests and connections refused for overload.", shed);
-        let over_share = self.sum(|thread| thread.over_share.get());
-        let help = "Requests and connections refused because their address had its share.";
-        text.single("over_share_total", "counter", help, over_share);
-        let dropped = self.sum(|thread| thread.dropped.get());
-        let help = "Slow requests and handshakes that made room for others.";
-        text.single("dropped_total", "counter", help, dropped);
-        let ejections = self.ejections.load(Ordering::Relaxed);
-        text.single("ejections_total", "counter", "Workers taken out of the choice.", ejections);
-        self.latency(&mut text);
-        if let Some(revision) = fleet.revision() {
-            text.single("registry_revision", "gauge", "Revision of the registry in force.", revision);
-        }
-        if let Some(age) = fleet.age() {
-            let age = format!("{:.3}", age.as_secs_f64());
-            text.single(
-                "registry_age_seconds",
-                "gauge",
-                "Since the table was last known to be current.",
-                age,
-            );
-        }
-        workers(fleet, &mut text);
-        text.0
-    }
-
-    fn latency(&self, text: &mut Text) {
-        const NAME: &str = "request_duration_seconds";
-        text.family(NAME, "histogram", "From the request's head to the end of its response.");
-        let mut total = 0;
-        for (index, bound) in BUCKETS.iter().enumerate() {
-            total += self.sum(|thread| thread.latency[index].get());
-            let bound = Duration::from_micros(*bound).as_secs_f64();
-            text.sample("request_duration_seconds_bucket", &format!("{{le=\"{bound}\"}}"), total);
-        }
-        total += self.sum(|thread| thread.latency[BUCKETS.len()].get());
-        text.sample("request_duration_seconds_bucket", "{le=\"+Inf\"}", total);
-        let micros = self.sum(|thread| thread.latency_micros.load(Ordering::Relaxed));
-        text.sample("request_duration_seconds_sum", "", Duration::from_micros(micros).as_secs_f64());
-        text.sample("request_duration_seconds_count", "", total);
-    }
-}
-
-fn workers(fleet: &Fleet, text: &mut Text) {
-    let (table, now) = (fleet.table(), Instant::now());
-    text.single("workers", "gauge", "Workers in the table.", table.workers.len());
-    let mut family = |name, kind, help, value: &dyn Fn(&crate::worker::Worker) -> u64| {
-        text.family(name, kind, help);
-        for worker in &table.workers {
-            text.sample(name, &format!("{{worker=\"{}\"}}", worker.id), value(worker));
-        }
-    };
-    family("worker_requests_total", "counter", "Tries sent to a worker.", &|worker| worker.requests());
-    family("worker_failures_total", "counter", "Tries that failed or were answered with 5xx.", &|worker| {
-        worker.failures()
-    });
-    family("worker_in_flight", "gauge", "Requests in flight on a worker.", &|worker| {
-        worker.in_flight() as u64
-    });
-    family("worker_ejected", "gauge", "1 while a worker is out of the choice.", &|worker| {
-        u64::from(worker.is_out(now))
-    });
-    text.family("worker_responses_total", "counter", "Responses of a worker, by class of status.");
-    for worker in &table.workers {
-        for class in 1..=5 {
-            let labels = format!("{{worker=\"{}\",class=\"{class}xx\"}}", worker.id);
-            text.sample("worker_responses_total", &labels, worker.responses(class));
-        }
-    }
-}
-
-#[derive(Default)]
-struct Text(String);
-
-impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        self.line(format_args!("# HELP vigia_lb_{name} {help}"));
-        self.line(format_args!("# TYPE vigia_lb_{name} {kind}"));
-    }
-
-    fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
-        self.line(format_args!("vigia_lb_{name}{labels} {value}"));
-    }
-
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
-        self.family(name, kind, help);
-        self.sample(name, "", value);
-    }
-
-    fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        writeln!(self.0, "{line}").expect("writing to a String cannot fail");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_over_all_threads_and_says_nothing_it_does_not_know() {
-        let metrics = Arc::new(Metrics::new(2));
-        let fleet = Fleet::new(Arc::clone(&metrics));
-        metrics.threads[0].answered(200, Duration::from_micros(300));
-        metrics.threads[1].answered(201, Duration::from_secs(60));
-        metrics.threads[1].answered(502, Duration::from_micros(250));
-        let in_flight = &metrics.threads[0].used[Kind::InFlight as usize];
-        in_flight.set(1);
-        let text = metrics.text(&fleet);
-        for line in [
-            "vigia_lb_requests_total{class=\"2xx\"} 2\n",
-            "vigia_lb_requests_total{class=\"5xx\"} 1\n",
-            "vigia_lb_in_flight 1\n",
-            "vigia_lb_request_duration_seconds_bucket{le=\"0.00025\"} 1\n",
-            "vigia_lb_request_duration_seconds_bucket{le=\"0.0005\"} 2\n",
-            "vigia_lb_request_duration_seconds_bucket{le=\"10\"} 2\n",
-            "vigia_lb_request_duration_seconds_bucket{le=\"+Inf\"} 3\n",
-            "vigia_lb_request_duration_seconds_sum 60.00055\n",
-            "vigia_lb_request_duration_seconds_count 3\n",
-        ] {
-            assert!(text.contains(line), "{line} in {text}");
-        }
-        assert!(!text.contains("registry_revision"), "{text}");
-        in_flight.set(0);
-        assert!(metrics.text(&fleet).contains("vigia_lb_in_flight 0\n"));
     }
 }

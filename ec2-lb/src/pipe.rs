@@ -1,8 +1,7 @@
 //! A pipe of the kernel through which bytes pass from one socket to another without being copied here.
 //!
-//! What is not looked at need not be read: the rest of a body with a length. Through a buffer each byte is
-//! copied twice by the kernel, out of one socket and into another, which is most of what a large
-//! upload costs.
+//! The rest of a body with a length need not be read. Through a buffer the kernel copies each byte twice,
+//! out of one socket and into another, and these copies are most of the cost of a large upload.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,7 +17,7 @@ use tokio::net::TcpStream;
 /// would pass at a time.
 const ROOM: i32 = 64 * 4096;
 
-/// Pipes that a thread keeps. One is in use only while a worker has not taken what is in it.
+/// Pipes that a thread keeps. A pipe is in use only until a worker has taken its bytes.
 const MAX_SPARE: usize = 8;
 
 #[derive(Debug)]
@@ -60,7 +59,7 @@ impl Pipe {
         }
     }
 
-    /// Gives what it holds to a socket, or a part of it; never ready with 0.
+    /// Moves its bytes, or a part of them, to a socket; never ready with 0.
     pub(crate) fn poll_drain(&mut self, to: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
             ready!(to.poll_write_ready(cx))?;

@@ -1,4 +1,4 @@
-//! What the client reads when the load balancer itself has to answer.
+//! The answers that the load balancer writes itself.
 //!
 //! One shape, the workers' own: `{"error": "<code>", "message": "<what to do>"}`.
 
@@ -13,13 +13,13 @@ pub(crate) enum Refusal {
     /// The head did not come in time.
     SlowHead,
     Upload(UploadFault),
-    /// The registry lists nobody, and nobody came while the request was held.
+    /// The registry listed no worker for as long as the request was held.
     NoWorkers,
     /// Too many requests are held already.
     Crowded,
     /// Too many requests are being served, or too many connections open.
     Overloaded,
-    /// The client's address has its share of what is full otherwise.
+    /// The client's address has used its share of the limit.
     OverShare,
     /// All tries failed; this is how the last one did.
     AllFailed(Failure),
@@ -84,7 +84,7 @@ impl Refusal {
                     413,
                     "Content Too Large",
                     "body_too_large",
-                    format!("the body may have at most {MAX_REQUEST_BODY} bytes; send less"),
+                    format!("the body is larger than {MAX_REQUEST_BODY} bytes; send a smaller one"),
                 ),
                 UploadFault::TooSlow => (
                     408,
@@ -114,14 +114,14 @@ impl Refusal {
                 503,
                 UNAVAILABLE,
                 "overloaded",
-                text("too much is going on here and the request was not sent; try again in a few seconds"),
+                text("the service is at its limit and the request was not sent; try again in a few seconds"),
             ),
             Self::OverShare => (
                 429,
                 "Too Many Requests",
                 "too_many_from_address",
                 text(
-                    "too many requests from this address are going on here and this one was not sent; \
+                    "this address has as many requests in progress as it may have and this one was not sent; \
                      try again in a few seconds",
                 ),
             ),
@@ -136,7 +136,8 @@ impl Refusal {
                 "Bad Gateway",
                 "worker_lost",
                 text(
-                    "the worker was lost before it answered; the request may or may not have been carried out",
+                    "the worker failed before it answered, so the request may or may not have been carried out; \
+                     check before you send it again",
                 ),
             ),
             Self::AllFailed(Failure::Invalid) => (
@@ -144,14 +145,18 @@ impl Refusal {
                 "Bad Gateway",
                 "worker_invalid",
                 text(
-                    "the worker's answer is not valid HTTP; the request may or may not have been carried out",
+                    "the worker's answer is not valid HTTP, so the request may or may not have been carried out; \
+                     check before you send it again",
                 ),
             ),
             Self::AllFailed(Failure::Silent | Failure::Late) => (
                 504,
                 "Gateway Timeout",
                 "worker_silent",
-                text("no answer came in time; the request may or may not have been carried out"),
+                text(
+                    "no worker answered in time, so the request may or may not have been carried out; \
+                     check before you send it again",
+                ),
             ),
         }
     }

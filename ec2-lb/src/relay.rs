@@ -1,4 +1,4 @@
-//! The answer on its way back, and what is left of the request beside it.
+//! The answer on its way back, and at the same time the rest of the request.
 //!
 //! The worker is read only when the client has taken everything before: a slow client slows its
 //! worker, it does not fill our memory. When a worker dies midway the client's connection is cut, so
@@ -24,9 +24,9 @@ use crate::worker::InFlight;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Broken {
-    /// The client is gone, does not read, or did not send what it announced.
+    /// The client is gone, does not read, or did not send the whole body.
     Client,
-    /// The worker broke off, went silent, or sent what is not HTTP.
+    /// The worker broke off, went silent, or sent invalid HTTP.
     Worker,
 }
 
@@ -46,7 +46,7 @@ struct Body {
     is_whole: bool,
     /// How the client takes it.
     pace: Pace,
-    /// The worker sent bytes beyond its response; nobody can say what they are.
+    /// The worker sent bytes beyond the end of its response; they belong to no request.
     has_excess: bool,
 }
 

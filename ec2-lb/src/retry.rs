@@ -14,7 +14,7 @@
 //! while a request waits is at work on it: another one would do the work again, and be as slow.
 //!
 //! A proxy must not repeat a request that is not idempotent (RFC 9110, 9.2.2): the worker may have
-//! done what it was asked and died before saying so. After the first byte of the response there is
+//! carried it out and died before its answer. After the first byte of the response there is
 //! no failed try: the client already has a part of the answer, and only a broken connection tells
 //! it that the rest is missing.
 
@@ -51,12 +51,12 @@ pub(crate) enum UploadFault {
 pub enum NonIdempotent {
     #[default]
     Never,
-    /// Workers are stateless and signup is conditional, so an operator may prefer a request that is
-    /// carried out twice to one that fails.
+    /// Workers are stateless and signup is conditional, so an operator may prefer to carry a request out
+    /// twice rather than to fail it.
     Repeat,
 }
 
-/// What it does if a request arrives twice.
+/// The effect of a request that arrives twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// The same as once (RFC 9110, 9.2.2).
@@ -83,8 +83,8 @@ pub(crate) fn may_repeat(
         }
 }
 
-/// Bounds what retries add to an outage: each request earns a fifth of a retry, and what is saved up
-/// covers the requests that one dying worker takes with it.
+/// Bounds the load that retries add to an outage. Each request earns a fifth of a retry, and the saved
+/// retries cover the requests in flight on one dying worker.
 #[derive(Debug)]
 pub(crate) struct Budget {
     fifths: u32,
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn follows_the_table() {
+    fn may_repeat_follows_the_table() {
         use Effect::{ChangesByGet, EachTime, Once};
         use NonIdempotent::{Never, Repeat};
         let upload = Failure::Upload(UploadFault::Broken);

@@ -48,11 +48,11 @@ pub(crate) struct Payload {
     body: Body,
     /// Takes the framing off what the client has still to send; `None` when the body is here.
     rest: Option<Decoder>,
-    /// Counts the request among those that arrive, until the body is here.
+    /// Counts the request as arriving until its body is here.
     arrival: Option<Arrival>,
     /// Bytes of the body so far.
     received: u64,
-    /// A part of what is not kept is sent.
+    /// Bytes of the body that are not kept have been sent.
     is_spent: bool,
 }
 
@@ -69,7 +69,7 @@ impl Payload {
         self.rest.is_none()
     }
 
-    /// Whether the body can be sent from its begin.
+    /// Whether the body can be sent again from its first byte.
     pub(crate) fn is_at_hand(&self) -> bool {
         self.rest.is_none() || !self.is_spent
     }
@@ -80,7 +80,7 @@ impl Payload {
 pub(crate) struct Upload {
     /// In `buffers.outbound`, and after its end in `buffers.body` if that goes apart.
     at: usize,
-    /// What is here of the body is sent from where it was received.
+    /// The received part of the body is sent from its own buffer.
     is_apart: bool,
     /// Holds what comes after both.
     pipe: Option<Pipe>,
@@ -95,7 +95,7 @@ enum UploadState {
     #[default]
     Sending,
     Sent,
-    /// The worker takes no more; what it has to say may still be read.
+    /// The worker takes no more bytes; its answer may still be read.
     Broken,
 }
 
@@ -108,7 +108,7 @@ impl Upload {
         self.state == UploadState::Sent
     }
 
-    /// What is here and not sent, the pipe apart: of the head, and of the body behind it.
+    /// Returns the unsent bytes of the head and of the body behind it, without the pipe's.
     fn left<'b>(&self, buffers: &'b Buffers) -> [&'b [u8]; 2] {
         let Buffers { outbound, body, .. } = buffers;
         let body = if self.is_apart { &body[..] } else { &[] };
@@ -183,9 +183,9 @@ pub(crate) async fn run(
         Patience { worker, deadline, wait: Wait::default(), silent_since_ms: 0, asked_ms: None };
     loop {
         let len = poll_fn(|cx| poll_head(exchange, payload, &mut upload, stream, &mut patience, cx)).await?;
-        match judge(exchange, request, len, upload)? {
-            Judged::Final(answer) => return Ok(answer),
-            Judged::Interim(so_far) => upload = so_far,
+        match parse_answer(exchange, request, len, upload)? {
+            Parsed::Final(answer) => return Ok(answer),
+            Parsed::Interim(so_far) => upload = so_far,
         }
         interims += 1;
         if interims > MAX_INTERIM {
@@ -198,7 +198,8 @@ pub(crate) async fn run(
     }
 }
 
-/// Ends the head and appends what of the body is here, unless it is sent apart.
+/// Completes the head and appends the received part of the body, unless that is sent from its own buffer;
+/// returns whether it is.
 fn prepare(exchange: &mut Exchange<'_>, request: &Request, payload: &Payload, worker: &Worker) -> bool {
     let Buffers { body, outbound, response, .. } = &mut *exchange.buffers;
     request.finish(&worker.authority, payload.body, outbound);
@@ -229,14 +230,14 @@ struct Patience<'w> {
 }
 
 impl Patience<'_> {
-    /// Begins anew.
+    /// Starts the wait again.
     fn begin(&mut self, exchange: &Exchange<'_>) {
         let thread = exchange.thread;
         (self.silent_since_ms, self.asked_ms) = (thread.deadlines.now_ms(), None);
         thread.deadlines.set(exchange.key, thread.limits().silence);
     }
 
-    /// What is wrong with the wait for the worker, if anything.
+    /// Returns why the wait for the worker must end, if it must.
     fn fault(&mut self, exchange: &Exchange<'_>, is_whole: bool) -> Option<Failure> {
         let (thread, limits) = (exchange.thread, exchange.thread.limits());
         if !thread.deadlines.is_over(exchange.key) {
@@ -315,7 +316,7 @@ fn poll_head(
     Poll::Pending
 }
 
-/// Sends what is to be sent, and as much of the client's body as has come. An error is the client's.
+/// Sends the head and as much of the client's body as has come. An error is the client's fault.
 pub(crate) fn poll_upload(
     exchange: &mut Exchange<'_>,
     payload: &mut Payload,
@@ -332,7 +333,7 @@ pub(crate) fn poll_upload(
         }
         match &mut payload.rest {
             Some(decoder) if !decoder.is_done() => {
-                // A part is sent, so the begin is of no more use.
+                // Once a part is sent the request cannot be repeated, so its first part is not kept.
                 let Buffers { outbound, body, .. } = &mut *exchange.buffers;
                 if body.capacity() > 0 {
                     *body = Vec::new();
@@ -428,18 +429,18 @@ fn poll_pipe(
     Some(filled)
 }
 
-enum Judged {
+enum Parsed {
     Final(Answer),
     Interim(Upload),
 }
 
 /// Reads the head of `len` bytes and writes it for the client into `buffers.reply`.
-fn judge(
+fn parse_answer(
     exchange: &mut Exchange<'_>,
     request: &Request,
     len: usize,
     upload: Upload,
-) -> Result<Judged, Failure> {
+) -> Result<Parsed, Failure> {
     let is_draining = exchange.thread.is_draining();
     let Buffers { reply, response, .. } = &mut *exchange.buffers;
     reply.clear();
@@ -451,14 +452,14 @@ fn judge(
             }
             head.write_switch(reply);
             let answer = Answer { response, relay: Relay::Plain, is_persistent: false, body_at: len, upload };
-            return Some(Judged::Final(answer));
+            return Some(Parsed::Final(answer));
         }
         if response.is_interim() {
             let is_wanted = response.status != 100 || request.asks_worker();
             if request.version == Version::Http11 && is_wanted {
                 head.write_interim(reply);
             }
-            return Some(Judged::Interim(upload));
+            return Some(Parsed::Interim(upload));
         }
         // A worker that answers early leaves the client in the middle of its body.
         let is_persistent = request.is_persistent
@@ -467,7 +468,7 @@ fn judge(
             && (request.version == Version::Http11 || response.has_length());
         let id = request.id.as_bytes();
         let relay = head.write(Reply { version: request.version, id, is_persistent }, reply);
-        Some(Judged::Final(Answer { response, relay, is_persistent, body_at: len, upload }))
+        Some(Parsed::Final(Answer { response, relay, is_persistent, body_at: len, upload }))
     });
     read.ok().flatten().ok_or(Failure::Invalid)
 }

@@ -95,7 +95,7 @@ pub enum TlsFrom {
 struct Switch(bool);
 
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is neither 1 nor 0")]
+#[error("`{0}` is not a valid value; use 1 or 0")]
 struct SwitchError(String);
 
 impl FromStr for Switch {

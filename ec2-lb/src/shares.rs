@@ -9,9 +9,9 @@
 //! thread: nothing here is shared, and the kernel spreads connections evenly over the threads. A
 //! connection looks its address up once; after that counting is an addition.
 //!
-//! A request that arrives whole never appears among the arriving. When there is no room for one more,
-//! the one that is furthest behind the minimum rate makes room: of the same address if that has its
-//! share, else of all.
+//! A request that arrives whole never counts as arriving. When there is no room for one more, the request
+//! that is furthest behind the minimum rate is dropped: from the same address if that has its share,
+//! otherwise from all.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -22,21 +22,10 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::deadline::Key;
-use crate::limits::Limits;
+use crate::limits::{KINDS, Kind, Limits};
 use crate::metrics::Counters;
 use crate::pace::Pace;
-
-/// What is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Connection,
-    Handshake,
-    Arriving,
-    Held,
-    InFlight,
-}
-
-pub(crate) const KINDS: usize = 5;
+use crate::place::Place;
 
 /// Why there is no room for one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,20 +34,6 @@ pub(crate) enum Full {
     Share,
     /// All addresses together have all.
     All,
-}
-
-/// A client address that has a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(u32);
-
-impl Place {
-    fn index(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
-    }
-
-    pub(crate) fn number(self) -> u32 {
-        self.0
-    }
 }
 
 /// How many there may be, in all and of one address.
@@ -126,7 +101,7 @@ impl Shares {
         let mut used = self.used.borrow_mut();
         *self.places.borrow_mut().entry(block).or_insert_with(|| {
             let index = used.insert(Used { block, counts: [0; KINDS] });
-            Place(u32::try_from(index).unwrap_or(u32::MAX))
+            Place::new(index)
         })
     }
 
@@ -219,7 +194,7 @@ impl Shares {
     }
 }
 
-/// One that counts.
+/// Counts one request until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Counted<'s> {
     shares: &'s Shares,
@@ -233,7 +208,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// One that arrives.
+/// Counts one handshake or arriving request until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     shares: Rc<Shares>,
@@ -367,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_keeps_up_makes_no_room() {
+    fn a_request_that_keeps_up_makes_no_room() {
         let shares = shares();
         let ana = place(&shares, "192.0.2.1");
         let arrive = |now_ms| shares.arrive(Kind::Arriving, ana, key(&shares, ana), now_ms);
@@ -379,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn of_all_addresses_the_slowest_makes_room_when_all_is_full() {
+    fn the_slowest_of_all_makes_room_when_all_is_full() {
         let shares = shares();
         let places = ["192.0.2.1", "192.0.2.2"].map(|peer| place(&shares, peer));
         let arrivals: Vec<_> = [(0, 500), (0, 100), (1, 300), (1, 400)]

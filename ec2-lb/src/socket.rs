@@ -23,7 +23,7 @@ pub(crate) struct Socket(State);
 #[derive(Debug)]
 enum State {
     Unregistered(Unregistered),
-    /// What is written next is the last, and waits for [`Socket::end`].
+    /// The next bytes written are the last, and are held back until [`Socket::end`].
     Ending(Unregistered),
     Registered(TcpStream),
     /// The runtime cannot wait for it.
@@ -61,8 +61,8 @@ impl Socket {
         };
     }
 
-    /// Sends what was held back, with the end. To close the socket would do both, unless the client has sent
-    /// more than was read: then it would throw the answer away.
+    /// Sends the bytes that were held back, and the end. Closing the socket would do both, but would reset
+    /// the connection and lose the answer if the client has sent more than was read.
     pub(crate) fn end(&mut self) {
         if let State::Ending(stream) = &self.0 {
             stream.shutdown(Shutdown::Write).ok();
@@ -161,7 +161,7 @@ mod tests {
     async fn a_client_that_is_not_waited_for_is_not_registered() {
         let (mut client, mut socket) = pair();
         client.write_all(b"request").expect("it takes it");
-        // On loopback what is sent is there.
+        // On loopback sent bytes arrive at once.
         assert_eq!(receive(&mut socket).await.expect("it is there"), b"request");
         let written = poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, b"answer")).await;
         assert_eq!(written.expect("it takes it"), 6);

@@ -1,7 +1,7 @@
 //! Where the list of workers comes from: the object in S3, or a channel in a test.
 //!
-//! A source only looks. Whether what it saw is believed is decided in `discovery.rs`; therefore the
-//! version to compare with is handed in, and a document that was refused is looked at again.
+//! A source only reads. `discovery.rs` decides whether to accept a document. So the caller passes the version
+//! to compare with, and a refused document is read again.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub const POLL_EVERY: Duration = Duration::from_secs(2);
 pub struct Version(pub String);
 
 #[derive(Clone, Debug)]
-pub enum Look {
+pub enum Fetched {
     /// It is still the version that was handed in.
     Unchanged,
     /// There is no registry (yet).
@@ -42,14 +42,14 @@ pub enum Look {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
-    #[error("S3 did not give the object")]
+pub enum FetchError {
+    #[error("S3 did not return the object")]
     Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("S3 did not give the object within {OPERATION_TIMEOUT:?}")]
+    #[error("S3 did not return the object within {OPERATION_TIMEOUT:?}")]
     TimedOut,
-    #[error("the object is larger than it can be")]
+    #[error("the object is larger than its limit")]
     TooLarge,
-    #[error("the registry is not what this version understands")]
+    #[error("this version cannot parse the registry")]
     NotARegistry(#[source] serde_json::Error),
 }
 
@@ -58,7 +58,7 @@ pub trait RegistrySource: Send + 'static {
     fn wake(&mut self) -> impl Future<Output = ()> + Send;
 
     /// Looks once. Must end within a few seconds, whatever happens.
-    fn look(&mut self, held: Option<&Version>) -> impl Future<Output = Result<Look, LookError>> + Send;
+    fn fetch(&mut self, held: Option<&Version>) -> impl Future<Output = Result<Fetched, FetchError>> + Send;
 }
 
 /// `fleet/registry.json` in the control bucket.
@@ -70,7 +70,7 @@ pub struct S3Source {
 
 impl S3Source {
     pub fn new(client: aws_sdk_s3::Client, bucket: String) -> Self {
-        // `look` limits the whole of it.
+        // `fetch` limits the whole of it.
         let bucket = Bucket::new(client, bucket).with_body_limit(OPERATION_TIMEOUT);
         Self { bucket, poll_every: POLL_EVERY }
     }
@@ -80,18 +80,18 @@ impl S3Source {
         Self { poll_every, ..self }
     }
 
-    async fn get(&self, held: Option<&Version>) -> Result<Look, LookError> {
+    async fn get(&self, held: Option<&Version>) -> Result<Fetched, FetchError> {
         let held = held.map(|Version(etag)| ETag(etag.clone()));
         let read = self.bucket.read(keys::REGISTRY, Registry::MAX_BYTES, held.as_ref(), None).await;
-        let object = match read.map_err(|error| LookError::Unreadable(error.into()))? {
-            Read::Unchanged => return Ok(Look::Unchanged),
-            Read::Missing => return Ok(Look::Missing),
+        let object = match read.map_err(|error| FetchError::Unreadable(error.into()))? {
+            Read::Unchanged => return Ok(Fetched::Unchanged),
+            Read::Missing => return Ok(Fetched::Missing),
             Read::Found(object) => object,
         };
         let version = Some(Version(object.etag.0.clone())).filter(|Version(etag)| !etag.is_empty());
         let registry = serde_json::from_slice(&not_cut(object, Registry::MAX_BYTES)?)
-            .map_err(LookError::NotARegistry)?;
-        Ok(Look::Found { registry, version })
+            .map_err(FetchError::NotARegistry)?;
+        Ok(Fetched::Found { registry, version })
     }
 }
 
@@ -101,8 +101,8 @@ impl RegistrySource for S3Source {
     }
 
     /// The SDK's operation timeout ends with the response's head; the one here covers the body.
-    async fn look(&mut self, held: Option<&Version>) -> Result<Look, LookError> {
-        tokio::time::timeout(OPERATION_TIMEOUT, self.get(held)).await.unwrap_or(Err(LookError::TimedOut))
+    async fn fetch(&mut self, held: Option<&Version>) -> Result<Fetched, FetchError> {
+        tokio::time::timeout(OPERATION_TIMEOUT, self.get(held)).await.unwrap_or(Err(FetchError::TimedOut))
     }
 }
 
@@ -111,13 +111,13 @@ pub(crate) async fn read_object(
     bucket: &Bucket,
     key: &str,
     max: usize,
-) -> Result<Option<Vec<u8>>, LookError> {
+) -> Result<Option<Vec<u8>>, FetchError> {
     let read = tokio::time::timeout(OPERATION_TIMEOUT, bucket.get(key, max)).await;
     let object =
-        read.map_err(|_| LookError::TimedOut)?.map_err(|error| LookError::Unreadable(error.into()))?;
+        read.map_err(|_| FetchError::TimedOut)?.map_err(|error| FetchError::Unreadable(error.into()))?;
     object.map(|object| not_cut(object, max)).transpose()
 }
 
-fn not_cut(object: Object, max: usize) -> Result<Vec<u8>, LookError> {
-    if object.bytes.len() > max { Err(LookError::TooLarge) } else { Ok(object.bytes) }
+fn not_cut(object: Object, max: usize) -> Result<Vec<u8>, FetchError> {
+    if object.bytes.len() > max { Err(FetchError::TooLarge) } else { Ok(object.bytes) }
 }

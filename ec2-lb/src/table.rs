@@ -1,8 +1,8 @@
 //! The worker table: an immutable list, published whole, read without a lock.
 //!
-//! A worker that stays in the list keeps its counters and its ejection; the
-//! same id at another address is another worker. One that leaves gets no new request, and what it
-//! is answering goes on: the requests hold it, not the table.
+//! A worker that stays in the list keeps its counters and its ejection; the same id at another address is
+//! another worker. A worker that leaves gets no new request. Its requests in flight go on, because they
+//! hold the worker themselves.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// The table for `registry`, with the workers of this one that stay.
+    /// Returns the table for `registry`; workers that are in both keep their state.
     fn next(&self, registry: &Registry, new: impl Fn(&fleet::WorkerId, fleet::WorkerAddr) -> Worker) -> Self {
         let kept = |id: &fleet::WorkerId, addr: fleet::WorkerAddr| {
             self.workers.iter().find(|old| old.id == *id && old.addr == addr).cloned()
@@ -42,7 +42,7 @@ pub(crate) struct Fleet {
     /// Only discovery changes it; the lock is for readers of its revision.
     registry: Mutex<Option<Registry>>,
     /// Whether S3 has ever said what the registry is, or that there is none yet.
-    has_looked: AtomicBool,
+    was_reached: AtomicBool,
     /// Milliseconds from `epoch` to the last look that found the table up to date; 0 is never.
     confirmed_ms: AtomicU64,
     epoch: Instant,
@@ -58,7 +58,7 @@ impl Fleet {
         Self {
             table: ArcSwap::default(),
             registry: Mutex::new(None),
-            has_looked: AtomicBool::new(false),
+            was_reached: AtomicBool::new(false),
             confirmed_ms: AtomicU64::new(0),
             epoch: Instant::now(),
             changed: watch::Sender::new(()),
@@ -89,13 +89,13 @@ impl Fleet {
         }
     }
 
-    /// Whether it can do its work: it has reached the registry once, and keeps what it has since.
+    /// Whether the load balancer can route: it has reached the registry once, and keeps the last table.
     pub(crate) fn is_ready(&self) -> bool {
-        self.has_looked.load(Ordering::Relaxed)
+        self.was_reached.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn has_looked(&self) {
-        self.has_looked.store(true, Ordering::Relaxed);
+    pub(crate) fn mark_reached(&self) {
+        self.was_reached.store(true, Ordering::Relaxed);
     }
 
     /// The table was just seen to be up to date.
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn has_no_age_before_the_first_look() {
+    fn a_table_has_no_age_before_the_first_read() {
         let fleet = Fleet::new(Arc::default());
         assert_eq!(fleet.age(), None);
         fleet.confirm();
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waits_for_a_worker_within_bounds() {
+    async fn the_wait_for_a_worker_is_bounded() {
         let fleet = Fleet::new(Arc::default());
         assert!(!fleet.staffed(Duration::from_millis(1)).await);
         let (is_staffed, ()) = tokio::join!(fleet.staffed(Duration::from_secs(60)), async {

@@ -1,8 +1,8 @@
 //! The certificate for the TLS port, read again when it changes.
 //!
-//! A certificate is replaced long before it expires, usually by a program; nobody should have to
-//! restart a load balancer for it. New connections get the new one. One that cannot be used leaves
-//! the old one in force, with a line in the log.
+//! A certificate is replaced long before it expires, usually by a program, and that must not need a restart
+//! of the load balancer. New connections get the new certificate. If it is not usable, the old one stays in
+//! force and the log says why.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -41,15 +41,15 @@ pub enum CertificateError {
         #[source]
         source: std::io::Error,
     },
-    #[error("S3 did not give the certificate")]
-    Bucket(#[source] source::LookError),
-    #[error("no certificate is stored")]
+    #[error("S3 did not return the certificate")]
+    Bucket(#[source] source::FetchError),
+    #[error("the control bucket holds no certificate; deploy one with --tls-cert and --tls-key")]
     Missing,
-    #[error("the certificate is not PEM")]
+    #[error("the certificate is not valid PEM; deploy a PEM file with --tls-cert")]
     NotCertificates(#[source] pem::Error),
-    #[error("there is no private key in PEM")]
+    #[error("the private key is not valid PEM; deploy a PEM file with --tls-key")]
     NoKey(#[source] pem::Error),
-    #[error("certificate and key cannot be used together")]
+    #[error("the certificate and the private key do not fit each other; deploy a matching pair")]
     Unusable(#[source] rustls::Error),
 }
 
@@ -101,7 +101,7 @@ impl Certificate {
 pub struct CertificateWatch {
     pub(crate) certificate: Certificate,
     source: CertificateSource,
-    /// What is in force, as it was read.
+    /// The bytes of the certificate in force.
     held: Vec<u8>,
 }
 
@@ -111,7 +111,7 @@ impl CertificateWatch {
     }
 
     /// Looks once, and says whether the certificate is another one than before.
-    pub async fn look(&mut self) -> Result<bool, CertificateError> {
+    pub async fn refresh(&mut self) -> Result<bool, CertificateError> {
         let bundle = self.source.read().await?;
         if bundle == self.held {
             return Ok(false);
@@ -125,11 +125,11 @@ impl CertificateWatch {
     pub(crate) async fn follow(mut self, every: Duration) {
         let mut trouble = None;
         loop {
-            match self.look().await {
+            match self.refresh().await {
                 Ok(is_new) => {
                     trouble = None;
                     if is_new {
-                        tracing::info!("there is a new certificate; new connections get it");
+                        tracing::info!("a new certificate was read; new connections get it");
                     }
                 }
                 Err(error) => {

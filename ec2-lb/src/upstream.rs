@@ -1,7 +1,7 @@
 //! Connections to workers: opened, kept while idle, taken again. Each thread keeps its own.
 //!
-//! A connection that is idle here may already be closed by the worker; whoever takes one must be
-//! able to start over. Therefore only requests that may be repeated take one, see `exchange.rs`.
+//! A connection that is idle here may already be closed by the worker, and the request on it must then be
+//! sent again. So only requests that may be repeated take an idle connection, see `forward.rs`.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,7 +23,7 @@ pub(crate) enum DialError {
     #[error("the worker does not accept the connection in time")]
     TimedOut,
     /// Ejecting workers for it would eject them all.
-    #[error("this machine cannot open another connection")]
+    #[error("this machine cannot open another connection; raise its limits of open files and ports")]
     Ours(#[source] io::Error),
 }
 
@@ -48,11 +48,11 @@ async fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(to).await
 }
 
-/// The address that connections to a worker come from, so that the worker can tell them from those of
-/// others: the one that this load balancer listens on. `None` leaves the choice to the kernel, which takes
-/// the address of the interface that leads there: on an instance, the only one.
+/// Returns the source address for connections to a worker: the address on which this load balancer listens,
+/// by which the worker recognises it. `None` leaves the choice to the kernel, which takes the address of the
+/// outgoing interface; an instance has only one.
 ///
-/// From a loopback address nobody but this machine can be reached.
+/// From a loopback address only this machine can be reached.
 pub(crate) fn source(listen: IpAddr, worker: IpAddr) -> Option<IpAddr> {
     let is_usable = !listen.is_unspecified()
         && listen.is_ipv4() == worker.is_ipv4()
@@ -113,7 +113,7 @@ impl Pools {
         }
     }
 
-    /// Drops what is too old, closed, or goes to a worker that has left the table.
+    /// Drops connections that are too old, closed, or lead to a worker that has left the table.
     pub(crate) fn sweep<'w>(
         &mut self,
         workers: &(impl Iterator<Item = &'w Worker> + Clone),
@@ -170,11 +170,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_this_machine_has_lost_is_not_the_workers_fault() {
+    async fn a_lost_source_address_is_not_the_workers_fault() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let worker = WorkerAddr(listener.local_addr().expect("bound"));
         let gone = "192.0.2.7".parse().expect("an address for documentation");
-        let error = dial(worker, Some(gone)).await.expect_err("nobody here has it");
+        let error = dial(worker, Some(gone)).await.expect_err("no interface has this address");
         assert!(matches!(error, DialError::Ours(_)), "{error:?}");
     }
 }

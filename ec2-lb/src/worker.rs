@@ -35,7 +35,7 @@ pub(crate) struct Worker {
     /// Milliseconds from `epoch` until which the worker is out; mirrors `ejection`.
     out_until_ms: AtomicU64,
     has_history: AtomicBool,
-    /// When a check began that was passed, and one that was not, last; 0 is never.
+    /// When the last passed check and the last failed check began; 0 is never.
     passed_ms: AtomicU64,
     missed_ms: AtomicU64,
     /// It has said that it stops.
@@ -81,8 +81,8 @@ impl Worker {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Requests in flight, and for a moment those that failed: a worker that fails fast has nothing
-    /// in flight and would otherwise look like the best choice.
+    /// Returns the requests in flight plus the failures of the last moment: a worker that fails fast has
+    /// nothing in flight and would otherwise look like the best choice.
     pub(crate) fn load(&self, now: Instant) -> usize {
         self.in_flight() + self.recent.count(self.ms(now) / 1000)
     }
@@ -167,7 +167,7 @@ impl Worker {
     /// worker that stops never is.
     pub(crate) fn drains(&self) {
         if !self.is_draining.swap(true, Ordering::Relaxed) {
-            tracing::info!(worker = %self.id, addr = %self.addr, "a worker says that it stops; it gets no new request");
+            tracing::info!(worker = %self.id, addr = %self.addr, "a worker announced that it stops; it gets no new requests");
         }
     }
 
@@ -216,7 +216,7 @@ impl Worker {
     }
 }
 
-/// What is known of a worker's health.
+/// A worker's health as the checks show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
     Unknown,
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_check_from_afterwards_says_how_it_is() {
+    fn only_a_later_check_shows_the_health() {
         let addr = WorkerAddr("10.0.0.1:8080".parse().expect("valid"));
         let worker =
             Worker::new("i-a".parse().expect("valid"), addr, Instant::now(), Arc::new(Metrics::default()));

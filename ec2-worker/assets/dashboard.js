@@ -1,15 +1,15 @@
-// Keeps the operator's dashboard up to date: asks for the picture every two seconds and puts it where
-// the page has it. Everything that comes from the fleet goes in as text, never as markup.
+// Updates the operator's dashboard: fetches the fleet's picture every two seconds and replaces the page's
+// parts. All text from the fleet is inserted as text, never as markup.
 "use strict";
 
 (() => {
   const EVERY = 2000;
-  // A poll that takes longer is given up; the worker that was asked may be gone.
+  // A poll that takes longer is aborted; the worker that got it may be gone.
   const PATIENCE = 8000;
   const CHART_SPAN = 10 * 60 * 1000;
-  // Two samples further apart than this are not joined: nobody knows what was in between.
+  // Samples further apart than this are not joined, because the counts between them are unknown.
   const GAP = 15000;
-  // What a worker said of itself counts for this long.
+  // How long the rates of one worker count.
   const RATES_LAST = 60000;
 
   const find = (id) => document.getElementById("live-" + id);
@@ -21,7 +21,7 @@
     return made;
   }
 
-  // Leaves the page alone when nothing changes, so that what is selected stays selected.
+  // Does not touch the page when nothing changes, so that a selection stays.
   function put(parent, children) {
     const next = document.createElement(parent.tagName);
     next.append(...children);
@@ -35,7 +35,7 @@
     if (tone) box.className = "figure " + tone;
   }
 
-  // As the server writes it.
+  // Writes a duration as the server does.
   function spoken(milliseconds) {
     const seconds = Math.max(0, Math.round(milliseconds / 1000));
     const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
@@ -50,7 +50,7 @@
 
   // --- The parts of the picture ------------------------------------------------------------------
 
-  // Being healthy needs no reason.
+  // A healthy worker needs no explanation.
   function explained(row) {
     const why = row.reason ?? (row.state.tone === "ok" ? null : row.state.meaning);
     return why === null ? [] : [element("small", {}, why)];
@@ -69,7 +69,7 @@
         element("td", {}, row.slot === null ? "–" : String(row.slot)),
         release);
     });
-    if (rows.length === 0) rows.push(element("tr", {}, element("td", { colspan: "7" }, "None is known.")));
+    if (rows.length === 0) rows.push(element("tr", {}, element("td", { colspan: "7" }, "No workers are known.")));
     put(find("workers"), rows);
     find("checked").textContent = picture.last_check === null
       ? "Never checked" : `Last check ${spoken(now - new Date(picture.last_check))} ago`;
@@ -108,7 +108,7 @@
 
   // --- The chart ----------------------------------------------------------------------------------
 
-  // Kept for as long as the tab is: setting the amount loads the page again.
+  // Kept for as long as the tab is open, because setting the amount loads the page again.
   const KEPT = "vigia-samples";
   const samples = kept();
 
@@ -129,7 +129,7 @@
     try {
       sessionStorage.setItem(KEPT, JSON.stringify(samples));
     } catch {
-      // A browser that keeps nothing: the chart begins anew with each page.
+      // The browser stores nothing: the chart starts again with each page.
     }
   }
 
@@ -228,7 +228,7 @@
   }
 
   async function ask() {
-    // Nobody looks: the session may become idle, and the fleet is left in peace.
+    // The page is hidden: the session may become idle, and the fleet gets no polls.
     if (isAsking || hasEnded || document.hidden) return;
     isAsking = true;
     try {
@@ -246,12 +246,12 @@
       if (!response.ok) throw new Error(`status ${response.status}`);
       draw(await response.json());
     } catch (error) {
-      say("off", `No answer since ${time(answered)} UTC (${error.message}); still asking.`);
+      say("off", `No answer since ${time(answered)} UTC (${error.message}); still trying.`);
     }
     isAsking = false;
   }
 
-  // A poll that is under way is not doubled.
+  // No second poll starts while one is in progress.
   setInterval(ask, EVERY);
   document.addEventListener("visibilitychange", ask);
   addEventListener("resize", drawChart);

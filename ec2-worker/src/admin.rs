@@ -1,11 +1,11 @@
 //! Who may see the users and the fleet, and set the desired count.
 //!
-//! Secure: whoever has the admin token, of which only the SHA-256 is stored. A fast hash is right
-//! here: the token is 256 random bits, which nobody guesses. Classic: everybody, as in the original.
+//! In the secure profile the admin token is needed; only its SHA-256 is stored. In classic every client may,
+//! as in the original service.
 //!
 //! A program sends the token with each request. A browser sends it once and gets it back in a sealed
-//! cookie: when the token changes, the cookies of the old one open nothing, and whoever knows the keys of
-//! the ring still needs the token to make one.
+//! cookie. So when the token changes, cookies with the old token open nothing, and an attacker who knows
+//! the session keys still needs the token to make a cookie.
 //!
 //! | limit of the cookie | value | why |
 //! |---|---|---|
@@ -22,26 +22,18 @@ use axum_extra::extract::cookie::PrivateCookieJar;
 use fleet::Profile;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 
+use crate::auth::AccountError;
 use crate::client::{Client, Transport};
 use crate::cookies::{KeyRing, Kind};
-use crate::secrets::Secrets;
-use crate::{ApiError, Worker, audit, auth};
+use crate::secrets::{NotInForce, Secrets};
+use crate::{Worker, audit, auth};
 
 const ABSOLUTE: SignedDuration = SignedDuration::from_hours(1);
 const IDLE: SignedDuration = SignedDuration::from_mins(15);
 const REISSUE: SignedDuration = SignedDuration::from_mins(1);
-/// How far another worker's clock may be ahead of ours.
+/// How far another worker's clock may be ahead of this one's.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AdminTokenHash([u8; 32]);
-
-#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("is not the hexadecimal SHA-256 of a token")]
-pub struct AdminTokenHashError;
 
 /// The content of the admin cookie.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +47,19 @@ pub struct AdminSession {
     seen: Timestamp,
 }
 
+/// Why an admin request was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    #[error("this needs the admin token; send it as `Authorization: Bearer <token>`")]
+    TokenNeeded,
+    #[error("another site or a prefetch sent this request; open this address yourself")]
+    CrossSite,
+    #[error(transparent)]
+    Secret(#[from] NotInForce),
+    #[error(transparent)]
+    Session(#[from] AccountError),
+}
+
 /// What lets a request in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -64,76 +69,48 @@ pub enum Access {
     Session(AdminSession),
 }
 
-impl AdminTokenHash {
-    pub fn of(token: &str) -> Self {
-        Self(Sha256::digest(token.as_bytes()).into())
-    }
-
-    fn is_of(&self, token: &str) -> bool {
-        Self::of(token).0.ct_eq(&self.0).into()
-    }
-
-    /// Reads the object, forgiving white space around it.
-    pub fn from_object(bytes: &[u8]) -> Result<Self, AdminTokenHashError> {
-        let digits = bytes.trim_ascii();
-        let hash = data_encoding::HEXLOWER_PERMISSIVE.decode(digits).map_err(|_| AdminTokenHashError)?;
-        hash.try_into().map(Self).map_err(|_| AdminTokenHashError)
-    }
-}
-
-/// Passes the administrator on, and everybody in classic.
-pub async fn require(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<Access, ApiError> {
-    let access = judge(worker.profile, &worker.secrets(), client.transport, headers, Timestamp::now());
+/// Checks that the request comes from the operator. In classic it accepts every request.
+pub async fn require(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<Access, AdminError> {
+    let access = authorize(worker.profile, &worker.secrets(), client.transport, headers, Timestamp::now());
     if let Ok(Access::Session(session)) = &access
         && auth::has_ended(worker, &session.sid).await?
     {
-        return Err(ApiError::AdminOnly);
+        return Err(AdminError::TokenNeeded);
     }
-    // Whoever brings nothing has only found the door.
-    if matches!(access, Err(ApiError::AdminOnly)) && headers.contains_key(AUTHORIZATION) {
+    // A request without credentials is not audited: it is noise.
+    if matches!(access, Err(AdminError::TokenNeeded)) && headers.contains_key(AUTHORIZATION) {
         audit::admin_refused(worker, client);
     }
     access
 }
 
-/// [`require`], for a GET that changes something: a link in somebody's mail must not work by the cookie.
-pub async fn require_change(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<(), ApiError> {
+/// Checks as [`require`] does, for a GET that changes something. It accepts the cookie only from the
+/// service's own pages, because a link in a mail must not work with the operator's cookie.
+pub async fn require_change(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<(), AdminError> {
     match require(worker, client, headers).await? {
-        Access::Session(_) if says_other_than(headers, &["same-origin"]) => Err(ApiError::CrossSite),
+        Access::Session(_) if says_other_than(headers, &["same-origin"]) => Err(AdminError::CrossSite),
         Access::Session(_) | Access::Token | Access::Open => Ok(()),
     }
 }
 
-/// Ends the session on all workers. One that is over already is not an error.
-pub async fn sign_out(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<(), ApiError> {
-    let session = worker.secrets().ring()?.open(Kind::Admin, client.transport, headers);
-    match session.filter(|session: &AdminSession| session.is_current(Timestamp::now())) {
-        Some(AdminSession { sid, .. }) => auth::put_mark(worker, &sid).await,
-        None => Ok(()),
+/// Ends the session of the request's cookie on all workers, when the operator signs out or signs in again.
+/// A session that is over already is not an error.
+pub async fn end_session(worker: &Worker, client: &Client, headers: &HeaderMap) -> Result<(), AdminError> {
+    let session = worker.secrets().ring()?.open::<AdminSession>(Kind::Admin, client.transport, headers);
+    if let Some(session) = session.filter(|session| session.is_current(Timestamp::now())) {
+        auth::put_mark(worker, &session.sid).await?;
     }
+    Ok(())
 }
 
-/// The session of the browser that signs in again ends, as a user's does: nobody has a use for its cookie.
-pub async fn end_session_before(
-    worker: &Worker,
-    client: &Client,
-    headers: &HeaderMap,
-) -> Result<(), ApiError> {
-    let before = worker.secrets().ring()?.open::<AdminSession>(Kind::Admin, client.transport, headers);
-    match before.filter(|session| session.is_current(Timestamp::now())) {
-        Some(session) => auth::put_mark(worker, &session.sid).await,
-        None => Ok(()),
-    }
-}
-
-/// A session for whoever gives the token.
-pub fn sign_in(worker: &Worker, token: &str) -> Result<AdminSession, ApiError> {
+/// Returns a new session if `token` is the admin token.
+pub fn sign_in(worker: &Worker, token: &str) -> Result<AdminSession, AdminError> {
     let secrets = worker.secrets();
     let expected = secrets.admin()?;
     if expected.is_of(token) {
         Ok(AdminSession::begin(token, Timestamp::now()))
     } else {
-        Err(ApiError::AdminOnly)
+        Err(AdminError::TokenNeeded)
     }
 }
 
@@ -166,29 +143,29 @@ impl AdminSession {
     }
 }
 
-fn judge(
+fn authorize(
     profile: Profile,
     secrets: &Secrets,
     transport: Transport,
     headers: &HeaderMap,
     now: Timestamp,
-) -> Result<Access, ApiError> {
+) -> Result<Access, AdminError> {
     if profile == Profile::Classic {
         return Ok(Access::Open);
     }
     let expected = secrets.admin()?;
     if headers.contains_key(AUTHORIZATION) {
         let is_admin = bearer_token(headers).is_some_and(|token| expected.is_of(token));
-        return if is_admin { Ok(Access::Token) } else { Err(ApiError::AdminOnly) };
+        return if is_admin { Ok(Access::Token) } else { Err(AdminError::TokenNeeded) };
     }
     let session: AdminSession =
-        secrets.ring()?.open(Kind::Admin, transport, headers).ok_or(ApiError::AdminOnly)?;
+        secrets.ring()?.open(Kind::Admin, transport, headers).ok_or(AdminError::TokenNeeded)?;
     if !expected.is_of(&session.token) || !session.is_current(now) {
-        return Err(ApiError::AdminOnly);
+        return Err(AdminError::TokenNeeded);
     }
     // No other site can add a token to a request. A cookie is added by the browser itself.
     if says_other_than(headers, &["same-origin", "none"]) {
-        return Err(ApiError::CrossSite);
+        return Err(AdminError::CrossSite);
     }
     Ok(Access::Session(session))
 }
@@ -211,13 +188,17 @@ mod tests {
     use base64::Engine as _;
 
     use super::*;
+    use crate::secrets::AdminTokenHash;
 
     const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
     fn secrets(token: Option<&str>) -> Secrets {
         let key = base64::engine::general_purpose::STANDARD.encode([7; 64]);
         let ring = format!(r#"{{"active":"k1","keys":[{{"kid":"k1","key":"{key}"}}]}}"#);
-        Secrets::new(KeyRing::from_json(ring.as_bytes()).expect("a ring"), token.map(AdminTokenHash::of))
+        Secrets::new(
+            KeyRing::from_json(ring.as_bytes()).expect("a ring"),
+            token.map(AdminTokenHash::of_token),
+        )
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -227,8 +208,8 @@ mod tests {
         pairs.iter().map(pair).collect()
     }
 
-    fn ask(secrets: &Secrets, pairs: &[(&'static str, &str)]) -> Result<Access, ApiError> {
-        judge(Profile::Secure, secrets, Transport::Plain, &headers(pairs), NOW)
+    fn ask(secrets: &Secrets, pairs: &[(&'static str, &str)]) -> Result<Access, AdminError> {
+        authorize(Profile::Secure, secrets, Transport::Plain, &headers(pairs), NOW)
     }
 
     fn cookie(session: &AdminSession) -> String {
@@ -249,18 +230,18 @@ mod tests {
         }
         for bad in ["t0ken", "Basic t0ken", "Bearer", "Bearer t0kem", "Bearer "] {
             let answer = ask(&secrets, &[("authorization", bad)]);
-            assert!(matches!(answer, Err(ApiError::AdminOnly)), "{bad}");
+            assert!(matches!(answer, Err(AdminError::TokenNeeded)), "{bad}");
         }
-        assert!(matches!(ask(&secrets, &[]), Err(ApiError::AdminOnly)));
+        assert!(matches!(ask(&secrets, &[]), Err(AdminError::TokenNeeded)));
     }
 
     #[test]
-    fn no_token_is_configured_means_nobody() {
+    fn a_stack_without_a_token_has_no_admin() {
         let (none, cookie) = (secrets(None), cookie(&session()));
         for pair in [("authorization", "Bearer t0ken"), ("cookie", &*cookie)] {
-            assert!(matches!(ask(&none, &[pair]), Err(ApiError::AdminNotConfigured)));
+            assert!(matches!(ask(&none, &[pair]), Err(AdminError::Secret(NotInForce::NoAdminToken))));
         }
-        let classic = judge(Profile::Classic, &none, Transport::Plain, &HeaderMap::new(), NOW);
+        let classic = authorize(Profile::Classic, &none, Transport::Plain, &HeaderMap::new(), NOW);
         assert_eq!(classic.ok(), Some(Access::Open), "classic is open");
     }
 
@@ -269,7 +250,7 @@ mod tests {
         let cookie = cookie(&session());
         let with = |token| ask(&secrets(Some(token)), &[("cookie", &cookie)]);
         assert_eq!(with("t0ken").ok(), Some(Access::Session(session())));
-        assert!(matches!(with("another"), Err(ApiError::AdminOnly)));
+        assert!(matches!(with("another"), Err(AdminError::TokenNeeded)));
         let both = [("cookie", cookie.as_str()), ("authorization", "Bearer wrong")];
         assert!(ask(&secrets(Some("t0ken")), &both).is_err(), "a wrong token is not made good by a cookie");
     }
@@ -300,20 +281,5 @@ mod tests {
         assert_eq!(session().renewed(NOW + SignedDuration::from_secs(59)), None);
         let renewed = session().renewed(NOW + minutes(1)).expect("a minute old");
         assert_eq!((renewed.iat, renewed.seen), (NOW, NOW + minutes(1)));
-    }
-
-    #[test]
-    fn the_object_is_hexadecimal_text() {
-        let hex = data_encoding::HEXLOWER.encode(&Sha256::digest(b"t0ken"));
-        for text in [hex.clone(), format!("{hex}\n"), hex.to_uppercase()] {
-            assert_eq!(
-                AdminTokenHash::from_object(text.as_bytes()),
-                Ok(AdminTokenHash::of("t0ken")),
-                "{text}"
-            );
-        }
-        for text in ["", "t0ken", &hex[..62]] {
-            assert_eq!(AdminTokenHash::from_object(text.as_bytes()), Err(AdminTokenHashError), "{text}");
-        }
     }
 }

@@ -7,28 +7,27 @@
 //! | `login_hash` | of a failure: a keyed hash, equal for equal logins, and the name of the login's object below `throttle/`. A login that does not exist is often a password in the wrong field |
 //! | `from` | address of the client, as the load balancer saw it |
 //! | `request` | the id that the answer carried as `X-Request-Id` |
-//! | `more` | how many more of this kind came from this address within the same minute, and are not said each |
+//! | `more` | how many more of this kind came from this address within the same minute without a line of their own |
 //!
-//! | who | target | said each |
+//! | caused by | target | lines written |
 //! |---|---|---|
 //! | the operator | `audit` | all |
-//! | somebody who proved to be a user | `audit` | 20 for each kind, address and minute |
-//! | anybody | `audit::anonymous` | one for each kind, address and minute; of all these 40 at once, then one each 15 min |
+//! | a user who proved an identity | `audit` | 20 for each kind, address and minute |
+//! | any other client | `audit::anonymous` | one for each kind, address and minute; of all these 40 at once, then one each 15 min |
 //!
-//! What is not said is counted ([`tally`]). Whoever has no account can so fill at most 50 KiB in a day, and
-//! `make logs`, which shows the last 64 KiB of a console, still shows what others have done.
+//! Events without a line are counted ([`tally`]). So a client without an account can fill at most 50 KiB of
+//! log in a day, and `make logs`, which shows the last 64 KiB of a console, still shows the events of users
+//! and operators.
 //!
 //! No password, token, cookie or session is ever in a line.
-
-pub mod tally;
 
 use std::net::IpAddr;
 
 use accounts::Login;
 
-use crate::Worker;
 use crate::client::Client;
-use tally::{Kind, Summary};
+use crate::tally::{self, Kind, Summary};
+use crate::{Worker, throttle};
 
 /// `process::telemetry` keeps room for lines of this target.
 const AUDIT: &str = process::telemetry::AUDIT;
@@ -67,7 +66,7 @@ pub fn signed_out_everywhere(worker: &Worker, client: &Client, login: &Login) {
 
 pub fn password_changed(worker: &Worker, client: &Client, login: &Login) {
     let login = login.as_str();
-    event!(info, AUDIT, worker, client, PasswordChanged, login, "a user has another password");
+    event!(info, AUDIT, worker, client, PasswordChanged, login, "a user has changed the password");
 }
 
 /// In a session, so the login is not a guess.
@@ -134,11 +133,11 @@ pub fn admin_refused(worker: &Worker, client: &Client) {
         worker,
         client,
         AdminRefused,
-        "somebody without the token asked for what is the operator's"
+        "a client without the admin token asked for an admin page or action"
     );
 }
 
-/// Says what was counted instead of being said; never ends.
+/// Logs a summary of the counted events each minute; never returns.
 pub async fn keep_summing(worker: Worker) {
     loop {
         tokio::time::sleep(tally::MINUTE).await;
@@ -157,5 +156,5 @@ fn say(summary: &Summary) {
 }
 
 fn hash(worker: &Worker, login: &str) -> String {
-    crate::auth::count_of(worker, login)
+    throttle::count_name(worker.secrets().ring_for_names(), login)
 }

@@ -2,13 +2,14 @@
 //!
 //! | the connection comes from | `VIGIA_TRUSTED_PROXIES` | client |
 //! |---|---|---|
-//! | anywhere | not set | whoever is at the other end; what headers say is ignored |
-//! | one of them | set | the *last* entry of `X-Forwarded-For`, and `X-Forwarded-Proto` |
-//! | anywhere else | set | refused, but for `/healthcheck`, which the reconciler asks |
+//! | anywhere | not set | the connection's peer; headers are ignored |
+//! | a trusted proxy | set | the *last* entry of `X-Forwarded-For`, and `X-Forwarded-Proto` |
+//! | anywhere else | set | refused, except `/healthcheck`, which the reconciler asks |
 //!
-//! The load balancer replaces both headers. Of a list the last entry is the one that it wrote; all
-//! before it can be invented.
+//! The load balancer replaces both headers. Only the last entry of a list is certain to be the load
+//! balancer's; a client can invent all earlier entries.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
@@ -16,8 +17,6 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue};
 use ipnet::IpNet;
-
-use crate::ApiError;
 
 /// The other end of the connection; put into each request by `serve`.
 #[derive(Clone, Copy, Debug)]
@@ -95,16 +94,16 @@ impl Client {
     }
 
     /// As `guard` has found it.
-    pub fn of(extensions: &Extensions) -> Self {
+    pub fn from_extensions(extensions: &Extensions) -> Self {
         extensions.get().cloned().unwrap_or_default()
     }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Client {
-    type Rejection = ApiError;
+    type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Ok(Self::of(&parts.extensions))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::from_extensions(&parts.extensions))
     }
 }
 
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn through_a_load_balancer_it_is_the_last_address() {
+    fn the_client_behind_a_load_balancer_is_the_last_address() {
         const LB: &str = "10.77.0.0/24,10.77.1.0/24";
         let found = |address: &str, transport| Some((address.to_owned(), transport));
         let xff = "x-forwarded-for";
@@ -161,10 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn without_one_headers_say_nothing() {
+    fn headers_are_ignored_without_a_load_balancer() {
         let proxies = TrustedProxies::default();
         let headers = headers(&[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "https")]);
-        let client = proxies.client(peer("127.0.0.1"), &headers).expect("nobody is refused");
+        let client = proxies.client(peer("127.0.0.1"), &headers).expect("every client is accepted");
         assert_eq!(client.address, Some("127.0.0.1".parse().expect("an address")));
         assert_eq!(client.transport, Transport::Plain);
     }
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_is_none_is_refused() {
+    fn a_malformed_network_is_refused() {
         for bad in ["", "10.77.0.0/24,", "10.77.0.9", "loadbalancer"] {
             assert!(bad.parse::<TrustedProxies>().is_err(), "{bad}");
         }

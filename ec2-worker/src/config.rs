@@ -7,7 +7,7 @@
 //! | `VIGIA_PROFILE` | `secure` or `classic` | `secure` |
 //! | `VIGIA_MIN_PASSWORD` | characters that a chosen password must have, 8 to 64 | 8 |
 //! | `VIGIA_ARGON2` | cost of new password records, in the form of the default | `m=19456,t=2,p=1` |
-//! | `VIGIA_TRUSTED_PROXIES` | networks of the load balancers; others are refused | none: whoever comes |
+//! | `VIGIA_TRUSTED_PROXIES` | networks of the load balancers; others are refused | not set: every client is accepted |
 //! | `VIGIA_HOSTS` | names under which the service answers, without ports; a request for another one gets 421 | any |
 //! | `VIGIA_LISTEN` | address and port to listen on | own private IPv4, port 8080 |
 //! | `VIGIA_INSTANCE_ID` | who we are | from the instance metadata |
@@ -28,8 +28,8 @@ use process::settings::{Reader, SettingsError, Vars};
 
 use crate::client::TrustedProxies;
 
-/// What `VIGIA_LOG` may not switch on: the finer events of the libraries that handle requests. In
-/// classic a request to S3 holds a password, and what a library shows of it is not ours to decide.
+/// `VIGIA_LOG` cannot switch on the finer events of the libraries that handle requests. In classic a
+/// request to S3 holds a password, and a library may log any part of a request.
 const LOG_CEILING: &str = "aws_config=warn,aws_credential_types=warn,aws_runtime=warn,aws_sdk_s3=warn,\
     aws_sigv4=warn,aws_smithy_http_client=warn,aws_smithy_runtime=warn,aws_smithy_runtime_api=warn,\
     axum=warn,hyper=warn,hyper_util=warn";
@@ -111,8 +111,8 @@ impl Config {
         })
     }
 
-    /// The filter for [`process::telemetry::serve`]: what was asked for, with libraries at
-    /// `warn` whatever was asked for.
+    /// Returns the filter for [`process::telemetry::serve`]: the configured one, with libraries always at
+    /// `warn`.
     pub fn log_filter(&self) -> String {
         format!("{},{LOG_CEILING}", self.log.as_deref().unwrap_or("info"))
     }
@@ -120,7 +120,7 @@ impl Config {
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "the classic profile stores plain passwords and gives them to whoever asks, so it does not listen on {0}, \
+    "the classic profile stores plain passwords and lists them to any client, so it does not listen on {0}, \
      which is not a private address; use a private address, or set VIGIA_CLASSIC_ACCEPT_RISK=yes"
 )]
 pub struct TooExposed(IpAddr);
@@ -145,7 +145,7 @@ fn is_private(ip: IpAddr) -> bool {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not an answer; use `yes` or leave it out")]
+#[error("`{0}` is not a valid value; write `yes`, or do not set it")]
 pub struct ExposureError(String);
 
 impl FromStr for Exposure {

@@ -1,7 +1,7 @@
-//! Sealed cookies: what a browser carries for us and can neither read nor change.
+//! Sealed cookies: a browser keeps them and can neither read nor change them.
 //!
 //! A cookie is an AES-256-GCM box bound to the cookie's name, so a session cannot be passed off as
-//! an administrator's. The box knows no expiry: whoever opens one checks the age of its content.
+//! an administrator's. The box has no expiry: the code that opens one checks the age of its content.
 //!
 //! | sent over | name | why |
 //! |---|---|---|
@@ -128,7 +128,7 @@ impl KeyRing {
         PrivateCookieJar::new(self.active.clone()).add(with_attributes(kind, transport, value))
     }
 
-    /// The content of a request's cookie, if it is one of ours.
+    /// Returns the content of a request's cookie, if this ring sealed it.
     pub fn open<T: DeserializeOwned>(
         &self,
         kind: Kind,
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn over_tls_only_this_host_can_have_set_it() {
+    fn a_cookie_over_tls_is_for_this_host_only() {
         for kind in KINDS {
             let set = set_cookie(kind, Transport::Tls);
             assert!(set.starts_with("__Host-vigia_") && set.contains("; Secure"), "{set}");

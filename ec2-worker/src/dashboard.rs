@@ -1,8 +1,8 @@
 //! What the operator sees of the fleet, in one picture: `GET /admin` draws it, `GET /admin/fleet` sends it.
 //!
 //! It is put together from three objects of the control bucket. Each of them may be missing or may
-//! hold anything, and the picture shows that: an operator looks here when something is wrong, so
-//! whatever can be shown is shown.
+//! hold anything, and the picture says so. An operator looks here when something is wrong, so
+//! everything that can be read is shown.
 //!
 //! | object | gives |
 //! |---|---|
@@ -15,13 +15,15 @@
 
 pub mod directory;
 
+use std::time::Duration;
+
 use fleet::memory::{Event, LeavingStage, Memory, Phase, Slot};
 use fleet::{DesiredCount, Registry, WorkerId, keys};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::Worker;
-use crate::amount::{self, Amount};
+use crate::desired_count::{self, Amount};
+use crate::flights::Recent;
 use crate::secrets::SecretState;
 use crate::stats::Rates;
 use aws::bucket::{Bucket, Object, StoreError};
@@ -35,7 +37,7 @@ pub struct Picture {
     pub at: Timestamp,
     #[serde(flatten)]
     pub fleet: Fleet,
-    /// Who answers, and what it alone has done within the last minute.
+    /// The worker that answers. `rates` are its own, of the last minute.
     pub worker: WorkerId,
     #[serde(flatten)]
     pub rates: Rates,
@@ -47,11 +49,11 @@ pub struct Picture {
 pub struct Fleet {
     pub desired: Option<DesiredCount>,
     pub healthy: Option<usize>,
-    /// What is wrong with the desired count, the registry or the memory, in sentences.
+    /// Problems with the desired count, the registry or the reconciler's state, in sentences.
     pub problems: Vec<String>,
     /// When the reconciler last looked at every worker.
     pub last_check: Option<Timestamp>,
-    pub balancer: Option<Balancer>,
+    pub balancer: Option<LoadBalancer>,
     pub workers: Vec<Row>,
     /// What the reconciler deliberately does not do now.
     pub held: Vec<String>,
@@ -60,13 +62,13 @@ pub struct Fleet {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Balancer {
+pub struct LoadBalancer {
     pub id: WorkerId,
     pub state: State,
     pub since: Timestamp,
 }
 
-/// One worker, or the place of one that is to come.
+/// One worker, or a slot whose worker is still to be launched.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     pub id: Option<WorkerId>,
@@ -103,18 +105,41 @@ pub enum Tone {
     Bad,
 }
 
-pub async fn take(worker: &Worker) -> Picture {
-    let look = || {
-        let control = worker.control.clone();
-        async move { look(&control).await }
-    };
-    let mut fleet = worker.fleets.get(look).await;
-    let secrets = worker.secrets().states();
-    fleet.problems.extend(secrets.iter().filter_map(SecretState::complaint));
-    Picture { at: Timestamp::now(), fleet, secrets, worker: worker.id.clone(), rates: worker.stats.rates() }
+/// Fetches the fleet's picture once for all requests that ask at the same moment. Nothing is kept: an
+/// operator who reloads the page wants the newest state.
+pub struct Fleets {
+    control: Bucket,
+    shared: Recent<Fleet>,
 }
 
-async fn look(control: &Bucket) -> Fleet {
+impl Fleets {
+    pub fn new(control: Bucket) -> Self {
+        Self { control, shared: Recent::kept_for(Duration::ZERO) }
+    }
+
+    pub async fn fetch(&self) -> Fleet {
+        let fetch = || {
+            let control = self.control.clone();
+            async move { fetch(&control).await }
+        };
+        self.shared.get(fetch).await
+    }
+
+    /// Makes the next request fetch again, even if a fetch is in progress.
+    pub fn forget(&self) {
+        self.shared.forget();
+    }
+}
+
+impl Picture {
+    /// Combines the fleet's picture with the state of the worker that answers.
+    pub fn new(mut fleet: Fleet, worker: WorkerId, rates: Rates, secrets: [SecretState; 2]) -> Self {
+        fleet.problems.extend(secrets.iter().filter_map(SecretState::complaint));
+        Self { at: Timestamp::now(), fleet, worker, rates, secrets }
+    }
+}
+
+async fn fetch(control: &Bucket) -> Fleet {
     let (desired, registry, memory) = tokio::join!(
         control.get(keys::DESIRED_COUNT, DesiredCount::MAX_OBJECT_BYTES),
         control.get(keys::REGISTRY, Registry::MAX_BYTES),
@@ -165,7 +190,7 @@ fn draw(desired: Fetched, registry: Fetched, memory: Fetched) -> Fleet {
 
 fn read_registry(fetched: Fetched) -> Result<Option<Registry>, String> {
     let object = fetched.map_err(|error| cannot_be_read(keys::REGISTRY, &error))?;
-    object.as_ref().map(amount::read_registry).transpose().map_err(|error| format!("{error}."))
+    object.as_ref().map(desired_count::read_registry).transpose().map_err(|error| format!("{error}."))
 }
 
 fn read_memory(fetched: Fetched) -> Result<Memory, String> {
@@ -173,21 +198,22 @@ fn read_memory(fetched: Fetched) -> Result<Memory, String> {
     let object = fetched
         .map_err(|error| cannot_be_read(key, &error))?
         .ok_or_else(|| format!("{key} is missing: the reconciler has not run yet."))?;
-    // One that is too large is cut, and so is no JSON.
+    // An object that is too large was cut, so it is not JSON.
     serde_json::from_slice(&object.bytes)
-        .map_err(|_| format!("{key} cannot be understood; the reconciler begins it anew."))
+        .map_err(|_| format!("{key} cannot be parsed; the reconciler starts a new one."))
 }
 
 fn read_desired(fetched: Fetched, registry: Option<&Registry>) -> Result<Amount, String> {
     let object = fetched.map_err(|error| cannot_be_read(keys::DESIRED_COUNT, &error))?;
-    amount::judge(object.as_ref(), registry.cloned()).map_err(|error| format!("{error}."))
+    desired_count::parse(object.as_ref(), registry.cloned()).map_err(|error| format!("{error}."))
 }
 
 fn cannot_be_read(key: &str, error: &StoreError) -> String {
     format!("{key} cannot be read: {error}.")
 }
 
-/// The reconciler repeats its notice among what it holds back, as long as it does.
+/// Returns the actions that the reconciler holds back, and its notice. The reconciler repeats the notice
+/// among the held actions for as long as it applies; it is shown once.
 fn held(memory: &Memory) -> Vec<String> {
     let notice = memory.notice.iter().filter(|notice| !memory.held.contains(notice));
     notice.chain(&memory.held).cloned().collect()
@@ -224,14 +250,14 @@ fn version(memory: &Memory, slot: &Slot) -> Option<String> {
     memory.proven.as_ref().filter(|proven| proven.id == slot.release).map(|proven| proven.version.clone())
 }
 
-fn balancer(memory: &Memory) -> Option<Balancer> {
+fn balancer(memory: &Memory) -> Option<LoadBalancer> {
     let holder = memory.balancer.holder.as_ref()?;
     let (state, since) = match holder.silent_since {
         Some(silent) => (State::SILENT, silent),
         None if holder.answered => (State::HEALTHY, holder.since),
         None => (State::BOOTING, holder.since),
     };
-    Some(Balancer { id: holder.id.clone(), state, since })
+    Some(LoadBalancer { id: holder.id.clone(), state, since })
 }
 
 impl State {
@@ -240,28 +266,30 @@ impl State {
     }
 
     const HEALTHY: Self = Self::new(Tone::Ok, "healthy", "it answered the last check");
-    const BOOTING: Self = Self::new(Tone::Busy, "booting", "it exists and has not answered yet");
-    const SILENT: Self = Self::new(Tone::Bad, "silent", "it does not answer");
+    const BOOTING: Self = Self::new(Tone::Busy, "booting", "it runs and has not answered a check yet");
+    const SILENT: Self = Self::new(Tone::Bad, "silent", "it does not answer its checks");
 
     fn of_phase(phase: Phase) -> Self {
         match phase {
-            Phase::Launching => Self::new(Tone::Busy, "launching", "asked for; EC2 has not shown it yet"),
+            Phase::Launching => Self::new(Tone::Busy, "launching", "requested; EC2 does not list it yet"),
             Phase::Booting => Self::BOOTING,
             Phase::Healthy => Self::HEALTHY,
             Phase::Suspect => {
-                Self::new(Tone::Warn, "suspect", "it missed one check; another and it is replaced")
+                Self::new(Tone::Warn, "suspect", "it missed one check; after one more it is replaced")
             }
-            Phase::Dead => Self::new(Tone::Bad, "dead", "it does not answer and is to be terminated"),
-            Phase::Unresolved => Self::new(Tone::Warn, "unresolved", "whether it was launched is not known"),
+            Phase::Dead => Self::new(Tone::Bad, "dead", "it does not answer and will be terminated"),
+            Phase::Unresolved => {
+                Self::new(Tone::Warn, "unresolved", "EC2 has not said yet whether it was launched")
+            }
         }
     }
 
     fn of_stage(stage: LeavingStage) -> Self {
         match stage {
             LeavingStage::Draining => {
-                Self::new(Tone::Busy, "draining", "it gets no more requests and ends those it has")
+                Self::new(Tone::Busy, "draining", "it gets no new requests and finishes the current ones")
             }
-            LeavingStage::Terminating => Self::new(Tone::Busy, "terminating", "EC2 is asked to end it"),
+            LeavingStage::Terminating => Self::new(Tone::Busy, "terminating", "EC2 is terminating it"),
         }
     }
 }
@@ -334,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn the_notice_is_said_once() {
+    fn the_notice_is_shown_once() {
         let mut memory: Memory = serde_json::from_value(memory()).expect("a memory");
         memory.notice = Some("the count is nonsense".to_owned());
         assert_eq!(held(&memory), ["the count is nonsense", "nothing is launched: a brake"]);
@@ -343,15 +371,15 @@ mod tests {
     }
 
     #[test]
-    fn whatever_cannot_be_read_is_said_and_the_rest_is_shown() {
+    fn unreadable_objects_are_named_and_the_rest_is_shown() {
         let good = || object(&memory().to_string());
         let table: [(Fleet, &str); 6] = [
             (draw(object("4"), registry(), Ok(None)), "fleet/state.json is missing"),
-            (draw(object("4"), registry(), object("<html>")), "fleet/state.json cannot be understood"),
+            (draw(object("4"), registry(), object("<html>")), "fleet/state.json cannot be parsed"),
             (draw(object("4"), registry(), unavailable()), "fleet/state.json cannot be read"),
             (draw(object("banana"), registry(), good()), "desired-count holds `banana`"),
             (draw(unavailable(), registry(), good()), "desired-count cannot be read"),
-            (draw(object("4"), object("{}"), good()), "fleet/registry.json cannot be understood"),
+            (draw(object("4"), object("{}"), good()), "fleet/registry.json cannot be parsed"),
         ];
         for (fleet, problem) in table {
             assert!(fleet.problems.len() == 1 && fleet.problems[0].contains(problem), "{fleet:?}");
@@ -364,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_shown_of_the_release_that_is_known() {
+    fn only_the_proven_release_shows_its_version() {
         let mut memory: Memory = serde_json::from_value(memory()).expect("a memory");
         let stack = "vigia".parse().expect("a name");
         let spec = json!({"ami": "a", "instance_type": "t", "subnets": [], "security_group": "s",

@@ -1,12 +1,11 @@
-//! Every way a request is refused, with its status and its words.
+//! `ApiError`: every refusal of the HTTP interface, and the one place that turns it into a response.
 //!
-//! The body is `{"error": "<code>", "message": "<what to do>"}`; `guard` turns it into a small page
-//! for a browser. No message contains anything the client sent but a number or a login rule, so none
-//! can echo a password.
-
-use std::borrow::Cow;
-use std::sync::Arc;
-use std::time::Duration;
+//! Each area has an error type of its own (`extract`, `auth`, `admin`, `secrets`, `desired_count`), so
+//! a message can name only the area's own objects. This module maps all of them to a status and a code.
+//!
+//! The body is `{"error": "<code>", "message": "<what happened; what to do>"}`; `guard` turns it into a
+//! small page for a browser. A message repeats nothing that the client sent except a number or a login
+//! rule, so it cannot echo a password.
 
 use axum::Json;
 use axum::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -17,86 +16,42 @@ use process::telemetry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::hash_pool::HashError;
-use crate::user::RecordError;
-use accounts::{LoginError, PasswordError};
-use aws::bucket::StoreError;
+use crate::admin::AdminError;
+use crate::auth::AccountError;
+use crate::desired_count::CountError;
+use crate::extract::RequestError;
+use crate::secrets::NotInForce;
+use crate::user::UserError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    #[error("{0}")]
-    BadRequest(Cow<'static, str>),
-    #[error("{0}")]
-    Amount(DesiredCountError),
-    #[error("{0}")]
-    Login(#[from] LoginError),
-    #[error("{0}")]
-    Password(#[from] PasswordError),
-    #[error("this login is taken; choose another one")]
-    Taken,
-    #[error("the login or the password is wrong")]
-    WrongCredentials,
-    #[error("the current password is wrong")]
-    WrongPassword,
-    #[error("this session is older than a few minutes; give the current password as well")]
-    PasswordNeeded,
-    #[error("the classic profile has sign-up and sign-in only, as the original service had")]
-    SecureOnly,
-    #[error("too many failed attempts at this login; try again in {} s", .0.as_secs())]
-    TooManyAttempts(Duration),
-    #[error("too many requests of this kind from your address; try again in {} s", .0.as_secs())]
-    TooManyRequests(Duration),
-    #[error("there is no session, or it has ended; sign in")]
-    SignedOut,
-    #[error("this needs the admin token; send it as `Authorization: Bearer <token>`")]
-    AdminOnly,
-    #[error("this stack has no admin token, so nobody may do this; run the deployment again to make one")]
-    AdminNotConfigured,
-    #[error(
-        "the stored hash of the admin token cannot be read, so nobody may do this; \
-         look at the workers' log, or run `make token ROTATE=1` to write another one"
-    )]
-    AdminUnreadable,
-    #[error("the keys of sessions have not been read for too long to be believed; tell the operator")]
-    KeysTooOld,
-    #[error("another site led here, or a prefetch; open this address yourself")]
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
+    Secret(#[from] NotInForce),
+    #[error(transparent)]
+    Count(#[from] CountError),
+    #[error("another site or a prefetch sent this request; open this address yourself")]
     CrossSite,
-    #[error("this is a worker; send the request to the load balancer")]
+    #[error("a worker accepts requests only through the load balancer; send the request there")]
     DirectTraffic,
-    #[error("it was changed from elsewhere at the same moment; look at it and try again")]
-    LostRace,
-    #[error(
-        "the storage is busy with another write to the same object, and nothing was changed; try again in a second"
-    )]
-    Contended,
     #[error("the service does not answer under this host name; use the address that the operator gave you")]
     WrongHost,
-    #[error("there is nothing here; a `/` inside a login or a password must be written `%2F`")]
+    #[error("nothing exists at this address; write a `/` inside a login or a password as `%2F`")]
     NotFound,
-    #[error("this method is not allowed here; the header `Allow` says which are")]
+    #[error("this method is not allowed here; use a method from the `Allow` header")]
     MethodNotAllowed { allow: Option<&'static str> },
-    #[error("the body is too large; {} bytes are enough", crate::routes::MAX_BODY_BYTES)]
-    BodyTooLarge,
-    #[error("send the body as `application/json` or as `application/x-www-form-urlencoded`")]
-    UnsupportedMediaType,
-    #[error("too many sign-ins at this moment; try again in a second")]
-    Busy,
-    #[error("this took too long and was given up; try again")]
+    #[error("the request took too long and was stopped; try again")]
     TimedOut,
-    #[error("the storage does not answer at this moment; try again in a second")]
-    Store(#[from] StoreError),
-    #[error("{0}")]
-    NoAmount(Cow<'static, str>),
-    #[error("the stored record of this user cannot be read; tell the operator")]
-    Record(#[from] RecordError),
-    #[error("something is wrong on our side; the log has it under the request's id")]
+    #[error("the service failed while handling this request; give the operator the request's id")]
     Panicked,
-    /// Of a look that several have waited for, or that is given again; it was logged once.
-    #[error("{0}")]
-    Shared(Arc<Self>),
 }
 
-/// A refusal, as it is written; `guard` makes a page of it for a browser.
+/// A refusal as the client reads it; `guard` makes a page of it for a browser.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Error)]
 pub struct Shown {
@@ -104,106 +59,138 @@ pub struct Shown {
     pub message: String,
 }
 
+type StatusAndCode = (StatusCode, &'static str);
+
 impl ApiError {
-    pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::BadRequest(message.into())
-    }
-
-    /// Whole seconds, so that whoever waits as long as we say has waited long enough.
-    pub fn too_many_attempts(wait: Duration) -> Self {
-        Self::TooManyAttempts(Duration::from_secs(
-            wait.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
-        ))
-    }
-
-    pub fn too_many_requests(wait: Duration) -> Self {
-        Self::TooManyRequests(Duration::from_secs(
-            wait.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
-        ))
-    }
-
-    fn status_and_code(&self) -> (StatusCode, &'static str) {
+    fn status_and_code(&self) -> StatusAndCode {
         use StatusCode as S;
         match self {
-            Self::BadRequest(_) => (S::BAD_REQUEST, "bad_request"),
-            Self::Amount(DesiredCountError::NotANumber(_)) => (S::BAD_REQUEST, "not_a_number"),
-            Self::Amount(DesiredCountError::OutOfRange(..)) => (S::UNPROCESSABLE_ENTITY, "out_of_range"),
-            Self::Login(_) => (S::UNPROCESSABLE_ENTITY, "login_refused"),
-            Self::Password(_) => (S::UNPROCESSABLE_ENTITY, "password_refused"),
-            Self::Taken => (S::CONFLICT, "taken"),
-            Self::WrongCredentials => (S::UNAUTHORIZED, "wrong_credentials"),
-            Self::WrongPassword => (S::FORBIDDEN, "wrong_password"),
-            Self::PasswordNeeded => (S::FORBIDDEN, "password_needed"),
-            Self::SecureOnly => (S::FORBIDDEN, "secure_only"),
-            Self::TooManyAttempts(_) => (S::TOO_MANY_REQUESTS, "too_many_attempts"),
-            Self::TooManyRequests(_) => (S::TOO_MANY_REQUESTS, "too_many_requests"),
-            Self::SignedOut => (S::UNAUTHORIZED, "signed_out"),
-            Self::AdminOnly => (S::UNAUTHORIZED, "admin_only"),
-            Self::AdminNotConfigured => (S::FORBIDDEN, "admin_not_configured"),
-            Self::AdminUnreadable => (S::SERVICE_UNAVAILABLE, "admin_unreadable"),
-            Self::KeysTooOld => (S::SERVICE_UNAVAILABLE, "keys_too_old"),
+            Self::Request(error) => of_request(error),
+            Self::Account(error) => of_account(error),
+            Self::Admin(error) => of_admin(error),
+            Self::Secret(error) => of_secret(error),
+            Self::Count(error) => of_count(error),
             Self::CrossSite => (S::FORBIDDEN, "cross_site"),
             Self::DirectTraffic => (S::FORBIDDEN, "direct_traffic"),
-            Self::LostRace => (S::CONFLICT, "lost_race"),
             Self::WrongHost => (S::MISDIRECTED_REQUEST, "wrong_host"),
             Self::NotFound => (S::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
-            Self::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
-            Self::Busy => (S::SERVICE_UNAVAILABLE, "busy"),
             Self::TimedOut => (S::SERVICE_UNAVAILABLE, "timed_out"),
-            Self::Contended => (S::SERVICE_UNAVAILABLE, "storage_busy"),
-            Self::Store(_) => (S::SERVICE_UNAVAILABLE, "storage_unavailable"),
-            Self::NoAmount(_) => (S::SERVICE_UNAVAILABLE, "no_desired_count"),
-            Self::Record(_) => (S::INTERNAL_SERVER_ERROR, "unreadable_record"),
             Self::Panicked => (S::INTERNAL_SERVER_ERROR, "internal"),
-            Self::Shared(error) => error.status_and_code(),
         }
     }
 
     fn header(&self, status: StatusCode) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            Self::AdminOnly => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Self::Admin(AdminError::TokenNeeded) => {
+                Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+            }
             Self::MethodNotAllowed { allow } => {
                 allow.map(|methods| (ALLOW, HeaderValue::from_static(methods)))
             }
-            Self::TooManyAttempts(wait) | Self::TooManyRequests(wait) => {
+            Self::Account(AccountError::TooManyAttempts(wait) | AccountError::TooManyRequests(wait)) => {
                 Some((RETRY_AFTER, HeaderValue::from(wait.as_secs())))
             }
-            Self::Shared(error) => error.header(status),
-            // Not all at the same moment again.
+            // Random, because clients that were refused together must not return together.
             _ => (status == StatusCode::SERVICE_UNAVAILABLE)
                 .then(|| (RETRY_AFTER, HeaderValue::from(rand::random_range(1_u32..=3)))),
         }
     }
-}
 
-impl From<HashError> for ApiError {
-    fn from(error: HashError) -> Self {
-        match error {
-            HashError::Busy => Self::Busy,
-            HashError::Unreadable(_) => Self::Record(RecordError::Unreadable),
+    /// Whether an operator needs the cause. A shared error was logged when it was fetched.
+    fn needs_log(&self) -> bool {
+        match self {
+            Self::Account(AccountError::Storage(_))
+            | Self::Admin(AdminError::Session(AccountError::Storage(_)))
+            | Self::Count(CountError::Store(_)) => true,
+            Self::Request(_)
+            | Self::Account(_)
+            | Self::Admin(_)
+            | Self::Secret(_)
+            | Self::Count(_)
+            | Self::CrossSite
+            | Self::DirectTraffic
+            | Self::WrongHost
+            | Self::NotFound
+            | Self::MethodNotAllowed { .. }
+            | Self::TimedOut
+            | Self::Panicked => false,
         }
     }
 }
 
-impl ApiError {
-    /// For all who wait for the same look.
-    pub fn shared(self) -> Arc<Self> {
-        self.log();
-        Arc::new(self)
+fn of_request(error: &RequestError) -> StatusAndCode {
+    use StatusCode as S;
+    match error {
+        RequestError::Malformed(_) => (S::BAD_REQUEST, "bad_request"),
+        RequestError::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
+        RequestError::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
     }
+}
 
-    fn log(&self) {
-        if let Self::Store(_) | Self::Record(_) = self {
-            tracing::warn!(error = telemetry::error_chain(self), "a request failed");
-        }
+fn of_account(error: &AccountError) -> StatusAndCode {
+    use StatusCode as S;
+    match error {
+        AccountError::Login(_) => (S::UNPROCESSABLE_ENTITY, "login_refused"),
+        AccountError::Password(_) => (S::UNPROCESSABLE_ENTITY, "password_refused"),
+        AccountError::Taken => (S::CONFLICT, "taken"),
+        AccountError::WrongCredentials => (S::UNAUTHORIZED, "wrong_credentials"),
+        AccountError::WrongPassword => (S::FORBIDDEN, "wrong_password"),
+        AccountError::PasswordNeeded => (S::FORBIDDEN, "password_needed"),
+        AccountError::SecureOnly => (S::FORBIDDEN, "secure_only"),
+        AccountError::TooManyAttempts(_) => (S::TOO_MANY_REQUESTS, "too_many_attempts"),
+        AccountError::TooManyRequests(_) => (S::TOO_MANY_REQUESTS, "too_many_requests"),
+        AccountError::SignedOut => (S::UNAUTHORIZED, "signed_out"),
+        AccountError::LostRace => (S::CONFLICT, "lost_race"),
+        AccountError::Contended => (S::SERVICE_UNAVAILABLE, "storage_busy"),
+        AccountError::Busy => (S::SERVICE_UNAVAILABLE, "busy"),
+        AccountError::Panicked => (S::INTERNAL_SERVER_ERROR, "internal"),
+        AccountError::Storage(error) => of_user(error),
+        AccountError::Shared(error) => of_user(error),
+    }
+}
+
+fn of_user(error: &UserError) -> StatusAndCode {
+    match error {
+        UserError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable"),
+        UserError::Record(_) => (StatusCode::INTERNAL_SERVER_ERROR, "unreadable_record"),
+    }
+}
+
+fn of_admin(error: &AdminError) -> StatusAndCode {
+    match error {
+        AdminError::TokenNeeded => (StatusCode::UNAUTHORIZED, "admin_only"),
+        AdminError::CrossSite => ApiError::CrossSite.status_and_code(),
+        AdminError::Secret(error) => of_secret(error),
+        AdminError::Session(error) => of_account(error),
+    }
+}
+
+fn of_secret(error: &NotInForce) -> StatusAndCode {
+    match error {
+        NotInForce::NoAdminToken => (StatusCode::FORBIDDEN, "admin_not_configured"),
+        NotInForce::AdminTokenUnreadable => (StatusCode::SERVICE_UNAVAILABLE, "admin_unreadable"),
+        NotInForce::KeysTooOld => (StatusCode::SERVICE_UNAVAILABLE, "keys_too_old"),
+    }
+}
+
+fn of_count(error: &CountError) -> StatusAndCode {
+    use StatusCode as S;
+    match error {
+        CountError::Refused(DesiredCountError::NotANumber(_)) => (S::BAD_REQUEST, "not_a_number"),
+        CountError::Refused(DesiredCountError::OutOfRange(..)) => (S::UNPROCESSABLE_ENTITY, "out_of_range"),
+        CountError::LostRace => (S::CONFLICT, "lost_race"),
+        CountError::NoneInForce(_) => (S::SERVICE_UNAVAILABLE, "no_desired_count"),
+        CountError::Store(_) => (S::SERVICE_UNAVAILABLE, "storage_unavailable"),
+        CountError::Shared(error) => of_count(error),
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        self.log();
+        if self.needs_log() {
+            tracing::warn!(error = telemetry::error_chain(&self), "a request failed");
+        }
         let (status, code) = self.status_and_code();
         let shown = Shown { error: code, message: self.to_string() };
         let mut response = (status, Json(&shown)).into_response();
@@ -212,5 +199,78 @@ impl IntoResponse for ApiError {
         }
         response.extensions_mut().insert(shown);
         response
+    }
+}
+
+/// For axum, which asks an extractor's rejection for a response.
+impl IntoResponse for RequestError {
+    fn into_response(self) -> Response {
+        ApiError::from(self).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response_of(error: impl Into<ApiError>) -> (u16, &'static str, String) {
+        let error = error.into();
+        let (status, code) = error.status_and_code();
+        (status.as_u16(), code, error.to_string())
+    }
+
+    #[test]
+    fn lost_race_of_an_account_names_the_account() {
+        let (status, code, message) = response_of(AccountError::LostRace);
+        assert_eq!((status, code), (409, "lost_race"));
+        assert!(message.contains("this account") && !message.contains("desired count"), "{message}");
+    }
+
+    #[test]
+    fn lost_race_of_the_desired_count_names_the_count() {
+        let (status, code, message) = response_of(CountError::LostRace);
+        assert_eq!((status, code), (409, "lost_race"));
+        assert!(message.contains("the desired count") && !message.contains("account"), "{message}");
+    }
+
+    #[test]
+    fn admin_errors_keep_their_codes() {
+        let codes = [
+            AdminError::TokenNeeded,
+            AdminError::CrossSite,
+            NotInForce::NoAdminToken.into(),
+            NotInForce::AdminTokenUnreadable.into(),
+            AccountError::Contended.into(),
+        ]
+        .map(|error| {
+            let (status, code, _) = response_of(error);
+            (status, code)
+        });
+        let expected = [
+            (401, "admin_only"),
+            (403, "cross_site"),
+            (403, "admin_not_configured"),
+            (503, "admin_unreadable"),
+            (503, "storage_busy"),
+        ];
+        assert_eq!(codes, expected);
+    }
+
+    #[test]
+    fn request_errors_keep_their_codes() {
+        let codes = [
+            RequestError::malformed("it is empty"),
+            RequestError::BodyTooLarge,
+            RequestError::UnsupportedMediaType,
+        ]
+        .map(|error| response_of(error).0);
+        assert_eq!(codes, [400, 413, 415]);
+    }
+
+    #[test]
+    fn secret_errors_ask_for_a_retry_when_they_pass_by_themselves() {
+        let retries = [NotInForce::KeysTooOld, NotInForce::AdminTokenUnreadable, NotInForce::NoAdminToken]
+            .map(|error| ApiError::from(error).into_response().headers().contains_key(RETRY_AFTER));
+        assert_eq!(retries, [true, true, false]);
     }
 }

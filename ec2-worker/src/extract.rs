@@ -3,10 +3,12 @@
 //! axum's own `Json`, `Form` and `Path` rejections are not used: they quote the input, in the answer
 //! and in trace events.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
 use axum::body::{Bytes, HttpBody as _};
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::request::Parts;
@@ -17,7 +19,36 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use zeroize::Zeroizing;
 
-use crate::ApiError;
+/// Fits a login and a password of the greatest length, percent-encoded, with room to spare.
+pub const MAX_BODY_BYTES: usize = 16 * 1024;
+
+/// Why a request was not understood. No message repeats the input.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    #[error("{0}")]
+    Malformed(Cow<'static, str>),
+    #[error("the request body is too large; send at most {MAX_BODY_BYTES} bytes")]
+    BodyTooLarge,
+    #[error(
+        "the content type is not supported; send `application/json` or `application/x-www-form-urlencoded`"
+    )]
+    UnsupportedMediaType,
+}
+
+impl RequestError {
+    pub fn malformed(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::Malformed(message.into())
+    }
+
+    /// Translates axum's rejection of a body, whose own text quotes the input.
+    pub fn of_body(rejection: &BytesRejection) -> Self {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            Self::BodyTooLarge
+        } else {
+            Self::malformed("the request body ended early; send it whole")
+        }
+    }
+}
 
 /// A login and a password as they came.
 pub struct Credentials {
@@ -48,17 +79,17 @@ pub struct FromPath(pub Credentials);
 pub struct FromBody(pub Credentials);
 
 impl<S: Send + Sync> FromRequestParts<S> for FromPath {
-    type Rejection = ApiError;
+    type Rejection = RequestError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RequestError> {
         if parts.uri.query().is_some() {
-            return Err(ApiError::bad_request(
+            return Err(RequestError::malformed(
                 "this address takes no query; a `?` inside a login or a password must be written `%3F`",
             ));
         }
         let Path((login, password)) =
             Path::<(String, String)>::from_request_parts(parts, state).await.map_err(|_| {
-                ApiError::bad_request(
+                RequestError::malformed(
                     "the login or the password is not UTF-8; write other bytes percent-encoded",
                 )
             })?;
@@ -67,12 +98,12 @@ impl<S: Send + Sync> FromRequestParts<S> for FromPath {
 }
 
 impl<S: Send + Sync> FromRequest<S> for FromBody {
-    type Rejection = ApiError;
+    type Rejection = RequestError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, RequestError> {
         let [login, password] = fields(request, state, ["login", "password"]).await?;
         let (Some(login), Some(password)) = (login, password) else {
-            return Err(ApiError::bad_request(
+            return Err(RequestError::malformed(
                 "send the fields `login` and `password`, once each, as text in a JSON object or a form",
             ));
         };
@@ -81,12 +112,12 @@ impl<S: Send + Sync> FromRequest<S> for FromBody {
 }
 
 impl<S: Send + Sync> FromRequest<S> for PasswordChange {
-    type Rejection = ApiError;
+    type Rejection = RequestError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, RequestError> {
         let [current, new] = fields(request, state, ["current", "new"]).await?;
         let (Some(current), Some(new)) = (current, new) else {
-            return Err(ApiError::bad_request(
+            return Err(RequestError::malformed(
                 "send the fields `current` and `new`, once each, as text in a JSON object or a form",
             ));
         };
@@ -98,40 +129,37 @@ impl<S: Send + Sync> FromRequest<S> for PasswordChange {
 pub struct Proof(pub Option<SecretString>);
 
 impl<S: Send + Sync> FromRequest<S> for Proof {
-    type Rejection = ApiError;
+    type Rejection = RequestError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, RequestError> {
         if request.body().is_end_stream() {
             return Ok(Self(None));
         }
         let [password] = fields(request, state, ["password"]).await?;
         let password = password
-            .ok_or_else(|| ApiError::bad_request("send the field `password`, as text, or no body"))?;
+            .ok_or_else(|| RequestError::malformed("send the field `password`, as text, or no body"))?;
         Ok(Self(Some(password)))
     }
 }
 
-/// The named fields of a JSON object or a form; others are ignored. All are secrets until somebody
-/// says otherwise.
+/// Returns the named fields of a JSON object or a form and ignores all others. Each is a secret until the
+/// caller exposes it.
 async fn fields<S: Send + Sync, const N: usize>(
     request: Request,
     state: &S,
     names: [&str; N],
-) -> Result<[Option<SecretString>; N], ApiError> {
-    let format = BodyFormat::of(request.headers()).ok_or(ApiError::UnsupportedMediaType)?;
-    let body = Bytes::from_request(request, state).await.map_err(|rejection| {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            ApiError::BodyTooLarge
-        } else {
-            ApiError::bad_request("the body ended early; send it whole")
-        }
-    })?;
+) -> Result<[Option<SecretString>; N], RequestError> {
+    let format = BodyFormat::from_headers(request.headers()).ok_or(RequestError::UnsupportedMediaType)?;
+    let body =
+        Bytes::from_request(request, state).await.map_err(|rejection| RequestError::of_body(&rejection))?;
     let read = match format {
         BodyFormat::Json => from_json(&body, names),
         BodyFormat::Form => from_form(&body, names),
     };
     read.ok_or_else(|| {
-        ApiError::bad_request("the body is not what its content type says, or names a field twice")
+        RequestError::malformed(
+            "the body does not match its content type, or names a field twice; correct it",
+        )
     })
 }
 
@@ -160,7 +188,7 @@ enum BodyFormat {
 }
 
 impl BodyFormat {
-    fn of(headers: &HeaderMap) -> Option<Self> {
+    fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
         let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match essence.as_str() {
@@ -293,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_for_those_who_ask_for_it_first() {
+    fn a_client_gets_html_when_it_names_html_first() {
         let table = [
             ("text/html,application/xhtml+xml,*/*;q=0.8", true),
             ("text/html", true),

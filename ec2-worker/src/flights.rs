@@ -1,7 +1,7 @@
-//! One look for all who ask the same thing at the same moment.
+//! One fetch for all requests that need the same data at the same moment.
 //!
-//! Whoever asks while a look is under way waits for that one; if all hang up, it is dropped. What it finds
-//! may be as old as the look, which began before some of them asked.
+//! A request that comes while a fetch is in progress waits for its result. If all of them disconnect, the
+//! fetch is dropped. The result may be as old as the fetch, which began before some of the requests came.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -82,7 +82,7 @@ impl<K: Eq + Hash, V: Clone> Drop for Landing<'_, K, V> {
 pub struct Recent<V: Clone> {
     kept_for: Duration,
     last: Arc<Mutex<Option<(Instant, u64, V)>>>,
-    /// Grows when what was found is known to be wrong.
+    /// Grows when the last result is known to be outdated.
     generation: AtomicU64,
     flights: Flights<u64, V>,
 }
@@ -117,7 +117,7 @@ impl<V: Clone + Send + 'static> Recent<V> {
         self.flights.join(generation, begin).await
     }
 
-    /// What is asked from now on is looked up anew.
+    /// Makes every later request fetch again.
     pub fn forget(&self) {
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn those_who_ask_at_once_share_a_look() {
+    async fn concurrent_requests_share_a_fetch() {
         let (flights, count) = (Flights::default(), Arc::default());
         let found = join_all((0..100).map(|n| flights.join(n % 2, || look(&count)))).await;
         assert_eq!(count.load(Ordering::Relaxed), 2, "one for each key: {found:?}");
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_look_goes_on_while_one_waits_for_it() {
+    async fn a_fetch_goes_on_while_one_request_waits() {
         let (flights, count) = (Flights::default(), Arc::default());
         let (impatient, patient) = tokio::join!(
             tokio::time::timeout(SECOND / 2, flights.join((), || look(&count))),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_is_given_again_until_it_is_old_or_wrong() {
+    async fn an_answer_is_kept_until_it_is_old_or_outdated() {
         let (recent, count) = (Recent::kept_for(SECOND * 3), Arc::default());
         let ask = async || recent.get(|| look(&count)).await;
         assert_eq!((ask().await, ask().await), (1, 1));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_asks_after_a_change_does_not_get_what_was_before() {
+    async fn a_request_after_a_change_gets_the_new_value() {
         let (recent, count) = (Recent::kept_for(SECOND * 2), Arc::default());
         let before = recent.get(|| look(&count));
         let after = async {

@@ -1,7 +1,7 @@
 //! What holds for every request, around the routes.
 //!
 //! `envelope` is the outermost layer: time limit, panic, request id, headers, errors as pages.
-//! `own_site_only` stands before whatever changes something: two of those are GET requests, which
+//! `own_site_only` protects every route that changes something. Some of these are GET requests, which
 //! any other site could make a visitor's browser send.
 
 use std::panic::AssertUnwindSafe;
@@ -43,16 +43,16 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
 
-/// Where the address may contain a password, and on addresses that are none of ours.
+/// Sent where the address may contain a password, and for addresses without a route.
 const NO_REFERRER: HeaderValue = HeaderValue::from_static("no-referrer");
 /// Elsewhere. Without a referrer browsers send `Origin: null` with our own forms.
 const OWN_REFERRER: HeaderValue = HeaderValue::from_static("same-origin");
 
-/// What is personal is kept nowhere; only an asset says otherwise.
+/// Answers are personal, so no cache may keep them. Only assets say otherwise.
 const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Said over TLS only: over plain HTTP browsers must not listen to it. Without `includeSubDomains`,
-/// since the domain's other hosts are not ours to decide for.
+/// Sent over TLS only, because browsers ignore it over plain HTTP. It has no `includeSubDomains`, because
+/// the domain's other hosts may not serve TLS.
 const TLS_FROM_NOW_ON: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 pub async fn envelope(State(worker): State<Worker>, mut request: Request, next: Next) -> Response {
@@ -62,7 +62,7 @@ pub async fn envelope(State(worker): State<Worker>, mut request: Request, next: 
     let route = request.extensions().get::<MatchedPath>().cloned();
     let peer = request.extensions().get::<Peer>().copied();
     let is_health_check = request.uri().path() == HEALTH_CHECK;
-    let area = pages::Area::of(request.uri().path());
+    let area = pages::Area::of_path(request.uri().path());
     let client = worker.proxies.client(peer, request.headers());
     let transport = client.as_ref().map_or(Transport::Plain, |client| client.transport);
     if !is_health_check {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_that_takes_too_long_is_given_up() {
+    async fn a_request_that_takes_too_long_is_stopped() {
         let response = bounded(std::future::pending()).await;
         assert_eq!(response.status(), 503);
         let wait = response.headers()["retry-after"].to_str().map(str::parse::<u32>);

@@ -1,19 +1,20 @@
 //! argon2id with bounded memory, bounded threads and a bounded queue.
 //!
-//! Hashing is the one expensive thing a stranger can ask for. Each permit owns an arena of 19 MiB
-//! that is allocated once; there is one permit per core; whoever finds the queue full or waits too
-//! long is told to come back. So a flood of sign-ins costs a fixed amount of memory, and health
-//! checks, which never come here, stay fast.
+//! Hashing is the only expensive work that a stranger can cause. Each permit owns an arena of 19 MiB
+//! that is allocated once, and there is one permit per core. A request that finds the queue full or waits
+//! too long is refused and may try again. So a flood of sign-ins costs a fixed amount of memory, and health
+//! checks, which never hash, stay fast.
 //!
 //! | stage | how many | for one address | what it costs |
 //! |---|---|---|---|
 //! | reading: a [`Ticket`], and S3 has not answered yet | 64 for each permit | a quarter of the queue, over all three stages | some kilobytes |
-//! | queued: all is read, and there is no permit yet | nobody is let in while 8 for each permit wait | | some kilobytes |
+//! | queued: all is read, and there is no permit yet | no ticket is given while 8 for each permit wait | | some kilobytes |
 //! | hashing | one for each permit | | a core and an arena |
 //!
-//! The queue is joined after S3 was read, so that a slow S3 or a refusal found there keeps nobody else
-//! from hashing. A full queue is looked at before: in a flood, two reads for each refusal would cost
-//! more than the hashes. Whoever was let in is queued, however many others were let in meanwhile.
+//! A request joins the queue after S3 was read, so that a slow S3 or a refusal found there does not keep
+//! other requests from hashing. A full queue is noticed before the read: in a flood, two reads for each
+//! refusal would cost more than the hashes. A request with a ticket is always queued, however many others
+//! got a ticket since.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +37,7 @@ const PART_OF_ONE: usize = 4;
 pub struct HashLimits {
     /// Evaluations at the same time.
     pub permits: usize,
-    /// Requests that are queued; with more, nobody else is let in.
+    /// Requests that may be queued; when there are more, no ticket is given.
     pub waiters: usize,
     /// How long each waits for a permit.
     pub wait: Duration,
@@ -63,10 +64,10 @@ pub enum HashError {
 
 /// Whether a password is the one of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PasswordCheck {
     Wrong,
     Right {
-        /// The record was made at another cost and should be made anew.
+        /// The record has another cost than new ones and should be written again.
         is_dated: bool,
     },
 }
@@ -74,7 +75,7 @@ pub enum Verdict {
 pub struct HashPool {
     permits: Arc<Semaphore>,
     readers: Arc<Semaphore>,
-    /// Those who hash and those who wait to.
+    /// Requests that hash or wait for a permit.
     queued: Arc<AtomicUsize>,
     shares: Shares,
     arenas: Arc<Mutex<Vec<Arena>>>,
@@ -83,8 +84,8 @@ pub struct HashPool {
     dummy: Phc,
 }
 
-/// The right to one evaluation. Whoever is to be turned away because the queue is full should learn it
-/// before anything else is done for the request.
+/// The right to one evaluation. It is taken first, so that a request that a full queue refuses costs no
+/// other work.
 pub struct Ticket {
     _reading: OwnedSemaphorePermit,
     share: Share,
@@ -144,12 +145,12 @@ impl HashPool {
         ticket: Ticket,
         password: Password,
         record: &str,
-    ) -> Result<Verdict, HashError> {
+    ) -> Result<PasswordCheck, HashError> {
         let record = Phc::parse(record, &self.limits.cost)?;
         let is_dated = !record.has(&self.limits.cost);
         let work = move |arena: &mut Arena| record.verify(arena, password.as_bytes());
         let is_right = self.evaluate(ticket, work).await?;
-        Ok(if is_right { Verdict::Right { is_dated } } else { Verdict::Wrong })
+        Ok(if is_right { PasswordCheck::Right { is_dated } } else { PasswordCheck::Wrong })
     }
 
     /// Costs what [`HashPool::verify`] costs and is never true: for logins that do not exist.
@@ -186,7 +187,7 @@ impl HashPool {
         let arenas = Arc::clone(&self.arenas);
         let cost = self.limits.cost.clone();
         let worked = tokio::task::spawn_blocking(move || {
-            let mut arena = take(&arenas).unwrap_or_else(|| Arena::new(&cost));
+            let mut arena = pop_arena(&arenas).unwrap_or_else(|| Arena::new(&cost));
             let result = work(&mut arena);
             arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
             drop((permit, place));
@@ -196,7 +197,7 @@ impl HashPool {
     }
 }
 
-fn take(arenas: &Mutex<Vec<Arena>>) -> Option<Arena> {
+fn pop_arena(arenas: &Mutex<Vec<Arena>>) -> Option<Arena> {
     arenas.lock().unwrap_or_else(PoisonError::into_inner).pop()
 }
 
@@ -225,18 +226,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn verifies_its_own_records_and_those_of_another_cost() {
+    async fn the_pool_verifies_records_of_any_cost() {
         let pool = patient();
         let verify = async |text: &str, record: &str| {
             pool.verify(pool.hand_out(), password(text), record).await.expect("free")
         };
         let record = pool.hash(pool.hand_out(), password("zzyzx road")).await.expect("free");
-        assert_eq!(verify("zzyzx road", &record).await, Verdict::Right { is_dated: false });
-        assert_eq!(verify("zzyzx roae", &record).await, Verdict::Wrong);
+        assert_eq!(verify("zzyzx road", &record).await, PasswordCheck::Right { is_dated: false });
+        assert_eq!(verify("zzyzx roae", &record).await, PasswordCheck::Wrong);
         assert_eq!(pool.evaluations(), 3);
         let other: Cost = "m=7168,t=5,p=1".parse().expect("a cost");
         let dated = phc::hash(&mut Arena::new(&other), &other, b"zzyzx road");
-        assert_eq!(verify("zzyzx road", &dated).await, Verdict::Right { is_dated: true });
+        assert_eq!(verify("zzyzx road", &dated).await, PasswordCheck::Right { is_dated: true });
     }
 
     #[tokio::test]
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_reads_takes_no_place_of_those_who_hash() {
+    async fn a_reading_request_takes_no_place_for_hashing() {
         let pool = pool(1, 1, Duration::from_secs(60));
         let reading: Vec<_> = (0..READERS).map(|_| pool.ticket(&Client::default())).collect();
         assert!(reading.iter().all(Result::is_ok));

@@ -1,7 +1,7 @@
 //! Whether a request is for a name under which the service answers.
 //!
-//! A browser may be led here under a name that somebody else owns: its requests then carry that name as
-//! host and as origin, and look like those of our own pages. With `VIGIA_HOSTS` they are refused.
+//! An attacker can point a name of its own at this service. A browser's requests then carry that name as host
+//! and as origin, and look like those of the service's own pages. With `VIGIA_HOSTS` they are refused.
 
 use axum::http::HeaderMap;
 use axum::http::header::HOST;

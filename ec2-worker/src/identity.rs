@@ -20,14 +20,14 @@ pub struct Identity {
 
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    #[error("the instance metadata did not give {path}; outside EC2 set {setting}")]
+    #[error("the instance metadata did not answer for {path}; outside EC2 set {setting}")]
     Metadata {
         path: &'static str,
         setting: &'static str,
         #[source]
         source: Box<imds::client::error::ImdsError>,
     },
-    #[error("the instance metadata gave `{value}` as {path}; set {setting}")]
+    #[error("the instance metadata has the invalid value `{value}` at {path}; set {setting}")]
     Nonsense { path: &'static str, setting: &'static str, value: String },
     #[error(transparent)]
     TooExposed(#[from] TooExposed),
@@ -37,12 +37,13 @@ pub async fn find(config: &Config) -> Result<Identity, IdentityError> {
     let metadata = imds::Client::builder().build();
     let id = match &config.instance_id {
         Some(id) => id.clone(),
-        None => ask(&metadata, "/latest/meta-data/instance-id", "VIGIA_INSTANCE_ID").await?,
+        None => fetch_metadata(&metadata, "/latest/meta-data/instance-id", "VIGIA_INSTANCE_ID").await?,
     };
     let listen = match config.listen {
         Some(listen) => listen,
         None => {
-            let ip: Ipv4Addr = ask(&metadata, "/latest/meta-data/local-ipv4", "VIGIA_LISTEN").await?;
+            let ip: Ipv4Addr =
+                fetch_metadata(&metadata, "/latest/meta-data/local-ipv4", "VIGIA_LISTEN").await?;
             SocketAddr::new(IpAddr::V4(ip), WORKER_PORT)
         }
     };
@@ -50,7 +51,7 @@ pub async fn find(config: &Config) -> Result<Identity, IdentityError> {
     Ok(Identity { id, listen })
 }
 
-async fn ask<T: FromStr>(
+async fn fetch_metadata<T: FromStr>(
     metadata: &imds::Client,
     path: &'static str,
     setting: &'static str,

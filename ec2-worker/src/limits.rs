@@ -1,5 +1,5 @@
 //! How much one client may ask for: a bucket of tokens for each address, in the memory of one worker,
-//! and a share of what there are only so many places of.
+//! and a share of everything that has a limited number of places.
 //!
 //! | what | at once | then one each | why |
 //! |---|---|---|---|
@@ -29,8 +29,8 @@ use tokio::time::Instant;
 
 use crate::client::Client;
 
-/// Addresses remembered at the same time, some 100 bytes each. A flood from more of them makes room
-/// by forgetting those that asked for least.
+/// Addresses remembered at the same time, some 100 bytes each. When a flood comes from more addresses, the
+/// least active ones are forgotten.
 const MAX_ADDRESSES: u64 = 100_000;
 
 pub struct Limits {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_subscriber_is_one_client_and_the_own_machine_none() {
+    async fn one_subscriber_is_one_client() {
         let limit = Limit::new(1, Duration::from_secs(10));
         assert_eq!(limit.take(&client("2001:db8:1:2::1")), Ok(()));
         assert!(limit.take(&client("2001:db8:1:2::2")).is_err());

@@ -41,7 +41,7 @@ async fn main() -> ExitCode {
 async fn serve(config: &Config) -> Result<(), StartError> {
     let mut shutdown = std::pin::pin!(shutdown::requested());
     let (worker, listener) = tokio::select! {
-        started = begin(config) => started?,
+        started = prepare(config) => started?,
         () = &mut shutdown => return Ok(()),
     };
     match ec2_worker::run(config, worker, listener, shutdown).await {
@@ -51,7 +51,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-async fn begin(config: &Config) -> Result<(ec2_worker::Worker, TcpListener), StartError> {
+async fn prepare(config: &Config) -> Result<(ec2_worker::Worker, TcpListener), StartError> {
     let identity = identity::find(config).await?;
     let s3 = s3::connect(config.addressing).await;
     let data = Bucket::new(s3.clone(), &config.data_bucket);

@@ -25,12 +25,11 @@ use fleet::Profile;
 use fleet::hosts::HostNames;
 
 use crate::Worker;
-use crate::admin::AdminTokenHash;
 use crate::client::TrustedProxies;
 use crate::cookies::KeyRing;
 use crate::hash_pool::{HashLimits, HashPool};
 use crate::limits::Limits;
-use crate::secrets::Secrets;
+use crate::secrets::{AdminTokenHash, Secrets};
 use crate::state::Parts;
 use aws::bucket::Bucket;
 
@@ -92,7 +91,7 @@ impl MemoryS3 {
             proxies: TrustedProxies::default(),
             hosts: HostNames::default(),
             limits: Limits::default(),
-            secrets: Secrets::new(ring, Some(AdminTokenHash::of("t0ken"))),
+            secrets: Secrets::new(ring, Some(AdminTokenHash::of_token("t0ken"))),
         })
     }
 

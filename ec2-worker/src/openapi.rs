@@ -1,7 +1,7 @@
 //! `GET /openapi.json`: the contract, made from the handlers' own annotations.
 //!
-//! Pages and forms of the dashboard are not in it: they are for browsers and may change with any
-//! release. A test compares the paths here with the table in `routes`.
+//! The dashboard's pages and forms are not in it: they are for browsers and may change with any release. A
+//! test compares the paths here with the table in `routes`.
 
 use std::sync::LazyLock;
 
@@ -76,7 +76,7 @@ impl Modify for PasswordsInPaths {
     }
 }
 
-/// Whoever has just signed in sends no body.
+/// The body is optional, because a user who has just signed in sends none.
 struct Proof;
 
 impl Modify for Proof {
@@ -88,7 +88,7 @@ impl Modify for Proof {
     }
 }
 
-/// The document, written once: it is large, and everybody may ask for it.
+/// Returns the document. It is serialized once, because it is large and any client may ask for it.
 pub fn document() -> Bytes {
     static DOCUMENT: LazyLock<Bytes> =
         LazyLock::new(|| serde_json::to_vec(&Api::openapi()).expect("a document is plain data").into());

@@ -2,19 +2,19 @@
 //!
 //! | route | who | changes something |
 //! |---|---|---|
-//! | `GET /`, `GET /openapi.json` | everybody | |
-//! | `GET /healthcheck`, `GET /checkamount` | everybody | |
+//! | `GET /`, `GET /openapi.json` | any client | |
+//! | `GET /healthcheck`, `GET /checkamount` | any client | |
 //! | `GET /setamount/<n>`, `GET /setamount?amount=<n>` | admin | yes |
 //! | `GET /list` | admin | |
-//! | `POST /signup/<login>/<password>`, `POST /signup` | everybody | yes |
-//! | `GET /signin/<login>/<password>`, `POST /signin` | everybody | yes |
+//! | `POST /signup/<login>/<password>`, `POST /signup` | any client | yes |
+//! | `GET /signin/<login>/<password>`, `POST /signin` | any client | yes |
 //! | `GET /protected` | the session's owner | |
 //! | `POST /signout`, `POST /signout/everywhere` | the session's owner | yes |
 //! | `POST /password`, `DELETE /account`, `POST /account/delete` | the session's owner | yes |
 //! | `GET /admin`, `GET /admin/fleet` | admin | |
-//! | `POST /admin/signin`, `POST /admin/signout` | everybody | yes |
+//! | `POST /admin/signin`, `POST /admin/signout` | any client | yes |
 //! | `POST /admin/amount` | admin | yes |
-//! | `GET /assets/<name>` | everybody | |
+//! | `GET /assets/<name>` | any client | |
 //!
 //! axum runs a GET handler for HEAD as well. Where GET changes something, HEAD is refused: a link
 //! checker must not sign in or scale.
@@ -26,18 +26,13 @@ pub(crate) mod fleet;
 pub(crate) mod list;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
-use axum::http::header::CONTENT_TYPE;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn;
 use axum::routing::{MethodRouter, delete, get, post};
 
-use crate::{ApiError, Worker, guard, openapi};
+use crate::{ApiError, Worker, guard};
 
-/// A login and a password of the greatest length, percent-encoded, with room to spare.
-pub const MAX_BODY_BYTES: usize = 16 * 1024;
-
-pub fn app(worker: Worker) -> Router {
+pub fn router() -> Router<Worker> {
     let changing = Router::new()
         .route("/signup/{login}/{password}", post(account::sign_up_by_path))
         .route("/signup", post(account::sign_up))
@@ -63,13 +58,7 @@ pub fn app(worker: Worker) -> Router {
         .route("/admin", get(admin::page))
         .route("/admin/fleet", get(admin::fleet))
         .route("/assets/{name}", get(assets::asset))
-        .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], openapi::document())))
         .merge(changing)
-        .fallback(async || ApiError::NotFound)
-        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed { allow: None })
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(from_fn_with_state(worker.clone(), guard::envelope))
-        .with_state(worker)
 }
 
 fn get_only<H, T>(handler: H) -> MethodRouter<Worker>

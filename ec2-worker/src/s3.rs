@@ -7,6 +7,9 @@ use aws_sdk_s3::Client;
 
 use crate::config::Addressing;
 
+/// The text for a client whose request needs an object that S3 does not give.
+pub const NO_ANSWER: &str = "the storage does not answer at this moment; try again in a second";
+
 /// One S3 call with its retries. A request has 15 s and makes up to three calls; a healthy call
 /// takes tens of milliseconds, so ten seconds already mean an outage, and five would give up on a
 /// second retry.

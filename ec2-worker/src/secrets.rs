@@ -1,16 +1,16 @@
 //! The secrets of the stack: the keys that seal sessions and the hash of the admin token.
 //!
-//! They are in the control bucket, not beside the users: one leaked bucket must not be enough to
-//! forge sessions. A key is rotated by adding it, waiting for the workers to have read it, and
-//! making it active; so workers read both again every minute, each on its own: an object that cannot be
-//! understood must not keep the other one, which may have leaked, in force.
+//! They are in the control bucket and not with the users, because one leaked bucket must not be enough to
+//! forge sessions. An operator rotates a key by adding it, waiting until the workers have read it, and
+//! making it active. So workers read both secrets again every minute, each on its own: an object that
+//! cannot be parsed must not keep the other one, which may have leaked, in force.
 //!
 //! | S3 has | session keys | hash of the admin token |
 //! |---|---|---|
 //! | a new one | in force at once | in force at once |
-//! | nonsense | those before stay, for [`KEYS_TRUSTED`] | nobody is let in |
-//! | nothing | those before stay, for [`KEYS_TRUSTED`] | nobody is let in |
-//! | no answer | those before stay, for [`KEYS_TRUSTED`] | that before stays, for [`ADMIN_TRUSTED`] |
+//! | nonsense | the old ones stay, for [`KEYS_TRUSTED`] | admin requests are refused |
+//! | nothing | the old ones stay, for [`KEYS_TRUSTED`] | admin requests are refused |
+//! | no answer | the old ones stay, for [`KEYS_TRUSTED`] | the old one stays, for [`ADMIN_TRUSTED`] |
 //!
 //! After that time sessions, or the operator, are refused until the object is read again. How long ago
 //! each was read is part of the dashboard's picture ([`Secrets::states`]).
@@ -21,20 +21,20 @@ use std::time::Duration;
 use fleet::{Profile, keys};
 use process::telemetry;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::ApiError;
-use crate::admin::{AdminTokenHash, AdminTokenHashError};
 use crate::cookies::{KeyRing, KeyRingError};
 use aws::bucket::{Bucket, StoreError};
 
 /// A minute is how long a rotation has to wait for the slowest worker; it costs two reads a minute.
 pub const REFRESH: Duration = Duration::from_secs(60);
 
-/// Without keys nobody can be signed in, so a mistake in the object should leave the operator time to
-/// see it and to mend it: an hour is sixty reads that failed. Double would let a leaked key, whose
-/// replacement cannot be read, open sessions for longer than a session is idle four times over.
+/// Without keys no user can be signed in, so a mistake in the object should leave the operator time to
+/// notice and correct it: an hour is sixty reads that failed. At double, a leaked key whose replacement
+/// cannot be read would open sessions for four times as long as a session may be idle.
 pub const KEYS_TRUSTED: Duration = Duration::from_secs(60 * 60);
 /// What the token opens needs S3 as well, so little is lost when it is refused in an outage. Half would
 /// close the dashboard while an operator looks at a short one; double is what a leaked token gains.
@@ -50,7 +50,7 @@ pub struct Secrets {
     admin: Kept<Admin>,
 }
 
-/// What was read, when, and what has gone wrong since.
+/// A secret, when it was read, and the error of the last read.
 #[derive(Clone)]
 struct Kept<T> {
     value: T,
@@ -79,6 +79,51 @@ pub struct SecretState {
     pub is_in_force: bool,
 }
 
+/// The SHA-256 of the admin token. A fast hash is right here: the token is 256 random bits, which cannot be
+/// guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdminTokenHash([u8; 32]);
+
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("is not the hexadecimal SHA-256 of a token")]
+pub struct AdminTokenHashError;
+
+impl AdminTokenHash {
+    pub fn of_token(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+
+    pub fn is_of(&self, token: &str) -> bool {
+        Self::of_token(token).0.ct_eq(&self.0).into()
+    }
+
+    /// Reads the object, forgiving white space around it.
+    pub fn from_object(bytes: &[u8]) -> Result<Self, AdminTokenHashError> {
+        let digits = bytes.trim_ascii();
+        let hash = data_encoding::HEXLOWER_PERMISSIVE.decode(digits).map_err(|_| AdminTokenHashError)?;
+        hash.try_into().map(Self).map_err(|_| AdminTokenHashError)
+    }
+}
+
+/// Why a secret cannot be used for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotInForce {
+    #[error(
+        "this stack has no admin token, so all admin requests are refused; deploy the stack again to make one"
+    )]
+    NoAdminToken,
+    #[error(
+        "the workers cannot read the stored hash of the admin token, so all admin requests are refused; \
+         read the workers' log, or run `make token ROTATE=1` to write a new hash"
+    )]
+    AdminTokenUnreadable,
+    #[error(
+        "the workers have not been able to read the session keys for an hour, so sessions are refused; tell the operator"
+    )]
+    KeysTooOld,
+}
+
+/// Why the secrets could not be read from the control bucket.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretsError {
     #[error("cannot read the secrets")]
@@ -98,27 +143,27 @@ impl Secrets {
     }
 
     /// The keys, if they are still to be believed.
-    pub fn ring(&self) -> Result<&KeyRing, ApiError> {
-        if self.ring.age() < KEYS_TRUSTED { Ok(&self.ring.value) } else { Err(ApiError::KeysTooOld) }
+    pub fn ring(&self) -> Result<&KeyRing, NotInForce> {
+        if self.ring.age() < KEYS_TRUSTED { Ok(&self.ring.value) } else { Err(NotInForce::KeysTooOld) }
     }
 
-    /// The keys for what is no proof of anything: keyed hashes in names and in the log.
+    /// Returns the keys, however old, for keyed hashes in names and in the log, which prove nothing.
     pub fn ring_for_names(&self) -> &KeyRing {
         &self.ring.value
     }
 
-    pub fn admin(&self) -> Result<&AdminTokenHash, ApiError> {
+    pub fn admin(&self) -> Result<&AdminTokenHash, NotInForce> {
         match &self.admin.value {
             Admin::Token(hash) if self.admin.age() < ADMIN_TRUSTED => Ok(hash),
-            Admin::Token(_) | Admin::Unreadable => Err(ApiError::AdminUnreadable),
-            Admin::Missing => Err(ApiError::AdminNotConfigured),
+            Admin::Token(_) | Admin::Unreadable => Err(NotInForce::AdminTokenUnreadable),
+            Admin::Missing => Err(NotInForce::NoAdminToken),
         }
     }
 
-    /// Takes over what was read; what could not be read stays as long as it may.
+    /// Returns the secrets after a read. A secret that could not be read keeps its old value and age.
     fn refreshed(&self, ring: Result<KeyRing, SecretsError>, admin: Result<Admin, SecretsError>) -> Self {
         let admin = match admin {
-            // One that is no hash is an answer: the token of before is not the token any more.
+            // S3 has answered, so the object was replaced: the old token must not stay in force.
             Err(error @ SecretsError::Admin(_)) => Kept::but_with(Admin::Unreadable, &self.admin, &error),
             Err(error) => Kept::but_with(self.admin.value, &self.admin, &error),
             Ok(admin) => Kept::new(admin),
@@ -158,18 +203,21 @@ impl<T> Kept<T> {
 }
 
 impl SecretState {
-    /// A sentence about what is wrong.
+    /// Returns a sentence about the problem, if there is one.
     pub fn complaint(&self) -> Option<String> {
         let problem = self.problem.as_ref()?;
         let since = self.read_seconds_ago;
-        let result =
-            if self.is_in_force { "What was read before is in force." } else { "Nobody is let in by it." };
+        let result = if self.is_in_force {
+            "The last good value is in force."
+        } else {
+            "Requests that need it are refused."
+        };
         Some(format!("{} was last read {since} s ago: {problem}. {result}", self.name))
     }
 }
 
-/// The secrets of a worker that starts. Without keys it cannot serve; without a hash it serves everybody
-/// but the operator.
+/// Reads the secrets of a worker that starts. Without keys it cannot serve; without a hash it refuses only
+/// admin requests.
 pub async fn fetch(control: &Bucket, profile: Profile) -> Result<Secrets, SecretsError> {
     let (ring, admin) = tokio::join!(fetch_ring(control), fetch_admin(control, profile));
     let unread = Secrets::new(ring?, None);
@@ -179,14 +227,14 @@ pub async fn fetch(control: &Bucket, profile: Profile) -> Result<Secrets, Secret
         Err(error) => {
             tracing::error!(
                 error = telemetry::error_chain(&error),
-                "the hash of the admin token cannot be read; the operator is not let in"
+                "the hash of the admin token cannot be read; admin requests are refused"
             );
             Secrets { admin: Kept::but_with(Admin::Unreadable, &unread.admin, &error), ..unread }
         }
     })
 }
 
-/// Reads the secrets again and again; never ends.
+/// Reads the secrets again in intervals of `every`; never returns.
 pub async fn keep_fresh(
     control: Bucket,
     profile: Profile,
@@ -243,23 +291,26 @@ mod tests {
     }
 
     fn token() -> Admin {
-        Admin::Token(AdminTokenHash::of("t0ken"))
+        Admin::Token(AdminTokenHash::of_token("t0ken"))
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_bad_secret_does_not_hold_up_the_other() {
-        let before = Secrets::new(ring(1), Some(AdminTokenHash::of("leaked")));
+        let before = Secrets::new(ring(1), Some(AdminTokenHash::of_token("leaked")));
         let secrets = before.refreshed(Err(SecretsError::Missing), Ok(token()));
-        assert_eq!(secrets.admin().ok(), Some(&AdminTokenHash::of("t0ken")));
+        assert_eq!(secrets.admin().ok(), Some(&AdminTokenHash::of_token("t0ken")));
         assert_eq!(name(&secrets), name(&before));
         let secrets = before.refreshed(Ok(ring(2)), Err(SecretsError::Admin(AdminTokenHashError)));
         assert_ne!(name(&secrets), name(&before));
-        assert!(matches!(secrets.admin(), Err(ApiError::AdminUnreadable)), "the leaked one is not in force");
+        assert!(
+            matches!(secrets.admin(), Err(NotInForce::AdminTokenUnreadable)),
+            "the leaked one is not in force"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn secrets_that_cannot_be_read_expire() {
-        let mut secrets = Secrets::new(ring(1), Some(AdminTokenHash::of("t0ken")));
+        let mut secrets = Secrets::new(ring(1), Some(AdminTokenHash::of_token("t0ken")));
         let mut refused = Vec::new();
         for minute in 1..=61 {
             tokio::time::advance(Duration::from_secs(60)).await;
@@ -276,7 +327,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_state_says_how_old_a_secret_is() {
-        let secrets = Secrets::new(ring(1), Some(AdminTokenHash::of("t0ken")));
+        let secrets = Secrets::new(ring(1), Some(AdminTokenHash::of_token("t0ken")));
         tokio::time::advance(Duration::from_secs(90)).await;
         let [keys, admin] = secrets.refreshed(Err(SecretsError::Missing), Ok(token())).states();
         assert_eq!((keys.read_seconds_ago, admin.read_seconds_ago), (90, 0));
@@ -284,5 +335,20 @@ mod tests {
         let complaint = keys.complaint().expect("something is wrong");
         assert!(complaint.contains("90 s ago") && complaint.contains("is missing"), "{complaint}");
         assert!(complaint.contains("is in force"), "{complaint}");
+    }
+
+    #[test]
+    fn the_object_is_hexadecimal_text() {
+        let hex = data_encoding::HEXLOWER.encode(&Sha256::digest(b"t0ken"));
+        for text in [hex.clone(), format!("{hex}\n"), hex.to_uppercase()] {
+            assert_eq!(
+                AdminTokenHash::from_object(text.as_bytes()),
+                Ok(AdminTokenHash::of_token("t0ken")),
+                "{text}"
+            );
+        }
+        for text in ["", "t0ken", &hex[..62]] {
+            assert_eq!(AdminTokenHash::from_object(text.as_bytes()), Err(AdminTokenHashError), "{text}");
+        }
     }
 }

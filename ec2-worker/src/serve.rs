@@ -123,13 +123,13 @@ async fn checks_only(request: Request, next: Next) -> Response {
     if request.uri().path() == guard::HEALTH_CHECK {
         return next.run(request).await;
     }
-    let message = "this worker has all the connections it may have; try again in a second";
+    let message = "this worker has reached its limit of connections; try again in a second";
     let body = Json(json!({"error": "busy", "message": message}));
     (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], body).into_response()
 }
 
 async fn accept(listener: &TcpListener, places: &Places) -> (TcpStream, Peer, Place) {
-    // With one of the reserve in hand there is a place for whoever comes; most give it back at once.
+    // Holding a place of the reserve ensures that the next connection has one; most give it back at once.
     let reserve = Arc::clone(&places.reserve).acquire_owned().await.expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
@@ -192,7 +192,7 @@ async fn converse(
     }
 }
 
-/// Completes when draining begins, or when nobody is left who could begin it.
+/// Completes when draining begins, or when no sender is left that could begin it.
 async fn begun(draining: &mut watch::Receiver<bool>) {
     drop(draining.wait_for(|draining| *draining).await);
 }

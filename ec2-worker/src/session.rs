@@ -1,7 +1,7 @@
 //! Sessions: a sealed cookie, no table.
 //!
-//! The cookie says who signed in, when, and when it was issued last. Its age is checked here; that
-//! the user still is the one who signed in, and did not end the session, is checked by [`auth`].
+//! The cookie says which user signed in, when, and when it was issued last. This module checks its age;
+//! [`auth`] checks that the user is the same as at sign-in and has not ended the session.
 //!
 //! | limit | value | why |
 //! |---|---|---|
@@ -10,6 +10,8 @@
 //! | re-issue | when older than 5 min | bounds how early an active user can be idled out |
 //!
 //! [`auth`]: crate::auth
+
+pub mod cache;
 
 use accounts::random_id;
 use axum::http::HeaderMap;
@@ -27,7 +29,7 @@ const REISSUE: SignedDuration = SignedDuration::from_mins(5);
 /// A sign-in this young need not be repeated to delete the account. Long enough to find the button,
 /// shorter than most absences.
 const FRESH: SignedDuration = SignedDuration::from_mins(5);
-/// How far another worker's clock may be ahead of ours. EC2 clocks agree within milliseconds.
+/// How far another worker's clock may be ahead of this one's. EC2 clocks agree within milliseconds.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,18 +68,18 @@ impl Session {
         (now.duration_since(self.seen) >= REISSUE).then(|| Self { seen: now, ..self.clone() })
     }
 
-    /// The session after its user has changed what it may do: it keeps its age and nothing else that a
-    /// copy of the cookie of before has.
+    /// Returns the session under a new epoch and a new id. It keeps its age and shares nothing else with a
+    /// copy of the old cookie.
     pub fn reissued(&self, epoch: u64) -> Self {
         Self { epoch, sid: random_id(), ..self.clone() }
     }
 
-    /// Whether the user has proved who it is a moment ago.
+    /// Whether the user has proved the password within the last minutes.
     pub fn is_fresh(&self, now: Timestamp) -> bool {
         self.age(now) < FRESH
     }
 
-    /// How long it can last at the most, if nobody ends it.
+    /// Returns how long the session can last at the most, if it is not ended before.
     pub fn left(&self, now: Timestamp) -> SignedDuration {
         ABSOLUTE - self.age(now)
     }
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_opens() {
+    fn a_sealed_session_opens() {
         let ring = ring("k1", &["k1"]);
         let cookie = sealed(&ring, &session());
         assert_eq!(open(&ring, &cookie, NOW).map(|s| s.login).as_deref(), Some("ana"));

@@ -33,22 +33,22 @@ const MAX_MARKER_BYTES: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("this worker does not know who and where it is")]
+    #[error("this worker cannot find its instance id and address")]
     Identity(#[from] IdentityError),
     #[error(
-        "the data bucket was made by the profile `{found}` and this worker runs {ours}; the two never share users: \
+        "the data bucket belongs to the profile `{found}` and this worker runs {ours}; the two never share users: \
          deploy this stack with VIGIA_PROFILE={found}, or make another stack"
     )]
     OtherProfile { found: String, ours: Profile },
     #[error("the users of the data bucket are being migrated; run `make migrate-profile` again to finish it")]
     Migrating,
-    #[error("another worker is claiming the data bucket at this moment")]
+    #[error("another worker is claiming the data bucket at this moment; this one tries again")]
     MarkerRace,
-    #[error("S3 does not answer at start")]
+    #[error("S3 does not answer at start; check the instance's network and role")]
     Store(#[from] StoreError),
-    #[error("the secrets are not usable")]
+    #[error("the secrets cannot be used")]
     Secrets(#[source] SecretsError),
-    #[error("cannot listen on {addr}")]
+    #[error("cannot listen on {addr}; check that no other program uses it")]
     Listen {
         addr: SocketAddr,
         #[source]
@@ -94,7 +94,7 @@ pub async fn prepare(
     let secrets =
         with_patience(deadline, async || Ok(secrets::fetch(&control, config.profile).await?)).await?;
     if config.profile == Profile::Classic {
-        tracing::warn!("the classic profile stores plain passwords and lists them to everybody");
+        tracing::warn!("the classic profile stores plain passwords and lists them to any client");
     }
     let hashes = HashPool::new(hashing);
     Ok(Worker::new(Parts {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_will_not_pass_is_not_tried_again() {
+    async fn a_permanent_error_is_not_tried_again() {
         let attempts = Cell::new(0);
         let attempt = async || {
             attempts.set(attempts.get() + 1);

@@ -5,28 +5,26 @@ use std::time::Duration;
 
 use accounts::password::MinChars;
 use fleet::hosts::HostNames;
-use fleet::{Profile, WorkerId};
+use fleet::{DesiredCount, Profile, WorkerId};
 use tokio::sync::{Semaphore, watch};
 
-use crate::ApiError;
-use crate::amount::{self, Amount};
-use crate::audit::tally::Tally;
-use crate::auth::Sessions;
 use crate::client::{Client, TrustedProxies};
-use crate::dashboard::Fleet;
-use crate::flights::Recent;
+use crate::dashboard::Fleets;
+use crate::desired_count::{Change, CountError, DesiredCounts};
 use crate::hash_pool::HashPool;
 use crate::limits::{Limits, Shares};
 use crate::secrets::Secrets;
+use crate::session::cache::Sessions;
 use crate::stats::Stats;
+use crate::tally::Tally;
 use crate::throttle::{Gates, Throttle};
 use aws::bucket::Bucket;
 
-/// Attempts that go on although nobody waits for them any more are counted as well. Far more than the
-/// pool of hashes can keep waiting; each costs some kilobytes.
+/// Attempts at the same time, including those whose client has disconnected. Far more than the pool of
+/// hashes can keep waiting; each costs some kilobytes.
 const MAX_ATTEMPTS: u32 = 1024;
-/// Of one address. Each may wait some seconds for others at the same login; an address that has an eighth
-/// of all leaves the rest to others.
+/// Attempts of one address at the same time. Each may wait some seconds for others at the same login; an
+/// address that may have an eighth of all leaves the rest to others.
 const MAX_ATTEMPTS_OF_ONE: usize = MAX_ATTEMPTS as usize / 8;
 
 /// Cheap to clone; all clones are one worker.
@@ -65,13 +63,20 @@ pub struct Shared {
     pub sessions: Sessions,
     pub stats: Stats,
     pub tally: Tally,
-    pub amounts: Recent<Result<Amount, Arc<ApiError>>>,
-    /// Not kept: an operator who looks again wants to see what is new.
-    pub fleets: Recent<Fleet>,
+    pub desired_counts: DesiredCounts,
+    pub fleets: Fleets,
     attempts: Arc<Semaphore>,
     attempts_of_each: Shares,
     secrets: watch::Sender<Arc<Secrets>>,
     draining: watch::Sender<bool>,
+}
+
+/// Why an attempt was not run to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptError {
+    /// The client or the worker has as many attempts as it may have.
+    Busy,
+    Panicked,
 }
 
 impl Worker {
@@ -80,6 +85,8 @@ impl Worker {
             parts;
         Self(Arc::new(Shared {
             throttle: Throttle::new(data.clone()),
+            desired_counts: DesiredCounts::new(control.clone()),
+            fleets: Fleets::new(control.clone()),
             id,
             profile,
             data,
@@ -94,8 +101,6 @@ impl Worker {
             sessions: Sessions::default(),
             stats: Stats::default(),
             tally: Tally::default(),
-            amounts: Recent::kept_for(amount::KEPT_FOR),
-            fleets: Recent::kept_for(Duration::ZERO),
             attempts: Arc::new(Semaphore::new(MAX_ATTEMPTS as usize)),
             attempts_of_each: Shares::default(),
             secrets: watch::Sender::new(Arc::new(secrets)),
@@ -103,21 +108,32 @@ impl Worker {
         }))
     }
 
-    /// Carries out an attempt to its end, also if the client does not wait for it: one who hangs up
-    /// before the answer must not have guessed for nothing.
-    pub async fn to_the_end<T: Send + 'static>(
+    /// Runs an attempt to its end even if the client disconnects: a client that hangs up before the answer
+    /// must not escape the count of failures.
+    pub async fn to_the_end<T, E>(
         &self,
         client: &Client,
-        attempt: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let share = self.attempts_of_each.take(client, MAX_ATTEMPTS_OF_ONE).ok_or(ApiError::Busy)?;
-        let place = Arc::clone(&self.attempts).try_acquire_owned().map_err(|_| ApiError::Busy)?;
+        attempt: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<AttemptError> + Send + 'static,
+    {
+        let share = self.attempts_of_each.take(client, MAX_ATTEMPTS_OF_ONE).ok_or(AttemptError::Busy)?;
+        let place = Arc::clone(&self.attempts).try_acquire_owned().map_err(|_| AttemptError::Busy)?;
         let attempt = tokio::spawn(async move {
             let outcome = attempt.await;
             drop((place, share));
             outcome
         });
-        attempt.await.unwrap_or(Err(ApiError::Panicked))
+        attempt.await.unwrap_or_else(|_| Err(AttemptError::Panicked.into()))
+    }
+
+    /// Sets the desired count. Pictures of the fleet that were taken before are not shown again.
+    pub async fn set_desired_count(&self, desired: DesiredCount) -> Result<Change, CountError> {
+        let change = self.desired_counts.set(desired).await;
+        self.fleets.forget();
+        change
     }
 
     /// Waits for attempts that go on without a client.

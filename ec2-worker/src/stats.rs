@@ -1,8 +1,8 @@
 //! How much this worker does: requests and sign-ins of the last minute.
 //!
 //! Counted in sixty buckets of a second each, without a lock: a bucket is one atomic word, its upper
-//! half the second that it counts and its lower half the count. Whoever comes in a later second
-//! begins the bucket anew in the same step.
+//! half the second that it counts and its lower half the count. The first request of a later second
+//! resets the bucket in the same step.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -91,7 +91,7 @@ impl Window {
         let counted = |word: u64| match split(word) {
             (of, count) if of == second => Some(join(of, count.saturating_add(1))),
             (of, _) if of < second => Some(join(second, 1)),
-            // Whoever slept for a minute between looking at the clock and counting.
+            // The thread slept for a minute between reading the clock and counting.
             _ => None,
         };
         self.0[(second % SECONDS) as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted).ok();
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_older_than_a_minute_is_forgotten() {
+    fn counts_older_than_a_minute_are_forgotten() {
         let window = Window::default();
         for second in [0, 0, 1, 59, 59, 59] {
             window.add(second);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_of_what_was_counted() {
+    fn rates_match_the_counts() {
         let stats = Stats::default();
         stats.count_request();
         stats.count_sign_in(SignInOutcome::Successful);

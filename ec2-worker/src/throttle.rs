@@ -11,10 +11,10 @@
 //! | 100 | a day after the last one, or when the operator deletes the object |
 //!
 //! An attempt that comes too early is refused before anything is hashed, and does not count. Logins
-//! that do not exist are counted like others, so the answer tells nothing. A success begins anew, and so
+//! that do not exist are counted like others, so the answer tells nothing. A success resets the count, and so
 //! does another active key of the ring, which makes other pseudonyms.
 //!
-//! Each who can be told from others has a count, which ends with it:
+//! Each client that can be told from others has a count of its own:
 //!
 //! | count | ends with |
 //! |---|---|
@@ -44,6 +44,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::client::Client;
+use crate::cookies::KeyRing;
 use crate::hash_pool::{HashPool, Ticket};
 use aws::bucket::{Bucket, ETag, Expect, NewObject, Object, StoreError, Write};
 
@@ -57,8 +58,8 @@ const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(15);
 const STOPPED: SignedDuration = SignedDuration::from_hours(24);
 
 const MAX_BYTES: usize = 1024;
-/// The count of one login is written by one attempt for each worker at a time; a hundred workers meet
-/// this often only if somebody attacks through all of them at once.
+/// On each worker one attempt at a time writes the count of a login; a hundred workers collide this often
+/// only during an attack through all of them at once.
 const MAX_TRIES: u32 = 8;
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -106,7 +107,7 @@ impl Failures {
         Self { count: (count + 1).min(MAX_FAILURES), last: self.last.max(Some(now)) }
     }
 
-    /// Of two views of one count, the one that knows more.
+    /// Returns the view of one count that has more failures, or the later last failure.
     fn or(self, other: Self) -> Self {
         if (other.count, other.last) > (self.count, self.last) { other } else { self }
     }
@@ -133,12 +134,12 @@ pub struct Throttle {
 pub struct Attempt<'a> {
     throttle: &'a Throttle,
     name: String,
-    seen: Seen,
+    seen: StoredCount,
     _place: Place,
 }
 
 #[derive(Clone)]
-struct Seen {
+struct StoredCount {
     failures: Failures,
     etag: Option<ETag>,
 }
@@ -161,9 +162,9 @@ impl Throttle {
         Self { data, gates: Gates::default(), remembered, waiting }
     }
 
-    /// Takes a place for an attempt at `name`, a pseudonym, and then a ticket, before anything is read: one
-    /// who waits for the place must not take a ticket, and one who will not hash must not cost reads.
-    /// `others` is done at the same time as reading the count.
+    /// Takes a place for an attempt at `name`, a pseudonym, and then a ticket, before anything is read. An
+    /// attempt that waits for the place must not hold a ticket, and an attempt that will not hash must not
+    /// cost reads. `others` runs at the same time as the read of the count.
     pub async fn enter<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         name: String,
@@ -180,7 +181,7 @@ impl Throttle {
             self.must_not_wait(&name, now())?;
             let ticket = hashes.ticket(client).map_err(|_| ThrottleError::Busy)?;
             let asked = Instant::now();
-            let (seen, other) = tokio::try_join!(self.look(&name), others())?;
+            let (seen, other) = tokio::try_join!(self.fetch_count(&name), others())?;
             if let Some(wait) = seen.failures.wait(now()) {
                 self.waiting.insert(name, (asked, seen.failures));
                 return Err(ThrottleError::Wait(wait));
@@ -194,9 +195,9 @@ impl Throttle {
         }
     }
 
-    /// Begins anew for a login that has been registered: what was guessed before was not its password.
+    /// Resets the count of a login that was registered: earlier guesses were not at its password.
     pub async fn forget(&self, name: &str) {
-        match self.look(name).await {
+        match self.fetch_count(name).await {
             Ok(seen) if seen.failures.count > 0 => {
                 self.change(name, seen, |_| Failures::default()).await;
                 self.waiting.invalidate(name);
@@ -204,7 +205,7 @@ impl Throttle {
             Ok(_) => {}
             Err(error) => tracing::warn!(
                 error = process::telemetry::error_chain(&error),
-                "failures at a login before it was registered are still counted"
+                "failures at a login from before its registration are still counted"
             ),
         }
     }
@@ -222,14 +223,14 @@ impl Throttle {
         self.remembered.get(name).unwrap_or_default()
     }
 
-    async fn look(&self, name: &str) -> Result<Seen, StoreError> {
+    async fn fetch_count(&self, name: &str) -> Result<StoredCount, StoreError> {
         let object = self.data.get(&key(name), MAX_BYTES).await?;
         let etag = object.as_ref().map(|object| object.etag.clone());
-        Ok(Seen { failures: read(object.as_ref()).or(self.recall(name)), etag })
+        Ok(StoredCount { failures: parse_count(object.as_ref()).or(self.recall(name)), etag })
     }
 
     /// Changes the count. What cannot be written stays remembered here.
-    async fn change(&self, name: &str, seen: Seen, to: impl Fn(Failures) -> Failures) {
+    async fn change(&self, name: &str, seen: StoredCount, to: impl Fn(Failures) -> Failures) {
         let mut seen = seen;
         for _ in 0..MAX_TRIES {
             let failures = to(seen.failures);
@@ -261,11 +262,11 @@ impl Throttle {
                 return self.remembered.invalidate(name);
             }
             let etag = object.as_ref().map(|object| object.etag.clone());
-            seen = Seen { failures: read(object.as_ref()), etag };
+            seen = StoredCount { failures: parse_count(object.as_ref()), etag };
         }
         self.remembered.insert(name.to_owned(), to(seen.failures));
         tracing::warn!(
-            "a failed attempt is counted by this worker only: others change the count all the time"
+            "a failed attempt is counted by this worker only, because other workers change the count all the time"
         );
     }
 }
@@ -289,10 +290,20 @@ impl Attempt<'_> {
     }
 }
 
-/// A count that cannot be understood is none: it was made by nobody here.
-fn read(object: Option<&Object>) -> Failures {
+/// Returns the failures in a count's object; none if it cannot be parsed, because no worker wrote it.
+fn parse_count(object: Option<&Object>) -> Failures {
     let document = object.and_then(|object| serde_json::from_slice::<Document>(&object.bytes).ok());
     document.map(|document| document.failures).unwrap_or_default()
+}
+
+/// Returns the name of a login's failure count for clients that are not known. It is a keyed hash.
+pub fn count_name(ring: &KeyRing, login: &str) -> String {
+    ring.pseudonym("throttle", login)
+}
+
+/// Returns the name of a login's failure count for `who`, a browser or session of the proven owner.
+pub fn own_count_name(ring: &KeyRing, login: &str, who: &str) -> String {
+    ring.pseudonym("throttle of its owner", &format!("{who}/{login}"))
 }
 
 fn key(name: &str) -> String {
@@ -340,7 +351,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.permit = None;
         let mut gates = self.gates.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever waits has a clone, made under this lock.
+        // Every attempt that waits holds a clone, made under this lock.
         if gates.get(&self.name).is_some_and(|gate| Arc::strong_count(gate) == 1) {
             gates.remove(&self.name);
         }
@@ -382,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_later_it_begins_anew() {
+    fn a_count_starts_again_after_a_day() {
         let tomorrow = NOW + SignedDuration::from_hours(25);
         assert_eq!(after(100).wait(tomorrow), None);
         assert_eq!(after(100).and_one(tomorrow).count, 1);
@@ -390,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_views_the_higher_count_holds() {
+    fn the_higher_of_two_counts_holds() {
         assert_eq!(after(3).or(after(5)), after(5));
         assert_eq!(after(5).or(after(3)), after(5));
     }

@@ -3,11 +3,13 @@
 //! Secure: a JSON document with the password's PHC string. Classic: the plain password is the whole
 //! content, and the nonce is S3 metadata, so that the object reads as the original service wrote it.
 
+use std::sync::Arc;
+
 use accounts::{Record, random_id};
 use fleet::Profile;
 use secrecy::zeroize::Zeroizing;
 
-use aws::bucket::{NewObject, Object};
+use aws::bucket::{NewObject, Object, StoreError};
 
 pub const MAX_BYTES: usize = Record::MAX_BYTES;
 
@@ -23,6 +25,23 @@ pub enum RecordError {
     TooLarge(u64),
     #[error("the user object is not a record of this version")]
     Unreadable,
+}
+
+/// Why a user could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    #[error("{}", crate::s3::NO_ANSWER)]
+    Store(#[from] StoreError),
+    #[error("the stored record of this user cannot be read; tell the operator")]
+    Record(#[from] RecordError),
+}
+
+impl UserError {
+    /// Logs the error once and returns it for all requests that wait for the same read.
+    pub fn shared(self) -> Arc<Self> {
+        tracing::warn!(error = process::telemetry::error_chain(&self), "a request failed");
+        Arc::new(self)
+    }
 }
 
 impl User {

@@ -2,7 +2,7 @@
 //!
 //! A program of its own, because the subscriber that listens is the whole process's.
 
-#[path = "support/mod.rs"]
+#[path = "it/support/mod.rs"]
 mod support;
 
 use std::io::Write;
@@ -63,7 +63,7 @@ async fn no_secret_reaches_the_log() {
         }
     }
 
-    // In classic the password is what is stored, so the libraries stay quiet whatever is asked for.
+    // In classic the stored object is the password, so the libraries stay quiet at every log level.
     let config = ec2_worker::Config { log: Some("trace".to_owned()), ..stack.config(Profile::Classic) };
     reload.reload(EnvFilter::new(config.log_filter())).expect("the subscriber is there");
     let stack = Stack::new().await;
@@ -99,8 +99,8 @@ async fn everything(stack: &Stack, profile: Profile) -> String {
     }
     assert_eq!(http.as_admin("/list").await.status, 200);
     assert_eq!(http.as_admin("/setamount/3").await.status, 200);
-    // What is refused must not be repeated either.
-    http.get(&format!("/signin/nobody/{password}")).await;
+    // A refusal must not repeat it either.
+    http.get(&format!("/signin/carol/{password}")).await;
     http.get(&format!("/signin/ana/{password}x?{password}")).await;
     http.get(&format!("/signin/ana/{password}%FF")).await;
     http.get(&format!("/{password}")).await;

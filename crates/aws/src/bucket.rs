@@ -52,7 +52,7 @@ pub struct NewObject {
     pub nonce: Option<String>,
 }
 
-/// What must hold for a write to happen. There is no unconditional write.
+/// The condition of a write. There is no unconditional write.
 #[derive(Clone, Debug)]
 pub enum Expect {
     Absent,

@@ -1,8 +1,8 @@
-//! What must hold for any bytes at all. Checked by the fuzz targets beside this file, and for a while
-//! by `tests/fuzzing.rs` with every test run.
+//! Properties that hold for any input bytes. The fuzz targets in this directory check them, and
+//! `tests/fuzzing.rs` does for a while with every test run.
 //!
-//! None of them says what is accepted; the vectors do. They say that what is accepted comes out as
-//! something that every reader understands in the same way.
+//! They do not define which input is accepted; the vectors do. They check that every accepted message is
+//! written so that all readers understand it in the same way.
 
 use super::http::chunked::Chunked;
 use super::http::framing::Framing;
@@ -16,14 +16,14 @@ const ORIGIN: Origin =
 /// Room for the lines that are added.
 const MAX_READ_AGAIN: usize = MAX_FIELDS - 12;
 
-/// A head that is accepted is written as one that is accepted again and means the same.
+/// Checks that an accepted head is written as a head that is accepted again and means the same.
 pub(crate) fn request(bytes: &[u8]) {
     let Some(head) = whole_head(bytes) else { return };
     let mut out = Vec::new();
     let Ok(read) = read(head, &mut out) else { return };
     for body in [Body::None, Body::Length(7), Body::Chunked] {
         read.finish("10.0.0.1:8080", body, &mut out);
-        assert_eq!(head::scan(&out, 0), Scan::Complete(out.len()), "what is written is one head");
+        assert_eq!(head::scan(&out, 0), Scan::Complete(out.len()), "it is written as one head");
         let fields = fields(&out);
         if fields.len() > MAX_READ_AGAIN {
             return;
@@ -70,7 +70,7 @@ pub(crate) fn response(bytes: &[u8]) {
             if read.is_interim() {
                 continue;
             }
-            assert_eq!(head::scan(&out, 0), Scan::Complete(out.len()), "what is written is one head");
+            assert_eq!(head::scan(&out, 0), Scan::Complete(out.len()), "it is written as one head");
             if fields(&out).len() > MAX_READ_AGAIN {
                 continue;
             }

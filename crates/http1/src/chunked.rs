@@ -30,7 +30,7 @@ pub enum ChunkError {
     LineEnd,
     #[error("a chunk extension is malformed or too long")]
     Extension,
-    #[error("the trailers are malformed, too long, or carry what only a head may")]
+    #[error("the trailers are malformed, too long, or contain a field that only a head may have")]
     Trailers,
 }
 
@@ -52,7 +52,7 @@ enum State {
 #[derive(Debug, Default)]
 pub struct Chunked {
     state: State,
-    /// Of the current chunk; while in `Data`, what is left of it.
+    /// Bytes of the current chunk; in the state `Data`, the bytes still to come.
     size: u64,
     /// Bytes of the current chunk line, and how many of them are digits.
     line: usize,
@@ -88,7 +88,7 @@ impl Chunked {
         self.state == State::Done
     }
 
-    /// What is left of the current chunk.
+    /// Returns how many bytes of the current chunk are still to come.
     pub fn announced(&self) -> u64 {
         if self.state == State::Data { self.size } else { 0 }
     }
@@ -160,7 +160,7 @@ impl Chunked {
             (State::TrailerLf, b'\n') if self.trailers.len() - self.line_start == 2 => {
                 // The empty line, which is no trailer.
                 self.trailers.truncate(self.line_start);
-                self.judge_trailers()?;
+                self.validate_trailers()?;
                 Ok(State::Done)
             }
             (State::TrailerLf, b'\n') => {
@@ -173,7 +173,7 @@ impl Chunked {
         }
     }
 
-    fn judge_trailers(&self) -> Result<(), ChunkError> {
+    fn validate_trailers(&self) -> Result<(), ChunkError> {
         if self.trailers.is_empty() {
             return Ok(());
         }
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_framing_off_however_it_is_cut() {
+    fn decoder_removes_the_framing_however_it_is_cut() {
         for wire in [
             "5\r\nhello\r\n0\r\n\r\nGET",
             "005;a=\"b c\";d\r\nhello\r\n000\r\n\r\nGET",
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_trailers() {
+    fn decoder_keeps_trailers() {
         let wire = b"1\r\nx\r\n0\r\nX-Sum: 1\r\nX-B:\r\n\r\n";
         for size in [1, 5, 100] {
             assert_eq!(decoded(wire, size), Ok((b"x".to_vec(), b"X-Sum: 1\r\nX-B:\r\n".to_vec(), 0)));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_can_be_read() {
+    fn encoded_chunks_decode_to_the_same_data() {
         for size in [1, 15, 16, 255, 4096, 65536] {
             let data = vec![b'x'; size];
             let mut wire = Vec::new();

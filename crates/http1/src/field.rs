@@ -37,7 +37,7 @@ pub fn classify(name: &str) -> Field {
         10 if is("keep-alive") => Field::HopByHop,
         12 if is("x-request-id") => Field::RequestId,
         14 if is("content-length") => Field::ContentLength,
-        // Means something only beside an upgrade to HTTP/2, which is not offered.
+        // Only has a meaning together with an upgrade to HTTP/2, which is not offered.
         14 if is("http2-settings") => Field::HopByHop,
         _ if is(fleet::DRAINING_HEADER) => Field::Draining,
         16 if is("proxy-connection") => Field::HopByHop,

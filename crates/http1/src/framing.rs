@@ -53,13 +53,14 @@ impl<'a> Lines<'a> {
             (Some(value), None) => parse_length(value).map(|length| Some(Framing::Length(length))),
             (None, Some(_)) if self.doubled_coding => Err(FramingError::Coding),
             (None, Some(value)) if value.eq_ignore_ascii_case(b"chunked") => Ok(Some(Framing::Chunked)),
-            (None, Some(value)) => Err(judge_coding(value)),
+            (None, Some(value)) => Err(coding_error(value)),
         }
     }
 }
 
-/// `gzip, chunked` is a request we do not serve; everything else is one that nobody should send.
-fn judge_coding(value: &[u8]) -> FramingError {
+/// Returns the error for a coding other than `chunked` alone. `gzip, chunked` is valid and not supported;
+/// every other coding is invalid.
+fn coding_error(value: &[u8]) -> FramingError {
     let mut codings: Vec<&[u8]> = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).collect();
     let ends_chunked = codings.pop().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
     let is_known = |coding: &&[u8]| {
@@ -112,7 +113,7 @@ impl Decoder {
         }
     }
 
-    /// Whether the body has ended. One that ends with its connection never has.
+    /// Whether the body has ended. For a body that ends with its connection this is never true.
     pub fn is_done(&self) -> bool {
         match self {
             Self::Length(left) => *left == 0,
@@ -139,7 +140,7 @@ impl Decoder {
         }
     }
 
-    /// Counts bytes that have passed without being looked at, of those that are [`opaque`](Self::opaque).
+    /// Counts bytes that were passed on without being read. They must be [`opaque`](Self::opaque) ones.
     pub fn pass(&mut self, count: usize) {
         if let Self::Length(left) = self {
             *left = left.saturating_sub(count as u64);

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_end_wherever_the_pieces_are_cut() {
+    fn scan_finds_the_end_wherever_the_pieces_are_cut() {
         let text = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest";
         let end = text.len() - 4;
         for cut in 0..end {
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_empty_lines() {
+    fn empty_lines_are_counted() {
         assert_eq!(empty_lines(b"\r\n\r\nGET"), 4);
         assert_eq!(empty_lines(b"\r"), 0);
         assert_eq!(empty_lines(b"GET\r\n"), 0);

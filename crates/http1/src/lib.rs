@@ -1,10 +1,10 @@
 //! HTTP/1.1 on the wire: pure functions and state machines over bytes, without sockets.
 //!
 //! Strict on purpose, in both directions: a message that two readers could understand differently is
-//! refused, because the next reader is a worker. What passes is written anew, so a worker never sees
-//! the client's framing nor a client the worker's.
+//! refused, because the next reader is a worker. Every message that passes is written again from its parts,
+//! so a worker never sees the client's framing, and a client never sees the worker's.
 //!
-//! | file | what it reads or writes |
+//! | file | reads or writes |
 //! |---|---|
 //! | `head` | where a head ends |
 //! | `field` | what a header line is to a proxy |

@@ -1,4 +1,4 @@
-//! A request head: read, judged, and written anew for a worker.
+//! A request head: read, validated, and written again for a worker.
 //!
 //! Two passes over the lines. The first finds what frames the body, whom the request is for and what
 //! `Connection` names; the second copies what passes. The worker's head lacks its end: how the body
@@ -16,16 +16,16 @@ use crate::framing::{Framing, FramingError, Lines};
 use crate::head::MAX_FIELDS;
 use crate::target;
 
-/// What makes a request one that is not forwarded.
+/// Why a request is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    #[error("the request head cannot be read")]
+    #[error("the request head cannot be parsed")]
     Head,
     #[error("a line of the request does not end in CR LF")]
     BareLineFeed,
     #[error("the request head is too large; it may have 16 KiB and 100 lines")]
     TooLarge,
-    #[error("only HTTP/1.0 and HTTP/1.1 are spoken here")]
+    #[error("only HTTP/1.0 and HTTP/1.1 are supported")]
     Version,
     #[error("the request has both Content-Length and Transfer-Encoding")]
     TwoFramings,
@@ -33,19 +33,19 @@ pub enum Malformed {
     Length,
     #[error("Transfer-Encoding is not `chunked`")]
     Coding,
-    #[error("no transfer coding but `chunked` is offered")]
+    #[error("the only supported transfer coding is `chunked`")]
     UnknownCoding,
     #[error("the request target is not a path")]
     Target,
     #[error("the request has no Host")]
     NoHost,
-    #[error("the request has more than one Host, or one that is not a host")]
+    #[error("the request has more than one Host, or a Host that is not a valid host")]
     Host,
-    #[error("tunnels are not offered")]
+    #[error("the method CONNECT is not supported")]
     Connect,
-    #[error("a TRACE request has no body")]
+    #[error("a TRACE request must not have a body")]
     TraceBody,
-    #[error("nothing but `100-continue` can be expected")]
+    #[error("the only supported expectation is `100-continue`")]
     Expectation,
 }
 
@@ -304,7 +304,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// HTTP/2 in clear text is not relayed: requests inside it would be seen by nobody here.
+    /// HTTP/2 in clear text is not relayed, because the load balancer could not check the requests inside it.
     fn upgrades(&self, version: Version) -> bool {
         let asks_for_more_than_http2 = self.upgrade.is_some_and(|value| {
             field::members(value).next().is_some()
@@ -333,7 +333,7 @@ fn resolve<'a>(
     }
     let target = target::parse(text).ok_or(Malformed::Target)?;
     let Some(authority) = target.authority else { return Ok((target.path, facts.host)) };
-    // An absolute target decides over Host; where they differ, somebody will be fooled.
+    // RFC 9112 lets an absolute target win over Host. When they differ, some reader would use the other.
     let is_same = facts.host.is_none_or(|host| host.eq_ignore_ascii_case(authority.as_bytes()));
     if !is_same || (version == Version::Http11 && facts.host.is_none()) {
         return Err(Malformed::Target);
@@ -437,8 +437,8 @@ impl Request {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Ends the worker's head for one try: `Host` if the client gave none, the body's framing, the
-    /// empty line. Done anew for each try.
+    /// Completes the worker's head for one try: `Host` if the client sent none, the body's framing, the
+    /// empty line. It is called again for each try.
     pub fn finish(&self, worker: &str, body: Body, out: &mut Vec<u8>) {
         out.truncate(self.head_len);
         if !self.has_host {
@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_what_it_read_and_who_sent_it() {
+    fn a_request_is_written_with_its_client() {
         let (request, text) =
             read_head("POST /a?b=c HTTP/1.1\r\nHost: a:5000\r\nAccept:*/*\r\nContent-Length: 3\r\n\r\n")
                 .expect("well formed");

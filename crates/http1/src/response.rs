@@ -1,7 +1,7 @@
-//! A response head: read as strictly as a request's, and written anew for the client.
+//! A response head: read as strictly as a request's, and written again for the client.
 //!
-//! A worker is ours, but what its response says decides where the next one begins; one that cannot
-//! be read without doubt is treated like a worker that died.
+//! Workers are trusted, but the framing of a response decides where the next one begins. A worker whose
+//! response is ambiguous is treated like a worker that died.
 
 use std::mem::MaybeUninit;
 
@@ -16,7 +16,7 @@ use crate::request::{Method, Version, is_request_id, line, write_number};
 #[error("the worker's response is not valid HTTP")]
 pub struct Invalid;
 
-/// What must be known of a response.
+/// The facts of a response that decide how it is relayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Response {
     pub status: u16,
@@ -81,12 +81,12 @@ pub fn read<T>(bytes: &[u8], method: Method, then: impl FnOnce(&Head<'_, '_>) ->
     }
     let (Some(status), Some(minor)) = (parsed.code, parsed.version) else { return Err(Invalid) };
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-    Head::judge(status, version, parsed.reason.unwrap_or_default(), parsed.headers, method)
+    Head::validate(status, version, parsed.reason.unwrap_or_default(), parsed.headers, method)
         .map(|head| then(&head))
 }
 
 impl<'h, 'b> Head<'h, 'b> {
-    fn judge(
+    fn validate(
         status: u16,
         version: Version,
         reason: &'b str,
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn relays_a_head_without_what_ends_here() {
+    fn a_relayed_head_has_no_hop_by_hop_lines() {
         let (response, text) = relayed(
             "HTTP/1.1 201 Made\r\nX-A: 1\r\nConnection: x-b\r\nX-B: 2\r\nKeep-Alive: 5\r\nContent-Length: 3\r\n\
              X-Vigia-Draining: 1\r\n\r\n",
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_without_a_body() {
+    fn some_responses_have_no_body() {
         for (head, method, line) in [
             ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Method::Head, Some("Content-Length: 9\r\n")),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Method::Head, None),

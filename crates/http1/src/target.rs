@@ -4,7 +4,7 @@
 //! backquote and the backslash in queries, as they are. A backslash in a path is refused, because
 //! some readers take it for a slash; so is `%` without two hexadecimal digits, which readers repair
 //! in different ways. A backquote in a path is refused because the workers' HTTP library does, without
-//! a word to the client: `tests/oracle_hyper.rs` compares the two, byte by byte.
+//! a word to the client: `tests/it/oracle_hyper.rs` compares the two, byte by byte.
 
 use fleet::layers::MAX_HOST;
 

@@ -62,7 +62,7 @@ fn run(name: &str, corpus: &[&[u8]], check: fn(&[u8])) {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "for whoever repeats a run")]
+#[expect(clippy::disallowed_methods, reason = "lets a developer repeat a run")]
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }

@@ -1,22 +1,23 @@
 //! Changing the password, ending all sessions, deleting the account: writes to a user that exists.
 //!
-//! Each reads the object and writes over exactly what it read, and only while it is of the epoch of
-//! the session. So no change is lost, and of many who change one password at once one succeeds: for
-//! the others the session has ended.
+//! Each reads the object, checks that its epoch is the session's, and overwrites exactly the version that
+//! it read. So no change is lost. When many requests change one password at once, one succeeds; for the
+//! others the session has ended.
 
 use accounts::{Login, Password, Record, object_key, random_id};
 use fleet::Profile;
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 
+use super::error::AccountError;
 use super::sign_in::{charge, enter, own_count_of, verify};
-use super::{Found, MAX_TRIES, find, pause, understand};
+use super::stored::{Found, MAX_TRIES, find, pause, understand};
 use crate::client::Client;
 use crate::extract::PasswordChange;
-use crate::hash_pool::Verdict;
+use crate::hash_pool::PasswordCheck;
 use crate::session::Session;
 use crate::user::{self, User};
-use crate::{ApiError, Worker, audit};
+use crate::{Worker, audit};
 use aws::bucket::{Expect, Write};
 
 /// Returns the session under which this browser goes on; all others of the user end.
@@ -25,13 +26,13 @@ pub async fn change_password(
     client: &Client,
     session: &Session,
     given: &PasswordChange,
-) -> Result<Session, ApiError> {
+) -> Result<Session, AccountError> {
     let login = owner(worker, session)?;
     charge(worker, client)?;
     let chosen = Password::chosen(worker.profile, worker.min_password, &login, given.new.expose_secret())?;
     let current = Password::given(worker.profile, given.current.expose_secret()).ok();
     // One at a time on this worker: with the password that the first one sets, others are wrong.
-    let _alone = worker.changes.enter_alone(login.as_str()).await.ok_or(ApiError::Busy)?;
+    let _alone = worker.changes.enter_alone(login.as_str()).await.ok_or(AccountError::Busy)?;
     prove(worker, client, session, &login, current).await?;
     let phc = worker.hashes.hash(worker.hashes.ticket(client)?, chosen).await?;
     let session = set_password(worker, session, &login, &phc).await?;
@@ -39,16 +40,16 @@ pub async fn change_password(
     Ok(session)
 }
 
-/// Returns the session under which this browser goes on. Its id is a new one: whoever has a copy of the
-/// cookie of before can neither use the session nor end it.
+/// Returns the session under which this browser goes on. Its id is new, so a stolen copy of the old cookie
+/// can neither use the session nor end it.
 pub(super) async fn set_password(
     worker: &Worker,
     session: &Session,
     login: &Login,
     phc: &str,
-) -> Result<Session, ApiError> {
-    // Whoever was faster has begun another epoch, which `update` does not take for ours: what was proved
-    // before still holds.
+) -> Result<Session, AccountError> {
+    // A faster change has begun another epoch, and `update` refuses to write then. So the password that was
+    // proved is still the current one.
     let changed = update(worker, session, login, |record| {
         phc.clone_into(&mut record.phc);
         record.epoch += 1;
@@ -59,8 +60,12 @@ pub(super) async fn set_password(
     Ok(session.reissued(changed.epoch))
 }
 
-/// On all workers, within the time that `sessions` promises.
-pub async fn end_all_sessions(worker: &Worker, client: &Client, session: &Session) -> Result<(), ApiError> {
+/// Ends all sessions of the user on all workers, within the time that `validity` documents.
+pub async fn end_all_sessions(
+    worker: &Worker,
+    client: &Client,
+    session: &Session,
+) -> Result<(), AccountError> {
     let login = owner(worker, session)?;
     let changed = update(worker, session, &login, |record| record.epoch += 1).await?;
     worker.sessions.end_before(&changed.uid, changed.epoch);
@@ -68,13 +73,13 @@ pub async fn end_all_sessions(worker: &Worker, client: &Client, session: &Sessio
     Ok(())
 }
 
-/// With the password, or in a session that has just begun.
+/// Deletes the account, given the password or a session that has just begun.
 pub async fn delete(
     worker: &Worker,
     client: &Client,
     session: &Session,
     password: Option<&str>,
-) -> Result<(), ApiError> {
+) -> Result<(), AccountError> {
     let login = owner(worker, session)?;
     match password {
         Some(text) => {
@@ -83,18 +88,18 @@ pub async fn delete(
             prove(worker, client, session, &login, given).await?;
         }
         None if session.is_fresh(Timestamp::now()) => {}
-        None => return Err(ApiError::PasswordNeeded),
+        None => return Err(AccountError::PasswordNeeded),
     }
     let key = object_key(worker.profile, &login);
     let mut last = Write::Refused;
     for _ in 0..MAX_TRIES {
         let Some(found) = find(worker, &login).await? else { return done(worker, client, session, &login) };
-        // Deleted, and registered again by somebody else.
+        // Another user has registered the login after it was deleted.
         if found.user.uid() != session.uid {
             return done(worker, client, session, &login);
         }
         if found.user.epoch() != session.epoch {
-            return Err(ApiError::SignedOut);
+            return Err(AccountError::SignedOut);
         }
         last = worker.data.delete(&key, &found.etag).await?;
         match last {
@@ -105,73 +110,73 @@ pub async fn delete(
     Err(given_up(last))
 }
 
-/// A refusal means that the object has changed. While another write is under way nothing is known, and
-/// trying again is all there is to do.
-fn given_up(last: Write) -> ApiError {
+/// Returns the error after the last try. A refusal means that the object has changed. While another write
+/// is in progress its outcome is unknown, and the client can only try again.
+fn given_up(last: Write) -> AccountError {
     match last {
-        Write::Raced => ApiError::Contended,
-        Write::Done | Write::Refused => ApiError::LostRace,
+        Write::Raced => AccountError::Contended,
+        Write::Done | Write::Refused => AccountError::LostRace,
     }
 }
 
-fn done(worker: &Worker, client: &Client, session: &Session, login: &Login) -> Result<(), ApiError> {
+fn done(worker: &Worker, client: &Client, session: &Session, login: &Login) -> Result<(), AccountError> {
     worker.sessions.end_before(&session.uid, u64::MAX);
     audit::account_deleted(worker, client, login);
     Ok(())
 }
 
-fn owner(worker: &Worker, session: &Session) -> Result<Login, ApiError> {
+fn owner(worker: &Worker, session: &Session) -> Result<Login, AccountError> {
     match worker.profile {
-        Profile::Classic => Err(ApiError::SecureOnly),
-        Profile::Secure => Login::parse(worker.profile, &session.login).map_err(|_| ApiError::SignedOut),
+        Profile::Classic => Err(AccountError::SecureOnly),
+        Profile::Secure => Login::parse(worker.profile, &session.login).map_err(|_| AccountError::SignedOut),
     }
 }
 
-/// Whether the session's user knows the password. Counted as attempts to sign in are, with a count for
-/// each session: a stolen cookie must not be a way to guess, and neither a stranger's guesses nor those of
-/// a thief in another session must be in the owner's way. The count ends with the session, which S3
-/// outlives by hours: no other session has its name.
+/// Checks that the session's user knows the password. Wrong passwords count as failed sign-ins do, with a
+/// count for each session: a stolen cookie must not be a way to guess, and the guesses of a stranger or of
+/// a thief in another session must not lock the owner out. The count ends with the session; S3 keeps its
+/// object for hours more, but no other session has its name.
 async fn prove(
     worker: &Worker,
     client: &Client,
     session: &Session,
     login: &Login,
     password: Option<Password>,
-) -> Result<(), ApiError> {
+) -> Result<(), AccountError> {
     let name = own_count_of(worker, login, &format!("session {}", session.sid));
     let (attempt, ticket, object) = enter(worker, client, name, login).await?;
-    let found = understand(worker, object)?.ok_or(ApiError::SignedOut)?;
+    let found = understand(worker, object)?.ok_or(AccountError::SignedOut)?;
     if found.user.uid() != session.uid || found.user.epoch() != session.epoch {
-        return Err(ApiError::SignedOut);
+        return Err(AccountError::SignedOut);
     }
     match verify(worker, ticket, &found.user, password).await? {
-        Some(Verdict::Right { .. }) => {
+        Some(PasswordCheck::Right { .. }) => {
             attempt.succeeded().await;
             Ok(())
         }
-        Some(Verdict::Wrong) | None => {
+        Some(PasswordCheck::Wrong) | None => {
             attempt.failed(Timestamp::now()).await;
             audit::proof_failed(worker, client, login);
-            Err(ApiError::WrongPassword)
+            Err(AccountError::WrongPassword)
         }
     }
 }
 
-/// Writes what `change` makes of the session's user. Gives what was written.
+/// Applies `change` to the record of the session's user and returns the record that was written.
 async fn update(
     worker: &Worker,
     session: &Session,
     login: &Login,
     change: impl Fn(&mut Record) + Send,
-) -> Result<Record, ApiError> {
+) -> Result<Record, AccountError> {
     let key = object_key(worker.profile, login);
     let mut last = Write::Refused;
     for _ in 0..MAX_TRIES {
         let Some(Found { user: User::Secure(record), etag }) = find(worker, login).await? else {
-            return Err(ApiError::SignedOut);
+            return Err(AccountError::SignedOut);
         };
         if record.uid != session.uid || record.epoch != session.epoch {
-            return Err(ApiError::SignedOut);
+            return Err(AccountError::SignedOut);
         }
         let mut changed = *record;
         change(&mut changed);

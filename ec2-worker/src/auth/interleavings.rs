@@ -69,7 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Story {
     /// Oldest first; the last one is the owner's.
     cookies: Vec<Session>,
-    /// Those that were ended, and since when.
+    /// Cookies whose session was ended, and when.
     ended: Vec<(Session, Instant)>,
 }
 

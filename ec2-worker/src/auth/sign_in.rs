@@ -10,21 +10,22 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
-use super::{Found, MAX_TRIES, fetch, find, pause, understand, verify_nothing};
+use super::error::AccountError;
+use super::stored::{Found, MAX_TRIES, fetch, find, pause, understand, verify_nothing};
 use crate::client::Client;
 use crate::extract::Credentials;
-use crate::hash_pool::{HashError, Ticket, Verdict};
+use crate::hash_pool::{HashError, PasswordCheck, Ticket};
 use crate::session::Session;
-use crate::throttle::{Attempt, Throttle, ThrottleError};
+use crate::throttle::{self, Attempt, Throttle, ThrottleError};
 use crate::user::{self, User};
-use crate::{ApiError, Worker, audit};
+use crate::{Worker, audit};
 use aws::bucket::{Expect, Object, Write};
 
 /// Of sign-ins that follow each other more closely only the first is kept: a program that signs in
 /// for every request would otherwise write as often.
 const KEPT_EVERY: SignedDuration = SignedDuration::from_mins(1);
 
-/// A browser in which this user has signed in before, with the password of now.
+/// A browser in which this user has signed in before, with the current password.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Device {
     login: String,
@@ -34,7 +35,7 @@ pub struct Device {
     since: Timestamp,
 }
 
-/// Whoever comes back after that long is a stranger, for as long as one sign-in takes.
+/// How long a browser stays known. After that time it counts as a stranger until its next sign-in.
 const KNOWN_FOR: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 impl Device {
@@ -48,8 +49,8 @@ impl Device {
         }
     }
 
-    /// The browser in which the password was changed goes on being known, under another id: failures that
-    /// a copy of the cookie of before has counted are not its own.
+    /// Returns the device cookie of a browser in which the password was changed. The browser stays known
+    /// under a new id, so that failures counted for a stolen copy of the old cookie do not count for it.
     pub fn after_change(&self, session: &Session) -> Option<Self> {
         let is_theirs = self.uid == session.uid;
         is_theirs.then(|| Self { epoch: session.epoch, id: random_id(), ..self.clone() })
@@ -70,13 +71,13 @@ pub struct SignedIn {
     pub device: Option<Device>,
 }
 
-/// Begins a session, or says no in one way only.
+/// Begins a session, or refuses with one error for all reasons.
 pub async fn sign_in(
     worker: &Worker,
     client: &Client,
     device: Option<Device>,
     given: &Credentials,
-) -> Result<SignedIn, ApiError> {
+) -> Result<SignedIn, AccountError> {
     let login = Login::parse(worker.profile, &given.login).ok();
     let password = Password::given(worker.profile, given.password()).ok();
     match worker.profile {
@@ -85,10 +86,10 @@ pub async fn sign_in(
             charge(worker, client)?;
             worker.limits.failed_sign_ins.take(client).map_err(|wait| {
                 audit::refused(worker, client, "too many failures from this address");
-                ApiError::too_many_requests(wait)
+                AccountError::too_many_requests(wait)
             })?;
             let outcome = secure(worker, client, device, given, login, password).await;
-            if !matches!(outcome, Err(ApiError::WrongCredentials)) {
+            if !matches!(outcome, Err(AccountError::WrongCredentials)) {
                 worker.limits.failed_sign_ins.give_back(client);
             }
             outcome
@@ -97,10 +98,10 @@ pub async fn sign_in(
 }
 
 /// Counts an attempt to prove a password for its address, before it costs anything.
-pub(super) fn charge(worker: &Worker, client: &Client) -> Result<(), ApiError> {
+pub(super) fn charge(worker: &Worker, client: &Client) -> Result<(), AccountError> {
     worker.limits.attempts.take(client).map_err(|wait| {
         audit::refused(worker, client, "too many attempts from this address");
-        ApiError::too_many_requests(wait)
+        AccountError::too_many_requests(wait)
     })
 }
 
@@ -109,19 +110,19 @@ async fn classic(
     client: &Client,
     login: Option<Login>,
     password: Option<Password>,
-) -> Result<SignedIn, ApiError> {
-    let (Some(login), Some(password)) = (login, password) else { return Err(ApiError::WrongCredentials) };
+) -> Result<SignedIn, AccountError> {
+    let (Some(login), Some(password)) = (login, password) else { return Err(AccountError::WrongCredentials) };
     let found = understand(worker, fetch(worker, &login).await?)?;
-    let Some(Found { user, .. }) = found else { return Err(ApiError::WrongCredentials) };
+    let Some(Found { user, .. }) = found else { return Err(AccountError::WrongCredentials) };
     let is_right = match &user {
         User::Classic { password: stored, .. } => bool::from(stored.ct_eq(password.as_bytes())),
         User::Secure(_) => false,
     };
     if !is_right {
-        return Err(ApiError::WrongCredentials);
+        return Err(AccountError::WrongCredentials);
     }
     audit::signed_in(worker, client, &login);
-    Ok(SignedIn { session: begin(worker, &login, &user), device: None })
+    Ok(SignedIn { session: begin_session(worker, &login, &user), device: None })
 }
 
 async fn secure(
@@ -131,19 +132,19 @@ async fn secure(
     given: &Credentials,
     login: Option<Login>,
     password: Option<Password>,
-) -> Result<SignedIn, ApiError> {
+) -> Result<SignedIn, AccountError> {
     let Some(login) = login else {
         // No user can have it, so there is nothing to count; it costs the same.
         verify_nothing(worker, worker.hashes.ticket(client)?, password).await?;
         audit::sign_in_failed(worker, client, &given.login, None);
-        return Err(ApiError::WrongCredentials);
+        return Err(AccountError::WrongCredentials);
     };
     let now = Timestamp::now();
     let mut device = device.filter(|device| device.login == login.as_str() && device.is_current(now));
     let (attempt, ticket, found) = loop {
         let count = match &device {
             Some(device) => own_count_of(worker, &login, &device.id),
-            None => count_of(worker, login.as_str()),
+            None => throttle::count_name(worker.secrets().ring_for_names(), login.as_str()),
         };
         let (attempt, ticket, object) = enter(worker, client, count, &login).await?;
         let found = understand(worker, object)?;
@@ -160,65 +161,66 @@ async fn secure(
         return Err(fail(worker, client, attempt, &login).await);
     };
     let Some(verdict) = verify(worker, ticket, &found.user, password.clone()).await? else {
-        return Err(ApiError::WrongCredentials);
+        return Err(AccountError::WrongCredentials);
     };
-    let Verdict::Right { is_dated } = verdict else {
+    let PasswordCheck::Right { is_dated } = verdict else {
         return Err(fail(worker, client, attempt, &login).await);
     };
     attempt.succeeded().await;
     audit::signed_in(worker, client, &login);
     let device = device.unwrap_or_else(|| Device::new(&login, &found.user));
-    let session = begin(worker, &login, &found.user);
+    let session = begin_session(worker, &login, &found.user);
     remember(worker, client, &login, found, password.filter(|_| is_dated)).await;
     Ok(SignedIn { session, device: Some(device) })
 }
 
-fn begin(worker: &Worker, login: &Login, user: &User) -> Session {
+fn begin_session(worker: &Worker, login: &Login, user: &User) -> Session {
     Session::begin(login.as_str(), user.uid(), user.epoch(), worker.profile, Timestamp::now())
 }
 
-/// The count of a login, for whoever is not known.
-pub fn count_of(worker: &Worker, login: &str) -> String {
-    worker.secrets().ring_for_names().pseudonym("throttle", login)
-}
-
-/// The count of a login for somebody who has proved to be its owner before.
+/// Returns the name of the failure count that a proven owner's browser or session has at a login.
 pub(super) fn own_count_of(worker: &Worker, login: &Login, who: &str) -> String {
-    worker.secrets().ring_for_names().pseudonym("throttle of its owner", &format!("{who}/{}", login.as_str()))
+    throttle::own_count_name(worker.secrets().ring_for_names(), login.as_str(), who)
 }
 
-/// A place for an attempt, and the user's object as it is then.
+/// Waits for a place for an attempt and returns it with the user's object, read while it holds the place.
 pub(super) async fn enter<'a>(
     worker: &'a Worker,
     client: &Client,
     name: String,
     login: &Login,
-) -> Result<(Attempt<'a>, Ticket, Option<Object>), ApiError> {
+) -> Result<(Attempt<'a>, Ticket, Option<Object>), AccountError> {
     let throttle: &Throttle = &worker.throttle;
     let entered = throttle.enter(name, client, &worker.hashes, || fetch(worker, login), Timestamp::now).await;
     entered.map_err(|error| match error {
-        ThrottleError::Busy => ApiError::Busy,
+        ThrottleError::Busy => AccountError::Busy,
         ThrottleError::Store(error) => error.into(),
         ThrottleError::Wait(wait) => {
             audit::throttled(worker, client, login.as_str());
-            ApiError::too_many_attempts(wait.unsigned_abs())
+            AccountError::too_many_attempts(wait.unsigned_abs())
         }
     })
 }
 
-pub(super) async fn fail(worker: &Worker, client: &Client, attempt: Attempt<'_>, login: &Login) -> ApiError {
+pub(super) async fn fail(
+    worker: &Worker,
+    client: &Client,
+    attempt: Attempt<'_>,
+    login: &Login,
+) -> AccountError {
     let failures = attempt.failed(Timestamp::now()).await;
     audit::sign_in_failed(worker, client, login.as_str(), Some(failures));
-    ApiError::WrongCredentials
+    AccountError::WrongCredentials
 }
 
-/// One evaluation, also of a password that none can be. `None` for a user of the other profile.
+/// Runs argon2 exactly once, even for a password no account can have. Returns `None` for a user of the other
+/// profile.
 pub(super) async fn verify(
     worker: &Worker,
     ticket: Ticket,
     user: &User,
     password: Option<Password>,
-) -> Result<Option<Verdict>, ApiError> {
+) -> Result<Option<PasswordCheck>, AccountError> {
     match (user, password) {
         (User::Classic { .. }, _) => Ok(None),
         (User::Secure(record), Some(password)) => {
@@ -226,12 +228,12 @@ pub(super) async fn verify(
         }
         (User::Secure(_), None) => {
             verify_nothing(worker, ticket, None).await?;
-            Ok(Some(Verdict::Wrong))
+            Ok(Some(PasswordCheck::Wrong))
         }
     }
 }
 
-/// Keeps the sign-in for the user to see, and hashes the password anew if it was at another cost.
+/// Records the sign-in for the user to see, and hashes the password again if its record has another cost.
 async fn remember(worker: &Worker, client: &Client, login: &Login, found: Found, dated: Option<Password>) {
     let phc = match dated {
         Some(password) => rehash(worker, client, password).await.ok(),
@@ -239,25 +241,28 @@ async fn remember(worker: &Worker, client: &Client, login: &Login, found: Found,
     };
     let kept = SignIn { at: Timestamp::now(), from: client.address.map(|address| address.to_string()) };
     if let Err(error) = keep(worker, login, found, &kept, phc.as_deref()).await {
-        tracing::warn!(error = process::telemetry::error_chain(&error), "a sign-in is not kept");
+        tracing::warn!(
+            error = process::telemetry::error_chain(&error),
+            "a sign-in is not recorded for the user"
+        );
     }
 }
 
-/// Writes over what was read. A write that meets another one is made again, over what is there then: who
-/// signs in at the same moment as the owner must not stay out of the list for that.
+/// Writes over the version that was read. When another write is faster, it reads and writes again, because
+/// an attacker who signs in at the same moment as the owner must appear in the list.
 async fn keep(
     worker: &Worker,
     login: &Login,
     found: Found,
     sign_in: &SignIn,
     phc: Option<&str>,
-) -> Result<(), ApiError> {
+) -> Result<(), AccountError> {
     let Found { user: User::Secure(mut record), mut etag } = found else { return Ok(()) };
     let (key, epoch, dated) = (object_key(worker.profile, login), record.epoch, record.phc.clone());
     for _ in 0..MAX_TRIES {
         let is_kept =
             record.sign_ins.last().is_none_or(|last| sign_in.at.duration_since(last.at) >= KEPT_EVERY);
-        // A password that was chosen meanwhile stays.
+        // If the password was changed during the sign-in, the new one stays.
         let phc = phc.filter(|_| record.phc == dated);
         if !is_kept && phc.is_none() {
             return Ok(());
@@ -277,13 +282,13 @@ async fn keep(
         let Some(Found { user: User::Secure(now), etag: current }) = find(worker, login).await? else {
             return Ok(());
         };
-        // A repeated write met its own first try; or the sessions of before have ended, with this one.
+        // Either the SDK's retry met the object of its first try, or all sessions have ended, this one too.
         if now.nonce == written || now.epoch != epoch || now.uid != record.uid {
             return Ok(());
         }
         (record, etag) = (now, current);
     }
-    Err(ApiError::Contended)
+    Err(AccountError::Contended)
 }
 
 async fn rehash(worker: &Worker, client: &Client, password: Password) -> Result<String, HashError> {
@@ -312,11 +317,11 @@ mod tests {
         }
         for password in ["correct horse", "wrong horse", "wrong horse", "correct horse", "wrong horse"] {
             let outcome = sign_in(&worker, &ana, None, &given(password)).await;
-            assert!(matches!(outcome, Ok(_) | Err(ApiError::WrongCredentials)));
+            assert!(matches!(outcome, Ok(_) | Err(AccountError::WrongCredentials)));
         }
         let before = worker.hashes.evaluations();
         let outcome = sign_in(&worker, &ana, None, &given("correct horse")).await;
-        assert!(matches!(outcome, Err(ApiError::TooManyRequests(_))));
+        assert!(matches!(outcome, Err(AccountError::TooManyRequests(_))));
         assert_eq!(worker.hashes.evaluations(), before, "it cost nothing");
         assert!(sign_in(&worker, &bob, None, &given("correct horse")).await.is_ok(), "another address");
     }

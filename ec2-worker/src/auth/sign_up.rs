@@ -4,16 +4,17 @@ use accounts::{Login, Password, Record, object_key};
 use fleet::Profile;
 use jiff::Timestamp;
 
-use super::{MAX_TRIES, count_of, pause};
+use super::error::AccountError;
+use super::stored::{MAX_TRIES, pause};
 use crate::client::Client;
 use crate::extract::Credentials;
 use crate::limits::Limit;
-use crate::user;
-use crate::{ApiError, Worker, audit};
+use crate::{Worker, audit};
+use crate::{throttle, user};
 use aws::bucket::{Expect, NewObject, Write};
 
 /// Registers the login, or says why not.
-pub async fn sign_up(worker: &Worker, client: &Client, given: &Credentials) -> Result<Login, ApiError> {
+pub async fn sign_up(worker: &Worker, client: &Client, given: &Credentials) -> Result<Login, AccountError> {
     let login = Login::parse(worker.profile, &given.login)?;
     let password = Password::chosen(worker.profile, worker.min_password, &login, given.password())?;
     let key = object_key(worker.profile, &login);
@@ -22,43 +23,44 @@ pub async fn sign_up(worker: &Worker, client: &Client, given: &Credentials) -> R
     }
     // Cheaper than a hash, and the usual answer; the conditional write below decides.
     if worker.data.exists(&key).await? {
-        return Err(ApiError::Taken);
+        return Err(AccountError::Taken);
     }
     match worker.profile {
         Profile::Classic => create(worker, &key, &user::classic_object(password.as_bytes())).await?,
         Profile::Secure => {
             allowed(worker, client, &worker.limits.sign_ups)?;
             // Of many who want the same login at once, all but the first find it taken without a hash.
-            let _alone = worker.sign_ups.enter_alone(&key).await.ok_or(ApiError::Busy)?;
+            let _alone = worker.sign_ups.enter_alone(&key).await.ok_or(AccountError::Busy)?;
             if worker.data.exists(&key).await? {
-                return Err(ApiError::Taken);
+                return Err(AccountError::Taken);
             }
             let phc = worker.hashes.hash(worker.hashes.ticket(client)?, password).await?;
             let record = Record::new(&login, phc, Timestamp::now());
             create(worker, &key, &user::secure_object(&record)).await?;
-            worker.throttle.forget(&count_of(worker, login.as_str())).await;
+            let count = throttle::count_name(worker.secrets().ring_for_names(), login.as_str());
+            worker.throttle.forget(&count).await;
         }
     }
     audit::signed_up(worker, client, &login);
     Ok(login)
 }
 
-fn allowed(worker: &Worker, client: &Client, limit: &Limit) -> Result<(), ApiError> {
+fn allowed(worker: &Worker, client: &Client, limit: &Limit) -> Result<(), AccountError> {
     limit.take(client).map_err(|wait| {
         audit::sign_up_refused(worker, client);
-        ApiError::too_many_requests(wait)
+        AccountError::too_many_requests(wait)
     })
 }
 
 /// Writes a user that must not exist yet. A success is durable: it says that the object is ours.
-async fn create(worker: &Worker, key: &str, object: &NewObject) -> Result<(), ApiError> {
+async fn create(worker: &Worker, key: &str, object: &NewObject) -> Result<(), AccountError> {
     for _ in 0..MAX_TRIES {
         // Of these only the first says that it is done.
         match worker.data.put(key, object, &Expect::Absent).await {
             Ok(Write::Done) => return Ok(()),
             Ok(Write::Refused) => match owner(worker, key, object).await? {
                 Owner::Us => return Ok(()),
-                Owner::SomebodyElse => return Err(ApiError::Taken),
+                Owner::SomebodyElse => return Err(AccountError::Taken),
                 // Deleted in between.
                 Owner::Nobody => {}
             },
@@ -70,7 +72,7 @@ async fn create(worker: &Worker, key: &str, object: &NewObject) -> Result<(), Ap
             },
         }
     }
-    Err(ApiError::Contended)
+    Err(AccountError::Contended)
 }
 
 enum Owner {
@@ -79,7 +81,7 @@ enum Owner {
     Nobody,
 }
 
-async fn owner(worker: &Worker, key: &str, ours: &NewObject) -> Result<Owner, ApiError> {
+async fn owner(worker: &Worker, key: &str, ours: &NewObject) -> Result<Owner, AccountError> {
     Ok(match worker.data.get(key, user::MAX_BYTES).await? {
         None => Owner::Nobody,
         Some(stored) if stored.nonce.is_some() && stored.nonce == ours.nonce => Owner::Us,

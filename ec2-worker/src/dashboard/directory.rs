@@ -4,7 +4,7 @@ use accounts::{Login, LoginError, login_of, object_key};
 use fleet::Profile;
 use fleet::keys::USERS_PREFIX;
 
-use crate::Worker;
+use aws::bucket::Bucket;
 
 /// A screen or two. S3 gives a thousand names for the same price.
 pub const PAGE: usize = 50;
@@ -27,12 +27,13 @@ pub struct Directory {
     pub problem: Option<String>,
 }
 
-pub async fn search(worker: &Worker, query: Query) -> Directory {
-    let keys = match keys(worker.profile, &query) {
+/// Lists one page of the logins that begin with the text of `query`.
+pub async fn search(data: &Bucket, profile: Profile, query: Query) -> Directory {
+    let keys = match keys(profile, &query) {
         Ok(keys) => keys,
         Err(rule) => return Directory { problem: Some(format!("{rule}.")), query, ..Directory::default() },
     };
-    match worker.data.list(&keys.prefix, keys.after.as_deref()).await {
+    match data.list(&keys.prefix, keys.after.as_deref()).await {
         Err(error) => Directory {
             problem: Some(format!("The users cannot be listed: {error}.")),
             query,
@@ -42,7 +43,7 @@ pub async fn search(worker: &Worker, query: Query) -> Directory {
             let mut logins: Vec<String> = page
                 .keys
                 .iter()
-                .filter_map(|key| login_of(worker.profile, key))
+                .filter_map(|key| login_of(profile, key))
                 .map(|login| login.as_str().to_owned())
                 .collect();
             let has_more = page.has_more || logins.len() > PAGE;
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_is_looked_for_as_it_is_stored() {
+    fn a_login_prefix_is_searched_in_its_stored_form() {
         let prefix = |profile, text| keys(profile, text, None).map(|(prefix, _)| prefix);
         assert_eq!(prefix(Profile::Secure, "").as_deref(), Ok("users/"));
         assert_eq!(prefix(Profile::Secure, "An").as_deref(), Ok("users/an"));
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_begins_after_a_login() {
+    fn a_page_of_users_begins_after_a_login() {
         let after = |text| keys(Profile::Secure, "a", Some(text)).map(|(_, after)| after);
         assert_eq!(after("ana.b"), Ok(Some("users/ana!2eb".to_owned())));
         assert_eq!(after(""), Err(LoginError::Empty));

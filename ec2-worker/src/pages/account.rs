@@ -6,7 +6,7 @@ use fleet::{Profile, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 
-use super::{Page, page, spoken, time};
+use super::layout::{Page, page, spoken, time};
 
 /// `GET /`
 pub fn home(profile: Profile, min_password: MinChars) -> Page {
@@ -22,7 +22,7 @@ pub fn home(profile: Profile, min_password: MinChars) -> Page {
             @if profile == Profile::Classic {
                 p.note.warn {
                     strong { "This stack runs the classic profile." }
-                    " Passwords are stored as they are written, and everybody can list them. Use one that you use nowhere else."
+                    " Passwords are stored as plain text, and any client can list them. Choose a password that you use nowhere else."
                 }
             }
             div.cards {
@@ -132,7 +132,7 @@ fn sign_ins(sign_ins: &[SignIn]) -> Markup {
         section.card aria-labelledby="signins" {
             h2 #signins { "Last sign-ins" }
             @if sign_ins.is_empty() {
-                p.muted { "None is recorded." }
+                p.muted { "No sign-in is recorded." }
             } @else {
                 div.scroll {
                     table {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_users_choose_is_escaped() {
+    fn text_that_users_choose_is_escaped() {
         let page = shown(true);
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"), "{page}");
         assert!(page.contains("&lt;i&gt;") && !page.contains("<i>"), "{page}");
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_protected_page_shows_the_session_and_the_newest_sign_in_first() {
+    fn the_protected_page_shows_the_newest_sign_in_first() {
         let page = shown(true);
         for text in ["i-1", "1h 5m ago", "in 10h 55m", "2027-01-15 08:00:00", "2026-09-21 14:13:20"] {
             assert!(page.contains(text), "{text}: {page}");
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rule_for_passwords_is_said_where_there_is_one() {
+    fn the_page_names_the_password_rule_if_there_is_one() {
         let secure = home(Profile::Secure, MinChars::default()).0;
         assert!(secure.contains("minlength=\"8\"") && secure.contains("At least 8 characters"), "{secure}");
         let classic = home(Profile::Classic, MinChars::default()).0;

@@ -1,16 +1,17 @@
-//! Pages for the operator. `assets/dashboard.js` keeps what is marked `id="live-…"` up to date; without
-//! it the page is a picture of the moment, and complete.
+//! Pages for the operator. `assets/dashboard.js` updates the elements with `id="live-…"`; without it the
+//! page is complete and shows the moment it was loaded.
 
 use fleet::DesiredCount;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::{Page, assets, framed, page, spoken, time};
+use super::assets;
+use super::layout::{Page, framed, page, spoken, time};
 use crate::admin::Access;
 use crate::dashboard::directory::Directory;
-use crate::dashboard::{Balancer, Picture, Row, State, Tone};
+use crate::dashboard::{LoadBalancer, Picture, Row, State, Tone};
 
-/// Where the operator gives the token; with what was wrong before.
+/// Returns the page where the operator gives the token, with the error of the last try.
 pub fn token_form(wrong: Option<&str>) -> Page {
     page(
         "Dashboard",
@@ -25,7 +26,7 @@ pub fn token_form(wrong: Option<&str>) -> Page {
                         label for="token" { "Admin token" }
                         input #token name="token" type="password" autocomplete="off" required
                             aria-describedby=[wrong.map(|_| "wrong")] aria-invalid=[wrong.map(|_| "true")];
-                        small { "The deployment has shown it; " code { "make token" } " shows it again." }
+                        small { "The deployment showed it; " code { "make token" } " shows it again." }
                     }
                     button { "Open the dashboard" }
                 }
@@ -111,7 +112,7 @@ fn chart() -> Markup {
                 h2 #chart { "Desired and healthy" }
                 p.legend { span.healthy { "healthy" } span.desired { "desired" } }
             }
-            p.muted { "The chart needs JavaScript; all the rest of this page does not." }
+            p.muted { "The chart needs JavaScript; the rest of this page works without it." }
             svg.chart hidden role="img" aria-label="The number of workers since this page was opened" {}
         }
     }
@@ -136,7 +137,7 @@ fn workers(picture: &Picture) -> Markup {
                         }
                     }
                     tbody #live-workers {
-                        @if fleet.workers.is_empty() { tr { td colspan="7" { "None is known." } } }
+                        @if fleet.workers.is_empty() { tr { td colspan="7" { "No workers are known." } } }
                         @for row in &fleet.workers { (worker(row, picture.at)) }
                     }
                 }
@@ -191,7 +192,7 @@ fn last_check(at: Option<Timestamp>, now: Timestamp) -> String {
     )
 }
 
-fn balancer(holder: &Balancer, now: Timestamp) -> Markup {
+fn balancer(holder: &LoadBalancer, now: Timestamp) -> Markup {
     html! {
         "Load balancer " code { (holder.id) } " " (state(holder.state))
         " for " (spoken(now.duration_since(holder.since)))
@@ -264,7 +265,7 @@ fn users(directory: &Directory) -> Markup {
             @if let Some(problem) = &directory.problem {
                 p.note.warn { (problem) }
             } @else if directory.logins.is_empty() {
-                p.muted { @if query.after.is_some() { "No more." } @else { "None." } }
+                p.muted { @if query.after.is_some() { "No more users." } @else { "No users." } }
             } @else {
                 ul.list.names { @for login in &directory.logins { li { (login) } } }
             }

@@ -1,8 +1,8 @@
 //! What pages load: the stylesheet, the dashboard's program, the icon. They are part of the program.
 //!
-//! Their addresses name their content, so a browser may keep them. While a fleet goes from one
-//! release to the next, a page of one worker may ask another worker, of the other release, for them:
-//! that one gives what it has, which is not to be kept under the other's address.
+//! Their addresses name their content, so a browser may keep them. During a rollout a page of one release
+//! may ask a worker of the other release for an asset. That worker sends its own version and forbids the
+//! browser to keep it under the other version's address.
 
 use std::sync::LazyLock;
 

@@ -12,12 +12,13 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::auth::{self, About, Device, SignedIn};
+use crate::auth::{self, AccountError, Device, SignedIn};
 use crate::client::Client;
 use crate::cookies::{self, Kind};
 use crate::error::Shown;
 use crate::extract::{Credentials, FromBody, FromPath, PasswordChange, Proof, prefers_html};
 use crate::session::Session;
+use crate::session::cache::About;
 use crate::stats::SignInOutcome;
 use crate::{ApiError, Worker, pages};
 
@@ -25,8 +26,8 @@ use crate::{ApiError, Worker, pages};
 const DEPRECATED: [(HeaderName, HeaderValue); 1] =
     [(HeaderName::from_static("deprecation"), HeaderValue::from_static("@1767225600"))];
 
-/// Whoever uses the browser next finds nothing of this user. Not cookies: by one of them the browser stays
-/// known.
+/// Clears the browser's cache and storage, so that its next user finds nothing of this one. Cookies stay,
+/// because the device cookie keeps the browser known.
 const CLEAR: [(HeaderName, HeaderValue); 1] =
     [(HeaderName::from_static("clear-site-data"), HeaderValue::from_static("\"cache\", \"storage\""))];
 
@@ -86,8 +87,8 @@ pub(super) async fn home(State(worker): State<Worker>) -> pages::Page {
     params(("login" = String, Path, description = "Percent-encoded"), ("password" = String, Path, description = "Percent-encoded")),
     responses(
         (status = 201, description = "Registered", body = Registered),
-        (status = 400, description = "What was sent cannot be understood", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
+        (status = 400, description = "The request cannot be parsed", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
         (status = 409, description = "The login is taken", body = Shown),
         (status = 422, description = "The login or the password breaks a rule, which the message names", body = Shown),
         (status = 429, description = "Too many attempts; `Retry-After` says how long to wait", body = Shown),
@@ -111,8 +112,8 @@ pub(crate) async fn sign_up_by_path(
     request_body(content((CredentialsBody = "application/json"), (CredentialsBody = "application/x-www-form-urlencoded"))),
     responses(
         (status = 201, description = "Registered", body = Registered),
-        (status = 400, description = "What was sent cannot be understood", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
+        (status = 400, description = "The request cannot be parsed", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
         (status = 409, description = "The login is taken", body = Shown),
         (status = 413, description = "The body is too large", body = Shown),
         (status = 415, description = "The body is neither JSON nor a form", body = Shown),
@@ -139,9 +140,9 @@ pub(crate) async fn sign_up(
     params(("login" = String, Path, description = "Percent-encoded"), ("password" = String, Path, description = "Percent-encoded")),
     responses(
         (status = 303, description = "Signed in; the session is in a cookie", headers(("Location" = String, description = "`/protected`"), ("Set-Cookie" = String))),
-        (status = 400, description = "What was sent cannot be understood", body = Shown),
+        (status = 400, description = "The request cannot be parsed", body = Shown),
         (status = 401, description = "The login or the password is wrong; one answer for both", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
         (status = 429, description = "Too many attempts; `Retry-After` says how long to wait", body = Shown),
         (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
     ),
@@ -163,9 +164,9 @@ pub(crate) async fn sign_in_by_path(
     request_body(content((CredentialsBody = "application/json"), (CredentialsBody = "application/x-www-form-urlencoded"))),
     responses(
         (status = 303, description = "Signed in; the session is in a cookie", headers(("Location" = String, description = "`/protected`"), ("Set-Cookie" = String))),
-        (status = 400, description = "What was sent cannot be understood", body = Shown),
+        (status = 400, description = "The request cannot be parsed", body = Shown),
         (status = 401, description = "The login or the password is wrong; one answer for both", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
         (status = 413, description = "The body is too large", body = Shown),
         (status = 415, description = "The body is neither JSON nor a form", body = Shown),
         (status = 429, description = "Too many attempts; `Retry-After` says how long to wait", body = Shown),
@@ -202,7 +203,7 @@ pub(crate) async fn protected(
     let now = Timestamp::now();
     let (session, about) = match session(&worker, &client, &headers).await {
         Ok(found) => found,
-        Err(ApiError::SignedOut) if wants_page => {
+        Err(ApiError::Account(AccountError::SignedOut)) if wants_page => {
             let forget = cookies::forget(Kind::Session, client.transport);
             return Ok((forget, Redirect::to("/")).into_response());
         }
@@ -242,7 +243,7 @@ pub(crate) async fn protected(
     responses(
         (status = 204, description = "The session has ended, on all workers within 15 s"),
         (status = 401, description = "There is no session, or it has ended", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
         (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
     ),
 )]
@@ -252,7 +253,7 @@ pub(crate) async fn sign_out(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let ended = match session(&worker, &client, &headers).await {
-        Ok((session, _)) => auth::end_session(&worker, &client, &session).await,
+        Ok((session, _)) => auth::end_session(&worker, &client, &session).await.map_err(ApiError::from),
         Err(error) => Err(error),
     };
     signed_out(&client, &headers, ended)
@@ -267,8 +268,8 @@ pub(crate) async fn sign_out(
     responses(
         (status = 204, description = "All sessions of the user have ended, on all workers within 15 s"),
         (status = 401, description = "There is no session, or it has ended", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
-        (status = 409, description = "Somebody else changed the user at the same moment", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
+        (status = 409, description = "Another request changed the user at the same moment", body = Shown),
         (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
     ),
 )]
@@ -278,7 +279,7 @@ pub(crate) async fn sign_out_everywhere(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let ended = match session(&worker, &client, &headers).await {
-        Ok((session, _)) => auth::end_all_sessions(&worker, &client, &session).await,
+        Ok((session, _)) => auth::end_all_sessions(&worker, &client, &session).await.map_err(ApiError::from),
         Err(error) => Err(error),
     };
     signed_out(&client, &headers, ended)
@@ -293,10 +294,10 @@ pub(crate) async fn sign_out_everywhere(
     security(("session" = [])),
     responses(
         (status = 204, description = "The password is changed; other sessions of the user have ended"),
-        (status = 400, description = "What was sent cannot be understood", body = Shown),
+        (status = 400, description = "The request cannot be parsed", body = Shown),
         (status = 401, description = "There is no session, or it has ended", body = Shown),
-        (status = 403, description = "The current password is wrong, or another site led here", body = Shown),
-        (status = 409, description = "Somebody else changed the user at the same moment", body = Shown),
+        (status = 403, description = "The current password is wrong, or another site sent the request", body = Shown),
+        (status = 409, description = "Another request changed the user at the same moment", body = Shown),
         (status = 413, description = "The body is too large", body = Shown),
         (status = 415, description = "The body is neither JSON nor a form", body = Shown),
         (status = 422, description = "The new password breaks a rule, which the message names", body = Shown),
@@ -339,10 +340,10 @@ pub(crate) async fn change_password(
     security(("session" = [])),
     responses(
         (status = 204, description = "The user and all its sessions are gone"),
-        (status = 400, description = "What was sent cannot be understood", body = Shown),
+        (status = 400, description = "The request cannot be parsed", body = Shown),
         (status = 401, description = "There is no session, or it has ended", body = Shown),
         (status = 403, description = "The password is wrong, or is needed because the session is older than five minutes", body = Shown),
-        (status = 409, description = "Somebody else changed the user at the same moment", body = Shown),
+        (status = 409, description = "Another request changed the user at the same moment", body = Shown),
         (status = 413, description = "The body is too large", body = Shown),
         (status = 415, description = "The body is neither JSON nor a form", body = Shown),
         (status = 429, description = "Too many attempts; `Retry-After` says how long to wait", body = Shown),
@@ -374,14 +375,14 @@ pub(crate) async fn delete_account(
     })
 }
 
-/// Whose request it is. [`ApiError::SignedOut`] if nobody's.
+/// Returns the session of the request and its user; [`AccountError::SignedOut`] without a session.
 async fn session(
     worker: &Worker,
     client: &Client,
     headers: &HeaderMap,
 ) -> Result<(Session, Arc<About>), ApiError> {
-    let session = sealed_session(worker, client, headers)?.ok_or(ApiError::SignedOut)?;
-    let about = auth::user_of(worker, &session).await?.ok_or(ApiError::SignedOut)?;
+    let session = sealed_session(worker, client, headers)?.ok_or(AccountError::SignedOut)?;
+    let about = auth::user_of(worker, &session).await?.ok_or(AccountError::SignedOut)?;
     Ok((session, about))
 }
 
@@ -395,8 +396,8 @@ fn sealed_session(
     Ok(Session::open(secrets.ring()?, headers, client.transport, worker.profile, Timestamp::now()))
 }
 
-/// A browser forgets the cookie of a session that has ended, whoever ended it; not that of one that
-/// could not be ended.
+/// Returns the answer to a sign-out. The browser forgets its cookie if the session has ended, whatever ended
+/// it, and keeps the cookie of a session that could not be ended.
 fn signed_out(
     client: &Client,
     headers: &HeaderMap,
@@ -405,11 +406,11 @@ fn signed_out(
     let forget = (CLEAR, cookies::forget(Kind::Session, client.transport));
     match ended {
         // A browser would stay on the protected page after a 204.
-        Ok(()) | Err(ApiError::SignedOut) if prefers_html(headers) => {
+        Ok(()) | Err(ApiError::Account(AccountError::SignedOut)) if prefers_html(headers) => {
             Ok((forget, Redirect::to("/")).into_response())
         }
         Ok(()) => Ok((forget, StatusCode::NO_CONTENT).into_response()),
-        Err(ApiError::SignedOut) => Ok((forget, ApiError::SignedOut).into_response()),
+        Err(error @ ApiError::Account(AccountError::SignedOut)) => Ok((forget, error).into_response()),
         Err(error) => Err(error),
     }
 }
@@ -446,8 +447,9 @@ async fn begin_session(
         let (worker, client) = (worker.clone(), client.clone());
         async move {
             let signed_in = auth::sign_in(&worker, &client, device, &given).await?;
-            // The browser forgets its cookie; nobody else may have a use for it. If S3 fails now, it ends
-            // by its age. It is looked at now, because an attempt that is refused must not cost reads.
+            // Ends the session of the cookie that the browser replaces, so that a stolen copy opens nothing.
+            // If S3 fails now, that session ends by its age. The session is read only now, because a refused
+            // attempt must not cost reads.
             if let Some(before) = before
                 && let Ok(Some(_)) = auth::user_of(&worker, &before).await
             {
@@ -459,7 +461,11 @@ async fn begin_session(
     let outcome = worker.to_the_end(&client, attempt).await;
     match &outcome {
         Ok(_) => worker.stats.count_sign_in(SignInOutcome::Successful),
-        Err(ApiError::WrongCredentials | ApiError::TooManyAttempts(_) | ApiError::TooManyRequests(_)) => {
+        Err(
+            AccountError::WrongCredentials
+            | AccountError::TooManyAttempts(_)
+            | AccountError::TooManyRequests(_),
+        ) => {
             worker.stats.count_sign_in(SignInOutcome::Refused);
         }
         Err(_) => {}

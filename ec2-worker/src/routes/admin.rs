@@ -13,12 +13,13 @@ use fleet::DesiredCount;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use crate::admin::{self, Access};
+use crate::admin::{self, Access, AdminError};
 use crate::client::Client;
 use crate::cookies::{self, Kind};
-use crate::dashboard::{self, directory};
-use crate::extract::{form_fields, prefers_html};
-use crate::{ApiError, Worker, amount, audit, pages};
+use crate::dashboard::{Picture, directory};
+use crate::desired_count::CountError;
+use crate::extract::{RequestError, form_fields, prefers_html};
+use crate::{ApiError, Worker, audit, pages};
 
 const HOME: &str = "/admin";
 
@@ -30,15 +31,16 @@ pub(super) async fn page(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let access = match admin::require(&worker, &client, &headers).await {
-        Err(ApiError::AdminOnly) if prefers_html(&headers) => {
+        Err(AdminError::TokenNeeded) if prefers_html(&headers) => {
             return Ok((StatusCode::UNAUTHORIZED, pages::token_form(None)).into_response());
         }
         access => access?,
     };
     let [text, after] = form_fields(query.as_deref().unwrap_or_default(), ["q", "after"])
-        .ok_or_else(|| ApiError::bad_request("give `q` and `after` once each, as UTF-8"))?;
+        .ok_or_else(|| RequestError::malformed("give `q` and `after` once each, as UTF-8"))?;
     let query = directory::Query { text: text.unwrap_or_default(), after };
-    let (picture, directory) = tokio::join!(dashboard::take(&worker), directory::search(&worker, query));
+    let (picture, directory) =
+        tokio::join!(picture(&worker), directory::search(&worker.data, worker.profile, query));
     Ok(renewing(&worker, &client, &access, pages::dashboard(&picture, &directory, &access)))
 }
 
@@ -49,7 +51,7 @@ pub(super) async fn fleet(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let access = admin::require(&worker, &client, &headers).await?;
-    Ok(renewing(&worker, &client, &access, Json(dashboard::take(&worker).await)))
+    Ok(renewing(&worker, &client, &access, Json(picture(&worker).await)))
 }
 
 /// `POST /admin/signin`
@@ -62,7 +64,7 @@ pub(super) async fn sign_in(
     let token = Zeroizing::new(field(&headers, body, "token")?);
     match admin::sign_in(&worker, token.trim()) {
         Ok(session) => {
-            admin::end_session_before(&worker, &client, &headers).await?;
+            admin::end_session(&worker, &client, &headers).await?;
             audit::admin_signed_in(&worker, &client);
             let cookie = session.seal(worker.secrets().ring()?, client.transport);
             Ok((cookie, Redirect::to(HOME)).into_response())
@@ -70,11 +72,11 @@ pub(super) async fn sign_in(
         Err(refusal) => {
             audit::admin_refused(&worker, &client);
             match refusal {
-                ApiError::AdminOnly if prefers_html(&headers) => {
+                AdminError::TokenNeeded if prefers_html(&headers) => {
                     let page = pages::token_form(Some("This is not the admin token of this stack."));
                     Ok((StatusCode::UNAUTHORIZED, page).into_response())
                 }
-                refusal => Err(refusal),
+                refusal => Err(refusal.into()),
             }
         }
     }
@@ -86,7 +88,7 @@ pub(super) async fn sign_out(
     client: Client,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    admin::sign_out(&worker, &client, &headers).await?;
+    admin::end_session(&worker, &client, &headers).await?;
     Ok((cookies::forget(Kind::Admin, client.transport), Redirect::to(HOME)).into_response())
 }
 
@@ -99,10 +101,15 @@ pub(super) async fn set_amount(
 ) -> Result<Redirect, ApiError> {
     admin::require(&worker, &client, &headers).await?;
     let given = field(&headers, body, "amount")?;
-    let desired = DesiredCount::at_least_one(&given).map_err(ApiError::Amount)?;
-    let change = amount::set(&worker, desired).await?;
+    let desired = DesiredCount::at_least_one(&given).map_err(CountError::Refused)?;
+    let change = worker.set_desired_count(desired).await?;
     audit::amount_set(&worker, &client, change.desired.get(), change.previous.map(DesiredCount::get));
     Ok(Redirect::to(HOME))
+}
+
+async fn picture(worker: &Worker) -> Picture {
+    let fleet = worker.fleets.fetch().await;
+    Picture::new(fleet, worker.id.clone(), worker.stats.rates(), worker.secrets().states())
 }
 
 /// The answer, and a fresh cookie when it is time for one.
@@ -118,22 +125,20 @@ fn renewing(worker: &Worker, client: &Client, access: &Access, answer: impl Into
 }
 
 /// One field of a form.
-fn field(headers: &HeaderMap, body: Result<Bytes, BytesRejection>, name: &str) -> Result<String, ApiError> {
+fn field(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+    name: &str,
+) -> Result<String, RequestError> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        return Err(ApiError::UnsupportedMediaType);
+        return Err(RequestError::UnsupportedMediaType);
     }
-    let body = body.map_err(|rejection| {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            ApiError::BodyTooLarge
-        } else {
-            ApiError::bad_request("the body ended early; send it whole")
-        }
-    })?;
+    let body = body.map_err(|rejection| RequestError::of_body(&rejection))?;
     std::str::from_utf8(&body)
         .ok()
         .and_then(|text| form_fields(text, [name]))
         .and_then(|[value]| value)
-        .ok_or_else(|| ApiError::bad_request(format!("send the form field `{name}`, once")))
+        .ok_or_else(|| RequestError::malformed(format!("send the form field `{name}`, once")))
 }

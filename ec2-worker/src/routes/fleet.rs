@@ -8,10 +8,10 @@ use fleet::{DesiredCount, WorkerId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::amount::{self, Amount, Change};
 use crate::client::Client;
+use crate::desired_count::{Amount, Change, CountError};
 use crate::error::Shown;
-use crate::extract::form_fields;
+use crate::extract::{RequestError, form_fields};
 use crate::{ApiError, Worker, admin, audit};
 
 #[derive(Serialize, ToSchema)]
@@ -31,7 +31,7 @@ pub(crate) struct Health {
     path = "/healthcheck",
     tag = "fleet",
     responses(
-        (status = 200, description = "This worker answers; it asks nobody else", body = Health),
+        (status = 200, description = "This worker answers; it checks nothing else", body = Health),
 
     ),
 )]
@@ -51,7 +51,7 @@ pub(crate) async fn health_check(State(worker): State<Worker>) -> Json<Health> {
     ),
 )]
 pub(crate) async fn check_amount(State(worker): State<Worker>) -> Result<Json<Amount>, ApiError> {
-    amount::recent(&worker).await.map(Json)
+    Ok(Json(worker.desired_counts.recent().await?))
 }
 
 /// `GET /setamount/<n>`
@@ -65,8 +65,8 @@ pub(crate) async fn check_amount(State(worker): State<Worker>) -> Result<Json<Am
         (status = 200, description = "Set", body = Change),
         (status = 400, description = "Not a number", body = Shown),
         (status = 401, description = "The admin token is missing or wrong", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
-        (status = 409, description = "Somebody else changed the number at the same moment", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
+        (status = 409, description = "Another request changed the number at the same moment", body = Shown),
         (status = 422, description = "The number is out of bounds", body = Shown),
         (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
     ),
@@ -80,7 +80,9 @@ pub(crate) async fn set_amount_by_path(
 ) -> Result<Json<Change>, ApiError> {
     if query.is_some() {
         admin::require_change(&worker, &client, &headers).await?;
-        return Err(ApiError::bad_request("give the number in the path or in the query, not in both"));
+        return Err(
+            RequestError::malformed("give the number in the path or in the query, not in both").into()
+        );
     }
     let given = path.ok().map(|Path(text)| text);
     set(&worker, &client, &headers, given.as_deref()).await
@@ -97,8 +99,8 @@ pub(crate) async fn set_amount_by_path(
         (status = 200, description = "Set", body = Change),
         (status = 400, description = "Not a number", body = Shown),
         (status = 401, description = "The admin token is missing or wrong", body = Shown),
-        (status = 403, description = "Another site led here", body = Shown),
-        (status = 409, description = "Somebody else changed the number at the same moment", body = Shown),
+        (status = 403, description = "Another site sent the request", body = Shown),
+        (status = 409, description = "Another request changed the number at the same moment", body = Shown),
         (status = 422, description = "The number is out of bounds", body = Shown),
         (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
     ),
@@ -121,13 +123,13 @@ async fn set(
 ) -> Result<Json<Change>, ApiError> {
     admin::require_change(worker, client, headers).await?;
     let given = given.ok_or_else(|| {
-        ApiError::bad_request(format!(
+        RequestError::malformed(format!(
             "say how many workers there should be, from 1 to {}: /setamount/3 or /setamount?amount=3",
             DesiredCount::MAX
         ))
     })?;
-    let desired = DesiredCount::at_least_one(given).map_err(ApiError::Amount)?;
-    let change = amount::set(worker, desired).await?;
+    let desired = DesiredCount::at_least_one(given).map_err(CountError::Refused)?;
+    let change = worker.set_desired_count(desired).await?;
     audit::amount_set(worker, client, change.desired.get(), change.previous.map(DesiredCount::get));
     Ok(Json(change))
 }

@@ -15,9 +15,10 @@ use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::AccountError;
 use crate::client::Client;
 use crate::error::Shown;
-use crate::extract::{form_fields, prefers};
+use crate::extract::{RequestError, form_fields, prefers};
 use crate::user::{self, User};
 use crate::{ApiError, Worker, admin, audit};
 use accounts::{Login, login_of, object_key};
@@ -66,7 +67,7 @@ enum Format {
 }
 
 impl Format {
-    fn of(headers: &HeaderMap, fields: Fields) -> Self {
+    fn from_accept(headers: &HeaderMap, fields: Fields) -> Self {
         match prefers(headers, &["application/json", "application/x-ndjson", "text/csv"]) {
             Some("text/csv") => Self::Csv(fields),
             Some("application/x-ndjson") => Self::Lines,
@@ -154,42 +155,44 @@ pub(crate) async fn list(
     admin::require(&worker, &client, &headers).await?;
     audit::users_listed(&worker, &client);
     let query = Query::parse(&worker, query.as_deref().unwrap_or_default())?;
-    let format = Format::of(&headers, query.fields);
+    let format = Format::from_accept(&headers, query.fields);
     let mut rows = Box::pin(rows(worker, query).peekable());
     // Nothing is sent yet: an outage is still a proper answer.
     if let Some(Err(_)) = rows.as_mut().peek().await
         && let Some(Err(error)) = rows.next().await
     {
-        return Err(error);
+        return Err(error.into());
     }
     Ok(([(CONTENT_TYPE, format.content_type())], Body::from_stream(written(format, rows))).into_response())
 }
 
 impl Query {
     fn parse(worker: &Worker, text: &str) -> Result<Self, ApiError> {
-        let [limit, after, fields] = form_fields(text, ["limit", "after", "fields"])
-            .ok_or_else(|| ApiError::bad_request("give `limit`, `after` and `fields` once each, as UTF-8"))?;
+        let [limit, after, fields] = form_fields(text, ["limit", "after", "fields"]).ok_or_else(|| {
+            RequestError::malformed("give `limit`, `after` and `fields` once each, as UTF-8")
+        })?;
         let limit = match limit {
             None => usize::MAX,
             Some(text) => {
                 text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| {
-                    ApiError::bad_request(format!("`limit` is a whole number from 1 to {MAX_LIMIT}"))
+                    RequestError::malformed(format!("`limit` is a whole number from 1 to {MAX_LIMIT}"))
                 })?
             }
         };
         // Empty is how a form says nothing.
         let after = after.filter(|text| !text.is_empty());
-        let after = after.map(|text| Login::parse(worker.profile, &text)).transpose()?;
+        let after =
+            after.map(|text| Login::parse(worker.profile, &text)).transpose().map_err(AccountError::Login)?;
         let fields = match fields.as_deref() {
             None => Fields::LoginAndPassword,
             Some("login") => Fields::Login,
-            Some(_) => return Err(ApiError::bad_request("`fields` can only be `login`")),
+            Some(_) => return Err(RequestError::malformed("`fields` can only be `login`").into()),
         };
         Ok(Self { limit, after, fields })
     }
 }
 
-fn rows(worker: Worker, query: Query) -> impl Stream<Item = Result<Row, ApiError>> + Send {
+fn rows(worker: Worker, query: Query) -> impl Stream<Item = Result<Row, AccountError>> + Send {
     let after = query.after.map(|login| object_key(worker.profile, &login));
     let reader = worker.clone();
     logins(worker, after)
@@ -202,7 +205,7 @@ fn rows(worker: Worker, query: Query) -> impl Stream<Item = Result<Row, ApiError
         .take(query.limit)
 }
 
-fn logins(worker: Worker, after: Option<String>) -> impl Stream<Item = Result<Login, ApiError>> + Send {
+fn logins(worker: Worker, after: Option<String>) -> impl Stream<Item = Result<Login, AccountError>> + Send {
     let profile = worker.profile;
     stream::try_unfold(Some(after), move |after| {
         let worker = worker.clone();
@@ -210,21 +213,21 @@ fn logins(worker: Worker, after: Option<String>) -> impl Stream<Item = Result<Lo
             let Some(after) = after else { return Ok(None) };
             let page = worker.data.list(USERS_PREFIX, after.as_deref()).await?;
             let next = page.has_more.then(|| page.keys.last().cloned()).flatten().map(Some);
-            Ok::<_, ApiError>(Some((stream::iter(page.keys.into_iter().map(Ok)), next)))
+            Ok::<_, AccountError>(Some((stream::iter(page.keys.into_iter().map(Ok)), next)))
         }
     })
     .try_flatten()
     .try_filter_map(move |key| async move {
         let login = login_of(profile, &key);
         if login.is_none() {
-            tracing::warn!(key, "an object below users/ is not a user; it is left out of the list");
+            tracing::warn!(key, "the list omits an object below users/ that is not a user");
         }
         Ok(login)
     })
 }
 
 /// `None` for a user that was deleted since the keys were read, and for a record that is damaged.
-async fn row(worker: &Worker, login: Login, fields: Fields) -> Result<Option<Row>, ApiError> {
+async fn row(worker: &Worker, login: Login, fields: Fields) -> Result<Option<Row>, AccountError> {
     let password = match fields {
         Fields::Login => None,
         Fields::LoginAndPassword => {
@@ -233,7 +236,7 @@ async fn row(worker: &Worker, login: Login, fields: Fields) -> Result<Option<Row
             match User::read(worker.profile, object) {
                 Ok(user) => Some(user.shown_password()),
                 Err(error) => {
-                    tracing::warn!(key, %error, "a user is left out of the list");
+                    tracing::warn!(key, %error, "the list omits a user whose object cannot be read");
                     return Ok(None);
                 }
             }
@@ -244,12 +247,12 @@ async fn row(worker: &Worker, login: Login, fields: Fields) -> Result<Option<Row
 
 fn written(
     format: Format,
-    rows: impl Stream<Item = Result<Row, ApiError>> + Send,
-) -> impl Stream<Item = Result<Bytes, ApiError>> + Send {
+    rows: impl Stream<Item = Result<Row, AccountError>> + Send,
+) -> impl Stream<Item = Result<Bytes, AccountError>> + Send {
     let rows = rows.enumerate().map(move |(at, row)| {
         let before = if at == 0 { format.begin() } else { format.between() };
         row.map(|row| Bytes::from(format!("{before}{}", format.row(&row)))).inspect_err(|error| {
-            tracing::warn!(error = process::telemetry::error_chain(error), "a list is broken off");
+            tracing::warn!(error = process::telemetry::error_chain(error), "a list was cut off by an error");
         })
     });
     stream::unfold((Box::pin(rows), Progress::Empty), move |(mut rows, progress)| async move {
@@ -286,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_are_written_as_the_client_likes() {
+    async fn rows_are_written_in_the_requested_format() {
         const CSV: Format = Format::Csv(Fields::LoginAndPassword);
         let table = [
             (Format::Json, "[]\n", "[{\"login\":\"a\",\"password\":\"p\"},\n{\"login\":\"b\"}]\n"),
@@ -314,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_ends_the_stream_without_ending_the_array() {
-        let rows = stream::iter([Ok(row("a", None)), Err(ApiError::Busy), Ok(row("b", None))]);
+        let rows = stream::iter([Ok(row("a", None)), Err(AccountError::Busy), Ok(row("b", None))]);
         let parts: Vec<_> = written(Format::Json, rows).collect().await;
         assert_eq!(parts.len(), 2);
         assert!(parts[0].as_ref().is_ok_and(|bytes| bytes == "[{\"login\":\"a\"}") && parts[1].is_err());

@@ -19,10 +19,10 @@ use fleet::{StackName, WorkerId};
 use planner::effect::{Failure, Launch};
 use planner::observation::Role;
 
-/// RunInstances takes 1.5 s as a rule and several in a bad hour; at half of this a launch that takes
-/// place would now and then be taken for one that did not. It is asked for once: the next tick
-/// repeats a launch of which nothing is known, with the same token. At twice this, four slow ones
-/// would outlast the tick, for what is planned is not carried out when it is 15 s old.
+/// RunInstances takes 1.5 s as a rule and several seconds in a bad hour. At half of this, a launch that
+/// succeeds would now and then count as failed. It is called once: if the outcome is unknown, the next tick
+/// repeats the launch with the same token. At twice this, four slow calls would outlast the tick, because a
+/// plan is not carried out when it is 15 s old.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(8);
 
 const STANDARD_CREDITS: &str = "standard";
@@ -88,7 +88,7 @@ impl Actor {
         capped_by(&answer)
     }
 
-    /// Takes the address from whoever has it: the address is the fence.
+    /// Moves the address to `instance`, whatever instance holds it. The address is the fence.
     pub async fn associate(&self, allocation: &str, instance: &WorkerId) -> Result<(), Failure> {
         let associated = self
             .ec2

@@ -24,7 +24,7 @@ use crate::observe::Observer;
 use crate::probe::Prober;
 use crate::store::Store;
 
-/// The schedule is at most this much ahead of our clock; what is further ahead is no schedule.
+/// The schedule is at most this much ahead of the function's clock. A later time is not a schedule's.
 const AHEAD: SignedDuration = SignedDuration::from_mins(1);
 
 /// Everything an invocation needs from outside, made once at cold start.
@@ -116,10 +116,12 @@ fn time_left(until: Timestamp, now: Timestamp) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
-    fn what_is_over_leaves_no_time() {
+    fn a_past_moment_leaves_no_time() {
         let at = |second| Timestamp::from_second(second).expect("in range");
         assert_eq!(time_left(at(2), at(1)), Some(Duration::from_secs(1)));
         assert_eq!(time_left(at(1), at(1)), None);
@@ -127,7 +129,11 @@ mod tests {
     }
 
     #[test]
-    fn a_nonce_is_used_once() {
-        assert_ne!(nonce(), nonce());
+    fn a_thousand_nonces_are_distinct_and_fit_a_header() {
+        let nonces: HashSet<String> = (0..1000).map(|_| nonce()).collect();
+        assert_eq!(nonces.len(), 1000);
+        let is_plain =
+            |nonce: &String| nonce.len() == 16 && nonce.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        assert!(nonces.iter().all(is_plain), "{nonces:?}");
     }
 }

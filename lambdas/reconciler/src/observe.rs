@@ -16,13 +16,13 @@ use aws_sdk_ec2::error::ProvideErrorMetadata as _;
 
 use crate::store::Store;
 
-/// For all pages of a listing, and for all requests by id: a client's own limit is one for each. What was
-/// planned 15 s after its survey began is not acted on, and probes take up to 8 s of that.
+/// For all pages of a listing, and for all requests by id; the client's own limit is for each request. A
+/// plan is not carried out later than 15 s after its survey began, and probes take up to 8 s of that.
 const LISTING: Duration = Duration::from_secs(6);
 /// Ids in one request. EC2 takes a thousand; it fails the request as a whole.
 const IDS_AT_ONCE: usize = 100;
-/// How often a request is repeated without ids that EC2 does not know. It names all that it does
-/// not know; one that names a single one each time is not asked for ever.
+/// How often a request is repeated without the ids that EC2 does not know. EC2 names all unknown ids at
+/// once; if it named one at a time, this would end the loop.
 const MOST_ROUNDS: usize = 10;
 
 pub struct Observer {
@@ -174,7 +174,8 @@ fn instance(row: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
     })
 }
 
-/// A number that nothing of ours has counted to is no attempt: the next one would have to be higher.
+/// Parses the number of an attempt. A number that the reconciler cannot have counted to is refused, because
+/// the next attempt would have to be higher.
 fn attempt(text: &str) -> Option<u32> {
     text.parse().ok().filter(|attempt| *attempt <= Memory::MAX_ATTEMPT)
 }
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_listing_without_end_is_given_up() {
+    async fn a_listing_without_end_is_stopped() {
         let read = within("EC2 does not list", std::future::pending::<Result<(), String>>());
         assert_eq!(read.await, Err("EC2 does not list: no whole answer within 6 s".to_owned()));
         assert_eq!(within("EC2 does not list", async { Ok(7) }).await, Ok(7));

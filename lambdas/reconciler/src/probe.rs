@@ -11,8 +11,8 @@
 //! | any other status, 503 included; another body, another name, no body | silence |
 //! | refused or reset before a status | a refusal |
 //!
-//! A load balancer says 503 until it has reached the registry, and must not get the address before. An
-//! address may belong to another worker by now: if that one answers, the one that was meant has not.
+//! A load balancer answers 503 until it has reached the registry, and must not get the Elastic IP before. A
+//! private address may belong to another worker by now. If that worker answers, the probed worker has not.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -51,7 +51,7 @@ impl Default for Prober {
 }
 
 impl Prober {
-    /// Asks all targets at the same time. A target for which there was no time is not in the result.
+    /// Probes all targets at the same time. Targets for which there was no time are not in the result.
     pub async fn probe_all(&self, targets: Vec<Target>, knocking: Knocking) -> (Probes, Started) {
         let end = Instant::now() + knocking.deadline.unsigned_abs();
         let mut asked: FuturesUnordered<_> = targets
@@ -100,7 +100,8 @@ impl Prober {
     pub async fn refresh_all(&self, balancers: Vec<IpAddr>) {
         let told = balancers.into_iter().map(|ip| async move {
             let addr = admin_addr(ip);
-            if ask(addr.0, REFRESH_TIMEOUT, "POST", "/refresh", |_| Some(())).await != Heard::Answer(()) {
+            if exchange(addr.0, REFRESH_TIMEOUT, "POST", "/refresh", |_| Some(())).await != Heard::Answer(())
+            {
                 tracing::debug!(%addr, "a load balancer was not told of the new registry");
             }
         });
@@ -108,7 +109,7 @@ impl Prober {
     }
 }
 
-/// Everybody who was asked.
+/// The result for each target that was probed.
 type Probes = Vec<(WorkerId, Probe)>;
 /// Since when the program of each runs that says so.
 type Started = Vec<(WorkerId, Timestamp)>;
@@ -136,12 +137,12 @@ async fn check(target: &Target, limit: Duration) -> Heard<Option<Timestamp>> {
         Role::Worker => "/healthcheck",
         Role::LoadBalancer => "/healthz",
     };
-    let ours = |body: &[u8]| Health::read(body).filter(|health| health.is_of(target));
+    let ours = |body: &[u8]| Health::parse(body).filter(|health| health.is_of(target));
     let started = |body: &[u8]| ours(body).map(|health| health.started(Timestamp::now()));
-    ask(target.addr.0, limit, "GET", path, started).await
+    exchange(target.addr.0, limit, "GET", path, started).await
 }
 
-async fn ask<T>(
+async fn exchange<T>(
     addr: SocketAddr,
     limit: Duration,
     method: &str,
@@ -155,7 +156,7 @@ async fn ask<T>(
     }
 }
 
-/// What is read from an answer, if it is 200 with a body of ours.
+/// Returns the parsed body of an answer, if it is a 200 from the right program.
 async fn answer<T>(
     addr: SocketAddr,
     method: &str,
@@ -172,7 +173,7 @@ async fn answer<T>(
     loop {
         let is_over = match stream.read_buf(&mut answer).await {
             Ok(bytes) => bytes == 0,
-            // Once there is a status, somebody has answered.
+            // Once there is a status, a program has answered.
             Err(error) if status_in(&answer).is_none() => return Err(error.kind()),
             Err(_) => true,
         };
@@ -211,7 +212,7 @@ struct Health {
 
 impl Health {
     /// `None` before the whole of it has come.
-    fn read(body: &[u8]) -> Option<Self> {
+    fn parse(body: &[u8]) -> Option<Self> {
         serde_json::from_slice(body).ok()
     }
 
@@ -243,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    /// Somebody who answers each connection with this, for as long as the test runs.
+    /// Starts a server that answers each connection with `reply` for as long as the test runs.
     async fn saying(reply: impl Into<String>) -> SocketAddr {
         let reply = reply.into();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_says_since_when_its_program_runs() {
+    async fn a_worker_reports_its_uptime() {
         let now = Timestamp::from_second(1_800_000_000).expect("a time");
         for (uptime, started) in [
             (r#","uptime_seconds":7"#, Some(now - SignedDuration::from_secs(7))),
@@ -278,7 +279,7 @@ mod tests {
             (r#","uptime_seconds":9223372036854775807"#, None),
         ] {
             let body = format!(r#"{{"status":"ok","worker":"i-1","version":"1"{uptime}}}"#);
-            let health = Health::read(body.as_bytes()).expect("it is health");
+            let health = Health::parse(body.as_bytes()).expect("it is health");
             assert_eq!(health.started(now), started, "{body}");
         }
         let body = r#"{"status":"ok","worker":"i-1","version":"1","uptime_seconds":7}"#;
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tells_an_answer_from_a_refusal_and_from_silence() {
+    async fn a_probe_tells_answer_refusal_and_silence_apart() {
         let refusing = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let refused_at = refusing.local_addr().expect("bound");
         drop(refusing);
@@ -312,7 +313,7 @@ mod tests {
             ("200 OK", r#"{"status":"ok"}"#, Probe::Silent),
             ("200 OK", r#"{"status":"ok","revision":1}"#, Probe::Silent),
             ("200 OK", r#"{"status":"starts","worker":"i-1"}"#, Probe::Silent),
-            ("200 OK", r#"{"status":"ok","worker":"nobody"}"#, Probe::Silent),
+            ("200 OK", r#"{"status":"ok","worker":"carol"}"#, Probe::Silent),
             ("204 No Content", ours, Probe::Silent),
             ("404 Not Found", ours, Probe::Silent),
             ("503 Service Unavailable", ours, Probe::Silent),
@@ -326,7 +327,8 @@ mod tests {
         }
     }
 
-    /// One that cannot read the registry would get the address, and the good one would be terminated.
+    /// Otherwise a load balancer that cannot read the registry would get the address, and the good one would
+    /// be terminated.
     #[tokio::test]
     async fn a_load_balancer_without_a_registry_is_not_heard() {
         for (status, body, probe) in [
@@ -410,7 +412,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_a_thousand_that_are_silent_nobody_is_judged_unasked() {
+    async fn of_a_thousand_silent_targets_only_probed_ones_have_a_result() {
         let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = silent.local_addr().expect("bound");
         let targets = (1..=1000).map(|number| target(number, addr)).collect();

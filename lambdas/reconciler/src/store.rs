@@ -1,7 +1,7 @@
 //! The documents in the control bucket. SDK types stop here.
 //!
-//! A conditional write ends in one of three ways, and the third is not a failure: without an answer
-//! nobody knows whether it took place. Whoever asked has to look.
+//! A conditional write has one of three outcomes, and the third is not a failure: without an answer it is
+//! unknown whether the write took place, and the caller has to read the document.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ enum ReadError {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("{key} is not what it should be")]
+#[error("{key} cannot be parsed")]
 struct Malformed {
     key: &'static str,
     source: serde_json::Error,
@@ -90,8 +90,8 @@ impl Store {
         }
     }
 
-    /// The registry and its version. One that cannot be read as such is replaced like any other: its
-    /// content is ours to say.
+    /// Returns the registry and its version. A registry that cannot be parsed is replaced like any other,
+    /// because the reconciler alone decides its content.
     pub async fn registry(&self) -> (Result<Option<Arc<Registry>>, String>, Option<String>) {
         match self.get(keys::REGISTRY, Registry::MAX_BYTES, None).await {
             Ok(Some(object)) => {

@@ -1,5 +1,5 @@
 #![no_main]
-#![allow(dead_code, unreachable_pub, reason = "a target uses a part of what it includes")]
+#![allow(dead_code, unreachable_pub, reason = "a target uses only a part of the included file")]
 
 use http1 as http;
 

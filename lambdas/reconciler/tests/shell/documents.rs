@@ -12,7 +12,7 @@ use planner::effect::Written;
 use crate::proxy::Fault;
 use crate::support::Control;
 
-/// Writes where nobody else does.
+/// Publishes where there is no other writer.
 async fn must_publish(control: &Control, revision: u64, etag: Option<&str>) {
     let written = control.store.publish(&registry(revision), etag).await;
     assert!(matches!(written, Written::Done { .. }), "{written:?}");
@@ -49,7 +49,7 @@ async fn the_desired_count_is_a_number_or_a_sentence_why_not() {
 }
 
 #[tokio::test]
-async fn what_s3_does_not_give_is_an_error() {
+async fn an_unreadable_document_is_an_error() {
     let control = Control::new().await;
     let (store, proxy) = control.behind_proxy().await;
     proxy.fail(Method::GET, usize::MAX, Fault::Answer(500, "InternalError"));
@@ -65,10 +65,7 @@ async fn a_release_is_read_whole_or_not_at_all() {
     assert_eq!(control.store.release().await, Ok(None));
     control.write(keys::RELEASE, r#"{"id":"x"}"#).await;
     let malformed = control.store.release().await.expect_err("most is missing");
-    assert!(
-        malformed.starts_with("fleet/release.json is not what it should be: missing field"),
-        "{malformed}"
-    );
+    assert!(malformed.starts_with("fleet/release.json cannot be parsed: missing field"), "{malformed}");
     let spec = InstanceSpec {
         ami: "ami-1".to_owned(),
         instance_type: "t4g.nano".to_owned(),
@@ -109,7 +106,7 @@ async fn a_registry_never_replaces_one_that_was_not_read() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_none_is_replaced() {
+async fn a_malformed_registry_is_replaced() {
     let control = Control::new().await;
     for (revision, nonsense) in [(1, b"banana".to_vec()), (2, vec![b' '; 3 << 20])] {
         control.write(keys::REGISTRY, nonsense).await;

@@ -19,7 +19,7 @@ use reconciler::observe::Observer;
 use crate::proxy::{Fault, Proxy};
 use crate::support::{Control, ec2, ec2_endpoint, make_profile};
 
-/// One that moto knows.
+/// An image that moto knows.
 const IMAGE: &str = "ami-12c6146b";
 
 fn tags(of: ResourceType, pairs: &[(&str, &str)]) -> TagSpecification {
@@ -42,7 +42,7 @@ async fn run_many(ec2: &Client, pairs: &[(&str, &str)], count: i32) -> Vec<Worke
         .await
         .expect("an instance");
     let ids = launched.instances().iter().map(|row| row.instance_id().expect("an id"));
-    ids.map(|id| id.parse().expect("an id of ours")).collect()
+    ids.map(|id| id.parse().expect("a valid id")).collect()
 }
 
 async fn observer(stack: &str) -> Observer {
@@ -51,7 +51,7 @@ async fn observer(stack: &str) -> Observer {
 }
 
 #[tokio::test]
-async fn instances_are_those_with_the_tag_of_the_stack() {
+async fn only_instances_with_the_stacks_tag_are_listed() {
     let observer = observer("listed").await;
     let of = |stack, role| [(TAG_STACK, stack), (TAG_ROLE, role), (TAG_RELEASE, "r1"), (TAG_ATTEMPT, "3")];
     let worker = run(&observer.ec2, &[&of("listed", ROLE_WORKER)[..], &[(TAG_SLOT, "7")]].concat()).await;
@@ -98,14 +98,18 @@ async fn more_ids_than_fit_into_one_request_are_described() {
 }
 
 #[tokio::test]
-async fn an_ec2_that_does_not_answer_is_an_error_and_not_an_empty_fleet() {
+async fn no_answer_from_ec2_is_not_an_empty_fleet() {
     let mut observer = observer("blind").await;
     observer.ec2 = ec2("http://127.0.0.1:9");
     let seen = observer.survey().await;
-    assert!(seen.instances.expect_err("nobody answers").starts_with("EC2 does not list the instances: "));
-    assert!(seen.addresses.expect_err("nobody answers").starts_with("EC2 does not show the Elastic IP: "));
+    assert!(
+        seen.instances.expect_err("EC2 does not answer").starts_with("EC2 does not list the instances: ")
+    );
+    assert!(
+        seen.addresses.expect_err("EC2 does not answer").starts_with("EC2 does not show the Elastic IP: ")
+    );
     let asked = ["i-1".parse().expect("an id")];
-    let why = observer.describe(&asked).await.expect_err("nobody answers");
+    let why = observer.describe(&asked).await.expect_err("EC2 does not answer");
     assert!(why.starts_with("EC2 does not describe instances by their ids: "), "{why}");
 }
 
@@ -159,7 +163,7 @@ async fn launchable(ec2: &Client, profile: &str) -> (InstanceSpec, String) {
 }
 
 #[tokio::test]
-async fn what_was_launched_is_found_with_its_tags_and_ended() {
+async fn a_launched_instance_is_found_by_its_tags_and_terminated() {
     let observer = observer("launched").await;
     let actor = Actor { ec2: observer.ec2.clone(), stack: observer.stack.clone() };
     let (spec, subnet) = launchable(&observer.ec2, "launched").await;
@@ -188,12 +192,12 @@ async fn what_was_launched_is_found_with_its_tags_and_ended() {
         let rows = observer.survey().await.instances.expect("EC2 lists them");
         assert!(!rows.iter().any(|row| row.id == id && row.state.is_live()));
     }
-    let nobody = "i-0000000000000dead".parse().expect("an id");
-    assert_eq!(actor.terminate(&nobody).await, Ok(()), "what is not there is ended");
+    let unknown = "i-0000000000000dead".parse().expect("an id");
+    assert_eq!(actor.terminate(&unknown).await, Ok(()), "terminating an unknown instance succeeds");
     let blind = Actor { ec2: ec2("http://127.0.0.1:9"), stack: observer.stack.clone() };
-    let failure = blind.launch(&launch(Role::Worker, 2, 6)).await.expect_err("nobody answers");
+    let failure = blind.launch(&launch(Role::Worker, 2, 6)).await.expect_err("EC2 does not answer");
     assert_eq!(failure.kind, AwsErrorKind::Other, "{failure:?}");
-    assert_eq!(blind.terminate(&nobody).await.expect_err("nobody answers").kind, AwsErrorKind::Other);
+    assert_eq!(blind.terminate(&unknown).await.expect_err("EC2 does not answer").kind, AwsErrorKind::Other);
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ async fn a_tick_is_made_once() {
 }
 
 #[tokio::test]
-async fn of_two_at_once_one_makes_the_tick() {
+async fn one_of_two_concurrent_invocations_makes_the_tick() {
     let control = Control::new().await;
     let (one, other) = tokio::join!(last_tick(control.store.clone()), last_tick(control.store.clone()));
     assert_eq!((one.ticks + other.ticks, one.skipped + other.skipped), (1, 1), "{one:?} {other:?}");
@@ -58,7 +58,7 @@ async fn of_two_at_once_one_makes_the_tick() {
 
 #[tokio::test]
 async fn a_tick_goes_on_if_only_the_reply_to_its_write_is_lost() {
-    // Of the first try: the second meets its result. Of all tries: nothing is known but what is there.
+    // If only the first reply is lost, the retry meets the first write. If all are lost, only a read tells.
     for lost in [1, usize::MAX] {
         let control = Control::new().await;
         let (store, proxy) = control.behind_proxy().await;
@@ -91,7 +91,7 @@ async fn a_tick_without_a_memory_to_read_is_dropped_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_memory_that_is_garbage_begins_anew() {
+async fn a_garbled_memory_is_replaced() {
     let control = Control::new().await;
     control.write(keys::STATE, "banana").await;
     let report = last_tick(control.store.clone()).await;

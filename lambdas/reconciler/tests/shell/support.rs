@@ -34,7 +34,7 @@ impl Control {
         (Store::new(s3(&proxy.endpoint), self.bucket.clone()), proxy)
     }
 
-    /// Writes an object as somebody else would.
+    /// Writes an object as another writer would.
     pub(crate) async fn write(&self, key: &str, bytes: impl Into<Vec<u8>>) {
         let body = bytes.into().into();
         self.s3.put_object().bucket(&self.bucket).key(key).body(body).send().await.expect("it is written");
@@ -96,7 +96,7 @@ fn stays(start: impl Future<Output = anyhow::Result<Emulator>> + Send + 'static)
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
             let emulator = start.await.expect("the emulator starts");
-            send.send(emulator.endpoint().to_owned()).expect("somebody waits");
+            send.send(emulator.endpoint().to_owned()).expect("the test waits");
             std::future::pending::<()>().await;
         });
     });
