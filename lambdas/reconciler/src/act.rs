@@ -120,7 +120,7 @@ impl Actor {
         }
     }
 
-    /// Switches the instance to `standard` credits. What EC2 could not do for it, it says in its answer.
+    /// Switches the instance to `standard` credits. EC2 reports a failure for it in the body of a success.
     pub async fn cap_credits(&self, id: &WorkerId) -> Result<(), Failure> {
         let capped = InstanceCreditSpecificationRequest::builder()
             .instance_id(id.as_str())
@@ -158,8 +158,8 @@ fn capped_by(answer: &ModifyInstanceCreditSpecificationOutput) -> Result<(), Fai
     Err(Failure { kind: AwsErrorKind::of(code, message), why: format!("{code}: {message}") })
 }
 
-/// Nothing on demand; a spot instance is asked for once, and what EC2 takes back is gone: the next tick
-/// asks for another. As in the deployer's `instance.rs`.
+/// Returns the options of a spot instance, or `None` on demand. A spot request is made once. If EC2 takes the
+/// instance back, the next tick launches another. The deployer's `instance.rs` does the same.
 fn market_options(market: Market) -> Option<InstanceMarketOptionsRequest> {
     let once = SpotMarketOptions::builder()
         .spot_instance_type(SpotInstanceType::OneTime)
@@ -172,7 +172,7 @@ fn market_options(market: Market) -> Option<InstanceMarketOptionsRequest> {
     }
 }
 
-/// One attempt, and the time that a launch may take; the rest is as for all calls.
+/// Returns the configuration for a launch: one attempt with a longer timeout; all else is as for other calls.
 fn patient() -> aws_sdk_ec2::config::Builder {
     let timeouts = TimeoutConfig::builder()
         .operation_attempt_timeout(LAUNCH_TIMEOUT)
@@ -192,7 +192,8 @@ where
     Failure { kind: kind(&error), why }
 }
 
-/// As [`failure`], and whom EC2's answer blames. Without a code EC2 has not answered.
+/// Returns the failure of a launch as [`failure`] does, with the cause that EC2's answer names. Without a
+/// code EC2 has not answered.
 fn launch_failure<E>(error: SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,

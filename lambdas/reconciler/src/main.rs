@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 /// S3 closes idle connections after about 20 s, which is exactly the time between two ticks.
 const POOL_IDLE: Duration = Duration::from_secs(10);
-/// A tick has five seconds to look around; the next tick is a retry of everything.
+/// A tick has five seconds to observe the fleet; the next tick retries everything.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 

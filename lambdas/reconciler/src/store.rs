@@ -79,7 +79,7 @@ impl Store {
         self.put(keys::STATE, memory.encode(Timestamp::now()), etag).await
     }
 
-    /// The number in `desired-count`, or a sentence that says why there is none to act on.
+    /// Returns the number in `desired-count`, or a sentence that says why it is not acted on.
     pub async fn desired(&self) -> Result<DesiredCount, String> {
         match self.get(keys::DESIRED_COUNT, DesiredCount::MAX_OBJECT_BYTES, None).await {
             Ok(Some(object)) => DesiredCount::from_object(&object.bytes)
@@ -176,7 +176,7 @@ impl Store {
     }
 }
 
-/// The whole body, or `None` if it is longer than `limit`, whatever its length was said to be.
+/// Returns the whole body, or `None` if it is longer than `limit`, whatever length was announced.
 async fn body(mut stream: ByteStream, limit: usize) -> Result<Option<Vec<u8>>, String> {
     let mut bytes = Vec::new();
     while let Some(part) = stream.next().await {
@@ -188,13 +188,13 @@ async fn body(mut stream: ByteStream, limit: usize) -> Result<Option<Vec<u8>>, S
     Ok(Some(bytes))
 }
 
-/// Notes the `Date` of the last reply, whatever its status, and when it came: a body that takes long
-/// after that says nothing about clocks.
+/// Records the `Date` of the last reply, whatever its status, and when it arrived. A body that arrives much
+/// later must not look like a wrong clock.
 #[derive(Clone, Debug, Default)]
 struct DateOfReply(Arc<Mutex<Option<(Timestamp, Instant)>>>);
 
 impl DateOfReply {
-    /// What the clock of S3 shows by now.
+    /// Returns the present time by S3's clock.
     fn by_now(&self) -> Option<Timestamp> {
         let (date, came) = (*self.0.lock().expect("no holder of the lock panics"))?;
         date.checked_add(came.elapsed()).ok()
