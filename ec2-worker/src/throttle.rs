@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_so_many_wait_at_a_gate() {
+    async fn attempts_that_wait_at_a_gate_are_limited() {
         let gates = Gates::default();
         let alone = gates.enter_alone("ana").await.expect("a place");
         let waiting = futures::future::join_all((0..MAX_AT_GATE).map(|_| gates.enter("ana", 1)));
