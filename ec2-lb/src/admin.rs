@@ -1,7 +1,7 @@
-//! The admin port: is it alive, what does it count, what does it think of each worker, look again.
+//! The admin port: health, metrics, the state of each worker, and the request to read the registry now.
 //!
-//! Nothing here is authenticated: the security group lets only the reconciler in, and nothing here
-//! changes anything but the moment of the next look at the registry.
+//! Nothing here is authenticated: the security group lets only the reconciler in, and a request can change
+//! nothing except the time of the next read of the registry.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,10 +22,10 @@ use crate::metrics::Metrics;
 use crate::prometheus;
 use crate::table::Fleet;
 
-/// One look answers all who wait; more than a few of them are a mistake somewhere.
+/// One read answers all waiting requests, so more than a few of them are a client's mistake.
 pub(crate) const MAX_WAITING_REFRESHES: usize = 64;
 
-/// Two looks, each bounded by its own timeout: the one going on and the one asked for.
+/// Time for two reads, each with its own timeout: the one in progress and the requested one.
 const REFRESH_PATIENCE: Duration = Duration::from_secs(12);
 
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ pub enum Policy {
     Random,
 }
 
-/// What the choice needs to know of one worker.
+/// The facts of one worker that the choice needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) load: usize,

@@ -1,8 +1,8 @@
 //! The active health check: once a second, each worker in the table, over a connection of its own.
 //!
-//! It finds what requests would find, before they do, and brings an ejected worker back. When a request
-//! waits in vain, the worker is checked at once, whether or not the table still lists it. It never
-//! decides about the worker's life: that is the reconciler's, which probes by itself.
+//! It finds a fault before requests meet it, and brings an ejected worker back. When a request gets no
+//! answer, the worker is checked at once, whether or not the table still lists it. The check never decides
+//! whether a worker is replaced: the reconciler does, with probes of its own.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ async fn watch_all(fleet: &Fleet, limits: &Limits) {
     }
 }
 
-/// The requests that asked decide what a silence means for the worker.
+/// Checks workers that requests suspect. The requests decide what a silence means for the worker.
 async fn watch_suspects(fleet: &Fleet, limits: &Limits) {
     loop {
         let mut checks = JoinSet::new();

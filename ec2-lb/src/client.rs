@@ -27,8 +27,8 @@ impl Client {
         }
     }
 
-    /// Makes the end of the connection look like a failure. Where only the end says that a body is
-    /// whole, nothing else tells the client that it is not.
+    /// Ends the connection with a reset. When only the end of the connection marks the end of a body, this
+    /// is the only way to tell the client that the body is not whole.
     pub(crate) fn abort(&self) {
         let option = match self {
             Self::Plain(socket) => socket.option(),
@@ -46,7 +46,7 @@ impl Client {
         }
     }
 
-    /// Says that the next write is the last, and that the connection is closed then.
+    /// Announces that the next write is the last, and that the connection is closed after it.
     pub(crate) fn begin_end(&mut self) {
         match self {
             Self::Plain(socket) => socket.begin_end(),

@@ -104,8 +104,8 @@ impl Connection {
         Ok(Box::new(Begun { bytes: bytes.to_vec(), arrival }))
     }
 
-    /// Hands the connection to a lane, with the bytes that have come. If they are no whole head, it is
-    /// answered with `why_not`.
+    /// Hands the connection to a lane, with the bytes that have come. If they are not a whole head, the
+    /// lane answers with `why_not`.
     fn serve(&mut self, client: Client, bytes: &[u8], why_not: Refusal) {
         let spare = self.thread.spare_lane();
         let lane = spare.unwrap_or_else(|| forward::lane(Rc::clone(&self.thread)));
@@ -183,7 +183,7 @@ impl Connection {
     }
 }
 
-/// Whether `bytes` hold a whole head or what must be refused; `seen` of them did not.
+/// Whether `bytes` hold a whole head or bytes that must be refused. The first `seen` of them did not.
 fn is_to_serve(bytes: &[u8], seen: usize) -> bool {
     let empty = head::empty_lines(bytes);
     let text = &bytes[empty..];

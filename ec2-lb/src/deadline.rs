@@ -1,8 +1,9 @@
-//! One deadline for each connection of a thread, kept in a list that is looked through now and then.
+//! One deadline for each connection of a thread, in a list that is swept at intervals.
 //!
 //! A timer of the runtime for each wait would cost a wake-up of the thread for half of all requests.
 //! Here a wait only writes a number; a sweep every [`SWEEP`] wakes the connections whose time is
-//! over. So a deadline passes up to two sweeps late and never early, which no timeout here minds.
+//! over. So a deadline passes up to two sweeps late and never early, which is exact enough for every
+//! timeout here.
 
 use std::cell::{Cell, RefCell};
 use std::task::Waker;
@@ -72,7 +73,7 @@ impl Deadlines {
         self.entries.borrow_mut().try_remove(key.index());
     }
 
-    /// Says whom to wake; a connection is one task, so once is enough.
+    /// Sets the waker of a connection. A connection is one task, so once is enough.
     pub(crate) fn register(&self, key: Key, waker: &Waker) {
         if let Some(entry) = self.entries.borrow_mut().get_mut(key.index()) {
             entry.waker = Some(waker.clone());
@@ -120,7 +121,7 @@ impl Deadlines {
         }
     }
 
-    /// Wakes a connection to look again, although its time is not over.
+    /// Wakes a connection before its time is over.
     pub(crate) fn wake(&self, key: Key) {
         if let Some(entry) = self.entries.borrow().get(key.index()) {
             entry.waker.iter().for_each(Waker::wake_by_ref);

@@ -1,9 +1,9 @@
 //! Keeps the table equal to the registry. It reads when the source wakes it or `/refresh` is called.
 //!
-//! | seen | done |
+//! | read | action |
 //! |---|---|
 //! | newer or same revision | applied |
-//! | older revision | ignored, and looked at again: it must not become the version we compare with |
+//! | older revision | ignored, and read again: it must not become the version to compare with |
 //! | missing, unreadable, too large, nonsense | the last list stays in force and grows older |
 
 use process::telemetry::error_chain;
@@ -31,7 +31,7 @@ pub(crate) async fn follow(
     let mut follower = Follower { fleet, version: None, trouble: None };
     let mut asked: Vec<Refresh> = Vec::new();
     loop {
-        // Who asks during a look waits for the next one: the current one may have begun too early.
+        // A request that comes during a read waits for the next one: the current one may have begun too early.
         while let Ok(refresh) = refreshes.try_recv() {
             asked.push(refresh);
         }

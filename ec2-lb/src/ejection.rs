@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
-/// The shortest time out: two looks of the active check.
+/// The shortest ejection: the time between two active checks.
 const BASE: Duration = Duration::from_secs(1);
 
 /// The longest ejection: half a tick of the reconciler, which decides whether to replace the worker.
@@ -38,7 +38,7 @@ pub(crate) struct Ejection {
     missed_checks: u32,
 }
 
-/// What an event changed, for the log and the counters.
+/// The change that an event made, for the log and the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Nothing,

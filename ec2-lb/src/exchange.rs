@@ -1,7 +1,7 @@
 //! The state of one exchange and its reads and writes: the buffers, the client, the waits.
 //!
-//! `forward` drives it; `send`, `relay` and `tunnel` each take it for a part of the way. It knows none of
-//! them.
+//! `forward` drives it; `send`, `relay` and `tunnel` each use it for a part of the way. This module depends
+//! on none of them.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -108,8 +108,8 @@ impl Exchange<'_> {
         Duration::from_millis(waited) > patience
     }
 
-    /// TLS has a word for the end, and a client that misses it must suspect a cut. It goes behind all
-    /// that the socket still holds for a client that reads slowly.
+    /// Closes the connection in order. TLS has a closing message, without which a client must suspect a cut.
+    /// It is sent after all bytes that the socket still holds for a client that reads slowly.
     pub(crate) async fn say_goodbye(&mut self) {
         if let Client::Plain(socket) = &mut *self.client {
             socket.end();
@@ -126,7 +126,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Says that nothing more comes, and reads what the client still sends.
+    /// Ends the sending side, and reads and drops the bytes that the client still sends.
     pub(crate) async fn linger(&mut self) {
         let mut left = MAX_LINGER;
         let mut is_shut = false;
@@ -159,7 +159,7 @@ impl Exchange<'_> {
 const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGER: usize = 2 * 1024 * 1024;
 
-/// What an exchange works with; kept from one to the next.
+/// The buffers of an exchange; a lane keeps them for the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     /// Read from the client and not used yet.
@@ -174,11 +174,11 @@ pub(crate) struct Buffers {
     pub(crate) reply: Vec<u8>,
 }
 
-/// What a buffer may hold while it waits for something.
+/// The capacity that a buffer may keep while an exchange waits.
 pub(crate) const MODEST: usize = 8 * 1024;
 
 impl Buffers {
-    /// Gives back what one large message has taken.
+    /// Frees the memory that one large message has taken.
     pub(crate) fn shrink(&mut self, max: usize) {
         for buffer in
             [&mut self.inbound, &mut self.outbound, &mut self.body, &mut self.response, &mut self.reply]
@@ -199,7 +199,7 @@ impl Buffers {
         }
     }
 
-    /// Keeps more of a body, without the spare room that a growing buffer takes.
+    /// Appends to a body, without the spare room that a growing buffer takes.
     pub(crate) fn keep(body: &mut Vec<u8>, data: &[u8]) {
         let needed = body.len() + data.len();
         if needed > body.capacity() {
@@ -225,7 +225,7 @@ impl Wait {
         self.has_begun = true;
     }
 
-    /// To be asked when there is nothing to do but wait.
+    /// Whether the wait is over. Call it only when nothing else can be done.
     pub(crate) fn is_over(
         &mut self,
         thread: &Thread,

@@ -280,7 +280,7 @@ impl Exchange<'_> {
         Err(Refusal::AllFailed(failure))
     }
 
-    /// What the request may change at the worker.
+    /// Returns the effect that the request may have at the worker.
     fn effect(&self, request: &Request) -> Effect {
         match request.method.is_idempotent() {
             false => Effect::EachTime,
@@ -335,7 +335,7 @@ impl Exchange<'_> {
         payload: &mut Payload,
         deadline: Instant,
     ) -> Result<(Answer, TcpStream, InFlight), Failure> {
-        /// More than one is stale only if all are, and then the sweep takes care of them.
+        /// If two idle connections are stale, probably all are, and the sweep will drop them.
         const MAX_STALE: usize = 2;
         let in_flight = worker.begin();
         let may_be_repeated = request.method.is_idempotent() && payload.is_whole() && !request.upgrades;

@@ -25,7 +25,7 @@ pub(crate) struct Job {
     pub(crate) peer: IpAddr,
     pub(crate) place: Place,
     pub(crate) key: Key,
-    /// What a head that is not whole is answered with.
+    /// The answer to a head that is not whole.
     pub(crate) why_not: Refusal,
 }
 
@@ -111,12 +111,12 @@ impl Lane {
 
 /// Lanes that wait for a connection.
 ///
-/// As many as were used at once come back at once, and most of them are not needed again soon. So
-/// what lay idle since the last look is halved at each.
+/// After a burst many lanes come back, and most of them are not needed again soon. So each trim halves the
+/// number of lanes that were idle since the last one.
 #[derive(Debug, Default)]
 pub(crate) struct Spare {
     lanes: Vec<Lane>,
-    /// The fewest since the last look: so many were not needed.
+    /// The fewest since the last trim: so many were not needed.
     least: usize,
 }
 

@@ -35,19 +35,19 @@ pub(crate) const KINDS: usize = 5;
 
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// To connect to a worker. Workers are in the next rack, a handshake takes under a millisecond;
-    /// 1 s outlasts one lost SYN only just, and a second worker is the better answer anyway.
+    /// To connect to a worker. Workers are close by, and a handshake takes under a millisecond. 1 s just
+    /// outlasts one lost SYN; after that another worker is the better choice.
     pub connect: Duration,
-    /// From the end of the request, without a byte of the response, to a health check: only if that
-    /// is silent too is the worker out.
+    /// From the end of the request, without a byte of the response, to a health check. The worker is ejected
+    /// only if the check gets no answer either.
     pub silence: Duration,
     /// From the end of the request to the head of the response of a worker that passes its checks.
     pub response: Duration,
     /// All tries of one request together.
     pub total: Duration,
-    /// To receive a request body whole; 1 MiB in a minute is a bad telephone line.
+    /// To receive a whole request body. 1 MiB in a minute is the rate of a bad telephone line.
     pub upload: Duration,
-    /// Between two pieces of a request body. Longer, and idle uploads fill the connection limit.
+    /// Between two pieces of a request body. If it were longer, idle uploads would fill the connection limit.
     pub upload_pause: Duration,
     /// Bytes a second that a client must send of a body or take of a response, while it is waited for.
     /// A telephone line has seven times as much. At half, bytes that come now and then would hold a place twice as
@@ -66,7 +66,7 @@ pub struct Limits {
     /// by pings of half a minute or less.
     pub tunnel_pause: Duration,
     /// How long a request waits for a first worker. A replaced lone worker takes longer than any
-    /// client waits; 5 s covers the gap between two looks at the registry.
+    /// client waits; 5 s covers the gap between two reads of the registry.
     pub hold: Duration,
     /// An address may take one in so many of each limit below: it takes four to fill one. At 2 two
     /// could; at 8 an office behind one address would have 640 connections for each of four threads.
@@ -79,8 +79,8 @@ pub struct Limits {
     /// body, and the kernel up to 64 KiB that a worker has not taken; at double, the worst case would be a
     /// third of the smallest machine's memory.
     pub arriving: usize,
-    /// TLS handshakes going on; each costs some 30 KiB and a signature. A core makes 2,000 a second, so
-    /// more than a second's worth would wait in vain.
+    /// TLS handshakes in progress; each costs some 30 KiB and a signature. A core makes 2,000 a second, so
+    /// more than a second's worth would time out.
     pub handshakes: usize,
     /// Requests for which a worker was chosen and whose response has not ended. Each holds about 8 KiB
     /// and at most 100 KiB. Above the limit a quick 503 serves clients better than a slow answer.
@@ -110,8 +110,8 @@ pub struct Limits {
     pub connections: usize,
     /// Between two active checks of a worker.
     pub check_every: Duration,
-    /// Between two looks at the certificate. It changes every few weeks, and each look at S3 costs as
-    /// much as one at the registry.
+    /// Between two reads of the certificate. It changes every few weeks, and each read costs as much as one
+    /// of the registry.
     pub certificate_every: Duration,
     /// For one active check; `/healthcheck` touches nothing outside the process.
     pub check_timeout: Duration,

@@ -25,7 +25,7 @@ pub(crate) enum Refusal {
     AllFailed(Failure),
 }
 
-/// When to come back: two looks at the registry fit in between.
+/// The wait named in `Retry-After`; the registry is read again within it.
 const RETRY_AFTER_SECONDS: &[u8] = b"2";
 
 impl From<Malformed> for Refusal {

@@ -44,7 +44,7 @@ struct Body {
     /// In `buffers.reply`.
     at: usize,
     is_whole: bool,
-    /// How the client takes it.
+    /// The rate at which the client reads.
     pace: Pace,
     /// The worker sent bytes beyond the end of its response; they belong to no request.
     has_excess: bool,
@@ -154,8 +154,8 @@ impl Body {
         }
     }
 
-    /// Reads a piece from the worker, and hands it to the client as far as it takes it at once. What
-    /// it does not take, and all that needs framing, goes through `buffers.reply`.
+    /// Reads a piece from the worker, and writes to the client as much as it takes at once. The rest, and
+    /// every piece that needs framing, goes through `buffers.reply`.
     fn poll_piece(
         &mut self,
         exchange: &mut Exchange<'_>,

@@ -5,13 +5,13 @@
 //! | nothing was sent | repeat | repeat | repeat |
 //! | lost before the first byte of the response | repeat if the body is at hand | the same | only if the operator says so |
 //! | silent, and so is its health check | repeat if the body is at hand | only if the operator says so | only if the operator says so |
-//! | at work on it for too long | never | never | never |
+//! | it works on the request for too long | never | never | never |
 //! | its answer is not HTTP | repeat if the body is at hand | the same | never |
 //! | the client's own fault | never | never | never |
 //!
 //! After silence the first worker may go on with the request when it wakes up, so a GET that changes something
 //! (`fleet::layers::CHANGING_GETS`) would be carried out twice. A worker that passes its health check
-//! while a request waits is at work on it: another one would do the work again, and be as slow.
+//! while a request waits is working on it; another worker would do the work again, and be as slow.
 //!
 //! A proxy must not repeat a request that is not idempotent (RFC 9110, 9.2.2): the worker may have
 //! carried it out and died before its answer. After the first byte of the response there is
@@ -29,7 +29,7 @@ pub(crate) enum Failure {
     Silent,
     /// No first byte in time, although the worker passes its health checks.
     Late,
-    /// What came back is not HTTP.
+    /// The answer is not HTTP.
     Invalid,
     /// The client did not send its body as announced, or not in time, or too much of it.
     Upload(UploadFault),

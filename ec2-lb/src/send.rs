@@ -1,8 +1,7 @@
 //! One request to one worker on one connection: sends it and waits for the head of the response.
 //!
-//! Both directions are looked at in every step. A worker may answer before it has read everything,
-//! and a client that expects `100 Continue` with a large body sends nothing until the worker has
-//! spoken.
+//! Every step polls both directions. A worker may answer before it has read everything, and a client that
+//! expects `100 Continue` with a large body sends nothing until the worker has answered.
 //!
 //! ```text
 //!  waiting ──(`silence` without a byte)──> a health check is asked for ──(it is silent too)──> Silent
@@ -225,7 +224,7 @@ struct Patience<'w> {
     deadline: Instant,
     wait: Wait,
     silent_since_ms: u64,
-    /// When a health check was asked for, as the worker counts time.
+    /// When a health check was requested, in the worker's time.
     asked_ms: Option<u64>,
 }
 
@@ -247,7 +246,7 @@ impl Patience<'_> {
         if is_out_of_time || exchange.is_past(self.silent_since_ms, limits.response) {
             return Some(Failure::Late);
         }
-        // The next look is a sweep or two away.
+        // The next poll is a sweep or two away.
         let mut next = SWEEP;
         match self.asked_ms {
             None => self.asked_ms = Some(thread.shared.fleet.suspect(self.worker)),
@@ -351,8 +350,8 @@ pub(crate) fn poll_upload(
     Poll::Ready(Ok(()))
 }
 
-/// Takes the next piece of the client's body and frames it for the worker. What need not be looked at
-/// passes through a pipe.
+/// Reads the next piece of the client's body and frames it for the worker. Bytes that need not be read pass
+/// through a pipe.
 fn poll_more(
     exchange: &mut Exchange<'_>,
     payload: &mut Payload,
@@ -402,9 +401,8 @@ fn poll_more(
     Poll::Ready(Ok(()))
 }
 
-/// Puts the next piece of a body into a pipe; `None` if it must be looked at, be it that the client
-/// speaks TLS, that the body is chunked, or that no descriptor is left. The length of a body that has one is
-/// within its limit.
+/// Puts the next piece of a body into a pipe. Returns `None` if the piece must be read: because the client
+/// uses TLS, the body is chunked, or no descriptor is left. A body with a length is within its limit.
 fn poll_pipe(
     thread: &Thread,
     client: &mut Client,

@@ -1,4 +1,4 @@
-//! What each client address uses of this thread's limits. No address gets all of any.
+//! Each client address's share of this thread's limits. No address gets all of any limit.
 //!
 //! ```text
 //!  connections ⊇ handshakes (TLS), arriving (a head or a body), held (no worker is there),
@@ -248,7 +248,7 @@ impl Drop for Arrival {
     }
 }
 
-/// What counts as one address.
+/// Returns the block that counts as one address.
 fn block(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),

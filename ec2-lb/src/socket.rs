@@ -1,11 +1,11 @@
-//! A client's socket, which the runtime learns of only when it has to wait for it.
+//! A client's socket, which is registered with the runtime only when it has to wait.
 //!
-//! To register a socket and to forget it again are two system calls and a wake-up. A client that has sent
-//! its request when the connection is accepted, and that takes the answer at once, is never waited
-//! for: a connection for one request does without.
+//! Registering a socket and removing it again cost two system calls and a wake-up. A client that has sent
+//! its request before the connection is accepted, and that takes the answer at once, is never waited for.
+//! So a connection for one request saves these calls.
 //!
-//! Its end goes in one packet with the answer. Apart, the end is a packet, its acknowledgement, and one
-//! more wake-up of the client.
+//! The end of the connection is sent in one packet with the answer. Sent alone, it costs a packet, its
+//! acknowledgement, and one more wake-up of the client.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream as Unregistered};
@@ -52,8 +52,8 @@ impl Socket {
         }
     }
 
-    /// Says that the next write is the last, and that [`Socket::end`] follows at once: until then the kernel
-    /// may hold it back. A client that is waited for gets it without delay, as ever.
+    /// Announces that the next write is the last, and that [`Socket::end`] follows at once. Until then the
+    /// kernel may hold it back. A registered socket is written without this delay.
     pub(crate) fn begin_end(&mut self) {
         self.0 = match std::mem::replace(&mut self.0, State::Lost) {
             State::Unregistered(stream) => State::Ending(stream),
@@ -77,7 +77,7 @@ impl Socket {
         }
     }
 
-    /// Tries without waiting; `None` if there is something to wait for, or the runtime is asked anyway.
+    /// Tries without waiting; `None` if the attempt would block, or the socket is registered.
     fn at_once<T>(
         &mut self,
         mut attempt: impl FnMut(&mut Unregistered) -> io::Result<T>,

@@ -21,8 +21,8 @@ pub const S3_LIMITS: Limits = Limits {
     attempts: 2,
 };
 
-/// How often the object is looked at. Each look is a conditional GET, about half a dollar a month;
-/// half as often would double the time in which a drained worker still gets requests.
+/// How often the object is read. Conditional GETs at this rate cost about half a dollar a month; half as
+/// often would double the time in which a drained worker still gets requests.
 pub const POLL_EVERY: Duration = Duration::from_secs(2);
 
 /// An opaque mark of one state of the document; an ETag in S3.

@@ -41,13 +41,13 @@ pub(crate) struct Fleet {
     table: ArcSwap<Table>,
     /// Only discovery changes it; the lock is for readers of its revision.
     registry: Mutex<Option<Registry>>,
-    /// Whether S3 has ever said what the registry is, or that there is none yet.
+    /// Whether S3 has ever returned the registry, or answered that there is none yet.
     was_reached: AtomicBool,
-    /// Milliseconds from `epoch` to the last look that found the table up to date; 0 is never.
+    /// Milliseconds from `epoch` to the last read that found the table up to date; 0 is never.
     confirmed_ms: AtomicU64,
     epoch: Instant,
     changed: watch::Sender<()>,
-    /// Workers that a request waits for in vain: their health is to be checked now.
+    /// Workers that do not answer a request; their health is to be checked now.
     suspects: Mutex<Vec<Arc<Worker>>>,
     suspected: Notify,
     metrics: Arc<Metrics>,

@@ -26,7 +26,7 @@ use crate::table::Fleet;
 use crate::tls::Certificate;
 use crate::upstream::Pools;
 
-/// What all threads have in common.
+/// The state that all threads share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,

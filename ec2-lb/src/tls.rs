@@ -110,7 +110,7 @@ impl CertificateWatch {
         Self { certificate: Certificate::default(), source, held: Vec::new() }
     }
 
-    /// Looks once, and says whether the certificate is another one than before.
+    /// Reads the certificate once, and returns whether it has changed.
     pub async fn refresh(&mut self) -> Result<bool, CertificateError> {
         let bundle = self.source.read().await?;
         if bundle == self.held {

@@ -85,8 +85,8 @@ struct Idle {
 pub(crate) struct Pools(HashMap<u64, Vec<Idle>>);
 
 impl Pools {
-    /// The most recently used connection to `worker` that does not look closed. That is known without
-    /// asking the kernel: an event on the socket has marked it readable.
+    /// Returns the most recently used connection to `worker` that does not look closed. This needs no system
+    /// call: when the worker closes a connection, an event marks the socket readable.
     pub(crate) fn take(
         &mut self,
         worker: &Worker,

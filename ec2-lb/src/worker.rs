@@ -38,7 +38,7 @@ pub(crate) struct Worker {
     /// When the last passed check and the last failed check began; 0 is never.
     passed_ms: AtomicU64,
     missed_ms: AtomicU64,
-    /// It has said that it stops.
+    /// It has announced that it stops.
     is_draining: AtomicBool,
     epoch: Instant,
     metrics: Arc<Metrics>,
@@ -136,7 +136,7 @@ impl Worker {
         self.ms(Instant::now()) + 1
     }
 
-    /// What the health checks say that began at or after `since_ms`.
+    /// Returns the result of the health checks that began at or after `since_ms`.
     pub(crate) fn health_since(&self, since_ms: u64) -> Health {
         match () {
             () if self.passed_ms.load(Ordering::Relaxed) >= since_ms => Health::Well,
@@ -163,8 +163,8 @@ impl Worker {
         }
     }
 
-    /// Its response said that it stops: no new request until a check finds it well again, which a
-    /// worker that stops never is.
+    /// Records that its response announced a stop. It gets no new request until it passes a check, which a
+    /// stopping worker never does.
     pub(crate) fn drains(&self) {
         if !self.is_draining.swap(true, Ordering::Relaxed) {
             tracing::info!(worker = %self.id, addr = %self.addr, "a worker announced that it stops; it gets no new requests");
@@ -234,8 +234,8 @@ impl Drop for InFlight {
     }
 }
 
-/// Failures in the current second and, until it is over, of the one before: second and count share
-/// one word, so that neither is read without the other.
+/// Failures in the current second and the one before it. Second and count share one word, so that neither is
+/// read without the other.
 #[derive(Debug, Default)]
 struct RecentFailures(AtomicU64);
 

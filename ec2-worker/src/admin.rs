@@ -1,4 +1,4 @@
-//! Who may see the users and the fleet, and set the desired count.
+//! Access to the users, the fleet and the desired count.
 //!
 //! In the secure profile the admin token is needed; only its SHA-256 is stored. In classic every client may,
 //! as in the original service.
@@ -9,7 +9,7 @@
 //!
 //! | limit of the cookie | value | why |
 //! |---|---|---|
-//! | absolute | 1 h from signing in | an open dashboard asks all the time and is never idle |
+//! | absolute | 1 h from signing in | an open dashboard polls all the time and is never idle |
 //! | idle | 15 min since it was issued | an unattended browser whose page is closed |
 //! | re-issue | when older than 1 min | bounds how early an active operator can be idled out |
 
@@ -60,7 +60,7 @@ pub enum AdminError {
     Session(#[from] AccountError),
 }
 
-/// What lets a request in.
+/// The credential that lets a request in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Classic.
@@ -170,7 +170,8 @@ fn authorize(
     Ok(Access::Session(session))
 }
 
-/// Whether the browser says that something else led here: `none` is the address bar. Programs say nothing.
+/// Whether the browser names another origin of the request than `sites`: `none` is the address bar. Programs
+/// do not send the header.
 fn says_other_than(headers: &HeaderMap, sites: &[&str]) -> bool {
     headers.get_all("sec-fetch-site").into_iter().any(|site| !sites.iter().any(|own| site == own))
 }

@@ -1,4 +1,4 @@
-//! Who sends a request, as far as that can be known.
+//! The client of a request: its address and its transport, as far as they can be known.
 //!
 //! | the connection comes from | `VIGIA_TRUSTED_PROXIES` | client |
 //! |---|---|---|
@@ -34,7 +34,7 @@ pub struct Client {
     /// None in tests without a socket.
     pub address: Option<IpAddr>,
     pub transport: Transport,
-    /// What the answer will carry as `X-Request-Id`.
+    /// The `X-Request-Id` of the answer.
     pub request: Option<HeaderValue>,
 }
 
@@ -75,7 +75,8 @@ impl TrustedProxies {
 }
 
 impl Client {
-    /// What counts as one client: an IPv4 address, or the /64 that one IPv6 subscriber has at least.
+    /// Returns the block that counts as one client: an IPv4 address, or the /64 that one IPv6 subscriber has
+    /// at least.
     pub fn block(&self) -> Option<IpAddr> {
         self.address.map(|address| match address {
             IpAddr::V4(_) => address,

@@ -10,7 +10,7 @@
 //! | `VIGIA_TRUSTED_PROXIES` | networks of the load balancers; others are refused | not set: every client is accepted |
 //! | `VIGIA_HOSTS` | names under which the service answers, without ports; a request for another one gets 421 | any |
 //! | `VIGIA_LISTEN` | address and port to listen on | own private IPv4, port 8080 |
-//! | `VIGIA_INSTANCE_ID` | who we are | from the instance metadata |
+//! | `VIGIA_INSTANCE_ID` | the worker's own instance id | from the instance metadata |
 //! | `VIGIA_LOG` | log filter, `RUST_LOG` syntax | `info` |
 //! | `VIGIA_CLASSIC_ACCEPT_RISK` | `yes` lets classic listen anywhere | no |
 //!

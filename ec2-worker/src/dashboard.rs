@@ -1,4 +1,4 @@
-//! What the operator sees of the fleet, in one picture: `GET /admin` draws it, `GET /admin/fleet` sends it.
+//! The operator's picture of the fleet: `GET /admin` draws it, `GET /admin/fleet` sends it.
 //!
 //! It is put together from three objects of the control bucket. Each of them may be missing or may
 //! hold anything, and the picture says so. An operator looks here when something is wrong, so
@@ -51,11 +51,11 @@ pub struct Fleet {
     pub healthy: Option<usize>,
     /// Problems with the desired count, the registry or the reconciler's state, in sentences.
     pub problems: Vec<String>,
-    /// When the reconciler last looked at every worker.
+    /// When the reconciler last checked every worker.
     pub last_check: Option<Timestamp>,
     pub balancer: Option<LoadBalancer>,
     pub workers: Vec<Row>,
-    /// What the reconciler deliberately does not do now.
+    /// Actions that the reconciler deliberately holds back.
     pub held: Vec<String>,
     /// Newest first.
     pub events: Vec<Event>,

@@ -1,4 +1,4 @@
-//! What a request asks for, read strictly and without keeping or repeating a password.
+//! The input of a request, read strictly and without keeping or repeating a password.
 //!
 //! axum's own `Json`, `Form` and `Path` rejections are not used: they quote the input, in the answer
 //! and in trace events.
@@ -205,7 +205,7 @@ fn from_json<const N: usize>(body: &[u8], names: [&str; N]) -> Option<[Option<Se
     Some(names.map(|name| document.0.remove(name).flatten()))
 }
 
-/// The text fields of a JSON object. A name that is there twice would be read differently by others.
+/// The text fields of a JSON object. A duplicate name is refused, because other readers may take another value.
 struct Fields(HashMap<String, Option<SecretString>>);
 
 impl<'de> Deserialize<'de> for Fields {

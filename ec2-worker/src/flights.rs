@@ -13,11 +13,11 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::time::Instant;
 
-type Look<V> = BoxFuture<'static, V>;
-/// A look and its number.
-type Flight<V> = (u64, WeakShared<Look<V>>);
+type Fetch<V> = BoxFuture<'static, V>;
+/// A fetch and its number.
+type Flight<V> = (u64, WeakShared<Fetch<V>>);
 
-/// The looks that are under way.
+/// The fetches in progress.
 pub struct Flights<K: Eq + Hash, V: Clone> {
     under_way: Mutex<HashMap<K, Flight<V>>>,
     number: AtomicU64,
@@ -30,7 +30,7 @@ impl<K: Eq + Hash, V: Clone> Default for Flights<K, V> {
 }
 
 impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
-    /// Joins the look that is under way, or begins one.
+    /// Waits for the fetch in progress, or begins one.
     pub async fn join<F>(&self, key: K, begin: impl FnOnce() -> F) -> V
     where
         F: Future<Output = V> + Send + 'static,
@@ -42,7 +42,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
         found
     }
 
-    fn board<F>(&self, key: &K, begin: impl FnOnce() -> F) -> (u64, Shared<Look<V>>)
+    fn board<F>(&self, key: &K, begin: impl FnOnce() -> F) -> (u64, Shared<Fetch<V>>)
     where
         F: Future<Output = V> + Send + 'static,
     {
@@ -58,7 +58,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
     }
 }
 
-/// Takes a look off the list when it is over, or when the last who waited has hung up.
+/// Removes a fetch from the list when it is over, or when the last request that waited has disconnected.
 struct Landing<'a, K: Eq + Hash, V: Clone> {
     flights: &'a Flights<K, V>,
     key: K,

@@ -1,4 +1,4 @@
-//! What holds for every request, around the routes.
+//! The layers around the routes, which hold for every request.
 //!
 //! `envelope` is the outermost layer: time limit, panic, request id, headers, errors as pages.
 //! `own_site_only` protects every route that changes something. Some of these are GET requests, which
@@ -24,7 +24,7 @@ use crate::extract::prefers_html;
 use crate::{ApiError, Worker, hosts, pages};
 use accounts::random_id;
 
-/// What the reconciler asks, which is not a load balancer.
+/// The path that the reconciler requests directly; every other path needs a load balancer.
 pub(crate) const HEALTH_CHECK: &str = "/healthcheck";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -30,7 +30,7 @@ use crate::limits::{Share, Shares};
 /// Attempts that read, for each permit. At S3's usual 20 ms two would do; 64 are enough for it to take a
 /// second and a half.
 const READERS: usize = 64;
-/// One address may have this part of the queue: a few of them can be told to come back, all others not.
+/// One address may have this part of the queue, so that one busy address cannot get all others refused.
 const PART_OF_ONE: usize = 4;
 
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ pub enum HashError {
     Unreadable(#[from] Unreadable),
 }
 
-/// Whether a password is the one of a record.
+/// The result of comparing a password with a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PasswordCheck {
     Wrong,
@@ -139,7 +139,7 @@ impl HashPool {
         self.evaluate(ticket, move |arena| phc::hash(arena, &cost, password.as_bytes())).await
     }
 
-    /// Whether the password is the one of the record, a PHC string.
+    /// Compares a password with a record, a PHC string.
     pub async fn verify(
         &self,
         ticket: Ticket,

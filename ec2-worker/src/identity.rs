@@ -1,6 +1,6 @@
-//! Who this worker is and where it listens: from the settings, or else from the instance metadata.
+//! The worker's instance id and listen address: from the settings, or else from the instance metadata.
 //!
-//! The metadata service is only asked for what the settings leave open, so a worker runs anywhere.
+//! The metadata service is asked only for values that the settings leave open, so a worker runs anywhere.
 //! Its address comes from `AWS_EC2_METADATA_SERVICE_ENDPOINT` when that is set.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

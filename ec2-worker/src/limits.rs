@@ -3,17 +3,17 @@
 //!
 //! | what | at once | then one each | why |
 //! |---|---|---|---|
-//! | attempts to prove a password, whatever becomes of them | 300 | 0.2 s | an office of a few hundred that signs in at nine; a flood has hundreds a second |
+//! | attempts to prove a password, right or wrong | 300 | 0.2 s | an office of a few hundred that signs in at nine; a flood has hundreds a second |
 //! | failed sign-ins | 100 | 10 s | an office behind one address mistypes a few dozen an hour; a list of stolen passwords has millions |
 //! | sign-ups | 30 | 20 s | a class that registers together; each account costs a hash and an object for ever |
 //! | tries to sign up | 300 | 2 s | each tells whether a login is taken |
 //!
-//! A token is taken before an attempt costs anything. That of a failed sign-in is given back if the
-//! attempt did not fail; that of an attempt never is.
+//! A token is taken before an attempt costs anything. The token for a failed sign-in is given back if the
+//! attempt does not fail; the token for an attempt never is.
 //!
-//! Guessing at *one* login is limited by `throttle`, for the fleet as a whole. These here are for one
-//! worker, so with N of them a client has up to N times as much: they bound the cost of a flood, and
-//! are not what keeps a password safe.
+//! `throttle` limits guesses at *one* login, for the fleet as a whole. The limits here are for one worker, so
+//! a client of N workers has up to N times as much. They bound the cost of a flood; they do not keep a
+//! password safe.
 //!
 //! Loopback addresses are not limited: they are the machine that a local cloud runs on, and all its
 //! clients are one address. No client of a load balancer on AWS has one.
@@ -70,7 +70,7 @@ impl Limit {
         }
     }
 
-    /// Takes a token if there is one; else says how long until there is.
+    /// Takes a token if there is one; otherwise returns the time until there is one.
     pub fn take(&self, client: &Client) -> Result<(), Duration> {
         let Some(bucket) = self.bucket(client) else { return Ok(()) };
         let now = self.now();

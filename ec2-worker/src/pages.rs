@@ -32,7 +32,7 @@ pub fn notice(title: &str, text: &str, link_text: &str, href: &str) -> Page {
     )
 }
 
-/// Whom an address is for, and so where a refusal leads back to.
+/// The part of the service that an address belongs to, and to which a refusal leads back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Area {
     Users,

@@ -36,8 +36,9 @@ pub const REFRESH: Duration = Duration::from_secs(60);
 /// notice and correct it: an hour is sixty reads that failed. At double, a leaked key whose replacement
 /// cannot be read would open sessions for four times as long as a session may be idle.
 pub const KEYS_TRUSTED: Duration = Duration::from_secs(60 * 60);
-/// What the token opens needs S3 as well, so little is lost when it is refused in an outage. Half would
-/// close the dashboard while an operator looks at a short one; double is what a leaked token gains.
+/// Admin requests need S3 themselves, so little is lost when they are refused in an outage. At half, the
+/// dashboard would close in a short outage that an operator is watching; at double, a leaked token would
+/// stay in force for twice as long.
 pub const ADMIN_TRUSTED: Duration = Duration::from_secs(10 * 60);
 
 /// A ring of eight keys is about a kilobyte.
@@ -61,7 +62,7 @@ struct Kept<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Admin {
     Token(AdminTokenHash),
-    /// The object is missing; and in classic, which asks for no token.
+    /// The object is missing, or the profile is classic, which needs no token.
     Missing,
     /// It is no hash, or has never been read.
     Unreadable,
@@ -142,7 +143,7 @@ impl Secrets {
         Self { ring: Kept::new(Arc::new(ring)), admin: Kept::new(admin) }
     }
 
-    /// The keys, if they are still to be believed.
+    /// Returns the keys, unless they were last read too long ago.
     pub fn ring(&self) -> Result<&KeyRing, NotInForce> {
         if self.ring.age() < KEYS_TRUSTED { Ok(&self.ring.value) } else { Err(NotInForce::KeysTooOld) }
     }

@@ -5,8 +5,8 @@
 //!                       requests in flight go on --all done, or WORKER_DRAIN--> ended
 //! ```
 //!
-//! The last places for connections are kept for health checks: on one of them everything else is
-//! refused at once, so whatever the others wait for, the load balancer and the reconciler are answered.
+//! The last places for connections are kept for health checks, and every other request on them is refused at
+//! once. So the load balancer and the reconciler are answered even when all other connections wait.
 //!
 //! Connections are served here and not by `axum::serve`, which has no time limit for a request's
 //! head and no bound on connections.

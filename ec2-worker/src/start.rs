@@ -1,4 +1,4 @@
-//! What must be true before a worker takes requests, and the exit code when it is not.
+//! The conditions for taking requests, and the exit code when one is not met.
 //!
 //! | code | meaning | a restart helps |
 //! |---|---|---|

@@ -31,7 +31,7 @@ const MAX_ATTEMPTS_OF_ONE: usize = MAX_ATTEMPTS as usize / 8;
 #[derive(Clone)]
 pub struct Worker(Arc<Shared>);
 
-/// What a worker is made of.
+/// The parts of a worker.
 pub struct Parts {
     pub id: WorkerId,
     pub profile: Profile,
@@ -56,9 +56,9 @@ pub struct Shared {
     pub hosts: HostNames,
     pub limits: Limits,
     pub throttle: Throttle,
-    /// Who registers which login at this moment.
+    /// Registrations in progress, by login.
     pub sign_ups: Gates,
-    /// Who changes which user at this moment.
+    /// Password changes in progress, by login.
     pub changes: Gates,
     pub sessions: Sessions,
     pub stats: Stats,

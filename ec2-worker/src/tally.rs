@@ -11,8 +11,8 @@ use crate::client::Client;
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 
-/// Of each kind that a user causes, from one address in a minute. An office that signs in at nine is said
-/// one by one, a program that signs in for each request is not.
+/// Lines for each kind that a user causes, from one address in a minute. Each sign-in of an office at nine
+/// gets a line; a program that signs in for each request does not.
 const OF_A_USER: u32 = 20;
 /// Of a kind that any client can cause.
 const OF_ANYBODY: u32 = 1;
@@ -87,7 +87,7 @@ impl Kind {
     }
 }
 
-/// Events of one kind that were counted and not said.
+/// Events of one kind that were counted without a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     pub kind: Kind,
@@ -109,7 +109,7 @@ struct State {
 struct Count {
     said: u32,
     more: u64,
-    /// Of a count that was not said before; 0 is one.
+    /// Addresses in a count that is carried over; 0 means one address.
     addresses: usize,
 }
 
@@ -120,7 +120,7 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Whether this event is to be said; it is counted if not.
+    /// Whether this event gets a line; otherwise it is counted.
     pub fn says(&self, kind: Kind, client: &Client) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut key = (kind, client.block());
@@ -226,7 +226,7 @@ mod tests {
             tokio::time::advance(MINUTE).await;
         }
         assert!((100..=140).contains(&lines), "{lines} lines");
-        // But for the last minutes all is said or counted.
+        // All events but those of the last minutes have a line or are counted.
         assert!(counted > 200 * 24 * 60 - 200 * 20, "{counted}");
     }
 

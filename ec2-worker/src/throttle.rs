@@ -18,19 +18,19 @@
 //!
 //! | count | ends with |
 //! |---|---|
-//! | strangers at a login | its registration: the next owner is not locked out by guesses at the one before |
+//! | strangers at a login | its registration, so that old guesses do not lock out the new owner |
 //! | a browser in which the user has signed in before, by its cookie | another password, which gives it another id |
 //! | a session whose user is to prove the password again | the session, and another password, which gives it another id |
 //!
-//! So a stranger who fails on purpose does not lock out the owner's browser, and who has stolen a cookie
+//! So a stranger who fails on purpose does not lock out the owner's browser, and a thief with a stolen cookie
 //! does not lock the owner out of changing the password.
 //!
-//! While a login has to wait, the worker that knows it says so without asking S3, for `TRUSTED` after it
-//! learned of it. It only refuses more than S3 would.
+//! While a login has to wait, a worker that knows it refuses attempts without reading S3, for `TRUSTED` after
+//! it learned of the wait. This can only refuse more than S3 would.
 //!
-//! How many evaluations of argon2 can a guesser have? An attempt is counted before its place is given
-//! back, and once there was a failure a login has one place on each worker ([`Gates`]); so at the most
-//! 100, and one more for each worker but the first.
+//! A guesser gets at most 100 evaluations of argon2, and one more for each worker but the first: an attempt is
+//! counted before its place is given back, and after a failure a login has one place on each worker
+//! ([`Gates`]).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,8 +71,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Attempts at one login that are made or wait on one worker. Each waits for up to [`PATIENCE`]: without a
 /// bound a few hundred a second at one login would take all the places of a worker for attempts.
 const MAX_AT_GATE: usize = 128;
-/// How long a worker believes that a login has to wait. A login under attack costs one look at S3 in this
-/// time; an operator who deletes the count waits for as long.
+/// How long a worker remembers that a login has to wait. A login under attack costs one read of S3 in this
+/// time; a count that the operator deletes may stay in force for as long.
 const TRUSTED: Duration = Duration::from_secs(5);
 /// Counts that are remembered, some 150 bytes each.
 const MAX_REMEMBERED: u64 = 100_000;
@@ -124,7 +124,7 @@ struct Document {
 pub struct Throttle {
     data: Bucket,
     gates: Gates,
-    /// What this worker counted and could not write.
+    /// Counts that this worker could not write to S3.
     remembered: Cache<String, Failures>,
     /// Counts of which the last attempt has to wait, and when they were learned of.
     waiting: Cache<String, (Instant, Failures)>,
@@ -241,7 +241,7 @@ impl Throttle {
             let expect = seen.etag.take().map_or(Expect::Absent, Expect::Unchanged);
             let written = self.data.put(&key(name), &object, &expect).await;
             match written {
-                // What S3 has counts from now on, for this worker too.
+                // From now on the count in S3 is valid for this worker too.
                 Ok(Write::Done) => return self.remembered.invalidate(name),
                 Ok(Write::Refused | Write::Raced) => {}
                 Err(error) => {
@@ -310,7 +310,7 @@ fn key(name: &str) -> String {
     format!("{PREFIX}{name}")
 }
 
-/// Who is at which login at this moment, on this worker.
+/// The attempts in progress on this worker, by login.
 #[derive(Default)]
 pub struct Gates(Arc<Mutex<HashMap<String, Arc<Semaphore>>>>);
 
@@ -328,7 +328,7 @@ impl Gates {
             let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let gate =
                 gates.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(PLACES as usize)));
-            // Each who waits or has a place holds a clone.
+            // Each attempt that waits or has a place holds a clone.
             if Arc::strong_count(gate) > MAX_AT_GATE {
                 return None;
             }
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_so_many_wait_at_a_gate() {
+    async fn attempts_that_wait_at_a_gate_are_limited() {
         let gates = Gates::default();
         let alone = gates.enter_alone("ana").await.expect("a place");
         let waiting = futures::future::join_all((0..MAX_AT_GATE).map(|_| gates.enter("ana", 1)));

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_record_is_refused() {
+    fn a_malformed_record_is_refused() {
         let object = |text: &str| stored(&NewObject { content_type: "", bytes: text.into(), nonce: None });
         for text in ["", "hunter2", "{}", r#"{"v":1}"#] {
             assert!(User::read(Profile::Secure, object(text)).is_err(), "{text}");

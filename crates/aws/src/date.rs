@@ -9,13 +9,13 @@ use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-/// Notes the `Date` of the last reply, whatever its status, and when it came: a body that takes long
-/// after that says nothing about clocks.
+/// Records the `Date` of the last reply, whatever its status, and when it arrived. A body that arrives much
+/// later must not look like a wrong clock.
 #[derive(Clone, Debug, Default)]
 pub struct DateOfReply(Arc<Mutex<Option<(Timestamp, Instant)>>>);
 
 impl DateOfReply {
-    /// Returns what the clock of S3 shows by now.
+    /// Returns the present time by S3's clock.
     pub fn by_now(&self) -> Option<Timestamp> {
         let (date, came) = (*self.0.lock().expect("no thread panics with it"))?;
         date.checked_add(came.elapsed()).ok()

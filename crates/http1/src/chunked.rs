@@ -191,7 +191,7 @@ impl Chunked {
     }
 }
 
-/// What the chunked coding adds to one chunk at most, with the end of the body and without trailers.
+/// The most bytes that the chunked coding adds to one chunk, with the end of the body and without trailers.
 pub const MAX_OVERHEAD: usize = 16 + 4 + 5;
 
 /// Writes `data` as one chunk; the empty chunk would end the body and is not written.

@@ -1,4 +1,4 @@
-//! What a header line is to a proxy.
+//! The meaning of a header line to a proxy.
 
 use httparse::Header;
 
@@ -16,7 +16,7 @@ pub enum Field {
     RequestId,
     /// The worker's word to the load balancer that it stops; see `fleet::DRAINING_HEADER`.
     Draining,
-    /// What a client says about where it comes from: replaced by what we see, because workers trust
+    /// The client's claim about its address. It is replaced by the address of the connection, because workers trust
     /// these lines.
     Origin,
     /// Concerns one connection and ends here.
@@ -54,7 +54,7 @@ pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
-/// What the `Connection` lines of a message ask for.
+/// The options in the `Connection` lines of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     pub close: bool,

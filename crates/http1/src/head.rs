@@ -63,7 +63,7 @@ mod tests {
         for text in ["GET / HTTP/1.1\nHost: a\r\n\r\n", "\n", "GET / HTTP/1.1\r\nHost: a\n\n", "a\r\n\n"] {
             assert_eq!(scan(text.as_bytes(), 0), Scan::BareLineFeed, "{text:?}");
         }
-        // What follows the head is not the head's business.
+        // The bytes after the head are not checked here.
         assert_eq!(scan(b"a\r\n\r\n\n", 0), Scan::Complete(5));
     }
 

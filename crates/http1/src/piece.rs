@@ -1,6 +1,6 @@
 //! A piece of a body, as a decoder finds it in the bytes received.
 
-/// What a piece of the wire held: the body's bytes are moved to its front.
+/// The result of decoding some bytes: the body's bytes are moved to their front.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Piece {
     /// Bytes of the body, at the front.

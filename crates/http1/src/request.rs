@@ -112,7 +112,7 @@ pub enum Version {
     Http11,
 }
 
-/// What must be known of a request once its head is written for the worker.
+/// The facts of a request that are needed once its head is written for the worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub method: Method,
@@ -131,7 +131,7 @@ pub struct Request {
     head_len: usize,
 }
 
-/// What a request is called in logs, by the client or by us.
+/// The id of a request in logs, from the client or made here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestId {
     bytes: [u8; MAX_ID],
@@ -154,7 +154,7 @@ impl RequestId {
     }
 }
 
-/// Who sends a request, for the lines that tell the worker.
+/// The sender of a request, for the lines that tell the worker.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
     pub peer: IpAddr,
@@ -242,7 +242,7 @@ fn unknown_version(head: &[u8]) -> Malformed {
     }
 }
 
-/// What the first pass finds.
+/// The result of the first pass.
 #[derive(Default)]
 struct Facts<'a> {
     framing: Option<Framing>,

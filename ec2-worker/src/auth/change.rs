@@ -20,7 +20,8 @@ use crate::user::{self, User};
 use crate::{Worker, audit};
 use aws::bucket::{Expect, Write};
 
-/// Returns the session under which this browser goes on; all others of the user end.
+/// Changes the password and ends all sessions of the user. Returns the session under which this browser
+/// goes on.
 pub async fn change_password(
     worker: &Worker,
     client: &Client,
@@ -31,7 +32,7 @@ pub async fn change_password(
     charge(worker, client)?;
     let chosen = Password::chosen(worker.profile, worker.min_password, &login, given.new.expose_secret())?;
     let current = Password::given(worker.profile, given.current.expose_secret()).ok();
-    // One at a time on this worker: with the password that the first one sets, others are wrong.
+    // One change at a time on this worker: after the first one the current password of the others is wrong.
     let _alone = worker.changes.enter_alone(login.as_str()).await.ok_or(AccountError::Busy)?;
     prove(worker, client, session, &login, current).await?;
     let phc = worker.hashes.hash(worker.hashes.ticket(client)?, chosen).await?;

@@ -28,7 +28,7 @@ use crate::{Worker, user};
 use aws::bucket::Expect;
 
 const WORKERS: usize = 3;
-/// What `docs/security.md` promises.
+/// The bound that `docs/security.md` promises.
 const PROMISED: Duration = Duration::from_secs(15);
 /// Steps begin within this time.
 const SPAN_MS: u64 = 45_000;
@@ -64,7 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
     (0..SPAN_MS, 0..WORKERS, act).prop_map(|(at_ms, worker, act)| Step { at_ms, worker, act })
 }
 
-/// What has happened to the cookies of one user.
+/// The history of one user's cookies.
 #[derive(Default)]
 struct Story {
     /// Oldest first; the last one is the owner's.

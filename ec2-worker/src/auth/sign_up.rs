@@ -13,7 +13,7 @@ use crate::{Worker, audit};
 use crate::{throttle, user};
 use aws::bucket::{Expect, NewObject, Write};
 
-/// Registers the login, or says why not.
+/// Registers the login.
 pub async fn sign_up(worker: &Worker, client: &Client, given: &Credentials) -> Result<Login, AccountError> {
     let login = Login::parse(worker.profile, &given.login)?;
     let password = Password::chosen(worker.profile, worker.min_password, &login, given.password())?;
@@ -29,7 +29,7 @@ pub async fn sign_up(worker: &Worker, client: &Client, given: &Credentials) -> R
         Profile::Classic => create(worker, &key, &user::classic_object(password.as_bytes())).await?,
         Profile::Secure => {
             allowed(worker, client, &worker.limits.sign_ups)?;
-            // Of many who want the same login at once, all but the first find it taken without a hash.
+            // When many requests want the same login at once, only the first costs a hash.
             let _alone = worker.sign_ups.enter_alone(&key).await.ok_or(AccountError::Busy)?;
             if worker.data.exists(&key).await? {
                 return Err(AccountError::Taken);
@@ -52,10 +52,10 @@ fn allowed(worker: &Worker, client: &Client, limit: &Limit) -> Result<(), Accoun
     })
 }
 
-/// Writes a user that must not exist yet. A success is durable: it says that the object is ours.
+/// Writes a user that must not exist yet. After a success the object is in S3 and was written by this call.
 async fn create(worker: &Worker, key: &str, object: &NewObject) -> Result<(), AccountError> {
     for _ in 0..MAX_TRIES {
-        // Of these only the first says that it is done.
+        // Only the first outcome is a certain success.
         match worker.data.put(key, object, &Expect::Absent).await {
             Ok(Write::Done) => return Ok(()),
             Ok(Write::Refused) => match owner(worker, key, object).await? {

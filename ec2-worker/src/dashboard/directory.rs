@@ -9,12 +9,12 @@ use aws::bucket::Bucket;
 /// A screen or two. S3 gives a thousand names for the same price.
 pub const PAGE: usize = 50;
 
-/// What the operator asks for.
+/// The operator's search.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
     /// The beginning of a login; empty for all.
     pub text: String,
-    /// The last login of the piece before.
+    /// The last login of the previous page.
     pub after: Option<String>,
 }
 
@@ -23,7 +23,7 @@ pub struct Directory {
     pub query: Query,
     pub logins: Vec<String>,
     pub has_more: bool,
-    /// Why there are none.
+    /// Why no logins can be listed.
     pub problem: Option<String>,
 }
 
@@ -63,7 +63,7 @@ fn keys(profile: Profile, query: &Query) -> Result<Keys, LoginError> {
     let prefix = match Login::parse(profile, &query.text) {
         Ok(login) => object_key(profile, &login),
         Err(LoginError::Empty) => USERS_PREFIX.to_owned(),
-        // No logins, and yet others begin with them.
+        // `.` and `..` are not logins, but logins may begin with them.
         Err(LoginError::Dots) => format!("{USERS_PREFIX}{}", "!2e".repeat(query.text.chars().count())),
         Err(rule) => return Err(rule),
     };

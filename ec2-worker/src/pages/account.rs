@@ -65,10 +65,10 @@ pub fn signed_up(login: &str) -> Page {
     )
 }
 
-/// What the protected page shows of a user.
+/// The content of the protected page.
 pub struct Account<'a> {
     pub login: &'a str,
-    /// Who answers.
+    /// The worker that answers.
     pub worker: &'a WorkerId,
     /// How old the session is.
     pub age: SignedDuration,

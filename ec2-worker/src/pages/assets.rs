@@ -1,4 +1,4 @@
-//! What pages load: the stylesheet, the dashboard's program, the icon. They are part of the program.
+//! Files that pages load: the stylesheet, the dashboard's program, the icon. They are part of the program.
 //!
 //! Their addresses name their content, so a browser may keep them. During a rollout a page of one release
 //! may ask a worker of the other release for an asset. That worker sends its own version and forbids the

@@ -55,7 +55,7 @@ pub(super) fn spoken(age: SignedDuration) -> String {
     format!("{whole:#}")
 }
 
-/// What stands between backticks, as in our messages, is code.
+/// Returns the text with the parts between backticks as code.
 pub(super) fn with_code(text: &str) -> Markup {
     html! {
         @for (n, part) in text.split('`').enumerate() {

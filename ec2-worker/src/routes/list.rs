@@ -83,7 +83,7 @@ impl Format {
         }
     }
 
-    /// What comes before the first row, or instead of it.
+    /// Returns the text before the first row, which is also written when there is no row.
     const fn begin(self) -> &'static str {
         match self {
             Self::Json => "[",
@@ -179,7 +179,7 @@ impl Query {
                 })?
             }
         };
-        // Empty is how a form says nothing.
+        // A form sends an empty field when nothing was entered.
         let after = after.filter(|text| !text.is_empty());
         let after =
             after.map(|text| Login::parse(worker.profile, &text)).transpose().map_err(AccountError::Login)?;

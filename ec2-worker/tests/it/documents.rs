@@ -71,7 +71,7 @@ fn each_promise_names_tests_that_are_there() {
 }
 
 #[test]
-fn what_is_linked_is_there() {
+fn linked_files_exist() {
     let docs = root().join("docs");
     let text = fs::read_to_string(docs.join("security.md")).expect("the document is there");
     let linked = links(&text);

@@ -78,7 +78,7 @@ impl Actor {
         }
     }
 
-    /// Switches the instance to `standard` credits. What EC2 could not do for it, it says in its answer.
+    /// Switches the instance to `standard` credits. EC2 reports a failure for it in the body of a success.
     pub async fn cap_credits(&self, id: &WorkerId) -> Result<(), Failure> {
         let capped = InstanceCreditSpecificationRequest::builder()
             .instance_id(id.as_str())
@@ -130,7 +130,8 @@ where
     Failure { kind: kind(&error), why }
 }
 
-/// As [`failure`], and whom EC2's answer blames. Without a code EC2 has not answered.
+/// Returns the failure of a launch as [`failure`] does, with the cause that EC2's answer names. Without a
+/// code EC2 has not answered.
 fn launch_failure<E>(error: SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,

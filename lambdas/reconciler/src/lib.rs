@@ -1,7 +1,7 @@
-//! The reconciler: every 20 seconds it looks at the fleet, plans, and acts.
+//! The reconciler: every 20 seconds it observes the fleet, plans, and acts.
 //!
-//! What to do, and in which order, is decided in `planner`; here it is carried out. A crash
-//! between any two calls needs no code here: the next invocation goes on from memory.
+//! `planner` decides which calls are made, and in which order; this crate carries them out. A crash between
+//! any two calls needs no code here: the next invocation continues from the stored state.
 
 pub mod config;
 pub mod store;
@@ -36,7 +36,7 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// One invocation: the ticks of the minute that starts at `scheduled`.
+    /// Runs one invocation: the ticks of the minute that starts at `scheduled`.
     pub async fn invoke(&self, scheduled: Timestamp) -> Report {
         let now = Timestamp::now();
         let scheduled = if scheduled.duration_since(now) > AHEAD { now } else { scheduled };

@@ -1,13 +1,13 @@
-//! Asks workers and load balancers whether they are alive.
+//! Probes workers and load balancers: are they alive?
 //!
-//! One lost packet must not cost a worker, so a silence or a refusal is asked again: three tries
+//! One lost packet must not cost a worker, so a silence or a refusal is probed again: three tries
 //! spread over three seconds are longer than systemd takes to restart a program. The request is
-//! written by hand: the status and a small body are all that matters of the answer, and a function with
-//! a fraction of a core has a thousand of them to ask.
+//! written by hand, because only the status and a small body of the answer matter, and a function with
+//! a fraction of a core has a thousand targets to probe.
 //!
 //! | answer | is |
 //! |---|---|
-//! | 200, `"status":"ok"`, and what only ours say: a worker its own id, a load balancer a `revision` | an answer |
+//! | 200, `"status":"ok"`, and a worker's own id or a load balancer's `revision` | an answer |
 //! | any other status, 503 included; another body, another name, no body | silence |
 //! | refused or reset before a status | a refusal |
 //!
@@ -111,10 +111,10 @@ impl Prober {
 
 /// The result for each target that was probed.
 type Probes = Vec<(WorkerId, Probe)>;
-/// Since when the program of each runs that says so.
+/// When the program of each target started, for targets that report it.
 type Started = Vec<(WorkerId, Timestamp)>;
 
-/// What came back of one try.
+/// The outcome of one try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heard<T> {
     Answer(T),
@@ -192,7 +192,7 @@ fn status_in(text: &[u8]) -> Option<u16> {
     line.strip_prefix("HTTP/1.")?.split_once(' ')?.1.parse().ok()
 }
 
-/// What has come of the body.
+/// Returns the part of the body that has come.
 fn body_of(answer: &[u8]) -> Option<&[u8]> {
     let end_of_head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
     answer.get(end_of_head + 4..)
@@ -206,7 +206,7 @@ struct Health {
     worker: Option<WorkerId>,
     #[serde(default, deserialize_with = "is_there")]
     revision: bool,
-    /// Not said by a worker of an older version.
+    /// Missing in the answer of an older version.
     uptime_seconds: Option<u64>,
 }
 
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(heard(&target(1, silent_at)).await, Probe::Silent);
     }
 
-    /// Each of these was taken for health once, or looks like it.
+    /// Each of these answers was once mistaken for health, or resembles it.
     #[tokio::test]
     async fn only_200_with_our_own_body_is_an_answer() {
         let ours = r#"{"status":"ok","worker":"i-1","version":"1"}"#;
@@ -350,7 +350,7 @@ mod tests {
         }
     }
 
-    /// What a worker says of itself, with this much before the name.
+    /// Returns a worker's answer, with so many bytes before the name.
     fn naming(worker: &str, filler: usize) -> String {
         let body = format!(r#"{{"status":"ok","worker":"{worker}","version":"1"}}"#);
         format!("HTTP/1.1 200 OK\r\nx-filler: {}\r\n\r\n{body}", "x".repeat(filler))

@@ -69,7 +69,7 @@ impl Store {
         self.put(keys::STATE, memory.encode(Timestamp::now()), etag).await
     }
 
-    /// The number in `desired-count`, or a sentence that says why there is none to act on.
+    /// Returns the number in `desired-count`, or a sentence that says why it is not acted on.
     pub async fn desired(&self) -> Result<DesiredCount, String> {
         match self.get(keys::DESIRED_COUNT, DesiredCount::MAX_OBJECT_BYTES, None).await {
             Ok(Some(object)) => DesiredCount::from_object(&object.bytes)
