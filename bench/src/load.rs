@@ -7,6 +7,7 @@
 //! whatever delayed it.
 
 pub mod plan;
+pub mod method;
 pub mod request;
 pub mod pace;
 pub mod window;

@@ -20,11 +20,10 @@ use std::net::Ipv4Addr;
 use fleet::{LB_ADMIN_PORT, PUBLIC_PORT, TLS_PORT, WORKER_PORT};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::cidr::Cidr;
 use crate::names::Names;
-use crate::resources::role::Role;
+use crate::resources::role::{Role, RoleWanted};
 
 /// Private addresses of a stack. Two stacks may have the same: their VPCs are not connected.
 const VPC_BLOCK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 77, 0, 0), 16);
@@ -179,14 +178,6 @@ pub struct Rule {
 pub enum Source {
     Block(Cidr),
     Group(&'static str),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RoleWanted {
-    pub name: String,
-    pub trust: Value,
-    pub policy: Value,
-    pub has_instance_profile: bool,
 }
 
 pub const LB: &str = "lb";

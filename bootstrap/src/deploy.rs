@@ -6,17 +6,18 @@ use std::path::Path;
 use accounts::password::MinChars;
 use fleet::hosts::HostNames;
 use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, Rollout};
-use fleet::{DesiredCount, Policy, Profile};
+use fleet::{DesiredCount, Profile};
 use jiff::Timestamp;
 
 use crate::aws::Aws;
 use crate::blueprint::{Ec2Api, TlsPort};
 use crate::certificate::{Certificate, Origin};
-use crate::cli::{Arch, Deploy, Switch, Target, Until};
+use crate::cli::{Deploy, Target, Until};
 use crate::error::{DeployError, Exit, Result};
 use crate::names::Names;
 use crate::output::{self, Mode, Progress};
 use crate::part::RunMode;
+use crate::requested::{check, credits, instance_type, market, policy};
 use crate::resources::artifact::{self, Artifact};
 use crate::resources::bucket::{self, Contents};
 use crate::resources::load_balancer::{LoadBalancer, Surplus};
@@ -31,23 +32,6 @@ use crate::{ec2_api, exposure, healthy, preflight, token};
 /// Settings of the worker that a later deployment keeps.
 const MIN_PASSWORD: &str = "VIGIA_MIN_PASSWORD";
 const HOSTS: &str = "VIGIA_HOSTS";
-
-/// Most blocks that may reach the load balancer: each is a rule on two ports, and a security group has room
-/// for 60 rules of each family.
-const MOST_BLOCKS: usize = 25;
-
-/// Checks the arguments without any call.
-pub fn check(options: &Deploy) -> Result<()> {
-    if options.allow_cidr.len() > MOST_BLOCKS {
-        let what =
-            format!("--allow-cidr has {} blocks; the maximum is {MOST_BLOCKS}", options.allow_cidr.len());
-        return Err(DeployError::new(Exit::Usage, what).hint(
-            "Nothing was changed. Merge the blocks into \
-            fewer, larger ones.",
-        ));
-    }
-    Wanted::read(&options.tls, Timestamp::now()).map(drop)
-}
 
 /// Files that a deployment reads on this machine before it calls AWS.
 pub(crate) struct Inputs {
@@ -287,31 +271,6 @@ impl Stack {
     }
 }
 
-/// Returns the requested market, or else the workers' present one.
-pub(crate) fn market(options: &Deploy, before: Option<&Release>) -> Market {
-    match options.spot {
-        Some(Switch::On) => Market::Spot,
-        Some(Switch::Off) => Market::OnDemand,
-        None => before.map_or(Market::OnDemand, |before| before.worker.market),
-    }
-}
-
-/// Returns the requested policy, or else the stack's.
-fn policy(options: &Deploy, before: Option<&Release>) -> Policy {
-    match &options.policy {
-        Some(policy) => policy.as_ref().clone(),
-        None => before.map_or_else(Policy::default, |before| before.policy.clone()),
-    }
-}
-
-/// Returns the requested credit option, or else the workers' present one.
-fn credits(options: &Deploy, before: Option<&Release>) -> Credits {
-    match options.credits {
-        Some(option) => option.into(),
-        None => before.map_or_else(Credits::default, |before| before.worker.credits),
-    }
-}
-
 /// Lines for the report; clients must be told to trust a self-signed certificate.
 #[derive(Default)]
 struct HttpsReport {
@@ -494,17 +453,11 @@ fn lb_settings(names: &Names, tls: TlsPort) -> Vec<(&'static str, String)> {
     settings
 }
 
-/// Returns the requested type, or else the workers' present one, unless the processor changes.
-pub(crate) fn instance_type(options: &Deploy, before: Option<&Release>) -> String {
-    let before = before.map(|before| before.worker.instance_type.clone());
-    let before = before.filter(|kind| Arch::of_instance_type(kind) == options.arch);
-    let asked = options.instance_type.clone().or(before);
-    asked.unwrap_or_else(|| options.arch.default_instance_type().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Arch;
+    use crate::requested::MOST_BLOCKS;
 
     fn names() -> Names {
         Names::example("a")

@@ -12,6 +12,7 @@ pub mod blueprint;
 pub mod ec2_api;
 pub mod part;
 pub(crate) mod check;
+pub mod requested;
 pub mod preflight;
 pub mod exposure;
 pub mod deploy;

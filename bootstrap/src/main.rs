@@ -9,8 +9,8 @@ use bootstrap::error::{DeployError, Exit, Result};
 use bootstrap::interrupt::unless_told_to_stop;
 use bootstrap::migrate_profile::{Mode, OnUnusable, Options};
 use bootstrap::{
-    deploy, destroy, doctor, iam_policy, logs, manual, migrate_profile, output, plan, preflight, scale,
-    session_keys, status, token,
+    deploy, destroy, doctor, iam_policy, logs, manual, migrate_profile, output, plan, preflight, requested,
+    scale, session_keys, status, token,
 };
 use clap::Parser as _;
 
@@ -61,7 +61,7 @@ fn cannot_start(error: std::io::Error) -> DeployError {
 async fn run(cli: &Cli) -> Result<Exit> {
     let target = &cli.target;
     match &cli.command {
-        Command::Deploy(options) if options.check => deploy::check(options),
+        Command::Deploy(options) if options.check => requested::check(options),
         Command::Deploy(options) => deploy::run(target, options).await,
         Command::Plan { deploy, detailed_exitcode } => {
             let changes = plan::run(target, deploy).await?;

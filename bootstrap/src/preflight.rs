@@ -34,7 +34,7 @@ use crate::error::{DeployError, Exit, Result};
 use crate::output::{self, Progress};
 use crate::policies::deployer::deployer;
 use crate::resources::{documents, load_balancer};
-use crate::{deploy, exposure};
+use crate::{exposure, requested};
 
 /// Limit of one check. AWS answers in tenths of a second. With half of this, checks over a slow connection
 /// all end unknown. With twice as much, all checks, which wait for a look at the stack first, could take
@@ -43,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 
 /// `preflight`: the checks alone.
 pub async fn run(target: &Target, options: &Deploy) -> Result<()> {
-    deploy::check(options)?;
+    requested::check(options)?;
     let aws = Aws::connect(target).await?;
     exposure::check(&aws, options).await?;
     let findings = look(&aws, options).await;
@@ -130,8 +130,8 @@ impl Stack {
         Size {
             workers: desired.map_or(FIRST_COUNT, DesiredCount::get),
             balancers: options.lbs.or(self.addresses).unwrap_or(1),
-            market: deploy::market(options, self.release.as_ref()),
-            instance_type: deploy::instance_type(options, self.release.as_ref()),
+            market: requested::market(options, self.release.as_ref()),
+            instance_type: requested::instance_type(options, self.release.as_ref()),
         }
     }
 }

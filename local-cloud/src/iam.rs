@@ -12,6 +12,7 @@
 
 pub mod context;
 mod pattern;
+mod document;
 mod condition;
 pub mod policy;
 pub mod evaluate;

@@ -3,8 +3,9 @@
 use std::io;
 use std::time::Instant;
 
+use super::method::Method;
 use super::report::Failure;
-use super::request::{Method, Requests};
+use super::request::Requests;
 use super::transport::Transport;
 use crate::wire::body::Body;
 use crate::wire::{self, Malformed};

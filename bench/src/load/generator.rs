@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 
 use super::connection::{After, Connection, State, Turn};
+use super::method::Method;
 use super::pace::Pace;
 use super::plan::Plan;
 use super::report::{Failure, Latencies, Report};
-use super::request::{Method, Requests};
+use super::request::Requests;
 use super::transport::Door;
 use super::window::Window;
 

@@ -1,17 +1,9 @@
 //! The two requests of a run, as bytes, and the expected answers.
 
-use serde::{Deserialize, Serialize};
-
+use super::method::Method;
 use super::plan::Plan;
 use super::report::Failure;
 use crate::backend::reply;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Method {
-    Get,
-    Post,
-}
 
 pub struct Requests {
     get: Request,

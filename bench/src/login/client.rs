@@ -16,7 +16,6 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::worker::Worker;
 use crate::load::report::{Latencies, Latency};
 
 /// Longer than a worker lets a request take.
@@ -182,13 +181,14 @@ pub struct Pace {
 }
 
 impl Load {
-    /// `ask` gets the number of the request.
+    /// Sends the load to `addr`. `cpu` reads the time on the core so far; `ask` gets the number of the request.
     pub async fn run(
         self,
-        worker: &Worker,
+        addr: SocketAddr,
+        cpu: impl Fn() -> anyhow::Result<Duration>,
         ask: impl Fn(usize) -> Ask + Send + Sync + 'static,
     ) -> anyhow::Result<(Pace, Latency)> {
-        let pool = Arc::new(Pool::open(worker.addr, self.connections).await?);
+        let pool = Arc::new(Pool::open(addr, self.connections).await?);
         let ask = Arc::new(ask);
         let turn = Arc::new(AtomicUsize::new(0));
         let begins = Instant::now() + self.warm_up;
@@ -207,10 +207,10 @@ impl Load {
             });
         }
         tokio::time::sleep_until(begins.into()).await;
-        let cpu = worker.cpu()?;
+        let before = cpu()?;
         let begins = Instant::now();
         tokio::time::sleep_until(ends.into()).await;
-        let (cpu, ends) = (worker.cpu()?.saturating_sub(cpu), Instant::now());
+        let (cpu, ends) = (cpu()?.saturating_sub(before), Instant::now());
         let mut answers = Vec::new();
         while let Some(client) = clients.join_next().await {
             answers.append(&mut client??);

@@ -49,7 +49,7 @@ pub async fn measure(ground: &mut Ground) -> anyhow::Result<Findings> {
                     let ask = Ask::protected(sessions.get(turn % number).map_or("", String::as_str));
                     if is_page { ask.page() } else { ask }
                 };
-                let (pace, latency) = load().run(&worker, ask).await?;
+                let (pace, latency) = load().run(worker.addr, || worker.cpu(), ask).await?;
                 rates.push(pace.per_second);
                 costs.push(pace.cpu_ms * 1000.0);
                 p50.push(latency.p50);

@@ -60,7 +60,7 @@ pub async fn measure(ground: &mut Ground, rounds: usize) -> anyhow::Result<Findi
             hashes.push(bare::measure(ground.core, &cost, BARE).await?);
             let crowd = Arc::clone(&crowd);
             let ask = move |turn| Ask::sign_in(crowd.login(turn + round * USERS / 7), PASSWORD);
-            let (pace, latency) = load().run(&worker, ask).await?;
+            let (pace, latency) = load().run(worker.addr, || worker.cpu(), ask).await?;
             progress(&format!(
                 "  {:.2} hashes/s, {:.2} sign-ins/s",
                 hashes[round].per_second, pace.per_second

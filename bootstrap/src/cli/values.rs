@@ -174,7 +174,16 @@ pub(super) fn policy(text: &str) -> Result<Box<Policy>, String> {
     if let Some(name) = fields.keys().find(|name| known.iter().all(|field| field.name != name.as_str())) {
         return Err(format!("a policy has no field `{name}`; docs/policy.md lists the fields"));
     }
-    serde_json::from_slice(&bytes).map(Box::new).map_err(|error| error.to_string())
+    serde_json::from_slice(&bytes).map(Box::new).map_err(|error| fault(&fields).unwrap_or(error.to_string()))
+}
+
+/// Names the first field with a value that no policy can have.
+fn fault(fields: &BTreeMap<String, serde_json::Value>) -> Option<String> {
+    fields.iter().find_map(|(name, value)| {
+        let alone = serde_json::json!({ name: value });
+        let error = serde_json::from_value::<Policy>(alone).err()?.to_string();
+        Some(if error.contains(name.as_str()) { error } else { format!("policy field {name}: {error}") })
+    })
 }
 
 #[cfg(test)]
@@ -195,7 +204,7 @@ mod tests {
         for (text, says) in [
             (r#"{"drian": "5s"}"#, "a policy has no field `drian`"),
             (r#"{"drain": "5000h"}"#, "policy field drain is"),
-            (r#"{"drain": "soon"}"#, "soon"),
+            (r#"{"drain": "soon"}"#, "policy field drain: failed to parse"),
             ("[]", "the file is not a JSON object"),
             (&" ".repeat(70_000), "more than 64 KiB"),
         ] {

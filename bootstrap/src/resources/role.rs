@@ -2,10 +2,10 @@
 
 use aws_sdk_iam::types::Tag;
 use fleet::aws_code::AwsErrorKind;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::aws::Aws;
-use crate::blueprint::RoleWanted;
 use crate::cli::PolicyArn;
 use crate::error::{DeployError, Exit, Result, Step as _, found};
 use crate::names::Names;
@@ -18,6 +18,14 @@ const POLICY: &str = "vigia";
 pub const SPOT_ROLE: &str = "AWSServiceRoleForEC2Spot";
 /// The service-linked role's path, which AWS fixes.
 const SPOT_PATH: &str = "/aws-service-role/spot.amazonaws.com/";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RoleWanted {
+    pub name: String,
+    pub trust: Value,
+    pub policy: Value,
+    pub has_instance_profile: bool,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

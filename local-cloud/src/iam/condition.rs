@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::context::Context;
+use super::document::{Invalid, texts};
 use super::pattern::{fits_arn, fits_text};
-use super::policy::{Invalid, texts};
 
 /// One operator with one key.
 #[derive(Clone, Debug, PartialEq)]

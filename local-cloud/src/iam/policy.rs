@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::condition::Condition;
 use super::context::Context;
+use super::document::{Invalid, texts};
 use super::pattern::{fits_action, fits_arn};
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,16 +41,6 @@ enum Principals {
     /// ARNs, account ids and names of services.
     Of(Vec<String>),
     NotOf(Vec<String>),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Invalid {
-    #[error("the policy is not JSON")]
-    Json,
-    #[error("`{0}` is missing, or is not what a policy has there")]
-    Shape(&'static str),
-    #[error("`{0}` is not a condition operator")]
-    Operator(String),
 }
 
 impl Policy {
@@ -144,16 +135,6 @@ fn principals(value: &Value) -> Vec<String> {
     match value {
         Value::Object(kinds) => kinds.values().flat_map(texts).collect(),
         other => texts(other),
-    }
-}
-
-/// Returns a value or a list of values; numbers and booleans as they are written.
-pub(super) fn texts(value: &Value) -> Vec<String> {
-    match value {
-        Value::Array(several) => several.iter().flat_map(texts).collect(),
-        Value::String(text) => vec![text.clone()],
-        Value::Bool(_) | Value::Number(_) => vec![value.to_string()],
-        Value::Null | Value::Object(_) => Vec::new(),
     }
 }
 
