@@ -148,7 +148,7 @@ async fn ticks(program: &Path, size: usize, share: Option<&Share>) -> anyhow::Re
 /// It was one tick, and nothing went wrong in it but what the table says.
 fn check(report: &Value, memory: &Memory) -> anyhow::Result<()> {
     let failures = report["failures"].as_array().context("a report lists failures")?;
-    let is_told = |failure: &Value| failure.as_str().is_some_and(|text| text.contains("begins anew"));
+    let is_told = |failure: &Value| failure.as_str().is_some_and(|text| text.contains("the state begins empty"));
     ensure!(report["ticks"] == 1 && failures.iter().all(is_told), "this was no tick at rest: {report}");
     ensure!(memory.leaving.is_empty(), "somebody is removed: {:?}", memory.held);
     Ok(())
@@ -172,7 +172,7 @@ impl Measured {
         let kb = |bytes: usize| thousands(bytes / 1000);
         let is_too_large = self.memory_bytes > Memory::MAX_BYTES;
         let remark = if is_too_large {
-            "state.json is larger than is read: it begins anew in each tick"
+            "state.json is larger than is read: the state begins empty in each tick"
         } else if Stack::new(self.size, Timestamp::now()).is_surplus() {
             "more than may be desired: none is removed, for memory is young"
         } else {

@@ -198,7 +198,7 @@ fn a_release_that_does_not_start_is_frozen() {
         "{said}"
     );
     let status = fleet.cloud.status(fleet.stack);
-    assert!(status["held"].to_string().contains("the workers of before stay"), "{status}");
+    assert!(status["held"].to_string().contains("the old workers keep serving"), "{status}");
     assert_eq!(status["rollout"]["left"], 2, "{status}");
     let running = fleet.cloud.instances(fleet.stack, "running");
     assert!(workers.iter().all(|id| running.contains(id)), "{workers:?} stay, of {running:?}");
