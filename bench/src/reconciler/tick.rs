@@ -148,7 +148,8 @@ async fn ticks(program: &Path, size: usize, share: Option<&Share>) -> anyhow::Re
 /// It was one tick, and nothing went wrong in it but what the table says.
 fn check(report: &Value, memory: &Memory) -> anyhow::Result<()> {
     let failures = report["failures"].as_array().context("a report lists failures")?;
-    let is_told = |failure: &Value| failure.as_str().is_some_and(|text| text.contains("the state begins empty"));
+    let is_told =
+        |failure: &Value| failure.as_str().is_some_and(|text| text.contains("the state begins empty"));
     ensure!(report["ticks"] == 1 && failures.iter().all(is_told), "this was no tick at rest: {report}");
     ensure!(memory.leaving.is_empty(), "somebody is removed: {:?}", memory.held);
     Ok(())
