@@ -66,17 +66,6 @@ pub fn policy() -> String {
     table
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_document_lists_every_field_of_the_policy() {
-        let document = include_str!("../../docs/policy.md");
-        assert!(document.contains(&policy()), "write the output of `sim policy` into docs/policy.md");
-    }
-}
-
 /// Of durations in milliseconds: median, 99th percentile, most; in seconds.
 pub fn quantiles(durations: &[i64]) -> String {
     if durations.is_empty() {
@@ -87,4 +76,15 @@ pub fn quantiles(durations: &[i64]) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let at = |share: usize| sorted[(sorted.len() - 1) * share / 100] as f64 / 1000.0;
     format!("{} of them: p50 {:.1} s, p99 {:.1} s, longest {:.1} s", sorted.len(), at(50), at(99), at(100))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_lists_every_field_of_the_policy() {
+        let document = include_str!("../../docs/policy.md");
+        assert!(document.contains(&policy()), "write the output of `sim policy` into docs/policy.md");
+    }
 }

@@ -65,14 +65,14 @@ enum Job {
 enum Stage {
     Asleep,
     Reading(Job),
-    Surveying(Sight),
+    Surveying(Snapshot),
     Describing {
-        sight: Sight,
+        snapshot: Snapshot,
         observation: Box<Observation>,
         left: usize,
         rows: Vec<Instance>,
     },
-    Probing(Sight, Box<Observation>),
+    Probing(Snapshot, Box<Observation>),
     Committing(Box<Work>),
     /// The write was refused or not answered, and why if it met no other: is it ours that is there?
     ReadingBack(Box<Work>, Option<String>),
@@ -84,7 +84,7 @@ enum Stage {
 
 /// What a tick or a look began with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Sight {
+struct Snapshot {
     job: Job,
     known: Known,
     /// When looking around began: all that is seen is at least this young.
@@ -148,14 +148,17 @@ impl Invocation {
         match (mem::replace(&mut self.stage, Stage::Done), event) {
             (Stage::Asleep, Event::Woke) => self.wake(now),
             (Stage::Reading(job), Event::MemoryRead { object, date }) => self.read(job, object, date, now),
-            (Stage::Surveying(sight), Event::Surveyed(observation)) => self.surveyed(sight, observation),
-            (Stage::Describing { sight, observation, left, rows }, Event::Described { zone, rows: more }) => {
-                self.described(sight, observation, left, rows, zone, more)
+            (Stage::Surveying(snapshot), Event::Surveyed(observation)) => {
+                self.surveyed(snapshot, observation)
             }
-            (Stage::Probing(sight, mut observation), Event::Probed { probes, started }) => {
+            (
+                Stage::Describing { snapshot, observation, left, rows },
+                Event::Described { zone, rows: more },
+            ) => self.described(snapshot, observation, left, rows, zone, more),
+            (Stage::Probing(snapshot, mut observation), Event::Probed { probes, started }) => {
                 observation.probes = probes.into_iter().collect();
                 observation.started = started.into_iter().collect();
-                self.planned(sight, &observation, now)
+                self.planned(snapshot, &observation, now)
             }
             (Stage::Committing(work), Event::MemoryWritten(written)) => self.written(work, written, now),
             (Stage::ReadingBack(work, why), Event::MemoryRead { object, .. }) => {
@@ -259,7 +262,7 @@ impl Invocation {
             }
             Job::Tick(_) | Job::Look => {}
         }
-        self.stage = Stage::Surveying(Sight { job, known, since: now });
+        self.stage = Stage::Surveying(Snapshot { job, known, since: now });
         vec![Effect::Survey]
     }
 
@@ -283,18 +286,18 @@ impl Invocation {
     }
 
     /// While a zone is out, EC2 lists nothing at all; by their ids it shows instances of the others.
-    fn surveyed(&mut self, sight: Sight, observation: Box<Observation>) -> Vec<Effect> {
-        let zones = known_by_zone(&sight.known.memory);
-        if observation.instances.is_ok() || zones.is_empty() || sight.job == Job::Look {
-            return self.ask(sight, observation);
+    fn surveyed(&mut self, snapshot: Snapshot, observation: Box<Observation>) -> Vec<Effect> {
+        let zones = known_by_zone(&snapshot.known.memory);
+        if observation.instances.is_ok() || zones.is_empty() || snapshot.job == Job::Look {
+            return self.ask(snapshot, observation);
         }
-        self.stage = Stage::Describing { sight, observation, left: zones.len(), rows: Vec::new() };
+        self.stage = Stage::Describing { snapshot, observation, left: zones.len(), rows: Vec::new() };
         zones.into_iter().map(|(zone, ids)| Effect::Describe { zone, ids }).collect()
     }
 
     fn described(
         &mut self,
-        sight: Sight,
+        snapshot: Snapshot,
         mut observation: Box<Observation>,
         left: usize,
         mut rows: Vec<Instance>,
@@ -306,30 +309,30 @@ impl Invocation {
             Err(why) => drop(observation.dark.insert(zone, why)),
         }
         if left > 1 {
-            self.stage = Stage::Describing { sight, observation, left: left - 1, rows };
+            self.stage = Stage::Describing { snapshot, observation, left: left - 1, rows };
             return Vec::new();
         }
         // If no zone answers, the reason of the first failure stands.
-        if observation.dark.len() < known_by_zone(&sight.known.memory).len() {
+        if observation.dark.len() < known_by_zone(&snapshot.known.memory).len() {
             observation.instances = Ok(rows);
             observation.is_partial = true;
         }
-        self.ask(sight, observation)
+        self.ask(snapshot, observation)
     }
 
-    fn ask(&mut self, sight: Sight, observation: Box<Observation>) -> Vec<Effect> {
-        let (scope, tries) = match sight.job {
+    fn ask(&mut self, snapshot: Snapshot, observation: Box<Observation>) -> Vec<Effect> {
+        let (scope, tries) = match snapshot.job {
             Job::Tick(_) => (Scope::Fleet, self.policy.probe_tries),
             Job::Look => (Scope::Boots, 1),
         };
         let rows = observation.instances.as_deref().unwrap_or_default();
-        let targets = targets(rows, &sight.known.memory, scope);
-        self.stage = Stage::Probing(sight, observation);
+        let targets = targets(rows, &snapshot.known.memory, scope);
+        self.stage = Stage::Probing(snapshot, observation);
         vec![Effect::Probe { targets, knocking: Knocking::new(&self.policy, tries) }]
     }
 
-    fn planned(&mut self, sight: Sight, observation: &Observation, now: Timestamp) -> Vec<Effect> {
-        let Sight { job, known, since } = sight;
+    fn planned(&mut self, snapshot: Snapshot, observation: &Observation, now: Timestamp) -> Vec<Effect> {
+        let Snapshot { job, known, since } = snapshot;
         if let Ok(Some(release)) = &observation.release {
             self.follow_policy(&release.policy, now);
         }

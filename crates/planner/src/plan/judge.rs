@@ -4,6 +4,7 @@
 //! brake costs money for a dead machine, never capacity.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use fleet::DesiredCount;
 use fleet::memory::{LeavingStage, Phase};
@@ -25,8 +26,38 @@ enum Cause {
     Room,
 }
 
+/// The rule that keeps a dead worker from being terminated now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Brake {
+    Unseen,
+    Young,
+    Control,
+    Zone,
+    Degraded,
+    Silent,
+    Panic,
+    Velocity,
+}
+
+impl fmt::Display for Brake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unseen => "EC2 does not show it, so it may be gone or not",
+            Self::Young => "memory was lost a moment ago",
+            Self::Control => {
+                "no other worker answers, so the fault may be the prober's; a replacement is launched first"
+            }
+            Self::Zone => "most of its zone is silent; replacements are launched elsewhere",
+            Self::Degraded => "many fail; a replacement has to answer first",
+            Self::Silent => "it is silent and may only be overloaded; its replacement has to answer first",
+            Self::Panic => "most workers fail at once; one a minute is terminated",
+            Self::Velocity => "enough were terminated just now",
+        })
+    }
+}
+
 /// The facts of a tick that the brakes depend on.
-struct Bench {
+struct BrakeInput {
     /// Workers that ever answered.
     served: usize,
     answering: usize,
@@ -46,22 +77,22 @@ impl Tick<'_> {
         if dead.is_empty() {
             return;
         }
-        let mut bench = self.bench(&dead);
-        self.is_panic = bench.is_panic;
+        let mut input = self.brake_input(&dead);
+        self.is_panic = input.is_panic;
         for number in dead {
-            match self.why_not(number, &bench, Cause::Health) {
-                None => self.end(number, &mut bench, Cause::Health),
+            match self.brake(number, &input, Cause::Health) {
+                None => self.end(number, &mut input, Cause::Health),
                 Some(_)
-                    if self.waits_for_room(number) && self.why_not(number, &bench, Cause::Room).is_none() =>
+                    if self.waits_for_room(number) && self.brake(number, &input, Cause::Room).is_none() =>
                 {
-                    self.end(number, &mut bench, Cause::Room);
+                    self.end(number, &mut input, Cause::Room);
                 }
-                Some(why) => self.keep_dead(number, &why),
+                Some(brake) => self.keep_dead(number, brake),
             }
         }
     }
 
-    fn bench(&self, dead: &[u32]) -> Bench {
+    fn brake_input(&self, dead: &[u32]) -> BrakeInput {
         let has_served = |number: &u32| self.memory.slots.get(number).is_some_and(|slot| slot.served);
         let served = self.memory.slots.values().filter(|slot| slot.served).count();
         let dead = dead.iter().copied().filter(has_served).count();
@@ -70,7 +101,7 @@ impl Tick<'_> {
         let policy = self.policy;
         let is_many = dead >= policy.degraded_least && policy.degraded_share.is_exceeded_by(dead, served);
         let is_recent = |at: &&Timestamp| self.age(**at) < policy.velocity_window;
-        Bench {
+        BrakeInput {
             served,
             answering,
             replaced: (answering + dead).saturating_sub(desired),
@@ -91,64 +122,65 @@ impl Tick<'_> {
         has_waited && fits
     }
 
-    fn why_not(&self, number: u32, bench: &Bench, cause: Cause) -> Option<String> {
+    /// Returns the first brake that holds the worker, if one does.
+    fn brake(&self, number: u32, input: &BrakeInput, cause: Cause) -> Option<Brake> {
         let slot = self.memory.slots.get(&number)?;
         let is_seen = slot.worker.as_ref().is_some_and(|id| self.workers.contains_key(id));
         let last = self.memory.terminations.last();
         let policy = self.policy;
-        let most = policy.velocity_share.of(bench.served).max(policy.velocity_least);
-        let often = policy.often_share.of(bench.served).max(policy.often_least);
-        let is_degraded = bench.is_many || self.memory.terminations.len() >= often;
-        // Who refuses has no program any more. Who is silent may only have too much to do, and the others
-        // would have more without it.
+        let most = policy.velocity_share.of(input.served).max(policy.velocity_least);
+        let often = policy.often_share.of(input.served).max(policy.often_least);
+        let is_degraded = input.is_many || self.memory.terminations.len() >= often;
+        // A worker that refuses has no program any more. A silent worker may only be overloaded, and without
+        // it the others would have more to do.
         let may_serve = self.probe_of(slot) != Some(Probe::Refused) && !planted::is(Bug::SilentEndedFirst);
-        // Where no worker is left that could answer, a load balancer shows that our probes arrive.
+        // If no worker is left that could answer, a load balancer shows that probes arrive.
         let is_heard_otherwise =
             cause == Cause::Room && (self.balancer_answers() || planted::is(Bug::RoomUncontrolled));
         let was_just_now = last.is_some_and(|last| self.age(*last) < policy.panic_spacing);
-        let why = if !is_seen {
-            "EC2 does not show it, so it may be gone or not"
+        let is_unreplaced = input.replaced <= input.retired && cause == Cause::Health;
+        if !is_seen {
+            Some(Brake::Unseen)
         } else if self.is_young() {
-            "memory was lost a moment ago"
+            Some(Brake::Young)
         } else if !slot.served && !self.is_deaf() {
-            return None;
-        } else if bench.answering == 0 && !is_heard_otherwise && !planted::is(Bug::NoPositiveControl) {
-            "no other worker answers, so the fault may be the prober's; a replacement is launched first"
+            None
+        } else if input.answering == 0 && !is_heard_otherwise && !planted::is(Bug::NoPositiveControl) {
+            Some(Brake::Control)
         } else if self.is_dark(&slot.zone) && self.probe_of(slot) == Some(Probe::Silent) {
-            "most of its zone is silent; replacements are launched elsewhere"
-        } else if is_degraded && bench.replaced <= bench.retired && cause == Cause::Health {
-            "many fail; a replacement has to answer first"
-        } else if may_serve && bench.replaced <= bench.retired && cause == Cause::Health {
-            "it is silent and may only be overloaded; its replacement has to answer first"
-        } else if bench.is_panic && (was_just_now || bench.retired > 0) {
-            "most workers fail at once; one a minute is terminated"
-        } else if bench.just_now + bench.retired >= most {
-            "enough were terminated just now"
+            Some(Brake::Zone)
+        } else if is_degraded && is_unreplaced {
+            Some(Brake::Degraded)
+        } else if may_serve && is_unreplaced {
+            Some(Brake::Silent)
+        } else if input.is_panic && (was_just_now || input.retired > 0) {
+            Some(Brake::Panic)
+        } else if input.just_now + input.retired >= most {
+            Some(Brake::Velocity)
         } else {
-            return None;
-        };
-        Some(why.to_owned())
+            None
+        }
     }
 
-    fn keep_dead(&mut self, number: u32, why: &str) {
+    fn keep_dead(&mut self, number: u32, brake: Brake) {
         let Some(slot) = self.memory.slots.get(&number) else { return };
         let id = who(number, slot);
         if slot.phase != Phase::Dead {
             self.memory.losses.push(self.now);
             self.enter(number, Phase::Dead);
-            self.record(format!("{id} is dead, but not terminated yet: {why}."));
+            self.record(format!("{id} is dead, but not terminated yet: {brake}."));
         }
-        self.hold(format!("the termination of {id}: {why}"));
+        self.hold(format!("the termination of {id}: {brake}"));
     }
 
-    fn end(&mut self, number: u32, bench: &mut Bench, cause: Cause) {
+    fn end(&mut self, number: u32, input: &mut BrakeInput, cause: Cause) {
         let Some(slot) = self.memory.slots.get(&number) else { return };
         let id = who(number, slot);
         if slot.phase != Phase::Dead {
             self.memory.losses.push(self.now);
         }
         if slot.served {
-            bench.retired += 1;
+            input.retired += 1;
             self.memory.terminations.push(self.now);
             self.record(match cause {
                 Cause::Health => format!("Terminating {id}: it does not answer, and others do."),

@@ -12,6 +12,35 @@ use super::{Tick, in_words};
 use crate::observation::{Observation, Role};
 use crate::planted::{self, Bug};
 
+/// The rule that keeps missing workers from being launched now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LaunchBrake {
+    Cap,
+    Deaf,
+    Losses,
+    Young,
+    Busy,
+}
+
+impl LaunchBrake {
+    fn why(self, policy: &Policy, desired: DesiredCount) -> String {
+        match self {
+            Self::Cap => format!(
+                "the cap of {} instances is reached; if none of them answers, read the logs of one",
+                policy.cap(desired)
+            ),
+            Self::Deaf => "no worker answers; a few replacements must answer first".to_owned(),
+            Self::Losses => format!(
+                "too many workers were lost within {}; one in {}",
+                in_words(policy.losses_window),
+                in_words(policy.slow_launch_every)
+            ),
+            Self::Young => "memory was lost a moment ago, and EC2 may not show all yet".to_owned(),
+            Self::Busy => "as many as EC2 takes in a tick are under way".to_owned(),
+        }
+    }
+}
+
 /// Slots and their numbers, by zone.
 type ByZone<'a> = BTreeMap<&'a str, Vec<(u32, &'a Slot)>>;
 
@@ -258,30 +287,15 @@ impl Tick<'_> {
         let is_soon = self.memory.last_launch.is_some_and(|last| self.age(last) < policy.slow_launch_every);
         let is_unsure = self.is_young() && self.memory.follows_loss;
         let limits = [
-            (
-                cap,
-                "there are twice as many instances as desired already; if none of them answers, read the logs of one",
-            ),
-            (
-                if is_deaf { deaf } else { usize::MAX },
-                "no worker answers; a few replacements must answer first",
-            ),
-            (
-                if is_dear { usize::from(!is_soon) } else { usize::MAX },
-                "too many workers were lost within the hour; one in three minutes",
-            ),
-            (
-                if is_unsure { 0 } else { usize::MAX },
-                "memory was lost a moment ago, and EC2 may not show all yet",
-            ),
-            (
-                policy.launches_per_tick.saturating_sub(self.replays.len()),
-                "as many as EC2 takes in a tick are under way",
-            ),
+            (LaunchBrake::Cap, cap),
+            (LaunchBrake::Deaf, if is_deaf { deaf } else { usize::MAX }),
+            (LaunchBrake::Losses, if is_dear { usize::from(!is_soon) } else { usize::MAX }),
+            (LaunchBrake::Young, if is_unsure { 0 } else { usize::MAX }),
+            (LaunchBrake::Busy, policy.launches_per_tick.saturating_sub(self.replays.len())),
         ];
-        let (allowed, why) = limits.into_iter().min_by_key(|(allowed, _)| *allowed).unwrap_or((0, ""));
+        let (brake, allowed) = limits.into_iter().min_by_key(|(_, allowed)| *allowed).expect("five limits");
         if allowed < missing {
-            self.hold(format!("{} launches: {why}", missing - allowed));
+            self.hold(format!("{} launches: {}", missing - allowed, brake.why(policy, desired)));
         }
         allowed
     }

@@ -4,6 +4,7 @@ use fleet::Policy;
 use jiff::SignedDuration;
 
 use super::world::{Health, World};
+use crate::plan::in_words;
 
 /// A stack at rest with the fast policy.
 fn serving(desired: u32) -> World {
@@ -49,6 +50,19 @@ fn a_rollout_takes_a_minute_for_each_worker() {
     let took = time_until(&mut world, is_done);
     assert!(took <= SignedDuration::from_mins(3), "{took:#}");
     world.settle_down();
+}
+
+#[test]
+fn sentences_name_the_times_of_the_policy() {
+    for (seconds, words) in [(0, "0 s"), (45, "45 s"), (60, "1 min"), (90, "90 s"), (1800, "30 min")] {
+        assert_eq!(in_words(SignedDuration::from_secs(seconds)), words);
+    }
+    let mut world = serving(2);
+    world.deploy("ami-2");
+    world.broken.insert(world.release.id.clone());
+    time_until(&mut world, |world| {
+        world.holds("the old workers keep serving, and it is tried again every 30 s")
+    });
 }
 
 #[test]
