@@ -99,5 +99,9 @@ async fn a_memory_that_is_garbage_begins_anew() {
     let Ok(MemoryObject::Found { memory, .. }) = control.store.memory().await.0 else {
         panic!("it is still garbage")
     };
-    assert!(memory.events.iter().any(|event| event.text.contains("the state began empty")), "{:?}", memory.events);
+    assert!(
+        memory.events.iter().any(|event| event.text.contains("the state began empty")),
+        "{:?}",
+        memory.events
+    );
 }
