@@ -16,19 +16,23 @@
 //! The time limits of calls to AWS are constants of the reconciler: they apply before `release.json` is
 //! read.
 
+mod bounds;
+mod counts;
 mod share;
+#[cfg(test)]
+mod tests;
+mod value;
 
-use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::ops::RangeInclusive;
 
 use jiff::SignedDuration;
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::DesiredCount;
+use self::value::{Value, check, shown_bounds};
 
-pub use share::{Share, ShareError};
+pub use self::share::{Share, ShareError};
+pub use self::value::{Difference, Field, OutOfBounds};
 
 const fn millis(number: i64) -> SignedDuration {
     SignedDuration::from_millis(number)
@@ -361,76 +365,9 @@ policy! {
     balancers_per_address: usize = 3, 2..=6;
 }
 
-/// Lambda stops the function this long after it started.
-const CUT: SignedDuration = secs(55);
-
 impl Policy {
     pub fn is_default(&self) -> bool {
         *self == Self::default()
-    }
-
-    /// Whether a new desired count takes most workers away.
-    pub fn takes_most(&self, before: DesiredCount, desired: DesiredCount) -> bool {
-        let is_less = !self.lowering_share.is_reached_by(desired.workers(), before.workers());
-        desired < before && (desired.is_zero() || is_less)
-    }
-
-    /// Returns how many instances may exist, in any state.
-    pub const fn cap(&self, desired: DesiredCount) -> usize {
-        self.cap_per_worker * desired.workers() + self.cap_extra
-    }
-
-    /// Returns how many instances may exist if no worker answers.
-    pub const fn stuck_cap(&self, desired: DesiredCount) -> usize {
-        self.stuck_cap_per_worker * desired.workers() + self.stuck_cap_extra
-    }
-
-    /// Returns how many losses within `losses_window` are replaced at once.
-    pub const fn loss_budget(&self, desired: DesiredCount) -> usize {
-        self.budget_per_worker * desired.workers() + self.budget_extra
-    }
-
-    /// Returns how many replacements may boot at a time while no worker answers.
-    pub fn deaf_boots(&self, desired: DesiredCount) -> usize {
-        self.deaf_share.of_rounded_up(desired.workers()).max(self.deaf_least)
-    }
-
-    /// Returns how many workers a rollout replaces at a time.
-    pub fn rollout_batch(&self, desired: DesiredCount) -> usize {
-        self.rollout_share.of(desired.workers()).max(self.rollout_least)
-    }
-
-    /// Returns how many crashing workers are replaced at a time.
-    pub fn crash_batch(&self, desired: DesiredCount) -> usize {
-        self.crash_share.of(desired.workers()).max(self.crash_least)
-    }
-
-    /// Returns how many unknown instances are removed in one tick.
-    pub fn orphan_batch(&self, desired: DesiredCount) -> usize {
-        self.orphan_share.of(desired.workers()).max(self.orphan_least)
-    }
-
-    /// Compares every field with its bounds, and with the fields that it depends on.
-    pub fn check(&self) -> Result<(), OutOfBounds> {
-        self.check_each()?;
-        let less = millis(1);
-        check("tick_closest", self.tick_closest, &(millis(500)..=self.tick_every - less))?;
-        check("ticks", self.ticks, &(1..=self.most_ticks()))?;
-        check("launches_at_once", self.launches_at_once, &(1..=self.calls_at_once - 1))?;
-        check("boot_pause_first", self.boot_pause_first, &(secs(2)..=self.boot_pause_longest))?;
-        check("refusal_pause_first", self.refusal_pause_first, &(secs(2)..=self.refusal_pause_longest))?;
-        check("cap_per_worker", self.cap_per_worker, &(1..=self.stuck_cap_per_worker))?;
-        check("cap_extra", self.cap_extra, &(1..=self.stuck_cap_extra))?;
-        check("room_still_refused", self.room_still_refused, &(secs(2)..=self.room_after))?;
-        check("room_dead_for", self.room_dead_for, &(secs(5)..=self.room_after))
-    }
-}
-
-impl Policy {
-    /// Returns how many ticks, and the watch after them, fit into an invocation.
-    fn most_ticks(&self) -> i32 {
-        let time = (CUT - self.last_watch).as_millis();
-        i32::try_from(1 + (time - 1) / self.tick_every.as_millis()).unwrap_or(i32::MAX)
     }
 }
 
@@ -438,207 +375,5 @@ impl Hash for Policy {
     /// Hashes the fields that differ from the default: nearly always none.
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.differences().hash(state);
-    }
-}
-
-/// A field of [`Policy`], for a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Field {
-    pub name: &'static str,
-    pub default: String,
-    pub bounds: String,
-    pub reason: &'static str,
-}
-
-/// A field whose value is not the default.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Difference {
-    pub name: &'static str,
-    pub value: String,
-    pub default: String,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is {} (default {})", self.name, self.value, self.default)
-    }
-}
-
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("policy field {field} is {value}, out of bounds: choose a value from {bounds}")]
-pub struct OutOfBounds {
-    pub field: &'static str,
-    pub value: String,
-    pub bounds: String,
-}
-
-/// The type of a field.
-trait Value: Copy + PartialOrd {
-    fn shown(&self) -> String;
-    fn write<M: serde::ser::SerializeMap>(&self, name: &'static str, map: &mut M) -> Result<(), M::Error>;
-}
-
-impl Value for SignedDuration {
-    fn shown(&self) -> String {
-        format!("{self:#}")
-    }
-
-    fn write<M: serde::ser::SerializeMap>(&self, name: &'static str, map: &mut M) -> Result<(), M::Error> {
-        map.serialize_entry(name, &self.shown())
-    }
-}
-
-macro_rules! plain_values {
-    ($($type:ty),+) => {
-        $(impl Value for $type {
-            fn shown(&self) -> String {
-                self.to_string()
-            }
-
-            fn write<M: serde::ser::SerializeMap>(
-                &self,
-                name: &'static str,
-                map: &mut M,
-            ) -> Result<(), M::Error> {
-                map.serialize_entry(name, self)
-            }
-        })+
-    };
-}
-
-plain_values!(i32, u32, usize, Share);
-
-fn check<T: Value>(field: &'static str, value: T, bounds: &RangeInclusive<T>) -> Result<(), OutOfBounds> {
-    if bounds.contains(&value) {
-        return Ok(());
-    }
-    Err(OutOfBounds { field, value: value.shown(), bounds: shown_bounds(bounds) })
-}
-
-fn shown_bounds<T: Value>(bounds: &RangeInclusive<T>) -> String {
-    format!("{} to {}", bounds.start().shown(), bounds.end().shown())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::hash::DefaultHasher;
-
-    use super::*;
-
-    fn parse(text: &str) -> Result<Policy, String> {
-        serde_json::from_str(text).map_err(|error| error.to_string())
-    }
-
-    fn hash(policy: &Policy) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        policy.hash(&mut hasher);
-        hasher.finish()
-    }
-
-    #[test]
-    fn the_default_is_within_its_bounds() {
-        assert_eq!(Policy::default().check(), Ok(()));
-        assert!(Policy::default().is_default());
-        assert_eq!(Policy::default().differences(), []);
-    }
-
-    #[test]
-    fn a_missing_field_is_its_default() {
-        assert_eq!(parse("{}"), Ok(Policy::default()));
-        let policy = parse(r#"{"boot_grace":"1m 30s","crash_share":"1/2","ticks":2}"#).expect("a policy");
-        let expected =
-            Policy { boot_grace: secs(90), crash_share: share(1, 2), ticks: 2, ..Policy::default() };
-        assert_eq!(policy, expected);
-    }
-
-    #[test]
-    fn only_differences_are_written() {
-        let policy = Policy {
-            probe_spacing: millis(500),
-            boot_loop: 4,
-            often_share: share(1, 2),
-            ..Policy::default()
-        };
-        let text = serde_json::to_string(&policy).expect("plain data");
-        assert_eq!(text, r#"{"probe_spacing":"500ms","often_share":"1/2","boot_loop":4}"#);
-        assert_eq!(parse(&text), Ok(policy.clone()));
-        let differences: Vec<String> = policy.differences().iter().map(ToString::to_string).collect();
-        let expected = [
-            "probe_spacing is 500ms (default 1s 500ms)",
-            "often_share is 1/2 (default 1/3)",
-            "boot_loop is 4 (default 3)",
-        ];
-        assert_eq!(differences, expected);
-        assert_ne!(hash(&policy), hash(&Policy::default()));
-    }
-
-    #[test]
-    fn every_field_has_a_reason_and_a_name_of_its_own() {
-        let fields = Policy::fields();
-        let names: BTreeSet<&str> = fields.iter().map(|field| field.name).collect();
-        assert_eq!(names.len(), fields.len());
-        assert!(fields.iter().all(|field| field.reason.ends_with('.')));
-    }
-
-    #[test]
-    fn every_field_is_compared_with_its_bounds() {
-        for field in Policy::fields() {
-            let value = if field.default.contains('/') {
-                r#""9/1""#
-            } else if field.default.ends_with(|last: char| last.is_ascii_digit()) {
-                "1000000"
-            } else {
-                r#""10000h""#
-            };
-            let text = format!(r#"{{"{}":{value}}}"#, field.name);
-            let error = parse(&text).expect_err(&text);
-            let start = format!("policy field {} is {}", field.name, value.trim_matches('"'));
-            assert!(error.starts_with(&start), "{error}");
-            assert!(error.contains(&format!("choose a value from {}", field.bounds)), "{error}");
-        }
-    }
-
-    #[test]
-    fn fields_are_compared_with_each_other() {
-        for (text, expected) in [
-            (r#"{"ticks":4}"#, "policy field ticks is 4, out of bounds: choose a value from 1 to 3"),
-            (
-                r#"{"tick_every":"8s"}"#,
-                "policy field tick_closest is 10s, out of bounds: choose a value from 500ms to 7s 999ms",
-            ),
-            (
-                r#"{"calls_at_once":3}"#,
-                "policy field launches_at_once is 3, out of bounds: choose a value from 1 to 2",
-            ),
-            (
-                r#"{"boot_pause_longest":"30s"}"#,
-                "policy field boot_pause_first is 1m, out of bounds: choose a value from 2s to 30s",
-            ),
-            (
-                r#"{"room_after":"1m"}"#,
-                "policy field room_dead_for is 1m 35s, out of bounds: choose a value from 5s to 1m",
-            ),
-        ] {
-            let error = parse(text).expect_err(text);
-            assert!(error.starts_with(expected), "{error}");
-        }
-    }
-
-    #[test]
-    fn text_that_is_no_value_is_refused() {
-        for text in [r#"{"drain":15}"#, r#"{"ticks":"3"}"#, r#"{"crash_share":"0.1"}"#] {
-            parse(text).expect_err(text);
-        }
-    }
-
-    /// `Memory` believes times in the future up to ten minutes.
-    #[test]
-    fn nothing_is_avoided_for_longer_than_memory_believes() {
-        for field in Policy::fields() {
-            if ["no_capacity_avoid", "credits_again_after"].contains(&field.name) {
-                assert!(field.bounds.ends_with("to 10m"), "{}: {}", field.name, field.bounds);
-            }
-        }
     }
 }
