@@ -92,6 +92,15 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Returns S3's own words, without the operation and the bucket.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Denied { source, .. } | Self::Unavailable { source, .. } => source.to_string(),
+        }
+    }
+}
+
 /// An answer to a conditional read.
 #[derive(Debug)]
 pub enum Read {

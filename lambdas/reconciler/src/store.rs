@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws::bucket::{Bucket, ETag, Expect, NewObject, Object, Read, Write};
+use aws::bucket::{Bucket, ETag, Expect, NewObject, Object, Read, StoreError, Write};
 use aws::date::DateOfReply;
 use fleet::document::{self, TooLarge};
 use fleet::memory::Memory;
@@ -115,7 +115,7 @@ impl Store {
         limit: usize,
         date: Option<&DateOfReply>,
     ) -> Result<Option<Object>, ReadError> {
-        let failed = |error| ReadError::Failed { key, why: error_chain(&error) };
+        let failed = |error: StoreError| ReadError::Failed { key, why: error.reason() };
         match self.bucket.read(key, limit, None, date).await.map_err(failed)? {
             Read::Missing | Read::Unchanged => Ok(None),
             Read::Found(object) if object.bytes.len() > limit => {
@@ -136,7 +136,7 @@ impl Store {
             Ok((Write::Done, ETag(etag))) => Written::Done { etag },
             // If-Match on a key that is gone is refused as well: the stack is being removed.
             Ok((Write::Refused | Write::Raced, _)) => Written::Conflict,
-            Err(error) => Written::Unknown(format!("could not write {key}: {}", error_chain(&error))),
+            Err(error) => Written::Unknown(format!("could not write {key}: {}", error.reason())),
         }
     }
 }
