@@ -1,4 +1,4 @@
-//! What a policy reads as, and what it refuses.
+//! Tests of a policy: how a document is read, and the fields that `status` shows.
 
 use std::collections::BTreeSet;
 use std::hash::DefaultHasher;
