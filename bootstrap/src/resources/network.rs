@@ -9,6 +9,7 @@ mod subnet;
 mod vpc;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aws_sdk_ec2::types::{Filter, ResourceType, Tag, TagSpecification};
 use fleet::aws_code::AwsErrorKind;
@@ -24,6 +25,9 @@ use crate::part::{NEW, Part, RunMode};
 /// Far longer than EC2 takes to show a new resource, and short enough for an operator who deletes one by
 /// hand.
 const TOKEN_SECONDS: i64 = 600;
+
+/// Deleted resources leave the lists within seconds.
+const GONE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The network, as other resources need it. Where a plan would make a resource, its id is [`NEW`].
 #[derive(Clone, Debug)]
@@ -95,9 +99,31 @@ pub async fn ensure(aws: &Aws, mode: RunMode, wanted: &Wanted) -> Result<(Networ
     Ok((network, site.parts))
 }
 
-/// Removes the network, starting with the resources that depend on others. Instances and network interfaces
-/// must be gone.
+/// Removes the network. Instances and network interfaces must be gone.
+///
+/// EC2 may leave a resource that was made moments ago out of a list and call its VPC not found, so the lists
+/// are read again until they are empty.
 pub async fn delete(aws: &Aws) -> Result<Vec<Part>> {
+    let mut removed = Vec::new();
+    let mut wait = aws.patience.wait(GONE_DEADLINE);
+    loop {
+        let parts = delete_listed(aws).await?;
+        if parts.is_empty() {
+            return Ok(removed);
+        }
+        // A resource that is listed once more is removed once.
+        removed.extend(parts.into_iter().filter(|part| !removed.contains(part)).collect::<Vec<_>>());
+        if wait.is_over() {
+            let what = format!("EC2 still shows the network after {} s", wait.waited().as_secs());
+            return Err(DeployError::new(Exit::Failed, what)
+                .hint("Run destroy again in a few minutes; it continues where this run stopped."));
+        }
+        wait.pause(|| "waiting until EC2 shows nothing of the network".to_owned()).await;
+    }
+}
+
+/// Deletes the listed resources, starting with those that depend on others.
+async fn delete_listed(aws: &Aws) -> Result<Vec<Part>> {
     let vpc::All { own, empty } = vpc::find(aws).await?;
     let mut parts = Vec::new();
     for vpc in &empty {

@@ -80,7 +80,7 @@ def a_user_signs_up_in_and_out(page: Page) -> None:
 
     page.get_by_label("Password").fill("not the password")
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_text("The login or the password is wrong.")).to_be_visible()
+    expect(page.get_by_text("The login or the password is wrong; check both and try again.")).to_be_visible()
     page.get_by_role("link", name="Back to the start").click()
 
     sign_in = page.get_by_role("region", name="Sign in")

@@ -26,7 +26,10 @@ fn serves_heals_scales_survives_a_restart_and_goes_without_a_trace() {
     let first = cloud.deploy(ALPHA, &["--workers", "3", "--policy", "default"]);
     assert!(first.contains("URL") && first.contains("Admin token"), "{first}");
     classic_is_not_published(&cloud);
-    cloud.deploy(BETA, &["--workers", "2", "--profile", "classic", "--allow-cidr", "127.0.0.0/8"]);
+    cloud.deploy(
+        BETA,
+        &["--workers", "2", "--profile", "classic", "--allow-cidr", "127.0.0.0/8", "--policy", "default"],
+    );
     let alpha = Api::new(&cloud, ALPHA);
     let beta = Api::new(&cloud, BETA);
 

@@ -258,6 +258,7 @@ fn doctor_is_content_and_names_what_is_left_over(cloud: &Cloud, stack: &str) {
     };
     leftovers(&|verdict, detail| verdict == "warning" && detail.contains(&vpc));
     assert_eq!(check(&doctor(cloud, "gone"), "stack").0, "not-known-here");
+    cloud.wait_until_all_is_known();
     cloud.aws(&["ec2", "delete-vpc", "--vpc-id", &vpc]);
     leftovers(&|verdict, detail| (verdict, detail) == ("ok", "none"));
 }
