@@ -48,7 +48,7 @@ fn system() -> Result<()> {
     let threads = std::env::var_os("RUST_TEST_THREADS").filter(|threads| !threads.is_empty());
     let mut command = cargo();
     command.args(["test", "--workspace", "--test", "system"]);
-    run(command.env("RUST_TEST_THREADS", threads.unwrap_or_else(|| "3".into())))
+    run(command.env("RUST_TEST_THREADS", threads.unwrap_or_else(|| "4".into())))
 }
 
 /// Returns a call of the system tests with these arguments of the test program.
