@@ -122,7 +122,7 @@ pub async fn delete(aws: &Aws) -> Result<Vec<Part>> {
     }
 }
 
-/// Deletes the listed resources, starting with those that depend on others.
+/// Deletes the listed resources, dependent resources first.
 async fn delete_listed(aws: &Aws) -> Result<Vec<Part>> {
     let vpc::All { own, empty } = vpc::find(aws).await?;
     let mut parts = Vec::new();
