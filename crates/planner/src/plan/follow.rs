@@ -53,6 +53,10 @@ impl Tick<'_> {
         }
         // An address that EC2 does not show yet is not a change of address.
         slot.addr = row.address.map(worker_addr).or(slot.addr).or(published.map(|worker| worker.addr));
+        if is_booting(slot.phase) && self.observation.registry.is_ok() && published.is_none() {
+            // It was adopted while the registry could not be read; now it is known that it never served.
+            slot.served = false;
+        }
         let is_known = published.is_some() && !planted::is(Bug::AdoptedAsNew);
         if is_known && is_booting(slot.phase) && row.state.is_live() {
             // The launch of a memory that was lost: readers know the worker.

@@ -2,6 +2,8 @@
 
 use fleet::Policy;
 
+use fleet::memory::Slot;
+
 use super::world::{Health, World};
 use crate::observation::{Observation, Scope};
 use crate::plan::look;
@@ -140,7 +142,7 @@ fn a_new_memory_without_a_registry_does_nothing() {
 }
 
 #[test]
-fn one_that_appears_while_the_registry_cannot_be_read_is_published_when_it_answers() {
+fn a_worker_adopted_without_a_registry_is_new_until_it_answers() {
     let mut world = World::serving(3);
     world.desire(4);
     let newcomer = world.add(Some((7, 1)), "subnet-a");
@@ -151,6 +153,8 @@ fn one_that_appears_while_the_registry_cannot_be_read_is_published_when_it_answe
     for _ in 0..3 {
         world.tick();
         assert!(!world.published().contains(&newcomer), "nothing says that it ever served");
+        let served = |slot: &Slot| slot.worker.as_ref() == Some(&newcomer) && slot.served;
+        assert!(!world.memory.slots.values().any(served), "the registry does not list it");
     }
     world.machine(&newcomer).health = Health::Well;
     world.tick();
