@@ -47,6 +47,8 @@ fn a_deployment_makes_the_planned_changes_and_a_plan_makes_none() {
 }
 
 fn plan_and_deployment_agree_that_nothing_is_left(cloud: &Cloud, options: &[&str]) {
+    // The reconciler may have launched an instance moments ago, which EC2 does not list everywhere yet.
+    cloud.wait_until_all_is_known();
     let before = mutating_calls(cloud);
     assert_eq!(plan(cloud, options, 0), Changes::new());
     assert_eq!(deploy(cloud, options), Changes::new());

@@ -27,6 +27,7 @@ fn tls_goes_on_takes_a_given_certificate_and_goes_off() {
     let before = stack.load_balancers();
     let off = cloud.deploy(STACK, &["--tls", "off"]);
     assert!(!off.contains("HTTPS"), "{off}");
+    cloud.wait_until_all_is_known();
     assert_ne!(stack.load_balancers(), before, "a load balancer without TLS");
     stack.speaks_plain_text_only();
     let again = cloud.deploy(STACK, &[]);
