@@ -190,6 +190,17 @@ mod tests {
         assert_eq!(stub.count(PUT), 8);
     }
 
+    #[tokio::test]
+    async fn a_name_of_another_account_is_an_error_at_once() {
+        const PUT: &str = "PUT /vigia-a-control-123456789012-eu-west-1";
+        let taken = "<Error><Code>BucketAlreadyExists</Code><Message>m</Message></Error>";
+        let stub = Stub::default().says(HEAD, 404, "").says(PUT, 409, taken);
+        let made = ensure(&stub.serve().await, RunMode::Apply, Contents::Control).await;
+        let error = made.expect_err("the name is taken").message();
+        assert!(error.contains("belongs to another AWS account"), "{error}");
+        assert_eq!(stub.count(PUT), 1, "waiting does not free the name");
+    }
+
     const HEAD: &str = "HEAD /vigia-a-control-123456789012-eu-west-1";
 
     /// Returns a bucket with all settings except those in `lost`.

@@ -234,3 +234,47 @@ pub fn id(id: Option<&str>, what: &str) -> Result<String> {
             .hint("Try again.")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::stub::Stub;
+    use crate::patience::Patience;
+
+    const LISTED: &str =
+        "<vpcSet><item><vpcId>vpc-1</vpcId><cidrBlock>10.77.0.0/16</cidrBlock></item></vpcSet>";
+
+    /// Returns a stack whose VPC is empty.
+    fn network() -> Stub {
+        Stub::default()
+            .answers("DescribeVpcEndpoints", "<vpcEndpointSet/>")
+            .answers("DescribeSecurityGroups", "<securityGroupInfo/>")
+            .answers("DescribeSubnets", "<subnetSet/>")
+            .answers("DescribeRouteTables", "<routeTableSet/>")
+            .answers("DescribeInternetGateways", "<internetGatewaySet/>")
+            .answers("DescribeEgressOnlyInternetGateways", "<egressOnlyInternetGatewaySet/>")
+    }
+
+    #[tokio::test]
+    async fn a_vpc_that_was_not_found_and_is_still_listed_is_deleted_again() {
+        let stub = network()
+            .answers("DescribeVpcs", LISTED)
+            .answers("DescribeVpcs", LISTED)
+            .answers("DescribeVpcs", "<vpcSet/>")
+            .refuses("DeleteVpc", "InvalidVpcID.NotFound")
+            .answers("DeleteVpc", "<return>true</return>");
+        let removed = delete(&stub.serve().await).await.expect("it is gone");
+        assert_eq!(removed, [Part::removed("VPC vpc-1")], "named once");
+        assert_eq!(stub.count("DeleteVpc"), 2);
+    }
+
+    #[tokio::test]
+    async fn a_network_that_stays_listed_is_an_error() {
+        let stub = network().answers("DescribeVpcs", LISTED).answers("DeleteVpc", "<return>true</return>");
+        let mut aws = stub.serve().await;
+        aws.patience = Patience::at_most(Some(1));
+        let error = delete(&aws).await.expect_err("it never goes").message();
+        assert!(error.contains("EC2 still shows the network after 1 s"), "{error}");
+        assert!(error.contains("Run destroy again"), "{error}");
+    }
+}

@@ -76,7 +76,7 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("S3 denies {operation} in bucket {bucket}; the worker's role must allow it, and s3:ListBucket")]
+    #[error("S3 denies {operation} in bucket {bucket}; the role must allow it, and s3:ListBucket")]
     Denied {
         operation: &'static str,
         bucket: String,
