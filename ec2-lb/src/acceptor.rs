@@ -139,7 +139,7 @@ fn admit(thread: &Rc<Thread>, stream: TcpStream, peer: IpAddr, protocol: Protoco
     tokio::task::spawn_local(connection);
 }
 
-/// Ends what has waited too long.
+/// Ends connections whose deadline has passed, and now and then frees idle buffers and connections to workers.
 async fn keep_time(thread: &Rc<Thread>) {
     let mut sweeps = interval(SWEEP);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -38,8 +38,11 @@ pub async fn up(options: &Options, reserved: &[SocketAddr]) -> anyhow::Result<()
             eprintln_line(&format!("The local cloud is already running (process {}).", status.pid));
             return Ok(());
         }
-        let text =
-            format!("another local cloud (process {}) answers at {endpoint}; stop it first", status.pid);
+        let text = format!(
+            "another local cloud (process {}) answers at {endpoint}; stop it first: run `make \
+             local-down` in its checkout",
+            status.pid
+        );
         return Err(Prerequisite(text).into());
     }
     if let Some(pid) = recorded_pid(&options.dir)
@@ -47,7 +50,7 @@ pub async fn up(options: &Options, reserved: &[SocketAddr]) -> anyhow::Result<()
     {
         let old = std::fs::read_to_string(options.dir.join("endpoint")).unwrap_or_default();
         let text = format!(
-            "the local cloud of {} (process {pid}) is at {old}; stop it first",
+            "the local cloud of {} (process {pid}) is at {old}; stop it first: run `make local-down`",
             options.dir.display()
         );
         return Err(Prerequisite(text).into());

@@ -115,7 +115,7 @@ fn planned(case: &Case, stack: &Stack) -> (Vec<Duration>, Vec<String>) {
     (times, deeds)
 }
 
-/// Measures the look: whom to ask, and the news.
+/// Measures a look between ticks: the targets of its probes, and its plan.
 fn looked(stack: &Stack) -> Vec<Duration> {
     let (seen, memory) = at_rest(stack);
     let mut times = Vec::new();
