@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
@@ -91,11 +91,15 @@ impl Role<'_> {
     fn sign_in_while<T>(&self, watch: impl FnOnce() -> T) -> (BTreeMap<u16, usize>, T) {
         let (url, is_over) = (format!("{}/signin", self.url), AtomicBool::new(false));
         let body = format!(r#"{{"login":"{}","password":"correct-horse-battery"}}"#, self.role);
+        // Each request has an address of its own, because requests from one address are limited before they need memory.
+        let client = AtomicU32::new(u32::from(Ipv4Addr::new(198, 18, 0, 1)));
         std::thread::scope(|scope| {
             let ask = || {
                 let mut answers = BTreeMap::<u16, usize>::new();
                 while !is_over.load(Ordering::Relaxed) {
+                    let from = Ipv4Addr::from(client.fetch_add(1, Ordering::Relaxed)).to_string();
                     let request = self.people.post(&url).header("content-type", "application/json");
+                    let request = request.header("x-forwarded-for", from);
                     // 0 stands for no answer.
                     let status =
                         request.body(body.clone()).send().map_or(0, |answer| answer.status().as_u16());
