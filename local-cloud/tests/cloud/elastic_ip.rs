@@ -3,12 +3,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Mutex;
+use tokio::sync::RwLock;
 
-use crate::support::{Aws, Instance, Network, PORT, cloud, code, get, known, launched, web_server};
+use crate::support::{Aws, ELASTIC_IPS, Instance, Network, PORT, cloud, code, get, known, launched, web_server};
 
-/// The pool is small and shared by the whole cloud: one test at a time uses it.
-static POOL: Mutex<()> = Mutex::const_new(());
+/// The pool is shared by the whole cloud. The test that takes all of it is alone.
+static POOL: RwLock<()> = RwLock::const_new(());
 
 struct ElasticIp<'a> {
     aws: &'a Aws,
@@ -67,7 +67,7 @@ async fn server_open_at(aws: &Aws, network: &Network, ports: &[u16]) -> (Instanc
 
 #[tokio::test]
 async fn traffic_follows_the_association() {
-    let _pool = POOL.lock().await;
+    let _pool = POOL.read().await;
     let aws = Aws::new();
     let network = aws.network().await;
     let (first, group) = server_open_at(&aws, &network, &[PORT]).await;
@@ -92,7 +92,7 @@ async fn traffic_follows_the_association() {
 
 #[tokio::test]
 async fn a_released_address_leads_nowhere() {
-    let _pool = POOL.lock().await;
+    let _pool = POOL.read().await;
     let aws = Aws::new();
     let network = aws.network().await;
     let (instance, _) = server_open_at(&aws, &network, &[PORT]).await;
@@ -106,7 +106,7 @@ async fn a_released_address_leads_nowhere() {
 
 #[tokio::test]
 async fn a_terminated_instance_loses_its_address() {
-    let _pool = POOL.lock().await;
+    let _pool = POOL.read().await;
     let aws = Aws::new();
     let network = aws.network().await;
     let (instance, _) = server_open_at(&aws, &network, &[PORT]).await;
@@ -120,7 +120,7 @@ async fn a_terminated_instance_loses_its_address() {
 
 #[tokio::test]
 async fn only_ports_open_to_the_world_are_forwarded() {
-    let _pool = POOL.lock().await;
+    let _pool = POOL.read().await;
     let aws = Aws::new();
     let network = aws.network().await;
     let (instance, group) = server_open_at(&aws, &network, &[]).await;
@@ -148,7 +148,7 @@ async fn only_ports_open_to_the_world_are_forwarded() {
 
 #[tokio::test]
 async fn a_taken_port_is_named_and_nothing_is_associated() {
-    let _pool = POOL.lock().await;
+    let _pool = POOL.read().await;
     let aws = Aws::new();
     let network = aws.network().await;
     let (instance, _) = server_open_at(&aws, &network, &[PORT]).await;
@@ -168,7 +168,7 @@ async fn a_taken_port_is_named_and_nothing_is_associated() {
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_not_opened_and_the_others_go_on() {
-    let _pool = POOL.lock().await;
+    let _pool = POOL.read().await;
     let aws = Aws::new();
     let network = aws.network().await;
     let (instance, group) = server_open_at(&aws, &network, &[PORT]).await;
@@ -198,15 +198,14 @@ async fn a_port_that_is_taken_is_not_opened_and_the_others_go_on() {
 
 #[tokio::test]
 async fn the_pool_is_finite_and_each_address_is_given_once() {
-    let _pool = POOL.lock().await;
+    let _pool = POOL.write().await;
     let aws = Aws::new();
     let allocate = || ElasticIp::allocate(&aws);
-    let held = futures::join!(allocate(), allocate(), allocate(), allocate());
-    let held = [held.0, held.1, held.2, held.3];
+    let held = futures::future::join_all((0..ELASTIC_IPS).map(|_| allocate())).await;
     let mut addresses: Vec<Ipv4Addr> = held.iter().map(|address| address.address).collect();
     addresses.sort();
     addresses.dedup();
-    assert_eq!(addresses.len(), 4, "{addresses:?}");
+    assert_eq!(addresses.len(), usize::from(ELASTIC_IPS), "{addresses:?}");
     assert_eq!(code(aws.ec2.allocate_address().send().await), "AddressLimitExceeded");
     let elsewhere = Aws::at(&cloud().endpoint, "eu-west-1", ("test", "test", None));
     assert_eq!(code(elsewhere.ec2.allocate_address().send().await), "AddressLimitExceeded");
@@ -219,7 +218,7 @@ async fn the_pool_is_finite_and_each_address_is_given_once() {
 /// The emulator keeps separate state for each region; the addresses of this machine are the same.
 #[tokio::test]
 async fn a_call_in_another_region_leaves_the_forward_alone() {
-    let _pool = POOL.lock().await;
+    let _pool = POOL.read().await;
     let aws = Aws::new();
     let network = aws.network().await;
     let (instance, _) = server_open_at(&aws, &network, &[PORT]).await;

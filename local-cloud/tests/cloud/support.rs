@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_ec2::error::ProvideErrorMetadata;
@@ -26,6 +26,9 @@ use tokio::time::Instant;
 
 pub(crate) const REGION: &str = "us-east-1";
 
+/// Elastic IPs of [`cloud`]: enough for all tests that run at a time.
+pub(crate) const ELASTIC_IPS: u8 = 24;
+
 /// The port of the web server of an instance.
 pub(crate) const PORT: u16 = 5000;
 
@@ -39,29 +42,39 @@ pub(crate) fn cloud() -> &'static Cloud {
     static CLOUD: OnceLock<Cloud> = OnceLock::new();
     // All tests together have more instances and networks than an account is allowed.
     let more = [(Quota::Vcpus, 1000), (Quota::Vpcs, 1000)];
-    CLOUD.get_or_init(|| start("shared", Quotas::generous(4).change(&Quotas::parse(&more))))
+    let quotas = Quotas::generous(usize::from(ELASTIC_IPS)).change(&Quotas::parse(&more));
+    CLOUD.get_or_init(|| start(String::from("shared"), ELASTIC_IPS, quotas))
 }
 
-/// Returns another one, whose account may be changed by the test that holds it.
+/// Returns another one, whose account may be changed by the test that holds it. There are three, so that tests that
+/// wait for new resources do not wait for each other as well.
 pub(crate) async fn other_cloud() -> (MutexGuard<'static, ()>, &'static Cloud) {
-    static CLOUD: OnceLock<Cloud> = OnceLock::new();
-    static TURN: Mutex<()> = Mutex::const_new(());
-    let turn = TURN.lock().await;
-    (turn, CLOUD.get_or_init(|| start("other", Quotas::generous(4))))
+    static CLOUDS: [OnceLock<Cloud>; 3] = [const { OnceLock::new() }; 3];
+    static TURNS: [Mutex<()>; 3] = [const { Mutex::const_new(()) }; 3];
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let free = TURNS.iter().enumerate().find_map(|(number, turn)| Some((number, turn.try_lock().ok()?)));
+    let (number, turn) = match free {
+        Some(free) => free,
+        None => {
+            let number = CALLS.fetch_add(1, Ordering::Relaxed) % TURNS.len();
+            (number, TURNS[number].lock().await)
+        }
+    };
+    (turn, CLOUDS[number].get_or_init(|| start(format!("other-{number}"), 4, Quotas::generous(4))))
 }
 
-fn start(name: &'static str, quotas: Quotas) -> Cloud {
+fn start(name: String, elastic_ips: u8, quotas: Quotas) -> Cloud {
     let (send, receive) = std::sync::mpsc::channel();
     // Its processes die with the threads that started them, so these stay to the end.
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
-            let dir = own_dir().join(name);
+            let dir = own_dir().join(&name);
             let cloud = LocalCloud::start(Options {
                 listen: "127.0.0.1:0".parse().expect("an address"),
                 dir: dir.clone(),
                 venv: default_venv(),
-                elastic_ips: public_addresses(4),
+                elastic_ips: public_addresses(elastic_ips),
                 consistency_seed: None,
                 quotas,
                 cpu: Policy { quota: None, baseline: "10%".parse().ok() },
