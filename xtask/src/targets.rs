@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod features;
 mod flags;
+mod lanes;
 mod local;
 mod simulate;
 mod stack;
@@ -63,7 +64,6 @@ const TARGETS: &[(&str, Target)] = &[
     // Tests.
     ("test", tests::short),
     ("test-full", tests::full),
-    ("test-long", tests::long),
     ("attacks", tests::attacks),
     ("cuts", tests::cuts),
     ("consistency", tests::consistency),

@@ -308,7 +308,9 @@ fn drift_is_named_and_repaired_by_the_next_deployment(cloud: &Cloud, stack: &str
     let bucket = format!("vigia-{stack}-data-000000000000-us-east-1");
     cloud.aws(&["s3api", "delete-public-access-block", "--bucket", &bucket]);
     let suspended = ["--versioning-configuration", "Status=Suspended"];
-    cloud.aws(&[&["s3api", "put-bucket-versioning", "--bucket", &bucket], &suspended[..]].concat());
+    let suspend = [&["s3api", "put-bucket-versioning", "--bucket", &bucket], &suspended[..]].concat();
+    // S3 refuses it while the change before is in progress.
+    eventually("versions are suspended", Duration::from_secs(60), || cloud.try_aws(&suspend));
     cloud.aws(&[&["ec2", "revoke-security-group-ingress"], &rule[..]].concat());
     cloud.deploy(stack, &[]);
     assert_eq!(drift(), Vec::<String>::new());

@@ -5,9 +5,10 @@
 //! | form | each cut point | run by |
 //! |---|---|---|
 //! | chain | in one stack, one after the other: each run goes one change further than the one before | `make cuts` |
+//! | short chain | the same, and each run goes eight changes further | `make test` |
 //! | matrix | in a stack of its own, and the next run is not cut | `make cuts` |
 //!
-//! A third form, in `make test`, kills no command: the first reply to each change is lost, so that the SDK,
+//! Another form, in `make test`, kills no command: the first reply to each change is lost, so that the SDK,
 //! or the code that calls it, sends the change once more. That must not make two of anything either.
 //!
 //! `cargo lambda` calls with the same key, so its calls are cut as well.
@@ -22,6 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use process::settings::{Env, Vars as _};
+use rand::Rng as _;
 use serde_json::{Value, json};
 
 use crate::census::{Census, Observer};
@@ -38,17 +40,43 @@ const MOST_CUTS: usize = 400;
 #[test]
 #[ignore = "`make cuts` runs it, before the full matrix"]
 fn cut_after_any_change_both_are_completed_by_the_next_run() {
+    cut_both(Which { every: 1, first: 0 });
+}
+
+/// Draws which of every eight changes it is, so that many runs of the tests cut after each of them.
+#[test]
+fn cut_after_some_changes_both_are_completed_by_the_next_run() {
+    const EVERY: usize = 8;
+    let first = rand::rng().random_range(0..EVERY);
+    say(&format!("cuts after each change whose number is {first} more than a multiple of {EVERY}"));
+    cut_both(Which { every: EVERY, first });
+}
+
+/// The changes of a command after which it is cut, by number.
+#[derive(Clone, Copy)]
+struct Which {
+    every: usize,
+    first: usize,
+}
+
+impl Which {
+    fn has(self, number: usize) -> bool {
+        number % self.every == self.first
+    }
+}
+
+fn cut_both(which: Which) {
     let cloud = Cloud::start();
     let observer = &cloud.observer;
     let whole = undisturbed(&cloud, observer, "whole");
     let cutter = Cutter { cloud: &cloud, stack: "cut" };
 
-    let deployed = cutter.chain(&DEPLOY);
+    let deployed = cutter.chain(&DEPLOY, which);
     settled(observer, "cut", &whole).unwrap_or_else(|wrong| panic!("after {deployed} cuts: {wrong}"));
     let said = cutter.run(&DEPLOY).unwrap_or_else(|said| panic!("{said}"));
     assert!(said.contains("nothing changed"), "{said}");
 
-    let destroyed = cutter.chain(&DESTROY);
+    let destroyed = cutter.chain(&DESTROY, which);
     gone(observer, "cut").unwrap_or_else(|left| panic!("after {destroyed} cuts: {left}"));
     let said = cutter.run(&DESTROY).unwrap_or_else(|said| panic!("{said}"));
     assert!(said.contains("nothing to remove"), "{said}");
@@ -56,6 +84,7 @@ fn cut_after_any_change_both_are_completed_by_the_next_run() {
     Cutter { cloud: &cloud, stack: "whole" }.run(&DESTROY).unwrap_or_else(|said| panic!("{said}"));
     gone(observer, "whole").unwrap_or_else(|left| panic!("undisturbed: {left}"));
     assert_eq!(observer.stray_roles(), Vec::<String>::new());
+    assert!(deployed > 0 && destroyed > 0, "{deployed} and {destroyed} cuts");
     say(&format!("{deployed} cut points of deploy, {destroyed} of destroy: 0 duplicated, 0 leaked"));
 }
 
@@ -258,17 +287,18 @@ impl Cutter<'_> {
         Ok(call.map(|call| describe(&call)))
     }
 
-    /// Runs a command again and again, each time cut after the first change that no earlier run was cut
-    /// after, until it completes; returns how often it was cut.
-    fn chain(&self, command: &[&str]) -> usize {
+    /// Runs a command again and again, each time cut after the first of these changes that no earlier run
+    /// made, until it completes; returns how often it was cut.
+    fn chain(&self, command: &[&str], which: Which) -> usize {
         let mut known = BTreeSet::new();
-        loop {
-            match self.run_disturbed(command, &mut known, Disturbance::Kill) {
+        for cuts in 0.. {
+            match self.run_disturbed(command, &mut known, Disturbance::Kill(which)) {
                 Ok(Ended::Killed) => {}
-                Ok(Ended::Completed) => return known.len(),
-                Err(wrong) => panic!("{command:?}, after {} cuts: {wrong}", known.len()),
+                Ok(Ended::Completed) => return cuts,
+                Err(wrong) => panic!("{command:?}, after {cuts} cuts: {wrong}"),
             }
         }
+        unreachable!("the number of changes is limited")
     }
 
     /// Runs a command until it succeeds. The reply to each change is lost the first time; returns how many
@@ -307,15 +337,17 @@ impl Cutter<'_> {
             }
             let is_new = known.insert(identity(&self.held_call(hold, seen)));
             assert!(known.len() < MOST_CUTS, "no end after {}", known.len());
-            if is_new && disturbance == Disturbance::Kill {
+            let is_cut = matches!(disturbance, Disturbance::Kill(which) if which.has(known.len()));
+            if is_new && is_cut {
                 run.kill();
                 self.end(hold, seen);
                 return Ok(Ended::Killed);
             }
+            let is_lost = is_new && matches!(disturbance, Disturbance::LoseReply);
             // The next rules first, so that no change slips through.
             let next = self.hold(0);
             self.cloud.release_api_fault(hold.request);
-            match is_new {
+            match is_lost {
                 // The caller that waits for the reply sees the connection closed.
                 true => self.cloud.clear_api_fault(hold.reply),
                 false => self.cloud.release_api_fault(hold.reply),
@@ -409,9 +441,10 @@ enum Ended {
 }
 
 /// The disturbance of a command after a change.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Disturbance {
-    Kill,
+    /// After these changes only.
+    Kill(Which),
     LoseReply,
 }
 

@@ -5,6 +5,7 @@
 
 mod a_fleet;
 mod attacks;
+mod aws_cli;
 mod bad_input;
 mod browser;
 mod census;

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use aws_sdk_ec2::types::{Filter, Instance};
 use serde_json::Value;
 
+use crate::aws_cli;
 use crate::census::Observer;
 
 /// Local clouds at a time. A test waits most of its time, for boots, ticks and drains. With more clouds,
 /// their simultaneous work makes each of them late.
-const MOST_CLOUDS: usize = 2;
+const MOST_CLOUDS: usize = 4;
 
 /// A test's turn to have a local cloud.
 struct Turn;
@@ -297,19 +298,12 @@ impl Cloud {
     /// Runs the AWS command line and returns its output as text. Its key differs from `bootstrap`'s, so that
     /// the local cloud can tell a test's calls from a deployment's.
     pub(crate) fn aws(&self, arguments: &[&str]) -> String {
-        let output = Command::new(venv().join("bin/aws"))
-            .args(["--endpoint-url", &self.endpoint, "--output", "text"])
-            .args(arguments)
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("HOME", self.dir.path())
-            .env("AWS_ACCESS_KEY_ID", "mock")
-            .env("AWS_SECRET_ACCESS_KEY", "mock")
-            .env("AWS_DEFAULT_REGION", "us-east-1")
-            .output()
-            .expect("the AWS command line runs");
-        assert!(output.status.success(), "aws {arguments:?}: {}", text(&output));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        self.try_aws(arguments).unwrap_or_else(|said| panic!("aws {arguments:?}: {said}"))
+    }
+
+    pub(crate) fn try_aws(&self, arguments: &[&str]) -> Result<String, String> {
+        let common = ["--endpoint-url", &self.endpoint, "--output", "text"];
+        aws_cli::run(&[&common[..], arguments].concat())
     }
 
     /// Writes an object as a person with a text editor would.

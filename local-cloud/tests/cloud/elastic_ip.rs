@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::RwLock;
 
-use crate::support::{Aws, ELASTIC_IPS, Instance, Network, PORT, cloud, code, get, known, launched, web_server};
+use crate::support::{
+    Aws, ELASTIC_IPS, Instance, Network, PORT, cloud, code, get, known, launched, web_server,
+};
 
 /// The pool is shared by the whole cloud. The test that takes all of it is alone.
 static POOL: RwLock<()> = RwLock::const_new(());

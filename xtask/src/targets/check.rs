@@ -17,7 +17,10 @@ pub(super) fn run(settings: &Settings) -> Result<()> {
     features::check()?;
     compile("clippy", &["--workspace", "--all-targets", "--", "-D", "warnings"])?;
     // They are built on demand only, and not among all targets.
-    compile("clippy", &["--workspace", "--test", "system", "--test", "boot", "--", "-D", "warnings"])?;
+    compile(
+        "clippy",
+        &["--workspace", "--test", "system", "--test", "cloud", "--test", "boot", "--", "-D", "warnings"],
+    )?;
     let mut doc = cargo();
     doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
     watch(&doc, 1)?;

@@ -20,21 +20,15 @@ pub(super) fn run(settings: &Settings) -> Result<()> {
 /// two storms and their calms. A seed that fails becomes a named test: `sim replay SEED --shrink` tells its story.
 pub(super) fn fresh(settings: &Settings) -> Result<()> {
     build()?;
-    fresh_once_built(settings)
+    run_program(&mut fresh_once_built(settings)?)
 }
 
-pub(super) fn fresh_once_built(settings: &Settings) -> Result<()> {
+pub(super) fn fresh_once_built(settings: &Settings) -> Result<Command> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis().to_string();
     let (seeds, first) = (settings.get_or("SEEDS", "2000"), settings.get_or("FIRST_SEED", &now));
-    run_program(Command::new(built("sim")).args([
-        "run",
-        "--hours",
-        "5",
-        "--seeds",
-        seeds,
-        "--first-seed",
-        first,
-    ]))
+    let mut command = Command::new(built("sim"));
+    command.args(["run", "--hours", "5", "--seeds", seeds, "--first-seed", first]);
+    Ok(command)
 }
 
 pub(super) fn latency(settings: &Settings) -> Result<()> {

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
+use super::lanes::{self, Lane};
 use super::steps::{self, Step};
 use super::{build, local, simulate};
 use crate::cargo::{cargo, compile};
@@ -16,15 +17,14 @@ const SHORT: &[Step] = &[
     ("setup", |settings| setup::install(settings, setup::TEST)),
     ("build of programs", |_| build()),
     ("build of tests", |_| compile("test", &["--workspace", "--no-run"])),
-    ("unit and integration tests", |_| run(cargo().args(["test", "--workspace"]))),
-    ("simulation of fresh seeds", simulate::fresh_once_built),
-    ("build of system tests", |_| compile("test", &["--workspace", "--no-run", "--test", "system"])),
-    ("system tests", |_| system()),
+    ("build of tests that wait", |_| {
+        compile("test", &["--workspace", "--no-run", "--test", "system", "--test", "cloud"])
+    }),
+    ("tests", all),
 ];
 
 /// What `make test-full` has in addition.
 const FULL: &[Step] = &[
-    ("test-long", long),
     ("attacks", attacks),
     ("consistency", consistency),
     ("sim", simulate::run),
@@ -42,13 +42,22 @@ pub(super) fn full(settings: &Settings) -> Result<()> {
     steps::run(settings, &[SHORT, FULL].concat())
 }
 
-/// Tests of the whole system wait for most of their time, so more run at a time than there are cores; the others, many
-/// of which hash passwords, would only hinder each other.
-fn system() -> Result<()> {
-    let threads = std::env::var_os("RUST_TEST_THREADS").filter(|threads| !threads.is_empty());
-    let mut command = cargo();
-    command.args(["test", "--workspace", "--test", "system"]);
-    run(command.env("RUST_TEST_THREADS", threads.unwrap_or_else(|| "4".into())))
+/// All tests, in three series at the same time. Tests of the whole system and of the local cloud wait for most of
+/// theirs, so more of them run at a time than there are cores. The others, many of which hash passwords, use the cores
+/// when nothing else does: none of them waits for an exact time.
+fn all(settings: &Settings) -> Result<()> {
+    let waiting = |name: &'static str, threads: &str| {
+        let mut command = cargo();
+        command.args(["test", "--workspace", "--test", name]);
+        if std::env::var_os("RUST_TEST_THREADS").is_none_or(|given| given.is_empty()) {
+            command.env("RUST_TEST_THREADS", threads);
+        }
+        Lane { name, commands: vec![command] }
+    };
+    let mut others = Command::new("nice");
+    others.args(["-n", "5", "cargo", "test", "--workspace"]);
+    let others = Lane { name: "others", commands: vec![others, simulate::fresh_once_built(settings)?] };
+    lanes::run(vec![waiting("system", "8"), waiting("cloud", "6"), others])
 }
 
 /// Returns a call of the system tests with these arguments of the test program.
@@ -59,11 +68,6 @@ fn system_tests(settings: &Settings, arguments: &[&str]) -> Result<Command> {
     let mut command = cargo();
     command.args(["test", "--workspace", "--quiet", "--test", "system", "--"]).args(arguments);
     Ok(command)
-}
-
-/// `make test-long`.
-pub(super) fn long(settings: &Settings) -> Result<()> {
-    run(&mut system_tests(settings, &["--ignored", "--nocapture", "healing::", "propagation::"])?)
 }
 
 /// `make attacks`.
