@@ -5,7 +5,7 @@
 //! | form | each cut point | run by |
 //! |---|---|---|
 //! | chain | in one stack, one after the other: each run goes one change further than the one before | `make cuts` |
-//! | short chain | the same, and each run goes eight changes further | `make test` |
+//! | short chain | the same, and each run goes twelve changes further | `make test` |
 //! | matrix | in a stack of its own, and the next run is not cut | `make cuts` |
 //!
 //! Another form, in `make test`, kills no command: the first reply to each change is lost, so that the SDK,
@@ -43,10 +43,10 @@ fn cut_after_any_change_both_are_completed_by_the_next_run() {
     cut_both(Which { every: 1, first: 0 });
 }
 
-/// Draws which of every eight changes it is, so that many runs of the tests cut after each of them.
+/// Draws which of every twelve changes it is, so that many runs of the tests cut after each of them.
 #[test]
 fn cut_after_some_changes_both_are_completed_by_the_next_run() {
-    const EVERY: usize = 8;
+    const EVERY: usize = 12;
     let first = rand::rng().random_range(0..EVERY);
     say(&format!("cuts after each change whose number is {first} more than a multiple of {EVERY}"));
     cut_both(Which { every: EVERY, first });

@@ -516,7 +516,8 @@ pub(crate) fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut()
             Err(seen) if since.elapsed() > within => {
                 panic!("{what}: not within {within:?}; last seen: {seen}")
             }
-            Err(_) => std::thread::sleep(Duration::from_millis(250)),
+            // Each look costs the emulators CPU time that other tests wait for.
+            Err(_) => std::thread::sleep(Duration::from_millis(500)),
         }
     }
 }
