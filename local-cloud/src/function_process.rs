@@ -63,12 +63,9 @@ fn function_at(addr: SocketAddr, to: SocketAddr) -> Option<String> {
 
 /// Returns the inode of the socket with this connection, in the kernel's table of TCP over IPv4.
 fn inode(table: &str, addr: SocketAddr, to: SocketAddr) -> Option<u64> {
-    let (own, other) = (in_table(addr)?, in_table(to)?);
-    table.lines().skip(1).find_map(|line| {
-        let mut fields = line.split_whitespace().skip(1);
-        let is_it = fields.next()? == own && fields.next()? == other;
-        is_it.then(|| fields.nth(6))??.parse().ok()
-    })
+    // Thousands of lines may stand before it.
+    let found = table.find(&format!(" {} {} ", in_table(addr)?, in_table(to)?))?;
+    table[found..].split_whitespace().nth(8)?.parse().ok()
 }
 
 /// Formats an address as the kernel prints it: as the number in memory.
