@@ -41,7 +41,7 @@ local-reset: local-down ## Stop the local cloud and forget everything, users inc
 deploy: ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= TLS= LBS= SPOT= UNTIL= … ENDPOINT=]
 plan: ## Say what deploy with the same variables would change, and the cost per month [JSON=1]
 status: ## Show the stack: workers, last tick, what is held back and why, drift [WATCH=1]
-logs: ## Show logs, without ssh: make logs [OF=worker|lb|reconciler FOLLOW=1 SINCE=10m]
+logs: ## Show logs, without ssh: make logs [OF=worker|lb|reconciler FOLLOW=1 SINCE=10m JSON=1]
 doctor: ## Check credentials, clock, tools, quotas, leftovers, reachability [N= ARCH=]
 iam-policy: ## Print the IAM policy that the deployer of STACK needs [ACCOUNT=123456789012 BOUNDARY=arn:…]
 completions: ## Print completions of the deployer's program: make completions SHELL_NAME=bash|zsh|fish

@@ -6,7 +6,7 @@
 //! | for people, on a terminal | a spinner, and a line for each step | the result |
 //! | for people, elsewhere, or with `TERM=dumb` | a line for each step | the result |
 //! | `--quiet` | errors alone | the result |
-//! | `--json` | one JSON object a line: `step`, `message`, `error` | the result, one JSON object |
+//! | `--json` | one JSON object a line: `step`, `message`, `error` | the result, one JSON object; of `logs` one a line |
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -38,9 +38,14 @@ pub fn mode() -> Mode {
     MODE.get().copied().unwrap_or_default()
 }
 
+/// Returns whether a person reads standard output.
+pub fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
 /// Returns whether standard output is a screen that can be redrawn.
 pub fn is_screen() -> bool {
-    std::io::stdout().is_terminal() && !is_dumb()
+    is_terminal() && !is_dumb()
 }
 
 /// Returns whether words may be coloured: on a screen, unless <https://no-color.org> is asked for.
