@@ -9,10 +9,11 @@
 //! | `--json` | one JSON object a line: `step`, `message`, `error` | the result, one JSON object; of `logs` one a line |
 
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use process::settings::{Env, Vars as _};
 use serde_json::{Value, json};
 
@@ -83,7 +84,7 @@ impl Default for Progress {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        SPINNER.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&spinner);
+        SPINNER.lock().clone_from(&spinner);
         Self { spinner, is_silent: false, step: None, parts: Vec::new() }
     }
 }
@@ -180,14 +181,14 @@ fn event(value: &Value) {
 
 /// Shows what a step waits for, in the spinner.
 pub fn waiting(text: &str) {
-    if let Some(spinner) = &*SPINNER.lock().unwrap_or_else(PoisonError::into_inner) {
+    if let Some(spinner) = &*SPINNER.lock() {
         spinner.set_message(text.to_owned());
     }
 }
 
 /// Prints what a step has been waiting for, in a line of its own.
 pub fn still_waiting(text: &str) {
-    let spinner = SPINNER.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let spinner = SPINNER.lock().clone();
     match (mode(), spinner) {
         (Mode::People, Some(spinner)) => spinner.println(text),
         _ => note(text),
