@@ -69,6 +69,7 @@ sim-mutants: ## Break one rule after the other; the simulator must notice [SEEDS
 check: ## Formatting, lints, documentation, dependencies, cycles of modules, prose
 prose: ## Count words that make sentences hard to read; part of make check [cargo xtask prose --write]
 cycles: ## Print modules that use each other in a circle; part of make check [cargo xtask cycles --write]
+unused: ## Find dependencies that no source file names; part of make check
 one-sdk: ## Check that programs and tests share one build of the AWS SDK; part of make check
 bench: ## All benchmarks, one after the other; about half an hour
 bench-reconciler: ## Measure the reconciler: plans, ticks, package [FUNCTION=release build of it]
