@@ -41,7 +41,7 @@ local-reset: local-down ## Stop the local cloud and forget everything, users inc
 deploy: ## Deploy or update: make deploy N=3 [STACK= REGION= ARCH= PROFILE= TLS= LBS= SPOT= UNTIL= … ENDPOINT=]
 plan: ## Say what deploy with the same variables would change, and the cost per month [JSON=1]
 status: ## Show the stack: workers, last tick, what is held back and why, drift [WATCH=1]
-logs: ## Show logs, without ssh: make logs [OF=worker|lb|reconciler FOLLOW=1 SINCE=10m]
+logs: ## Show logs, without ssh: make logs [OF=worker|lb|reconciler FOLLOW=1 SINCE=10m JSON=1]
 doctor: ## Check credentials, clock, tools, quotas, leftovers, reachability [N= ARCH=]
 iam-policy: ## Print the IAM policy that the deployer of STACK needs [ACCOUNT=123456789012 BOUNDARY=arn:…]
 completions: ## Print completions of the deployer's program: make completions SHELL_NAME=bash|zsh|fish
@@ -68,6 +68,7 @@ sim-mutants: ## Break one rule after the other; the simulator must notice [SEEDS
 check: ## Formatting, lints, documentation, dependencies, cycles of modules, prose
 prose: ## Count words that make sentences hard to read; part of make check [cargo xtask prose --write]
 cycles: ## Print modules that use each other in a circle; part of make check [cargo xtask cycles --write]
+unused: ## Find dependencies that no source file names; part of make check
 one-sdk: ## Check that programs and tests share one build of the AWS SDK; part of make check
 bench: ## All benchmarks, one after the other; about half an hour
 bench-reconciler: ## Measure the reconciler: plans, ticks, package [FUNCTION=release build of it]

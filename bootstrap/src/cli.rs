@@ -79,6 +79,10 @@ pub enum Command {
     /// difference from the last deployment.
     Status(Status),
     /// Show logs, without ssh: the reconciler's from CloudWatch, the instances' from their consoles.
+    ///
+    /// On a terminal, each event is a line of local time, level, message and fields; events of users and operators
+    /// begin with `audit:`. In a pipe or file, each line is a JSON object: `source`, `time`, `level`, `message` and
+    /// `fields`, or `source` and `line` if the line is not an event of Vigia's programs.
     Logs(Logs),
     /// Check what a stack needs: credentials, clock, tools, quotas, leftovers, reachability.
     ///
@@ -205,6 +209,9 @@ pub struct Logs {
     /// At most N lines of each log [default: 20 if no log is named].
     #[arg(long, short = 'n', value_name = "N")]
     pub lines: Option<usize>,
+    /// Print JSON, one object per line, also on a terminal.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -239,6 +246,7 @@ impl Cli {
         match &self.command {
             Command::Deploy(Deploy { json: true, .. })
             | Command::Plan { deploy: Deploy { json: true, .. }, .. }
+            | Command::Logs(Logs { json: true, .. })
             | Command::Destroy { json: true, .. } => Mode::Json,
             _ if self.manners.quiet => Mode::Quiet,
             _ => Mode::People,

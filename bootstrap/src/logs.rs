@@ -5,10 +5,13 @@
 //! | the reconciler's | CloudWatch Logs, its function's group | 14 days; 10 minutes if nothing is said |
 //! | a worker's, a load balancer's | the console of its instance: the boot, then our unit | the last 64 KiB |
 //!
-//! EC2 refreshes a console within seconds on Nitro instances, on older ones after minutes.
+//! EC2 refreshes a console within seconds on Nitro instances, on older ones after minutes. [`format`] says how a line is
+//! printed.
 
 mod console;
 mod group;
+mod event;
+mod format;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,6 +20,7 @@ use aws_sdk_ec2::types::{Instance, InstanceStateName};
 use fleet::keys;
 use fleet::stack::{ROLE_LB, ROLE_WORKER, TAG_ROLE};
 use futures::{StreamExt as _, TryStreamExt as _};
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::sleep;
 
@@ -27,6 +31,7 @@ use crate::output;
 use crate::resources::{documents, instance};
 use crate::scale::no_stack;
 use console::Console;
+use format::{Format, Terminal};
 use group::Group;
 
 /// The default start of the reconciler's log: some thirty ticks.
@@ -41,8 +46,31 @@ const MOST_FAILURES: u32 = 10;
 
 /// One log, and its lines that are to be printed now.
 struct Section {
-    title: String,
+    source: Source,
     lines: Vec<String>,
+}
+
+/// Where a log comes from. Load balancers sort before workers.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Source {
+    /// `reconciler`, or role and id of an instance.
+    name: String,
+    zone: Option<String>,
+}
+
+impl Source {
+    fn title(&self) -> String {
+        match &self.zone {
+            Some(zone) => format!("{} ({zone})", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
+/// Prints sections, and knows which log was printed last.
+struct Printer {
+    format: Format,
+    last: Option<Source>,
 }
 
 /// The watched logs, and how far each has been printed.
@@ -74,31 +102,31 @@ pub async fn run(target: &Target, options: &Logs) -> Result<()> {
         consoles: BTreeMap::new(),
     };
     let lines = options.lines.or((options.of.is_none() && options.instance.is_none()).then_some(LINES));
-    let mut last = None;
+    let mut printer = Printer::new(options, now);
     for mut section in watched.look().await? {
         if let Some(most) = lines {
             section.lines.drain(..section.lines.len().saturating_sub(most));
         }
-        if section.lines.is_empty() {
+        if section.lines.is_empty() && matches!(printer.format, Format::Terminal(_)) {
             section.lines.push("(nothing yet)".to_owned());
         }
-        if !print(&section, &mut last) {
+        if !printer.print(&section) {
             return Ok(());
         }
     }
-    if options.follow { follow(&mut watched, &mut last).await } else { Ok(()) }
+    if options.follow { follow(&mut watched, &mut printer).await } else { Ok(()) }
 }
 
 /// Prints new lines until standard output is closed; Ctrl-C ends it like every command.
-async fn follow(watched: &mut Watched<'_>, last: &mut Option<String>) -> Result<()> {
+async fn follow(watched: &mut Watched<'_>, printer: &mut Printer) -> Result<()> {
     let mut failures = 0;
     loop {
         sleep(POLL).await;
         match watched.look().await {
             Ok(sections) => {
                 failures = 0;
-                for section in sections.iter().filter(|section| !section.lines.is_empty()) {
-                    if !print(section, last) {
+                for section in sections {
+                    if !printer.print(&section) {
                         return Ok(());
                     }
                 }
@@ -112,16 +140,32 @@ async fn follow(watched: &mut Watched<'_>, last: &mut Option<String>) -> Result<
     }
 }
 
-/// Prints a section. The title appears when it changes, as in `tail -f`. Returns false if standard output is
-/// closed.
-fn print(section: &Section, last: &mut Option<String>) -> bool {
-    let mut text = section.lines.join("\n");
-    if last.as_ref() != Some(&section.title) {
-        let gap = if last.is_some() { "\n" } else { "" };
-        text = format!("{gap}==> {} <==\n{text}", section.title);
-        *last = Some(section.title.clone());
+impl Printer {
+    fn new(options: &Logs, now: Timestamp) -> Self {
+        let format = match !options.json && output::is_terminal() {
+            true => {
+                Format::Terminal(Terminal { zone: TimeZone::system(), now, has_colour: output::has_colour() })
+            }
+            false => Format::Json,
+        };
+        Self { format, last: None }
     }
-    output::is_read(&text)
+
+    /// Prints a section, if it has lines. Returns false if standard output is closed.
+    fn print(&mut self, section: &Section) -> bool {
+        if section.lines.is_empty() {
+            return true;
+        }
+        let mut lines: Vec<String> =
+            section.lines.iter().map(|line| self.format.line(&section.source.name, line)).collect();
+        if matches!(self.format, Format::Terminal(_)) && self.last.as_ref() != Some(&section.source) {
+            // The title appears when it changes, as in `tail -f`.
+            let gap = if self.last.is_some() { "\n" } else { "" };
+            lines.insert(0, format!("{gap}==> {} <==", format::printable(&section.source.title())));
+            self.last = Some(section.source.clone());
+        }
+        output::is_read(&lines.join("\n"))
+    }
 }
 
 impl Watched<'_> {
@@ -129,24 +173,25 @@ impl Watched<'_> {
     async fn look(&mut self) -> Result<Vec<Section>> {
         let mut sections = Vec::new();
         if let Some(group) = &mut self.group {
-            sections.push(Section { title: "reconciler".to_owned(), lines: group.read(self.aws).await? });
+            let source = Source { name: "reconciler".to_owned(), zone: None };
+            sections.push(Section { source, lines: group.read(self.aws).await? });
         }
         let instances = self.instances().await?;
         let aws = self.aws;
-        let consoles: Vec<(String, String, String)> = futures::stream::iter(instances)
-            .map(|(id, title)| async move { console::fetch(aws, &id).await.map(|text| (id, title, text)) })
+        let consoles: Vec<(String, Source, String)> = futures::stream::iter(instances)
+            .map(|(id, source)| async move { console::fetch(aws, &id).await.map(|text| (id, source, text)) })
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
-        for (id, title, text) in consoles {
+        for (id, source, text) in consoles {
             let console = self.consoles.entry(id).or_default();
-            sections.push(Section { title, lines: console.fresh(&text, self.since, self.options.follow) });
+            sections.push(Section { source, lines: console.fresh(&text, self.since, self.options.follow) });
         }
         Ok(sections)
     }
 
-    /// Returns ids and titles of the wanted instances, load balancers first.
-    async fn instances(&self) -> Result<Vec<(String, String)>> {
+    /// Returns ids and sources of the wanted instances, load balancers first.
+    async fn instances(&self) -> Result<Vec<(String, Source)>> {
         if self.options.of == Some(LogsOf::Reconciler) {
             return Ok(Vec::new());
         }
@@ -175,18 +220,17 @@ impl Watched<'_> {
                 all
             }
         };
-        let mut wanted: Vec<(&str, String, String)> = seen
+        let mut wanted: Vec<(String, Source)> = seen
             .iter()
             .filter(|instance| wanted(instance))
             .filter_map(|instance| {
                 let id = instance.instance_id()?;
                 let role = instance::tag(instance, TAG_ROLE).unwrap_or("instance");
                 let zone = instance.placement().and_then(|placement| placement.availability_zone());
-                let title = format!("{role} {id} ({})", zone.unwrap_or("no zone"));
-                Some((role, id.to_owned(), title))
+                Some((id.to_owned(), Source { name: format!("{role} {id}"), zone: zone.map(str::to_owned) }))
             })
             .collect();
-        wanted.sort();
-        Ok(wanted.into_iter().map(|(_, id, title)| (id, title)).collect())
+        wanted.sort_by(|(_, one), (_, other)| one.cmp(other));
+        Ok(wanted)
     }
 }

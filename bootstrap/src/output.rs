@@ -6,13 +6,14 @@
 //! | for people, on a terminal | a spinner, and a line for each step | the result |
 //! | for people, elsewhere, or with `TERM=dumb` | a line for each step | the result |
 //! | `--quiet` | errors alone | the result |
-//! | `--json` | one JSON object a line: `step`, `message`, `error` | the result, one JSON object |
+//! | `--json` | one JSON object a line: `step`, `message`, `error` | the result, one JSON object; of `logs` one a line |
 
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use process::settings::{Env, Vars as _};
 use serde_json::{Value, json};
 
@@ -38,9 +39,14 @@ pub fn mode() -> Mode {
     MODE.get().copied().unwrap_or_default()
 }
 
+/// Returns whether a person reads standard output.
+pub fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
 /// Returns whether standard output is a screen that can be redrawn.
 pub fn is_screen() -> bool {
-    std::io::stdout().is_terminal() && !is_dumb()
+    is_terminal() && !is_dumb()
 }
 
 /// Returns whether words may be coloured: on a screen, unless <https://no-color.org> is asked for.
@@ -78,7 +84,7 @@ impl Default for Progress {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        SPINNER.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&spinner);
+        SPINNER.lock().clone_from(&spinner);
         Self { spinner, is_silent: false, step: None, parts: Vec::new() }
     }
 }
@@ -175,14 +181,14 @@ fn event(value: &Value) {
 
 /// Shows what a step waits for, in the spinner.
 pub fn waiting(text: &str) {
-    if let Some(spinner) = &*SPINNER.lock().unwrap_or_else(PoisonError::into_inner) {
+    if let Some(spinner) = &*SPINNER.lock() {
         spinner.set_message(text.to_owned());
     }
 }
 
 /// Prints what a step has been waiting for, in a line of its own.
 pub fn still_waiting(text: &str) {
-    let spinner = SPINNER.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let spinner = SPINNER.lock().clone();
     match (mode(), spinner) {
         (Mode::People, Some(spinner)) => spinner.println(text),
         _ => note(text),

@@ -4,12 +4,13 @@
 //! another worker. A worker that leaves gets no new request. Its requests in flight go on, because they
 //! hold the worker themselves.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use fleet::{Registry, RegistryDiff};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::metrics::Metrics;
@@ -78,7 +79,7 @@ impl Fleet {
     }
 
     pub(crate) fn revision(&self) -> Option<u64> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|held| held.revision)
+        self.registry.lock().as_ref().map(|held| held.revision)
     }
 
     /// How long ago the table was last known to be the registry's; `None` before the first time.
@@ -105,7 +106,7 @@ impl Fleet {
     }
 
     pub(crate) fn apply(&self, registry: Registry) {
-        let mut held = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.registry.lock();
         let diff = match &*held {
             Some(old) => old.diff(&registry),
             None => {
@@ -128,7 +129,7 @@ impl Fleet {
     /// Asks for a health check of `worker`, and returns when, see [`Worker::health_since`]. Requests
     /// that suspect it at the same time share one.
     pub(crate) fn suspect(&self, worker: &Arc<Worker>) -> u64 {
-        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut suspects = self.suspects.lock();
         let asked_ms = worker.now_ms();
         if !suspects.iter().any(|suspect| suspect.number == worker.number) {
             suspects.push(Arc::clone(worker));
@@ -141,7 +142,7 @@ impl Fleet {
     /// Waits for workers whose health is to be checked now.
     pub(crate) async fn suspects(&self) -> Vec<Arc<Worker>> {
         self.suspected.notified().await;
-        std::mem::take(&mut *self.suspects.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.suspects.lock())
     }
 
     /// Waits until the table lists a worker; false when `patience` is over before.

@@ -3,11 +3,12 @@
 //! A request reads and counts only atomics here. The lock is taken when something goes wrong, by the active
 //! check once a second, and by the first good answer after trouble.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use fleet::{WorkerAddr, WorkerId};
+use parking_lot::Mutex;
 use rand::rngs::ThreadRng;
 
 use crate::ejection::{Change, Ejection};
@@ -192,7 +193,7 @@ impl Worker {
     fn note(&self, reason: &str, event: impl FnOnce(&mut Ejection, Instant, &mut ThreadRng) -> Change) {
         let now = Instant::now();
         let change = {
-            let mut ejection = self.ejection.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ejection = self.ejection.lock();
             let change = event(&mut ejection, now, &mut rand::rng());
             let until = ejection.until().map_or(0, |until| self.ms(until));
             self.out_until_ms.store(until, Ordering::Relaxed);

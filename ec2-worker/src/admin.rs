@@ -23,7 +23,7 @@ use fleet::Profile;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::auth::AccountError;
+use crate::auth::SessionError;
 use crate::client::{Client, Transport};
 use crate::cookies::{KeyRing, Kind};
 use crate::secrets::{NotInForce, Secrets};
@@ -57,7 +57,7 @@ pub enum AdminError {
     #[error(transparent)]
     Secret(#[from] NotInForce),
     #[error(transparent)]
-    Session(#[from] AccountError),
+    Session(#[from] SessionError),
 }
 
 /// The credential that lets a request in.

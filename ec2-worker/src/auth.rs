@@ -14,7 +14,7 @@ mod sign_up;
 mod validity;
 
 pub use change::{change_password, delete, end_all_sessions};
-pub use error::AccountError;
+pub use error::{AccountError, Change, SessionError};
 pub use sign_in::{Device, SignedIn, sign_in};
 pub use sign_up::sign_up;
 pub use validity::{end_session, has_ended, put_mark, user_of};

@@ -1,7 +1,16 @@
 //! `ApiError`: every refusal of the HTTP interface, and the one place that turns it into a response.
 //!
-//! Each area has an error type of its own (`extract`, `auth`, `admin`, `secrets`, `desired_count`), so
-//! a message can name only the area's own objects. This module maps all of them to a status and a code.
+//! Each area has an error type of its own, so a message can name only the area's own objects. This module maps all of them
+//! to a status and a code.
+//!
+//! | area | type |
+//! |---|---|
+//! | the request itself | [`RequestError`] |
+//! | accounts and passwords | [`AccountError`] |
+//! | sessions | [`SessionError`] |
+//! | admin requests | [`AdminError`] |
+//! | the desired count | [`CountError`] |
+//! | secrets that are not in force | [`NotInForce`] |
 //!
 //! The body is `{"error": "<code>", "message": "<what happened; what to do>"}`; `guard` turns it into a
 //! small page for a browser. A message repeats nothing that the client sent except a number or a login
@@ -17,7 +26,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::admin::AdminError;
-use crate::auth::AccountError;
+use crate::auth::{AccountError, SessionError};
 use crate::desired_count::CountError;
 use crate::extract::RequestError;
 use crate::secrets::NotInForce;
@@ -28,7 +37,9 @@ pub enum ApiError {
     #[error(transparent)]
     Request(#[from] RequestError),
     #[error(transparent)]
-    Account(#[from] AccountError),
+    Account(AccountError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error(transparent)]
@@ -51,6 +62,16 @@ pub enum ApiError {
     Panicked,
 }
 
+/// A session is refused in one way, wherever that was found.
+impl From<AccountError> for ApiError {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::Session(error) => Self::Session(error),
+            error => Self::Account(error),
+        }
+    }
+}
+
 /// A refusal as the client reads it; `guard` makes a page of it for a browser.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Error)]
@@ -67,6 +88,7 @@ impl ApiError {
         match self {
             Self::Request(error) => of_request(error),
             Self::Account(error) => of_account(error),
+            Self::Session(error) => of_session(error),
             Self::Admin(error) => of_admin(error),
             Self::Secret(error) => of_secret(error),
             Self::Count(error) => of_count(error),
@@ -100,11 +122,13 @@ impl ApiError {
     /// Whether an operator needs the cause. A shared error was logged when it was fetched.
     fn needs_log(&self) -> bool {
         match self {
-            Self::Account(AccountError::Storage(_))
-            | Self::Admin(AdminError::Session(AccountError::Storage(_)))
+            Self::Account(AccountError::Storage(_) | AccountError::Session(SessionError::Store(_)))
+            | Self::Session(SessionError::Store(_))
+            | Self::Admin(AdminError::Session(SessionError::Store(_)))
             | Self::Count(CountError::Store(_)) => true,
             Self::Request(_)
             | Self::Account(_)
+            | Self::Session(_)
             | Self::Admin(_)
             | Self::Secret(_)
             | Self::Count(_)
@@ -140,13 +164,21 @@ fn of_account(error: &AccountError) -> StatusAndCode {
         AccountError::SecureOnly => (S::FORBIDDEN, "secure_only"),
         AccountError::TooManyAttempts(_) => (S::TOO_MANY_REQUESTS, "too_many_attempts"),
         AccountError::TooManyRequests(_) => (S::TOO_MANY_REQUESTS, "too_many_requests"),
-        AccountError::SignedOut => (S::UNAUTHORIZED, "signed_out"),
-        AccountError::LostRace => (S::CONFLICT, "lost_race"),
+        AccountError::LostRace(_) => (S::CONFLICT, "lost_race"),
         AccountError::Contended => (S::SERVICE_UNAVAILABLE, "storage_busy"),
         AccountError::Busy => (S::SERVICE_UNAVAILABLE, "busy"),
         AccountError::Panicked => (S::INTERNAL_SERVER_ERROR, "internal"),
         AccountError::Storage(error) => of_user(error),
-        AccountError::Shared(error) => of_user(error),
+        AccountError::Session(error) => of_session(error),
+    }
+}
+
+fn of_session(error: &SessionError) -> StatusAndCode {
+    match error {
+        SessionError::SignedOut => (StatusCode::UNAUTHORIZED, "signed_out"),
+        SessionError::Contended => (StatusCode::SERVICE_UNAVAILABLE, "storage_busy"),
+        SessionError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable"),
+        SessionError::Shared(error) => of_user(error),
     }
 }
 
@@ -162,7 +194,7 @@ fn of_admin(error: &AdminError) -> StatusAndCode {
         AdminError::TokenNeeded => (StatusCode::UNAUTHORIZED, "admin_only"),
         AdminError::CrossSite => ApiError::CrossSite.status_and_code(),
         AdminError::Secret(error) => of_secret(error),
-        AdminError::Session(error) => of_account(error),
+        AdminError::Session(error) => of_session(error),
     }
 }
 
@@ -212,6 +244,7 @@ impl IntoResponse for RequestError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Change;
 
     fn response_of(error: impl Into<ApiError>) -> (u16, &'static str, String) {
         let error = error.into();
@@ -220,17 +253,33 @@ mod tests {
     }
 
     #[test]
-    fn lost_race_of_an_account_names_the_account() {
-        let (status, code, message) = response_of(AccountError::LostRace);
-        assert_eq!((status, code), (409, "lost_race"));
-        assert!(message.contains("this account") && !message.contains("desired count"), "{message}");
+    fn each_lost_race_names_its_own_thing() {
+        let names = ["your password", "your sessions", "it was not deleted", "the desired count"];
+        let lost = |change| ApiError::from(AccountError::LostRace(change));
+        let errors = [
+            lost(Change::Password),
+            lost(Change::EndOfSessions),
+            lost(Change::Deletion),
+            CountError::LostRace.into(),
+        ];
+        for (own, error) in names.into_iter().zip(errors) {
+            let (status, code, message) = response_of(error);
+            assert_eq!((status, code), (409, "lost_race"));
+            let named: Vec<&str> = names.into_iter().filter(|name| message.contains(name)).collect();
+            assert_eq!(named, [own], "{message}");
+        }
     }
 
     #[test]
-    fn lost_race_of_the_desired_count_names_the_count() {
-        let (status, code, message) = response_of(CountError::LostRace);
-        assert_eq!((status, code), (409, "lost_race"));
-        assert!(message.contains("the desired count") && !message.contains("account"), "{message}");
+    fn a_session_is_refused_in_one_way() {
+        for error in [
+            ApiError::from(SessionError::SignedOut),
+            ApiError::from(AccountError::from(SessionError::SignedOut)),
+        ] {
+            assert!(matches!(error, ApiError::Session(SessionError::SignedOut)));
+            let (status, code, _) = response_of(error);
+            assert_eq!((status, code), (401, "signed_out"));
+        }
     }
 
     #[test]
@@ -240,7 +289,7 @@ mod tests {
             AdminError::CrossSite,
             NotInForce::NoAdminToken.into(),
             NotInForce::AdminTokenUnreadable.into(),
-            AccountError::Contended.into(),
+            SessionError::Contended.into(),
         ]
         .map(|error| {
             let (status, code, _) = response_of(error);

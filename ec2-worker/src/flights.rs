@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 type Fetch<V> = BoxFuture<'static, V>;
@@ -46,7 +47,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = self.under_way.lock();
         let found = under_way.get(key).and_then(|(number, look)| Some((*number, look.upgrade()?)));
         found.unwrap_or_else(|| {
             let look = begin().boxed().shared();
@@ -68,7 +69,7 @@ struct Landing<'a, K: Eq + Hash, V: Clone> {
 
 impl<K: Eq + Hash, V: Clone> Drop for Landing<'_, K, V> {
     fn drop(&mut self) {
-        let mut under_way = self.flights.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = self.flights.under_way.lock();
         let is_done = under_way.get(&self.key).is_some_and(|(number, look)| {
             *number == self.number && (self.is_over || look.upgrade().is_none())
         });
@@ -97,7 +98,7 @@ impl<V: Clone + Send + 'static> Recent<V> {
         F: Future<Output = V> + Send + 'static,
     {
         let generation = self.generation.load(Ordering::Acquire);
-        if let Some((asked, of, found)) = &*self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        if let Some((asked, of, found)) = &*self.last.lock()
             && *of == generation
             && asked.elapsed() < self.kept_for
         {
@@ -109,7 +110,7 @@ impl<V: Clone + Send + 'static> Recent<V> {
             async move {
                 let asked = Instant::now();
                 let found = look.await;
-                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut last = last.lock();
                 *last = Some((asked, generation, found.clone()));
                 found
             }
@@ -147,7 +148,7 @@ mod tests {
         let found = join_all((0..100).map(|n| flights.join(n % 2, || look(&count)))).await;
         assert_eq!(count.load(Ordering::Relaxed), 2, "one for each key: {found:?}");
         assert_eq!(flights.join(0, || look(&count)).await, 3, "who asks later looks again");
-        assert!(flights.under_way.lock().expect("not poisoned").is_empty());
+        assert!(flights.under_way.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -160,7 +161,7 @@ mod tests {
         assert!(impatient.is_err());
         assert_eq!(patient, 1);
         drop(tokio::time::timeout(SECOND / 2, flights.join((), || look(&count))).await);
-        assert!(flights.under_way.lock().expect("not poisoned").is_empty(), "all have hung up");
+        assert!(flights.under_way.lock().is_empty(), "all have hung up");
     }
 
     #[tokio::test(start_paused = true)]

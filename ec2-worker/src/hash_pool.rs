@@ -16,12 +16,13 @@
 //! refusal would cost more than the hashes. A request with a ticket is always queued, however many others
 //! got a ticket since.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use accounts::Password;
 use accounts::phc::{self, Arena, Cost, Phc, Unreadable};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::client::Client;
@@ -189,7 +190,7 @@ impl HashPool {
         let worked = tokio::task::spawn_blocking(move || {
             let mut arena = pop_arena(&arenas).unwrap_or_else(|| Arena::new(&cost));
             let result = work(&mut arena);
-            arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
+            arenas.lock().push(arena);
             drop((permit, place));
             result
         });
@@ -198,7 +199,7 @@ impl HashPool {
 }
 
 fn pop_arena(arenas: &Mutex<Vec<Arena>>) -> Option<Arena> {
-    arenas.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    arenas.lock().pop()
 }
 
 #[cfg(test)]

@@ -20,11 +20,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::client::Client;
@@ -125,7 +126,7 @@ impl Shares {
     pub fn take(&self, client: &Client, most: usize) -> Option<Share> {
         let block = client.limited();
         if let Some(block) = block {
-            let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut places = self.0.lock();
             let count = places.entry(block).or_default();
             if *count >= most {
                 return None;
@@ -139,7 +140,7 @@ impl Shares {
 impl Drop for Share {
     fn drop(&mut self) {
         let Some(block) = self.block else { return };
-        let mut places = self.shares.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.shares.0.lock();
         if let Some(count) = places.get_mut(&block) {
             *count -= 1;
             if *count == 0 {
@@ -214,7 +215,7 @@ mod tests {
         assert!(shares.take(&bob, 3).is_some());
         drop(held);
         assert!(shares.take(&ana, 3).is_some());
-        assert!(shares.0.lock().expect("not poisoned").is_empty(), "nothing is left behind");
+        assert!(shares.0.lock().is_empty(), "nothing is left behind");
         let own = client("127.0.0.1");
         let many: Vec<_> = (0..9).map(|_| shares.take(&own, 3)).collect();
         assert!(many.iter().all(Option::is_some), "the own machine is not limited");

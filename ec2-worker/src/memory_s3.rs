@@ -4,7 +4,7 @@
 //! request takes effect at one moment, after a random part of a random delay, as it does in S3.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -18,6 +18,7 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::http::StatusCode;
+use parking_lot::Mutex;
 
 use accounts::Cost;
 use base64::Engine as _;
@@ -101,7 +102,7 @@ impl MemoryS3 {
     }
 
     fn state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.0.lock())
     }
 }
 

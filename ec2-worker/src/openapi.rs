@@ -1,16 +1,11 @@
-//! `GET /openapi.json`: the contract, made from the handlers' own annotations.
+//! `GET /openapi.json`: the contract. Its paths are the handlers' annotations, which `routes` collects; here is the rest.
 //!
-//! The dashboard's pages and forms are not in it: they are for browsers and may change with any release. A
-//! test compares the paths here with the table in `routes`.
-
-use std::sync::LazyLock;
+//! The dashboard's pages and forms are not in it: they are for browsers and may change with any release.
 
 use axum::body::Bytes;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Deprecated, OpenApi as Document, RefOr, Required};
 use utoipa::{Modify, OpenApi};
-
-use crate::routes::{account, fleet, list};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,23 +17,6 @@ use crate::routes::{account, fleet, list};
             The forms of sign-up and sign-in that have the password in the path are those of the original \
             service. They are deprecated: addresses end up in histories and logs."
     ),
-    paths(
-        account::sign_up,
-        account::sign_up_by_path,
-        account::sign_in,
-        account::sign_in_by_path,
-        account::protected,
-        account::sign_out,
-        account::sign_out_everywhere,
-        account::change_password,
-        account::delete_account,
-        fleet::health_check,
-        fleet::check_amount,
-        fleet::set_amount_by_path,
-        fleet::set_amount_by_query,
-        list::list,
-    ),
-    modifiers(&Schemes, &PasswordsInPaths, &Proof),
     tags(
         (name = "accounts", description = "Signing up and in, and what the owner of a session may do."),
         (name = "fleet", description = "How many workers there are, and how many there should be."),
@@ -88,9 +66,13 @@ impl Modify for Proof {
     }
 }
 
-/// Returns the document. It is serialized once, because it is large and any client may ask for it.
-pub fn document() -> Bytes {
-    static DOCUMENT: LazyLock<Bytes> =
-        LazyLock::new(|| serde_json::to_vec(&Api::openapi()).expect("a document is plain data").into());
-    DOCUMENT.clone()
+/// Returns the document with these paths. It is serialized once, because it is large and any client may ask for it.
+pub fn document(paths: Document) -> Bytes {
+    let mut document = Api::openapi();
+    document.merge(paths);
+    let modifiers: [&dyn Modify; 3] = [&Schemes, &PasswordsInPaths, &Proof];
+    for modifier in modifiers {
+        modifier.modify(&mut document);
+    }
+    serde_json::to_vec(&document).expect("a document is plain data").into()
 }

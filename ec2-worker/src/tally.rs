@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::client::Client;
@@ -122,7 +122,7 @@ impl Default for Tally {
 impl Tally {
     /// Whether this event gets a line; otherwise it is counted.
     pub fn says(&self, kind: Kind, client: &Client) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let mut key = (kind, client.block());
         // Too many addresses to tell apart.
         if state.counts.len() >= MAX_COUNTS && !state.counts.contains_key(&key) {
@@ -142,7 +142,7 @@ impl Tally {
     /// Returns the events counted since the last call, up to the limit of lines. Counts beyond the limit
     /// are kept for the next call.
     pub fn close_minute(&self) -> Vec<Summary> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let mut counts: Vec<_> =
             std::mem::take(&mut state.counts).into_iter().filter(|(_, count)| count.more > 0).collect();
         counts.sort_by_key(|((kind, block), count)| (std::cmp::Reverse(count.more), *kind, *block));
@@ -251,6 +251,6 @@ mod tests {
             let address = format!("2001:db8:{:x}:{:x}::1", number / 256, number % 256);
             tally.says(Kind::Refused, &client(&address));
         }
-        assert!(tally.0.lock().expect("not poisoned").counts.len() <= MAX_COUNTS + 1);
+        assert!(tally.0.lock().counts.len() <= MAX_COUNTS + 1);
     }
 }

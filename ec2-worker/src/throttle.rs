@@ -33,12 +33,13 @@
 //! ([`Gates`]).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use accounts::random_id;
 use jiff::{SignedDuration, Timestamp};
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -325,7 +326,7 @@ impl Gates {
     /// `None` if it takes too long, or too many wait already.
     pub async fn enter(&self, name: &str, places: u32) -> Option<Place> {
         let gate = {
-            let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut gates = self.0.lock();
             let gate =
                 gates.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(PLACES as usize)));
             // Each attempt that waits or has a place holds a clone.
@@ -350,7 +351,7 @@ impl Gates {
 impl Drop for Place {
     fn drop(&mut self) {
         self.permit = None;
-        let mut gates = self.gates.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gates = self.gates.0.lock();
         // Every attempt that waits holds a clone, made under this lock.
         if gates.get(&self.name).is_some_and(|gate| Arc::strong_count(gate) == 1) {
             gates.remove(&self.name);
@@ -417,7 +418,7 @@ mod tests {
         let alone = gates.enter_alone("ana").await;
         assert!(alone.is_some() && gates.enter("ana", 1).await.is_none());
         drop(alone);
-        assert!(gates.0.lock().expect("not poisoned").is_empty());
+        assert!(gates.0.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

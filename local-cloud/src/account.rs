@@ -2,9 +2,9 @@
 //! account, and the instance types that each zone offers. All can be changed while the local cloud runs.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::quotas::{Quota, Quotas, standard_vcpus};
@@ -158,7 +158,7 @@ impl Account {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock()
     }
 }
 

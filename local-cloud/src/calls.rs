@@ -4,11 +4,11 @@
 //! Only requests that were let in are recorded, and no reads.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard};
 
 use axum::body::{Body, Bytes};
 use axum::http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
+use parking_lot::{Mutex, MutexGuard};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -328,7 +328,7 @@ impl Calls {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Record>> {
-        self.records.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.records.lock()
     }
 }
 

@@ -21,11 +21,11 @@ mod s3;
 mod seed;
 mod young;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::http::{Response, StatusCode};
+use parking_lot::{Mutex, MutexGuard};
 
 pub use behaviour::{Behaviour, Report};
 pub use seed::Seed;
@@ -166,7 +166,7 @@ impl Consistency {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -15,8 +15,9 @@ mod duty_cycle;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -134,7 +135,7 @@ impl Cpu {
     }
 
     pub fn credits(&self) -> Option<Credits> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).credits
+        self.state.lock().credits
     }
 
     pub fn set_credits(&self, credits: Credits) {
@@ -176,7 +177,7 @@ impl Cpu {
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         change(&mut state);
         let limit = state.forced.or(self.policy.limit(state.credits));
         if limit == self.limit() {

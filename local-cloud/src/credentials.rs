@@ -4,8 +4,8 @@
 //! real deployment.
 
 use std::collections::HashMap;
-use std::sync::RwLock;
 
+use parking_lot::RwLock;
 use rand::Rng as _;
 use rand::distr::Alphanumeric;
 
@@ -86,7 +86,7 @@ impl Credentials {
 
     /// Returns the access keys of users: key, secret, user.
     pub fn of_users(&self) -> Vec<(String, String, String)> {
-        let known = self.known.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let known = self.known.read();
         let of_user = |(key, (secret, principal)): (&String, &(String, Principal))| match principal {
             Principal::User { name } => Some((key.clone(), secret.clone(), name.clone())),
             _ => None,
@@ -97,11 +97,11 @@ impl Credentials {
     }
 
     pub fn find(&self, access_key: &str) -> Option<(String, Principal)> {
-        self.known.read().unwrap_or_else(|poisoned| poisoned.into_inner()).get(access_key).cloned()
+        self.known.read().get(access_key).cloned()
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<String, (String, Principal)>> {
-        self.known.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn write(&self) -> parking_lot::RwLockWriteGuard<'_, HashMap<String, (String, Principal)>> {
+        self.known.write()
     }
 }
 

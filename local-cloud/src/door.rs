@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -17,6 +17,7 @@ use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use parking_lot::MutexGuard;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
@@ -78,7 +79,7 @@ pub(crate) struct Shared {
     pub account: Arc<Account>,
     pub client: Client<HttpConnector, Body>,
     pub ministack: SocketAddr,
-    api_faults: std::sync::Mutex<ApiFaults>,
+    api_faults: parking_lot::Mutex<ApiFaults>,
     pub calls: Calls,
     pub uses: Uses,
     pub books: Books,
@@ -136,7 +137,7 @@ impl LocalCloud {
             account,
             client,
             ministack: ministack.addr(),
-            api_faults: std::sync::Mutex::default(),
+            api_faults: parking_lot::Mutex::default(),
             calls: Calls::default(),
             uses: Uses::default(),
             books: Books::default(),
@@ -433,7 +434,7 @@ async fn zone(shared: &Shared, parts: &Parts, subnet: &str) -> Option<String> {
 
 impl Shared {
     pub(crate) fn api_faults(&self) -> MutexGuard<'_, ApiFaults> {
-        self.api_faults.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.api_faults.lock()
     }
 }
 

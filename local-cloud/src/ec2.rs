@@ -67,7 +67,7 @@ pub struct Ec2 {
     /// Held while the forwards are read from moto, so that they end up in their latest state.
     elastic: Mutex<ElasticIps>,
     /// Regions with any call; moto keeps separate state for each.
-    regions: std::sync::Mutex<BTreeSet<String>>,
+    regions: parking_lot::Mutex<BTreeSet<String>>,
 }
 
 /// moto answers in milliseconds; when it hangs, the locks above must not be held for ever.
@@ -118,14 +118,14 @@ impl Ec2 {
             answers: Mutex::default(),
             vpcs: Mutex::default(),
             elastic: Mutex::default(),
-            regions: std::sync::Mutex::default(),
+            regions: parking_lot::Mutex::default(),
         }
     }
 
     pub(crate) async fn handle(&self, admitted: Admitted) -> Response<Body> {
         let form = parse_form(&admitted.body);
         let call = Call { parts: admitted.parts, form };
-        self.regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(call.region().to_owned());
+        self.regions.lock().insert(call.region().to_owned());
         let handled = match call.get("Action").unwrap_or("") {
             "RunInstances" => self.run_instances(call).await,
             "TerminateInstances" => self.terminate_instances(call).await,
@@ -691,7 +691,7 @@ impl Ec2 {
 
     /// Returns the head of a request for each region that was ever used.
     fn every_region(&self) -> anyhow::Result<Vec<Parts>> {
-        let regions = self.regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let regions = self.regions.lock();
         regions.iter().map(|region| in_region(region)).collect()
     }
 

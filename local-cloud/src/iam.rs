@@ -22,10 +22,11 @@ mod refuse;
 pub(crate) mod simulate;
 pub mod people;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Response;
+use parking_lot::RwLock;
 use quick_xml::escape::escape;
 use serde::{Deserialize, Serialize};
 
@@ -243,7 +244,7 @@ fn bucket(asked: &Asked) -> Option<&str> {
 type Cached<T> = RwLock<std::collections::HashMap<String, Arc<T>>>;
 
 fn get<T>(cache: &Cached<T>, key: &str) -> Option<Arc<T>> {
-    cache.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    cache.read().get(key).cloned()
 }
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ mod lambda;
 mod s3;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
 
 use axum::http::StatusCode;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::ACCOUNT;
@@ -90,7 +90,7 @@ struct Seen {
 
 impl Uses {
     pub(crate) fn add(&self, caller: &Caller, judgement: Judgement, named: &BTreeSet<String>) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         let who = Who {
             caller: caller.name.clone(),
             function: caller.function.clone(),
@@ -113,7 +113,7 @@ impl Uses {
     }
 
     pub fn report(&self) -> Report {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen.lock();
         let uses = seen.uses.iter().map(|((who, asked, decision), (names, count))| Use {
             who: who.clone(),
             asked: asked.clone(),

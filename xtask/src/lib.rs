@@ -18,4 +18,5 @@ mod cycles;
 mod progress;
 mod prose;
 mod setup;
+mod unused;
 mod workspace;

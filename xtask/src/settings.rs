@@ -34,7 +34,7 @@ pub const VARIABLES: [(&str, &str); 57] = [
     ("CREDITS", "standard: burstable instances stop earning a bill; unlimited [standard for a new stack]"),
     ("POLICY", "a JSON file with numbers of the reconciler's decisions, or default [the stack's]"),
     ("ENDPOINT", "an AWS endpoint other than AWS, for example http://127.0.0.1:4566 for the local cloud"),
-    ("JSON", "1: plan prints JSON"),
+    ("JSON", "1: plan and logs print JSON"),
     ("WATCH", "1: status repeats itself"),
     ("OF", "logs of: worker, lb, reconciler [all]"),
     ("FOLLOW", "1: logs go on"),

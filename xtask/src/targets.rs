@@ -18,7 +18,7 @@ use crate::cargo::compile;
 use crate::failure::{USAGE, stop};
 use crate::settings::Settings;
 use crate::setup::{self, Thing};
-use crate::{cycles, prose};
+use crate::{cycles, prose, unused};
 
 type Target = fn(&Settings) -> Result<()>;
 
@@ -77,6 +77,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("check", check::run),
     ("one-sdk", |_| features::check()),
     ("prose", |settings| prose::run(settings.has_option("--write"))),
+    ("unused", |_| unused::check()),
     ("cycles", |settings| cycles::run(settings.has_option("--write"))),
     // Benchmarks.
     ("bench", bench::all),

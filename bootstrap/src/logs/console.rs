@@ -4,8 +4,8 @@ use aws_sdk_ec2::operation::get_console_output::GetConsoleOutputOutput;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use serde_json::Value;
 
+use super::event::Event;
 use crate::aws::Aws;
 use crate::error::{Result, Step as _, found};
 
@@ -94,17 +94,10 @@ fn young(text: &str, since: Option<Timestamp>) -> Vec<&str> {
     let mut is_young = false;
     lines
         .filter(|line| {
-            is_young = time_of(line).map_or(is_young, |at| at >= since);
+            is_young = Event::parse(line).map_or(is_young, |event| event.time >= since);
             is_young
         })
         .collect()
-}
-
-/// Returns the time of a line. Vigia's programs write one JSON object a line, with its time; systemd puts its
-/// own words before it.
-fn time_of(line: &str) -> Option<Timestamp> {
-    let object: Value = serde_json::from_str(&line[line.find('{')?..]).ok()?;
-    object["timestamp"].as_str()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -137,7 +130,8 @@ mod tests {
 
     #[test]
     fn older_lines_are_omitted_by_their_own_times() {
-        let line = |at: &str| format!("[  12.3] ec2-worker[7]: {{\"timestamp\":\"{at}\",\"message\":\"m\"}}");
+        let line =
+            |at: &str| format!("[  12.3] ec2-worker[7]: {{\"timestamp\":\"{at}\",\"level\":\"INFO\"}}");
         let (old, new) = (line("2026-01-01T10:00:00Z"), line("2026-01-01T12:00:00.5Z"));
         let text = format!("boot\n{old}\nno time\n{new}\n\nno time either\n");
         let since = "2026-01-01T11:00:00Z".parse().expect("a time");

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::aws::bucket::whole;
@@ -14,6 +14,7 @@ use fleet::aws_code::AwsErrorKind;
 use fleet::keys::USERS_PREFIX;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::judge::{self, Candidate, Judged, MAX_BYTES, Step};
@@ -244,10 +245,10 @@ impl Hasher {
             let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
             let hashed = tokio::task::spawn_blocking(move || {
                 let cost = Cost::default();
-                let spare = arenas.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let spare = arenas.lock().pop();
                 let mut arena = spare.unwrap_or_else(|| Arena::new(&cost));
                 let phc = phc::hash(&mut arena, &cost, password.as_bytes());
-                arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
+                arenas.lock().push(arena);
                 phc
             });
             hashed.await.map_err(|error| {

@@ -17,6 +17,42 @@ const UNREACHABLE: &str = "http://127.0.0.1:9";
 const RIGHT: &str = "sentinel-right-5e1f";
 const WRONG: &str = "sentinel-wrong-5e1f";
 
+/// Returns a call of `bootstrap` for the stack, with the keys of its deployer.
+fn command(cloud: &Cloud, stack: &str, arguments: &[&str]) -> Command {
+    let (key, secret) = cloud.deployer(stack);
+    let mut command = Command::new(program("bootstrap"));
+    command
+        .args(["--endpoint-url", &cloud.endpoint, "--region", "us-east-1", "--stack", stack, "--token-file"])
+        .arg(cloud.dir.path().join(format!("{stack}.token")))
+        .args(arguments)
+        .env("AWS_ACCESS_KEY_ID", key)
+        .env("AWS_SECRET_ACCESS_KEY", secret)
+        .env_remove("AWS_SESSION_TOKEN")
+        .env_remove("AWS_PROFILE")
+        .env("VIGIA_CARGO_LAMBDA", venv().join("bin/cargo-lambda"));
+    command
+}
+
+/// Returns what `bootstrap` prints on a terminal without colours.
+fn on_a_terminal(cloud: &Cloud, stack: &str, arguments: &[&str]) -> String {
+    let inner = command(cloud, stack, arguments);
+    let words: Vec<String> = std::iter::once(inner.get_program())
+        .chain(inner.get_args())
+        .map(|word| format!("{word:?}"))
+        .collect();
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]).stdin(Stdio::null());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => terminal.env(name, value),
+            None => terminal.env_remove(name),
+        };
+    }
+    let output = terminal.env("NO_COLOR", "1").output().expect("script runs, a part of Debian's base");
+    assert!(output.status.success(), "{}", text(&output));
+    String::from_utf8(output.stdout).expect("a text").replace("\r\n", "\n")
+}
+
 /// A command that keeps running, with its outputs in files.
 struct Running {
     child: Child,
@@ -31,24 +67,7 @@ impl Running {
             (std::fs::File::create(&path).expect("writable"), path)
         };
         let ((out, stdout), (err, stderr)) = (file("stdout"), file("stderr"));
-        let (key, secret) = cloud.deployer(stack);
-        let child = Command::new(program("bootstrap"))
-            .args([
-                "--endpoint-url",
-                &cloud.endpoint,
-                "--region",
-                "us-east-1",
-                "--stack",
-                stack,
-                "--token-file",
-            ])
-            .arg(cloud.dir.path().join(format!("{stack}.token")))
-            .args(arguments)
-            .env("AWS_ACCESS_KEY_ID", key)
-            .env("AWS_SECRET_ACCESS_KEY", secret)
-            .env_remove("AWS_SESSION_TOKEN")
-            .env_remove("AWS_PROFILE")
-            .env("VIGIA_CARGO_LAMBDA", venv().join("bin/cargo-lambda"))
+        let child = command(cloud, stack, arguments)
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)
@@ -112,6 +131,7 @@ fn logs_doctor_and_status_of_a_stack() {
     assert_eq!(refused.status(), 401);
 
     logs_of_each_kind(&cloud, stack);
+    logs_are_readable_on_a_terminal(&cloud, stack);
     following_shows_what_is_new_once(&cloud, stack);
     watching_shows_the_stack_again_and_again(&cloud, stack);
     doctor_is_content_and_names_what_is_left_over(&cloud, stack);
@@ -119,41 +139,72 @@ fn logs_doctor_and_status_of_a_stack() {
     both_spellings_rotate_the_token(&cloud, stack);
 }
 
+/// Returns the lines of `logs` in a pipe, each an object with its source.
+fn objects(printed: &str) -> Vec<Value> {
+    let object = |line: &str| {
+        let object: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+        let is_event = ["time", "level", "message"].iter().all(|name| object[name].is_string())
+            && object["fields"]["target"].is_string();
+        assert!(object["source"].is_string() && is_event != object["line"].is_string(), "{line}");
+        object
+    };
+    printed.lines().map(object).collect()
+}
+
+fn sources(objects: &[Value]) -> BTreeSet<&str> {
+    objects.iter().map(|object| object["source"].as_str().expect("it has a source")).collect()
+}
+
+/// Returns whether a line that is not an event of our programs has this text.
+fn has_line(objects: &[Value], text: &str) -> bool {
+    objects.iter().any(|object| object["line"].as_str().is_some_and(|line| line.contains(text)))
+}
+
+/// Returns what `logs` prints in a pipe.
+fn logs(cloud: &Cloud, stack: &str, arguments: &[&str]) -> String {
+    let output = cloud.bootstrap(stack, &[&["logs"], arguments].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    String::from_utf8(output.stdout).expect("JSON is text")
+}
+
 fn logs_of_each_kind(cloud: &Cloud, stack: &str) {
     let workers = cloud.instances(stack, "running");
-    let balancer = cloud.balancers(stack, "running").remove(0);
-    let of_worker = cloud.must(stack, &["logs", "worker"]);
-    for id in &workers {
-        assert!(of_worker.contains(&format!("==> worker {id} (")), "{of_worker}");
-    }
-    assert!(of_worker.contains("vigia: fetching ec2-worker"), "the boot is shown: {of_worker}");
-    assert!(!of_worker.contains(&balancer), "{of_worker}");
-    let of_lb = cloud.must(stack, &["logs", "lb"]);
-    assert!(
-        of_lb.contains(&format!("==> lb {balancer} (")) && of_lb.contains("vigia: fetching ec2-lb"),
-        "{of_lb}"
-    );
-    let one = cloud.must(stack, &["logs", "--instance", &workers[0]]);
-    assert!(
-        one.contains(&workers[0]) && !one.contains(&workers[1]) && !one.contains("==> reconciler"),
-        "{one}"
-    );
+    let balancer = format!("lb {}", cloud.balancers(stack, "running").remove(0));
+    let names: Vec<String> = workers.iter().map(|id| format!("worker {id}")).collect();
+    let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let printed = logs(cloud, stack, &["worker"]);
+    must_hold_no_secret(cloud, stack, &printed, "logs worker");
+    let of_workers = objects(&printed);
+    assert_eq!(sources(&of_workers), names);
+    assert!(has_line(&of_workers, "vigia: fetching ec2-worker"), "the boot is shown: {printed}");
+    let signed_in = of_workers.iter().find(|object| object["fields"]["event"] == "signed_in");
+    assert_eq!(signed_in.expect("a user has signed in")["fields"]["login"], "zoe", "{printed}");
+
+    let printed = logs(cloud, stack, &["lb", "--json"]);
+    must_hold_no_secret(cloud, stack, &printed, "logs lb");
+    let of_lb = objects(&printed);
+    assert_eq!(sources(&of_lb), BTreeSet::from([balancer.as_str()]));
+    assert!(has_line(&of_lb, "vigia: fetching ec2-lb"), "{printed}");
+
+    let one = format!("worker {}", workers[0]);
+    let of_one = objects(&logs(cloud, stack, &["--instance", &workers[0]]));
+    assert_eq!(sources(&of_one), BTreeSet::from([one.as_str()]));
+    let few = logs(cloud, stack, &["worker", "--lines", "1", "--instance", &workers[0]]);
+    assert_eq!(objects(&few).len(), 1, "{few}");
+
     let of_reconciler = eventually("the reconciler's log", Duration::from_secs(90), || {
-        let log = cloud.must(stack, &["logs", "reconciler"]);
-        if log.contains("ready for the first invocation") { Ok(log) } else { Err(log) }
+        let log = logs(cloud, stack, &["reconciler"]);
+        let is_there =
+            objects(&log).iter().any(|object| object["message"] == "ready for the first invocation");
+        if is_there { Ok(log) } else { Err(log) }
     });
-    assert!(of_reconciler.contains("==> reconciler <=="), "{of_reconciler}");
-    let all = cloud.must(stack, &["logs"]);
-    for title in
-        ["==> reconciler <==", &format!("==> lb {balancer} ("), &format!("==> worker {} (", workers[0])]
-    {
-        assert!(all.contains(title), "{title}: {all}");
-    }
-    let few = cloud.must(stack, &["logs", "worker", "--lines", "1", "--instance", &workers[0]]);
-    assert_eq!(few.lines().filter(|line| line.contains('{') || line.contains("vigia")).count(), 1, "{few}");
-    for shown in [&of_worker, &of_lb, &one, &of_reconciler, &all] {
-        must_hold_no_secret(cloud, stack, shown, "logs");
-    }
+    must_hold_no_secret(cloud, stack, &of_reconciler, "logs reconciler");
+    assert_eq!(sources(&objects(&of_reconciler)), BTreeSet::from(["reconciler"]));
+    let all = logs(cloud, stack, &[]);
+    must_hold_no_secret(cloud, stack, &all, "logs");
+    let expected: BTreeSet<&str> = names.into_iter().chain(["reconciler", &balancer]).collect();
+    assert_eq!(sources(&objects(&all)), expected);
+
     let unknown = cloud.bootstrap(stack, &["logs", "--instance", "i-00000000000000000"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(text(&unknown).contains("stack ops has no such instance"), "{}", text(&unknown));
@@ -161,11 +212,23 @@ fn logs_of_each_kind(cloud: &Cloud, stack: &str) {
     assert_eq!(nonsense.status.code(), Some(2), "{}", text(&nonsense));
 }
 
+fn logs_are_readable_on_a_terminal(cloud: &Cloud, stack: &str) {
+    let printed = on_a_terminal(cloud, stack, &["logs", "worker"]);
+    must_hold_no_secret(cloud, stack, &printed, "logs on a terminal");
+    for id in cloud.instances(stack, "running") {
+        assert!(printed.contains(&format!("==> worker {id} (us-east-1")), "{printed}");
+    }
+    let signed_in = printed.lines().find(|line| line.contains(" INFO  audit: a user has signed in  "));
+    assert!(signed_in.is_some_and(|line| line.contains(" login=zoe")), "{printed}");
+    assert!(printed.contains("\nvigia: fetching ec2-worker "), "{printed}");
+    assert!(!printed.contains("\"timestamp\"") && !printed.contains('\u{1b}'), "{printed}");
+}
+
 fn following_shows_what_is_new_once(cloud: &Cloud, stack: &str) {
     let mut follow = Running::start(cloud, stack, &["logs", "worker", "-f"]);
     let before = eventually("the first look", Duration::from_secs(20), || {
         let printed = follow.printed();
-        if printed.contains("==> worker") { Ok(printed) } else { Err(follow.said()) }
+        if printed.contains("worker i-") { Ok(printed) } else { Err(follow.said()) }
     });
     // A sign-in fails: the worker logs it, without login and password.
     let url = cloud.url(stack);
@@ -175,7 +238,7 @@ fn following_shows_what_is_new_once(cloud: &Cloud, stack: &str) {
         if printed.len() > before.len() { Ok(printed) } else { Err("nothing new".to_owned()) }
     });
     assert!(grown.starts_with(&before), "the printed lines stay");
-    let lines: Vec<&str> = grown.lines().filter(|line| line.contains("\"timestamp\"")).collect();
+    let lines: Vec<&str> = grown.lines().filter(|line| line.contains("\"time\"")).collect();
     let distinct: BTreeSet<&&str> = lines.iter().collect();
     assert!(!lines.is_empty() && lines.len() == distinct.len(), "a line is printed twice: {grown}");
     assert_eq!(follow.stop("INT"), Some(130), "{}", follow.said());

@@ -1,12 +1,13 @@
 //! The clock of S3, read from the `Date` of its replies.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Records the `Date` of the last reply, whatever its status, and when it arrived. A body that arrives much
@@ -17,7 +18,7 @@ pub struct DateOfReply(Arc<Mutex<Option<(Timestamp, Instant)>>>);
 impl DateOfReply {
     /// Returns the present time by S3's clock.
     pub fn by_now(&self) -> Option<Timestamp> {
-        let (date, came) = (*self.0.lock().expect("no thread panics with it"))?;
+        let (date, came) = (*self.0.lock())?;
         date.checked_add(came.elapsed()).ok()
     }
 }
@@ -34,7 +35,7 @@ impl Intercept for DateOfReply {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let date = context.response().headers().get("date").and_then(parse);
-        *self.0.lock().expect("no thread panics with it") = date.map(|date| (date, Instant::now()));
+        *self.0.lock() = date.map(|date| (date, Instant::now()));
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use fleet::Profile;
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 
-use super::error::AccountError;
+use super::error::{AccountError, Change, SessionError};
 use super::sign_in::{charge, enter, own_count_of, verify};
 use super::stored::{Found, MAX_TRIES, find, pause, understand};
 use crate::client::Client;
@@ -51,7 +51,7 @@ pub(super) async fn set_password(
 ) -> Result<Session, AccountError> {
     // A faster change has begun another epoch, and `update` refuses to write then. So the password that was
     // proved is still the current one.
-    let changed = update(worker, session, login, |record| {
+    let changed = update(worker, session, login, Change::Password, |record| {
         phc.clone_into(&mut record.phc);
         record.epoch += 1;
         record.changed = Timestamp::now();
@@ -68,7 +68,7 @@ pub async fn end_all_sessions(
     session: &Session,
 ) -> Result<(), AccountError> {
     let login = owner(worker, session)?;
-    let changed = update(worker, session, &login, |record| record.epoch += 1).await?;
+    let changed = update(worker, session, &login, Change::EndOfSessions, |record| record.epoch += 1).await?;
     worker.sessions.end_before(&changed.uid, changed.epoch);
     audit::signed_out_everywhere(worker, client, &login);
     Ok(())
@@ -100,7 +100,7 @@ pub async fn delete(
             return done(worker, client, session, &login);
         }
         if found.user.epoch() != session.epoch {
-            return Err(AccountError::SignedOut);
+            return Err(SessionError::SignedOut.into());
         }
         last = worker.data.delete(&key, &found.etag).await?;
         match last {
@@ -108,15 +108,15 @@ pub async fn delete(
             Write::Refused | Write::Raced => pause().await,
         }
     }
-    Err(given_up(last))
+    Err(given_up(Change::Deletion, last))
 }
 
 /// Returns the error after the last try. A refusal means that the object has changed. While another write
 /// is in progress its outcome is unknown, and the client can only try again.
-fn given_up(last: Write) -> AccountError {
+fn given_up(change: Change, last: Write) -> AccountError {
     match last {
         Write::Raced => AccountError::Contended,
-        Write::Done | Write::Refused => AccountError::LostRace,
+        Write::Done | Write::Refused => AccountError::LostRace(change),
     }
 }
 
@@ -129,7 +129,9 @@ fn done(worker: &Worker, client: &Client, session: &Session, login: &Login) -> R
 fn owner(worker: &Worker, session: &Session) -> Result<Login, AccountError> {
     match worker.profile {
         Profile::Classic => Err(AccountError::SecureOnly),
-        Profile::Secure => Login::parse(worker.profile, &session.login).map_err(|_| AccountError::SignedOut),
+        Profile::Secure => {
+            Ok(Login::parse(worker.profile, &session.login).map_err(|_| SessionError::SignedOut)?)
+        }
     }
 }
 
@@ -146,9 +148,9 @@ async fn prove(
 ) -> Result<(), AccountError> {
     let name = own_count_of(worker, login, &format!("session {}", session.sid));
     let (attempt, ticket, object) = enter(worker, client, name, login).await?;
-    let found = understand(worker, object)?.ok_or(AccountError::SignedOut)?;
+    let found = understand(worker, object)?.ok_or(SessionError::SignedOut)?;
     if found.user.uid() != session.uid || found.user.epoch() != session.epoch {
-        return Err(AccountError::SignedOut);
+        return Err(SessionError::SignedOut.into());
     }
     match verify(worker, ticket, &found.user, password).await? {
         Some(PasswordCheck::Right { .. }) => {
@@ -163,24 +165,25 @@ async fn prove(
     }
 }
 
-/// Applies `change` to the record of the session's user and returns the record that was written.
+/// Applies a change to the record of the session's user and returns the record that was written.
 async fn update(
     worker: &Worker,
     session: &Session,
     login: &Login,
-    change: impl Fn(&mut Record) + Send,
+    change: Change,
+    apply: impl Fn(&mut Record) + Send,
 ) -> Result<Record, AccountError> {
     let key = object_key(worker.profile, login);
     let mut last = Write::Refused;
     for _ in 0..MAX_TRIES {
         let Some(Found { user: User::Secure(record), etag }) = find(worker, login).await? else {
-            return Err(AccountError::SignedOut);
+            return Err(SessionError::SignedOut.into());
         };
         if record.uid != session.uid || record.epoch != session.epoch {
-            return Err(AccountError::SignedOut);
+            return Err(SessionError::SignedOut.into());
         }
         let mut changed = *record;
-        change(&mut changed);
+        apply(&mut changed);
         changed.nonce = random_id();
         let object = user::secure_object(&changed);
         let written = worker.data.put(&key, &object, &Expect::Unchanged(etag)).await;
@@ -198,5 +201,5 @@ async fn update(
         now?;
         pause().await;
     }
-    Err(given_up(last))
+    Err(given_up(change, last))
 }

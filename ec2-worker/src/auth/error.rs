@@ -1,4 +1,4 @@
-//! `AccountError`: every refusal that concerns an account, a password or a session.
+//! Every refusal that concerns an account or a password ([`AccountError`]), or a session ([`SessionError`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,12 +31,8 @@ pub enum AccountError {
     TooManyAttempts(Duration),
     #[error("too many requests of this kind from your address; try again in {} s", .0.as_secs())]
     TooManyRequests(Duration),
-    #[error("there is no session, or it has ended; sign in")]
-    SignedOut,
-    #[error(
-        "another request changed this account at the same moment, so this change was not made; try again"
-    )]
-    LostRace,
+    #[error("another request changed this account at the same moment, so {}; try again", .0.what_is_lost())]
+    LostRace(Change),
     #[error("another write to the same object is in progress, so nothing was changed; try again in a second")]
     Contended,
     #[error("too many sign-ins at this moment; try again in a second")]
@@ -45,6 +41,37 @@ pub enum AccountError {
     Panicked,
     #[error(transparent)]
     Storage(#[from] UserError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+/// A change of an existing account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Password,
+    EndOfSessions,
+    Deletion,
+}
+
+impl Change {
+    fn what_is_lost(self) -> &'static str {
+        match self {
+            Self::Password => "your password was not changed",
+            Self::EndOfSessions => "your sessions were not ended",
+            Self::Deletion => "it was not deleted",
+        }
+    }
+}
+
+/// Why a session, a user's or an operator's, does not count or could not be ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("there is no session, or it has ended; sign in")]
+    SignedOut,
+    #[error("another write to the same object is in progress, so the session goes on; try again in a second")]
+    Contended,
+    #[error("{}", crate::s3::NO_ANSWER)]
+    Store(#[from] StoreError),
     /// The result of a read that several requests share; it was logged once.
     #[error("{0}")]
     Shared(Arc<UserError>),

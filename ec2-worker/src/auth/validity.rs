@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use accounts::Login;
 
-use super::error::AccountError;
+use super::error::SessionError;
 use super::stored::{Found, MAX_TRIES, find, pause};
 use crate::client::Client;
 use crate::session::Session;
@@ -27,7 +27,7 @@ use aws::bucket::{Expect, NewObject, Write};
 const REVOKED: &str = "revoked/";
 
 /// Returns the user of a session that counts; `None` if the session does not.
-pub async fn user_of(worker: &Worker, session: &Session) -> Result<Option<Arc<About>>, AccountError> {
+pub async fn user_of(worker: &Worker, session: &Session) -> Result<Option<Arc<About>>, SessionError> {
     let known = &worker.sessions;
     if known.is_ended(session) {
         return Ok(None);
@@ -38,7 +38,7 @@ pub async fn user_of(worker: &Worker, session: &Session) -> Result<Option<Arc<Ab
 }
 
 /// Returns whether an operator's session, which has no user, was ended.
-pub async fn has_ended(worker: &Worker, sid: &str) -> Result<bool, AccountError> {
+pub async fn has_ended(worker: &Worker, sid: &str) -> Result<bool, SessionError> {
     let known = &worker.sessions;
     if known.has_mark(sid) {
         return Ok(true);
@@ -47,12 +47,12 @@ pub async fn has_ended(worker: &Worker, sid: &str) -> Result<bool, AccountError>
     Ok(verdict.is_none() || known.has_mark(sid))
 }
 
-async fn verdict_on(worker: &Worker, subject: Subject) -> Result<Verdict, AccountError> {
+async fn verdict_on(worker: &Worker, subject: Subject) -> Result<Verdict, SessionError> {
     let fetch = || {
         let (worker, subject) = (worker.clone(), subject.clone());
         async move { fetch_verdict(&worker, &subject).await }
     };
-    worker.sessions.verdict(subject.clone(), fetch).await.map_err(AccountError::Shared)
+    worker.sessions.verdict(subject.clone(), fetch).await.map_err(SessionError::Shared)
 }
 
 async fn fetch_verdict(worker: &Worker, subject: &Subject) -> Result<Verdict, UserError> {
@@ -79,7 +79,7 @@ async fn fetch_verdict(worker: &Worker, subject: &Subject) -> Result<Verdict, Us
 }
 
 /// Signs the user out. After a success no worker lets the session in.
-pub async fn end_session(worker: &Worker, client: &Client, session: &Session) -> Result<(), AccountError> {
+pub async fn end_session(worker: &Worker, client: &Client, session: &Session) -> Result<(), SessionError> {
     put_mark(worker, &session.sid).await?;
     audit::signed_out(worker, client, &session.login);
     Ok(())
@@ -87,7 +87,7 @@ pub async fn end_session(worker: &Worker, client: &Client, session: &Session) ->
 
 /// Ends a session on all workers. The session has ended when the mark is in S3; a refusal because another
 /// write is in progress does not mean that the mark will be there.
-pub async fn put_mark(worker: &Worker, sid: &str) -> Result<(), AccountError> {
+pub async fn put_mark(worker: &Worker, sid: &str) -> Result<(), SessionError> {
     if worker.sessions.has_mark(sid) {
         return Ok(());
     }
@@ -103,7 +103,7 @@ pub async fn put_mark(worker: &Worker, sid: &str) -> Result<(), AccountError> {
         }
         pause().await;
     }
-    Err(AccountError::Contended)
+    Err(SessionError::Contended)
 }
 
 fn mark(sid: &str) -> String {

@@ -12,7 +12,7 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::auth::{self, AccountError, Device, SignedIn};
+use crate::auth::{self, AccountError, Device, SessionError, SignedIn};
 use crate::client::Client;
 use crate::cookies::{self, Kind};
 use crate::error::Shown;
@@ -203,7 +203,7 @@ pub(crate) async fn protected(
     let now = Timestamp::now();
     let (session, about) = match session(&worker, &client, &headers).await {
         Ok(found) => found,
-        Err(ApiError::Account(AccountError::SignedOut)) if wants_page => {
+        Err(ApiError::Session(SessionError::SignedOut)) if wants_page => {
             let forget = cookies::forget(Kind::Session, client.transport);
             return Ok((forget, Redirect::to("/")).into_response());
         }
@@ -375,14 +375,14 @@ pub(crate) async fn delete_account(
     })
 }
 
-/// Returns the session of the request and its user; [`AccountError::SignedOut`] without a session.
+/// Returns the session of the request and its user; [`SessionError::SignedOut`] without a session.
 async fn session(
     worker: &Worker,
     client: &Client,
     headers: &HeaderMap,
 ) -> Result<(Session, Arc<About>), ApiError> {
-    let session = sealed_session(worker, client, headers)?.ok_or(AccountError::SignedOut)?;
-    let about = auth::user_of(worker, &session).await?.ok_or(AccountError::SignedOut)?;
+    let session = sealed_session(worker, client, headers)?.ok_or(SessionError::SignedOut)?;
+    let about = auth::user_of(worker, &session).await?.ok_or(SessionError::SignedOut)?;
     Ok((session, about))
 }
 
@@ -406,11 +406,11 @@ fn signed_out(
     let forget = (CLEAR, cookies::forget(Kind::Session, client.transport));
     match ended {
         // A browser would stay on the protected page after a 204.
-        Ok(()) | Err(ApiError::Account(AccountError::SignedOut)) if prefers_html(headers) => {
+        Ok(()) | Err(ApiError::Session(SessionError::SignedOut)) if prefers_html(headers) => {
             Ok((forget, Redirect::to("/")).into_response())
         }
         Ok(()) => Ok((forget, StatusCode::NO_CONTENT).into_response()),
-        Err(error @ ApiError::Account(AccountError::SignedOut)) => Ok((forget, error).into_response()),
+        Err(error @ ApiError::Session(SessionError::SignedOut)) => Ok((forget, error).into_response()),
         Err(error) => Err(error),
     }
 }

@@ -220,7 +220,7 @@ async fn changes_that_meet_another_write_are_not_done() {
 }
 
 #[tokio::test]
-async fn a_lost_race_names_the_account_and_not_the_fleet() {
+async fn each_lost_race_names_what_was_not_done() {
     let (_stack, proxy, http) = broken_stack(Profile::Secure).await;
     http.sign_up("ana").await;
     let cookie = http.sign_in("ana").await;
@@ -234,9 +234,10 @@ async fn a_lost_race_names_the_account_and_not_the_fleet() {
         http.with(Method::POST, "/signout/everywhere", &[("cookie", &cookie)]).await,
         with_body(&http, Method::DELETE, "/account", &cookie, proof).await,
     ];
-    for reply in replies {
+    let lost = ["your password was not changed", "your sessions were not ended", "it was not deleted"];
+    for (reply, lost) in replies.into_iter().zip(lost) {
         assert_eq!(reply.code(), (409, "lost_race".to_owned()));
-        assert!(reply.body.contains("this account") && !reply.body.contains("desired count"), "{reply:?}");
+        assert!(reply.body.contains(&format!("this account at the same moment, so {lost};")), "{reply:?}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Policies, roles and functions of the emulator, kept parsed until something changes.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 
 use axum::body::Bytes;
 use axum::http::request::Parts;
@@ -76,7 +76,7 @@ impl Books {
 
     fn keep<T>(&self, cache: &Cached<T>, key: &str, value: T, since: u64) -> Arc<T> {
         let value = Arc::new(value);
-        let mut cache = cache.write().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = cache.write();
         if self.changes.load(Ordering::SeqCst) == since {
             cache.insert(key.to_owned(), value.clone());
         }
@@ -137,7 +137,7 @@ impl Books {
 }
 
 fn clear<T>(cache: &Cached<T>) {
-    cache.write().unwrap_or_else(PoisonError::into_inner).clear();
+    cache.write().clear();
 }
 
 /// Returns inline and attached policies of a user or role, and its boundary. A missing user or role has none.

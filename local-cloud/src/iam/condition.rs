@@ -8,6 +8,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 use super::context::Context;
@@ -204,19 +205,8 @@ fn date(text: &str) -> Option<jiff::Timestamp> {
 
 fn is_in_block(address: &str, block: &str) -> bool {
     let Ok(address) = address.parse::<IpAddr>() else { return false };
-    let (base, length) = match block.split_once('/') {
-        Some((base, length)) => (base, length.parse::<u32>().ok()),
-        None => (block, None),
-    };
-    let bits = |address: IpAddr| match address {
-        IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32),
-        IpAddr::V6(v6) => (u128::from(v6), 128),
-    };
-    let Ok(base) = base.parse::<IpAddr>() else { return false };
-    let ((address, size), (base, base_size)) = (bits(address), bits(base));
-    let length = length.unwrap_or(base_size).min(base_size);
-    let differing = address ^ base;
-    size == base_size && (length == 0 || differing >> (128 - length) == 0)
+    let block = block.parse::<IpNet>().or_else(|_| block.parse().map(|single: IpAddr| IpNet::from(single)));
+    block.is_ok_and(|block| block.contains(&address))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Counts the checked calls and keeps the denied ones.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::evaluate::Decision;
@@ -37,7 +37,7 @@ pub(crate) struct Verdicts(Mutex<(Report, VecDeque<Denial>)>);
 
 impl Verdicts {
     pub(crate) fn add(&self, judgement: &Judgement) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.0.lock();
         let (report, denials) = &mut *seen;
         let denied = judgement.denied();
         if judgement.identity == Identity::Root && denied.is_none() {
@@ -62,7 +62,7 @@ impl Verdicts {
     }
 
     pub(crate) fn report(&self) -> Report {
-        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.0.lock();
         Report { denials: seen.1.iter().cloned().collect(), ..seen.0.clone() }
     }
 }

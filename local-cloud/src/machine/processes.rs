@@ -2,11 +2,11 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use parking_lot::{Mutex, MutexGuard};
 
 /// `/proc` counts in hundredths of a second on every Linux.
 const TICK: Duration = Duration::from_millis(10);
@@ -80,7 +80,7 @@ impl Processes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Pid>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+        self.groups.lock()
     }
 }
 

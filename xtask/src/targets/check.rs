@@ -8,13 +8,14 @@ use super::features;
 use crate::cargo::{cargo, compile, watch};
 use crate::failure::run as run_program;
 use crate::settings::Settings;
-use crate::{cycles, prose, setup};
+use crate::{cycles, prose, setup, unused};
 
 pub(super) fn run(settings: &Settings) -> Result<()> {
     run_program(cargo().args(["fmt", "--all", "--check"]))?;
     prose::check()?;
     cycles::check()?;
     features::check()?;
+    unused::check()?;
     compile("clippy", &["--workspace", "--all-targets", "--", "-D", "warnings"])?;
     // They are built on demand only, and not among all targets.
     compile(

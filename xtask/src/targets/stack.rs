@@ -97,7 +97,7 @@ pub(super) fn logs(settings: &Settings) -> Result<()> {
     let since = settings.get("SINCE").map(|since| format!("--since={since}"));
     let arguments: Vec<&str> =
         ["logs"].into_iter().chain(settings.get("OF")).chain(since.as_deref()).collect();
-    call(settings, &arguments, &[("FOLLOW", "--follow")])
+    call(settings, &arguments, &[("FOLLOW", "--follow"), ("JSON", "--json")])
 }
 
 pub(super) fn doctor(settings: &Settings) -> Result<()> {

@@ -11,10 +11,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing::callsite::Identifier;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
@@ -96,17 +97,14 @@ pub(super) fn start(
 
 impl Lanes {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn write_until_over(&self, mut out: impl Write, notice: impl Fn(&str) -> String) {
         loop {
             let (batch, is_over) = {
-                let state = self.state();
-                let mut state = self
-                    .changed
-                    .wait_while(state, |state| !state.has_something() && !state.is_over)
-                    .unwrap_or_else(PoisonError::into_inner);
+                let mut state = self.state();
+                self.changed.wait_while(&mut state, |state| !state.has_something() && !state.is_over);
                 (state.take(&notice, Instant::now()), state.is_over)
             };
             // The reader may have gone for good, and there is no other place to report that.
@@ -241,8 +239,9 @@ impl Drop for LogThread {
         let mut state = self.lanes.state();
         state.is_over = true;
         self.lanes.changed.notify_all();
-        let waited = self.lanes.changed.wait_timeout_while(state, LAST_WORDS, |state| !state.has_ended);
-        let has_ended = waited.is_ok_and(|(state, _)| state.has_ended);
+        self.lanes.changed.wait_while_for(&mut state, |state| !state.has_ended, LAST_WORDS);
+        let has_ended = state.has_ended;
+        drop(state);
         // A thread that cannot write ends with the process.
         if has_ended && let Some(thread) = self.thread.take() {
             drop(thread.join());
