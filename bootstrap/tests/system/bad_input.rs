@@ -178,3 +178,22 @@ fn a_program_that_would_not_start_on_aws_is_refused() {
     assert!(said.contains(&format!("built for {ours}, but the instances are {other}")), "{said}");
     assert!(said.contains("make deploy ARCH="), "{said}");
 }
+
+/// Refused before any call to AWS: a check with a wrong name would otherwise be left out without a word.
+#[test]
+fn an_unknown_check_of_the_acceptance_is_named() {
+    let said = |only: &str| {
+        let output = Command::new(crate::support::workspace().join("bootstrap/acceptance/run.sh"))
+            .arg("ask")
+            .envs([("BOOTSTRAP", "false"), ("ARTIFACTS", "none"), ("AWS", "false"), ("ONLY", only)])
+            .envs([("ENDPOINT", "http://127.0.0.1:1"), ("YES", "1")])
+            .output()
+            .expect("bash runs");
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        text(&output)
+    };
+    let unknown = said("deployer,cadense");
+    assert!(unknown.contains("there is no check `cadense`") && unknown.contains(" cadence "), "{unknown}");
+    let spaced = said("deployer cadence");
+    assert!(spaced.contains("has a space") && spaced.contains("commas"), "{spaced}");
+}
