@@ -65,7 +65,7 @@ contract: ## Test the running local stack against its /openapi.json, with genera
 sim: ## Simulate the reconciler under faults: make sim [SEEDS=10000 FIRST_SEED=1]
 sim-fresh: ## Simulate 2,000 seeds that no run had before: about 40 s on two cores [SEEDS= FIRST_SEED=]
 sim-latency: ## Simulate single faults: how long until each is noticed and repaired
-sim-mutants: ## Break one rule after the other; the simulator must notice [SEEDS= FIRST_SEED=]
+sim-mutants: ## Break one rule after the other; the simulator must notice [ONLY=name SEEDS= FIRST_SEED=]
 check: ## Formatting, lints, documentation, dependencies, cycles of modules, prose
 prose: ## Count words that make sentences hard to read; part of make check [cargo xtask prose --write]
 cycles: ## Print modules that use each other in a circle; part of make check [cargo xtask cycles --write]

@@ -46,7 +46,7 @@ pub const VARIABLES: [(&str, &str); 57] = [
     ("SKIP_UNUSABLE", "1: users that cannot be converted are left out"),
     ("DRY_RUN", "1: change nothing"),
     ("KEEP", "1: aws-acceptance keeps its stack"),
-    ("ONLY", "checks of aws-acceptance"),
+    ("ONLY", "checks of aws-acceptance; part of the name of planted bugs in sim-mutants"),
     ("LOCAL_LISTEN", "address of the local cloud [127.0.0.1:4566]"),
     ("LOCAL_DIR", "its files [.local]"),
     ("PUBLIC", "address of the local stack [127.0.0.1:5000]"),

@@ -26,7 +26,6 @@ use crate::effect::{Effect, Event, Knocking, MemoryObject, Written};
 use crate::grid;
 use crate::observation::{Instance, Observation, Role, Scope, State, is_booting, known_by_zone, targets};
 use crate::plan::{Association, Outcomes, Plan, look, plan, settle};
-use crate::planted::{self, Bug};
 
 /// What an invocation did, for its log line and its result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
@@ -350,11 +349,7 @@ impl Invocation {
                 }
             }
         };
-        let work = Work::new(planned, observation, known.etag, since, job != Job::Look, is_urgent);
-        if planted::is(Bug::EffectsFirst) {
-            return self.committed(Box::new(work), now);
-        }
-        self.commit(work)
+        self.commit(Work::new(planned, observation, known.etag, since, job != Job::Look, is_urgent))
     }
 
     fn commit(&mut self, mut work: Work) -> Vec<Effect> {
@@ -564,11 +559,7 @@ impl Work {
         let mut queue: VecDeque<Effect> = association.map(associate).into_iter().collect();
         queue.append(&mut launches);
         queue.extend(terminations.into_iter().map(Effect::Terminate));
-        if planted::is(Bug::LaunchesFirst) {
-            queue = repeated.into_iter().chain(queue).collect();
-        } else {
-            queue.extend(repeated);
-        }
+        queue.extend(repeated);
         // Whatever the rest of the tick is for is more urgent.
         queue.extend(credits.into_iter().map(Effect::CapCredits));
         Self {

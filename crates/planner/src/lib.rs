@@ -11,4 +11,3 @@ pub mod plan;
 pub mod token;
 pub mod effect;
 pub mod invocation;
-pub mod planted;

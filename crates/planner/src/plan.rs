@@ -73,7 +73,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::Launch;
 use crate::observation::{Instance, Observation, Probe, Role, known_by_zone};
-use crate::planted::{self, Bug};
 use crate::token::client_token;
 
 pub use settle::{Outcomes, settle};
@@ -412,8 +411,7 @@ impl<'a> Tick<'a> {
 
     /// The launch of a slot, the same each time.
     fn launch_of(&self, number: u32, slot: &Slot) -> Option<Launch> {
-        let is_verbatim = !planted::is(Bug::ReplayNotVerbatim);
-        let definition = if is_verbatim { self.definition(&slot.release)? } else { self.release };
+        let definition = self.definition(&slot.release)?;
         let spec = &definition.worker;
         Some(Launch {
             role: Role::Worker,

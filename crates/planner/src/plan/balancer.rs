@@ -29,7 +29,6 @@ use super::resize::{no_subnet, pause};
 use super::{Association, Tick, in_words};
 use crate::effect::Launch;
 use crate::observation::{Instance, Probe, Role, admin_addr};
-use crate::planted::{self, Bug};
 use crate::token::client_token;
 
 enum Verdict {
@@ -71,8 +70,7 @@ impl Tick<'_> {
     /// Terminates a load balancer, unless it has the address.
     fn end_balancer(&mut self, id: &WorkerId, holder: Option<&WorkerId>) {
         let may_be_ended = self.balancers.get(id).is_some_and(|row| may_be_ended(row));
-        let is_spared = holder == Some(id) && !planted::is(Bug::HolderEnded);
-        if may_be_ended && !is_spared && !self.terminations.contains(id) {
+        if may_be_ended && holder != Some(id) && !self.terminations.contains(id) {
             self.terminations.push(id.clone());
         }
     }
@@ -234,7 +232,6 @@ impl<'t, 'a> Guard<'t, 'a> {
         let launched = row.and_then(|row| row.launched).unwrap_or(holder.since);
         let boots = !holder.answered && self.tick.age(launched) < self.tick.policy.boot_grace;
         match self.tick.probe(&holder.id) {
-            Some(Probe::Answered) if planted::is(Bug::AddressTaken) => Verdict::Dead("it is old"),
             Some(Probe::Answered) => Verdict::Answers,
             Some(Probe::Refused | Probe::Silent) if boots => Verdict::Open("it boots"),
             Some(Probe::Refused) => Verdict::Dead("it refuses connections"),
@@ -263,7 +260,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         let who =
             slot.worker.as_ref().map_or("the launch of a load balancer".to_owned(), WorkerId::to_string);
         let answers = self.tick.probe_of(&slot) == Some(Probe::Answered);
-        let is_reachable = self.tick.is_reachable(&slot.zone) || planted::is(Bug::RepeatsIntoDark);
+        let is_reachable = self.tick.is_reachable(&slot.zone);
         if slot.worker.is_none() && !is_reachable {
             // It may take place after all: then it is a load balancer without the address, and goes.
             self.tick.record(format!("Gave up {who}: EC2 does not answer for {}.", slot.zone));
@@ -310,7 +307,7 @@ impl<'t, 'a> Guard<'t, 'a> {
     fn is_outdated(&self, spec: &BalancerSpec) -> bool {
         let holder = self.state.holder.as_ref();
         let release = holder.and_then(|holder| holder.release.as_ref());
-        release.is_some_and(|release| *release != spec.id) && !planted::is(Bug::NotRenewed)
+        release.is_some_and(|release| *release != spec.id)
     }
 
     /// It has the address, or had it.
@@ -433,7 +430,7 @@ impl<'t, 'a> Guard<'t, 'a> {
     }
 
     fn may_have_the_address(&self, id: &WorkerId) -> bool {
-        self.tick.probe(id) == Some(Probe::Answered) || planted::is(Bug::AddressToSilent)
+        self.tick.probe(id) == Some(Probe::Answered)
     }
 
     /// Ends old load balancers that have no address and are not to get one.
@@ -653,5 +650,5 @@ impl<'t, 'a> Guard<'t, 'a> {
 
 /// Whether EC2 has not ended it yet. A stopped instance serves no requests that ending it would cut.
 fn may_be_ended(row: &Instance) -> bool {
-    row.state.is_live() || (!row.state.is_ended() && !planted::is(Bug::StoppedStays))
+    !row.state.is_ended()
 }

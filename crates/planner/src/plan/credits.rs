@@ -11,7 +11,6 @@ use fleet::release::{Credits, InstanceSpec};
 use super::Tick;
 use crate::grid;
 use crate::observation::{Probe, State};
-use crate::planted::{self, Bug};
 
 impl Tick<'_> {
     pub(super) fn cap_credits(&mut self) {
@@ -57,7 +56,7 @@ impl Tick<'_> {
 
     fn may_be_asked(&self, id: &WorkerId) -> bool {
         let row = self.workers.get(id).or_else(|| self.balancers.get(id));
-        let is_done = self.memory.credits.done.contains(id) && !planted::is(Bug::CreditsAskedAgain);
+        let is_done = self.memory.credits.done.contains(id);
         !is_done && row.is_some_and(|row| row.state == State::Running)
     }
 

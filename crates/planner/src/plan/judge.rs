@@ -13,7 +13,6 @@ use jiff::Timestamp;
 use super::follow::who;
 use super::{Tick, in_words};
 use crate::observation::Probe;
-use crate::planted::{self, Bug};
 
 /// Why a dead worker is terminated before its replacement answers.
 pub(super) const MAKES_ROOM: &str = "EC2 refuses its replacement";
@@ -133,10 +132,9 @@ impl Tick<'_> {
         let is_degraded = input.is_many || self.memory.terminations.len() >= often;
         // A worker that refuses has no program any more. A silent worker may only be overloaded, and without
         // it the others would have more to do.
-        let may_serve = self.probe_of(slot) != Some(Probe::Refused) && !planted::is(Bug::SilentEndedFirst);
+        let may_serve = self.probe_of(slot) != Some(Probe::Refused);
         // If no worker is left that could answer, a load balancer shows that probes arrive.
-        let is_heard_otherwise =
-            cause == Cause::Room && (self.balancer_answers() || planted::is(Bug::RoomUncontrolled));
+        let is_heard_otherwise = cause == Cause::Room && self.balancer_answers();
         let was_just_now = last.is_some_and(|last| self.age(*last) < policy.panic_spacing);
         let is_unreplaced = input.replaced <= input.retired && cause == Cause::Health;
         if !is_seen {
@@ -145,7 +143,7 @@ impl Tick<'_> {
             Some(Brake::Young)
         } else if !slot.served && !self.is_deaf() {
             None
-        } else if input.answering == 0 && !is_heard_otherwise && !planted::is(Bug::NoPositiveControl) {
+        } else if input.answering == 0 && !is_heard_otherwise {
             Some(Brake::Control)
         } else if self.is_dark(&slot.zone) && self.probe_of(slot) == Some(Probe::Silent) {
             Some(Brake::Zone)

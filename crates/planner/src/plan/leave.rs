@@ -10,7 +10,6 @@ use super::Tick;
 use super::follow::addr;
 use super::judge::MAKES_ROOM;
 use crate::observation::{Instance, Probe, State};
-use crate::planted::{self, Bug};
 
 /// The attempt of a worker in another slot than the one it was launched for: those of launches begin
 /// with 1.
@@ -48,8 +47,7 @@ impl Tick<'_> {
     /// Takes back a worker that was judged by its probes and answers after all.
     fn take_back(&mut self, id: &WorkerId) -> bool {
         let is_judged = self.memory.leaving.get(id).is_some_and(|leaving| leaving.judged);
-        let is_taken_back =
-            is_judged && self.probe(id) == Some(Probe::Answered) && !planted::is(Bug::NeverTakenBack);
+        let is_taken_back = is_judged && self.probe(id) == Some(Probe::Answered);
         if is_taken_back {
             self.record(format!("{id} answers after all and is not terminated."));
             self.memory.leaving.remove(id);
@@ -83,9 +81,7 @@ impl Tick<'_> {
         let Some(leaving) = self.memory.leaving.get(id).cloned() else { return };
         match leaving.stage {
             LeavingStage::Draining => {
-                let since =
-                    if planted::is(Bug::DrainFromPlan) { Some(leaving.since) } else { leaving.unpublished };
-                if since.is_some_and(|since| self.age(since) >= self.policy.drain) {
+                if leaving.unpublished.is_some_and(|since| self.age(since) >= self.policy.drain) {
                     self.record(format!("Terminating {id}: it is drained ({}).", leaving.reason));
                     if let Some(leaving) = self.memory.leaving.get_mut(id) {
                         leaving.stage = LeavingStage::Terminating;
@@ -95,7 +91,6 @@ impl Tick<'_> {
                     self.room_is_made();
                 }
             }
-            LeavingStage::Terminating if planted::is(Bug::BlindReplay) => self.end_again(id),
             LeavingStage::Terminating if leaving.judged && leaving.served => {
                 // If no worker is desired it is no verdict any more, but the operator's wish.
                 let is_controlled =
@@ -214,11 +209,10 @@ impl Tick<'_> {
     fn adopt(&mut self, row: &Instance, number: u32, attempt: u32, age: SignedDuration) {
         let probe = self.probe(&row.id);
         // If it may have served it is judged like a worker that did, with all brakes.
-        let has_served =
-            (self.is_published(&row.id) || age > self.policy.boot_grace) && !planted::is(Bug::AdoptedAsNew);
+        let has_served = self.is_published(&row.id) || age > self.policy.boot_grace;
         // If the registry cannot be read, it may list this new instance: it is drained before it ends. But
         // nothing says that it ever served, so that alone does not list it.
-        let may_be_published = self.observation.registry.is_err() && !planted::is(Bug::AdoptedAsNew);
+        let may_be_published = self.observation.registry.is_err();
         let (phase, since) = if has_served && probe.is_some() {
             (Phase::Suspect, self.now)
         } else if has_served {

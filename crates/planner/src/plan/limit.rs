@@ -23,7 +23,6 @@ use jiff::SignedDuration;
 use super::resize::doubled;
 use super::{Tick, in_words};
 use crate::observation::Probe;
-use crate::planted::{self, Bug};
 
 /// How the reason begins if a worker leaves for another instance.
 const FOR_ROOM: &str = "it makes room for";
@@ -133,7 +132,7 @@ impl Tick<'_> {
     /// deployed. The only worker is not stopped for it, and the extra one is asked for again and again.
     pub(super) fn fall_back_to_stop_first(&mut self, desired: DesiredCount) {
         let worker = &self.release.worker;
-        let is_refused = self.is_limited(&self.release.id, worker.market) && !planted::is(Bug::NoFallback);
+        let is_refused = self.is_limited(&self.release.id, worker.market);
         let id = self.release.id.clone();
         if desired.get() == 1 && self.release.rollout != Rollout::StopFirst {
             self.memory.stop_first = None;
@@ -163,7 +162,7 @@ impl Tick<'_> {
                     self.balancer_waits() && self.age(room.since) < self.policy.room_again_after
                 }
             };
-        if !is_needed && !planted::is(Bug::RoomKept) {
+        if !is_needed {
             self.memory.room = None;
             return;
         }
@@ -173,7 +172,7 @@ impl Tick<'_> {
             RoomFor::Worker => !self.is_left(&room),
             RoomFor::Balancer => !self.is_room_closed(&room),
         };
-        self.deficit = usize::from(is_short && (is_waited_for || planted::is(Bug::RoomKept)));
+        self.deficit = usize::from(is_short && is_waited_for);
         let release = &self.release.id;
         match room.purpose {
             RoomFor::Worker if desired.get() == 1 => self.hold(format!(
@@ -304,21 +303,17 @@ impl Tick<'_> {
     fn open_room(&mut self, purpose: RoomFor) {
         self.memory.room = Some(Room { purpose, worker: None, since: self.now });
         self.deficit = 1;
-        if planted::is(Bug::RoomForTwo) {
-            self.deficit = 2;
-        }
     }
 
     /// Whether exactly the desired workers are there, all of them answer, and none is on its way out.
     fn is_calm(&self, desired: DesiredCount) -> bool {
         let is_well = self.memory.slots.values().all(|slot| slot.phase == Phase::Healthy);
         let is_leaving = self.memory.leaving.keys().any(|id| self.may_be_here(id));
-        let is_calm = is_well
+        is_well
             && self.live() == desired.workers()
             && self.answering() >= desired.workers()
             && !is_leaving
-            && !self.is_young();
-        is_calm || planted::is(Bug::RoomWhileIll)
+            && !self.is_young()
     }
 }
 

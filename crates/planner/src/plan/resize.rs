@@ -10,7 +10,6 @@ use jiff::{SignedDuration, Timestamp};
 use super::follow::who;
 use super::{Tick, in_words};
 use crate::observation::{Observation, Role};
-use crate::planted::{self, Bug};
 
 /// The rule that keeps missing workers from being launched now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,16 +117,14 @@ impl Tick<'_> {
     /// Whether a slot counts as a worker. If no worker is desired the dead count as well: they would wait
     /// for ever for a replacement that answers, and removing them is the operator's wish, not a verdict.
     pub(super) fn counts(&self, slot: &Slot) -> bool {
-        let is_dead = slot.phase == Phase::Dead && !planted::is(Bug::DeadCount);
-        let is_worker = !is_dead && slot.phase != Phase::Unresolved;
+        let is_worker = !matches!(slot.phase, Phase::Dead | Phase::Unresolved);
         !slot.is_unwanted && (is_worker || self.is_none_desired())
     }
 
     pub(super) fn shrink(&mut self) {
         let Some(desired) = self.desired() else { return };
         let live = self.live();
-        let surge = if planted::is(Bug::DrainsFirst) { 0 } else { self.surge };
-        let surplus = live.saturating_sub((desired.workers() + surge).saturating_sub(self.deficit));
+        let surplus = live.saturating_sub((desired.workers() + self.surge).saturating_sub(self.deficit));
         let purpose = self.memory.room.as_ref().filter(|room| room.worker.is_none() && self.deficit > 0);
         let purpose = purpose.map(|room| room.purpose);
         if surplus > 0 && self.is_young() {
@@ -154,7 +151,7 @@ impl Tick<'_> {
             let is_unknown = slot.worker.is_none();
             self.replays.retain(|launch| launch.slot != number || launch.role != Role::Worker);
             self.record(format!("Removing {who}: {why} ({desired} are desired)."));
-            if is_unknown && !planted::is(Bug::UnwantedForgotten) {
+            if is_unknown {
                 self.unwant(number);
             } else {
                 self.retire(number, stage, why, false);
@@ -166,7 +163,7 @@ impl Tick<'_> {
     /// worker too many.
     pub(super) fn unwant_unneeded(&mut self) {
         let Some(desired) = self.desired() else { return };
-        if self.memory.healthy() < desired.workers() + self.surge || planted::is(Bug::UnneededRepeated) {
+        if self.memory.healthy() < desired.workers() + self.surge {
             return;
         }
         let is_unneeded =
@@ -189,8 +186,6 @@ impl Tick<'_> {
     /// Who goes first when there are too many, in this order.
     fn least_needed(&self, number: usize) -> Vec<u32> {
         let usefulness = |slot: &Slot| match slot.phase {
-            _ if planted::is(Bug::DrainsFirst) && self.is_old(slot) => 0,
-            Phase::Healthy if planted::is(Bug::SurplusServes) => 0,
             Phase::Launching | Phase::Unresolved => 0,
             Phase::Booting => 1,
             Phase::Suspect => 2,
@@ -360,7 +355,7 @@ impl Tick<'_> {
         let last = |number: &u32| self.memory.attempts.get(number).copied().unwrap_or(0);
         let is_free = |number: &u32| !self.memory.slots.contains_key(number) && last(number) < u32::MAX;
         let Some(number) = (0..).find(is_free) else { return false };
-        let attempt = last(&number) + u32::from(!planted::is(Bug::NoAttemptBump));
+        let attempt = last(&number) + 1;
         self.memory.attempts.insert(number, attempt);
         let slot = Slot {
             attempt,

@@ -15,7 +15,6 @@ use fleet::release::Release;
 
 use super::{Tick, in_words};
 use crate::observation::is_booting;
-use crate::planted::{self, Bug};
 
 impl Tick<'_> {
     /// Decides how many workers there may be beyond the desired number.
@@ -41,8 +40,7 @@ impl Tick<'_> {
         }
         let is_well = |slot: &Slot| slot.phase == Phase::Healthy;
         let well = self.memory.slots.values().filter(|slot| is_well(slot)).count();
-        let all_are_well = (well >= desired.workers() && self.memory.slots.values().all(is_well))
-            || planted::is(Bug::RollsOutWhileIll);
+        let all_are_well = well >= desired.workers() && self.memory.slots.values().all(is_well);
         let booting = self.memory.slots.values().filter(|slot| is_booting(slot.phase) && self.is_new(slot));
         let booting = booting.count();
         let is_tried = self.is_tried();

@@ -9,7 +9,6 @@ use jiff::Timestamp;
 
 use crate::effect::{Failure, Launch};
 use crate::observation::Role;
-use crate::planted::{self, Bug};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Outcomes {
@@ -64,9 +63,6 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, policy: &Policy, now: Ti
                 memory.held.push(format!("the launch in {place}: {why}"));
                 continue;
             }
-            Err(Failure { kind: AwsErrorKind::Definition, .. }) if planted::is(Bug::RefusalForgotten) => {
-                continue;
-            }
             Err(Failure { kind, why }) if is_refusal(*kind) => {
                 let is_new = last_launch != outcomes.last_launch && Some(slot.since) == last_launch;
                 let is_sent_before = !is_new || slot.phase == Phase::Unresolved;
@@ -74,9 +70,7 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, policy: &Policy, now: Ti
                 news += refused(memory, policy, launch, *kind, why, now);
                 continue;
             }
-            Err(Failure { kind: AwsErrorKind::TokenSpent | AwsErrorKind::TokenMismatch, why })
-                if !planted::is(Bug::SpentTokenKept) =>
-            {
+            Err(Failure { kind: AwsErrorKind::TokenSpent | AwsErrorKind::TokenMismatch, why }) => {
                 pass(memory, policy, launch);
                 format!("Attempt {attempt} of {place} is used up: {why}.")
             }
@@ -85,7 +79,6 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, policy: &Policy, now: Ti
                 if *kind == AwsErrorKind::Throttled && slot.phase == Phase::Launching {
                     slot.since = now;
                 }
-                slot.attempt += u32::from(planted::is(Bug::BumpOnUnknown));
                 memory.held.push(format!("the launch in {place}: {why}"));
                 continue;
             }
@@ -149,9 +142,6 @@ fn refused(
     };
     match kind {
         AwsErrorKind::NoCapacity => {
-            if planted::is(Bug::CapacityBlames) {
-                return blame(memory, launch, why, now);
-            }
             // Nothing is launched into a zone that is avoided unless all others are worse: they may be out.
             let until = now + policy.no_capacity_avoid;
             let was_avoided =
@@ -159,10 +149,10 @@ fn refused(
             let none = memory.not_offered.get(&launch.release);
             let is_full =
                 |id: &str| memory.avoid.contains_key(id) || none.is_some_and(|none| none.contains(id));
-            if (was_avoided || is_everywhere(&is_full)) && !planted::is(Bug::CapacityHammered) {
+            if was_avoided || is_everywhere(&is_full) {
                 let kind = &launch.spec.instance_type;
                 let why = format!("no zone has capacity for {kind} ({why}).");
-                return refuse(memory, policy, launch, RefusalCause::Capacity, &why, now);
+                return refuse(memory, launch, RefusalCause::Capacity, &why, now);
             }
             let text = format!(
                 "No capacity in {} for {}: {why}; another zone is next.",
@@ -191,11 +181,9 @@ fn refused(
             blame(memory, launch, why, now)
         }
         AwsErrorKind::Definition => blame(memory, launch, why, now),
-        AwsErrorKind::AccountLimit => refuse(memory, policy, launch, RefusalCause::Limit, why, now),
-        AwsErrorKind::PendingVerification => {
-            refuse(memory, policy, launch, RefusalCause::Verification, why, now)
-        }
-        _ => refuse(memory, policy, launch, RefusalCause::Denied, why, now),
+        AwsErrorKind::AccountLimit => refuse(memory, launch, RefusalCause::Limit, why, now),
+        AwsErrorKind::PendingVerification => refuse(memory, launch, RefusalCause::Verification, why, now),
+        _ => refuse(memory, launch, RefusalCause::Denied, why, now),
     }
 }
 
@@ -212,9 +200,6 @@ fn has_had_time(memory: &Memory, policy: &Policy, launch: &Launch, now: Timestam
 fn blame(memory: &mut Memory, launch: &Launch, why: &str, now: Timestamp) -> usize {
     let id = &launch.release;
     memory.held.push(format!("{}: EC2 refuses to launch {id}: {why}", new_instance(launch.role)));
-    if planted::is(Bug::DefinitionBlameless) {
-        return 0;
-    }
     let boots = match launch.role {
         Role::Worker => memory.boots.entry(id.clone()).or_default(),
         Role::LoadBalancer => match memory.balancer_mut(launch.slot) {
@@ -233,21 +218,7 @@ fn blame(memory: &mut Memory, launch: &Launch, why: &str, now: Timestamp) -> usi
 }
 
 /// The reason lies outside the definition. Returns the number of events: a refusal that repeats is none.
-fn refuse(
-    memory: &mut Memory,
-    policy: &Policy,
-    launch: &Launch,
-    cause: RefusalCause,
-    why: &str,
-    now: Timestamp,
-) -> usize {
-    if planted::is(Bug::LimitAvoidsZone) {
-        memory.avoid.insert(launch.subnet.clone(), now + policy.no_capacity_avoid);
-    }
-    if planted::is(Bug::LimitIsFailure) {
-        let boots = memory.boots.entry(launch.release.clone()).or_default();
-        (boots.failures, boots.last_failure) = (boots.failures.saturating_add(1), Some(now));
-    }
+fn refuse(memory: &mut Memory, launch: &Launch, cause: RefusalCause, why: &str, now: Timestamp) -> usize {
     // Capacity is a matter of the instance type; everything else is one of the account.
     let before = match cause {
         RefusalCause::Capacity => memory.no_capacity.remove(&launch.release),
@@ -317,7 +288,6 @@ fn settle_credits(
 ) {
     match result {
         Ok(()) => drop(memory.credits.done.insert(id.clone())),
-        Err(_) if planted::is(Bug::CreditsForgotten) => drop(memory.credits.done.insert(id.clone())),
         Err(Failure { kind: AwsErrorKind::NotSupported, .. }) => {
             memory.credits.done.insert(id.clone());
         }
