@@ -12,7 +12,7 @@ use crate::failure::{USAGE, stop};
 use crate::workspace;
 
 /// All variables and their meaning, with the default in brackets. README explains the variables of a deployment.
-pub const VARIABLES: [(&str, &str); 57] = [
+pub const VARIABLES: [(&str, &str); 58] = [
     ("N", "number of workers [3 for a new stack]"),
     ("STACK", "name of the stack [vigia]"),
     ("PROFILE", "secure or classic [secure for a new stack]"),
@@ -53,6 +53,7 @@ pub const VARIABLES: [(&str, &str); 57] = [
     ("PUBLIC_TLS", "the same with TLS [127.0.0.1:5443]"),
     ("SEEDS", "how many seeds [the program's own number]"),
     ("FIRST_SEED", "the first of them [the program's own]"),
+    ("SHARD", "k/n: each n-th mutant from the k-th on, counted from 0 [all]"),
     ("SEED", "seed of the generated requests"),
     ("CASES", "generated requests per operation [50]"),
     ("FROM", "the first cut"),

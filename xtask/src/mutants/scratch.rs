@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -52,6 +53,10 @@ impl Scratch {
         Ok(scratch)
     }
 
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Takes all changes back. Files that are equal keep their times.
     pub(super) fn restore(&self) -> Result<()> {
         restore(&self.files, &self.root)
@@ -61,6 +66,11 @@ impl Scratch {
     pub(super) fn break_by(&self, diff: &Diff) -> Result<()> {
         self.restore()?;
         diff.apply(&self.root)
+    }
+
+    /// Returns the unchanged files by their paths.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&PathBuf, &Vec<u8>)> {
+        self.files.iter()
     }
 
     /// Builds the simulator and returns its path, or the errors of the compiler.
@@ -77,6 +87,13 @@ impl Scratch {
 
     pub(super) fn target(&self) -> PathBuf {
         self.root.with_file_name("target")
+    }
+
+    /// Returns a call of a program in the copy, with the copy's target directory.
+    pub(super) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.root).env("CARGO_TARGET_DIR", self.target());
+        command
     }
 }
 

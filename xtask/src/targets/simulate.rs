@@ -47,3 +47,7 @@ pub(super) fn latency(settings: &Settings) -> Result<()> {
 pub(super) fn mutants(settings: &Settings) -> Result<()> {
     mutants::planted(settings)
 }
+
+pub(super) fn generated_mutants(settings: &Settings) -> Result<()> {
+    mutants::generated(settings)
+}
