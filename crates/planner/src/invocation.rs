@@ -502,11 +502,10 @@ impl Invocation {
     /// If this write is lost, the next tick finds the instances by their tags.
     fn settle(&mut self, work: Work, now: Timestamp) -> Vec<Effect> {
         let mut memory = Arc::unwrap_or_clone(work.memory);
-        let held = memory.held.len();
-        let news = settle(&mut memory, &work.outcomes, &self.policy, now);
-        log(&memory, news);
-        for held in &memory.held[held..] {
-            tracing::warn!("held back: {held}");
+        let settled = settle(&mut memory, &work.outcomes, &self.policy, now);
+        log(&memory, settled.news);
+        for held_back in &settled.held_back {
+            tracing::warn!("held back: {held_back}");
         }
         self.boots = has_boots(&memory);
         self.writes += 1;

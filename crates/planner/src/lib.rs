@@ -7,6 +7,7 @@
 
 pub mod grid;
 pub mod observation;
+pub mod held_back;
 pub mod plan;
 pub mod token;
 pub mod effect;

@@ -10,6 +10,7 @@ use fleet::release::{Credits, InstanceSpec};
 
 use super::Tick;
 use crate::grid;
+use crate::held_back::HeldBack;
 use crate::observation::{Probe, State};
 
 impl Tick<'_> {
@@ -20,8 +21,8 @@ impl Tick<'_> {
             return;
         }
         if let Some((why, _)) = self.memory.credits.refused.as_ref().filter(|(_, until)| *until > self.now) {
-            let why = format!("the cap on the CPU credits of {} instances: {why}", uncapped.len());
-            return self.hold(why);
+            let (instances, why) = (uncapped.len(), why.clone());
+            return self.hold(HeldBack::Credits { instances, why });
         }
         self.memory.credits.refused = None;
         // Which ones first changes from tick to tick, so that none waits for ever.

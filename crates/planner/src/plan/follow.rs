@@ -4,8 +4,9 @@ use fleet::memory::{Balancer, LeavingStage, Memory, Phase, Slot};
 use fleet::{WorkerAddr, WorkerId};
 use jiff::Timestamp;
 
-use super::{Tick, in_words};
+use super::Tick;
 use crate::grid;
+use crate::held_back::{HeldBack, Who, in_words};
 use crate::observation::{Instance, Observation, Probe, State, is_booting, worker_addr};
 
 impl Tick<'_> {
@@ -89,7 +90,7 @@ impl Tick<'_> {
         if self.probe_of(&slot) == Some(Probe::Answered) {
             return self.follow_probe(number);
         }
-        let who = who(number, &slot);
+        let who = Who::of_slot(number, &slot);
         let missing_since = slot.missing_since.unwrap_or(self.now);
         let launch = self.launch_of(number, &slot).filter(|_| !slot.is_adopted);
         let subnet_is_gone = !self.release.worker.subnets.iter().any(|subnet| subnet.id == slot.subnet);
@@ -119,8 +120,8 @@ impl Tick<'_> {
         match launch {
             Some(_) if slot.is_unwanted => {}
             Some(launch) if is_repeated => self.replays.push(launch),
-            Some(_) => self.hold(format!("{who}: EC2 does not answer for {}", slot.zone)),
-            None => self.hold(format!("a verdict on {who}: EC2 does not show it, which proves nothing yet")),
+            Some(_) => self.hold(HeldBack::Repetition { who: who.clone(), zone: slot.zone.clone() }),
+            None => self.hold(HeldBack::Decision { who: who.clone() }),
         }
         let is_overdue = match slot.phase {
             // Where the call cannot even be made, nothing will be known soon.
@@ -206,7 +207,7 @@ impl Tick<'_> {
 
     pub(super) fn becomes_healthy(&mut self, number: u32) {
         let Some(slot) = self.memory.slots.get(&number) else { return };
-        let id = who(number, slot);
+        let id = Who::of_slot(number, slot);
         let text = if is_booting(slot.phase) {
             let seconds = self.age(slot.since).as_secs().max(0);
             // A release that keeps crashing answers first as well.
@@ -305,11 +306,6 @@ pub(super) fn hear_holder(observation: &Observation, balancer: &mut Balancer) {
         holder.answered = true;
         holder.silent_since = None;
     }
-}
-
-/// The name of a slot's instance in a sentence.
-pub(super) fn who(number: u32, slot: &Slot) -> String {
-    slot.worker.as_ref().map_or_else(|| format!("the launch in slot {number}"), WorkerId::to_string)
 }
 
 pub(super) fn addr(row: &Instance) -> Option<WorkerAddr> {

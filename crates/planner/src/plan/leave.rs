@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use super::Tick;
 use super::follow::addr;
 use super::judge::MAKES_ROOM;
+use crate::held_back::{HeldBack, TerminationBrake, Who};
 use crate::observation::{Instance, Probe, State};
 
 /// The attempt of a worker in another slot than the one it was launched for: those of launches begin
@@ -107,17 +108,21 @@ impl Tick<'_> {
                     self.end_again(id);
                     self.room_is_made();
                 } else {
-                    self.hold(format!("the termination of {id}: no other worker answers"));
+                    self.hold_termination(id, TerminationBrake::NoOtherAnswers);
                 }
             }
             LeavingStage::Terminating if leaving.judged && self.is_deaf() => {
-                self.hold(format!("the termination of {id}: no worker was heard"));
+                self.hold_termination(id, TerminationBrake::NoneHeard);
             }
             LeavingStage::Terminating if leaving.judged && !self.fails_again(id) => {
-                self.hold(format!("the termination of {id}: it was not asked again"));
+                self.hold_termination(id, TerminationBrake::NotProbed);
             }
             LeavingStage::Terminating => self.end_again(id),
         }
+    }
+
+    fn hold_termination(&mut self, id: &WorkerId, why: TerminationBrake) {
+        self.hold(HeldBack::Termination { who: Who::Instance(id.clone()), why });
     }
 
     /// It was asked in this tick, or has no address to be asked at.
@@ -189,7 +194,7 @@ impl Tick<'_> {
                     drained += 1;
                     self.drain_orphan(row);
                 }
-                _ => self.hold(format!("what to do with {}: it is new and belongs to no slot", row.id)),
+                _ => self.hold(HeldBack::Unknown { id: row.id.clone() }),
             }
         }
     }
