@@ -22,7 +22,7 @@ WITH = N="$(N)" STACK="$(STACK)" PROFILE="$(PROFILE)" MIN_PASSWORD="$(MIN_PASSWO
   INSTANCE_TYPE="$(INSTANCE_TYPE)" CREDITS="$(CREDITS)" POLICY="$(POLICY)" ENDPOINT="$(ENDPOINT)" JSON="$(JSON)" WATCH="$(WATCH)" OF="$(OF)" \
   FOLLOW="$(FOLLOW)" SINCE="$(SINCE)" ACCOUNT="$(ACCOUNT)" SHELL_NAME="$(SHELL_NAME)" ROTATE="$(ROTATE)" NOW="$(NOW)" \
   SKIP_UNUSABLE="$(SKIP_UNUSABLE)" DRY_RUN="$(DRY_RUN)" KEEP="$(KEEP)" ONLY="$(ONLY)" LOCAL_LISTEN="$(LOCAL_LISTEN)" \
-  LOCAL_DIR="$(LOCAL_DIR)" PUBLIC="$(PUBLIC)" PUBLIC_TLS="$(PUBLIC_TLS)" SEEDS="$(SEEDS)" FIRST_SEED="$(FIRST_SEED)" \
+  LOCAL_DIR="$(LOCAL_DIR)" PUBLIC="$(PUBLIC)" PUBLIC_TLS="$(PUBLIC_TLS)" SEEDS="$(SEEDS)" FIRST_SEED="$(FIRST_SEED)" SHARD="$(SHARD)" \
   SEED="$(SEED)" CASES="$(CASES)" FROM="$(FROM)" TO="$(TO)" VENV="$(VENV)" TOOLS="$(TOOLS)" FOR="$(FOR)" \
   BOOT_ROOT="$(BOOT_ROOT)" FUNCTION="$(FUNCTION)" WORKER="$(WORKER)" PARTS="$(PARTS)" PEERS="$(PEERS)" LB="$(LB)" \
   ROUNDS="$(ROUNDS)" SECONDS="$(SECONDS)" MINUTES="$(MINUTES)" BENCH_OUT="$(BENCH_OUT)"
@@ -64,7 +64,8 @@ contract: ## Test the running local stack against its /openapi.json, with genera
 sim: ## Simulate the reconciler under faults: make sim [SEEDS=10000 FIRST_SEED=1]
 sim-fresh: ## Simulate 2,000 seeds that no run had before: about 40 s on two cores [SEEDS= FIRST_SEED=]
 sim-latency: ## Simulate single faults: how long until each is noticed and repaired
-sim-mutants: ## Break one rule after the other; the simulator must notice [SEEDS= FIRST_SEED=]
+sim-mutants: ## Break one rule after the other; the simulator must notice [ONLY=name SEEDS= FIRST_SEED=]
+mutants: ## Change the planner in 1,500 small ways; a test or the simulator must notice [SHARD=0/4; goes on where it was]
 check: ## Formatting, lints, documentation, dependencies, cycles of modules, prose
 prose: ## Count words that make sentences hard to read; part of make check [cargo xtask prose --write]
 cycles: ## Print modules that use each other in a circle; part of make check [cargo xtask cycles --write]

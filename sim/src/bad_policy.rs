@@ -108,4 +108,17 @@ mod tests {
             assert!(!bad.policy().is_default(), "{}", bad.name);
         }
     }
+
+    /// `make sim-mutants ONLY=name` would plant two.
+    #[test]
+    fn no_patch_has_the_name_of_a_policy() {
+        let patches = concat!(env!("CARGO_MANIFEST_DIR"), "/mutants");
+        let files = std::fs::read_dir(patches).expect("the patches").map(|entry| entry.expect("an entry"));
+        let mut names: Vec<String> =
+            files.map(|file| file.file_name().to_string_lossy().into_owned()).collect();
+        assert!(names.len() > 50, "{names:?}");
+        names.extend(ALL.iter().map(|bad| format!("{}.patch", bad.name.replace(' ', "-"))));
+        let unique: std::collections::BTreeSet<&String> = names.iter().collect();
+        assert_eq!(unique.len(), names.len());
+    }
 }

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use fleet::WorkerId;
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::Memory;
-use fleet::{DesiredCount, WorkerId};
 use jiff::Timestamp;
 use planner::effect::{Effect, Event, Failure, Launch, Written};
 use planner::observation::{Address, Instance, Observation, Role, State};
-use planner::planted::{self, Bug};
 
 use crate::clock::{Millis, SECOND, timestamp};
 use crate::ec2::{ALLOCATION, Ran};
@@ -89,7 +88,7 @@ impl World {
     }
 
     fn write_memory(&mut self, number: usize, memory: &Arc<Memory>, if_match: Option<&str>) {
-        let answer = |written| Event::MemoryWritten(understood(written));
+        let answer = Event::MemoryWritten;
         let unknown = || answer(Written::Unknown("no answer in time".to_owned()));
         let timed_out = self.now + S3_TIMEOUT;
         if self.is_s3_out() || self.faults.strikes(Kind::WriteLost) {
@@ -144,11 +143,6 @@ impl World {
             self.checks.read_count(self.s3.desired.as_ref().ok().copied());
             self.s3.desired.clone()
         };
-        let desired = if planted::is(Bug::GarbageIsZero) {
-            desired.or_else(|why| DesiredCount::try_from(0).map_err(|_| why))
-        } else {
-            desired
-        };
         let release = if is_out || self.faults.strikes(Kind::ReleaseFails) {
             Err(failed("the release"))
         } else {
@@ -171,8 +165,6 @@ impl World {
         };
         // Without its release it goes on with the last one, and without the registry it heals.
         let is_blind = instances.is_err();
-        let instances =
-            if planted::is(Bug::ListingErrorIsEmpty) { instances.or(Ok(Vec::new())) } else { instances };
         let back = self.way_back(number);
         if let Some(running) = self.invocations[number].as_mut() {
             running.is_blind = is_blind;
@@ -445,14 +437,5 @@ impl World {
 
     pub fn is_worker(&self, index: usize) -> bool {
         self.ec2.machines[index].row.role == Role::Worker
-    }
-}
-
-/// What the reconciler makes of the answer to a write.
-fn understood(written: Written) -> Written {
-    match written {
-        Written::Conflict if planted::is(Bug::ConflictIsSuccess) => Written::Done { etag: String::new() },
-        Written::Unknown(_) if planted::is(Bug::UnknownIsSuccess) => Written::Done { etag: String::new() },
-        Written::Done { .. } | Written::Conflict | Written::Unknown(_) => written,
     }
 }

@@ -20,5 +20,4 @@ pub mod single;
 pub mod run;
 pub mod shrink;
 pub mod bad_policy;
-pub mod mutants;
 pub mod report;

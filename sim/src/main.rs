@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use fleet::Policy;
+use sim::bad_policy::{self, BadPolicy};
 use sim::clock::{HOUR, Millis, SECOND};
-use sim::mutants::{CAN_PLANT, Hunt, Mutant};
 use sim::report::{self, line};
 use sim::run::{Campaign, run_seed};
 use sim::scenario::Scenario;
@@ -38,20 +38,18 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         stop_after: usize,
     },
-    /// Plants one bug after the other, and counts the seeds until a rule is broken.
-    Mutants {
-        /// At the most, for each bug.
+    /// Prints the first seed that breaks a rule, and the rule. `make sim-mutants` calls it.
+    Search {
         #[arg(long, default_value_t = 10_000)]
         seeds: u64,
         #[arg(long, default_value_t = 1)]
         first_seed: u64,
-        /// Only bugs with this in their names.
-        #[arg(long, default_value = "")]
-        only: String,
-        /// Only bad policies, which every build can plant.
-        #[arg(long)]
-        policies: bool,
+        /// With a bad policy, by name.
+        #[arg(long, value_parser = find_policy)]
+        bad_policy: Option<&'static BadPolicy>,
     },
+    /// Prints the names of the bad policies with their effects, separated by tabs.
+    BadPolicies,
     /// Single faults of a fleet at rest: how long until each is noticed and repaired.
     Latency {
         #[arg(long, default_value_t = 2_000)]
@@ -69,9 +67,9 @@ enum Command {
         /// First leave out every fault that is not needed for it to fail.
         #[arg(long)]
         shrink: bool,
-        /// With this bug planted.
-        #[arg(long)]
-        planted: Option<String>,
+        /// With a bad policy, by name.
+        #[arg(long, value_parser = find_policy)]
+        bad_policy: Option<&'static BadPolicy>,
     },
 }
 
@@ -98,8 +96,22 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Command::Mutants { seeds, first_seed, only, policies } => {
-            hunt(&Hunt { first_seed, seeds, only, only_policies: policies, threads: cores() })
+        Command::Search { seeds, first_seed, bad_policy } => {
+            let policy = policy_of(bad_policy);
+            let (length, threads) = (6 * HOUR, cores());
+            let campaign =
+                Campaign { first_seed, seeds, length, policy, threads, stop_after: 1, shows_progress: true };
+            let Some((seed, violation)) = campaign.run().violations.into_iter().next() else {
+                return ExitCode::SUCCESS;
+            };
+            line(&format!("{seed}\t{}\t{}", violation.rule, violation.what));
+            ExitCode::FAILURE
+        }
+        Command::BadPolicies => {
+            for bad in bad_policy::ALL {
+                line(&format!("{}\t{}", bad.name, bad.wrong));
+            }
+            ExitCode::SUCCESS
         }
         Command::Latency { seeds, first_seed } => {
             if sim::single::measure(first_seed, seeds) {
@@ -112,13 +124,8 @@ fn main() -> ExitCode {
             report::line(&report::policy());
             ExitCode::SUCCESS
         }
-        Command::Replay { seed, hours, shrink, planted } => {
-            let mutant = planted.as_deref().map(Mutant::find);
-            if matches!(mutant, Some(None)) {
-                line("There is no such bug in this build; see sim mutants.");
-                return ExitCode::from(2);
-            }
-            let policy = mutant.flatten().map_or_else(Policy::default, Mutant::plant);
+        Command::Replay { seed, hours, shrink, bad_policy } => {
+            let policy = policy_of(bad_policy);
             replay(Scenario { policy, ..Scenario::stormy(seed, hours * HOUR) }, shrink)
         }
     }
@@ -128,14 +135,12 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn hunt(hunt: &Hunt) -> ExitCode {
-    if !CAN_PLANT && !hunt.only_policies {
-        line(
-            "Rules cannot be broken in this build. Build it with: cargo build --profile sim -p sim --features planted",
-        );
-        return ExitCode::from(2);
-    }
-    if hunt.run() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+fn find_policy(name: &str) -> Result<&'static BadPolicy, String> {
+    bad_policy::ALL.iter().find(|bad| bad.name == name).ok_or_else(|| "see `sim bad-policies`".to_owned())
+}
+
+fn policy_of(bad: Option<&BadPolicy>) -> Policy {
+    bad.map_or_else(Policy::default, BadPolicy::policy)
 }
 
 fn replay(scenario: Scenario, is_small: bool) -> ExitCode {

@@ -6,7 +6,6 @@ use fleet::memory::Memory;
 use fleet::release::Release;
 use fleet::{DesiredCount, Registry};
 use planner::effect::{MemoryObject, Written};
-use planner::planted::{self, Bug};
 
 #[derive(Clone)]
 pub enum StateObject {
@@ -52,7 +51,7 @@ impl S3 {
 
     pub fn write_memory(&mut self, memory: &Arc<Memory>, if_match: Option<&str>) -> Written {
         let current = self.state.as_ref().map(|(_, version)| etag(*version));
-        if current.as_deref() != if_match && !planted::is(Bug::NoCompareAndSwap) {
+        if current.as_deref() != if_match {
             return Written::Conflict;
         }
         self.version += 1;

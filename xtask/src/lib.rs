@@ -15,6 +15,7 @@ pub mod targets;
 
 mod cargo;
 mod cycles;
+mod mutants;
 mod progress;
 mod prose;
 mod setup;

@@ -12,7 +12,7 @@ use crate::failure::{USAGE, stop};
 use crate::workspace;
 
 /// All variables and their meaning, with the default in brackets. README explains the variables of a deployment.
-pub const VARIABLES: [(&str, &str); 57] = [
+pub const VARIABLES: [(&str, &str); 58] = [
     ("N", "number of workers [3 for a new stack]"),
     ("STACK", "name of the stack [vigia]"),
     ("PROFILE", "secure or classic [secure for a new stack]"),
@@ -46,13 +46,14 @@ pub const VARIABLES: [(&str, &str); 57] = [
     ("SKIP_UNUSABLE", "1: users that cannot be converted are left out"),
     ("DRY_RUN", "1: change nothing"),
     ("KEEP", "1: aws-acceptance keeps its stack"),
-    ("ONLY", "checks of aws-acceptance"),
+    ("ONLY", "checks of aws-acceptance; part of the name of planted bugs in sim-mutants"),
     ("LOCAL_LISTEN", "address of the local cloud [127.0.0.1:4566]"),
     ("LOCAL_DIR", "its files [.local]"),
     ("PUBLIC", "address of the local stack [127.0.0.1:5000]"),
     ("PUBLIC_TLS", "the same with TLS [127.0.0.1:5443]"),
     ("SEEDS", "how many seeds [the program's own number]"),
     ("FIRST_SEED", "the first of them [the program's own]"),
+    ("SHARD", "k/n: each n-th mutant from the k-th on, counted from 0 [all]"),
     ("SEED", "seed of the generated requests"),
     ("CASES", "generated requests per operation [50]"),
     ("FROM", "the first cut"),

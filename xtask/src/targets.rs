@@ -73,6 +73,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("sim-fresh", simulate::fresh),
     ("sim-latency", simulate::latency),
     ("sim-mutants", simulate::mutants),
+    ("mutants", simulate::generated_mutants),
     // Checks.
     ("check", check::run),
     ("one-sdk", |_| features::check()),

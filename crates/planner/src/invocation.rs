@@ -26,7 +26,6 @@ use crate::effect::{Effect, Event, Knocking, MemoryObject, Written};
 use crate::grid;
 use crate::observation::{Instance, Observation, Role, Scope, State, is_booting, known_by_zone, targets};
 use crate::plan::{Association, Outcomes, Plan, look, plan, settle};
-use crate::planted::{self, Bug};
 
 /// What an invocation did, for its log line and its result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
@@ -350,11 +349,7 @@ impl Invocation {
                 }
             }
         };
-        let work = Work::new(planned, observation, known.etag, since, job != Job::Look, is_urgent);
-        if planted::is(Bug::EffectsFirst) {
-            return self.committed(Box::new(work), now);
-        }
-        self.commit(work)
+        self.commit(Work::new(planned, observation, known.etag, since, job != Job::Look, is_urgent))
     }
 
     fn commit(&mut self, mut work: Work) -> Vec<Effect> {
@@ -507,11 +502,10 @@ impl Invocation {
     /// If this write is lost, the next tick finds the instances by their tags.
     fn settle(&mut self, work: Work, now: Timestamp) -> Vec<Effect> {
         let mut memory = Arc::unwrap_or_clone(work.memory);
-        let held = memory.held.len();
-        let news = settle(&mut memory, &work.outcomes, &self.policy, now);
-        log(&memory, news);
-        for held in &memory.held[held..] {
-            tracing::warn!("held back: {held}");
+        let settled = settle(&mut memory, &work.outcomes, &self.policy, now);
+        log(&memory, settled.news);
+        for held_back in &settled.held_back {
+            tracing::warn!("held back: {held_back}");
         }
         self.boots = has_boots(&memory);
         self.writes += 1;
@@ -564,11 +558,7 @@ impl Work {
         let mut queue: VecDeque<Effect> = association.map(associate).into_iter().collect();
         queue.append(&mut launches);
         queue.extend(terminations.into_iter().map(Effect::Terminate));
-        if planted::is(Bug::LaunchesFirst) {
-            queue = repeated.into_iter().chain(queue).collect();
-        } else {
-            queue.extend(repeated);
-        }
+        queue.extend(repeated);
         // Whatever the rest of the tick is for is more urgent.
         queue.extend(credits.into_iter().map(Effect::CapCredits));
         Self {

@@ -7,8 +7,8 @@
 
 pub mod grid;
 pub mod observation;
+pub mod held_back;
 pub mod plan;
 pub mod token;
 pub mod effect;
 pub mod invocation;
-pub mod planted;

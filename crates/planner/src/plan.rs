@@ -72,16 +72,18 @@ use fleet::{DesiredCount, Policy, Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::Launch;
+use crate::held_back::HeldBack;
 use crate::observation::{Instance, Observation, Probe, Role, known_by_zone};
-use crate::planted::{self, Bug};
 use crate::token::client_token;
 
-pub use settle::{Outcomes, settle};
+pub use settle::{Outcomes, Settled, settle};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Plan {
-    /// The next memory, intents included. Its `held` names the actions that wait, and why.
+    /// The next memory, intents included. Its `held` has `held_back` as sentences.
     pub memory: Memory,
+    /// The actions that wait, and why.
+    pub held_back: Vec<HeldBack>,
     /// In the order of urgency: load balancers, new workers, repeated launches.
     pub launches: Vec<Launch>,
     /// How many of them, at the end, are launches of workers that an earlier tick has sent already.
@@ -119,20 +121,22 @@ pub fn plan(observation: &Observation, mut memory: Memory, policy: &Policy, now:
     memory.losses.retain(|at| now.duration_since(*at) < policy.losses_window);
     memory.terminations.retain(|at| now.duration_since(*at) < policy.terminations_window);
     memory.avoid.retain(|_, until| *until > now);
-    let mut news = resize::take_desired(observation, &mut memory, policy, now);
+    let mut held_back = Vec::new();
+    let mut news = resize::take_desired(observation, &mut memory, &mut held_back, policy, now);
     let in_force = release_in_force(observation, &memory);
     let registry = registry_in_sight(observation, &memory);
     let (instances, release, published) = match (&observation.instances, &in_force, registry) {
         (Ok(instances), Ok(release), Ok(published)) => (instances, release, published),
         (instances, release, registry) => {
             let reasons = [instances.as_ref().err(), release.as_ref().err(), registry.err()];
-            for why in reasons.into_iter().flatten() {
-                memory.held.push(format!("everything: {why}"));
-            }
+            let everything = |why: &String| HeldBack::Everything { why: why.clone() };
+            held_back.extend(reasons.into_iter().flatten().map(everything));
+            memory.held = held_back.iter().map(HeldBack::to_string).collect();
             news += follow::take_good_news(observation, &mut memory, now);
             return Plan {
                 last_launch: memory.last_launch,
                 memory,
+                held_back,
                 launches: Vec::new(),
                 repeated: 0,
                 terminations: Vec::new(),
@@ -150,6 +154,7 @@ pub fn plan(observation: &Observation, mut memory: Memory, policy: &Policy, now:
         memory.follows_loss = published.is_some() || instances.iter().any(|row| row.role == Role::Worker);
     }
     let mut tick = Tick::new(observation, instances, release, published, memory, policy, now);
+    tick.held_back = held_back;
     tick.name_unread();
     tick.follow_refusals();
     tick.follow_slots();
@@ -221,14 +226,6 @@ fn reachable(observation: &Observation, memory: &Memory) -> Option<BTreeSet<Stri
     observation.is_partial.then(|| known_by_zone(memory).into_keys().collect())
 }
 
-/// Writes a duration in whole minutes if it has no others, else in seconds.
-fn in_words(duration: SignedDuration) -> String {
-    match duration.as_secs() {
-        seconds if seconds > 0 && seconds % 60 == 0 => format!("{} min", seconds / 60),
-        seconds => format!("{seconds} s"),
-    }
-}
-
 /// The working state of one plan.
 struct Tick<'a> {
     observation: &'a Observation,
@@ -266,6 +263,7 @@ struct Tick<'a> {
     last_launch: Option<Timestamp>,
     /// Decisions, oldest first.
     news: Vec<String>,
+    held_back: Vec<HeldBack>,
 }
 
 impl<'a> Tick<'a> {
@@ -303,6 +301,7 @@ impl<'a> Tick<'a> {
             association: None,
             credits: Vec::new(),
             news: Vec::new(),
+            held_back: Vec::new(),
         }
     }
 
@@ -316,8 +315,8 @@ impl<'a> Tick<'a> {
         self.news.push(text.into());
     }
 
-    fn hold(&mut self, text: String) {
-        self.memory.held.push(text);
+    fn hold(&mut self, held_back: HeldBack) {
+        self.held_back.push(held_back);
     }
 
     fn age(&self, since: Timestamp) -> SignedDuration {
@@ -328,10 +327,10 @@ impl<'a> Tick<'a> {
     fn name_unread(&mut self) {
         if let Err(why) = &self.observation.release {
             self.record(format!("release.json cannot be read, so the last release stays in force: {why}."));
-            self.hold(format!("a newer release: {why}"));
+            self.hold(HeldBack::NewerRelease { why: why.clone() });
         }
         if let Err(why) = &self.observation.registry {
-            self.hold(format!("publishing, drains and terminations for health: {why}"));
+            self.hold(HeldBack::PublishingAndEnding { why: why.clone() });
         }
     }
 
@@ -412,8 +411,7 @@ impl<'a> Tick<'a> {
 
     /// The launch of a slot, the same each time.
     fn launch_of(&self, number: u32, slot: &Slot) -> Option<Launch> {
-        let is_verbatim = !planted::is(Bug::ReplayNotVerbatim);
-        let definition = if is_verbatim { self.definition(&slot.release)? } else { self.release };
+        let definition = self.definition(&slot.release)?;
         let spec = &definition.worker;
         Some(Launch {
             role: Role::Worker,
@@ -449,11 +447,13 @@ impl<'a> Tick<'a> {
         for text in self.news.into_iter().skip(number.saturating_sub(Memory::MAX_EVENTS)) {
             news += self.memory.record(self.now, text);
         }
+        self.memory.held.extend(self.held_back.iter().map(HeldBack::to_string));
         let repeated = self.replays.iter().filter(|launch| launch.role == Role::Worker).count();
         let mut launches: Vec<Launch> = self.launches.into_iter().chain(self.replays).collect();
         launches.sort_by_key(|launch| launch.role == Role::Worker);
         Plan {
             memory: self.memory,
+            held_back: self.held_back,
             launches,
             repeated,
             terminations: self.terminations,

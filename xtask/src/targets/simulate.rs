@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::build;
 use crate::cargo::compile;
 use crate::failure::run as run_program;
+use crate::mutants;
 use crate::settings::Settings;
 use crate::workspace::{built, target};
 
@@ -36,12 +37,11 @@ pub(super) fn latency(settings: &Settings) -> Result<()> {
     run_program(Command::new(target().join("sim/sim")).arg("latency").args(settings.seed_flags()))
 }
 
-/// In a target directory of its own: each build would undo the other.
+/// Plants bugs in a copy of the pure crates.
 pub(super) fn mutants(settings: &Settings) -> Result<()> {
-    let dir = target().join("planted");
-    compile(
-        "build",
-        &["--profile", "sim", "-p", "sim", "--features", "planted", "--target-dir", &dir.to_string_lossy()],
-    )?;
-    run_program(Command::new(dir.join("sim/sim")).arg("mutants").args(settings.seed_flags()))
+    mutants::planted(settings)
+}
+
+pub(super) fn generated_mutants(settings: &Settings) -> Result<()> {
+    mutants::generated(settings)
 }

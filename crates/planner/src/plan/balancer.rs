@@ -25,18 +25,18 @@ use fleet::release::BalancerSpec;
 
 use super::follow;
 use super::limit::Need;
-use super::resize::{no_subnet, pause};
-use super::{Association, Tick, in_words};
+use super::resize::pause;
+use super::{Association, Tick};
 use crate::effect::Launch;
+use crate::held_back::{BalancerBrake, HeldBack, HolderDoubt, HolderFault, NoSubnet, TerminationBrake, Who};
 use crate::observation::{Instance, Probe, Role, admin_addr};
-use crate::planted::{self, Bug};
 use crate::token::client_token;
 
 enum Verdict {
     Answers,
     /// Not to be judged in this tick, and why.
-    Open(&'static str),
-    Dead(&'static str),
+    Open(HolderDoubt),
+    Dead(HolderFault),
 }
 
 impl Tick<'_> {
@@ -71,8 +71,7 @@ impl Tick<'_> {
     /// Terminates a load balancer, unless it has the address.
     fn end_balancer(&mut self, id: &WorkerId, holder: Option<&WorkerId>) {
         let may_be_ended = self.balancers.get(id).is_some_and(|row| may_be_ended(row));
-        let is_spared = holder == Some(id) && !planted::is(Bug::HolderEnded);
-        if may_be_ended && !is_spared && !self.terminations.contains(id) {
+        if may_be_ended && holder != Some(id) && !self.terminations.contains(id) {
             self.terminations.push(id.clone());
         }
     }
@@ -127,23 +126,15 @@ impl<'t, 'a> Guard<'t, 'a> {
         }
     }
 
-    /// Returns the name of this place in a sentence.
-    fn name(&self) -> String {
-        match self.place {
-            0 => "the load balancer".to_owned(),
-            place => format!("load balancer {}", place + 1),
-        }
-    }
-
     fn guard_address(&mut self, spec: &BalancerSpec, allocation: &str) {
         follow::hear_holder(self.tick.observation, &mut self.state);
-        let name = self.name();
+        let place = self.place;
         let address = match &self.tick.observation.addresses {
             Ok(addresses) => addresses.iter().find(|address| address.allocation == allocation),
-            Err(why) => return self.tick.hold(format!("{name}: {why}")),
+            Err(why) => return self.tick.hold(HeldBack::Address { place, why: why.clone() }),
         };
         let Some(address) = address else {
-            return self.tick.hold(format!("{name}: its Elastic IP is not there"));
+            return self.tick.hold(HeldBack::AddressMissing { place });
         };
         let attempts = self.balancers.values().filter_map(|row| row.attempt);
         self.state.attempt = attempts.fold(self.state.attempt, u32::max);
@@ -153,7 +144,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         match self.judge_holder() {
             Verdict::Answers if self.is_outdated(spec) => self.renew(spec, allocation),
             Verdict::Answers => self.rest(spec),
-            Verdict::Open(why) => self.tick.hold(format!("a verdict on {name}: {why}")),
+            Verdict::Open(why) => self.tick.hold(HeldBack::HolderDecision { place, why }),
             Verdict::Dead(why) => self.replace(spec, allocation, why),
         }
     }
@@ -225,34 +216,33 @@ impl<'t, 'a> Guard<'t, 'a> {
 
     fn judge_holder(&self) -> Verdict {
         let Some(holder) = &self.state.holder else {
-            return Verdict::Dead("no instance has the address");
+            return Verdict::Dead(HolderFault::NoHolder);
         };
         let row = self.balancers.get(&holder.id).copied();
         if row.is_some_and(|row| !row.state.is_live()) {
-            return Verdict::Dead("it was terminated or stopped, not by us");
+            return Verdict::Dead(HolderFault::Terminated);
         }
         let launched = row.and_then(|row| row.launched).unwrap_or(holder.since);
         let boots = !holder.answered && self.tick.age(launched) < self.tick.policy.boot_grace;
         match self.tick.probe(&holder.id) {
-            Some(Probe::Answered) if planted::is(Bug::AddressTaken) => Verdict::Dead("it is old"),
             Some(Probe::Answered) => Verdict::Answers,
-            Some(Probe::Refused | Probe::Silent) if boots => Verdict::Open("it boots"),
-            Some(Probe::Refused) => Verdict::Dead("it refuses connections"),
+            Some(Probe::Refused | Probe::Silent) if boots => Verdict::Open(HolderDoubt::Boots),
+            Some(Probe::Refused) => Verdict::Dead(HolderFault::Refuses),
             Some(Probe::Silent)
                 if holder
                     .silent_since
                     .is_some_and(|since| self.tick.age(since) >= self.tick.policy.holder_silence) =>
             {
-                Verdict::Dead("it was silent twice")
+                Verdict::Dead(HolderFault::Silent)
             }
-            Some(Probe::Silent) => Verdict::Open("it did not answer in time once"),
+            Some(Probe::Silent) => Verdict::Open(HolderDoubt::SilentOnce),
             None if holder
                 .missing_since
                 .is_some_and(|since| self.tick.age(since) > self.tick.policy.missing_after) =>
             {
-                Verdict::Dead("EC2 does not show it")
+                Verdict::Dead(HolderFault::Unseen)
             }
-            None => Verdict::Open("EC2 shows no address of it"),
+            None => Verdict::Open(HolderDoubt::NoAddressShown),
         }
     }
 
@@ -260,10 +250,9 @@ impl<'t, 'a> Guard<'t, 'a> {
         self.notice_successor_instance();
         let Some(slot) = self.state.successor.clone() else { return };
         let row = slot.worker.as_ref().and_then(|id| self.balancers.get(id)).copied();
-        let who =
-            slot.worker.as_ref().map_or("the launch of a load balancer".to_owned(), WorkerId::to_string);
+        let who = Who::of_balancer(&slot);
         let answers = self.tick.probe_of(&slot) == Some(Probe::Answered);
-        let is_reachable = self.tick.is_reachable(&slot.zone) || planted::is(Bug::RepeatsIntoDark);
+        let is_reachable = self.tick.is_reachable(&slot.zone);
         if slot.worker.is_none() && !is_reachable {
             // It may take place after all: then it is a load balancer without the address, and goes.
             self.tick.record(format!("Gave up {who}: EC2 does not answer for {}.", slot.zone));
@@ -273,10 +262,7 @@ impl<'t, 'a> Guard<'t, 'a> {
             self.successor_failed();
         } else if !answers && self.tick.age(slot.since) > self.tick.policy.boot_grace {
             if row.is_some() && !self.tick.is_anybody_heard() {
-                self.tick.hold(format!(
-                    "the termination of {who}: no instance was heard, so the fault may be the prober's"
-                ));
-                return;
+                return self.tick.hold(HeldBack::Termination { who, why: TerminationBrake::Deaf });
             }
             let seconds = self.tick.policy.boot_grace.as_secs();
             self.tick.record(format!("Gave up {who}: it did not answer for {seconds} s."));
@@ -310,7 +296,7 @@ impl<'t, 'a> Guard<'t, 'a> {
     fn is_outdated(&self, spec: &BalancerSpec) -> bool {
         let holder = self.state.holder.as_ref();
         let release = holder.and_then(|holder| holder.release.as_ref());
-        release.is_some_and(|release| *release != spec.id) && !planted::is(Bug::NotRenewed)
+        release.is_some_and(|release| *release != spec.id)
     }
 
     /// It has the address, or had it.
@@ -433,7 +419,7 @@ impl<'t, 'a> Guard<'t, 'a> {
     }
 
     fn may_have_the_address(&self, id: &WorkerId) -> bool {
-        self.tick.probe(id) == Some(Probe::Answered) || planted::is(Bug::AddressToSilent)
+        self.tick.probe(id) == Some(Probe::Answered)
     }
 
     /// Ends old load balancers that have no address and are not to get one.
@@ -472,13 +458,11 @@ impl<'t, 'a> Guard<'t, 'a> {
     }
 
     /// Replaces a dead holder: moves the address to a load balancer that answers, or launches one.
-    fn replace(&mut self, spec: &BalancerSpec, allocation: &str, why: &str) {
+    fn replace(&mut self, spec: &BalancerSpec, allocation: &str, why: HolderFault) {
         let answering = self.other_balancers().find(|row| self.may_have_the_address(&row.id));
         if let Some(id) = answering.map(|row| row.id.clone()) {
             if self.tick.association.is_some() {
-                return self
-                    .tick
-                    .hold(format!("the address of {}: another one moves in this tick", self.name()));
+                return self.tick.hold(HeldBack::AddressWaits { place: self.place });
             }
             self.tick
                 .record(format!("Moving the public address to {id}: it answers, and of the holder: {why}."));
@@ -486,9 +470,7 @@ impl<'t, 'a> Guard<'t, 'a> {
             return;
         }
         if self.state.successor.is_some() {
-            return self
-                .tick
-                .hold(format!("the public address: {why}, and its successor does not answer yet"));
+            return self.tick.hold(HeldBack::Move { why });
         }
         let former = &self.state.former;
         let mut others = self.other_balancers().filter(|row| !former.contains(&row.id));
@@ -499,7 +481,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         }
         self.end_failed();
         let definition = self.trusted_definition(spec).clone();
-        self.launch_successor(spec, &definition, why, Need::Replacement);
+        self.launch_successor(spec, &definition, &why.to_string(), Need::Replacement);
     }
 
     /// Returns the definition that served last, unless it fails more often than the released one.
@@ -552,14 +534,17 @@ impl<'t, 'a> Guard<'t, 'a> {
         let is_early =
             boots.last_failure.is_some_and(|last| self.tick.age(last) < pause(self.tick.policy, failures));
         if failures >= self.tick.policy.boot_loop && is_early {
-            let pause = in_words(pause(self.tick.policy, failures));
-            let story = boots.story();
-            self.tick.hold(format!("a new load balancer: {story}; one is tried every {pause}"));
+            let (story, pause) = (boots.story(), pause(self.tick.policy, failures));
+            self.hold_launch(BalancerBrake::BootLoop { story, pause });
         } else if live >= self.tick.policy.balancers_per_address {
-            self.tick.hold(format!("a new load balancer: there are {live} instances already"));
+            self.hold_launch(BalancerBrake::Cap { live });
         } else {
             self.launch_if_not_refused(definition, why, need);
         }
+    }
+
+    fn hold_launch(&mut self, why: BalancerBrake) {
+        self.tick.hold(HeldBack::NewBalancer { why });
     }
 
     /// Launches a load balancer, or waits for room if a quota refuses it.
@@ -569,7 +554,7 @@ impl<'t, 'a> Guard<'t, 'a> {
             self.tick.waiting = Some(need);
         }
         match self.tick.refused(&definition.id, market) {
-            Some(refused) => self.tick.hold(format!("a new load balancer: {refused}")),
+            Some(refused) => self.hold_launch(BalancerBrake::Refused(refused)),
             None => {
                 self.tick.note_try(&definition.id, market);
                 self.launch_balancer(definition, why);
@@ -601,8 +586,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         };
         let subnets = spec.instance.subnets.iter().filter(|subnet| self.tick.is_reachable(&subnet.zone));
         let Some(subnet) = subnets.min_by_key(|subnet| is_bad(&subnet.id, &subnet.zone)).cloned() else {
-            let why = no_subnet(&spec.instance.subnets);
-            return self.tick.hold(format!("a new load balancer: {why}"));
+            return self.hold_launch(BalancerBrake::NoSubnet(NoSubnet::of(&spec.instance.subnets)));
         };
         let highest = self.balancers.values().filter_map(|row| row.attempt).max().unwrap_or(0);
         let attempt = self.state.attempt.max(highest).saturating_add(1);
@@ -653,5 +637,5 @@ impl<'t, 'a> Guard<'t, 'a> {
 
 /// Whether EC2 has not ended it yet. A stopped instance serves no requests that ending it would cut.
 fn may_be_ended(row: &Instance) -> bool {
-    row.state.is_live() || (!row.state.is_ended() && !planted::is(Bug::StoppedStays))
+    !row.state.is_ended()
 }

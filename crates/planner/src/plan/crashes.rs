@@ -19,7 +19,8 @@ use fleet::WorkerId;
 use fleet::memory::{LeavingStage, Phase};
 use jiff::SignedDuration;
 
-use super::{Tick, in_words};
+use super::Tick;
+use crate::held_back::{HeldBack, Who, in_words};
 use crate::observation::Probe;
 
 impl Tick<'_> {
@@ -105,9 +106,7 @@ impl Tick<'_> {
                 self.drain_crashing(*number);
             } else {
                 let who = self.who(*number);
-                self.hold(format!(
-                    "the end of {who}: it keeps crashing, and its replacement has to answer first"
-                ));
+                self.hold(HeldBack::CrashingStays { who });
             }
         }
         for (n, number) in next.into_iter().enumerate() {
@@ -117,7 +116,7 @@ impl Tick<'_> {
                 self.enter(number, Phase::Dead);
                 self.record(format!("{who} is to be replaced, because it keeps crashing."));
             } else {
-                self.hold(format!("the replacement of {who}: others that keep crashing come first"));
+                self.hold(HeldBack::CrashingWaits { who });
             }
         }
     }
@@ -129,7 +128,7 @@ impl Tick<'_> {
         self.retire(number, LeavingStage::Draining, "it keeps crashing", false);
     }
 
-    fn who(&self, number: u32) -> String {
-        super::follow::who(number, &self.memory.slots[&number])
+    fn who(&self, number: u32) -> Who {
+        Who::of_slot(number, &self.memory.slots[&number])
     }
 }

@@ -10,8 +10,8 @@ use fleet::release::{Credits, InstanceSpec};
 
 use super::Tick;
 use crate::grid;
+use crate::held_back::HeldBack;
 use crate::observation::{Probe, State};
-use crate::planted::{self, Bug};
 
 impl Tick<'_> {
     pub(super) fn cap_credits(&mut self) {
@@ -21,8 +21,8 @@ impl Tick<'_> {
             return;
         }
         if let Some((why, _)) = self.memory.credits.refused.as_ref().filter(|(_, until)| *until > self.now) {
-            let why = format!("the cap on the CPU credits of {} instances: {why}", uncapped.len());
-            return self.hold(why);
+            let (instances, why) = (uncapped.len(), why.clone());
+            return self.hold(HeldBack::Credits { instances, why });
         }
         self.memory.credits.refused = None;
         // Which ones first changes from tick to tick, so that none waits for ever.
@@ -57,7 +57,7 @@ impl Tick<'_> {
 
     fn may_be_asked(&self, id: &WorkerId) -> bool {
         let row = self.workers.get(id).or_else(|| self.balancers.get(id));
-        let is_done = self.memory.credits.done.contains(id) && !planted::is(Bug::CreditsAskedAgain);
+        let is_done = self.memory.credits.done.contains(id);
         !is_done && row.is_some_and(|row| row.state == State::Running)
     }
 

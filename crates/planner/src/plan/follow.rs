@@ -4,11 +4,10 @@ use fleet::memory::{Balancer, LeavingStage, Memory, Phase, Slot};
 use fleet::{WorkerAddr, WorkerId};
 use jiff::Timestamp;
 
-use super::{Tick, in_words};
-use crate::effect::Launch;
+use super::Tick;
 use crate::grid;
+use crate::held_back::{HeldBack, Who, in_words};
 use crate::observation::{Instance, Observation, Probe, State, is_booting, worker_addr};
-use crate::planted::{self, Bug};
 
 impl Tick<'_> {
     pub(super) fn follow_slots(&mut self) {
@@ -57,8 +56,7 @@ impl Tick<'_> {
             // It was adopted while the registry could not be read; now it is known that it never served.
             slot.served = false;
         }
-        let is_known = published.is_some() && !planted::is(Bug::AdoptedAsNew);
-        if is_known && is_booting(slot.phase) && row.state.is_live() {
+        if published.is_some() && is_booting(slot.phase) && row.state.is_live() {
             // The launch of a memory that was lost: readers know the worker.
             slot.served = true;
             slot.phase = Phase::Suspect;
@@ -79,7 +77,6 @@ impl Tick<'_> {
         let Some(slot) = self.memory.slots.get(&number) else { return };
         let row = slot.worker.as_ref().and_then(|id| self.workers.get(id)).copied();
         match row {
-            None if planted::is(Bug::EmptyIsGone) => drop(self.memory.slots.remove(&number)),
             None => self.follow_unseen(number),
             Some(row) if !row.state.is_live() => self.lost(number, row),
             Some(_) => self.follow_probe(number),
@@ -93,10 +90,9 @@ impl Tick<'_> {
         if self.probe_of(&slot) == Some(Probe::Answered) {
             return self.follow_probe(number);
         }
-        let who = who(number, &slot);
+        let who = Who::of_slot(number, &slot);
         let missing_since = slot.missing_since.unwrap_or(self.now);
         let launch = self.launch_of(number, &slot).filter(|_| !slot.is_adopted);
-        let launch = if planted::is(Bug::RegionalToken) { self.elsewhere(number, launch) } else { launch };
         let subnet_is_gone = !self.release.worker.subnets.iter().any(|subnet| subnet.id == slot.subnet);
         if subnet_is_gone {
             // A network cannot be removed while an instance is in it.
@@ -115,7 +111,7 @@ impl Tick<'_> {
             return;
         }
         // A launch that is repeated may take place each time, the last time as well.
-        let is_reachable = self.is_reachable(&slot.zone) || planted::is(Bug::RepeatsIntoDark);
+        let is_reachable = self.is_reachable(&slot.zone);
         let is_repeated = launch.is_some() && !slot.is_unwanted && is_reachable;
         if let Some(slot) = self.memory.slots.get_mut(&number) {
             // Only what EC2 leaves out of a list is missing.
@@ -124,8 +120,8 @@ impl Tick<'_> {
         match launch {
             Some(_) if slot.is_unwanted => {}
             Some(launch) if is_repeated => self.replays.push(launch),
-            Some(_) => self.hold(format!("{who}: EC2 does not answer for {}", slot.zone)),
-            None => self.hold(format!("a verdict on {who}: EC2 does not show it, which proves nothing yet")),
+            Some(_) => self.hold(HeldBack::Repetition { who: who.clone(), zone: slot.zone.clone() }),
+            None => self.hold(HeldBack::Decision { who: who.clone() }),
         }
         let is_overdue = match slot.phase {
             // Where the call cannot even be made, nothing will be known soon.
@@ -133,10 +129,7 @@ impl Tick<'_> {
             Phase::Booting => self.age(slot.since) > self.policy.boot_grace,
             Phase::Healthy | Phase::Suspect | Phase::Dead | Phase::Unresolved => false,
         };
-        if is_overdue && planted::is(Bug::UnresolvedForgotten) {
-            self.memory.slots.remove(&number);
-            self.replays.retain(|launch| launch.slot != number);
-        } else if is_overdue {
+        if is_overdue {
             self.enter(number, Phase::Unresolved);
             self.record(format!(
                 "EC2 has not said whether {who} took place; another slot takes over for now."
@@ -147,18 +140,6 @@ impl Tick<'_> {
     }
 
     /// The same launch in another zone.
-    fn elsewhere(&mut self, number: u32, launch: Option<Launch>) -> Option<Launch> {
-        let mut launch = launch?;
-        let mut subnets = self.release.worker.subnets.iter();
-        let other = subnets.find(|subnet| subnet.id != launch.subnet)?;
-        launch.subnet.clone_from(&other.id);
-        if let Some(slot) = self.memory.slots.get_mut(&number) {
-            slot.subnet.clone_from(&other.id);
-            slot.zone.clone_from(&other.zone);
-        }
-        Some(launch)
-    }
-
     /// Which ones first changes from tick to tick, so that none waits for ever.
     fn bound_replays(&mut self) {
         let (number, most) = (self.replays.len(), self.policy.repeats_per_tick);
@@ -193,10 +174,7 @@ impl Tick<'_> {
             return;
         }
         let Some(slot) = self.memory.slots.get(&number) else { return };
-        let fails = planted::is(Bug::MissingAddressFails)
-            && self.workers.get(&id).is_some_and(|row| row.address.is_none());
-        let heard = if fails { Some(Probe::Silent) } else { self.probe_of(slot) };
-        match (heard, slot.phase) {
+        match (self.probe_of(slot), slot.phase) {
             (Some(Probe::Answered), Phase::Healthy) => {}
             (Some(Probe::Answered), _) => self.becomes_healthy(number),
             (_, Phase::Launching | Phase::Booting | Phase::Unresolved) => {
@@ -215,7 +193,6 @@ impl Tick<'_> {
                 self.dead.push(number);
             }
             (None, _) => {}
-            (Some(Probe::Silent), Phase::Healthy) if planted::is(Bug::OneSilence) => self.dead.push(number),
             (Some(Probe::Silent), Phase::Healthy) => {
                 self.enter(number, Phase::Suspect);
                 self.record(format!(
@@ -230,7 +207,7 @@ impl Tick<'_> {
 
     pub(super) fn becomes_healthy(&mut self, number: u32) {
         let Some(slot) = self.memory.slots.get(&number) else { return };
-        let id = who(number, slot);
+        let id = Who::of_slot(number, slot);
         let text = if is_booting(slot.phase) {
             let seconds = self.age(slot.since).as_secs().max(0);
             // A release that keeps crashing answers first as well.
@@ -264,8 +241,7 @@ impl Tick<'_> {
         self.boot_failed(&release);
         self.memory.losses.push(self.now);
         let seconds = self.policy.boot_grace.as_secs();
-        let is_deaf = self.is_deaf() && !planted::is(Bug::DeafBootsGivenUp);
-        if !is_deaf && !self.is_young() {
+        if !self.is_deaf() && !self.is_young() {
             self.record(format!("Gave up {id}: it did not answer within {seconds} s of its launch."));
             self.retire(number, LeavingStage::Terminating, "its boot failed", true);
         } else {
@@ -330,11 +306,6 @@ pub(super) fn hear_holder(observation: &Observation, balancer: &mut Balancer) {
         holder.answered = true;
         holder.silent_since = None;
     }
-}
-
-/// The name of a slot's instance in a sentence.
-pub(super) fn who(number: u32, slot: &Slot) -> String {
-    slot.worker.as_ref().map_or_else(|| format!("the launch in slot {number}"), WorkerId::to_string)
 }
 
 pub(super) fn addr(row: &Instance) -> Option<WorkerAddr> {

@@ -4,16 +4,14 @@
 //! brake costs money for a dead machine, never capacity.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use fleet::DesiredCount;
 use fleet::memory::{LeavingStage, Phase};
 use jiff::Timestamp;
 
-use super::follow::who;
-use super::{Tick, in_words};
+use super::Tick;
+use crate::held_back::{HeldBack, TerminationBrake, Who, in_words};
 use crate::observation::Probe;
-use crate::planted::{self, Bug};
 
 /// Why a dead worker is terminated before its replacement answers.
 pub(super) const MAKES_ROOM: &str = "EC2 refuses its replacement";
@@ -24,36 +22,6 @@ enum Cause {
     Health,
     /// It is dead, and its replacement needs its place in the account's quota.
     Room,
-}
-
-/// The rule that keeps a dead worker from being terminated now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Brake {
-    Unseen,
-    Young,
-    Control,
-    Zone,
-    Degraded,
-    Silent,
-    Panic,
-    Velocity,
-}
-
-impl fmt::Display for Brake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unseen => "EC2 does not show it, so it may be gone or not",
-            Self::Young => "memory was lost a moment ago",
-            Self::Control => {
-                "no other worker answers, so the fault may be the prober's; a replacement is launched first"
-            }
-            Self::Zone => "most of its zone is silent; replacements are launched elsewhere",
-            Self::Degraded => "many fail; a replacement has to answer first",
-            Self::Silent => "it is silent and may only be overloaded; its replacement has to answer first",
-            Self::Panic => "most workers fail at once; one a minute is terminated",
-            Self::Velocity => "enough were terminated just now",
-        })
-    }
 }
 
 /// The facts of a tick that the brakes depend on.
@@ -123,7 +91,7 @@ impl Tick<'_> {
     }
 
     /// Returns the first brake that holds the worker, if one does.
-    fn brake(&self, number: u32, input: &BrakeInput, cause: Cause) -> Option<Brake> {
+    fn brake(&self, number: u32, input: &BrakeInput, cause: Cause) -> Option<TerminationBrake> {
         let slot = self.memory.slots.get(&number)?;
         let is_seen = slot.worker.as_ref().is_some_and(|id| self.workers.contains_key(id));
         let last = self.memory.terminations.last();
@@ -133,49 +101,48 @@ impl Tick<'_> {
         let is_degraded = input.is_many || self.memory.terminations.len() >= often;
         // A worker that refuses has no program any more. A silent worker may only be overloaded, and without
         // it the others would have more to do.
-        let may_serve = self.probe_of(slot) != Some(Probe::Refused) && !planted::is(Bug::SilentEndedFirst);
+        let may_serve = self.probe_of(slot) != Some(Probe::Refused);
         // If no worker is left that could answer, a load balancer shows that probes arrive.
-        let is_heard_otherwise =
-            cause == Cause::Room && (self.balancer_answers() || planted::is(Bug::RoomUncontrolled));
+        let is_heard_otherwise = cause == Cause::Room && self.balancer_answers();
         let was_just_now = last.is_some_and(|last| self.age(*last) < policy.panic_spacing);
         let is_unreplaced = input.replaced <= input.retired && cause == Cause::Health;
         if !is_seen {
-            Some(Brake::Unseen)
+            Some(TerminationBrake::Unseen)
         } else if self.is_young() {
-            Some(Brake::Young)
+            Some(TerminationBrake::Young)
         } else if !slot.served && !self.is_deaf() {
             None
-        } else if input.answering == 0 && !is_heard_otherwise && !planted::is(Bug::NoPositiveControl) {
-            Some(Brake::Control)
+        } else if input.answering == 0 && !is_heard_otherwise {
+            Some(TerminationBrake::Control)
         } else if self.is_dark(&slot.zone) && self.probe_of(slot) == Some(Probe::Silent) {
-            Some(Brake::Zone)
+            Some(TerminationBrake::Zone)
         } else if is_degraded && is_unreplaced {
-            Some(Brake::Degraded)
+            Some(TerminationBrake::Degraded)
         } else if may_serve && is_unreplaced {
-            Some(Brake::Silent)
+            Some(TerminationBrake::Silent)
         } else if input.is_panic && (was_just_now || input.retired > 0) {
-            Some(Brake::Panic)
+            Some(TerminationBrake::Panic)
         } else if input.just_now + input.retired >= most {
-            Some(Brake::Velocity)
+            Some(TerminationBrake::Velocity)
         } else {
             None
         }
     }
 
-    fn keep_dead(&mut self, number: u32, brake: Brake) {
+    fn keep_dead(&mut self, number: u32, brake: TerminationBrake) {
         let Some(slot) = self.memory.slots.get(&number) else { return };
-        let id = who(number, slot);
+        let id = Who::of_slot(number, slot);
         if slot.phase != Phase::Dead {
             self.memory.losses.push(self.now);
             self.enter(number, Phase::Dead);
             self.record(format!("{id} is dead, but not terminated yet: {brake}."));
         }
-        self.hold(format!("the termination of {id}: {brake}"));
+        self.hold(HeldBack::Termination { who: id, why: brake });
     }
 
     fn end(&mut self, number: u32, input: &mut BrakeInput, cause: Cause) {
         let Some(slot) = self.memory.slots.get(&number) else { return };
-        let id = who(number, slot);
+        let id = Who::of_slot(number, slot);
         if slot.phase != Phase::Dead {
             self.memory.losses.push(self.now);
         }

@@ -9,8 +9,8 @@ use jiff::SignedDuration;
 use super::Tick;
 use super::follow::addr;
 use super::judge::MAKES_ROOM;
+use crate::held_back::{HeldBack, TerminationBrake, Who};
 use crate::observation::{Instance, Probe, State};
-use crate::planted::{self, Bug};
 
 /// The attempt of a worker in another slot than the one it was launched for: those of launches begin
 /// with 1.
@@ -48,8 +48,7 @@ impl Tick<'_> {
     /// Takes back a worker that was judged by its probes and answers after all.
     fn take_back(&mut self, id: &WorkerId) -> bool {
         let is_judged = self.memory.leaving.get(id).is_some_and(|leaving| leaving.judged);
-        let is_taken_back =
-            is_judged && self.probe(id) == Some(Probe::Answered) && !planted::is(Bug::NeverTakenBack);
+        let is_taken_back = is_judged && self.probe(id) == Some(Probe::Answered);
         if is_taken_back {
             self.record(format!("{id} answers after all and is not terminated."));
             self.memory.leaving.remove(id);
@@ -83,9 +82,7 @@ impl Tick<'_> {
         let Some(leaving) = self.memory.leaving.get(id).cloned() else { return };
         match leaving.stage {
             LeavingStage::Draining => {
-                let since =
-                    if planted::is(Bug::DrainFromPlan) { Some(leaving.since) } else { leaving.unpublished };
-                if since.is_some_and(|since| self.age(since) >= self.policy.drain) {
+                if leaving.unpublished.is_some_and(|since| self.age(since) >= self.policy.drain) {
                     self.record(format!("Terminating {id}: it is drained ({}).", leaving.reason));
                     if let Some(leaving) = self.memory.leaving.get_mut(id) {
                         leaving.stage = LeavingStage::Terminating;
@@ -95,7 +92,6 @@ impl Tick<'_> {
                     self.room_is_made();
                 }
             }
-            LeavingStage::Terminating if planted::is(Bug::BlindReplay) => self.end_again(id),
             LeavingStage::Terminating if leaving.judged && leaving.served => {
                 // If no worker is desired it is no verdict any more, but the operator's wish.
                 let is_controlled =
@@ -112,17 +108,21 @@ impl Tick<'_> {
                     self.end_again(id);
                     self.room_is_made();
                 } else {
-                    self.hold(format!("the termination of {id}: no other worker answers"));
+                    self.hold_termination(id, TerminationBrake::NoOtherAnswers);
                 }
             }
             LeavingStage::Terminating if leaving.judged && self.is_deaf() => {
-                self.hold(format!("the termination of {id}: no worker was heard"));
+                self.hold_termination(id, TerminationBrake::NoneHeard);
             }
             LeavingStage::Terminating if leaving.judged && !self.fails_again(id) => {
-                self.hold(format!("the termination of {id}: it was not asked again"));
+                self.hold_termination(id, TerminationBrake::NotProbed);
             }
             LeavingStage::Terminating => self.end_again(id),
         }
+    }
+
+    fn hold_termination(&mut self, id: &WorkerId, why: TerminationBrake) {
+        self.hold(HeldBack::Termination { who: Who::Instance(id.clone()), why });
     }
 
     /// It was asked in this tick, or has no address to be asked at.
@@ -194,7 +194,7 @@ impl Tick<'_> {
                     drained += 1;
                     self.drain_orphan(row);
                 }
-                _ => self.hold(format!("what to do with {}: it is new and belongs to no slot", row.id)),
+                _ => self.hold(HeldBack::Unknown { id: row.id.clone() }),
             }
         }
     }
@@ -214,11 +214,10 @@ impl Tick<'_> {
     fn adopt(&mut self, row: &Instance, number: u32, attempt: u32, age: SignedDuration) {
         let probe = self.probe(&row.id);
         // If it may have served it is judged like a worker that did, with all brakes.
-        let has_served =
-            (self.is_published(&row.id) || age > self.policy.boot_grace) && !planted::is(Bug::AdoptedAsNew);
+        let has_served = self.is_published(&row.id) || age > self.policy.boot_grace;
         // If the registry cannot be read, it may list this new instance: it is drained before it ends. But
         // nothing says that it ever served, so that alone does not list it.
-        let may_be_published = self.observation.registry.is_err() && !planted::is(Bug::AdoptedAsNew);
+        let may_be_published = self.observation.registry.is_err();
         let (phase, since) = if has_served && probe.is_some() {
             (Phase::Suspect, self.now)
         } else if has_served {

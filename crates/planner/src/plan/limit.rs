@@ -20,10 +20,10 @@ use fleet::release::{Market, Rollout};
 use fleet::{DesiredCount, Policy, WorkerId};
 use jiff::SignedDuration;
 
+use super::Tick;
 use super::resize::doubled;
-use super::{Tick, in_words};
+use crate::held_back::{HeldBack, RolloutBrake, WaitedOut};
 use crate::observation::Probe;
-use crate::planted::{self, Bug};
 
 /// How the reason begins if a worker leaves for another instance.
 const FOR_ROOM: &str = "it makes room for";
@@ -63,13 +63,13 @@ impl Tick<'_> {
 
     /// Why this definition may not be launched now, if EC2 refuses it because of the account, or has no
     /// capacity.
-    pub(super) fn refused(&self, definition: &str, market: Market) -> Option<String> {
+    pub(super) fn refused(&self, definition: &str, market: Market) -> Option<WaitedOut> {
         let is_tried = self.tried.iter().any(|(tried, id)| *tried == market && id == definition);
         let of_type = self.memory.no_capacity.get(definition);
         let waits =
             |refusal: &&Refusal| is_tried || self.age(refusal.last) < pause(self.policy, refusal.tries);
         if let Some(refusal) = of_type.filter(waits) {
-            return Some(is_waited_out(self.policy, refusal));
+            return Some(WaitedOut::new(refusal, self.policy.refusal_pause_longest));
         }
         let refusal = self.memory.refusals.get(&market)?;
         let is_tried = self.tried.iter().any(|(tried, id)| {
@@ -78,7 +78,7 @@ impl Tick<'_> {
         let is_new = !refusal.definitions.contains(definition);
         let is_over = self.age(refusal.last) >= pause(self.policy, refusal.tries);
         let may_try = (is_new || is_over) && !is_tried;
-        (!may_try).then(|| is_waited_out(self.policy, refusal))
+        (!may_try).then(|| WaitedOut::new(refusal, self.policy.refusal_pause_longest))
     }
 
     /// Notes a launch: while launches are refused, one in a tick is enough to learn whether they are.
@@ -133,15 +133,12 @@ impl Tick<'_> {
     /// deployed. The only worker is not stopped for it, and the extra one is asked for again and again.
     pub(super) fn fall_back_to_stop_first(&mut self, desired: DesiredCount) {
         let worker = &self.release.worker;
-        let is_refused = self.is_limited(&self.release.id, worker.market) && !planted::is(Bug::NoFallback);
+        let is_refused = self.is_limited(&self.release.id, worker.market);
         let id = self.release.id.clone();
         if desired.get() == 1 && self.release.rollout != Rollout::StopFirst {
             self.memory.stop_first = None;
             if is_refused {
-                self.hold(format!(
-                    "the rollout of release {id}: the account has no room for an extra worker, and the only one is \
-                     not stopped without notice; raise the quota, or deploy again"
-                ));
+                self.hold_rollout(RolloutBrake::NoRoom);
             }
         } else if is_refused && !self.stops_first() {
             self.record(format!(
@@ -163,7 +160,7 @@ impl Tick<'_> {
                     self.balancer_waits() && self.age(room.since) < self.policy.room_again_after
                 }
             };
-        if !is_needed && !planted::is(Bug::RoomKept) {
+        if !is_needed {
             self.memory.room = None;
             return;
         }
@@ -173,20 +170,11 @@ impl Tick<'_> {
             RoomFor::Worker => !self.is_left(&room),
             RoomFor::Balancer => !self.is_room_closed(&room),
         };
-        self.deficit = usize::from(is_short && (is_waited_for || planted::is(Bug::RoomKept)));
-        let release = &self.release.id;
+        self.deficit = usize::from(is_short && is_waited_for);
         match room.purpose {
-            RoomFor::Worker if desired.get() == 1 => self.hold(format!(
-                "the rollout of release {release}: there is no worker for a moment, because the account has no room \
-                 for an extra one"
-            )),
-            RoomFor::Worker => self.hold(format!(
-                "the rollout of release {release}: one worker was stopped first, because the account has no room for \
-                 an extra one"
-            )),
-            RoomFor::Balancer if self.deficit > 0 => self.hold(
-                "a worker: it was stopped so that a new load balancer fits into the account's quota".to_owned(),
-            ),
+            RoomFor::Worker if desired.get() == 1 => self.hold_rollout(RolloutBrake::NoWorker),
+            RoomFor::Worker => self.hold_rollout(RolloutBrake::OneStopped),
+            RoomFor::Balancer if self.deficit > 0 => self.hold(HeldBack::WorkerForBalancer),
             RoomFor::Balancer => {}
         }
     }
@@ -249,20 +237,13 @@ impl Tick<'_> {
         let market = spec.map_or(Market::OnDemand, |spec| spec.instance.market);
         let may_go = match need {
             Need::Renewal if desired.get() == 1 && !is_told => {
-                return self.hold(
-                    "the renewal of the load balancer: the account has no room for a second one, and the only worker \
-                     is not stopped without notice; raise the quota, or deploy again"
-                        .to_owned(),
-                );
+                return self.hold(HeldBack::Renewal);
             }
             Need::Renewal => self.is_calm(desired),
             Need::Replacement if !self.is_out_of_room(market) => false,
             Need::Replacement => {
                 if self.answering() < 2 {
-                    return self.hold(
-                        "room for a new load balancer: it is not made by stopping the last worker that answers"
-                            .to_owned(),
-                    );
+                    return self.hold(HeldBack::RoomForBalancer);
                 }
                 self.live() == desired.workers() && !self.is_young() && !self.makes_room_already()
             }
@@ -276,14 +257,11 @@ impl Tick<'_> {
     pub(super) fn stop_one(&mut self, desired: DesiredCount) {
         let release = &self.release.id;
         if desired.get() == 1 && self.failures() >= self.policy.freeze_after {
-            return self.hold(format!(
-                "the rollout of release {release}: its boots failed, and the only worker is not stopped for it again; \
-                 deploy one that works"
-            ));
+            return self.hold_rollout(RolloutBrake::BootsFailed);
         }
         let has_new = self.memory.slots.values().any(|slot| slot.release == *release);
         if has_new && !self.is_tried() {
-            return self.hold(format!("the rollout of release {release}: its first worker is on trial"));
+            return self.hold_rollout(RolloutBrake::OnTrial);
         }
         if !self.is_room_open() && self.is_calm(desired) {
             self.open_room(RoomFor::Worker);
@@ -304,28 +282,18 @@ impl Tick<'_> {
     fn open_room(&mut self, purpose: RoomFor) {
         self.memory.room = Some(Room { purpose, worker: None, since: self.now });
         self.deficit = 1;
-        if planted::is(Bug::RoomForTwo) {
-            self.deficit = 2;
-        }
     }
 
     /// Whether exactly the desired workers are there, all of them answer, and none is on its way out.
     fn is_calm(&self, desired: DesiredCount) -> bool {
         let is_well = self.memory.slots.values().all(|slot| slot.phase == Phase::Healthy);
         let is_leaving = self.memory.leaving.keys().any(|id| self.may_be_here(id));
-        let is_calm = is_well
+        is_well
             && self.live() == desired.workers()
             && self.answering() >= desired.workers()
             && !is_leaving
-            && !self.is_young();
-        is_calm || planted::is(Bug::RoomWhileIll)
+            && !self.is_young()
     }
-}
-
-fn is_waited_out(policy: &Policy, refusal: &Refusal) -> String {
-    let times = if refusal.count == 1 { "once".to_owned() } else { format!("{} times", refusal.count) };
-    let longest = in_words(policy.refusal_pause_longest);
-    format!("{} EC2 has refused {times}; it is tried again within {longest}", refusal.why)
 }
 
 /// Returns the pause after so many refused tries in a row: 15, 30, 60, 120 seconds.

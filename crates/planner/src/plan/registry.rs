@@ -10,7 +10,6 @@ use fleet::{Registry, WorkerId};
 use jiff::SignedDuration;
 
 use super::Tick;
-use crate::planted::{self, Bug};
 
 impl Tick<'_> {
     /// The next registry, or `None` if readers have it already.
@@ -21,12 +20,9 @@ impl Tick<'_> {
         }
         let published = self.published;
         let desired = self.memory.desired?;
-        let serving = |slot: &Slot| {
-            matches!(slot.phase, Phase::Healthy | Phase::Suspect)
-                || (slot.phase == Phase::Booting && planted::is(Bug::PublishesBoots))
-        };
+        let serving = |slot: &Slot| matches!(slot.phase, Phase::Healthy | Phase::Suspect);
         let slots = || self.memory.slots.values();
-        let with_dead = (self.is_panic || !slots().any(serving)) && !planted::is(Bug::RegistryEmptied);
+        let with_dead = self.is_panic || !slots().any(serving);
         // A look gives no verdicts: published dead workers stay published until the next tick.
         let stays =
             |slot: &Slot| self.is_look && slot.worker.as_ref().is_some_and(|id| self.is_published(id));
@@ -61,9 +57,6 @@ impl Tick<'_> {
     /// registry may be lost together, or restored from old copies, and a counter would then repeat itself.
     /// So the revision is the time in milliseconds, or one more than the last if that is higher.
     fn next_revision(&self, last: u64) -> u64 {
-        if planted::is(Bug::RevisionStays) || planted::is(Bug::RevisionRestarts) {
-            return last.saturating_add(u64::from(planted::is(Bug::RevisionRestarts)));
-        }
         let is_first = self.memory.revision == 0;
         // Each of two clocks may differ from that of S3. A new state may follow another one by less.
         let skew = self.policy.clock_skew * 2;
@@ -88,7 +81,6 @@ impl Tick<'_> {
         let is_known_enough = is_known_enough && !self.observation.is_partial;
         published
             .filter(|(id, _)| may_serve(id) && (self.is_look || !is_known_enough))
-            .filter(|_| !planted::is(Bug::RegistryForgets))
             .map(|(id, worker)| (id.clone(), worker.clone()))
             .collect()
     }

@@ -7,39 +7,9 @@ use fleet::release::{Release, SubnetSpec};
 use fleet::{DesiredCount, Policy, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
-use super::follow::who;
-use super::{Tick, in_words};
+use super::Tick;
+use crate::held_back::{HeldBack, LaunchBrake, NoSubnet, Who};
 use crate::observation::{Observation, Role};
-use crate::planted::{self, Bug};
-
-/// The rule that keeps missing workers from being launched now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LaunchBrake {
-    Cap,
-    Deaf,
-    Losses,
-    Young,
-    Busy,
-}
-
-impl LaunchBrake {
-    fn why(self, policy: &Policy, desired: DesiredCount) -> String {
-        match self {
-            Self::Cap => format!(
-                "the cap of {} instances is reached; if none of them answers, read the logs of one",
-                policy.cap(desired)
-            ),
-            Self::Deaf => "no worker answers; a few replacements must answer first".to_owned(),
-            Self::Losses => format!(
-                "too many workers were lost within {}; one in {}",
-                in_words(policy.losses_window),
-                in_words(policy.slow_launch_every)
-            ),
-            Self::Young => "memory was lost a moment ago, and EC2 may not show all yet".to_owned(),
-            Self::Busy => "as many as EC2 takes in a tick are under way".to_owned(),
-        }
-    }
-}
 
 /// Slots and their numbers, by zone.
 type ByZone<'a> = BTreeMap<&'a str, Vec<(u32, &'a Slot)>>;
@@ -48,6 +18,7 @@ type ByZone<'a> = BTreeMap<&'a str, Vec<(u32, &'a Slot)>>;
 pub(super) fn take_desired(
     observation: &Observation,
     memory: &mut Memory,
+    held_back: &mut Vec<HeldBack>,
     policy: &Policy,
     now: Timestamp,
 ) -> usize {
@@ -62,7 +33,7 @@ pub(super) fn take_desired(
     match &observation.desired {
         Ok(desired) => {
             let is_news = memory.desired != Some(*desired);
-            if is_news && is_confirmed(*desired, memory, policy, now) {
+            if is_news && is_confirmed(*desired, memory, held_back, policy, now) {
                 let before = memory.desired.map_or("nothing".to_owned(), |count| count.to_string());
                 memory.record_each(now, format!("Desired count changed from {before} to {desired}."));
                 news += 1;
@@ -75,14 +46,12 @@ pub(super) fn take_desired(
         }
         Err(why) => {
             memory.lowering = None;
-            let rest = memory
-                .desired
-                .map_or("nothing is in force".to_owned(), |count| format!("{count} stays in force"));
-            let notice = format!("{why}; {rest}");
+            let held = HeldBack::Count { why: why.clone(), in_force: memory.desired };
+            let notice = held.to_string();
             if memory.notice.as_ref() != Some(&notice) {
                 news += memory.record(now, format!("{notice}."));
             }
-            memory.held.push(notice.clone());
+            held_back.push(held);
             memory.notice = Some(notice);
         }
     }
@@ -90,7 +59,13 @@ pub(super) fn take_desired(
 }
 
 /// Whether a new count may be acted on: a count that takes most workers away is read again first.
-fn is_confirmed(desired: DesiredCount, memory: &mut Memory, policy: &Policy, now: Timestamp) -> bool {
+fn is_confirmed(
+    desired: DesiredCount,
+    memory: &mut Memory,
+    held_back: &mut Vec<HeldBack>,
+    policy: &Policy,
+    now: Timestamp,
+) -> bool {
     let Some(before) = memory.desired else { return true };
     if !policy.takes_most(before, desired) {
         return true;
@@ -99,11 +74,7 @@ fn is_confirmed(desired: DesiredCount, memory: &mut Memory, policy: &Policy, now
     let lowering = lowering.unwrap_or(Lowering { to: desired, since: now });
     let is_confirmed = now.duration_since(lowering.since) >= policy.confirm_lowering;
     if !is_confirmed {
-        memory.held.push(format!(
-            "the desired count {desired}: it takes most of {before} workers away, and counts once it was read \
-             for {}",
-            in_words(policy.confirm_lowering)
-        ));
+        held_back.push(HeldBack::Lowering { to: desired, from: before, after: policy.confirm_lowering });
         memory.lowering = Some(lowering);
     }
     is_confirmed
@@ -118,20 +89,18 @@ impl Tick<'_> {
     /// Whether a slot counts as a worker. If no worker is desired the dead count as well: they would wait
     /// for ever for a replacement that answers, and removing them is the operator's wish, not a verdict.
     pub(super) fn counts(&self, slot: &Slot) -> bool {
-        let is_dead = slot.phase == Phase::Dead && !planted::is(Bug::DeadCount);
-        let is_worker = !is_dead && slot.phase != Phase::Unresolved;
+        let is_worker = !matches!(slot.phase, Phase::Dead | Phase::Unresolved);
         !slot.is_unwanted && (is_worker || self.is_none_desired())
     }
 
     pub(super) fn shrink(&mut self) {
         let Some(desired) = self.desired() else { return };
         let live = self.live();
-        let surge = if planted::is(Bug::DrainsFirst) { 0 } else { self.surge };
-        let surplus = live.saturating_sub((desired.workers() + surge).saturating_sub(self.deficit));
+        let surplus = live.saturating_sub((desired.workers() + self.surge).saturating_sub(self.deficit));
         let purpose = self.memory.room.as_ref().filter(|room| room.worker.is_none() && self.deficit > 0);
         let purpose = purpose.map(|room| room.purpose);
         if surplus > 0 && self.is_young() {
-            return self.hold(format!("the removal of {surplus} workers: memory was lost a moment ago"));
+            return self.hold(HeldBack::Removal { workers: surplus });
         }
         let is_rollout =
             self.new_ones_serve() && self.surge == 0 && surplus <= self.policy.rollout_batch(desired);
@@ -140,7 +109,7 @@ impl Tick<'_> {
             let Some(slot) = self.memory.slots.get(&number) else { return };
             // A worker that never served has nothing to drain.
             let stage = if slot.served { LeavingStage::Draining } else { LeavingStage::Terminating };
-            let who = who(number, slot);
+            let who = Who::of_slot(number, slot);
             let is_replaced = is_rollout && self.is_old(slot);
             let why = match purpose {
                 Some(RoomFor::Worker) => "it makes room for one of a newer release",
@@ -154,7 +123,7 @@ impl Tick<'_> {
             let is_unknown = slot.worker.is_none();
             self.replays.retain(|launch| launch.slot != number || launch.role != Role::Worker);
             self.record(format!("Removing {who}: {why} ({desired} are desired)."));
-            if is_unknown && !planted::is(Bug::UnwantedForgotten) {
+            if is_unknown {
                 self.unwant(number);
             } else {
                 self.retire(number, stage, why, false);
@@ -166,7 +135,7 @@ impl Tick<'_> {
     /// worker too many.
     pub(super) fn unwant_unneeded(&mut self) {
         let Some(desired) = self.desired() else { return };
-        if self.memory.healthy() < desired.workers() + self.surge || planted::is(Bug::UnneededRepeated) {
+        if self.memory.healthy() < desired.workers() + self.surge {
             return;
         }
         let is_unneeded =
@@ -189,8 +158,6 @@ impl Tick<'_> {
     /// Who goes first when there are too many, in this order.
     fn least_needed(&self, number: usize) -> Vec<u32> {
         let usefulness = |slot: &Slot| match slot.phase {
-            _ if planted::is(Bug::DrainsFirst) && self.is_old(slot) => 0,
-            Phase::Healthy if planted::is(Bug::SurplusServes) => 0,
             Phase::Launching | Phase::Unresolved => 0,
             Phase::Booting => 1,
             Phase::Suspect => 2,
@@ -249,17 +216,11 @@ impl Tick<'_> {
             let proven = self.memory.proven.clone().filter(|_| from_proven);
             let definition = proven.unwrap_or_else(|| self.release.as_ref().clone());
             if let Some(why) = self.boots_too_often(&definition.id) {
-                self.hold(format!("{} launches: {why}", missing - n));
-                return;
+                return self.hold(HeldBack::Launches { workers: missing - n, why });
             }
             let market = definition.worker.market;
             if let Some(why) = self.refused(&definition.id, market) {
-                let who = if missing - n == 1 {
-                    "a new worker".to_owned()
-                } else {
-                    format!("{} new workers", missing - n)
-                };
-                return self.hold(format!("{who}: {why}"));
+                return self.hold(HeldBack::NewWorkers { workers: missing - n, why });
             }
             let is_sent_again = self.want_again(&definition.id);
             if !is_sent_again && (self.cap_left(desired) == 0 || !self.open_slot(&definition)) {
@@ -286,16 +247,17 @@ impl Tick<'_> {
         let is_dear = self.memory.losses.len() >= policy.loss_budget(desired);
         let is_soon = self.memory.last_launch.is_some_and(|last| self.age(last) < policy.slow_launch_every);
         let is_unsure = self.is_young() && self.memory.follows_loss;
+        let losses = LaunchBrake::Losses { within: policy.losses_window, pause: policy.slow_launch_every };
         let limits = [
-            (LaunchBrake::Cap, cap),
+            (LaunchBrake::Cap { most: policy.cap(desired) }, cap),
             (LaunchBrake::Deaf, if is_deaf { deaf } else { usize::MAX }),
-            (LaunchBrake::Losses, if is_dear { usize::from(!is_soon) } else { usize::MAX }),
+            (losses, if is_dear { usize::from(!is_soon) } else { usize::MAX }),
             (LaunchBrake::Young, if is_unsure { 0 } else { usize::MAX }),
             (LaunchBrake::Busy, policy.launches_per_tick.saturating_sub(self.replays.len())),
         ];
         let (brake, allowed) = limits.into_iter().min_by_key(|(_, allowed)| *allowed).expect("five limits");
         if allowed < missing {
-            self.hold(format!("{} launches: {}", missing - allowed, brake.why(policy, desired)));
+            self.hold(HeldBack::Launches { workers: missing - allowed, why: brake });
         }
         allowed
     }
@@ -336,31 +298,30 @@ impl Tick<'_> {
     }
 
     /// Why no more workers of a release may be launched now, if so.
-    fn boots_too_often(&self, release: &str) -> Option<String> {
+    fn boots_too_often(&self, release: &str) -> Option<LaunchBrake> {
         let of_release = self.memory.slots.values().filter(|slot| slot.release == release);
         let booting = of_release.filter(|slot| is_awaited(slot.phase)).count();
         let is_proven = self.memory.proven.as_ref().is_some_and(|proven| proven.id == release);
         let most = self.policy.unproven_boots;
         if !is_proven && booting >= most {
-            return Some(format!("release {release} has not served yet; {most} boot at a time"));
+            return Some(LaunchBrake::Unproven { release: release.to_owned(), most });
         }
         let boots = self.memory.boots.get(release).filter(|boots| boots.failures >= self.policy.boot_loop)?;
         let pause = pause(self.policy, boots.failures);
         let is_early = boots.last_failure.is_some_and(|last| self.age(last) < pause);
-        (booting > 0 || is_early)
-            .then(|| format!("{}; one is tried every {}", boots.story(), in_words(pause)))
+        (booting > 0 || is_early).then(|| LaunchBrake::BootLoop { story: boots.story(), pause })
     }
 
     fn open_slot(&mut self, definition: &Release) -> bool {
         let Some(subnet) = self.emptiest_subnet(&definition.id, &definition.worker.subnets) else {
-            self.hold(format!("launches: {}", no_subnet(&definition.worker.subnets)));
+            self.hold(HeldBack::NoSubnet { why: NoSubnet::of(&definition.worker.subnets) });
             return false;
         };
         // A slot whose last attempt is the highest number is used up: a token for it was used before.
         let last = |number: &u32| self.memory.attempts.get(number).copied().unwrap_or(0);
         let is_free = |number: &u32| !self.memory.slots.contains_key(number) && last(number) < u32::MAX;
         let Some(number) = (0..).find(is_free) else { return false };
-        let attempt = last(&number) + u32::from(!planted::is(Bug::NoAttemptBump));
+        let attempt = last(&number) + 1;
         self.memory.attempts.insert(number, attempt);
         let slot = Slot {
             attempt,
@@ -395,11 +356,6 @@ impl Tick<'_> {
         let reachable = subnets.iter().filter(|subnet| self.is_reachable(&subnet.zone));
         reachable.min_by_key(|subnet| (is_bad(subnet), crowd(subnet))).cloned()
     }
-}
-
-/// Why there is no subnet to launch into.
-pub(super) const fn no_subnet(subnets: &[SubnetSpec]) -> &'static str {
-    if subnets.is_empty() { "the release names no subnet" } else { "EC2 answers for no zone of the release" }
 }
 
 /// Whether its first answer is expected any moment; of an unresolved launch nothing is expected.

@@ -13,9 +13,9 @@ use fleet::DesiredCount;
 use fleet::memory::{Phase, Slot};
 use fleet::release::Release;
 
-use super::{Tick, in_words};
+use super::Tick;
+use crate::held_back::{HeldBack, RolloutBrake};
 use crate::observation::is_booting;
-use crate::planted::{self, Bug};
 
 impl Tick<'_> {
     /// Decides how many workers there may be beyond the desired number.
@@ -41,8 +41,7 @@ impl Tick<'_> {
         }
         let is_well = |slot: &Slot| slot.phase == Phase::Healthy;
         let well = self.memory.slots.values().filter(|slot| is_well(slot)).count();
-        let all_are_well = (well >= desired.workers() && self.memory.slots.values().all(is_well))
-            || planted::is(Bug::RollsOutWhileIll);
+        let all_are_well = well >= desired.workers() && self.memory.slots.values().all(is_well);
         let booting = self.memory.slots.values().filter(|slot| is_booting(slot.phase) && self.is_new(slot));
         let booting = booting.count();
         let is_tried = self.is_tried();
@@ -54,8 +53,7 @@ impl Tick<'_> {
         if self.on_trial() > 0 {
             // It is one more than desired until it has proved itself, even if others are lost.
             self.surge = if self.stops_first() { beyond.min(1) } else { 1 };
-            return self
-                .hold(format!("the rollout of release {}: its first worker is on trial", self.release.id));
+            return self.hold_rollout(RolloutBrake::OnTrial);
         }
         if booting > 0 || !all_are_well {
             // A batch that was begun goes on. No new batch is begun.
@@ -64,7 +62,7 @@ impl Tick<'_> {
             // The new ones serve, or the surplus has nothing to do with them: as many old ones leave.
             self.surge = 0;
         } else if let Some(why) = self.frozen() {
-            self.hold(why);
+            self.hold_rollout(why);
         } else {
             self.fall_back_to_stop_first(desired);
             if self.stops_first() { self.stop_one(desired) } else { self.surge = batch }
@@ -122,19 +120,16 @@ impl Tick<'_> {
         self.memory.boots.get(&self.release.id).map_or(0, |boots| boots.failures)
     }
 
-    fn frozen(&self) -> Option<String> {
+    pub(super) fn hold_rollout(&mut self, why: RolloutBrake) {
+        self.hold(HeldBack::Rollout { release: self.release.id.clone(), why });
+    }
+
+    fn frozen(&self) -> Option<RolloutBrake> {
         let boots = self.memory.boots.get(&self.release.id)?;
         let since = boots.last_failure?;
         let is_frozen =
             boots.failures >= self.policy.freeze_after && self.age(since) < self.policy.frozen_retry;
-        is_frozen.then(|| {
-            format!(
-                "the rollout of release {}: {}; the old workers keep serving, and it is tried again every {}",
-                self.release.id,
-                boots.story(),
-                in_words(self.policy.frozen_retry)
-            )
-        })
+        is_frozen.then(|| RolloutBrake::Frozen { story: boots.story(), retry: self.policy.frozen_retry })
     }
 
     /// Whether a missing worker is launched from the proven release and not from the present one:

@@ -8,8 +8,8 @@ use fleet::{Policy, WorkerId};
 use jiff::Timestamp;
 
 use crate::effect::{Failure, Launch};
+use crate::held_back::{HeldBack, new_instance, place};
 use crate::observation::Role;
-use crate::planted::{self, Bug};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Outcomes {
@@ -29,13 +29,28 @@ impl Outcomes {
     }
 }
 
-/// Gives the number of events.
-pub fn settle(memory: &mut Memory, outcomes: &Outcomes, policy: &Policy, now: Timestamp) -> usize {
-    let mut news = 0;
+/// What the outcomes of a tick have led to.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// How many of the newest events in the memory are of these outcomes.
+    pub news: usize,
+    /// The actions that did not take place, and why.
+    pub held_back: Vec<HeldBack>,
+}
+
+impl Settled {
+    fn hold(&mut self, memory: &mut Memory, held_back: HeldBack) {
+        memory.held.push(held_back.to_string());
+        self.held_back.push(held_back);
+    }
+}
+
+pub fn settle(memory: &mut Memory, outcomes: &Outcomes, policy: &Policy, now: Timestamp) -> Settled {
+    let mut settled = Settled::default();
     let intended = intended_now(memory);
     let last_launch = memory.last_launch;
     for (launch, result) in &outcomes.launched {
-        let place = place(launch);
+        let place = place(launch.role, launch.slot);
         let is_holder = matches!(result, Ok(id) if holds_address(memory, id));
         let slot = match launch.role {
             Role::Worker => memory.slots.get_mut(&launch.slot),
@@ -54,29 +69,24 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, policy: &Policy, now: Ti
             }
             Ok(id) => {
                 launched(slot, id, now);
-                news += end_refusal(memory, launch, now);
+                settled.news += end_refusal(memory, launch, now);
                 format!("Launched {id} in {place} (attempt {attempt}).")
             }
             // Of an instance that was seen this says nothing.
             Err(Failure { kind, why })
                 if slot.worker.is_some() && (is_refusal(*kind) || *kind == AwsErrorKind::TokenMismatch) =>
             {
-                memory.held.push(format!("the launch in {place}: {why}"));
-                continue;
-            }
-            Err(Failure { kind: AwsErrorKind::Definition, .. }) if planted::is(Bug::RefusalForgotten) => {
+                settled.hold(memory, unanswered(launch, why));
                 continue;
             }
             Err(Failure { kind, why }) if is_refusal(*kind) => {
                 let is_new = last_launch != outcomes.last_launch && Some(slot.since) == last_launch;
                 let is_sent_before = !is_new || slot.phase == Phase::Unresolved;
                 leave(memory, launch, *kind, is_sent_before, now);
-                news += refused(memory, policy, launch, *kind, why, now);
+                refused(memory, &mut settled, policy, launch, *kind, why, now);
                 continue;
             }
-            Err(Failure { kind: AwsErrorKind::TokenSpent | AwsErrorKind::TokenMismatch, why })
-                if !planted::is(Bug::SpentTokenKept) =>
-            {
+            Err(Failure { kind: AwsErrorKind::TokenSpent | AwsErrorKind::TokenMismatch, why }) => {
                 pass(memory, policy, launch);
                 format!("Attempt {attempt} of {place} is used up: {why}.")
             }
@@ -85,27 +95,30 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, policy: &Policy, now: Ti
                 if *kind == AwsErrorKind::Throttled && slot.phase == Phase::Launching {
                     slot.since = now;
                 }
-                slot.attempt += u32::from(planted::is(Bug::BumpOnUnknown));
-                memory.held.push(format!("the launch in {place}: {why}"));
+                settled.hold(memory, unanswered(launch, why));
                 continue;
             }
         };
-        news += memory.record(now, text);
+        settled.news += memory.record(now, text);
     }
     // What took place nowhere begins no pause.
     if !intended.is_empty() && !intended.iter().any(|launch| is_intended(memory, launch)) {
         memory.last_launch = outcomes.last_launch;
     }
     for (id, why) in &outcomes.not_terminated {
-        memory.held.push(format!("the termination of {id}: {why}"));
+        settled.hold(memory, HeldBack::TerminationFailed { id: id.clone(), why: why.clone() });
     }
     for (id, why) in &outcomes.not_associated {
-        memory.held.push(format!("the address for {id}: {why}"));
+        settled.hold(memory, HeldBack::AddressFailed { id: id.clone(), why: why.clone() });
     }
     for (id, result) in &outcomes.credits {
-        settle_credits(memory, policy, id, result, now);
+        settle_credits(memory, &mut settled, policy, id, result, now);
     }
-    news
+    settled
+}
+
+fn unanswered(launch: &Launch, why: &str) -> HeldBack {
+    HeldBack::Launch { role: launch.role, slot: launch.slot, why: why.to_owned() }
 }
 
 /// EC2 says that it launched nothing, and will not if the same is asked for again now.
@@ -135,23 +148,21 @@ fn leave(memory: &mut Memory, launch: &Launch, kind: AwsErrorKind, is_sent_befor
     }
 }
 
-/// Says whom a refusal blames: the account, the zones, or the definition. Returns the number of events.
+/// Says whom a refusal blames: the account, the zones, or the definition.
 fn refused(
     memory: &mut Memory,
+    settled: &mut Settled,
     policy: &Policy,
     launch: &Launch,
     kind: AwsErrorKind,
     why: &str,
     now: Timestamp,
-) -> usize {
+) {
     let is_everywhere = |subnets: &dyn Fn(&str) -> bool| {
         launch.spec.subnets.iter().all(|subnet| subnet.id == launch.subnet || subnets(&subnet.id))
     };
     match kind {
         AwsErrorKind::NoCapacity => {
-            if planted::is(Bug::CapacityBlames) {
-                return blame(memory, launch, why, now);
-            }
             // Nothing is launched into a zone that is avoided unless all others are worse: they may be out.
             let until = now + policy.no_capacity_avoid;
             let was_avoided =
@@ -159,43 +170,44 @@ fn refused(
             let none = memory.not_offered.get(&launch.release);
             let is_full =
                 |id: &str| memory.avoid.contains_key(id) || none.is_some_and(|none| none.contains(id));
-            if (was_avoided || is_everywhere(&is_full)) && !planted::is(Bug::CapacityHammered) {
+            if was_avoided || is_everywhere(&is_full) {
                 let kind = &launch.spec.instance_type;
                 let why = format!("no zone has capacity for {kind} ({why}).");
-                return refuse(memory, policy, launch, RefusalCause::Capacity, &why, now);
+                return refuse(memory, settled, launch, RefusalCause::Capacity, &why, now);
             }
             let text = format!(
                 "No capacity in {} for {}: {why}; another zone is next.",
                 launch.subnet,
-                place(launch)
+                place(launch.role, launch.slot)
             );
-            memory.held.push(format!(
-                "{}: no capacity in {}: {why}",
-                new_instance(launch.role),
-                launch.subnet
-            ));
+            let (role, subnet) = (launch.role, launch.subnet.clone());
+            settled.hold(memory, HeldBack::NoCapacity { role, subnet, why: why.to_owned() });
             memory.record(now, text);
-            1
+            settled.news += 1;
         }
         AwsErrorKind::NotOffered => {
             let none = memory.not_offered.entry(launch.release.clone()).or_default();
             none.insert(launch.subnet.clone());
             if is_everywhere(&|id| memory.not_offered[&launch.release].contains(id)) {
-                return blame(memory, launch, why, now);
+                return blame(memory, settled, launch, why, now);
             }
-            let text = format!("{} does not offer what {} needs: {why}", launch.subnet, place(launch));
+            let text = format!(
+                "{} does not offer what {} needs: {why}",
+                launch.subnet,
+                place(launch.role, launch.slot)
+            );
             memory.record(now, text);
-            1
+            settled.news += 1;
         }
         AwsErrorKind::Propagating if has_had_time(memory, policy, launch, now) => {
-            blame(memory, launch, why, now)
+            blame(memory, settled, launch, why, now)
         }
-        AwsErrorKind::Definition => blame(memory, launch, why, now),
-        AwsErrorKind::AccountLimit => refuse(memory, policy, launch, RefusalCause::Limit, why, now),
+        AwsErrorKind::Definition => blame(memory, settled, launch, why, now),
+        AwsErrorKind::AccountLimit => refuse(memory, settled, launch, RefusalCause::Limit, why, now),
         AwsErrorKind::PendingVerification => {
-            refuse(memory, policy, launch, RefusalCause::Verification, why, now)
+            refuse(memory, settled, launch, RefusalCause::Verification, why, now)
         }
-        _ => refuse(memory, policy, launch, RefusalCause::Denied, why, now),
+        _ => refuse(memory, settled, launch, RefusalCause::Denied, why, now),
     }
 }
 
@@ -208,19 +220,16 @@ fn has_had_time(memory: &Memory, policy: &Policy, launch: &Launch, now: Timestam
 }
 
 /// A launch that its definition makes impossible counts as a failed boot of it; those of one tick are one.
-/// Returns the number of events.
-fn blame(memory: &mut Memory, launch: &Launch, why: &str, now: Timestamp) -> usize {
+fn blame(memory: &mut Memory, settled: &mut Settled, launch: &Launch, why: &str, now: Timestamp) {
     let id = &launch.release;
-    memory.held.push(format!("{}: EC2 refuses to launch {id}: {why}", new_instance(launch.role)));
-    if planted::is(Bug::DefinitionBlameless) {
-        return 0;
-    }
+    let (role, release) = (launch.role, id.clone());
+    settled.hold(memory, HeldBack::DefinitionRefused { role, release, why: why.to_owned() });
     let boots = match launch.role {
         Role::Worker => memory.boots.entry(id.clone()).or_default(),
         Role::LoadBalancer => match memory.balancer_mut(launch.slot) {
             Some(balancer) if balancer.boots_of == *id => &mut balancer.boots,
             Some(balancer) => &mut balancer.proven_boots,
-            None => return 0,
+            None => return,
         },
     };
     let is_first = boots.last_failure != Some(now);
@@ -229,25 +238,18 @@ fn blame(memory: &mut Memory, launch: &Launch, why: &str, now: Timestamp) -> usi
     if is_first {
         memory.record(now, format!("EC2 refuses to launch {} of {id}: {why}", new_instance(launch.role)));
     }
-    usize::from(is_first)
+    settled.news += usize::from(is_first);
 }
 
-/// The reason lies outside the definition. Returns the number of events: a refusal that repeats is none.
+/// The reason lies outside the definition. A refusal that repeats is no event.
 fn refuse(
     memory: &mut Memory,
-    policy: &Policy,
+    settled: &mut Settled,
     launch: &Launch,
     cause: RefusalCause,
     why: &str,
     now: Timestamp,
-) -> usize {
-    if planted::is(Bug::LimitAvoidsZone) {
-        memory.avoid.insert(launch.subnet.clone(), now + policy.no_capacity_avoid);
-    }
-    if planted::is(Bug::LimitIsFailure) {
-        let boots = memory.boots.entry(launch.release.clone()).or_default();
-        (boots.failures, boots.last_failure) = (boots.failures.saturating_add(1), Some(now));
-    }
+) {
     // Capacity is a matter of the instance type; everything else is one of the account.
     let before = match cause {
         RefusalCause::Capacity => memory.no_capacity.remove(&launch.release),
@@ -276,26 +278,11 @@ fn refuse(
         _ => drop(memory.refusals.insert(launch.spec.market, refusal)),
     }
     if !memory.held.iter().any(|held| held.contains(why)) {
-        memory.held.push(format!("{}: {why}", new_instance(launch.role)));
+        settled.hold(memory, HeldBack::Refused { role: launch.role, why: why.to_owned() });
     }
     if is_first {
-        return memory.record(now, format!("EC2 refuses to launch {}: {why}", new_instance(launch.role)));
-    }
-    0
-}
-
-fn place(launch: &Launch) -> String {
-    match launch.role {
-        Role::Worker => format!("slot {}", launch.slot),
-        Role::LoadBalancer if launch.slot == 0 => "the load balancer's place".to_owned(),
-        Role::LoadBalancer => format!("the place of load balancer {}", launch.slot + 1),
-    }
-}
-
-const fn new_instance(role: Role) -> &'static str {
-    match role {
-        Role::Worker => "a new worker",
-        Role::LoadBalancer => "a new load balancer",
+        settled.news +=
+            memory.record(now, format!("EC2 refuses to launch {}: {why}", new_instance(launch.role)));
     }
 }
 
@@ -310,6 +297,7 @@ fn end_refusal(memory: &mut Memory, launch: &Launch, now: Timestamp) -> usize {
 
 fn settle_credits(
     memory: &mut Memory,
+    settled: &mut Settled,
     policy: &Policy,
     id: &WorkerId,
     result: &Result<(), Failure>,
@@ -317,14 +305,13 @@ fn settle_credits(
 ) {
     match result {
         Ok(()) => drop(memory.credits.done.insert(id.clone())),
-        Err(_) if planted::is(Bug::CreditsForgotten) => drop(memory.credits.done.insert(id.clone())),
         Err(Failure { kind: AwsErrorKind::NotSupported, .. }) => {
             memory.credits.done.insert(id.clone());
         }
         // It is on its way out.
         Err(Failure { kind: AwsErrorKind::NotFound, .. }) => {}
         Err(Failure { why, .. }) => {
-            memory.held.push(format!("the cap on the CPU credits of {id}: {why}"));
+            settled.hold(memory, HeldBack::CreditsFailed { id: id.clone(), why: why.clone() });
             memory.credits.refused = Some((why.clone(), now + policy.credits_again_after));
         }
     }

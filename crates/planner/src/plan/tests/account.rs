@@ -5,7 +5,8 @@ use fleet::memory::Phase;
 use fleet::release::Rollout;
 use jiff::SignedDuration;
 
-use super::world::{Health, LaunchFault, World};
+use super::world::{Health, LaunchFault, World, holds};
+use crate::held_back::{HeldBack, RolloutBrake};
 use crate::observation::Role;
 
 const LIMIT: AwsErrorKind = AwsErrorKind::AccountLimit;
@@ -46,7 +47,11 @@ fn a_quota_blames_neither_zone_nor_release() {
 fn a_refused_launch_is_tried_with_growing_pauses() {
     let mut world = refused(3);
     assert_eq!(tries(&mut world, 26), [0, 1, 3, 6, 12, 18, 24], "20, 40, 60, 120, 120 s apart");
-    assert!(world.holds("a new worker: on purpose. EC2 has refused 7 times"), "{:?}", world.memory.held);
+    assert!(
+        holds!(world, HeldBack::NewWorkers { workers: 1, why } if why.times == 7),
+        "{:?}",
+        world.held_back
+    );
 }
 
 #[test]
@@ -59,7 +64,7 @@ fn one_launch_is_tried_for_all_slots() {
     world.quota = Some(1);
     assert_eq!(world.tick().launches.len(), 3, "nothing was refused yet");
     assert_eq!(world.tick().launches.len(), 1);
-    assert!(world.holds("2 new workers: on purpose."), "{:?}", world.memory.held);
+    assert!(holds!(world, HeldBack::NewWorkers { workers: 2, .. }), "{:?}", world.held_back);
 }
 
 #[test]
@@ -152,7 +157,7 @@ fn one_that_was_judged_before_all_died_makes_room_too() {
     world.tick();
     world.can_terminate = true;
     world.settle_down();
-    assert_eq!((world.memory.healthy(), world.live().len()), (2, 2), "{:?}", world.memory.held);
+    assert_eq!((world.memory.healthy(), world.live().len()), (2, 2), "{:?}", world.held_back);
 }
 
 #[test]
@@ -208,7 +213,7 @@ fn stop_first_holds_its_first_worker_on_trial() {
         world.tick();
     }
     world.tick();
-    assert!(world.holds("its first worker is on trial"), "{:?}", world.memory.held);
+    assert!(holds!(world, HeldBack::Rollout { why: RolloutBrake::OnTrial, .. }), "{:?}", world.held_back);
     assert_eq!(world.live().len(), 3);
 }
 
@@ -224,7 +229,11 @@ fn stop_first_returns_to_the_old_release_after_two_boots() {
     assert_eq!(world.failures(), 2);
     assert!(world.memory.slots.values().all(|slot| slot.release == before), "{:#?}", world.memory.slots);
     assert_eq!(world.memory.healthy(), 3);
-    assert!(world.holds("2 boots in a row failed"), "{:?}", world.memory.held);
+    assert!(
+        holds!(world, HeldBack::Rollout { why: RolloutBrake::Frozen { .. }, .. }),
+        "{:?}",
+        world.held_back
+    );
 }
 
 #[test]
@@ -248,7 +257,7 @@ fn the_only_worker_is_stopped_if_the_release_says_so() {
     world.deploy("ami-2");
     world.release.rollout = Rollout::StopFirst;
     world.ticks(2);
-    assert!(world.holds("there is no worker for a moment"), "{:?}", world.memory.held);
+    assert!(holds!(world, HeldBack::Rollout { why: RolloutBrake::NoWorker, .. }), "{:?}", world.held_back);
     world.settle_down();
     assert_eq!((healthy_of_release(&world), world.live().len()), (1, 1));
 }
@@ -262,7 +271,7 @@ fn the_only_worker_is_not_stopped_without_notice() {
     world.ticks(60);
     assert_eq!(world.live(), [before]);
     assert_eq!(world.memory.healthy(), 1);
-    assert!(world.holds("not stopped without notice"), "{:?}", world.memory.held);
+    assert!(holds!(world, HeldBack::Rollout { why: RolloutBrake::NoRoom, .. }), "{:?}", world.held_back);
 }
 
 #[test]
@@ -273,7 +282,7 @@ fn the_only_worker_is_updated_once_there_is_room() {
     world.ticks(60);
     world.quota = None;
     world.settle_down();
-    assert_eq!((healthy_of_release(&world), world.live().len()), (1, 1), "{:?}", world.memory.held);
+    assert_eq!((healthy_of_release(&world), world.live().len()), (1, 1), "{:?}", world.held_back);
 }
 
 #[test]
@@ -339,8 +348,8 @@ fn workers_and_load_balancer_are_updated_within_the_quota() {
         }
         let holder = world.holder.clone().expect("the address is associated");
         let release = world.machine(&holder).row.release.clone();
-        assert_eq!(release, "lb-2", "{rollout:?}: {:?}", world.memory.held);
-        assert_eq!((healthy_of_release(&world), least), (2, 1), "{rollout:?}: {:?}", world.memory.held);
+        assert_eq!(release, "lb-2", "{rollout:?}: {:?}", world.held_back);
+        assert_eq!((healthy_of_release(&world), least), (2, 1), "{rollout:?}: {:?}", world.held_back);
         world.expect_rest();
     }
 }
@@ -415,7 +424,7 @@ fn the_last_worker_makes_no_room_for_a_load_balancer() {
     world.machine(&before).health = Health::Silent;
     world.ticks(40);
     assert_eq!((world.memory.healthy(), world.live().len()), (1, 1));
-    assert!(world.holds("not made by stopping the last worker"), "{:?}", world.memory.held);
+    assert!(holds!(world, HeldBack::RoomForBalancer), "{:?}", world.held_back);
 }
 
 #[test]
@@ -435,5 +444,5 @@ fn a_worker_returns_if_the_load_balancer_finds_no_room() {
     world.quota = Some(4);
     world.launch_faults.extend([LaunchFault::Refused(LIMIT)]);
     world.ticks(30);
-    assert_eq!(world.memory.healthy(), 3, "{:?}", world.memory.held);
+    assert_eq!(world.memory.healthy(), 3, "{:?}", world.held_back);
 }

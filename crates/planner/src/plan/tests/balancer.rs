@@ -5,7 +5,8 @@ use fleet::memory::Phase;
 use fleet::{Policy, WorkerId};
 use jiff::SignedDuration;
 
-use super::world::{Health, LaunchFault, SUBNETS, World};
+use super::world::{Health, LaunchFault, SUBNETS, World, holds};
+use crate::held_back::{BalancerBrake, HeldBack, HolderDoubt, HolderFault};
 use crate::observation::{Probe, Role, Scope, State};
 use crate::plan::Plan;
 
@@ -60,7 +61,7 @@ fn one_that_refuses_is_replaced_in_another_zone_and_the_address_follows_the_firs
     assert_eq!(world.holder.as_ref(), Some(&holder));
     let second = world.tick();
     assert_eq!((launched(&second), moves_to(&second)), (vec![], None), "it boots");
-    assert!(world.holds("its successor does not answer yet"));
+    assert!(holds!(world, HeldBack::Move { why: HolderFault::Refuses }));
     let third = world.tick();
     let next = successor(&world).expect("a successor");
     assert_eq!(moves_to(&third), Some(next.clone()));
@@ -75,7 +76,7 @@ fn one_that_is_silent_is_replaced_in_the_second_tick() {
     let (mut world, holder) = world();
     world.machine(&holder).health = Health::Silent;
     assert_eq!(launched(&world.tick()), []);
-    assert!(world.holds("it did not answer in time once"));
+    assert!(holds!(world, HeldBack::HolderDecision { why: HolderDoubt::SilentOnce, .. }));
     assert_eq!(launched(&world.tick()), [(1, "subnet-b")]);
 }
 
@@ -151,7 +152,7 @@ fn a_holder_that_boots_is_given_180_s() {
     for seconds in (0..180).step_by(20) {
         let planned = world.tick();
         assert_eq!((launched(&planned), moves_to(&planned)), (vec![], None), "{seconds} s");
-        assert!(world.holds("it boots"), "{seconds} s");
+        assert!(holds!(world, HeldBack::HolderDecision { why: HolderDoubt::Boots, .. }), "{seconds} s");
     }
     assert!(moves_to(&world.tick()).is_some(), "180 s: the old one answers, and takes it back");
 }
@@ -203,7 +204,7 @@ fn load_balancers_that_do_not_boot_are_tried_further_and_further_apart() {
     let minutes: Vec<_> =
         launched_at.windows(2).map(|pair| (pair[1].duration_since(pair[0]) - given_up).as_mins()).collect();
     assert_eq!(minutes[..7], [0, 0, 1, 2, 4, 8, 16]);
-    assert!(world.holds("one is tried every"));
+    assert!(holds!(world, HeldBack::NewBalancer { why: BalancerBrake::BootLoop { .. } }));
 }
 
 #[test]
@@ -321,7 +322,7 @@ fn an_association_that_fails_is_made_in_the_next_tick_and_costs_no_successor() {
     world.can_associate = false;
     world.ticks(15);
     let next = successor(&world).expect("a successor");
-    assert!(world.holds("the address for"));
+    assert!(holds!(world, HeldBack::AddressFailed { .. }));
     world.machine(&next).health = Health::Silent;
     assert_eq!(world.tick().terminations, [], "one lost probe");
     world.machine(&next).health = Health::Well;
@@ -377,7 +378,7 @@ fn without_a_definition_or_its_address_nothing_is_done() {
         seen.addresses = addresses;
         let planned = world.tick_seeing(&seen);
         assert_eq!((launched(&planned), moves_to(&planned)), (vec![], None));
-        assert!(world.holds("the load balancer:"));
+        assert!(holds!(world, HeldBack::AddressMissing { .. } | HeldBack::Address { .. }));
     }
     world.settle_down();
     assert_eq!(balancers(&world).len(), 1);
@@ -394,7 +395,7 @@ fn a_holder_whose_address_is_not_known_is_not_judged() {
     }
     let planned = world.tick_seeing(&seen);
     assert_eq!((launched(&planned), moves_to(&planned)), (vec![], None));
-    assert!(world.holds("EC2 shows no address of it"));
+    assert!(holds!(world, HeldBack::HolderDecision { why: HolderDoubt::NoAddressShown, .. }));
     world.settle_down();
     assert_eq!(balancers(&world), [holder]);
 }
@@ -472,7 +473,7 @@ fn a_definition_that_does_not_boot_never_gets_the_address_and_is_tried_further_a
     let minutes: Vec<_> =
         launched_at.windows(2).map(|pair| (pair[1].duration_since(pair[0]) - given_up).as_mins()).collect();
     assert_eq!(minutes[..7], [0, 0, 1, 2, 4, 8, 16]);
-    assert!(world.holds("one is tried every"));
+    assert!(holds!(world, HeldBack::NewBalancer { why: BalancerBrake::BootLoop { .. } }));
     // The next definition has a record of its own.
     world.deploy_balancer("lb-3");
     world.settle_down();

@@ -4,7 +4,8 @@ use fleet::aws_code::AwsErrorKind;
 use fleet::memory::Phase;
 use jiff::SignedDuration;
 
-use super::world::{Health, LaunchFault, TICK, World};
+use super::world::{Health, LaunchFault, TICK, World, holds};
+use crate::held_back::{HeldBack, LaunchBrake};
 use crate::plan::Plan;
 
 fn places(planned: &Plan) -> Vec<(u32, u32, &str)> {
@@ -97,7 +98,7 @@ fn boots_that_fail_in_a_row_are_tried_further_and_further_apart() {
     let given_up = TICK * 10;
     let minutes = pauses[2..].iter().map(|pause| (*pause - given_up).as_mins()).collect::<Vec<_>>();
     assert_eq!(minutes[..7], [1, 2, 4, 8, 16, 30, 30]);
-    assert!(world.memory.held.iter().any(|text| text.contains("boots in a row failed")));
+    assert!(holds!(world, HeldBack::Launches { why: LaunchBrake::BootLoop { .. }, .. }));
     world.ticks(120);
     assert_eq!(world.memory.healthy(), 3);
     assert_eq!(world.failures(), 0, "one good boot ends it");

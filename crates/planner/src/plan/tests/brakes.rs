@@ -3,7 +3,8 @@
 use fleet::memory::Phase;
 use jiff::SignedDuration;
 
-use super::world::{Health, TICK, World};
+use super::world::{Health, TICK, World, holds};
+use crate::held_back::{HeldBack, TerminationBrake};
 
 /// How many are terminated in each of the next ticks.
 fn ends(world: &mut World, ticks: usize) -> Vec<usize> {
@@ -29,7 +30,7 @@ fn a_fifth_of_the_fleet_is_not_degraded_and_more_is() {
     ill(&mut world, [0, 1, 2], Health::Refuses);
     assert_eq!(world.tick().launches.len(), 3, "replacements come first");
     assert_eq!(world.memory.terminations.len(), 0);
-    assert!(world.holds("many fail; a replacement has to answer first"));
+    assert!(holds!(world, HeldBack::Termination { why: TerminationBrake::Degraded, .. }));
     assert_eq!(world.published().len(), 7, "no panic: the dead get no traffic");
     assert_eq!(ends(&mut world, 4), [0, 1, 1, 1], "the replacements answer in the second tick");
     world.settle_down();
@@ -139,7 +140,7 @@ fn a_zone_that_falls_silent_is_replaced_elsewhere_and_not_terminated_for_15_min(
     let dark_since = world.memory.dark_zones["zone-a"];
     while world.now.duration_since(dark_since) < SignedDuration::from_mins(15) {
         assert_eq!(world.tick().terminations, []);
-        assert!(world.holds("most of its zone is silent"));
+        assert!(holds!(world, HeldBack::Termination { why: TerminationBrake::Zone, .. }));
     }
     assert!(ids.iter().all(|id| world.live().contains(id)));
     assert_eq!(ends(&mut world, 3), [1, 1, 0], "judged like others from now on");
@@ -245,7 +246,7 @@ fn a_termination_for_health_is_not_sent_again_while_nobody_else_answers() {
     ill(&mut world, [booting], Health::Silent);
     for _ in 0..3 {
         assert_eq!(world.tick().terminations, []);
-        assert!(world.holds("no other worker answers"));
+        assert!(holds!(world, HeldBack::Termination { why: TerminationBrake::NoOtherAnswers, .. }));
     }
     assert!(world.live().contains(&id));
     world.settle_down();

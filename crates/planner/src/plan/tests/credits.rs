@@ -6,7 +6,8 @@ use fleet::aws_code::AwsErrorKind;
 use fleet::release::Credits;
 use jiff::SignedDuration;
 
-use super::world::{Health, TICK, World};
+use super::world::{Health, TICK, World, holds};
+use crate::held_back::HeldBack;
 
 /// Ticks of five minutes.
 const FIVE_MINUTES: usize = 15;
@@ -86,7 +87,11 @@ fn a_refused_cap_is_held_back_with_its_reason() {
         world.tick();
     }
     world.tick();
-    assert!(world.holds("the cap on the CPU credits of 1 instances: on purpose"), "{:?}", world.memory.held);
+    assert!(
+        holds!(world, HeldBack::Credits { instances: 1, why } if why == "on purpose"),
+        "{:?}",
+        world.held_back
+    );
 }
 
 #[test]

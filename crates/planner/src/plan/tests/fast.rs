@@ -3,8 +3,8 @@
 use fleet::Policy;
 use jiff::SignedDuration;
 
-use super::world::{Health, World};
-use crate::plan::in_words;
+use super::world::{Health, World, holds};
+use crate::held_back::{HeldBack, RolloutBrake, in_words};
 
 /// A stack at rest with the fast policy.
 fn serving(desired: u32) -> World {
@@ -61,7 +61,8 @@ fn sentences_name_the_times_of_the_policy() {
     world.deploy("ami-2");
     world.broken.insert(world.release.id.clone());
     time_until(&mut world, |world| {
-        world.holds("the old workers keep serving, and it is tried again every 30 s")
+        let retries = |retry: &SignedDuration| retry.as_secs() == 30;
+        holds!(world, HeldBack::Rollout { why: RolloutBrake::Frozen { retry, .. }, .. } if retries(retry))
     });
 }
 

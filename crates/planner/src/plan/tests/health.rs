@@ -5,7 +5,8 @@ use std::slice::from_ref;
 use fleet::memory::Phase;
 use jiff::SignedDuration;
 
-use super::world::{Health, World};
+use super::world::{Health, World, holds};
+use crate::held_back::{HeldBack, TerminationBrake};
 use crate::observation::State;
 
 #[test]
@@ -32,7 +33,11 @@ fn a_silent_worker_is_terminated_when_its_replacement_answers() {
     let second = world.tick();
     assert_eq!((second.terminations.len(), second.launches.len()), (0, 1));
     assert!(!world.published().contains(&id), "it gets no traffic until then");
-    assert!(world.holds("it is silent and may only be overloaded"), "{:?}", world.memory.held);
+    assert!(
+        holds!(world, HeldBack::Termination { why: TerminationBrake::Silent, .. }),
+        "{:?}",
+        world.held_back
+    );
     assert_eq!(world.tick().terminations, [], "the replacement boots");
     assert_eq!(world.tick().terminations, [id]);
     world.settle_down();
@@ -118,7 +123,7 @@ fn a_lone_worker_is_terminated_only_once_its_replacement_answers() {
     assert_eq!((first.terminations.len(), first.launches.len()), (0, 1));
     assert_eq!(world.phase(0), Phase::Dead);
     assert_eq!(world.published(), from_ref(&id), "there is no other worker to publish");
-    assert!(world.memory.held.iter().any(|text| text.contains("no other worker answers")));
+    assert!(holds!(world, HeldBack::Termination { why: TerminationBrake::Control, .. }));
     assert_eq!(world.tick().terminations, [], "the replacement boots");
     let third = world.tick();
     assert_eq!(third.terminations, [id]);
@@ -165,7 +170,7 @@ fn three_dead_of_four_are_replaced_before_they_are_terminated() {
     }
     let first = world.tick();
     assert_eq!((first.terminations.len(), first.launches.len()), (0, 3));
-    assert!(world.holds("a replacement has to answer first"));
+    assert!(holds!(world, HeldBack::Termination { why: TerminationBrake::Degraded, .. }));
     assert_eq!(world.published().len(), 4, "in panic the dead stay published");
     world.tick();
     let ends = [world.tick(), world.tick(), world.tick()].map(|planned| planned.terminations.len());
@@ -276,7 +281,7 @@ fn a_termination_that_fails_is_asked_for_again() {
     world.can_terminate = false;
     let id = world.set(0, Health::Refuses);
     world.tick();
-    assert!(world.memory.held.iter().any(|text| text.contains("on purpose")));
+    assert!(holds!(world, HeldBack::TerminationFailed { id: failed, .. } if *failed == id));
     assert_eq!(world.tick().terminations, from_ref(&id));
     world.can_terminate = true;
     assert_eq!(world.tick().terminations, [id]);

@@ -4,7 +4,8 @@ use fleet::aws_code::AwsErrorKind;
 use fleet::memory::Phase;
 use jiff::SignedDuration;
 
-use super::world::{Health, LaunchFault, SUBNETS, TICK, World};
+use super::world::{Health, LaunchFault, SUBNETS, TICK, World, holds};
+use crate::held_back::{HeldBack, LaunchBrake};
 
 /// Launches in each of the next ticks.
 fn launches(world: &mut World, ticks: usize) -> Vec<usize> {
@@ -51,7 +52,7 @@ fn never_more_than_twice_the_desired_number_and_two() {
     }
     for most in 11..=18 {
         while world.tick().launches.is_empty() {
-            assert!(world.holds("instances is reached; if none of them answers"));
+            assert!(holds!(world, HeldBack::Launches { why: LaunchBrake::Cap { .. }, .. }));
         }
         let waited = world.now.duration_since(launched) - TICK;
         assert!(waited >= SignedDuration::from_mins(30), "{waited}");
@@ -73,7 +74,7 @@ fn a_launch_that_ec2_refuses_begins_no_pause() {
         world.tick();
     }
     while world.tick().launches.is_empty() {
-        assert!(world.holds("instances is reached; if none of them answers"));
+        assert!(holds!(world, HeldBack::Launches { why: LaunchBrake::Cap { .. }, .. }));
     }
     all_ill(&mut world, Health::Silent);
     let launched = world.memory.last_launch.expect("one a moment ago");
@@ -98,7 +99,7 @@ fn a_fleet_whose_hosts_and_first_replacements_all_died_is_healed() {
         all_ill(&mut world, Health::Silent);
         // The cause is gone: workers launched from now on serve.
         world.ticks(3 * 120);
-        assert_eq!(world.memory.healthy(), desired as usize, "{:#?}", world.memory.held);
+        assert_eq!(world.memory.healthy(), desired as usize, "{:#?}", world.held_back);
         world.settle_down();
         assert_eq!((world.memory.healthy(), world.live().len()), (desired as usize, desired as usize));
     }
@@ -120,7 +121,7 @@ fn a_fleet_in_which_each_replacement_died_after_its_first_answer_is_healed() {
         }
     }
     world.ticks(3 * 120);
-    assert_eq!(world.memory.healthy(), 1, "{:#?}", world.memory.held);
+    assert_eq!(world.memory.healthy(), 1, "{:#?}", world.held_back);
 }
 
 #[test]
@@ -140,7 +141,9 @@ fn past_the_budget_of_an_hour_one_is_launched_in_three_minutes() {
     lost(&mut world);
     let mut waited = 0;
     while world.tick().launches.is_empty() {
-        assert!(world.holds("too many workers were lost within 60 min"));
+        assert!(
+            holds!(world, HeldBack::Launches { why: LaunchBrake::Losses { within, .. }, .. } if within.as_mins() == 60)
+        );
         waited += 1;
     }
     let since_last = TICK * (waited + 3);

@@ -1,6 +1,7 @@
 //! A count that takes most of the fleet away.
 
-use super::world::{World, count};
+use super::world::{World, count, holds};
+use crate::held_back::HeldBack;
 use jiff::SignedDuration;
 
 #[test]
@@ -11,7 +12,10 @@ fn half_is_acted_on_at_once_and_less_than_half_is_read_twice() {
         for n in 0..ticks {
             world.tick();
             assert_eq!(world.memory.desired, Some(count(from)), "{from} to {to}, tick {n}");
-            assert!(world.holds("and counts once it was read for 15 s"), "{from} to {to}, tick {n}");
+            assert!(
+                holds!(world, HeldBack::Lowering { after, .. } if after.as_secs() == 15),
+                "{from} to {to}, tick {n}"
+            );
             assert_eq!(world.published().len(), from as usize, "{from} to {to}, tick {n}");
         }
         world.tick();

@@ -2,13 +2,14 @@
 
 use std::mem;
 
-use fleet::Policy;
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::{Memory, Phase};
+use fleet::{Policy, WorkerId};
 use jiff::SignedDuration;
 
 use super::world::{TICK, World};
 use crate::effect::{Failure, Launch};
+use crate::held_back::HeldBack;
 use crate::observation::{Role, Scope};
 use crate::plan::{Outcomes, plan, settle};
 
@@ -142,9 +143,11 @@ fn any_other_error_leaves_the_intent_as_it_is() {
     ] {
         let (world, mut memory, launch) = intended();
         let before = memory.slots.clone();
-        settle(&mut memory, &outcome(&launch, Err(kind)), &Policy::default(), world.now);
+        let settled = settle(&mut memory, &outcome(&launch, Err(kind)), &Policy::default(), world.now);
         assert_eq!(memory.slots, before, "{kind:?}");
-        assert_eq!(memory.held, ["the launch in slot 0: why"], "{kind:?}");
+        let held_back = HeldBack::Launch { role: Role::Worker, slot: 0, why: "why".to_owned() };
+        assert_eq!(memory.held, [held_back.to_string()], "{kind:?}");
+        assert_eq!(settled.held_back, [held_back], "{kind:?}");
     }
 }
 
@@ -172,8 +175,10 @@ fn an_outcome_of_another_attempt_is_not_for_this_slot() {
 #[test]
 fn a_termination_that_failed_is_said() {
     let (world, mut memory, _) = intended();
-    let id = "i-1".parse().expect("an id");
-    let outcomes = Outcomes { not_terminated: vec![(id, "why".to_owned())], ..Outcomes::default() };
-    settle(&mut memory, &outcomes, &Policy::default(), world.now);
-    assert_eq!(memory.held, ["the termination of i-1: why"]);
+    let (id, why): (WorkerId, _) = ("i-1".parse().expect("an id"), "why".to_owned());
+    let outcomes = Outcomes { not_terminated: vec![(id.clone(), why.clone())], ..Outcomes::default() };
+    let settled = settle(&mut memory, &outcomes, &Policy::default(), world.now);
+    let held_back = HeldBack::TerminationFailed { id, why };
+    assert_eq!(memory.held, [held_back.to_string()]);
+    assert_eq!(settled.held_back, [held_back]);
 }

@@ -4,7 +4,8 @@ use fleet::aws_code::AwsErrorKind;
 use fleet::memory::Phase;
 use jiff::SignedDuration;
 
-use super::world::{Health, LaunchFault, SUBNETS, World};
+use super::world::{Health, LaunchFault, SUBNETS, World, holds};
+use crate::held_back::{BalancerBrake, HeldBack, RolloutBrake};
 use crate::observation::Role;
 use crate::plan::Plan;
 
@@ -37,7 +38,7 @@ fn a_release_that_ec2_refuses_is_frozen_like_one_that_does_not_boot() {
     unlaunchable(&mut world);
     world.ticks(20);
     assert_eq!((world.failures(), world.memory.slots.len(), world.memory.healthy()), (2, 3, 3));
-    assert!(world.holds("EC2 refuses to launch its definition (2 times in a row): on purpose"));
+    assert!(holds!(world, HeldBack::Rollout { why: RolloutBrake::Frozen { .. }, .. }));
     lose_one(&mut world);
     world.ticks(5);
     assert_eq!(world.memory.healthy(), 3, "healed from the old release");
@@ -55,7 +56,7 @@ fn a_proven_release_that_ec2_refuses_gives_way_to_a_new_one_at_once() {
     assert!(world.memory.losses.len() == 1, "nothing else was lost");
     world.deploy("ami-2");
     let planned = world.tick();
-    assert!(launches_new(&world, &planned), "{:?}", world.memory.held);
+    assert!(launches_new(&world, &planned), "{:?}", world.held_back);
     expect_whole(&mut world, 3);
 }
 
@@ -80,7 +81,11 @@ fn without_capacity_in_any_zone_no_release_is_blamed() {
     let tries: Vec<usize> = (0..30).filter(|_| !world.tick().launches.is_empty()).collect();
     assert_eq!(tries, [0, 1, 2, 4, 7, 13, 19, 25], "one after the other zone, then 20, 40, 60, 120 s apart");
     assert!(world.memory.boots.is_empty() && world.memory.refusals.is_empty(), "{:#?}", world.memory);
-    assert!(world.holds("no zone has capacity for t4g.nano"), "{:?}", world.memory.held);
+    assert!(
+        holds!(world, HeldBack::NewWorkers { why, .. } if why.why.contains("t4g.nano")),
+        "{:?}",
+        world.held_back
+    );
     let texts = world.memory.events.iter().filter(|event| event.text.contains("apacity"));
     assert_eq!(texts.count(), 2, "{:#?}", world.memory.events);
     world.without_capacity.clear();
@@ -102,7 +107,7 @@ fn where_the_old_release_finds_no_room_a_new_one_heals_at_once() {
         // Another instance type, or another market.
         world.deploy("ami-2");
         let planned = world.tick();
-        assert!(launches_new(&world, &planned), "{kind:?}: {:?}", world.memory.held);
+        assert!(launches_new(&world, &planned), "{kind:?}: {:?}", world.held_back);
         expect_whole(&mut world, 3);
     }
 }
@@ -143,7 +148,11 @@ fn a_permission_that_is_missing_freezes_nothing() {
     world.launch_faults.extend([LaunchFault::Refused(AwsErrorKind::Denied); 8]);
     world.ticks(10);
     assert!(world.memory.slots.is_empty() && world.memory.boots.is_empty(), "{:#?}", world.memory);
-    assert!(world.holds("a new worker") || world.holds("2 new workers"), "{:?}", world.memory.held);
+    assert!(
+        holds!(world, HeldBack::NewWorkers { .. } | HeldBack::Refused { role: Role::Worker, .. }),
+        "{:?}",
+        world.held_back
+    );
     expect_whole(&mut world, 2);
 }
 
@@ -204,7 +213,11 @@ fn a_load_balancer_that_ec2_refuses_gives_way_to_a_new_definition() {
     world.unlaunchable.insert("lb-1".to_owned());
     let tries = tries_of_balancers(&mut world, 12);
     assert_eq!((tries.len(), &world.memory.balancer.successor), (5, &None), "{tries:?}");
-    assert!(world.holds("a new load balancer: EC2 refuses to launch"), "{:?}", world.memory.held);
+    assert!(
+        holds!(world, HeldBack::DefinitionRefused { role: Role::LoadBalancer, .. }),
+        "{:?}",
+        world.held_back
+    );
     world.deploy_balancer("lb-2");
     assert_eq!(tries_of_balancers(&mut world, 1), ["lb-2"]);
     world.settle_down();
@@ -221,7 +234,7 @@ fn each_definition_of_a_load_balancer_waits_for_its_own_failures() {
     world.ticks(60);
     assert!(world.memory.balancer.boots.failures >= 5, "{:?}", world.memory.balancer.boots);
     world.machine(&holder).health = Health::Refuses;
-    assert_eq!(tries_of_balancers(&mut world, 1), ["lb-1"], "{:?}", world.memory.held);
+    assert_eq!(tries_of_balancers(&mut world, 1), ["lb-1"], "{:?}", world.held_back);
 }
 
 #[test]
@@ -235,9 +248,17 @@ fn a_load_balancer_without_capacity_gives_way_to_a_new_definition() {
         }
         world.launch_faults.clear();
         assert_eq!(world.memory.balancer.boots.failures, 0, "{kind:?}");
-        assert!(world.holds("a new load balancer"), "{kind:?}: {:?}", world.memory.held);
+        assert!(
+            holds!(
+                world,
+                HeldBack::NewBalancer { why: BalancerBrake::Refused(_) }
+                    | HeldBack::Refused { role: Role::LoadBalancer, .. }
+            ),
+            "{kind:?}: {:?}",
+            world.held_back
+        );
         world.deploy_balancer("lb-2");
-        assert_eq!(tries_of_balancers(&mut world, 1), ["lb-2"], "{kind:?}: {:?}", world.memory.held);
+        assert_eq!(tries_of_balancers(&mut world, 1), ["lb-2"], "{kind:?}: {:?}", world.held_back);
         world.settle_down();
         assert_eq!(world.live_of(Role::LoadBalancer).len(), 1);
     }

@@ -3,7 +3,8 @@
 use fleet::memory::Phase;
 use jiff::SignedDuration;
 
-use super::world::{Health, TICK, World};
+use super::world::{Health, TICK, World, holds};
+use crate::held_back::{HeldBack, RolloutBrake};
 
 /// Slots with a worker of the present release.
 fn new_slots(world: &World) -> Vec<u32> {
@@ -23,7 +24,7 @@ fn first_new(world: &mut World) -> u32 {
         }
         world.tick();
     }
-    panic!("none is launched: {:?}", world.memory.held);
+    panic!("none is launched: {:?}", world.held_back);
 }
 
 /// A fleet with the first worker of a new release in its trial.
@@ -64,7 +65,7 @@ fn the_first_worker_serves_for_55_s_before_an_old_one_leaves() {
         let planned = world.tick();
         assert_eq!((planned.launches.len(), world.memory.leaving.len()), (0, 0));
         assert_eq!(world.published().len(), 4);
-        assert!(world.holds("its first worker is on trial"));
+        assert!(holds!(world, HeldBack::Rollout { why: RolloutBrake::OnTrial, .. }));
     }
     world.tick();
     assert!(is_proven(&world));
@@ -175,7 +176,9 @@ fn a_release_whose_boots_fail_twice_is_frozen_and_tried_again_in_half_an_hour() 
     let pauses: Vec<_> =
         launched_at.windows(2).map(|pair| (pair[1].duration_since(pair[0]) - TICK * 10).as_mins()).collect();
     assert_eq!(pauses[..3], [0, 30, 30], "a boot takes ten ticks to fail");
-    assert!(world.holds("the old workers keep serving, and it is tried again every 30 min"));
+    assert!(
+        holds!(world, HeldBack::Rollout { why: RolloutBrake::Frozen { retry, .. }, .. } if retry.as_mins() == 30)
+    );
     // An outage of the network that is over: the same release boots.
     world.broken.clear();
     world.ticks(100);
@@ -233,7 +236,7 @@ fn a_surplus_of_old_workers_does_not_pass_for_a_trial() {
     world.is_deaf = false;
     world.deploy("ami-2");
     world.settle_down();
-    assert_eq!((new_slots(&world).len(), world.live().len()), (4, 4), "{:?}", world.memory.held);
+    assert_eq!((new_slots(&world).len(), world.live().len()), (4, 4), "{:?}", world.held_back);
 }
 
 #[test]

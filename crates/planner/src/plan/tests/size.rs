@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use fleet::memory::LeavingStage;
 use jiff::SignedDuration;
 
-use super::world::{Health, SUBNETS, World, crowds};
+use super::world::{Health, SUBNETS, World, crowds, holds};
+use crate::held_back::{HeldBack, NoSubnet};
 
 #[test]
 fn grows_at_once() {
@@ -181,7 +182,7 @@ fn a_release_without_subnets_launches_nothing_and_says_so() {
     let mut world = World::empty(1);
     world.release = super::world::release("ami-1", &[]);
     assert_eq!(world.tick().launches, []);
-    assert!(world.memory.held.iter().any(|text| text.contains("names no subnet")));
+    assert!(holds!(world, HeldBack::NoSubnet { why: NoSubnet::Named }));
     world.expect_rest();
 }
 

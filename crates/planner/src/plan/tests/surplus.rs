@@ -8,8 +8,9 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::world::World;
+use crate::held_back::Who;
 use crate::observation::{Observation, Scope};
-use crate::plan::{Tick, follow::who};
+use crate::plan::Tick;
 
 const OLD_RELEASE: &str = "an older one";
 
@@ -79,7 +80,7 @@ fn remove_one(tick: &mut Tick<'_>) -> Option<String> {
     let live = tick.memory.slots.iter().filter(|(_, slot)| tick.counts(slot));
     let number = live.min_by_key(|(number, slot)| order(**number, slot)).map(|(number, _)| *number)?;
     let slot = tick.memory.slots.get_mut(&number)?;
-    let text = format!("Removing {}:", who(number, slot));
+    let text = format!("Removing {}:", Who::of_slot(number, slot));
     if slot.worker.is_none() {
         slot.is_unwanted = true;
     } else {

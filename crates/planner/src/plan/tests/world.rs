@@ -12,10 +12,19 @@ use fleet::{DesiredCount, LB_ADMIN_PORT, Profile, Registry, WORKER_PORT, WorkerA
 use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::{Failure, Launch};
+use crate::held_back::HeldBack;
 use crate::observation::{
     Address, Instance, Observation, Probe, Role, Scope, State, Target, is_booting, known_by_zone, targets,
 };
 use crate::plan::{Outcomes, Plan, look, plan, settle};
+
+/// Whether the last tick held back an action of this pattern.
+macro_rules! holds {
+    ($world:expr, $pattern:pat $(if $guard:expr)?) => {
+        $world.held_back.iter().any(|held| matches!(held, $pattern $(if $guard)?))
+    };
+}
+pub(super) use holds;
 
 pub(super) const TICK: SignedDuration = SignedDuration::from_secs(20);
 /// A new worker answers in the second tick after its launch.
@@ -28,6 +37,8 @@ pub(super) const SUBNETS: [&str; 2] = ["subnet-a", "subnet-b"];
 pub(super) struct World {
     pub(super) now: Timestamp,
     pub(super) memory: Memory,
+    /// The actions that the last tick held back.
+    pub(super) held_back: Vec<HeldBack>,
     pub(super) desired: Result<DesiredCount, String>,
     pub(super) release: Release,
     pub(super) registry: Option<Registry>,
@@ -94,6 +105,7 @@ impl World {
         Self {
             now: Timestamp::from_second(1_800_000_000).expect("a time"),
             memory: Memory::default(),
+            held_back: Vec::new(),
             desired: Ok(count(desired)),
             release: release("ami-1", &SUBNETS),
             registry: None,
@@ -132,6 +144,7 @@ impl World {
     /// A tick that believes this.
     pub(super) fn tick_seeing(&mut self, seen: &Observation) -> Plan {
         let planned = plan(seen, self.memory.clone(), &self.release.policy, self.now);
+        self.held_back.clear();
         self.carry_out(&planned);
         for machine in self.machines.iter_mut().filter(|machine| machine.row.state == State::ShuttingDown) {
             machine.row.state = State::Terminated;
@@ -156,6 +169,7 @@ impl World {
 
     fn carry_out(&mut self, planned: &Plan) {
         self.memory = planned.memory.clone();
+        self.held_back.extend(planned.held_back.iter().cloned());
         if let Some(registry) = planned.registry.clone().filter(|_| self.can_publish) {
             self.registry = Some(registry);
         }
@@ -188,7 +202,8 @@ impl World {
             let result = refusal.map_or(Ok(()), |kind| Err(Failure { kind, why: "on purpose".to_owned() }));
             outcomes.credits.push((id.clone(), result));
         }
-        settle(&mut self.memory, &outcomes, &self.release.policy, self.now);
+        let settled = settle(&mut self.memory, &outcomes, &self.release.policy, self.now);
+        self.held_back.extend(settled.held_back);
     }
 
     pub(super) fn observe(&self, scope: Scope) -> Observation {
@@ -389,11 +404,6 @@ impl World {
     /// Slots whose worker has not answered yet.
     pub(super) fn booting(&self) -> usize {
         self.memory.slots.values().filter(|slot| is_booting(slot.phase)).count()
-    }
-
-    /// Whether the last tick deliberately did not do something, and said this.
-    pub(super) fn holds(&self, text: &str) -> bool {
-        self.memory.held.iter().any(|held| held.contains(text))
     }
 
     /// Whether this was decided, in these words.

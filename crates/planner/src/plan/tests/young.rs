@@ -4,7 +4,8 @@ use fleet::memory::{LeavingStage, Phase};
 use fleet::registry::RegisteredWorker;
 use jiff::SignedDuration;
 
-use super::world::{Health, World, count};
+use super::world::{Health, World, count, holds};
+use crate::held_back::{HeldBack, LaunchBrake, TerminationBrake};
 
 #[test]
 fn the_first_memory_of_a_stack_is_young_too_and_launches_at_once() {
@@ -20,7 +21,7 @@ fn nobody_is_terminated_while_memory_is_young_however_dead() {
     for seconds in [0, 20, 40] {
         assert_eq!(world.tick().terminations, [], "{seconds} s");
     }
-    assert!(world.holds("memory was lost a moment ago"));
+    assert!(holds!(world, HeldBack::Termination { why: TerminationBrake::Young, .. }));
     assert_eq!(world.tick().terminations, [dead], "60 s");
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (4, 4));
@@ -63,7 +64,7 @@ fn nothing_is_launched_for_50_s_after_memory_was_lost_for_ec2_may_not_show_all_y
     world.forget_everything();
     for seconds in [0, 20] {
         assert_eq!(world.tick().launches, [], "{seconds} s");
-        assert!(world.holds("EC2 may not show all yet"), "{seconds} s");
+        assert!(holds!(world, HeldBack::Launches { why: LaunchBrake::Young, .. }), "{seconds} s");
     }
     assert_eq!(world.tick().launches, [], "it is seen again, and adopted");
     assert_eq!(world.id(0), hidden);
