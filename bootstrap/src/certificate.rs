@@ -66,7 +66,7 @@ impl Certificate {
     /// Issues a certificate for these addresses and, on the local cloud, for its host names.
     pub fn self_signed(addresses: &[Ipv4Addr], now: Timestamp) -> Self {
         // From the last midnight: clocks are wrong by minutes, and dates need no more precision.
-        let today = now.to_zoned(TimeZone::UTC).date();
+        let today = now.to_zoned_datetime(TimeZone::UTC).date();
         let day = |days: i64| {
             let date = today.saturating_add(Span::new().days(days));
             rcgen::date_time_ymd(date.year().into(), date.month().unsigned_abs(), date.day().unsigned_abs())

@@ -80,7 +80,7 @@ pub enum Command {
     Status(Status),
     /// Show logs, without ssh: the reconciler's from CloudWatch, the instances' from their consoles.
     ///
-    /// On a terminal, each event is a line of local time, level, message and fields; events of users and operators
+    /// On a terminal, each event is a line of local time, level, message and fields; security events
     /// begin with `audit:`. In a pipe or file, each line is a JSON object: `source`, `time`, `level`, `message` and
     /// `fields`, or `source` and `line` if the line is not an event of Vigia's programs.
     Logs(Logs),

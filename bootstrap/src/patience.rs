@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use fleet::aws_code::AwsErrorKind;
-use rand::Rng as _;
+use rand::RngExt as _;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{DeployError, Exit, Result};

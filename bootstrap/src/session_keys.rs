@@ -18,7 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use fleet::aws_code::AwsErrorKind;
 use fleet::keys;
 use jiff::{SignedDuration, Timestamp};
-use rand::RngCore as _;
+use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::Aws;

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rand::Rng;
+use rand::{Rng, RngExt as _};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {

@@ -18,7 +18,7 @@
 
 use std::time::{Duration, Instant};
 
-use rand::Rng;
+use rand::{Rng, RngExt as _};
 
 /// The shortest ejection: the time between two active checks.
 const BASE: Duration = Duration::from_secs(1);

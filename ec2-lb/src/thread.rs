@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use rand::RngExt as _;
 use rand::rngs::SmallRng;
-use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::Notify;
 
 use crate::Config;
@@ -67,7 +67,7 @@ impl Thread {
             pools: RefCell::default(),
             pipes: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
-            rng: RefCell::new(SmallRng::from_os_rng()),
+            rng: RefCell::new(rand::make_rng()),
             budget: RefCell::default(),
             lanes: RefCell::default(),
             all_closed: Notify::new(),

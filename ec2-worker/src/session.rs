@@ -118,7 +118,7 @@ mod tests {
     use axum::response::IntoResponse as _;
     use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
     use rand::rngs::StdRng;
-    use rand::{Rng as _, SeedableRng as _};
+    use rand::{RngExt as _, SeedableRng as _};
 
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, bail};
-use rand::Rng as _;
+use rand::RngExt as _;
 use tokio::net::TcpListener;
 
 /// Where an instance's metadata service listens on its own address. On EC2 it is 169.254.169.254:80;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use parking_lot::RwLock;
-use rand::Rng as _;
+use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 
 /// Placeholder names that the documentation of emulators tells people to export, as key and secret alike. Any

@@ -24,9 +24,6 @@ use crate::cargo::cargo;
 use crate::failure::{output_of, stop};
 use crate::workspace;
 
-/// Named in manifests for its features alone; the root's Cargo.toml says why.
-const FOR_FEATURES: &[&str] = &["getrandom"];
-
 /// Fails if a dependency is unused.
 pub(crate) fn check() -> Result<()> {
     let unused = search()?;
@@ -119,7 +116,7 @@ impl Names {
             Some("build") => &self.in_build_script,
             _ => &self.in_src,
         };
-        (!FOR_FEATURES.contains(&name) && !names.contains(&name.replace('-', "_"))).then_some(name)
+        (!names.contains(&name.replace('-', "_"))).then_some(name)
     }
 }
 
@@ -215,7 +212,6 @@ mod tests {
         {
             assert_eq!(unused(name, kind).as_deref(), Some(name));
         }
-        assert_eq!(unused("getrandom", Value::Null), None, "it is there for its features");
         let renamed = serde_json::json!({"name": "x", "rename": "a-b", "kind": null});
         assert_eq!(names.unused(&renamed), None);
     }

@@ -59,7 +59,7 @@ impl Format {
 
 impl Terminal {
     fn event(&self, event: &Event) -> String {
-        let [time, now] = [event.time, self.now].map(|time| time.to_zoned(self.zone.clone()));
+        let [time, now] = [event.time, self.now].map(|time| time.to_zoned_datetime(self.zone.clone()));
         let time = time.strftime(if time.date() == now.date() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" });
         let level = self.coloured(&format!("{:<5}", printable(&event.level)), colour(&event.level));
         let audit = if event.is_audit() { self.coloured("audit: ", BOLD) } else { String::new() };

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use fleet::aws_code::AwsErrorKind;
 use fleet::release::{Credits, InstanceSpec, Market, Release, Rollout};
 use fleet::{DesiredCount, Profile, StackName, keys};
-use rand::RngCore as _;
+use rand::Rng as _;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 

@@ -9,7 +9,7 @@ mod properties;
 
 use http1 as http;
 use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 
 /// About two seconds for all three, not optimised.
 const CASES: u64 = 30_000;

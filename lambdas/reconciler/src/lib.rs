@@ -16,7 +16,7 @@ use futures::stream::FuturesUnordered;
 use jiff::{SignedDuration, Timestamp};
 use planner::effect::{Effect, Event};
 use planner::invocation::{Invocation, Report};
-use rand::Rng as _;
+use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 
 use crate::act::Actor;

@@ -198,7 +198,7 @@ fn date(text: &str) -> Option<jiff::Timestamp> {
     let seconds = || jiff::Timestamp::from_second(text.parse().ok()?).ok();
     let day = || {
         let day: jiff::civil::Date = text.parse().ok()?;
-        Some(day.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+        Some(day.to_zoned_datetime(jiff::tz::TimeZone::UTC).ok()?.timestamp())
     };
     text.parse().ok().or_else(seconds).or_else(day)
 }

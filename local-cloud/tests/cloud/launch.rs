@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_ec2::error::ProvideErrorMetadata as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rand::Rng as _;
+use rand::RngExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 

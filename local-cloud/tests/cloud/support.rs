@@ -19,7 +19,7 @@ use local_cloud::cpu::Policy;
 use local_cloud::emulators::default_venv;
 use local_cloud::quotas::{Quota, Quotas};
 use local_cloud::{LocalCloud, Options};
-use rand::Rng as _;
+use rand::RngExt as _;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
