@@ -372,6 +372,18 @@ impl FakeWorker {
         Self::start(host, move |_| async move { ok(&format!("i-{host}")) }).await
     }
 
+    /// A worker that answers one request with a body that the test writes. A second request breaks it: a started
+    /// response is not retried.
+    pub(crate) async fn streaming(host: u8) -> (mpsc::Sender<Result<Bytes, io::Error>>, Self) {
+        let (write, stream) = Stream::new();
+        let stream = Mutex::new(Some(stream));
+        let handle = move |_| {
+            let stream = stream.lock().expect("not poisoned").take().expect("asked once");
+            async { Ok(Response::new(stream)) }
+        };
+        (write, Self::start(host, handle).await)
+    }
+
     /// A worker that accepts connections and never says a word.
     pub(crate) async fn hung(host: u8) -> Self {
         let listener = TcpListener::bind(format!("127.0.0.{host}:0")).await.expect("a free port");
