@@ -13,12 +13,20 @@ const DENIED: Fault = Fault::Answer(403, "AccessDenied");
 const CONFLICT: Fault = Fault::Answer(409, "ConditionalRequestConflict");
 const PROFILES: [Profile; 2] = [Profile::Secure, Profile::Classic];
 
-/// A healthy worker behind a proxy that can fail.
+/// A worker behind a proxy that can fail.
 async fn broken_stack(profile: Profile) -> (Stack, Proxy, Http) {
     let stack = Stack::new().await;
     let proxy = Proxy::before(s3_endpoint()).await;
     let worker = stack.worker_through(&s3(&proxy.endpoint), profile).await.expect("the worker starts");
     (stack, proxy, Http { app: app(worker) })
+}
+
+/// The same with a user, and the cookie of her session.
+async fn broken_stack_with_ana(profile: Profile) -> (Stack, Proxy, Http, String) {
+    let (stack, proxy, http) = broken_stack(profile).await;
+    http.sign_up("ana").await;
+    let cookie = http.sign_in("ana").await;
+    (stack, proxy, http, cookie)
 }
 
 #[tokio::test]
@@ -78,9 +86,7 @@ async fn a_write_under_way_is_tried_again() {
 #[tokio::test]
 async fn an_outage_is_never_an_answer_about_a_user() {
     for profile in PROFILES {
-        let (stack, proxy, http) = broken_stack(profile).await;
-        http.sign_up("ana").await;
-        let cookie = http.sign_in("ana").await;
+        let (stack, proxy, http, cookie) = broken_stack_with_ana(profile).await;
         for fault in [SLOW_DOWN, DENIED, Fault::LoseReply, Fault::Answer(404, "NoSuchBucket")] {
             for method in [Method::GET, Method::HEAD, Method::PUT] {
                 proxy.fail(method, "/users/", ALWAYS, fault);
@@ -108,6 +114,17 @@ async fn an_outage_is_never_an_answer_about_a_user() {
     }
 }
 
+/// Tries each change of an account; returns the answers.
+async fn change_account(http: &Http, cookie: &str) -> [Reply; 3] {
+    let change = serde_json::json!({"current": PASSWORD, "new": "staple battery"});
+    let proof = serde_json::json!({"password": PASSWORD});
+    [
+        with_body(http, Method::POST, "/password", cookie, change).await,
+        http.with(Method::POST, "/signout/everywhere", &[("cookie", cookie)]).await,
+        with_body(http, Method::DELETE, "/account", cookie, proof).await,
+    ]
+}
+
 async fn with_body(http: &Http, method: Method, path: &str, cookie: &str, body: serde_json::Value) -> Reply {
     let request = Request::builder().method(method).uri(path).header("cookie", cookie);
     let request = request.header("content-type", "application/json").body(body.to_string().into());
@@ -116,9 +133,7 @@ async fn with_body(http: &Http, method: Method, path: &str, cookie: &str, body: 
 
 #[tokio::test]
 async fn a_new_password_whose_reply_was_lost_is_the_password() {
-    let (stack, proxy, http) = broken_stack(Profile::Secure).await;
-    http.sign_up("ana").await;
-    let cookie = http.sign_in("ana").await;
+    let (stack, proxy, http, cookie) = broken_stack_with_ana(Profile::Secure).await;
     proxy.fail(Method::PUT, "/users/ana", 1, Fault::LoseReply);
     let change = serde_json::json!({"current": PASSWORD, "new": "staple battery"});
     let reply = with_body(&http, Method::POST, "/password", &cookie, change.clone()).await;
@@ -141,9 +156,7 @@ async fn a_new_password_whose_reply_was_lost_is_the_password() {
 
 #[tokio::test]
 async fn a_deletion_whose_reply_was_lost_is_done() {
-    let (stack, proxy, http) = broken_stack(Profile::Secure).await;
-    http.sign_up("ana").await;
-    let cookie = http.sign_in("ana").await;
+    let (stack, proxy, http, cookie) = broken_stack_with_ana(Profile::Secure).await;
     proxy.fail(Method::DELETE, "/users/ana", 1, Fault::LoseReply);
     let proof = serde_json::json!({"password": PASSWORD});
     assert_eq!(with_body(&http, Method::DELETE, "/account", &cookie, proof).await.status, 204);
@@ -152,9 +165,7 @@ async fn a_deletion_whose_reply_was_lost_is_done() {
 
 #[tokio::test]
 async fn a_failed_sign_out_does_not_report_success() {
-    let (_stack, proxy, http) = broken_stack(Profile::Secure).await;
-    http.sign_up("ana").await;
-    let cookie = http.sign_in("ana").await;
+    let (_stack, proxy, http, cookie) = broken_stack_with_ana(Profile::Secure).await;
     proxy.fail(Method::PUT, "/revoked/", ALWAYS, SLOW_DOWN);
     let reply = http.with(Method::POST, "/signout", &[("cookie", &cookie)]).await;
     assert_eq!(reply.code(), (503, "storage_unavailable".to_owned()));
@@ -166,9 +177,7 @@ async fn a_failed_sign_out_does_not_report_success() {
 
 #[tokio::test]
 async fn signing_out_is_not_done_while_another_write_is_under_way() {
-    let (stack, proxy, http) = broken_stack(Profile::Secure).await;
-    http.sign_up("ana").await;
-    let cookie = http.sign_in("ana").await;
+    let (stack, proxy, http, cookie) = broken_stack_with_ana(Profile::Secure).await;
     proxy.fail(Method::PUT, "/revoked/", ALWAYS, CONFLICT);
     let reply = http.with(Method::POST, "/signout", &[("cookie", &cookie)]).await;
     assert_eq!(reply.code(), (503, "storage_busy".to_owned()));
@@ -200,20 +209,11 @@ async fn the_operators_sign_out_is_not_done_either() {
 
 #[tokio::test]
 async fn changes_that_meet_another_write_are_not_done() {
-    let (stack, proxy, http) = broken_stack(Profile::Secure).await;
-    http.sign_up("ana").await;
-    let cookie = http.sign_in("ana").await;
+    let (stack, proxy, http, cookie) = broken_stack_with_ana(Profile::Secure).await;
     let before = stack.read(&stack.data, "users/ana").await;
     proxy.fail(Method::PUT, "/users/ana", ALWAYS, CONFLICT);
     proxy.fail(Method::DELETE, "/users/ana", ALWAYS, CONFLICT);
-    let change = serde_json::json!({"current": PASSWORD, "new": "staple battery"});
-    let proof = serde_json::json!({"password": PASSWORD});
-    let replies = [
-        with_body(&http, Method::POST, "/password", &cookie, change).await,
-        http.with(Method::POST, "/signout/everywhere", &[("cookie", &cookie)]).await,
-        with_body(&http, Method::DELETE, "/account", &cookie, proof).await,
-    ];
-    for reply in replies {
+    for reply in change_account(&http, &cookie).await {
         assert_eq!(reply.code(), (503, "storage_busy".to_owned()));
     }
     assert_eq!(stack.read(&stack.data, "users/ana").await, before);
@@ -222,20 +222,11 @@ async fn changes_that_meet_another_write_are_not_done() {
 
 #[tokio::test]
 async fn a_lost_race_names_the_account_and_not_the_fleet() {
-    let (_stack, proxy, http) = broken_stack(Profile::Secure).await;
-    http.sign_up("ana").await;
-    let cookie = http.sign_in("ana").await;
+    let (_stack, proxy, http, cookie) = broken_stack_with_ana(Profile::Secure).await;
     let changed = Fault::Answer(412, "PreconditionFailed");
     proxy.fail(Method::PUT, "/users/ana", ALWAYS, changed);
     proxy.fail(Method::DELETE, "/users/ana", ALWAYS, changed);
-    let change = serde_json::json!({"current": PASSWORD, "new": "staple battery"});
-    let proof = serde_json::json!({"password": PASSWORD});
-    let replies = [
-        with_body(&http, Method::POST, "/password", &cookie, change).await,
-        http.with(Method::POST, "/signout/everywhere", &[("cookie", &cookie)]).await,
-        with_body(&http, Method::DELETE, "/account", &cookie, proof).await,
-    ];
-    for reply in replies {
+    for reply in change_account(&http, &cookie).await {
         assert_eq!(reply.code(), (409, "lost_race".to_owned()));
         assert!(reply.body.contains("this account") && !reply.body.contains("desired count"), "{reply:?}");
     }
@@ -254,9 +245,7 @@ async fn a_sign_in_that_meets_another_write_is_kept() {
 
 #[tokio::test]
 async fn a_session_is_refused_while_its_end_is_unknown() {
-    let (_stack, proxy, http) = broken_stack(Profile::Secure).await;
-    http.sign_up("ana").await;
-    let cookie = http.sign_in("ana").await;
+    let (_stack, proxy, http, cookie) = broken_stack_with_ana(Profile::Secure).await;
     proxy.fail(Method::HEAD, "/revoked/", ALWAYS, DENIED);
     assert_eq!(http.with_cookie("/protected", &cookie).await.code().0, 503);
 }
