@@ -458,6 +458,7 @@ mod tests {
     use super::*;
     use crate::cli::Arch;
     use crate::requested::MOST_BLOCKS;
+    use crate::resources::instance::example;
 
     fn names() -> Names {
         Names::example("a")
@@ -482,16 +483,8 @@ mod tests {
             credits: Credits::Standard,
         };
         let settings = worker_settings(&names(), &workers, &["10.77.0.0/20".to_owned()]);
-        let spec = InstanceSpec {
-            ami: "ami-1".to_owned(),
-            instance_type: "t4g.micro".to_owned(),
-            subnets: Vec::new(),
-            security_group: "sg-1".to_owned(),
-            instance_profile: "p".to_owned(),
-            user_data: cloud_config(&Program { name: "ec2-worker", sha256: "abc", settings }),
-            market: Market::OnDemand,
-            credits: Credits::Standard,
-        };
+        let user_data = cloud_config(&Program { name: "ec2-worker", sha256: "abc", settings });
+        let spec = InstanceSpec { user_data, ..example() };
         Release::new(names().stack, Profile::Secure, "1".to_owned(), spec)
     }
 

@@ -107,6 +107,22 @@ impl Launch<'_> {
     }
 }
 
+/// Returns a definition without subnets and without a program.
+#[cfg(test)]
+pub(crate) fn example() -> InstanceSpec {
+    use fleet::release::{Credits, Market};
+    InstanceSpec {
+        ami: "ami-1".to_owned(),
+        instance_type: "t4g.micro".to_owned(),
+        subnets: Vec::new(),
+        security_group: "sg-1".to_owned(),
+        instance_profile: "p".to_owned(),
+        user_data: String::new(),
+        market: Market::OnDemand,
+        credits: Credits::Standard,
+    }
+}
+
 /// Terminates every instance of the stack and waits until EC2 shows all as terminated.
 pub async fn terminate_all(aws: &Aws) -> Result<Vec<Part>> {
     let mut seen = BTreeSet::new();
