@@ -353,13 +353,14 @@ fn write_private(file: &Path, text: &str) -> Result<()> {
         out.sync_all()?;
         std::fs::rename(&new, file)
     };
-    write().map_err(|error| {
-        DeployError::new(Exit::Prerequisite, format!("cannot write {}", file.display()))
-            .hint(
-                "Check the permissions and the free space of its directory. --token-file names another file.",
-            )
-            .caused_by(error)
-    })
+    write().map_err(|error| not_written(file, error))
+}
+
+/// Returns the error of the token file, or of the certificate file next to it.
+pub fn not_written(file: &Path, error: std::io::Error) -> DeployError {
+    DeployError::new(Exit::Prerequisite, format!("cannot write {}", file.display()))
+        .hint("Check the permissions and the free space of its directory. --token-file names another file.")
+        .caused_by(error)
 }
 
 #[cfg(test)]
