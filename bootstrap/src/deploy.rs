@@ -23,7 +23,7 @@ use crate::resources::bucket::{self, Contents};
 use crate::resources::load_balancer::{LoadBalancer, Surplus};
 use crate::resources::network::Network;
 use crate::resources::role::{self, Role};
-use crate::resources::{certificate, documents, function, image, load_balancer, network, schedule};
+use crate::resources::{certificate, documents, function, image, load_balancer, network, schedule, secrets};
 use crate::rollout::{self, Scope};
 use crate::tls::{self, Wanted};
 use crate::user_data::{Program, cloud_config, setting};
@@ -187,8 +187,8 @@ pub(crate) async fn bring(
     progress.end(parts);
 
     progress.begin("secrets");
-    let keys = documents::ensure_session_keys(aws, mode).await?;
-    let token = documents::ensure_token(aws, mode, token_file).await?;
+    let keys = secrets::ensure_session_keys(aws, mode).await?;
+    let token = secrets::ensure_token(aws, mode, token_file).await?;
     let (certificate, certified) =
         certificate::apply(aws, mode, decision, certificate_object.as_ref(), &ips, inputs.now).await?;
     progress.end(vec![keys, token, certified]);

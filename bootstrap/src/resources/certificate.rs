@@ -12,6 +12,7 @@ use crate::certificate::{Certificate, ISSUED_HERE, Origin};
 use crate::error::{Result, Step as _, found};
 use crate::part::{Part, RunMode};
 use crate::resources::documents::{self, Object};
+use crate::resources::secrets;
 use crate::tls::{Decision, Stored};
 
 /// Returns the stored certificate and its object.
@@ -82,7 +83,7 @@ pub fn keep_file(file: &Path, certificate: Option<&Certificate>) -> Result<()> {
         None if is_of_us => std::fs::remove_file(file),
         None => Ok(()),
     };
-    done.map_err(|error| documents::not_written(file, error))
+    done.map_err(|error| secrets::not_written(file, error))
 }
 
 #[cfg(test)]
