@@ -98,7 +98,7 @@ impl Launch<'_> {
         tags.push(launch::tag(TAG_ROLE, self.role));
         let parts = tags.clone();
         tags.push(launch::tag(TAG_RELEASE, self.release));
-        // The reconciler's attempts begin with one: it takes no launch of ours for its own.
+        // The reconciler's attempts begin with one, so it never takes this launch for its own.
         tags.push(launch::tag(TAG_ATTEMPT, "0"));
         if self.place > 0 {
             tags.push(launch::tag(TAG_SLOT, &self.place.to_string()));
