@@ -66,7 +66,8 @@ impl Aws {
         Ok(Self { caller: arn.to_owned(), ..aws })
     }
 
-    fn new(config: &SdkConfig, names: Names, endpoint_url: Option<String>, patience: Patience) -> Self {
+    /// Returns the clients without asking AWS for the caller's identity.
+    pub fn new(config: &SdkConfig, names: Names, endpoint_url: Option<String>, patience: Patience) -> Self {
         // AWS addresses buckets by host name, which an endpoint on an IP address cannot.
         let s3 = ::aws::config::s3(config, endpoint_url.is_some());
         Self {

@@ -3,18 +3,16 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use accounts::password::MinChars;
-use fleet::hosts::HostNames;
-use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, Rollout};
-use fleet::{DesiredCount, Profile};
+use fleet::DesiredCount;
+use fleet::release::{BalancerSpec, Market, Release, Rollout};
 use jiff::Timestamp;
 
 use crate::aws::Aws;
 use crate::blueprint::{Ec2Api, TlsPort};
 use crate::certificate::{Certificate, Origin};
 use crate::cli::{Deploy, Target, Until};
-use crate::error::{DeployError, Exit, Result};
-use crate::names::Names;
+use crate::definition::{self, Workers};
+use crate::error::Result;
 use crate::output::{self, Mode, Progress};
 use crate::part::RunMode;
 use crate::requested::{check, credits, instance_type, market, policy};
@@ -22,16 +20,11 @@ use crate::resources::artifact::{self, Artifact};
 use crate::resources::bucket::{self, Contents};
 use crate::resources::load_balancer::{LoadBalancer, Surplus};
 use crate::resources::network::Network;
-use crate::resources::role::{self, Role};
-use crate::resources::{certificate, documents, function, image, load_balancer, network, schedule};
+use crate::resources::role;
+use crate::resources::{certificate, documents, function, image, load_balancer, network, schedule, secrets};
 use crate::rollout::{self, Scope};
 use crate::tls::{self, Wanted};
-use crate::user_data::{Program, cloud_config, setting};
 use crate::{ec2_api, exposure, healthy, preflight, token};
-
-/// Settings of the worker that a later deployment keeps.
-const MIN_PASSWORD: &str = "VIGIA_MIN_PASSWORD";
-const HOSTS: &str = "VIGIA_HOSTS";
 
 /// Files that a deployment reads on this machine before it calls AWS.
 pub(crate) struct Inputs {
@@ -157,8 +150,8 @@ pub(crate) async fn bring(
     let profile = documents::profile(aws, options.profile, before.as_ref()).await?;
     let market = market(options, before.as_ref());
     let credits = credits(options, before.as_ref());
-    let min_password = min_password(options, profile, before.as_ref())?;
-    let hosts = hosts(options, before.as_ref());
+    let min_password = definition::min_password(options, profile, before.as_ref())?;
+    let hosts = definition::hosts(options, before.as_ref());
     progress.end(vec![data, control]);
 
     // Roles early: they propagate while the rest is made.
@@ -187,8 +180,8 @@ pub(crate) async fn bring(
     progress.end(parts);
 
     progress.begin("secrets");
-    let keys = documents::ensure_session_keys(aws, mode).await?;
-    let token = documents::ensure_token(aws, mode, token_file).await?;
+    let keys = secrets::ensure_session_keys(aws, mode).await?;
+    let token = secrets::ensure_token(aws, mode, token_file).await?;
     let (certificate, certified) =
         certificate::apply(aws, mode, decision, certificate_object.as_ref(), &ips, inputs.now).await?;
     progress.end(vec![keys, token, certified]);
@@ -204,12 +197,12 @@ pub(crate) async fn bring(
     let ami = image::newest(aws, options.arch).await?;
     let instance_type = instance_type(options, before.as_ref());
     let workers = Workers { profile, min_password, hosts, instance_type, market, credits };
-    let lb_spec = lb_spec(aws, &workers, &network, &inputs.lb, &ami, tls);
+    let lb_spec = definition::lb_spec(aws, &workers, &network, &inputs.lb, &ami, tls);
     let mut allocations = addresses.iter().map(|address| address.allocation.clone());
     let first = allocations.next().expect("a stack has one address at least");
     let lb_spec =
         BalancerSpec { more_allocations: allocations.collect(), ..BalancerSpec::new(first, lb_spec) };
-    let mut release = release(aws, &workers, &network, &inputs.worker, &ami);
+    let mut release = definition::release(aws, &workers, &network, &inputs.worker, &ami);
     release.balancer = Some(lb_spec.clone());
     // Unknown quotas leave the rollout's kind unchanged.
     let kept = before.as_ref().map_or_else(Rollout::default, |before| before.rollout);
@@ -347,248 +340,4 @@ fn report_json(target: &Target, progress: &Progress, stack: &Stack, token_file: 
         "parts": progress.parts,
     });
     output::result(&report.to_string());
-}
-
-/// The workers' properties other than program and place.
-struct Workers {
-    profile: Profile,
-    min_password: Option<MinChars>,
-    hosts: HostNames,
-    /// The load balancers' as well.
-    instance_type: String,
-    market: Market,
-    credits: Credits,
-}
-
-fn release(aws: &Aws, workers: &Workers, network: &Network, worker: &Artifact, ami: &str) -> Release {
-    let settings = worker_settings(&aws.names, workers, &network.public_blocks);
-    let user_data = cloud_config(&Program { name: worker.name, sha256: &worker.sha256, settings });
-    let spec = InstanceSpec {
-        ami: ami.to_owned(),
-        instance_type: workers.instance_type.clone(),
-        subnets: network.private.clone(),
-        security_group: network.worker_group.clone(),
-        instance_profile: Role::Worker.name(&aws.names),
-        user_data,
-        market: workers.market,
-        credits: workers.credits,
-    };
-    Release::new(aws.names.stack.clone(), workers.profile, env!("CARGO_PKG_VERSION").to_owned(), spec)
-}
-
-fn worker_settings(
-    names: &Names,
-    workers: &Workers,
-    load_balancers: &[String],
-) -> Vec<(&'static str, String)> {
-    let mut settings = vec![
-        ("AWS_REGION", names.region.clone()),
-        ("VIGIA_STACK", names.stack.to_string()),
-        ("VIGIA_DATA_BUCKET", names.data_bucket()),
-        ("VIGIA_CONTROL_BUCKET", names.control_bucket()),
-        ("VIGIA_PROFILE", workers.profile.to_string()),
-        ("VIGIA_TRUSTED_PROXIES", load_balancers.join(",")),
-    ];
-    settings.extend(workers.min_password.map(|min| (MIN_PASSWORD, min.to_string())));
-    settings.extend((!workers.hosts.is_any()).then(|| (HOSTS, workers.hosts.to_string())));
-    settings
-}
-
-/// Returns the requested minimum, or else the workers' present one; the release stores it.
-fn min_password(options: &Deploy, profile: Profile, before: Option<&Release>) -> Result<Option<MinChars>> {
-    match (options.min_password, profile) {
-        (Some(_), Profile::Classic) => {
-            Err(DeployError::new(Exit::Usage, "the profile classic has no minimum password length")
-                .hint("Omit --min-password (make: MIN_PASSWORD=)."))
-        }
-        (Some(min), Profile::Secure) => Ok(Some(min)),
-        (None, Profile::Classic) => Ok(None),
-        (None, Profile::Secure) => {
-            let before = before.and_then(|release| setting(&release.worker.user_data, MIN_PASSWORD));
-            Ok(before.and_then(|text| text.parse().ok()))
-        }
-    }
-}
-
-/// Returns the requested host names, or else the workers' present ones.
-fn hosts(options: &Deploy, before: Option<&Release>) -> HostNames {
-    let before = || before.and_then(|release| setting(&release.worker.user_data, HOSTS)?.parse().ok());
-    options.hosts.clone().or_else(before).unwrap_or_default()
-}
-
-fn lb_spec(
-    aws: &Aws,
-    workers: &Workers,
-    network: &Network,
-    lb: &Artifact,
-    ami: &str,
-    tls: TlsPort,
-) -> InstanceSpec {
-    let settings = lb_settings(&aws.names, tls);
-    let user_data = cloud_config(&Program { name: lb.name, sha256: &lb.sha256, settings });
-    InstanceSpec {
-        ami: ami.to_owned(),
-        instance_type: workers.instance_type.clone(),
-        subnets: network.public.clone(),
-        security_group: network.lb_group.clone(),
-        instance_profile: Role::LoadBalancer.name(&aws.names),
-        user_data,
-        market: Market::OnDemand,
-        credits: workers.credits,
-    }
-}
-
-/// Returns the load balancer's settings. The certificate is not among them: it changes without a new load
-/// balancer.
-fn lb_settings(names: &Names, tls: TlsPort) -> Vec<(&'static str, String)> {
-    let mut settings = vec![
-        ("AWS_REGION", names.region.clone()),
-        ("VIGIA_STACK", names.stack.to_string()),
-        ("VIGIA_CONTROL_BUCKET", names.control_bucket()),
-    ];
-    match tls {
-        TlsPort::Open => settings.push(("VIGIA_TLS", "1".to_owned())),
-        TlsPort::Closed => {}
-    }
-    settings
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::Arch;
-    use crate::requested::MOST_BLOCKS;
-
-    fn names() -> Names {
-        Names::example("a")
-    }
-
-    fn deploy(arguments: &[&str]) -> Deploy {
-        use clap::Parser as _;
-        let cli = crate::cli::Cli::try_parse_from([&["bootstrap", "deploy"], arguments].concat());
-        match cli.expect("arguments").command {
-            crate::cli::Command::Deploy(options) => options,
-            _ => unreachable!("that is the command"),
-        }
-    }
-
-    fn released(min_password: Option<MinChars>) -> Release {
-        let workers = Workers {
-            profile: Profile::Secure,
-            min_password,
-            hosts: "a.example,b.example".parse().expect("names"),
-            instance_type: "t4g.micro".to_owned(),
-            market: Market::OnDemand,
-            credits: Credits::Standard,
-        };
-        let settings = worker_settings(&names(), &workers, &["10.77.0.0/20".to_owned()]);
-        let spec = InstanceSpec {
-            ami: "ami-1".to_owned(),
-            instance_type: "t4g.micro".to_owned(),
-            subnets: Vec::new(),
-            security_group: "sg-1".to_owned(),
-            instance_profile: "p".to_owned(),
-            user_data: cloud_config(&Program { name: "ec2-worker", sha256: "abc", settings }),
-            market: Market::OnDemand,
-            credits: Credits::Standard,
-        };
-        Release::new(names().stack, Profile::Secure, "1".to_owned(), spec)
-    }
-
-    #[test]
-    fn the_least_length_of_a_password_stays_until_another_is_given() {
-        let min = |text: &str| text.parse::<MinChars>().expect("within bounds");
-        let asked = |arguments: &[&str], before: Option<&Release>| {
-            min_password(&deploy(arguments), Profile::Secure, before).expect("secure has the rule")
-        };
-        let (none, fifteen) = (released(None), released(Some(min("15"))));
-        assert_eq!(asked(&[], None), None);
-        assert_eq!(asked(&[], Some(&none)), None);
-        assert_eq!(asked(&[], Some(&fifteen)), Some(min("15")));
-        assert_eq!(asked(&["--min-password", "12"], Some(&fifteen)), Some(min("12")));
-        assert_eq!(asked(&["--min-password", "12"], None), Some(min("12")));
-        assert_eq!(
-            min_password(&deploy(&[]), Profile::Classic, Some(&fifteen)).expect("nothing asked"),
-            None
-        );
-        let refused = min_password(&deploy(&["--min-password", "12"]), Profile::Classic, None);
-        assert_eq!(refused.expect_err("classic has no minimum").exit, Exit::Usage);
-    }
-
-    #[test]
-    fn the_instance_type_stays_unless_the_processor_is_another() {
-        let micro = released(None);
-        let asked = |arguments: &[&str], before| instance_type(&deploy(arguments), before);
-        assert_eq!(asked(&["--arch", "arm64"], None), "t4g.nano");
-        assert_eq!(asked(&["--arch", "arm64"], Some(&micro)), "t4g.micro");
-        assert_eq!(asked(&["--arch", "x86_64"], Some(&micro)), "t3.nano");
-        assert_eq!(asked(&["--instance-type", "m7g.large"], Some(&micro)), "m7g.large");
-        for (kind, arch) in [
-            ("t4g.nano", Arch::Arm64),
-            ("c7gn.large", Arch::Arm64),
-            ("a1.medium", Arch::Arm64),
-            ("t3.nano", Arch::X8664),
-            ("g5.xlarge", Arch::X8664),
-            ("m7i-flex.large", Arch::X8664),
-        ] {
-            assert_eq!(Arch::of_instance_type(kind), arch, "{kind}");
-        }
-    }
-
-    #[test]
-    fn the_host_names_stay_until_others_are_given() {
-        let named = released(None);
-        let asked = |arguments: &[&str], before| hosts(&deploy(arguments), before).to_string();
-        assert_eq!(asked(&[], None), "");
-        assert_eq!(asked(&[], Some(&named)), "a.example,b.example");
-        assert_eq!(asked(&["--hosts", "c.example"], Some(&named)), "c.example");
-        assert_eq!(asked(&["--hosts", "any"], Some(&named)), "");
-    }
-
-    #[test]
-    fn workers_keep_their_market_until_another_is_requested() {
-        let on_demand = released(None);
-        let mut spot = on_demand.clone();
-        spot.worker.market = Market::Spot;
-        assert_eq!(market(&deploy(&[]), None), Market::OnDemand);
-        assert_eq!(market(&deploy(&[]), Some(&spot)), Market::Spot);
-        assert_eq!(market(&deploy(&["--spot"]), Some(&on_demand)), Market::Spot);
-        assert_eq!(market(&deploy(&["--spot=off"]), Some(&spot)), Market::OnDemand);
-    }
-
-    #[test]
-    fn credits_stay_as_they_are_until_others_are_asked_for() {
-        let standard = released(None);
-        let mut unlimited = standard.clone();
-        unlimited.worker.credits = Credits::Unlimited;
-        assert_eq!(credits(&deploy(&[]), None), Credits::Standard);
-        assert_eq!(credits(&deploy(&[]), Some(&unlimited)), Credits::Unlimited);
-        assert_eq!(credits(&deploy(&["--credits", "unlimited"]), Some(&standard)), Credits::Unlimited);
-        assert_eq!(credits(&deploy(&["--credits", "standard"]), Some(&unlimited)), Credits::Standard);
-    }
-
-    #[test]
-    fn more_blocks_than_a_security_group_has_room_for_are_refused() {
-        let blocks: Vec<String> = (0..=MOST_BLOCKS).map(|n| format!("10.{n}.0.0/16")).collect();
-        let refused = check(&deploy(&["--allow-cidr", &blocks.join(",")])).expect_err("too many");
-        assert_eq!(refused.exit, Exit::Usage);
-        check(&deploy(&["--allow-cidr", &blocks[1..].join(",")])).expect("as many as fit");
-    }
-
-    #[test]
-    fn workers_are_told_where_load_balancers_are() {
-        let text = released(None).worker.user_data;
-        assert_eq!(setting(&text, "VIGIA_TRUSTED_PROXIES"), Some("10.77.0.0/20"));
-    }
-
-    #[test]
-    fn only_with_tls_is_a_load_balancer_told_of_it() {
-        let names = names();
-        let user_data = |tls| {
-            cloud_config(&Program { name: "ec2-lb", sha256: "abc", settings: lb_settings(&names, tls) })
-        };
-        let (on, off) = (user_data(TlsPort::Open), user_data(TlsPort::Closed));
-        assert_eq!(on.replace("    VIGIA_TLS=1\n", ""), off);
-        assert_ne!(on, off);
-    }
 }

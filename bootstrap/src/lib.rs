@@ -16,6 +16,7 @@ pub mod requested;
 pub mod preflight;
 pub mod exposure;
 pub mod deploy;
+mod definition;
 pub mod plan;
 pub mod cost;
 pub mod tls;

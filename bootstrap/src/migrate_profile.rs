@@ -271,22 +271,13 @@ fn no_users(aws: &Aws) -> DeployError {
 
 #[cfg(test)]
 mod tests {
-    use fleet::release::{Credits, Market};
-
     use super::*;
+    use crate::resources::instance::example;
 
     #[test]
     fn the_release_becomes_secure_and_keeps_the_rest() {
-        let spec = InstanceSpec {
-            ami: "ami-1".to_owned(),
-            instance_type: "t4g.micro".to_owned(),
-            subnets: Vec::new(),
-            security_group: "sg-1".to_owned(),
-            instance_profile: "p".to_owned(),
-            user_data: "    VIGIA_PROFILE=classic\n    VIGIA_STACK=classic\n".to_owned(),
-            market: Market::OnDemand,
-            credits: Credits::Standard,
-        };
+        let user_data = "    VIGIA_PROFILE=classic\n    VIGIA_STACK=classic\n".to_owned();
+        let spec = InstanceSpec { user_data, ..example() };
         let classic = Release::new("classic".parse().expect("valid"), Profile::Classic, "1".to_owned(), spec);
         let secure = as_secure(classic.clone());
         assert_eq!(secure.worker.user_data, "    VIGIA_PROFILE=secure\n    VIGIA_STACK=classic\n");

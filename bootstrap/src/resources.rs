@@ -12,4 +12,5 @@ pub mod load_balancer;
 pub mod network;
 pub mod role;
 pub mod schedule;
+pub mod secrets;
 mod upload;

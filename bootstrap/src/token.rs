@@ -8,7 +8,7 @@ use crate::aws::Aws;
 use crate::cli::Target;
 use crate::error::{DeployError, Exit, Result};
 use crate::output;
-use crate::resources::documents;
+use crate::resources::{documents, secrets};
 
 /// Returns the file with the stack's token on this machine.
 pub fn file(target: &Target, aws: &Aws) -> PathBuf {
@@ -25,7 +25,7 @@ pub async fn run(target: &Target, rotate: bool) -> Result<()> {
     let aws = Aws::connect(target).await?;
     let file = file(target, &aws);
     if rotate {
-        let token = documents::rotate_token(&aws, &file).await?;
+        let token = secrets::rotate_token(&aws, &file).await?;
         output::result(&token);
         return Ok(());
     }
@@ -41,7 +41,7 @@ pub async fn run(target: &Target, rotate: bool) -> Result<()> {
         DeployError::new(Exit::Failed, what).hint(rotating).caused_by(error)
     })?;
     let token = token.trim();
-    if documents::token_hash(token).as_bytes() != hash.bytes.trim_ascii() {
+    if secrets::token_hash(token).as_bytes() != hash.bytes.trim_ascii() {
         let what = format!("{} holds the token of another or an earlier stack", file.display());
         return Err(DeployError::new(Exit::Failed, what).hint(rotating));
     }

@@ -82,7 +82,8 @@ impl MemoryS3 {
         let key = base64::engine::general_purpose::STANDARD.encode([7; 64]);
         let ring = format!(r#"{{"active":"k1","keys":[{{"kid":"k1","key":"{key}"}}]}}"#);
         let ring = KeyRing::from_json(ring.as_bytes()).expect("a ring");
-        Worker::new(Parts {
+        let secrets = Secrets::new(ring, Some(AdminTokenHash::of_token("t0ken")));
+        let parts = Parts {
             id: "i-0123456789abcdef0".parse().expect("an id"),
             profile: Profile::Secure,
             data: self.bucket("data"),
@@ -92,8 +93,8 @@ impl MemoryS3 {
             proxies: TrustedProxies::default(),
             hosts: HostNames::default(),
             limits: Limits::default(),
-            secrets: Secrets::new(ring, Some(AdminTokenHash::of_token("t0ken"))),
-        })
+        };
+        Worker::new(parts, secrets)
     }
 
     /// How many requests have come.

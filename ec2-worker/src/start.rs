@@ -97,7 +97,7 @@ pub async fn prepare(
         tracing::warn!("the classic profile stores plain passwords and lists them to any client");
     }
     let hashes = HashPool::new(hashing);
-    Ok(Worker::new(Parts {
+    let parts = Parts {
         id: identity.id.clone(),
         profile: config.profile,
         data,
@@ -107,8 +107,8 @@ pub async fn prepare(
         proxies: config.proxies.clone(),
         hosts: config.hosts.clone(),
         limits: Limits::default(),
-        secrets,
-    }))
+    };
+    Ok(Worker::new(parts, secrets))
 }
 
 /// The first worker writes its profile into the bucket; all others compare. Otherwise a classic

@@ -42,19 +42,11 @@ pub struct Parts {
     pub proxies: TrustedProxies,
     pub hosts: HostNames,
     pub limits: Limits,
-    pub secrets: Secrets,
 }
 
+/// A worker's parts and its state at run time. It derefs to the parts.
 pub struct Shared {
-    pub id: WorkerId,
-    pub profile: Profile,
-    pub data: Bucket,
-    pub control: Bucket,
-    pub hashes: HashPool,
-    pub min_password: MinChars,
-    pub proxies: TrustedProxies,
-    pub hosts: HostNames,
-    pub limits: Limits,
+    parts: Parts,
     pub throttle: Throttle,
     /// Registrations in progress, by login.
     pub sign_ups: Gates,
@@ -80,22 +72,12 @@ pub enum AttemptError {
 }
 
 impl Worker {
-    pub fn new(parts: Parts) -> Self {
-        let Parts { id, profile, data, control, hashes, min_password, proxies, hosts, limits, secrets } =
-            parts;
+    pub fn new(parts: Parts, secrets: Secrets) -> Self {
         Self(Arc::new(Shared {
-            throttle: Throttle::new(data.clone()),
-            desired_counts: DesiredCounts::new(control.clone()),
-            fleets: Fleets::new(control.clone()),
-            id,
-            profile,
-            data,
-            control,
-            hashes,
-            min_password,
-            proxies,
-            hosts,
-            limits,
+            throttle: Throttle::new(parts.data.clone()),
+            desired_counts: DesiredCounts::new(parts.control.clone()),
+            fleets: Fleets::new(parts.control.clone()),
+            parts,
             sign_ups: Gates::default(),
             changes: Gates::default(),
             sessions: Sessions::default(),
@@ -170,5 +152,13 @@ impl std::ops::Deref for Worker {
 
     fn deref(&self) -> &Shared {
         &self.0
+    }
+}
+
+impl std::ops::Deref for Shared {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
     }
 }

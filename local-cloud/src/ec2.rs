@@ -3,10 +3,12 @@
 //! moto keeps the state (ids, states, tags, networks); here instances become processes, client tokens are
 //! honoured and Elastic IPs forward connections.
 
+mod call;
 mod facts;
 mod ipv6;
 mod credits;
 mod limits;
+mod public;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,22 +27,20 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
+use self::call::{Call, Reply, bad_request, in_region, owned, region_of};
+pub(crate) use self::call::{Form, encode_form, parse_form};
 use crate::account::{Account, Refusal};
 use crate::addresses::{self, Block};
 use crate::control::MachineView;
 use crate::cpu::Policy;
 use crate::credentials::Credentials;
 use crate::door::{Admitted, Options, forward};
-use crate::elastic_ip::{self, ElasticIps, Target, Wanted};
+use crate::elastic_ip::{ElasticIps, Wanted};
 use crate::imds::Metadata;
 use crate::machine::{self, Image, Machine, POWER_OFF_DEADLINE};
 use crate::quotas::Quota;
 use crate::reply::{refusal, xml};
-use crate::sigv4;
 use crate::xml::Element;
-
-/// A query's parameters, in the order they came.
-pub(crate) type Form = Vec<(String, String)>;
 
 pub type Tags = BTreeMap<String, String>;
 
@@ -410,122 +410,6 @@ impl Ec2 {
         Ok(reply.into_response())
     }
 
-    async fn allocate_address(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
-        // Two calls at once must not get the same address.
-        let _one_at_a_time = self.elastic.lock().await;
-        if !self.has_room_for(&call, Quota::Addresses, "DescribeAddresses", "addressesSet").await? {
-            return Ok(limits::refused(&Refusal::addresses()));
-        }
-        let mut used: Vec<Ipv4Addr> = Vec::new();
-        for parts in self.every_region()? {
-            let described = self.read(&parts, &[("Action", "DescribeAddresses")]).await?;
-            used.extend(
-                described.all("publicIp").iter().filter_map(|element| element.text.parse::<Ipv4Addr>().ok()),
-            );
-        }
-        let Some(address) = elastic_ip::next_free(&self.pool, &used) else {
-            return Ok(limits::refused(&Refusal::addresses()));
-        };
-        call.form.push(("Address".to_owned(), address.to_string()));
-        Ok(self.to_moto(&call).await?.into_response())
-    }
-
-    /// Associates an address. If the port cannot be bound, the call is refused and the address is not
-    /// associated either, so that the next try does not find it done.
-    async fn associate_address(&self, call: Call) -> anyhow::Result<Response<Body>> {
-        let reply = self.to_moto(&call).await?;
-        if reply.ok
-            && let Err(error) = self.forward_traffic().await
-        {
-            let association = Element::parse(&reply.body)?.text_of("associationId").unwrap_or("").to_owned();
-            self.ask(&call.parts, &[("Action", "DisassociateAddress"), ("AssociationId", &association)])
-                .await?;
-            self.forward_traffic_or_warn().await;
-            return Err(error);
-        }
-        Ok(reply.into_response())
-    }
-
-    /// Refused if an address already in use would have to forward a port that is taken. Earlier faults do not
-    /// concern this call.
-    async fn authorize_ingress(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
-        let was_fine = self.forward_traffic().await.is_ok();
-        let reply = self.to_moto(&call).await?;
-        if reply.ok
-            && let Err(error) = self.forward_traffic().await
-            && was_fine
-        {
-            call.take("Action");
-            call.form.push(("Action".to_owned(), "RevokeSecurityGroupIngress".to_owned()));
-            self.to_moto(&call).await?;
-            self.forward_traffic_or_warn().await;
-            return Err(error);
-        }
-        Ok(reply.into_response())
-    }
-
-    async fn then_forward_traffic(&self, call: Call) -> anyhow::Result<Response<Body>> {
-        let reply = self.to_moto(&call).await?;
-        if reply.ok {
-            self.forward_traffic_or_warn().await;
-        }
-        Ok(reply.into_response())
-    }
-
-    /// Updates the forwards for calls that succeed whatever the outcome.
-    async fn forward_traffic_or_warn(&self) {
-        if let Err(error) = self.forward_traffic().await {
-            tracing::warn!(error = format!("{error:#}"), "a public address leads nowhere");
-        }
-    }
-
-    /// Brings the forwards in line with moto's addresses, instances and groups.
-    async fn forward_traffic(&self) -> anyhow::Result<()> {
-        let mut elastic = self.elastic.lock().await;
-        let mut wanted = Wanted::new();
-        for parts in self.every_region()? {
-            let addresses = self.read(&parts, &[("Action", "DescribeAddresses")]).await?;
-            for address in addresses.items("addressesSet") {
-                let (Some(public), Some(instance)) =
-                    (address.text_of("publicIp"), address.text_of("instanceId"))
-                else {
-                    continue;
-                };
-                let Some(machine) = self.machines.lock().await.get(instance).cloned() else { continue };
-                let public: Ipv4Addr = public.parse().context(
-                    "moto lists a public address that is not an \
-                    address",
-                )?;
-                for port in self.world_ports(&parts, instance).await? {
-                    let address = (machine.address, port).into();
-                    wanted.insert((public, port).into(), Target { address, power: machine.power() });
-                }
-            }
-        }
-        elastic.apply(&wanted).await
-    }
-
-    /// Returns the TCP ports that an instance's security groups open to addresses (not to groups).
-    async fn world_ports(&self, parts: &Parts, instance: &str) -> anyhow::Result<BTreeSet<u16>> {
-        let tree = self.read(parts, &[("Action", "DescribeInstances"), ("InstanceId.1", instance)]).await?;
-        let groups: BTreeSet<&str> =
-            tree.all("groupId").iter().map(|element| element.text.as_str()).collect();
-        let mut ports = BTreeSet::new();
-        for group in groups {
-            let described =
-                self.read(parts, &[("Action", "DescribeSecurityGroups"), ("GroupId.1", group)]).await?;
-            for rule in described.items("ipPermissions") {
-                let to_the_world = !rule.items("ipRanges").is_empty() || !rule.items("ipv6Ranges").is_empty();
-                let port = rule.text_of("fromPort").and_then(|text| text.parse::<u16>().ok());
-                let is_tcp = rule.text_of("ipProtocol") == Some("tcp");
-                if let (true, Some(port)) = (to_the_world && is_tcp, port) {
-                    ports.insert(port);
-                }
-            }
-        }
-        Ok(ports)
-    }
-
     /// Takes the instance profile out of a launch, because moto knows none, and returns its role; or the
     /// refusal of a profile that does not exist.
     async fn take_role(
@@ -724,113 +608,6 @@ fn still_terminated(id: &str) -> String {
     )
 }
 
-/// Returns the head of a request in a region.
-fn in_region(region: &str) -> anyhow::Result<Parts> {
-    let (mut parts, ()) = hyper::Request::post("http://local-cloud/").body(())?.into_parts();
-    let scope = format!(
-        "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/ec2/aws4_request, SignedHeaders=host, Signature=0"
-    );
-    parts.headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&scope)?);
-    Ok(parts)
-}
-
-struct Call {
-    parts: Parts,
-    form: Form,
-}
-
-impl Call {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.form.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
-    }
-
-    fn take(&mut self, key: &str) -> Option<String> {
-        let position = self.form.iter().position(|(name, _)| name == key)?;
-        Some(self.form.remove(position).1)
-    }
-
-    /// Returns the values of `key.1`, `key.2`, ….
-    fn numbered<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a str> {
-        (1_u32..).map_while(move |number| self.get(&format!("{key}.{number}")))
-    }
-
-    /// Returns the values of the filter with this name.
-    fn filter<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
-        let number = self.numbered_filters().position(|filter| filter == name).map(|index| index + 1);
-        let prefix = number.map(|number| format!("Filter.{number}.Value."));
-        let is_value = move |key: &str| prefix.as_ref().is_some_and(|prefix| key.starts_with(prefix));
-        self.form.iter().filter(move |(key, _)| is_value(key)).map(|(_, value)| value.as_str())
-    }
-
-    fn numbered_filters(&self) -> impl Iterator<Item = &str> {
-        (1_u32..).map_while(|number| self.get(&format!("Filter.{number}.Name")))
-    }
-
-    fn region(&self) -> &str {
-        region_of(&self.parts)
-    }
-}
-
-fn region_of(parts: &Parts) -> &str {
-    parts
-        .headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(sigv4::parse)
-        .map_or("us-east-1", |auth| auth.region)
-}
-
-struct Reply {
-    ok: bool,
-    head: axum::http::response::Parts,
-    body: Bytes,
-}
-
-impl Reply {
-    fn into_response(mut self) -> Response<Body> {
-        self.head.headers.remove(header::TRANSFER_ENCODING);
-        self.head.headers.remove(header::CONTENT_LENGTH);
-        Response::from_parts(self.head, Body::from(self.body))
-    }
-}
-
 fn other_parameters() -> Response<Body> {
     bad_request("IdempotentParameterMismatch", "The client token was used before with other parameters.")
-}
-
-fn bad_request(code: &str, message: &str) -> Response<Body> {
-    refusal("ec2", StatusCode::BAD_REQUEST, code, message)
-}
-
-fn owned(form: &[(&str, &str)]) -> Form {
-    form.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-}
-
-pub(crate) fn parse_form(body: &[u8]) -> Form {
-    let decode = |text: &str| {
-        percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
-    };
-    String::from_utf8_lossy(body)
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(key, value)| (decode(key), decode(value)))
-        .collect()
-}
-
-pub(crate) fn encode_form(form: &Form) -> String {
-    let encode = |text: &str| {
-        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
-    };
-    form.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect::<Vec<_>>().join("&")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_form_survives_a_round_trip() {
-        let form = owned(&[("Action", "RunInstances"), ("UserData", "a+b/c=="), ("Tag.1.Value", "x y&z")]);
-        assert_eq!(parse_form(encode_form(&form).as_bytes()), form);
-    }
 }

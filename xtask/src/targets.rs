@@ -10,6 +10,7 @@ mod local;
 mod simulate;
 mod stack;
 mod steps;
+mod test_only;
 mod tests;
 
 use anyhow::Result;

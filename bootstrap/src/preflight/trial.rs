@@ -16,7 +16,7 @@ use crate::blueprint;
 use crate::check::{Check, Verdict};
 use crate::error::Result;
 use crate::resources::bucket::Contents;
-use crate::resources::instance;
+use crate::resources::instance::Launch;
 use crate::resources::network::{filter, stack_filter, tagged};
 use crate::resources::role::Role;
 
@@ -243,11 +243,12 @@ async fn inside_of_the_vpc(aws: &Aws) -> Vec<Said> {
 
 /// Returns `None` if the release names no subnet.
 async fn try_launch(aws: &Aws, release: &Release) -> Option<Said> {
-    let subnet = release.worker.subnets.first()?;
-    let request = instance::request(aws, ROLE_WORKER, &release.id, &release.worker, subnet, 0);
+    let spec = &release.worker;
+    let launch =
+        Launch { role: ROLE_WORKER, release: &release.id, spec, subnet: spec.subnets.first()?, place: 0 };
     // The deployer itself launches load balancers alone, which are on demand. Spot workers are launched by
     // the reconciler, whose role may make spot requests.
-    let request = request.set_instance_market_options(None);
+    let request = launch.request(aws).set_instance_market_options(None);
     Some(said("ec2:RunInstances", None, request.dry_run(true).send().await))
 }
 

@@ -9,9 +9,10 @@ use jiff::Timestamp;
 
 use crate::aws::Aws;
 use crate::certificate::{Certificate, ISSUED_HERE, Origin};
-use crate::error::{DeployError, Exit, Result, Step as _, found};
+use crate::error::{Result, Step as _, found};
 use crate::part::{Part, RunMode};
 use crate::resources::documents::{self, Object};
+use crate::resources::secrets;
 use crate::tls::{Decision, Stored};
 
 /// Returns the stored certificate and its object.
@@ -82,13 +83,7 @@ pub fn keep_file(file: &Path, certificate: Option<&Certificate>) -> Result<()> {
         None if is_of_us => std::fs::remove_file(file),
         None => Ok(()),
     };
-    done.map_err(|error| {
-        DeployError::new(Exit::Prerequisite, format!("cannot write {}", file.display()))
-            .hint(
-                "Check the permissions and the free space of its directory. --token-file names another file.",
-            )
-            .caused_by(error)
-    })
+    done.map_err(|error| secrets::not_written(file, error))
 }
 
 #[cfg(test)]

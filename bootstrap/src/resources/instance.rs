@@ -64,46 +64,63 @@ pub fn tag<'a>(instance: &'a Instance, key: &str) -> Option<&'a str> {
     instance.tags().iter().find(|tag| tag.key() == Some(key)).and_then(|tag| tag.value())
 }
 
-/// Launches one instance in this subnet, with this number among its kind. The same token and definition
-/// return the same instance, however often they are sent.
-pub async fn launch(
-    aws: &Aws,
-    role: &str,
-    release: &str,
-    spec: &InstanceSpec,
-    subnet: &SubnetSpec,
-    place: u32,
-    token: &str,
-) -> Result<String> {
-    let request = request(aws, role, release, spec, subnet, place).client_token(token);
-    let launched =
-        async || request.clone().send().await.step(|| format!("launch the {role} in {}", subnet.zone));
-    let needs =
-        format!("{}, {} and the instance profile {}", subnet.id, spec.security_group, spec.instance_profile);
-    let launched = aws.patience.depends_on(&needs, launched).await?;
-    id(launched.instances().first().and_then(|i| i.instance_id()), "instance")
+/// One instance to launch.
+#[derive(Clone, Copy)]
+pub struct Launch<'a> {
+    pub role: &'a str,
+    pub release: &'a str,
+    pub spec: &'a InstanceSpec,
+    pub subnet: &'a SubnetSpec,
+    /// Its number among its kind.
+    pub place: u32,
 }
 
-/// Returns the launch request without its client token; a dry run sends the same.
-pub fn request(
-    aws: &Aws,
-    role: &str,
-    release: &str,
-    spec: &InstanceSpec,
-    subnet: &SubnetSpec,
-    place: u32,
-) -> RunInstancesFluentBuilder {
-    let mut tags: Vec<Tag> =
-        aws.names.tags(role).into_iter().map(|(key, value)| launch::tag(&key, &value)).collect();
-    tags.push(launch::tag(TAG_ROLE, role));
-    let parts = tags.clone();
-    tags.push(launch::tag(TAG_RELEASE, release));
-    // The reconciler's attempts begin with one: it takes no launch of ours for its own.
-    tags.push(launch::tag(TAG_ATTEMPT, "0"));
-    if place > 0 {
-        tags.push(launch::tag(TAG_SLOT, &place.to_string()));
+impl Launch<'_> {
+    /// Launches the instance and returns its id. The same token and definition return the same instance, however
+    /// often they are sent.
+    pub async fn send(self, aws: &Aws, token: &str) -> Result<String> {
+        let Self { role, spec, subnet, .. } = self;
+        let request = self.request(aws).client_token(token);
+        let launched =
+            async || request.clone().send().await.step(|| format!("launch the {role} in {}", subnet.zone));
+        let needs = format!(
+            "{}, {} and the instance profile {}",
+            subnet.id, spec.security_group, spec.instance_profile
+        );
+        let launched = aws.patience.depends_on(&needs, launched).await?;
+        id(launched.instances().first().and_then(|i| i.instance_id()), "instance")
     }
-    launch::request(&aws.ec2, spec, &subnet.id, Tags { instance: tags, parts })
+
+    /// Returns the launch request without its client token; a dry run sends the same.
+    pub fn request(self, aws: &Aws) -> RunInstancesFluentBuilder {
+        let tags = aws.names.tags(self.role).into_iter();
+        let mut tags: Vec<Tag> = tags.map(|(key, value)| launch::tag(&key, &value)).collect();
+        tags.push(launch::tag(TAG_ROLE, self.role));
+        let parts = tags.clone();
+        tags.push(launch::tag(TAG_RELEASE, self.release));
+        // The reconciler's attempts begin with one, so it never takes this launch for its own.
+        tags.push(launch::tag(TAG_ATTEMPT, "0"));
+        if self.place > 0 {
+            tags.push(launch::tag(TAG_SLOT, &self.place.to_string()));
+        }
+        launch::request(&aws.ec2, self.spec, &self.subnet.id, Tags { instance: tags, parts })
+    }
+}
+
+/// Returns a definition without subnets and without a program.
+#[cfg(test)]
+pub(crate) fn example() -> InstanceSpec {
+    use fleet::release::{Credits, Market};
+    InstanceSpec {
+        ami: "ami-1".to_owned(),
+        instance_type: "t4g.micro".to_owned(),
+        subnets: Vec::new(),
+        security_group: "sg-1".to_owned(),
+        instance_profile: "p".to_owned(),
+        user_data: String::new(),
+        market: Market::OnDemand,
+        credits: Credits::Standard,
+    }
 }
 
 /// Terminates every instance of the stack and waits until EC2 shows all as terminated.

@@ -32,7 +32,7 @@ use crate::aws::Aws;
 use crate::error::{DeployError, Exit, Result, Step as _};
 use crate::part::{NEW, Part, RunMode};
 use crate::patience::{self, Look};
-use crate::resources::instance;
+use crate::resources::instance::{self, Launch};
 use crate::resources::network::{id, stack_filter, tagged};
 
 /// More load balancers than `--lbs` allows.
@@ -154,7 +154,8 @@ async fn launch(aws: &Aws, spec: &BalancerSpec, place: u32, number: usize) -> Re
             let role = numbered(ROLE_LB, place);
             let seed = format!("{group}/{role}/{}/{}/deploy/{number}", spec.id, subnet.id);
             let token = short_hash(seed.as_bytes());
-            match instance::launch(aws, ROLE_LB, &spec.id, &spec.instance, subnet, place, &token).await {
+            let launch = Launch { role: ROLE_LB, release: &spec.id, spec: &spec.instance, subnet, place };
+            match launch.send(aws, &token).await {
                 Ok(id) => return Ok(id),
                 Err(error) => refused = error,
             }

@@ -332,29 +332,21 @@ fn list(ids: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fleet::release::{BalancerSpec, Credits, InstanceSpec};
+    use fleet::release::BalancerSpec;
     use fleet::{Profile, WorkerId};
 
     use super::super::seen::{AddressSeen, RulesSeen};
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::resources::instance::example;
 
     fn now() -> Timestamp {
         "2026-01-01T12:00:00Z".parse().expect("a time")
     }
 
     fn release() -> Release {
-        let spec = InstanceSpec {
-            ami: "ami-1".to_owned(),
-            instance_type: "t4g.micro".to_owned(),
-            subnets: Vec::new(),
-            security_group: "sg-1".to_owned(),
-            instance_profile: "p".to_owned(),
-            market: Default::default(),
-            credits: Credits::Standard,
-            user_data: String::new(),
-        };
+        let spec = example();
         let stack = "a".parse().expect("valid");
         let mut release = Release::new(stack, Profile::Secure, "1".to_owned(), spec.clone());
         release.balancer = Some(BalancerSpec::new("eipalloc-1".to_owned(), spec));

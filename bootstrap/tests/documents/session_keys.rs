@@ -8,7 +8,7 @@ use axum::http::header::{COOKIE, SET_COOKIE};
 use axum::response::IntoResponse as _;
 use bootstrap::output::Progress;
 use bootstrap::part::RunMode;
-use bootstrap::resources::documents;
+use bootstrap::resources::secrets;
 use bootstrap::session_keys::{Mode, rotate};
 use ec2_worker::client::Transport;
 use ec2_worker::cookies::{KeyRing, Kind};
@@ -35,7 +35,7 @@ fn opens(reader: &KeyRing, sealer: &KeyRing) -> bool {
 
 async fn deployed() -> Stack {
     let stack = Stack::new().await;
-    documents::ensure_session_keys(&stack.aws, RunMode::Apply).await.expect("a first ring");
+    secrets::ensure_session_keys(&stack.aws, RunMode::Apply).await.expect("a first ring");
     stack
 }
 

@@ -1,47 +1,20 @@
 //! One ministack for the test program, two fresh buckets for each test, and a client whose calls end.
 
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::{ConfigBag, Credentials, Intercept, RuntimeComponents, SharedCredentialsProvider};
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use bootstrap::aws::Aws;
 use bootstrap::names::Names;
 use bootstrap::patience::Patience;
-use local_cloud::emulators::Emulator;
 
 fn endpoint() -> &'static str {
-    static ENDPOINT: OnceLock<String> = OnceLock::new();
-    ENDPOINT.get_or_init(|| {
-        let (send, receive) = std::sync::mpsc::channel();
-        // The emulator dies with the thread that started it, so that thread stays to the end.
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-            runtime.block_on(async {
-                let emulator = Emulator::start_ministack(&own_dir()).await.expect("ministack starts");
-                send.send(emulator.endpoint().to_owned()).expect("a task waits");
-                std::future::pending::<()>().await;
-            });
-        });
-        receive.recv().expect("ministack starts")
-    })
-}
-
-/// Makes a directory for this process alone, after removing those of ended test programs.
-fn own_dir() -> PathBuf {
-    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bootstrap-documents");
-    for old in std::fs::read_dir(&all).into_iter().flatten().flatten() {
-        if !Path::new("/proc").join(old.file_name()).exists() {
-            std::fs::remove_dir_all(old.path()).ok();
-        }
-    }
-    all.join(std::process::id().to_string())
+    testing::emulator::ministack(env!("CARGO_TARGET_TMPDIR"))
 }
 
 /// How many more calls may be made. Further calls are cut before anything is sent, as if the process had been
@@ -182,26 +155,10 @@ pub(crate) struct Version {
 }
 
 fn client(names: &Names, budget: Budget) -> Aws {
-    let key = Credentials::new("test", "test", None, None, "tests");
-    let config = SdkConfig::builder()
-        .behavior_version(BehaviorVersion::v2026_01_12())
-        .region(Region::new(names.region.clone()))
-        .endpoint_url(endpoint())
-        .credentials_provider(SharedCredentialsProvider::new(key))
-        .retry_config(RetryConfig::disabled())
-        .build();
+    let config = testing::client::config(endpoint());
+    let config = config.into_builder().retry_config(RetryConfig::disabled()).build();
     let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(true).interceptor(budget).build();
-    Aws {
-        caller: "arn:aws:iam::000000000000:root".to_owned(),
-        names: names.clone(),
-        patience: Patience::at_most(None),
-        endpoint_url: Some(endpoint().to_owned()),
-        ec2: aws_sdk_ec2::Client::new(&config),
-        s3: aws_sdk_s3::Client::from_conf(s3),
-        iam: aws_sdk_iam::Client::new(&config),
-        lambda: aws_sdk_lambda::Client::new(&config),
-        events: aws_sdk_eventbridge::Client::new(&config),
-        logs: aws_sdk_cloudwatchlogs::Client::new(&config),
-        quotas: aws_sdk_servicequotas::Client::new(&config),
-    }
+    let caller = "arn:aws:iam::000000000000:root".to_owned();
+    let clients = Aws::new(&config, names.clone(), Some(endpoint().to_owned()), Patience::at_most(None));
+    Aws { caller, s3: aws_sdk_s3::Client::from_conf(s3), ..clients }
 }

@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use process::settings::{Env, Vars as _};
-use rand::Rng as _;
+use rand::RngExt as _;
 use serde_json::{Value, json};
 
 use crate::census::{Census, Observer};

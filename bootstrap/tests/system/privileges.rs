@@ -270,14 +270,10 @@ mod tests {
         let document = reconciler(&names).to_string();
         let policies = Policies { identity: vec![Policy::parse(&document).expect("valid")], boundary: None };
         let from_code = Context::default().with("lambda:SourceFunctionArn", names.function_arn());
-        for action in [
-            "ec2:CreateNetworkInterface",
-            "ec2:DescribeNetworkInterfaces",
-            "ec2:DeleteNetworkInterface",
-            "ec2:DescribeSubnets",
-            "ec2:AssignPrivateIpAddresses",
-            "ec2:UnassignPrivateIpAddresses",
-        ] {
+        let by_lambda = UNUSED.iter().filter(|(_, _, _, why)| *why == BY_LAMBDA);
+        let actions: Vec<&str> = by_lambda.map(|(_, _, action, _)| *action).collect();
+        assert_eq!(actions.len(), 6);
+        for action in actions {
             let decision = |context: &Context| decide(&policies, None, action, "*", context);
             assert_eq!(decision(&Context::default()), Decision::Allowed, "{action}");
             assert_eq!(decision(&from_code), Decision::DeniedByIdentity, "{action}");

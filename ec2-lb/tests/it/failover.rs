@@ -368,17 +368,7 @@ async fn a_worker_that_fails_fast_draws_no_traffic() {
 
 #[tokio::test]
 async fn a_response_that_breaks_off_is_seen_to_be_truncated() {
-    let (write, stream) = Stream::new();
-    let stream = std::sync::Mutex::new(Some(stream));
-    let worker = FakeWorker::start(21, move |_| {
-        let stream = stream
-            .lock()
-            .expect("not poisoned")
-            .take()
-            .expect("asked once: a started response is not retried");
-        async { Ok(Response::new(stream)) }
-    })
-    .await;
+    let (write, worker) = FakeWorker::streaming(21).await;
     let other = FakeWorker::start(22, |_| std::future::pending()).await;
     let lb = Lb::start(Limits::default(), &[&worker]).await;
     let request = Request::get(format!("http://{}/list", lb.addr)).body(Full::default()).expect("a request");
@@ -392,13 +382,7 @@ async fn a_response_that_breaks_off_is_seen_to_be_truncated() {
 
 #[tokio::test]
 async fn an_old_client_sees_that_a_response_is_truncated() {
-    let (write, stream) = Stream::new();
-    let stream = std::sync::Mutex::new(Some(stream));
-    let worker = FakeWorker::start(23, move |_| {
-        let stream = stream.lock().expect("not poisoned").take().expect("asked once");
-        async { Ok(Response::new(stream)) }
-    })
-    .await;
+    let (write, worker) = FakeWorker::streaming(23).await;
     let lb = Lb::start(Limits::default(), &[&worker]).await;
     let mut client = tokio::net::TcpStream::connect(lb.addr).await.expect("it listens");
     client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("it reads");

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::support::{FakeWorker, Lb, PATIENCE, Stream, eventually, ok, read_to_end, read_until, short};
+use crate::support::{FakeWorker, Lb, PATIENCE, eventually, ok, read_to_end, read_until, short};
 use ec2_lb::Limits;
 use hyper::body::Bytes;
-use hyper::{Method, Response, StatusCode};
+use hyper::{Method, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -21,9 +21,27 @@ fn alone(change: impl FnOnce(&mut Limits)) -> Limits {
     })
 }
 
-/// Connects until each of the load balancer's threads has had its share.
 async fn connect(lb: &Lb) -> TcpStream {
     TcpStream::connect(lb.addr).await.expect("it listens")
+}
+
+/// Sends a head, the first bytes of its body, and then a byte every 20 ms; returns how the answer begins.
+async fn answer_to_a_trickle(lb: &Lb, length: usize, at_first: usize) -> String {
+    let mut stream = connect(lb).await;
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("it reads");
+    stream.write_all(&vec![b'x'; at_first]).await.expect("it reads");
+    let (mut read, mut write) = stream.into_split();
+    let trickle = tokio::spawn(async move {
+        while write.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let mut answer = vec![0; "HTTP/1.1 408".len()];
+    let reading = tokio::time::timeout(PATIENCE, read.read_exact(&mut answer));
+    reading.await.expect("in time").expect("an answer");
+    trickle.abort();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[tokio::test]
@@ -45,22 +63,7 @@ async fn a_body_that_comes_too_slowly_is_refused_however_steadily() {
     let limits = short(|limits| limits.upload = Duration::from_millis(300));
     let lb = Lb::start(limits, &[&worker]).await;
     for length in [1000, 500_000] {
-        let mut stream = connect(&lb).await;
-        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
-        stream.write_all(head.as_bytes()).await.expect("it reads");
-        let (mut read, mut write) = stream.into_split();
-        let trickle = tokio::spawn(async move {
-            while write.write_all(b"x").await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        });
-        let mut answer = vec![0; 12];
-        tokio::time::timeout(PATIENCE, read.read_exact(&mut answer))
-            .await
-            .expect("in time")
-            .expect("an answer");
-        assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 408");
-        trickle.abort();
+        assert_eq!(answer_to_a_trickle(&lb, length, 0).await, "HTTP/1.1 408", "{length}");
     }
 }
 
@@ -74,36 +77,14 @@ async fn a_body_below_the_minimum_rate_is_refused() {
     let lb = Lb::start(limits, &[&worker]).await;
     // Kept whole, and streamed: what comes at first is enough for a worker to be chosen.
     for (length, at_first) in [(60_000, 10), (900_000, 20_000)] {
-        let mut stream = connect(&lb).await;
-        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
-        stream.write_all(head.as_bytes()).await.expect("it reads");
-        stream.write_all(&vec![b'x'; at_first]).await.expect("it reads");
-        let (mut read, mut write) = stream.into_split();
-        let trickle = tokio::spawn(async move {
-            while write.write_all(b"x").await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        });
-        let mut answer = vec![0; 12];
-        tokio::time::timeout(PATIENCE, read.read_exact(&mut answer))
-            .await
-            .expect("in time")
-            .expect("an answer");
-        assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 408", "{length}");
-        trickle.abort();
+        assert_eq!(answer_to_a_trickle(&lb, length, at_first).await, "HTTP/1.1 408", "{length}");
     }
     assert_eq!(worker.arrivals(), 0);
 }
 
 #[tokio::test]
 async fn a_client_that_reads_below_the_minimum_rate_is_cut() {
-    let (write, stream) = Stream::new();
-    let stream = std::sync::Mutex::new(Some(stream));
-    let worker = FakeWorker::start(72, move |_| {
-        let stream = stream.lock().expect("not poisoned").take().expect("asked once");
-        async { Ok(Response::new(stream)) }
-    })
-    .await;
+    let (write, worker) = FakeWorker::streaming(72).await;
     let limits = short(|limits| {
         limits.client_pause = Duration::from_millis(500);
         limits.client_rate = 1024 * 1024 * 1024;
@@ -180,13 +161,7 @@ async fn a_worker_gets_no_more_than_it_serves() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_cut_and_frees_its_worker() {
-    let (write, stream) = Stream::new();
-    let stream = std::sync::Mutex::new(Some(stream));
-    let worker = FakeWorker::start(72, move |_| {
-        let stream = stream.lock().expect("not poisoned").take().expect("asked once");
-        async { Ok(Response::new(stream)) }
-    })
-    .await;
+    let (write, worker) = FakeWorker::streaming(72).await;
     let limits = short(|limits| limits.client_pause = Duration::from_millis(200));
     let lb = Lb::start(limits, &[&worker]).await;
     let mut deaf = connect(&lb).await;
@@ -206,13 +181,7 @@ async fn a_client_that_does_not_read_is_cut_and_frees_its_worker() {
 
 #[tokio::test]
 async fn a_worker_that_stops_in_the_middle_of_its_response_is_cut() {
-    let (write, stream) = Stream::new();
-    let stream = std::sync::Mutex::new(Some(stream));
-    let worker = FakeWorker::start(73, move |_| {
-        let stream = stream.lock().expect("not poisoned").take().expect("asked once");
-        async { Ok(Response::new(stream)) }
-    })
-    .await;
+    let (write, worker) = FakeWorker::streaming(73).await;
     let limits = short(|limits| limits.reply_pause = Duration::from_millis(100));
     let lb = Lb::start(limits, &[&worker]).await;
     write.send(Ok(Bytes::from_static(b"half"))).await.expect("room");

@@ -88,13 +88,7 @@ async fn a_request_without_an_id_gets_one() {
 #[tokio::test]
 async fn a_large_response_streams_while_it_is_written() {
     const PIECE: usize = 1024 * 1024;
-    let (write, stream) = Stream::new();
-    let stream = std::sync::Mutex::new(Some(stream));
-    let worker = FakeWorker::start(11, move |_| {
-        let stream = stream.lock().expect("not poisoned").take().expect("asked once");
-        async { Ok(Response::new(stream)) }
-    })
-    .await;
+    let (write, worker) = FakeWorker::streaming(11).await;
     let lb = Lb::start(Limits::default(), &[&worker]).await;
     let request = Request::get(format!("http://{}/list", lb.addr)).body(Full::default()).expect("a request");
     let mut body = lb.open(request).await.into_body();

@@ -54,6 +54,26 @@ pub(crate) async fn check_amount(State(worker): State<Worker>) -> Result<Json<Am
     Ok(Json(worker.desired_counts.recent().await?))
 }
 
+/// The answers to `/setamount` in both its forms.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "describes answers that the handlers and `ApiError` make")]
+enum SetAmount {
+    #[response(status = 200, description = "Set")]
+    Set(Change),
+    #[response(status = 400, description = "Not a number")]
+    Malformed(Shown),
+    #[response(status = 401, description = "The admin token is missing or wrong")]
+    NoToken(Shown),
+    #[response(status = 403, description = "Another site sent the request")]
+    OtherSite(Shown),
+    #[response(status = 409, description = "Another request changed the number at the same moment")]
+    LostRace(Shown),
+    #[response(status = 422, description = "The number is out of bounds")]
+    OutOfBounds(Shown),
+    #[response(status = 503, description = "Busy, or the storage does not answer; try again")]
+    Unavailable(Shown),
+}
+
 /// `GET /setamount/<n>`
 #[utoipa::path(
     get,
@@ -61,15 +81,7 @@ pub(crate) async fn check_amount(State(worker): State<Worker>) -> Result<Json<Am
     tag = "fleet",
     params(("amount" = u32, Path, minimum = 1, maximum = 100)),
     security(("admin" = [])),
-    responses(
-        (status = 200, description = "Set", body = Change),
-        (status = 400, description = "Not a number", body = Shown),
-        (status = 401, description = "The admin token is missing or wrong", body = Shown),
-        (status = 403, description = "Another site sent the request", body = Shown),
-        (status = 409, description = "Another request changed the number at the same moment", body = Shown),
-        (status = 422, description = "The number is out of bounds", body = Shown),
-        (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
-    ),
+    responses(SetAmount),
 )]
 pub(crate) async fn set_amount_by_path(
     State(worker): State<Worker>,
@@ -95,15 +107,7 @@ pub(crate) async fn set_amount_by_path(
     tag = "fleet",
     params(("amount" = u32, Query, minimum = 1, maximum = 100)),
     security(("admin" = [])),
-    responses(
-        (status = 200, description = "Set", body = Change),
-        (status = 400, description = "Not a number", body = Shown),
-        (status = 401, description = "The admin token is missing or wrong", body = Shown),
-        (status = 403, description = "Another site sent the request", body = Shown),
-        (status = 409, description = "Another request changed the number at the same moment", body = Shown),
-        (status = 422, description = "The number is out of bounds", body = Shown),
-        (status = 503, description = "Busy, or the storage does not answer; try again", body = Shown),
-    ),
+    responses(SetAmount),
 )]
 pub(crate) async fn set_amount_by_query(
     State(worker): State<Worker>,

@@ -26,12 +26,23 @@ async fn the_health_check_needs_no_storage() {
     assert_eq!(http.get(&format!("/signin/ana/{}", escape(PASSWORD))).await.status, 503);
 }
 
-#[tokio::test]
-async fn head_never_changes_anything() {
+/// One user and a desired count, in the profile in which GET changes both.
+async fn stack_with_something_to_change() -> (Stack, Http) {
     let stack = Stack::new().await;
     let http = stack.client(Profile::Classic).await;
     http.sign_up("ana").await;
     stack.write(keys::DESIRED_COUNT, "3").await;
+    (stack, http)
+}
+
+async fn assert_unchanged(stack: &Stack) {
+    assert_eq!(stack.user_keys().await, ["users/ana"]);
+    assert_eq!(stack.read(&stack.control, keys::DESIRED_COUNT).await, "3");
+}
+
+#[tokio::test]
+async fn head_never_changes_anything() {
+    let (stack, http) = stack_with_something_to_change().await;
     let signin = format!("/signin/ana/{}", escape(PASSWORD));
     let signup = format!("/signup/bob/{}", escape(PASSWORD));
     for (path, allow) in [
@@ -44,8 +55,7 @@ async fn head_never_changes_anything() {
         assert_eq!((reply.status.as_u16(), reply.header("allow")), (405, allow), "{path}");
         assert!(!reply.headers.contains_key("set-cookie"), "{path}");
     }
-    assert_eq!(stack.user_keys().await, ["users/ana"]);
-    assert_eq!(stack.read(&stack.control, keys::DESIRED_COUNT).await, "3");
+    assert_unchanged(&stack).await;
 }
 
 #[tokio::test]
@@ -89,10 +99,7 @@ async fn unknown_addresses_are_404() {
 
 #[tokio::test]
 async fn other_sites_and_prefetches_change_nothing() {
-    let stack = Stack::new().await;
-    let http = stack.client(Profile::Classic).await;
-    http.sign_up("ana").await;
-    stack.write(keys::DESIRED_COUNT, "3").await;
+    let (stack, http) = stack_with_something_to_change().await;
     let signin = format!("/signin/ana/{}", escape(PASSWORD));
     let signup = format!("/signup/bob/{}", escape(PASSWORD));
     let requests = [
@@ -110,8 +117,7 @@ async fn other_sites_and_prefetches_change_nothing() {
             assert_eq!(reply.code(), (403, "cross_site".to_owned()), "{method} {path} {header:?}");
         }
     }
-    assert_eq!(stack.user_keys().await, ["users/ana"]);
-    assert_eq!(stack.read(&stack.control, keys::DESIRED_COUNT).await, "3");
+    assert_unchanged(&stack).await;
     for own in ["same-origin", "none"] {
         assert_eq!(http.with(Method::GET, &signin, &[("sec-fetch-site", own)]).await.status, 303, "{own}");
     }

@@ -7,12 +7,13 @@ use ec2_worker::app;
 use fleet::Profile;
 use futures::stream::{self, StreamExt as _};
 use reqwest::redirect::Policy;
+use testing::client::s3;
+use testing::proxy::Proxy;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::support::proxy::Proxy;
-use crate::support::{Http, PASSWORD, Stack, escape, s3, s3_endpoint};
+use crate::support::{Http, PASSWORD, Stack, escape, s3_endpoint};
 
 const ATTACKER: &str = "192.0.2.7";
 /// One is under attack; the other fifty sign in.

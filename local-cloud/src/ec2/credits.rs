@@ -6,7 +6,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
 
-use super::{Call, Ec2, bad_request};
+use super::Ec2;
+use super::call::{Call, bad_request};
 use crate::cpu::Credits;
 use crate::machine::Machine;
 use crate::reply::{refusal, xml};

@@ -4,7 +4,8 @@
 use anyhow::Context as _;
 use axum::http::request::Parts;
 
-use super::{Call, Ec2};
+use super::Ec2;
+use super::call::Call;
 
 /// How a resource is described by its id: the beginning of the id, the call, its parameter.
 const BY_ID: [(&str, &str, &str); 12] = [

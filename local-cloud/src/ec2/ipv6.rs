@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::Context as _;
 use axum::http::request::Parts;
 
-use super::{Ec2, in_region, owned, region_of};
+use super::Ec2;
+use super::call::{in_region, owned, region_of};
 use crate::xml::Element;
 
 impl Ec2 {

@@ -5,7 +5,8 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::http::Response;
 
-use super::{Call, Ec2, bad_request};
+use super::Ec2;
+use super::call::{Call, bad_request};
 use crate::account::{Market, Refusal, Running, not_offered};
 use crate::cpu::Credits;
 use crate::quotas::Quota;

@@ -67,6 +67,24 @@ async fn server_open_at(aws: &Aws, network: &Network, ports: &[u16]) -> (Instanc
     (instance, group)
 }
 
+/// Returns a web server in a network of its own, the group that opens its ports, and an address that leads to it.
+async fn server_with_address<'a>(aws: &'a Aws, ports: &[u16]) -> (Instance, String, ElasticIp<'a>) {
+    let (instance, group) = server_open_at(aws, &aws.network().await, ports).await;
+    let public = ElasticIp::allocate(aws).await;
+    public.associate(&instance).await;
+    (instance, group, public)
+}
+
+async fn assert_leads_nowhere(address: SocketAddr) {
+    assert!(TcpStream::connect(address).await.is_err(), "{address} still leads somewhere");
+}
+
+/// Asserts that `status` shows where a public address leads.
+async fn assert_status_shows(public: SocketAddr, private: SocketAddr) {
+    let status = local_cloud::daemon::status(&cloud().endpoint).await.expect("it answers");
+    assert!(status.public.contains(&(public, private)), "{:?}", status.public);
+}
+
 #[tokio::test]
 async fn traffic_follows_the_association() {
     let _pool = POOL.read().await;
@@ -83,12 +101,10 @@ async fn traffic_follows_the_association() {
     assert_eq!(who(public.at(PORT)).await, Ok(first.address));
     let association = public.associate(&second).await;
     assert_eq!(who(public.at(PORT)).await, Ok(second.address));
-    let status = local_cloud::daemon::status(&cloud().endpoint).await.expect("it answers");
-    let leads_to: SocketAddr = (second.address, PORT).into();
-    assert!(status.public.contains(&(public.at(PORT), leads_to)), "{:?}", status.public);
+    assert_status_shows(public.at(PORT), (second.address, PORT).into()).await;
 
     aws.ec2.disassociate_address().association_id(association).send().await.expect("disassociated");
-    assert!(TcpStream::connect(public.at(PORT)).await.is_err(), "it still leads somewhere");
+    assert_leads_nowhere(public.at(PORT)).await;
     public.release().await;
 }
 
@@ -96,26 +112,20 @@ async fn traffic_follows_the_association() {
 async fn a_released_address_leads_nowhere() {
     let _pool = POOL.read().await;
     let aws = Aws::new();
-    let network = aws.network().await;
-    let (instance, _) = server_open_at(&aws, &network, &[PORT]).await;
-    let public = ElasticIp::allocate(&aws).await;
-    public.associate(&instance).await;
+    let (instance, _, public) = server_with_address(&aws, &[PORT]).await;
     let address = public.at(PORT);
     assert_eq!(who(address).await, Ok(instance.address));
     public.release().await;
-    assert!(TcpStream::connect(address).await.is_err(), "it still leads somewhere");
+    assert_leads_nowhere(address).await;
 }
 
 #[tokio::test]
 async fn a_terminated_instance_loses_its_address() {
     let _pool = POOL.read().await;
     let aws = Aws::new();
-    let network = aws.network().await;
-    let (instance, _) = server_open_at(&aws, &network, &[PORT]).await;
-    let public = ElasticIp::allocate(&aws).await;
-    public.associate(&instance).await;
+    let (instance, _, public) = server_with_address(&aws, &[PORT]).await;
     aws.terminate(&instance.id).await;
-    assert!(TcpStream::connect(public.at(PORT)).await.is_err(), "it still leads somewhere");
+    assert_leads_nowhere(public.at(PORT)).await;
     assert_eq!(public.instance().await, None);
     public.release().await;
 }
@@ -124,10 +134,7 @@ async fn a_terminated_instance_loses_its_address() {
 async fn only_ports_open_to_the_world_are_forwarded() {
     let _pool = POOL.read().await;
     let aws = Aws::new();
-    let network = aws.network().await;
-    let (instance, group) = server_open_at(&aws, &network, &[]).await;
-    let public = ElasticIp::allocate(&aws).await;
-    public.associate(&instance).await;
+    let (instance, group, public) = server_with_address(&aws, &[]).await;
     let inside = aws.ec2.authorize_security_group_ingress().group_id(&group).ip_permissions(
         aws_sdk_ec2::types::IpPermission::builder()
             .ip_protocol("tcp")
@@ -172,10 +179,7 @@ async fn a_taken_port_is_named_and_nothing_is_associated() {
 async fn a_port_that_is_taken_is_not_opened_and_the_others_go_on() {
     let _pool = POOL.read().await;
     let aws = Aws::new();
-    let network = aws.network().await;
-    let (instance, group) = server_open_at(&aws, &network, &[PORT]).await;
-    let public = ElasticIp::allocate(&aws).await;
-    public.associate(&instance).await;
+    let (instance, group, public) = server_with_address(&aws, &[PORT]).await;
     aws.caught_up().await;
     let other_program = TcpListener::bind(public.at(PORT + 1)).await.expect("the port is free");
     let open = || {
@@ -191,9 +195,7 @@ async fn a_port_that_is_taken_is_not_opened_and_the_others_go_on() {
     assert_eq!(who(public.at(PORT)).await, Ok(instance.address));
     drop(other_program);
     open().await.expect("opened");
-    let leads_to: SocketAddr = (instance.address, PORT + 1).into();
-    let status = local_cloud::daemon::status(&cloud().endpoint).await.expect("it answers");
-    assert!(status.public.contains(&(public.at(PORT + 1), leads_to)), "{:?}", status.public);
+    assert_status_shows(public.at(PORT + 1), (instance.address, PORT + 1).into()).await;
     assert_eq!(who(public.at(PORT)).await, Ok(instance.address));
     public.release().await;
 }
@@ -222,10 +224,7 @@ async fn the_pool_is_finite_and_each_address_is_given_once() {
 async fn a_call_in_another_region_leaves_the_forward_alone() {
     let _pool = POOL.read().await;
     let aws = Aws::new();
-    let network = aws.network().await;
-    let (instance, _) = server_open_at(&aws, &network, &[PORT]).await;
-    let public = ElasticIp::allocate(&aws).await;
-    public.associate(&instance).await;
+    let (instance, _, public) = server_with_address(&aws, &[PORT]).await;
     let elsewhere = Aws::at(&cloud().endpoint, "eu-west-1", ("test", "test", None));
     let there = ElasticIp::allocate(&elsewhere).await;
     assert_ne!(there.address, public.address);

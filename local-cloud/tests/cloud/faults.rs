@@ -1,6 +1,6 @@
 //! Faults on purpose do what their names say, and no more.
 
-use crate::support::{Aws, cloud, eventually, fault, launched, nothing_runs_in, web_server};
+use crate::support::{Aws, Instance, cloud, eventually, fault, launched, nothing_runs_in, web_server};
 
 /// The state letter of a process: `T` is stopped.
 fn process_state(pid: u32) -> Option<char> {
@@ -14,6 +14,15 @@ async fn until_process_is(pid: u32, what: &str, is_so: impl Fn(Option<char>) -> 
         if is_so(state) { Ok(()) } else { Err(format!("{state:?}")) }
     })
     .await;
+}
+
+/// Returns a web server that hangs, and its process.
+async fn hung_server(aws: &Aws) -> (Instance, u32) {
+    let instance = aws.web_server(&aws.network().await).await;
+    let pid = instance.answers().await;
+    fault("hang", &instance.id).await.expect("done");
+    until_process_is(pid, "stopped", |state| state == Some('T')).await;
+    (instance, pid)
 }
 
 #[tokio::test]
@@ -35,11 +44,7 @@ async fn a_crashed_service_comes_back() {
 #[tokio::test]
 async fn a_hung_service_goes_on_when_resumed() {
     let aws = Aws::new();
-    let network = aws.network().await;
-    let instance = aws.web_server(&network).await;
-    let pid = instance.answers().await;
-    fault("hang", &instance.id).await.expect("done");
-    until_process_is(pid, "stopped", |state| state == Some('T')).await;
+    let (instance, pid) = hung_server(&aws).await;
     fault("resume", &instance.id).await.expect("done");
     assert_eq!(instance.answers().await, pid);
 }
@@ -47,11 +52,7 @@ async fn a_hung_service_goes_on_when_resumed() {
 #[tokio::test]
 async fn a_hung_service_can_be_terminated() {
     let aws = Aws::new();
-    let network = aws.network().await;
-    let instance = aws.web_server(&network).await;
-    let pid = instance.answers().await;
-    fault("hang", &instance.id).await.expect("done");
-    until_process_is(pid, "stopped", |state| state == Some('T')).await;
+    let (instance, _) = hung_server(&aws).await;
     aws.terminate(&instance.id).await;
     aws.shows(&instance.id, "powered off").await;
     instance.is_gone().await;

@@ -12,6 +12,8 @@ use aws_sdk_ec2::types::{
     Filter, IamInstanceProfileSpecification, Instance as Described, InstanceType, ResourceType, Tag,
     TagSpecification,
 };
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::{Credentials, Region, SharedCredentialsProvider};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use local_cloud::consistency::Report;
@@ -21,8 +23,8 @@ use local_cloud::quotas::{Quota, Quotas};
 use local_cloud::{LocalCloud, Options};
 use rand::RngExt as _;
 use serde_json::{Value, json};
+use testing::emulator::{own_dir, until_the_end};
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::Instant;
 
 pub(crate) const REGION: &str = "us-east-1";
 
@@ -64,41 +66,22 @@ pub(crate) async fn other_cloud() -> (MutexGuard<'static, ()>, &'static Cloud) {
 }
 
 fn start(name: String, elastic_ips: u8, quotas: Quotas) -> Cloud {
-    let (send, receive) = std::sync::mpsc::channel();
-    // Its processes die with the threads that started them, so these stay to the end.
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(async {
-            let dir = own_dir().join(&name);
-            let cloud = LocalCloud::start(Options {
-                listen: "127.0.0.1:0".parse().expect("an address"),
-                dir: dir.clone(),
-                venv: default_venv(),
-                elastic_ips: public_addresses(elastic_ips),
-                consistency_seed: None,
-                quotas,
-                cpu: Policy { quota: None, baseline: "10%".parse().ok() },
-            })
-            .await
-            .expect("the local cloud starts");
-            send.send(Cloud { endpoint: cloud.endpoint.clone(), dir }).expect("a task waits");
-            cloud.serve(std::future::pending()).await.expect("the emulators live on");
-        });
-    });
-    receive.recv().expect("the local cloud starts")
-}
-
-/// A directory for this process alone, after removing those of test programs that have ended:
-/// nothing runs at the end of a test program that could remove its own.
-fn own_dir() -> PathBuf {
-    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("local-cloud");
-    for old in std::fs::read_dir(&all).into_iter().flatten().flatten() {
-        let has_ended = !Path::new("/proc").join(old.file_name()).exists();
-        if has_ended {
-            drop(std::fs::remove_dir_all(old.path()));
-        }
-    }
-    all.join(std::process::id().to_string())
+    until_the_end(async move |started| {
+        let dir = own_dir(env!("CARGO_TARGET_TMPDIR")).join(&name);
+        let cloud = LocalCloud::start(Options {
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            dir: dir.clone(),
+            venv: default_venv(),
+            elastic_ips: public_addresses(elastic_ips),
+            consistency_seed: None,
+            quotas,
+            cpu: Policy { quota: None, baseline: "10%".parse().ok() },
+        })
+        .await
+        .expect("the local cloud starts");
+        started.send(Cloud { endpoint: cloud.endpoint.clone(), dir }).expect("a task waits");
+        cloud.serve(std::future::pending()).await.expect("the emulators live on");
+    })
 }
 
 /// Loopback addresses that, almost certainly, no other program on this machine uses.
@@ -107,6 +90,9 @@ pub(crate) fn public_addresses(count: u8) -> Vec<Ipv4Addr> {
     let (second, third) = (random.random_range(90..=110), random.random_range(0..=255));
     (1..=count).map(|last| Ipv4Addr::new(127, second, third, last)).collect()
 }
+
+/// An access key, its secret and perhaps its session token.
+type Key<'a> = (&'a str, &'a str, Option<&'a str>);
 
 /// Clients with one key.
 pub(crate) struct Aws {
@@ -121,51 +107,35 @@ pub(crate) struct Aws {
     pub(crate) quotas: aws_sdk_servicequotas::Client,
 }
 
-/// The configuration of one service's client. No retries: a test wants the first answer.
-macro_rules! client {
-    ($sdk:ident, $endpoint:expr, $region:expr, $key:expr $(, $more:ident($value:expr))*) => {{
-        let (access, secret, token) = $key;
-        let token: Option<&str> = token;
-        $sdk::Client::from_conf(
-            $sdk::Config::builder()
-                .behavior_version($sdk::config::BehaviorVersion::latest())
-                .endpoint_url($endpoint)
-                .region($sdk::config::Region::new($region.to_owned()))
-                .credentials_provider($sdk::config::Credentials::new(
-                    access,
-                    secret,
-                    token.map(str::to_owned),
-                    None,
-                    "tests",
-                ))
-                .retry_config($sdk::config::retry::RetryConfig::disabled())
-                $(.$more($value))*
-                .build(),
-        )
-    }};
-}
-
 impl Aws {
     pub(crate) fn new() -> Self {
         Self::with_key(("test", "test", None))
     }
 
-    /// With an access key, its secret and perhaps its session token.
-    pub(crate) fn with_key(key: (&str, &str, Option<&str>)) -> Self {
+    pub(crate) fn with_key(key: Key<'_>) -> Self {
         Self::at(&cloud().endpoint, REGION, key)
     }
 
-    pub(crate) fn at(endpoint: &str, region: &str, key: (&str, &str, Option<&str>)) -> Self {
+    pub(crate) fn at(endpoint: &str, region: &str, (access, secret, token): Key<'_>) -> Self {
+        let key = Credentials::new(access, secret, token.map(str::to_owned), None, "tests");
+        let config = testing::client::config(endpoint)
+            .into_builder()
+            .region(Region::new(region.to_owned()))
+            .credentials_provider(SharedCredentialsProvider::new(key))
+            // A test wants the first answer.
+            .retry_config(RetryConfig::disabled())
+            .build();
+        let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build();
         Self {
             endpoint: endpoint.to_owned(),
-            ec2: client!(aws_sdk_ec2, endpoint, region, key),
-            s3: client!(aws_sdk_s3, endpoint, region, key, force_path_style(true)),
-            iam: client!(aws_sdk_iam, endpoint, region, key),
-            sts: client!(aws_sdk_sts, endpoint, region, key),
-            lambda: client!(aws_sdk_lambda, endpoint, region, key),
-            events: client!(aws_sdk_eventbridge, endpoint, region, key),
-            logs: client!(aws_sdk_cloudwatchlogs, endpoint, region, key),
-            quotas: client!(aws_sdk_servicequotas, endpoint, region, key),
+            ec2: aws_sdk_ec2::Client::new(&config),
+            s3: aws_sdk_s3::Client::from_conf(s3),
+            iam: aws_sdk_iam::Client::new(&config),
+            sts: aws_sdk_sts::Client::new(&config),
+            lambda: aws_sdk_lambda::Client::new(&config),
+            events: aws_sdk_eventbridge::Client::new(&config),
+            logs: aws_sdk_cloudwatchlogs::Client::new(&config),
+            quotas: aws_sdk_servicequotas::Client::new(&config),
         }
     }
 
@@ -461,16 +431,9 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<String, Strin
 }
 
 /// Waits for a condition; if it does not come, the panic shows the last result.
-pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Result<T, String>) -> T {
     // Many times what a busy machine needs.
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        match look().await {
-            Ok(found) => return found,
-            Err(seen) => assert!(Instant::now() < deadline, "not so within a minute: {what}\nlast: {seen}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    testing::wait::eventually(what, Duration::from_secs(60), look).await
 }
 
 pub(crate) async fn nothing_runs_in(dir: &Path) {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::features;
+use super::{features, test_only};
 use crate::cargo::{cargo, compile, watch};
 use crate::failure::run as run_program;
 use crate::settings::Settings;
@@ -16,6 +16,7 @@ pub(super) fn run(settings: &Settings) -> Result<()> {
     cycles::check()?;
     features::check()?;
     unused::check()?;
+    test_only::check()?;
     compile("clippy", &["--workspace", "--all-targets", "--", "-D", "warnings"])?;
     // They are built on demand only, and not among all targets.
     compile(

@@ -1,4 +1,4 @@
-//! Runs several series of commands at the same time, because tests wait for most of theirs.
+//! Runs several series of commands at the same time, because tests mostly wait.
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Command, Stdio};
@@ -64,7 +64,7 @@ fn copy(lane: &str, from: impl Read) {
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end();
         if !text.is_empty() {
-            // Nobody reads it any more: the tests go on all the same.
+            // If the output is closed, the tests go on all the same.
             let _ = writeln!(std::io::stdout().lock(), "{lane:<7} {text}");
         }
         line.clear();

@@ -89,9 +89,10 @@ impl Site<'_> {
                 exists_is_fine(self.aws.patience.depends_on(&both, done).await.map(drop))?;
             }
             for (route, wrong) in wrong_routes {
+                let gateway = gateways.get(route.via.what()).map_or(NEW, String::as_str);
                 match wrong {
-                    Wrong::Missing => self.create_route(&table, route, gateways).await?,
-                    Wrong::Elsewhere => self.replace_route(&table, route, gateways).await?,
+                    Wrong::Missing => self.create_route(&table, route, gateway).await?,
+                    Wrong::Elsewhere => self.replace_route(&table, route, gateway).await?,
                 }
             }
         }
@@ -134,49 +135,60 @@ impl Site<'_> {
         id(created.route_table().and_then(|table| table.route_table_id()), "route table")
     }
 
-    async fn create_route(
-        &self,
-        table: &str,
-        route: &Route,
-        gateways: &BTreeMap<&'static str, String>,
-    ) -> Result<()> {
-        let gateway = gateways.get(route.via.what()).map_or(NEW, String::as_str);
-        let create = self.aws.ec2.create_route().route_table_id(table);
-        let create = match route.via {
-            Gateway::Internet => create.gateway_id(gateway),
-            Gateway::EgressOnly => create.egress_only_internet_gateway_id(gateway),
-        };
-        let create = if route.to.contains(':') {
-            create.destination_ipv6_cidr_block(route.to)
-        } else {
-            create.destination_cidr_block(route.to)
-        };
+    async fn create_route(&self, table: &str, route: &Route, gateway: &str) -> Result<()> {
+        let ends = Ends::of(route, gateway);
+        let create = self
+            .aws
+            .ec2
+            .create_route()
+            .route_table_id(table)
+            .set_gateway_id(ends.gateway)
+            .set_egress_only_internet_gateway_id(ends.egress_only_gateway)
+            .set_destination_cidr_block(ends.ipv4)
+            .set_destination_ipv6_cidr_block(ends.ipv6);
         let created = async || create.clone().send().await.step(|| format!("add the route to {}", route.to));
         let both = format!("{table} and {gateway}");
         exists_is_fine(self.aws.patience.depends_on(&both, created).await.map(drop))
     }
 
-    async fn replace_route(
-        &self,
-        table: &str,
-        route: &Route,
-        gateways: &BTreeMap<&'static str, String>,
-    ) -> Result<()> {
-        let gateway = gateways.get(route.via.what()).map_or(NEW, String::as_str);
-        let replace = self.aws.ec2.replace_route().route_table_id(table);
-        let replace = match route.via {
-            Gateway::Internet => replace.gateway_id(gateway),
-            Gateway::EgressOnly => replace.egress_only_internet_gateway_id(gateway),
-        };
-        let replace = if route.to.contains(':') {
-            replace.destination_ipv6_cidr_block(route.to)
-        } else {
-            replace.destination_cidr_block(route.to)
-        };
+    async fn replace_route(&self, table: &str, route: &Route, gateway: &str) -> Result<()> {
+        let ends = Ends::of(route, gateway);
+        let replace = self
+            .aws
+            .ec2
+            .replace_route()
+            .route_table_id(table)
+            .set_gateway_id(ends.gateway)
+            .set_egress_only_internet_gateway_id(ends.egress_only_gateway)
+            .set_destination_cidr_block(ends.ipv4)
+            .set_destination_ipv6_cidr_block(ends.ipv6);
         let replaced =
             async || replace.clone().send().await.step(|| format!("replace the route to {}", route.to));
         let both = format!("{table} and {gateway}");
         self.aws.patience.depends_on(&both, replaced).await.map(drop)
+    }
+}
+
+/// Where a route leads from and to, in the parameters that `CreateRoute` and `ReplaceRoute` share.
+#[derive(Default)]
+struct Ends {
+    gateway: Option<String>,
+    egress_only_gateway: Option<String>,
+    ipv4: Option<String>,
+    ipv6: Option<String>,
+}
+
+impl Ends {
+    fn of(route: &Route, gateway: &str) -> Self {
+        let mut ends = Self::default();
+        let via = match route.via {
+            Gateway::Internet => &mut ends.gateway,
+            Gateway::EgressOnly => &mut ends.egress_only_gateway,
+        };
+        *via = Some(gateway.to_owned());
+        let to = if route.to.contains(':') { &mut ends.ipv6 } else { &mut ends.ipv4 };
+        *to = Some(route.to.to_owned());
+        ends
     }
 }
 

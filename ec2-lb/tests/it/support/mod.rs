@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ec2_lb::{
     CertificateSource, CertificateWatch, Config, FetchError, Fetched, Limits, Policy, RegistrySource,
@@ -41,15 +41,11 @@ pub(crate) async fn eventually<T: Debug>(
     mut look: impl AsyncFnMut() -> T,
     is_fine: impl Fn(&T) -> bool,
 ) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    let look = async || {
         let seen = look().await;
-        if is_fine(&seen) {
-            return seen;
-        }
-        assert!(Instant::now() < deadline, "waited in vain until {what}; last seen: {seen:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        if is_fine(&seen) { Ok(seen) } else { Err(format!("{seen:?}")) }
+    };
+    testing::wait::eventually(what, PATIENCE, look).await
 }
 
 /// Limits for tests that wait for one to be hit.
@@ -374,6 +370,18 @@ impl FakeWorker {
     /// A worker that answers every request with its own id.
     pub(crate) async fn healthy(host: u8) -> Self {
         Self::start(host, move |_| async move { ok(&format!("i-{host}")) }).await
+    }
+
+    /// A worker that answers one request with a body that the test writes. A second request breaks it: a started
+    /// response is not retried.
+    pub(crate) async fn streaming(host: u8) -> (mpsc::Sender<Result<Bytes, io::Error>>, Self) {
+        let (write, stream) = Stream::new();
+        let stream = Mutex::new(Some(stream));
+        let handle = move |_| {
+            let stream = stream.lock().expect("not poisoned").take().expect("asked once");
+            async { Ok(Response::new(stream)) }
+        };
+        (write, Self::start(host, handle).await)
     }
 
     /// A worker that accepts connections and never says a word.

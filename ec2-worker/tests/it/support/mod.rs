@@ -1,20 +1,14 @@
 //! A real S3 API for tests: one ministack for each test program, two fresh buckets for each test.
 #![allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of this")]
 
-pub(crate) mod proxy;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use accounts::Cost;
 use aws::bucket::Bucket;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
@@ -26,8 +20,8 @@ use ec2_worker::identity::Identity;
 use ec2_worker::{Config, StartError, Worker, app, start};
 use fleet::{Profile, keys};
 use http_body_util::BodyExt as _;
-use local_cloud::emulators::Emulator;
 use sha2::{Digest as _, Sha256};
+use testing::client::s3;
 use tower::ServiceExt as _;
 
 pub(crate) const ADMIN_TOKEN: &str = "test-admin-token";
@@ -36,46 +30,7 @@ pub(crate) const WORKER: &str = "i-0123456789abcdef0";
 
 /// The endpoint of this test program's emulator.
 pub(crate) fn s3_endpoint() -> &'static str {
-    static ENDPOINT: OnceLock<String> = OnceLock::new();
-    ENDPOINT.get_or_init(|| {
-        let (send, receive) = std::sync::mpsc::channel();
-        // The emulator dies with the thread that started it, so that thread stays to the end.
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-            runtime.block_on(async {
-                let dir = own_dir();
-                let emulator = Emulator::start_ministack(&dir).await.expect("ministack starts");
-                send.send(emulator.endpoint().to_owned()).expect("the test waits");
-                std::future::pending::<()>().await;
-            });
-        });
-        receive.recv().expect("ministack starts")
-    })
-}
-
-/// A directory for this process alone, after removing those of test programs that have ended:
-/// nothing runs at the end of a test program that could remove its own.
-fn own_dir() -> PathBuf {
-    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ec2-worker");
-    for old in std::fs::read_dir(&all).into_iter().flatten().flatten() {
-        let has_ended = !Path::new("/proc").join(old.file_name()).exists();
-        if has_ended {
-            drop(std::fs::remove_dir_all(old.path()));
-        }
-    }
-    all.join(std::process::id().to_string())
-}
-
-pub(crate) fn s3(endpoint: &str) -> Client {
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version(BehaviorVersion::v2026_01_12())
-        .endpoint_url(endpoint)
-        .region(Region::new("us-east-1"))
-        .credentials_provider(Credentials::new("test", "test", None, None, "tests"))
-        .force_path_style(true)
-        .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(5)))
-        .build();
-    Client::from_conf(config)
+    testing::emulator::ministack(env!("CARGO_TARGET_TMPDIR"))
 }
 
 /// The two buckets of a stack, with its secrets.

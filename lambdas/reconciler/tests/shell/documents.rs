@@ -8,8 +8,8 @@ use fleet::{DesiredCount, Profile, Registry, keys};
 use hyper::Method;
 use jiff::Timestamp;
 use planner::effect::Written;
+use testing::proxy::{ALWAYS, Fault};
 
-use crate::proxy::Fault;
 use crate::support::Control;
 
 /// Publishes where there is no other writer.
@@ -52,7 +52,7 @@ async fn the_desired_count_is_a_number_or_a_sentence_why_not() {
 async fn an_unreadable_document_is_an_error() {
     let control = Control::new().await;
     let (store, proxy) = control.behind_proxy().await;
-    proxy.fail(Method::GET, usize::MAX, Fault::Answer(500, "InternalError"));
+    proxy.fail(Method::GET, "", ALWAYS, Fault::Answer(500, "InternalError"));
     let why = |key: &str| format!("could not read {key}: InternalError: on purpose");
     assert_eq!(store.desired().await, Err(why(keys::DESIRED_COUNT)));
     assert_eq!(store.release().await, Err(why(keys::RELEASE)));
@@ -132,7 +132,7 @@ async fn a_registry_that_its_readers_would_refuse_is_not_written() {
 async fn a_registry_that_is_not_written_has_a_reason() {
     let control = Control::new().await;
     let (store, proxy) = control.behind_proxy().await;
-    proxy.fail(Method::PUT, 9, Fault::Answer(500, "InternalError"));
+    proxy.fail(Method::PUT, "", 9, Fault::Answer(500, "InternalError"));
     let why = "could not write fleet/registry.json: InternalError: on purpose".to_owned();
     assert_eq!(store.publish(&registry(1), None).await, Written::Unknown(why));
 }
@@ -147,7 +147,7 @@ async fn a_body_that_stalls_is_named() {
     let written = control.store.write_memory(&Memory::default(), None).await;
     assert!(matches!(written, Written::Done { .. }), "{written:?}");
     let (store, proxy) = control.behind_proxy().await;
-    proxy.fail(Method::GET, usize::MAX, Fault::StallBody);
+    proxy.fail(Method::GET, "", ALWAYS, Fault::StallBody);
     let why = |key: &str| format!("could not read {key}: S3 sent no whole body within 2 s");
     let (desired, release, registry, (memory, _)) =
         tokio::join!(store.desired(), store.release(), store.registry(), store.memory());

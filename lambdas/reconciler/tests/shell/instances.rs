@@ -15,8 +15,8 @@ use planner::effect::Launch;
 use planner::observation::{Role, State};
 use reconciler::act::Actor;
 use reconciler::observe::Observer;
+use testing::proxy::{ALWAYS, Fault, Proxy};
 
-use crate::proxy::{Fault, Proxy};
 use crate::support::{Control, ec2, ec2_endpoint, make_profile};
 
 /// An image that moto knows.
@@ -205,7 +205,7 @@ async fn a_launch_may_take_longer_than_other_calls() {
     let observer = observer("late").await;
     let (spec, subnet) = launchable(&observer.ec2, "late").await;
     let proxy = Proxy::before(ec2_endpoint()).await;
-    proxy.fail(Method::POST, usize::MAX, Fault::Delay(Duration::from_secs(1)));
+    proxy.fail(Method::POST, "", ALWAYS, Fault::Delay(Duration::from_secs(1)));
     let timeouts = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_millis(300)).build();
     let hasty = ec2(&proxy.endpoint).config().to_builder().timeout_config(timeouts).build();
     let actor = Actor { ec2: Client::from_conf(hasty), stack: observer.stack.clone() };

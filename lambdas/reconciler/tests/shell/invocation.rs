@@ -12,8 +12,8 @@ use reconciler::act::Actor;
 use reconciler::observe::Observer;
 use reconciler::probe::Prober;
 use reconciler::store::Store;
+use testing::proxy::{ALWAYS, Fault};
 
-use crate::proxy::Fault;
 use crate::support::{Control, ec2};
 
 /// Nothing listens on the discard port.
@@ -59,10 +59,10 @@ async fn one_of_two_concurrent_invocations_makes_the_tick() {
 #[tokio::test]
 async fn a_tick_goes_on_if_only_the_reply_to_its_write_is_lost() {
     // If only the first reply is lost, the retry meets the first write. If all are lost, only a read tells.
-    for lost in [1, usize::MAX] {
+    for lost in [1, ALWAYS] {
         let control = Control::new().await;
         let (store, proxy) = control.behind_proxy().await;
-        proxy.fail(Method::PUT, lost, Fault::LoseReply);
+        proxy.fail(Method::PUT, "", lost, Fault::LoseReply);
         let report = last_tick(store).await;
         assert_eq!((report.ticks, report.skipped), (1, 0), "{lost}: {report:?}");
         assert!(has_memory_of_a_tick(&control).await);
@@ -73,7 +73,7 @@ async fn a_tick_goes_on_if_only_the_reply_to_its_write_is_lost() {
 async fn a_tick_whose_write_is_lost_is_dropped() {
     let control = Control::new().await;
     let (store, proxy) = control.behind_proxy().await;
-    proxy.fail(Method::PUT, usize::MAX, Fault::LoseRequest);
+    proxy.fail(Method::PUT, "", ALWAYS, Fault::LoseRequest);
     let report = last_tick(store).await;
     assert_eq!(report.ticks, 0, "{report:?}");
     assert!(!has_memory_of_a_tick(&control).await);
@@ -83,7 +83,7 @@ async fn a_tick_whose_write_is_lost_is_dropped() {
 async fn a_tick_without_a_memory_to_read_is_dropped_with_the_reason() {
     let control = Control::new().await;
     let (store, proxy) = control.behind_proxy().await;
-    proxy.fail(Method::GET, usize::MAX, Fault::Answer(500, "InternalError"));
+    proxy.fail(Method::GET, "", ALWAYS, Fault::Answer(500, "InternalError"));
     let report = last_tick(store).await;
     assert_eq!(report.ticks, 0);
     assert!(report.failures.iter().any(|why| why.contains("InternalError")), "{report:?}");

@@ -4,5 +4,4 @@ mod documents;
 mod instances;
 mod invocation;
 mod memory;
-mod proxy;
 mod support;

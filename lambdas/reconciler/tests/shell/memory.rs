@@ -6,8 +6,8 @@ use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 use planner::effect::{MemoryObject, Written};
 use reconciler::store::Store;
+use testing::proxy::{ALWAYS, Fault};
 
-use crate::proxy::Fault;
 use crate::support::Control;
 
 fn with_revision(revision: u64) -> Memory {
@@ -109,9 +109,9 @@ async fn a_write_over_a_deleted_memory_is_a_conflict() {
 async fn a_write_whose_first_reply_is_lost_meets_its_own_result() {
     let control = Control::new().await;
     let (store, proxy) = control.behind_proxy().await;
-    proxy.fail(Method::PUT, 1, Fault::LoseReply);
+    proxy.fail(Method::PUT, "", 1, Fault::LoseReply);
     assert_eq!(write(&store, 1, None).await, Written::Conflict, "whose it is, the nonce says");
-    assert_eq!(proxy.writes(), 2);
+    assert_eq!(proxy.count(&Method::PUT, ""), 2);
     assert_eq!(stored(&control.store).await.0, 1);
 }
 
@@ -119,7 +119,7 @@ async fn a_write_whose_first_reply_is_lost_meets_its_own_result() {
 async fn a_write_that_is_lost_on_its_way_is_repeated() {
     let control = Control::new().await;
     let (store, proxy) = control.behind_proxy().await;
-    proxy.fail(Method::PUT, 1, Fault::LoseRequest);
+    proxy.fail(Method::PUT, "", 1, Fault::LoseRequest);
     let etag = must_write(&store, 1, None).await;
     assert_eq!(stored(&control.store).await, (1, etag));
 }
@@ -128,7 +128,7 @@ async fn a_write_that_is_lost_on_its_way_is_repeated() {
 async fn a_write_that_meets_another_in_progress_is_a_conflict() {
     let control = Control::new().await;
     let (store, proxy) = control.behind_proxy().await;
-    proxy.fail(Method::PUT, 9, Fault::Answer(409, "ConditionalRequestConflict"));
+    proxy.fail(Method::PUT, "", 9, Fault::Answer(409, "ConditionalRequestConflict"));
     assert_eq!(write(&store, 1, None).await, Written::Conflict);
 }
 
@@ -136,11 +136,11 @@ async fn a_write_that_meets_another_in_progress_is_a_conflict() {
 async fn a_write_without_an_answer_has_an_unknown_outcome() {
     let control = Control::new().await;
     let (store, proxy) = control.behind_proxy().await;
-    proxy.fail(Method::PUT, usize::MAX, Fault::Answer(500, "InternalError"));
+    proxy.fail(Method::PUT, "", ALWAYS, Fault::Answer(500, "InternalError"));
     let why = "could not write fleet/state.json: InternalError: on purpose".to_owned();
     assert_eq!(write(&store, 1, None).await, Written::Unknown(why));
     for fault in [Fault::LoseReply, Fault::LoseRequest] {
-        proxy.fail(Method::PUT, usize::MAX, fault);
+        proxy.fail(Method::PUT, "", ALWAYS, fault);
         assert!(matches!(write(&store, 1, None).await, Written::Unknown(_)), "{fault:?}");
     }
     assert_eq!(stored(&control.store).await.0, 1, "one of those took place");
@@ -150,7 +150,7 @@ async fn a_write_without_an_answer_has_an_unknown_outcome() {
 async fn a_memory_that_is_not_given_is_not_taken_for_an_empty_one() {
     let control = Control::new().await;
     let (store, proxy) = control.behind_proxy().await;
-    proxy.fail(Method::GET, 9, Fault::Answer(500, "InternalError"));
+    proxy.fail(Method::GET, "", 9, Fault::Answer(500, "InternalError"));
     let error = store.memory().await.0.expect_err("S3 fails");
     assert_eq!(error, "could not read fleet/state.json: InternalError: on purpose");
 }
@@ -165,7 +165,7 @@ async fn a_memory_that_its_readers_would_refuse_is_not_written() {
     let hopeless = Memory { nonce: "x".repeat(2 * Memory::MAX_BYTES), ..with_revision(2) };
     let written = store.write_memory(&hopeless, Some(&etag)).await;
     assert!(matches!(&written, Written::Unknown(why) if why.contains("its readers take")), "{written:?}");
-    assert_eq!((stored(&store).await, proxy.writes()), ((1, etag), 1));
+    assert_eq!((stored(&store).await, proxy.count(&Method::PUT, "")), ((1, etag), 1));
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! A loopback proxy before S3 or EC2 that fails on purpose: it answers for it, or lets it act and
-//! loses the reply or is late with it.
+//! A loopback proxy before S3 or EC2 that fails on purpose: it answers in the place of AWS, or it lets AWS act and
+//! loses or delays the reply.
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
@@ -19,21 +19,31 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Fault {
-    /// S3 does not see the request; the client gets this status with this error code.
+pub enum Fault {
+    /// AWS does not see the request; the client gets this status with this error code.
     Answer(u16, &'static str),
-    /// S3 acts, and the connection breaks before the reply.
+    /// AWS acts, and the connection breaks before the reply.
     LoseReply,
-    /// S3 does not see the request, and the connection breaks.
+    /// AWS does not see the request, and the connection breaks.
     LoseRequest,
-    /// The reply comes so much later.
+    /// AWS acts at once, and the reply comes so much later.
     Delay(Duration),
     /// The head of the reply comes, then half of its body, then nothing.
     StallBody,
 }
 
-pub(crate) struct Proxy {
-    pub(crate) endpoint: String,
+/// As many times as the client tries.
+pub const ALWAYS: usize = usize::MAX;
+
+struct Rule {
+    method: Method,
+    path_part: &'static str,
+    times: usize,
+    fault: Fault,
+}
+
+pub struct Proxy {
+    pub endpoint: String,
     state: Arc<State>,
     /// Stops serving when dropped.
     _tasks: JoinSet<()>,
@@ -42,33 +52,40 @@ pub(crate) struct Proxy {
 struct State {
     upstream: String,
     http: reqwest::Client,
-    rule: Mutex<Option<(Method, usize, Fault)>>,
-    writes: Mutex<usize>,
+    rules: Mutex<Vec<Rule>>,
+    seen: Mutex<Vec<String>>,
 }
 
 impl Proxy {
-    pub(crate) async fn before(upstream: &str) -> Self {
+    pub async fn before(upstream: &str) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
         let state = Arc::new(State {
             upstream: upstream.to_owned(),
             http: reqwest::Client::builder().no_proxy().build().expect("a client"),
-            rule: Mutex::default(),
-            writes: Mutex::default(),
+            rules: Mutex::default(),
+            seen: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, Arc::clone(&state)));
         Self { endpoint, state, _tasks: tasks }
     }
 
-    /// Fails the next `times` requests with this method.
-    pub(crate) fn fail(&self, method: Method, times: usize, fault: Fault) {
-        *self.state.rule.lock().expect("not poisoned") = Some((method, times, fault));
+    /// Fails the next `times` requests with this method and this text in their path. Of two rules for a request,
+    /// the later one is obeyed.
+    pub fn fail(&self, method: Method, path_part: &'static str, times: usize, fault: Fault) {
+        self.state.rules.lock().expect("not poisoned").push(Rule { method, path_part, times, fault });
     }
 
-    /// How many writes have come, failed ones included.
-    pub(crate) fn writes(&self) -> usize {
-        *self.state.writes.lock().expect("not poisoned")
+    /// Forgets all rules.
+    pub fn heal(&self) {
+        self.state.rules.lock().expect("not poisoned").clear();
+    }
+
+    /// Returns how many requests with this method and this text in their path have come, failed ones included.
+    pub fn count(&self, method: &Method, path_part: &str) -> usize {
+        let seen = self.state.seen.lock().expect("not poisoned");
+        seen.iter().filter(|line| line.starts_with(method.as_str()) && line.contains(path_part)).count()
     }
 }
 
@@ -89,10 +106,8 @@ type Body = BoxBody<Bytes, Infallible>;
 type Answer = Result<Response<Body>, std::io::Error>;
 
 async fn handle(state: Arc<State>, request: Request<Incoming>) -> Answer {
-    if request.method() == Method::PUT {
-        *state.writes.lock().expect("not poisoned") += 1;
-    }
-    match state.fault(request.method()) {
+    state.seen.lock().expect("not poisoned").push(format!("{} {}", request.method(), request.uri()));
+    match state.fault(&request) {
         None => Ok(state.forward(request).await.map(BodyExt::boxed)),
         Some(Fault::Answer(status, code)) => {
             // Read first: an answer in the middle of a body would be another fault.
@@ -123,11 +138,17 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Answer {
 }
 
 impl State {
-    fn fault(&self, method: &Method) -> Option<Fault> {
-        let mut rule = self.rule.lock().expect("not poisoned");
-        let (_, times, fault) = rule.as_mut().filter(|(of, times, _)| of == method && *times > 0)?;
-        *times -= 1;
-        Some(*fault)
+    fn fault(&self, request: &Request<Incoming>) -> Option<Fault> {
+        let mut rules = self.rules.lock().expect("not poisoned");
+        let path = request.uri().to_string();
+        let applies = |rule: &&mut Rule| {
+            rule.times > 0 && rule.method == request.method() && path.contains(rule.path_part)
+        };
+        let rule = rules.iter_mut().rev().find(applies)?;
+        if rule.times != ALWAYS {
+            rule.times -= 1;
+        }
+        Some(rule.fault)
     }
 
     async fn forward(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
