@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 
 use super::world::{Health, World, holds};
 use crate::held_back::{HeldBack, TerminationBrake};
-use crate::observation::State;
+use crate::observation::{Scope, State};
 
 #[test]
 fn a_worker_that_refuses_is_replaced_in_one_tick() {
@@ -304,4 +304,15 @@ fn a_stopped_worker_is_terminated_whatever_it_was() {
         assert_eq!(world.machine(&id).row.state, State::Terminated, "{id}");
     }
     assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
+}
+
+/// EC2 goes on showing its address for a while, and the address may be another instance's by then.
+#[test]
+fn an_instance_that_is_shutting_down_is_not_probed() {
+    let mut world = World::serving(2);
+    let (gone, stays) = (world.id(0), world.id(1));
+    world.terminate(&gone);
+    assert!(world.machine(&gone).row.address.is_some());
+    let probes = world.observe(Scope::Fleet).probes;
+    assert!(probes.contains_key(&stays) && !probes.contains_key(&gone), "{probes:?}");
 }
