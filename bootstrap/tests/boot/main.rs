@@ -5,6 +5,8 @@
 //! service are those of a local cloud of their own. The user data is what `deploy` gave to
 //! RunInstances, byte by byte. Needs root, so `cargo test` leaves it out.
 
+#[path = "../system/aws_cli.rs"]
+mod aws_cli;
 #[expect(dead_code, reason = "the system tests need more of it")]
 #[path = "../system/census.rs"]
 mod census;
