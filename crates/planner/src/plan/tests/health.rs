@@ -316,3 +316,13 @@ fn an_instance_that_is_shutting_down_is_not_probed() {
     let probes = world.observe(Scope::Fleet).probes;
     assert!(probes.contains_key(&stays) && !probes.contains_key(&gone), "{probes:?}");
 }
+
+#[test]
+fn a_plan_counts_its_new_events() {
+    let mut world = World::serving(3);
+    let before = world.memory.events.len();
+    world.set(1, Health::Refuses);
+    let planned = world.tick();
+    assert!(planned.news > 0);
+    assert_eq!(planned.memory.events.len(), before + planned.news);
+}
