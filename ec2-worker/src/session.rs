@@ -221,15 +221,25 @@ mod tests {
         assert!(open(&ring("k2", &["k2"]), &cookie, NOW).is_none());
     }
 
-    /// Bytes, bits, cuts, additions and swaps of halves, by a generator whose seed is printed.
     #[test]
+    fn forgeries_are_refused() {
+        forge_on_two_threads(10_000);
+    }
+
+    #[test]
+    #[ignore = "20 s of two cores; `make test-full` runs it"]
     fn a_million_forgeries_are_refused() {
+        forge_on_two_threads(500_000);
+    }
+
+    /// Bytes, bits, cuts, additions and swaps of halves, by a generator whose seed is printed.
+    fn forge_on_two_threads(rounds: u32) {
         let ring = ring("k1", &["k1"]);
         let originals: Vec<String> =
             (0..8).map(|_| sealed(&ring, &session())[NAME.len() + 1..].to_owned()).collect();
         std::thread::scope(|scope| {
             for _ in 0..2 {
-                scope.spawn(|| forge(&ring, &originals, rand::random(), 500_000));
+                scope.spawn(|| forge(&ring, &originals, rand::random(), rounds));
             }
         });
     }
