@@ -66,6 +66,8 @@ pub struct Ec2 {
     vpcs: Mutex<()>,
     /// Held while the forwards are read from moto, so that they end up in their latest state.
     elastic: Mutex<ElasticIps>,
+    /// Held by a change until it is certain that it stays: another one that saw it would be refused for it.
+    revocable: Mutex<()>,
     /// Regions with any call; moto keeps separate state for each.
     regions: parking_lot::Mutex<BTreeSet<String>>,
 }
@@ -118,6 +120,7 @@ impl Ec2 {
             answers: Mutex::default(),
             vpcs: Mutex::default(),
             elastic: Mutex::default(),
+            revocable: Mutex::default(),
             regions: parking_lot::Mutex::default(),
         }
     }

@@ -39,6 +39,7 @@ impl Ec2 {
     /// Associates an address. If the port cannot be bound, the call is refused and the address is not
     /// associated either, so that the next try does not find it done.
     pub(super) async fn associate_address(&self, call: Call) -> anyhow::Result<Response<Body>> {
+        let _one_at_a_time = self.revocable.lock().await;
         let reply = self.to_moto(&call).await?;
         if reply.ok
             && let Err(error) = self.forward_traffic().await
@@ -55,6 +56,7 @@ impl Ec2 {
     /// Refused if an address already in use would have to forward a port that is taken. Earlier faults do not
     /// concern this call.
     pub(super) async fn authorize_ingress(&self, mut call: Call) -> anyhow::Result<Response<Body>> {
+        let _one_at_a_time = self.revocable.lock().await;
         let was_fine = self.forward_traffic().await.is_ok();
         let reply = self.to_moto(&call).await?;
         if reply.ok

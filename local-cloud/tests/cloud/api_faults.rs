@@ -1,5 +1,5 @@
 //! API faults on purpose, and the record of calls. The command line makes the rules; each is for the calls of
-//! one test: by its bucket, its subnet, or a key that no other test uses.
+//! one test: by its bucket, its subnet, or a user that only this test has.
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -87,13 +87,21 @@ async fn has_object(aws: &Aws, bucket: &str, key: &str) -> bool {
 
 #[tokio::test]
 async fn a_token_whose_reply_was_lost_returns_the_same_instance() {
-    let aws = Aws::with_key(("mock", "mock", None));
+    let aws = Aws::of_user("repeats-a-launch").await;
     let network = aws.network().await;
     let request = || {
         let launch = aws.launch(&network).client_token("lost").tag_specifications(name("lost"));
         launch.user_data(web_server().encode())
     };
-    let rule = Rule::new(&["lose-reply", "--service", "ec2", "--action", "RunInstances", "--caller", "mock"]);
+    let rule = Rule::new(&[
+        "lose-reply",
+        "--service",
+        "ec2",
+        "--action",
+        "RunInstances",
+        "--caller",
+        "repeats-a-launch",
+    ]);
     unanswered(request().send().await);
     let named = aws.named("lost").await;
     assert_eq!(named.len(), 1, "it was not carried out, or twice: {named:?}");
@@ -109,7 +117,7 @@ async fn a_token_whose_reply_was_lost_returns_the_same_instance() {
     assert_eq!(kinds, [Some("lose-reply"), None]);
     for launch in &launches {
         assert_eq!((launch.service.as_str(), launch.action.as_str()), ("ec2", "RunInstances"));
-        assert_eq!(launch.caller.name, "mock");
+        assert_eq!(launch.caller.name, "repeats-a-launch");
         assert_eq!((launch.outcome, launch.status), (Outcome::Done, Some(200)));
         assert_eq!(launch.instances, std::slice::from_ref(&instance.id));
     }
@@ -180,7 +188,7 @@ async fn a_delayed_reply_is_late_but_the_call_is_done_at_once() {
 
 #[tokio::test]
 async fn a_caller_that_does_not_wait_finds_it_done() {
-    let aws = Aws::with_key(("fake", "fake", None));
+    let aws = Aws::of_user("impatient").await;
     let network = aws.network().await;
     let _rule = Rule::new(&[
         "delay",
@@ -191,7 +199,7 @@ async fn a_caller_that_does_not_wait_finds_it_done() {
         "--action",
         "RunInstances",
         "--caller",
-        "fake",
+        "impatient",
     ]);
     let request = || aws.launch(&network).client_token("impatient").tag_specifications(name("impatient"));
     let short =
@@ -205,19 +213,10 @@ async fn a_caller_that_does_not_wait_finds_it_done() {
 
 #[tokio::test]
 async fn each_service_throttles_in_its_own_way() {
-    let aws = Aws::with_key(("dummy", "dummy", None));
+    let aws = Aws::of_user("throttled").await;
     let bucket = aws.bucket().await;
-    let _rules = ["ec2", "s3", "iam", "sts", "lambda", "events", "logs"].map(|service| {
-        // Another test reads from the first four with every existing key.
-        let action: &[&str] = match service {
-            "ec2" => &["--action", "CreateVpc"],
-            "s3" => &["--action", "PUT"],
-            "iam" => &["--action", "ListUsers"],
-            "sts" => &["--action", "GetSessionToken"],
-            _ => &[],
-        };
-        Rule::new(&[&["throttle", "--caller", "dummy", "--service", service], action].concat())
-    });
+    let _rules = ["ec2", "s3", "iam", "sts", "lambda", "events", "logs"]
+        .map(|service| Rule::new(&["throttle", "--caller", "throttled", "--service", service]));
     let expected = |code: &str, status| (code.to_owned(), status);
     let vpc = || aws.ec2.create_vpc().cidr_block("10.81.0.0/16").send();
     assert_eq!(refused(vpc().await), expected("RequestLimitExceeded", 503));
@@ -275,9 +274,9 @@ async fn capacity_is_refused_in_one_subnet_or_one_zone_only() {
     launch(0).await.expect("twice only");
     assert_eq!(rule.hits(), 2);
 
-    let aws = Aws::with_key(("local", "local", None));
+    let aws = Aws::of_user("short-of-capacity").await;
     let launch = |number: usize| aws.launch(&networks[number]).send();
-    let rule = Rule::new(&["refuse-capacity", "--zone", "us-east-1b", "--caller", "local"]);
+    let rule = Rule::new(&["refuse-capacity", "--zone", "us-east-1b", "--caller", "short-of-capacity"]);
     launch(0).await.expect("another zone");
     assert_eq!(refused(launch(1).await), capacity);
     launch(1).await.expect("once only");
@@ -292,7 +291,7 @@ async fn capacity_is_refused_in_one_subnet_or_one_zone_only() {
 
 #[tokio::test]
 async fn any_error_has_the_format_of_its_service() {
-    let aws = Aws::with_key(("vigia", "vigia", None));
+    let aws = Aws::of_user("refused").await;
     let bucket = aws.bucket().await;
     let rule = |service: &str, status: &str, more: &[&str]| {
         let words = [
@@ -304,7 +303,7 @@ async fn any_error_has_the_format_of_its_service() {
             "--message",
             "a < b & c",
             "--caller",
-            "vigia",
+            "refused",
         ];
         Rule::new(&[&words[..], &["--service", service], more].concat())
     };
@@ -340,7 +339,7 @@ async fn any_error_has_the_format_of_its_service() {
     assert_eq!(seen(aws.logs.create_log_group().log_group_name("some-group").send().await), expected(599));
     put_rule().await.expect("once only");
     let records = calls(&[]);
-    let rules = records.iter().filter(|record| record.action == "PutRule" && record.caller.name == "vigia");
+    let rules = records.iter().filter(|record| record.action == "PutRule" && record.caller.name == "refused");
     let outcomes: Vec<_> =
         rules.map(|record| (record.outcome, record.status, record.error.as_deref())).collect();
     let (stopped, done) =
@@ -409,11 +408,11 @@ async fn a_rule_can_be_for_the_instances_of_one_role() {
 
 #[tokio::test]
 async fn calls_lists_the_last_changes_and_no_reads() {
-    let aws = Aws::with_key(("testing", "testing", None));
+    let aws = Aws::of_user("recorded").await;
     let bucket = aws.bucket().await;
     let mine = |since: u64| {
         let records = calls(&["--since", &since.to_string()]).into_iter();
-        records.filter(|record| record.caller.name == "testing").collect::<Vec<_>>()
+        records.filter(|record| record.caller.name == "recorded").collect::<Vec<_>>()
     };
     let last = calls(&["--last", "1"]).remove(0).number;
     aws.put(&bucket, "a b", "text").await;
@@ -470,9 +469,9 @@ async fn a_senseless_rule_is_refused_with_advice() {
 /// As in `bootstrap`'s tests: a caller that is killed between a call and its reply.
 #[tokio::test]
 async fn a_held_caller_makes_one_call_until_it_is_released() {
-    let aws = Aws::with_key(("vigia", "vigia", None));
+    let aws = Aws::of_user("held").await;
     let bucket = aws.bucket().await;
-    let of_it = ["--changing", "--caller", "vigia"];
+    let of_it = ["--changing", "--caller", "held"];
     let reply = Rule::new(&[&["hold-reply", "--after", "1"], &of_it[..]].concat());
     let request = Rule::new(&[&["hold-request", "--after", "2", "--for", "60"], &of_it[..]].concat());
     let put = |key: &'static str| {
@@ -515,7 +514,7 @@ async fn a_held_caller_makes_one_call_until_it_is_released() {
 
 #[tokio::test]
 async fn the_permissions_of_a_caller_are_counted() {
-    let aws = Aws::with_key(("localstack", "localstack", None));
+    let aws = Aws::of_user("permitted").await;
     let bucket = aws.bucket().await;
     aws.put(&bucket, "key", "text").await;
     assert!(!has_object(&aws, &bucket, "none").await);
@@ -527,7 +526,7 @@ async fn the_permissions_of_a_caller_are_counted() {
     assert_eq!(code, Some(0), "{said}");
     let report: local_cloud::uses::Report = serde_json::from_str(&said).expect("JSON");
     let of_us = |action: &str| {
-        let mut uses = report.uses.iter().filter(|one| one.who.caller == "localstack");
+        let mut uses = report.uses.iter().filter(|one| one.who.caller == "permitted");
         uses.find(|one| one.asked.action == action).unwrap_or_else(|| panic!("no {action}"))
     };
     let object = |key: &str| format!("arn:aws:s3:::{bucket}/{key}");

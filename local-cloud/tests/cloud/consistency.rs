@@ -12,7 +12,7 @@ use aws_sdk_s3::types::{BucketVersioningStatus, Tagging, VersioningConfiguration
 use local_cloud::calls::{Outcome, Record};
 use local_cloud::consistency::Behaviour;
 
-use crate::support::{Aws, cloud, code, comes_too_early, eventually, known, profile};
+use crate::support::{Aws, ELASTIC_IP_POOL, cloud, code, comes_too_early, eventually, known, profile};
 
 /// Any valid policy.
 const POLICY: &str =
@@ -265,6 +265,7 @@ async fn calls_may_miss_a_new_resource() {
 
 #[tokio::test]
 async fn a_list_may_omit_a_new_resource() {
+    let _pool = ELASTIC_IP_POOL.read().await;
     let aws = Aws::new();
     let listed = async |value: &str| {
         let by_tag = Filter::builder().name("tag:test").values(value).build();
@@ -542,15 +543,15 @@ async fn new_objects_may_be_missed_after_versions_are_switched_on() {
     .await;
 }
 
-async fn calls_of(key: &str) -> Vec<Record> {
+async fn calls_of(user: &str) -> Vec<Record> {
     let url = format!("{}/_local-cloud/calls", cloud().endpoint);
     let all: Vec<Record> = reqwest::get(url).await.expect("an answer").json().await.expect("records");
-    all.into_iter().filter(|record| record.caller.name == key).collect()
+    all.into_iter().filter(|record| record.caller.name == user).collect()
 }
 
 #[tokio::test]
 async fn a_call_that_comes_too_early_is_recorded_and_counted() {
-    let aws = Aws::with_key(("localstack", "localstack", None));
+    let aws = Aws::of_user("too-early").await;
     met("a role that is not found", async |number| {
         let name = format!("recorded-{number}");
         let create = aws.iam.create_role().role_name(&name).assume_role_policy_document("{}");
@@ -558,23 +559,23 @@ async fn a_call_that_comes_too_early_is_recorded_and_counted() {
         early(aws.iam.tag_role().role_name(&name).set_tags(Some(Vec::new())).send().await)
     })
     .await;
-    let records = calls_of("localstack").await;
+    let records = calls_of("too-early").await;
     let last = records.iter().rfind(|record| record.action == "TagRole").expect("a record");
     assert_eq!((last.outcome, last.status), (Outcome::Refused, Some(404)));
     assert_eq!(last.error.as_deref(), Some("NoSuchEntity"));
     let report = aws.consistency().await;
-    assert!(report.callers["localstack"][&Behaviour::NoSuchEntity] >= 1, "{report:?}");
+    assert!(report.callers["too-early"][&Behaviour::NoSuchEntity] >= 1, "{report:?}");
     assert_eq!(report.answers.values().sum::<u64>(), report.total);
 }
 
 /// If a rule says that a call is carried out, nothing else prevents it.
 #[tokio::test]
 async fn a_call_that_a_fault_hits_is_never_too_early() {
-    let aws = Aws::with_key(("mock", "mock", None));
+    let aws = Aws::of_user("never-too-early").await;
     let url = format!("{}/_local-cloud/api-faults", cloud().endpoint);
     let rule = serde_json::json!({
         "effect": {"kind": "delay", "millis": 1},
-        "calls": {"service": "iam", "action": "PutRolePolicy", "caller": "mock"},
+        "calls": {"service": "iam", "action": "PutRolePolicy", "caller": "never-too-early"},
         "limit": {"times": 60}
     });
     let http = reqwest::Client::new();

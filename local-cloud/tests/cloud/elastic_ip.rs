@@ -3,14 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::RwLock;
 
 use crate::support::{
-    Aws, ELASTIC_IPS, Instance, Network, PORT, cloud, code, get, known, launched, web_server,
+    Aws, ELASTIC_IP_POOL, ELASTIC_IPS, Instance, Network, PORT, cloud, code, get, known, launched, web_server,
 };
-
-/// The pool is shared by the whole cloud. The test that takes all of it is alone.
-static POOL: RwLock<()> = RwLock::const_new(());
 
 struct ElasticIp<'a> {
     aws: &'a Aws,
@@ -87,7 +83,7 @@ async fn assert_status_shows(public: SocketAddr, private: SocketAddr) {
 
 #[tokio::test]
 async fn traffic_follows_the_association() {
-    let _pool = POOL.read().await;
+    let _pool = ELASTIC_IP_POOL.read().await;
     let aws = Aws::new();
     let network = aws.network().await;
     let (first, group) = server_open_at(&aws, &network, &[PORT]).await;
@@ -110,7 +106,7 @@ async fn traffic_follows_the_association() {
 
 #[tokio::test]
 async fn a_released_address_leads_nowhere() {
-    let _pool = POOL.read().await;
+    let _pool = ELASTIC_IP_POOL.read().await;
     let aws = Aws::new();
     let (instance, _, public) = server_with_address(&aws, &[PORT]).await;
     let address = public.at(PORT);
@@ -121,7 +117,7 @@ async fn a_released_address_leads_nowhere() {
 
 #[tokio::test]
 async fn a_terminated_instance_loses_its_address() {
-    let _pool = POOL.read().await;
+    let _pool = ELASTIC_IP_POOL.read().await;
     let aws = Aws::new();
     let (instance, _, public) = server_with_address(&aws, &[PORT]).await;
     aws.terminate(&instance.id).await;
@@ -132,7 +128,7 @@ async fn a_terminated_instance_loses_its_address() {
 
 #[tokio::test]
 async fn only_ports_open_to_the_world_are_forwarded() {
-    let _pool = POOL.read().await;
+    let _pool = ELASTIC_IP_POOL.read().await;
     let aws = Aws::new();
     let (instance, group, public) = server_with_address(&aws, &[]).await;
     let inside = aws.ec2.authorize_security_group_ingress().group_id(&group).ip_permissions(
@@ -157,7 +153,7 @@ async fn only_ports_open_to_the_world_are_forwarded() {
 
 #[tokio::test]
 async fn a_taken_port_is_named_and_nothing_is_associated() {
-    let _pool = POOL.read().await;
+    let _pool = ELASTIC_IP_POOL.read().await;
     let aws = Aws::new();
     let network = aws.network().await;
     let (instance, _) = server_open_at(&aws, &network, &[PORT]).await;
@@ -177,7 +173,7 @@ async fn a_taken_port_is_named_and_nothing_is_associated() {
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_not_opened_and_the_others_go_on() {
-    let _pool = POOL.read().await;
+    let _pool = ELASTIC_IP_POOL.read().await;
     let aws = Aws::new();
     let (instance, group, public) = server_with_address(&aws, &[PORT]).await;
     aws.caught_up().await;
@@ -200,9 +196,31 @@ async fn a_port_that_is_taken_is_not_opened_and_the_others_go_on() {
     public.release().await;
 }
 
+/// The call that is refused is in EC2's state for a moment.
+#[tokio::test]
+async fn a_taken_port_refuses_no_other_call() {
+    const ROUNDS: usize = 20;
+    let _pool = ELASTIC_IP_POOL.read().await;
+    let aws = Aws::new();
+    let (_, group, public) = server_with_address(&aws, &[PORT]).await;
+    let other = aws.group(&aws.network().await, &[]).await;
+    aws.caught_up().await;
+    let _other_program = TcpListener::bind(public.at(PORT + 1)).await.expect("the port is free");
+    let open = |group: &str, port: u16| {
+        let request = aws.ec2.authorize_security_group_ingress().group_id(group).ip_protocol("tcp");
+        request.from_port(port.into()).to_port(port.into()).cidr_ip("0.0.0.0/0").send()
+    };
+    for port in (7001..).take(ROUNDS) {
+        let (refused, opened) = futures::join!(open(&group, PORT + 1), open(&other, port));
+        assert!(refused.is_err(), "port {} is taken", PORT + 1);
+        opened.expect("nothing takes this port");
+    }
+    public.release().await;
+}
+
 #[tokio::test]
 async fn the_pool_is_finite_and_each_address_is_given_once() {
-    let _pool = POOL.write().await;
+    let _pool = ELASTIC_IP_POOL.write().await;
     let aws = Aws::new();
     let allocate = || ElasticIp::allocate(&aws);
     let held = futures::future::join_all((0..ELASTIC_IPS).map(|_| allocate())).await;
@@ -222,7 +240,7 @@ async fn the_pool_is_finite_and_each_address_is_given_once() {
 /// The emulator keeps separate state for each region; the addresses of this machine are the same.
 #[tokio::test]
 async fn a_call_in_another_region_leaves_the_forward_alone() {
-    let _pool = POOL.read().await;
+    let _pool = ELASTIC_IP_POOL.read().await;
     let aws = Aws::new();
     let (instance, _, public) = server_with_address(&aws, &[PORT]).await;
     let elsewhere = Aws::at(&cloud().endpoint, "eu-west-1", ("test", "test", None));

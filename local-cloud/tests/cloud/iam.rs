@@ -9,7 +9,7 @@ use local_cloud::iam::verdicts::Report;
 use serde_json::{Value, json};
 
 use crate::metadata::aws_of;
-use crate::support::{Aws, cloud, code, known, launched, profile};
+use crate::support::{Aws, ELASTIC_IP_POOL, cloud, code, known, launched, profile};
 
 fn allow(action: &str, resource: &str) -> Value {
     json!({"Effect": "Allow", "Action": action, "Resource": resource})
@@ -212,6 +212,7 @@ async fn an_instance_has_the_policy_of_its_role_within_its_boundary() {
 
 #[tokio::test]
 async fn an_address_moves_only_to_an_interface_with_the_tag() {
+    let _pool = ELASTIC_IP_POOL.read().await;
     let root = Aws::new();
     let network = root.network().await;
     let of_stack = json!({"StringEquals": {"aws:ResourceTag/stack": "a"}});

@@ -24,12 +24,15 @@ use local_cloud::{LocalCloud, Options};
 use rand::RngExt as _;
 use serde_json::{Value, json};
 use testing::emulator::{own_dir, until_the_end};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, RwLock};
 
 pub(crate) const REGION: &str = "us-east-1";
 
 /// Elastic IPs of [`cloud`]: enough for all tests that run at a time.
 pub(crate) const ELASTIC_IPS: u8 = 24;
+
+/// Each test that allocates one reads this. The test that takes the whole pool is alone.
+pub(crate) static ELASTIC_IP_POOL: RwLock<()> = RwLock::const_new(());
 
 /// The port of the web server of an instance.
 pub(crate) const PORT: u16 = 5000;
@@ -246,6 +249,13 @@ impl Aws {
         let add = self.iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name);
         known(async || add.clone().send().await).await;
         self.settled(&[name]).await;
+    }
+
+    /// Clients of a new user who may do everything. A rule or a count for a caller is for one test alone only if the
+    /// test has its own user: tests with one key met each other's faults.
+    pub(crate) async fn of_user(name: &str) -> Self {
+        let everything = json!([{"Effect": "Allow", "Action": "*", "Resource": "*"}]);
+        Self::new().user(name, &everything).await
     }
 
     /// Clients of a new user of IAM with these statements.
