@@ -589,13 +589,14 @@ case $STACK in
   *) die "the stack of an acceptance run is called vigia-acceptance…, and \`$STACK\` is not" \
     "It is broken on purpose and removed: leave STACK= out, or give for example STACK=vigia-acceptance-2." 2 ;;
 esac
-known=,$(cut -d'|' -f1 <<< "$CHECKS" | paste -sd,),
-for name in $(tr , '\n' <<< "$ONLY"); do
-  [[ "$known" == *",$name,"* ]] || die "there is no check \`$name\`" "ONLY= takes names with commas between them, of $(tr , ' ' <<< "$known")" 2
-done
 case $ONLY in
   *[[:space:]]*) die "ONLY= has a space" "Put commas between the names of checks, for example ONLY=cadence,heal" 2 ;;
 esac
+known=$(cut -d'|' -f1 <<< "$CHECKS" | paste -sd ' ')
+IFS=, read -ra only <<< "$ONLY"
+for name in "${only[@]}"; do
+  [[ " $known " == *" $name "* ]] || die "there is no check \`$name\`" "ONLY= takes names with commas between them, of: $known" 2
+done
 if [ -n "$ENDPOINT" ]; then
   unset AWS_PROFILE AWS_SESSION_TOKEN
   export AWS_ACCESS_KEY_ID=${AWS_ACCESS_KEY_ID:-test} AWS_SECRET_ACCESS_KEY=${AWS_SECRET_ACCESS_KEY:-test}

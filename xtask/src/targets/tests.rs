@@ -45,9 +45,9 @@ pub(super) fn full(settings: &Settings) -> Result<()> {
     steps::run(settings, &[SHORT, FULL].concat())
 }
 
-/// All tests, in three series at the same time. Tests of the whole system and of the local cloud wait for most of
-/// theirs, so more of them run at a time than there are cores. The others, many of which hash passwords, use the cores
-/// when nothing else does: none of them waits for an exact time.
+/// All tests, in three series at the same time. Tests of the whole system and of the local cloud mostly wait, so more of
+/// them run at a time than there are cores. The others, many of which hash passwords, get the processor time that these
+/// two leave.
 fn all(settings: &Settings) -> Result<()> {
     let waiting = |name: &'static str, threads: &str| {
         let mut command = cargo();

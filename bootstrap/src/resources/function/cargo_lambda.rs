@@ -1,4 +1,4 @@
-//! Runs `cargo lambda deploy` on a package of its own, and reads what it says.
+//! Runs `cargo lambda deploy` on a package of its own, and reads its output.
 
 use std::path::PathBuf;
 use std::process::Output;

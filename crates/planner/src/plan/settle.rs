@@ -148,7 +148,7 @@ fn leave(memory: &mut Memory, launch: &Launch, kind: AwsErrorKind, is_sent_befor
     }
 }
 
-/// Says whom a refusal blames: the account, the zones, or the definition.
+/// Records a refusal against its cause: the account, the zones, or the definition.
 fn refused(
     memory: &mut Memory,
     settled: &mut Settled,
