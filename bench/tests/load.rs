@@ -16,8 +16,9 @@ fn worker(pause: Duration) -> SocketAddr {
     addr
 }
 
+/// Not on 127.0.0.1, where another test may take the port before the server does.
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+    TcpListener::bind("127.0.7.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
 fn short(target: SocketAddr) -> Plan {

@@ -5,7 +5,7 @@
 //! block: an address counts as free only if the instance's metadata port can be bound on it.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, bail};
 use rand::RngExt as _;
@@ -46,6 +46,17 @@ impl Block {
         let moved = Ipv4Addr::from((self.base & 0x00ff_ffff) | 0x7f00_0000);
         format!("{moved}/{}", self.prefix)
     }
+}
+
+/// Returns an address for a server that another process will start, so it cannot be bound from here on until then.
+/// Not on 127.0.0.1: all programs of the machine get ports there, for servers and for connections, so one may take
+/// the port in between. And a client would take the stranger's server for its own.
+pub fn unused() -> std::io::Result<SocketAddr> {
+    let mut random = rand::rng();
+    // VPCs and public addresses of local clouds are below, in make local and in tests.
+    let host =
+        Ipv4Addr::new(127, random.random_range(224..=254), random.random(), random.random_range(1..=254));
+    std::net::TcpListener::bind((host, 0))?.local_addr()
 }
 
 /// Addresses tried before a block counts as full: all of a /20, and not endlessly in a /8.

@@ -4,7 +4,7 @@
 //! `setpriv --pdeathsig` (util-linux, on every Linux). Its environment starts empty: the emulators read
 //! dozens of variables, and ministack hands its own environment on to Lambda functions.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use crate::ACCOUNT;
+use crate::addresses::unused;
 
 /// An emulator imports its libraries in one to three seconds; a cold disk and two busy cores can
 /// make it ten times that.
@@ -40,7 +41,6 @@ impl Emulator {
         let mut command = python(venv);
         command
             .args(["-m", "ministack"])
-            .env("BIND_HOST", "127.0.0.1")
             .env("PERSIST_STATE", "1")
             .env("STATE_DIR", dir.join("state"))
             .env("S3_PERSIST", "1")
@@ -51,8 +51,8 @@ impl Emulator {
             // Both would listen on fixed ports of all interfaces.
             .env("IOT_MTLS_ENABLED", "0")
             .env("SFTP_ENABLED", "0");
-        Self::start("ministack", command, dir, |command, port| {
-            command.env("GATEWAY_PORT", port.to_string());
+        Self::start("ministack", command, dir, |command, at| {
+            command.env("BIND_HOST", at.ip().to_string()).env("GATEWAY_PORT", at.port().to_string());
         })
         .await
     }
@@ -66,13 +66,13 @@ impl Emulator {
         let server = venv.join("bin/moto_server");
         let mut command = python(venv);
         command.arg(server).env("MOTO_ACCOUNT_ID", ACCOUNT);
-        Self::start("moto", command, dir, |command, port| {
-            command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+        Self::start("moto", command, dir, |command, at| {
+            command.args(["-H", &at.ip().to_string(), "-p", &at.port().to_string()]);
         })
         .await
     }
 
-    /// `http://127.0.0.1:<port>`
+    /// `http://<loopback address>:<port>`
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
@@ -101,14 +101,14 @@ impl Emulator {
         name: &'static str,
         mut command: Command,
         dir: &Path,
-        with_port: impl FnOnce(&mut Command, u16),
+        with_address: impl FnOnce(&mut Command, SocketAddr),
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let log_path = dir.join(format!("{name}.log"));
         let log = std::fs::File::create(&log_path)
             .with_context(|| format!("cannot create {}", log_path.display()))?;
-        let addr = free_address()?;
-        with_port(&mut command, addr.port());
+        let addr = unused().context("no loopback address for an emulator")?;
+        with_address(&mut command, addr);
         let child = command
             .env("HOME", dir)
             .env("TMPDIR", make_dir(dir.join("tmp"))?)
@@ -161,11 +161,4 @@ fn python(venv: &Path) -> Command {
 fn make_dir(path: PathBuf) -> anyhow::Result<PathBuf> {
     std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
     Ok(path)
-}
-
-/// Returns a free port, by binding one and closing it. Another program may take it in between; then the
-/// emulator ends at once and its log says so.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on 127.0.0.1")?;
-    Ok(listener.local_addr()?)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,7 +81,7 @@ impl Cloud {
 
     fn with(seed: Option<u64>, more: &'static [&'static str]) -> Self {
         let turn = Turn::wait();
-        let listen = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
+        let listen = testing::unused().expect("an address");
         // Public addresses that no other program on this machine uses: the port is always 5000.
         let [second, third] = [listen.port() / 250 % 100 + 111, listen.port() % 250]
             .map(|n| u8::try_from(n).expect("below 250"));

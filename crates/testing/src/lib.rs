@@ -4,3 +4,5 @@ pub mod emulator;
 pub mod client;
 pub mod proxy;
 pub mod wait;
+
+pub use local_cloud::addresses::unused;

@@ -8,6 +8,7 @@ use fleet::Profile;
 use futures::StreamExt as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use testing::unused;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -47,11 +48,6 @@ async fn finished(mut command: Command) -> (i32, String) {
     (status.code().expect("it is not killed"), String::from_utf8_lossy(&stderr).into_owned())
 }
 
-/// Returns an address without a listener.
-async fn free_addr() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port").local_addr().expect("an address")
-}
-
 async fn answers(addr: SocketAddr, child: &mut Child) -> String {
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let deadline = Instant::now() + DEADLINE;
@@ -77,7 +73,7 @@ async fn the_worker_names_all_wrong_settings_and_exits_64() {
 #[tokio::test]
 async fn the_worker_serves_until_sigterm_and_exits_0() {
     let stack = Stack::new().await;
-    let addr = free_addr().await;
+    let addr = unused().expect("an address");
     let mut child = program_of(&stack, Profile::Secure, addr).spawn().expect("it starts");
     let health = answers(addr, &mut child).await;
     assert!(health.contains(WORKER), "{health}");
@@ -93,7 +89,7 @@ async fn the_worker_serves_until_sigterm_and_exits_0() {
 #[tokio::test]
 async fn an_unread_log_holds_up_no_request() {
     let stack = Stack::new().await;
-    let addr = free_addr().await;
+    let addr = unused().expect("an address");
     // A line for each request.
     let mut command = program_of(&stack, Profile::Secure, addr);
     let mut child = command.env("VIGIA_LOG", "debug").spawn().expect("it starts");
@@ -137,7 +133,7 @@ async fn id_and_address_come_from_the_instance_metadata() {
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
     let serving = async { axum::serve(listener, metadata).await.expect("it serves") };
     let stack = Stack::new().await;
-    let mut command = program_of(&stack, Profile::Classic, free_addr().await);
+    let mut command = program_of(&stack, Profile::Classic, unused().expect("an address"));
     command.env_remove("VIGIA_LISTEN").env_remove("VIGIA_INSTANCE_ID");
     command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", endpoint);
     let mut child = command.spawn().expect("it starts");
@@ -153,7 +149,7 @@ async fn id_and_address_come_from_the_instance_metadata() {
 async fn a_bucket_of_the_other_profile_exits_65() {
     let stack = Stack::new().await;
     stack.worker(Profile::Classic).await;
-    let (code, stderr) = finished(program_of(&stack, Profile::Secure, free_addr().await)).await;
+    let (code, stderr) = finished(program_of(&stack, Profile::Secure, unused().expect("an address"))).await;
     assert_eq!(code, 65, "{stderr}");
     assert!(stderr.contains("`classic`"), "{stderr}");
 }

@@ -7,6 +7,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::*;
+use crate::addresses::unused;
 
 async fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -20,7 +21,7 @@ fn at(address: SocketAddr) -> Target {
 }
 
 async fn forward(target: Target) -> (SocketAddr, ElasticIps) {
-    let (public, mut forwards) = (free_address().await, ElasticIps::default());
+    let (public, mut forwards) = (free_address(), ElasticIps::default());
     forwards.apply(&[(public, target)].into()).await.expect("forwarded");
     (public, forwards)
 }
@@ -32,8 +33,8 @@ async fn connect_from(from: [u8; 4], to: SocketAddr) -> TcpStream {
     socket.connect(to).await.expect("connected")
 }
 
-async fn free_address() -> SocketAddr {
-    listener().await.1
+fn free_address() -> SocketAddr {
+    unused().expect("an address")
 }
 
 /// Answers each connection, at its end, with a name and the bytes it got.
@@ -61,7 +62,7 @@ async fn answer(mut client: TcpStream, text: &str) -> String {
 
 #[tokio::test]
 async fn a_half_closed_connection_is_answered() {
-    let (public, mut forwards) = (free_address().await, ElasticIps::default());
+    let (public, mut forwards) = (free_address(), ElasticIps::default());
     forwards.apply(&[(public, at(server("a:").await))].into()).await.expect("forwarded");
     let client = TcpStream::connect(public).await.expect("connected");
     assert_eq!(answer(client, "hello").await, "a:hello");
@@ -69,7 +70,7 @@ async fn a_half_closed_connection_is_answered() {
 
 #[tokio::test]
 async fn a_moved_forward_leaves_open_connections_where_they_are() {
-    let (public, mut forwards) = (free_address().await, ElasticIps::default());
+    let (public, mut forwards) = (free_address(), ElasticIps::default());
     let (first, second) = (listener().await, server("b:").await);
     forwards.apply(&[(public, at(first.1))].into()).await.expect("forwarded");
     let old = TcpStream::connect(public).await.expect("connected");
@@ -88,7 +89,7 @@ async fn a_moved_forward_leaves_open_connections_where_they_are() {
 
 #[tokio::test]
 async fn a_removed_forward_cuts_connections_and_frees_its_port() {
-    let (public, mut forwards) = (free_address().await, ElasticIps::default());
+    let (public, mut forwards) = (free_address(), ElasticIps::default());
     forwards.apply(&[(public, at(server("a:").await))].into()).await.expect("forwarded");
     let mut client = TcpStream::connect(public).await.expect("connected");
     forwards.apply(&Wanted::new()).await.expect("removed");
@@ -100,7 +101,7 @@ async fn a_removed_forward_cuts_connections_and_frees_its_port() {
 
 #[tokio::test]
 async fn one_taken_port_does_not_keep_the_others() {
-    let (taken, free) = (listener().await, free_address().await);
+    let (taken, free) = (listener().await, free_address());
     let mut forwards = ElasticIps::default();
     let server = server("a:").await;
     let target = || at(server);
@@ -125,7 +126,7 @@ async fn the_instance_sees_the_address_of_the_client() {
 
 #[tokio::test]
 async fn a_refused_connection_is_reset() {
-    let (public, _forwards) = forward(at(free_address().await)).await;
+    let (public, _forwards) = forward(at(free_address())).await;
     let mut client = TcpStream::connect(public).await.expect("connected");
     let error = client.read(&mut [0; 8]).await.expect_err("reset");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use aws_sdk_ec2::error::ProvideErrorMetadata as _;
+use local_cloud::addresses::unused;
 use local_cloud::api_faults::RuleView;
 use local_cloud::emulators::default_venv;
 use nix::sys::signal::{Signal, kill};
@@ -25,8 +26,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let listen = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        Self { dir: tempfile::tempdir().expect("a directory"), listen: listen.expect("a free port") }
+        Self { dir: tempfile::tempdir().expect("a directory"), listen: unused().expect("an address") }
     }
 
     fn dir(&self) -> PathBuf {
@@ -206,9 +206,9 @@ fn up_names_the_obstacle() {
     let place = Place::new();
     let taken = TcpListener::bind(place.listen).expect("free");
     let (code, said) = place.up(&[]);
-    let port = place.listen.port();
+    let (host, port) = (place.listen.ip(), place.listen.port());
     assert_eq!(code, Some(8), "{said}");
-    assert!(said.contains(&format!("port {port} of 127.0.0.1 is taken by another program")), "{said}");
+    assert!(said.contains(&format!("port {port} of {host} is taken by another program")), "{said}");
     drop(taken);
 
     let reserved = TcpListener::bind("127.0.0.1:0").expect("a free port");
