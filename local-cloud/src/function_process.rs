@@ -3,6 +3,8 @@
 //! ministack gives the same key to all functions of an account, so the signature does not identify them.
 //! Their processes do: each has its function's name in its environment, as on AWS.
 
+mod sock_diag;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -51,7 +53,7 @@ impl Peer {
 }
 
 fn function_at(addr: SocketAddr, to: SocketAddr) -> Option<String> {
-    let socket = inode(&std::fs::read_to_string("/proc/net/tcp").ok()?, addr, to)?;
+    let socket = inode(addr, to)?;
     let link = format!("socket:[{socket}]");
     std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
         let name = function_name(&std::fs::read(process.path().join("environ")).ok()?)?;
@@ -61,8 +63,17 @@ fn function_at(addr: SocketAddr, to: SocketAddr) -> Option<String> {
     })
 }
 
+/// Returns the inode of the socket with this connection.
+fn inode(addr: SocketAddr, to: SocketAddr) -> Option<u64> {
+    let (SocketAddr::V4(own), SocketAddr::V4(other)) = (addr, to) else { return None };
+    match sock_diag::inode(own, other) {
+        Ok(inode) => inode,
+        Err(_) => in_file(&std::fs::read_to_string("/proc/net/tcp").ok()?, addr, to),
+    }
+}
+
 /// Returns the inode of the socket with this connection, in the kernel's table of TCP over IPv4.
-fn inode(table: &str, addr: SocketAddr, to: SocketAddr) -> Option<u64> {
+fn in_file(table: &str, addr: SocketAddr, to: SocketAddr) -> Option<u64> {
     // Thousands of lines may stand before it.
     let found = table.find(&format!(" {} {} ", in_table(addr)?, in_table(to)?))?;
     table[found..].split_whitespace().nth(8)?.parse().ok()
@@ -102,7 +113,10 @@ mod tests {
         let (_listener, client) = connected("127.0.0.1:0".parse().expect("an address"));
         let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
         let (own, other) = (client.local_addr().expect("bound"), client.peer_addr().expect("connected"));
-        assert!(has(inode(&table, own, other).expect("it is in the table")));
+        assert!(has(inode(own, other).expect("the kernel knows it")));
+        assert!(has(in_file(&table, own, other).expect("it is in the table")));
+        let elsewhere = SocketAddr::new(other.ip(), other.port() ^ 1);
+        assert_eq!(inode(own, elsewhere), None);
     }
 
     #[test]
@@ -111,8 +125,8 @@ mod tests {
                      0: 0100007F:8684 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 11 1\n\
                      1: 0100007F:8684 0100007F:11D6 01 00000000:00000000 00:00000000 00000000     0        0 22 1\n";
         let addr = |text: &str| text.parse::<SocketAddr>().expect("an address");
-        assert_eq!(inode(table, addr("127.0.0.1:34436"), addr("127.0.0.1:4566")), Some(22));
-        assert_eq!(inode(table, addr("127.0.0.1:34436"), addr("127.0.0.1:4567")), None);
+        assert_eq!(in_file(table, addr("127.0.0.1:34436"), addr("127.0.0.1:4566")), Some(22));
+        assert_eq!(in_file(table, addr("127.0.0.1:34436"), addr("127.0.0.1:4567")), None);
     }
 
     #[test]
