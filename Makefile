@@ -59,7 +59,7 @@ test: ## Run all tests; no AWS account needed
 attacks: ## Attack a local stack, and measure what its other clients see: about six minutes
 cuts: ## Cut deploy and destroy after each of their calls, run them again: about half an hour [FROM= TO=]
 consistency: ## Deploy, deploy again and destroy over many seeds of AWS's eventual consistency [SEEDS=20 FIRST_SEED=]
-test-full: ## All tests in their full sizes: make test, a million forged cookies, attacks, consistency, sim, sim-mutants, cuts
+test-full: ## All tests in their full sizes: make test, a million forged cookies, the whole model, attacks, consistency, sim, sim-mutants, cuts
 contract: ## Test the running local stack against its /openapi.json, with generated requests [SEED= CASES=]
 sim: ## Simulate the reconciler under faults: make sim [SEEDS=10000 FIRST_SEED=1]
 sim-fresh: ## Simulate 2,000 seeds that no run had before: about 40 s on two cores [SEEDS= FIRST_SEED=]

@@ -12,6 +12,10 @@ use sim::run::{Campaign, run_seed};
 use sim::scenario::Scenario;
 use sim::shrink::shrink;
 
+/// A simulated hour is a million small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Simulates the reconciler under faults, in virtual time.
 #[derive(Parser)]
 #[command(version)]

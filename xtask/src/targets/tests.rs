@@ -28,6 +28,9 @@ const FULL: &[Step] = &[
     ("forged cookies", |_| {
         run(cargo().args(["test", "--workspace", "--lib", "--", "--ignored", "a_million_forgeries"]))
     }),
+    ("model", |_| {
+        run(cargo().args(["test", "--workspace", "--test", "model", "--", "--ignored", "from_every_start"]))
+    }),
     ("attacks", attacks),
     ("consistency", consistency),
     ("sim", simulate::run),
