@@ -120,12 +120,12 @@ impl Thing {
             Self::Emulators => Some(emulators),
             Self::BrowserDriver => Some(Environment {
                 base: Some(emulators.stamp),
-                ..at(settings.venv().to_owned(), ".browser", "bootstrap/tests/browser/requirements.txt")
+                ..at(settings.venv().to_owned(), ".browser", "system-tests/browser/requirements.txt")
             }),
             Self::SecondJudge => Some(at(
                 settings.tools().join("second-judge"),
                 ".installed",
-                "bootstrap/tests/second_judge/requirements.txt",
+                "system-tests/second_judge/requirements.txt",
             )),
             Self::Contract => Some(Environment {
                 with_dependencies: true,

@@ -144,7 +144,7 @@ pub(super) fn boot(settings: &Settings) -> Result<()> {
     setup::install(settings, setup::BOOT_TEST)?;
     build()?;
     let root: PathBuf = std::path::absolute(settings.boot_root()).context("BOOT_ROOT is no path")?;
-    let mut make_root = Command::new("bootstrap/tests/boot/make-root.sh");
+    let mut make_root = Command::new("system-tests/tests/boot/make-root.sh");
     run(make_root.arg(&root).arg(settings.venv().join("bin/pip")).arg("local-cloud/requirements.txt"))?;
     compile("test", &["--workspace", "--no-run", "--test", "boot"])?;
     run(cargo().env("VIGIA_BOOT_ROOT", &root).args(["test", "--workspace", "--quiet", "--test", "boot"]))

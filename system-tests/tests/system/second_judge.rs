@@ -1,5 +1,5 @@
 //! A second, independent evaluator of IAM policies checks the same permissions: LocalEmu's, by
-//! `tests/second_judge/judge.py`. Each disagreement is an error of one of the two, or explained here.
+//! `second_judge/judge.py`. Each disagreement is an error of one of the two, or explained here.
 //!
 //! It checks the permissions that the local cloud has found for each call; it is not asked which permissions
 //! a call needs.
@@ -74,7 +74,7 @@ fn judged(principals: &Principals, uses: &[Value]) -> Option<Value> {
     let policies: BTreeMap<_, _> = principals.0.iter().filter(|(arn, _)| of.contains(arn.as_str())).collect();
     let question = json!({"policies": policies, "uses": uses}).to_string();
     let mut child = Command::new(python()?)
-        .arg(workspace().join("bootstrap/tests/second_judge/judge.py"))
+        .arg(workspace().join("system-tests/second_judge/judge.py"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,4 +1,4 @@
-//! The pages in a real browser: `tests/browser/story.py` is the story, and this test runs it on a stack.
+//! The pages in a real browser: `browser/story.py` is the story, and this test runs it on a stack.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -22,7 +22,7 @@ fn people_use_the_pages_in_a_browser() {
     cloud.deploy(STACK, &["--workers", "3"]);
     let mut story = Command::new(venv().join("bin/python"));
     story
-        .arg(workspace().join("bootstrap/tests/browser/story.py"))
+        .arg(workspace().join("system-tests/browser/story.py"))
         .env("VIGIA_URL", cloud.url(STACK))
         .env("VIGIA_TOKEN", cloud.token(STACK))
         .env("CHROMIUM", chromium)

@@ -450,9 +450,11 @@ fn policy(arguments: &[&str]) -> Vec<OsString> {
     vec!["--policy".into(), workspace().join("crates/fleet/policies/fast.json").into()]
 }
 
-/// Returns a program of this workspace, which `make build` puts next to `bootstrap`.
+/// Returns a program of this workspace, which `make build` puts into the directory above that of the tests.
 pub(crate) fn program(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_bootstrap")).with_file_name(name);
+    let own = std::env::current_exe().expect("a program has a path");
+    let directory = own.parent().and_then(Path::parent).expect("tests are in a directory of the programs'");
+    let path = directory.join(name);
     assert!(path.exists(), "{} is not built; `make test` builds all programs first", path.display());
     path
 }
