@@ -15,7 +15,7 @@ use crate::output::{self, Mode, Progress};
 use crate::part::Part;
 use crate::resources::bucket::{self, Contents};
 use crate::resources::role::{self, Role};
-use crate::resources::{certificate, function, instance, load_balancer, network, schedule};
+use crate::resources::{certificate, function, instance, load_balancer, network, schedule, secrets};
 use crate::token;
 
 /// Lambda takes up to 20 minutes, sometimes longer, to give the function's network interfaces back.
@@ -87,7 +87,7 @@ pub async fn run(target: &Target, consent: Consent, keep_data: bool) -> Result<(
     progress.end(parts);
     // The token in the file is no longer valid.
     let token_file = token::file(target, &aws);
-    std::fs::remove_file(&token_file).ok();
+    secrets::forget_token(&token_file);
     certificate::keep_file(&certificate::file(&token_file), None)?;
     progress.finish();
     let stack = &target.stack;

@@ -33,6 +33,7 @@ pub async fn run(target: &Target, rotate: bool) -> Result<()> {
         return Err(DeployError::new(Exit::Failed, format!("there is no stack {}", aws.names.stack))
             .hint("`make deploy` (or `make local`) creates it."));
     };
+    secrets::complete(&file, &hash.bytes)?;
     let rotating = "Create a new one with `bootstrap token rotate` (make token ROTATE=1); the old one stops \
         working within a minute.";
     let token = std::fs::read_to_string(&file).map_err(|error| {
