@@ -30,7 +30,7 @@ pub struct Prerequisite(pub String);
 
 /// Starts the local cloud unless it is running. `reserved` are public addresses that must be free on this
 /// machine, so that a later deployment does not fail on them.
-pub async fn up(options: &Options, reserved: &[SocketAddr]) -> anyhow::Result<()> {
+pub async fn up(options: &Options, reserved: &[SocketAddr], owner: Option<u32>) -> anyhow::Result<()> {
     let endpoint = format!("http://{}", options.listen);
     if let Some(status) = status(&endpoint).await {
         let recorded = std::fs::read_to_string(pid_path(&options.dir)).unwrap_or_default();
@@ -91,6 +91,7 @@ pub async fn up(options: &Options, reserved: &[SocketAddr]) -> anyhow::Result<()
         .args(options.quotas.pairs().flat_map(|pair| ["--quota".to_owned(), pair]))
         .args(percent("--cpu-quota", options.cpu.quota))
         .args(percent("--cpu-baseline", options.cpu.baseline))
+        .args(owner.map(|pid| format!("--owner={pid}")))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -110,6 +111,22 @@ pub async fn up(options: &Options, reserved: &[SocketAddr]) -> anyhow::Result<()
         sleep(Duration::from_millis(100)).await;
     }
     Ok(())
+}
+
+/// Returns when a process has ended; never without one.
+pub async fn end_of(process: Option<u32>) {
+    let Some(pid) = process else { return std::future::pending().await };
+    // When it started tells it from a later process with the same id.
+    let started = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name, in parentheses, may have spaces.
+        let state_and_more = stat.rsplit_once(") ")?.1;
+        state_and_more.split(' ').nth(19).filter(|_| !state_and_more.starts_with('Z')).map(str::to_owned)
+    };
+    let first = started();
+    while first.is_some() && started() == first {
+        sleep(Duration::from_millis(500)).await;
+    }
 }
 
 fn percent(option: &str, value: Option<Percent>) -> Vec<String> {

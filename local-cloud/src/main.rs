@@ -219,6 +219,9 @@ struct Place {
     /// Share of a core that each instance may use, for example 10%.
     #[arg(long, value_name = "PERCENT")]
     cpu_quota: Option<Percent>,
+    /// Stop by itself when the process with this id has ended, however it ended.
+    #[arg(long, value_name = "PID")]
+    owner: Option<u32>,
     /// Share of a core for instances with the credit option `standard`, as if their credits were used up.
     #[arg(long, value_name = "PERCENT")]
     cpu_baseline: Option<Percent>,
@@ -275,6 +278,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     match command {
         Command::Serve(place) => {
+            let owner = place.owner;
             let (mut term, mut interrupt) =
                 (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
             // The terminal may close; the local cloud keeps running until `down`.
@@ -284,13 +288,20 @@ async fn run(command: Command) -> anyhow::Result<()> {
             writeln!(out, "{}", cloud.endpoint)?;
             let served = cloud
                 .serve(async move {
-                    tokio::select! { _ = term.recv() => (), _ = interrupt.recv() => () }
+                    tokio::select! {
+                        _ = term.recv() => (),
+                        _ = interrupt.recv() => (),
+                        () = daemon::end_of(owner) => (),
+                    }
                 })
                 .await;
             cpu::clean_up();
             served
         }
-        Command::Up { place, reserve } => daemon::up(&place.options()?, &reserve).await,
+        Command::Up { place, reserve } => {
+            let owner = place.owner;
+            daemon::up(&place.options()?, &reserve, owner).await
+        }
         Command::Down { dir } => {
             let stopped = daemon::down(&dir).await?;
             writeln!(

@@ -175,6 +175,17 @@ async fn objects_and_roles_survive_a_restart_and_machines_do_not() {
 }
 
 #[tokio::test]
+async fn a_local_cloud_ends_with_its_owner() {
+    let place = Place::new();
+    let mut owner = Command::new("sleep").arg("1000").spawn().expect("it runs");
+    let (code, said) = place.up(&["--owner", &owner.id().to_string()]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(place.aws().s3.list_buckets().send().await.is_ok());
+    owner.kill().and_then(|()| owner.wait()).expect("it ends");
+    nothing_runs_in(&place.dir()).await;
+}
+
+#[tokio::test]
 async fn up_finds_a_running_local_cloud() {
     let place = Place::new();
     assert_eq!(place.up(&[]).0, Some(0));

@@ -114,6 +114,8 @@ impl Cloud {
             .arg("--venv")
             .arg(venv())
             .args(self.seed.map(|seed| format!("--consistency-seed={seed}")))
+            // A test program that is killed leaves nothing behind.
+            .arg(format!("--owner={}", std::process::id()))
             .output()
             .expect("local-cloud runs");
         assert!(output.status.success(), "local-cloud up: {}", text(&output));
