@@ -24,7 +24,7 @@ use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use crate::calls::Call;
+use crate::call::Call;
 use crate::connection::no_answer;
 use crate::reply::refusal;
 
@@ -238,7 +238,7 @@ pub struct CallFilter {
     /// Part of [`Call::path`].
     #[serde(default)]
     pub path: Option<String>,
-    /// One of the names of [`crate::calls::Caller`].
+    /// One of the names of [`crate::call::Caller`].
     #[serde(default)]
     pub caller: Option<String>,
     /// Only launches in this subnet.

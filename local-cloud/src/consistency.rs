@@ -30,8 +30,8 @@ use parking_lot::{Mutex, MutexGuard};
 pub use behaviour::{Behaviour, Report};
 pub use seed::Seed;
 
-use crate::calls::Call;
-use crate::door::Admitted;
+use crate::call::Admitted;
+use crate::call::Call;
 use crate::reply::refusal;
 use crate::xml::Element;
 use ipv6::{Blocks, Unfit};

@@ -4,7 +4,7 @@
 //! S3 bucket names cannot contain an underscore, so no AWS request has such a path.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,24 +20,12 @@ use crate::api_faults::{Rule, RuleView};
 use crate::calls::Record;
 use crate::consistency;
 use crate::cpu::Percent;
-use crate::door::Shared;
+pub use crate::ec2::MachineView;
 use crate::iam::people::{self, UserKey, UserWanted};
 use crate::iam::verdicts;
 use crate::quotas::Quotas;
+use crate::shared::Shared;
 use crate::uses::Report;
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct MachineView {
-    pub id: String,
-    pub address: Ipv4Addr,
-    pub tags: BTreeMap<String, String>,
-    /// `standard` or `unlimited`; absent for a type that is not burstable.
-    #[serde(default)]
-    pub credits: Option<String>,
-    /// Percent of a core.
-    #[serde(default)]
-    pub cpu_limit: Option<Percent>,
-}
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -255,6 +243,6 @@ async fn make_user(
     State(shared): State<Arc<Shared>>,
     Json(wanted): Json<UserWanted>,
 ) -> Result<Json<UserKey>, Refused> {
-    let made = people::ensure(&shared, &wanted).await;
+    let made = people::ensure(&shared.iam, &wanted).await;
     made.map(Json).map_err(|error| (StatusCode::BAD_REQUEST, format!("{error:#}")))
 }

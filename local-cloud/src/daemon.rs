@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::control::Status;
 use crate::cpu::Percent;
-use crate::door::Options;
+use crate::options::Options;
 
 /// Two emulators, a cold disk, two busy cores.
 const UP_DEADLINE: Duration = Duration::from_secs(90);

@@ -3,64 +3,45 @@
 //! instances. Only here the faults of `api_faults.rs` happen to calls. All other calls are answered as
 //! `consistency.rs` says.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Response, StatusCode, Uri, header, request::Parts};
+use axum::http::{Response, StatusCode, header, request::Parts};
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use parking_lot::MutexGuard;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
 use crate::account::Account;
-use crate::api_faults::{ApiFaults, Effect, Hit, Hold, MAX_DELAY};
-use crate::calls::{self, Call, Caller, Calls};
+use crate::api_faults::{Effect, Hit, Hold, MAX_DELAY};
+use crate::call::{Admitted, Call, Caller};
+use crate::calls::{self, Calls};
 use crate::connection::no_answer;
 use crate::consistency::{Consistency, Seed, pass};
-use crate::cpu::Policy;
 use crate::credentials::{Credentials, Principal, random_text};
 use crate::ec2::Ec2;
 use crate::emulators::Emulator;
+use crate::forward::Ministack;
 use crate::function_process::Peer;
 use crate::iam::people::KeyFile;
 use crate::iam::verdicts::Verdicts;
-use crate::iam::{self, Books, Judgement};
-use crate::quotas::Quotas;
+use crate::iam::{self, Books, Iam, Judgement};
+use crate::needs::Needs;
+use crate::options::Options;
 use crate::reply::refusal;
-use crate::uses::{Needs, Uses};
+use crate::shared::Shared;
+use crate::uses::Uses;
 use crate::xml::Element;
 use crate::{ACCOUNT, connection, control, open_files, service_quotas, sigv4};
 
 /// A Lambda package of 50 MB in base64, with room; no call of Vigia comes near.
 const MAX_BODY: usize = 512 * 1024 * 1024;
-
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Address of the endpoint.
-    pub listen: SocketAddr,
-    /// State, logs and the file systems of instances.
-    pub dir: PathBuf,
-    /// Virtual environment with the emulators and the AWS CLI.
-    pub venv: PathBuf,
-    /// Loopback addresses handed out as Elastic IPs, in this order.
-    pub elastic_ips: Vec<Ipv4Addr>,
-    /// Seed of the delays in `consistency.rs`; random if none is given.
-    pub consistency_seed: Option<u64>,
-    /// The account's quotas.
-    pub quotas: Quotas,
-    /// The instances' limits of processor time.
-    pub cpu: Policy,
-}
 
 /// Keep-alive of the connections to the emulators: less than theirs (75 s), so that they never close one
 /// while a request is sent on it.
@@ -71,25 +52,6 @@ pub struct LocalCloud {
     pub endpoint: String,
     pub(crate) shared: Arc<Shared>,
     listener: TcpListener,
-}
-
-pub(crate) struct Shared {
-    pub credentials: Arc<Credentials>,
-    pub ec2: Ec2,
-    pub account: Arc<Account>,
-    pub client: Client<HttpConnector, Body>,
-    pub ministack: SocketAddr,
-    api_faults: parking_lot::Mutex<ApiFaults>,
-    pub calls: Calls,
-    pub uses: Uses,
-    pub books: Books,
-    pub verdicts: Verdicts,
-    pub keys: KeyFile,
-    pub consistency: Consistency,
-    /// Both children; emptied when they are stopped.
-    pub emulators: Mutex<Vec<Emulator>>,
-    /// Locked while the local cloud runs: two of them must not share a directory.
-    _lock: std::fs::File,
 }
 
 impl LocalCloud {
@@ -126,23 +88,21 @@ impl LocalCloud {
             credentials.clone(),
             account.clone(),
         );
+        let inner = Ministack { client, addr: ministack.addr() };
         let consistency_seed = options.consistency_seed.unwrap_or_else(rand::random);
         tracing::info!(
             consistency_seed,
             "new resources become visible after random delays; --consistency-seed repeats the same delays"
         );
         let shared = Arc::new(Shared {
-            credentials,
             ec2,
             account,
-            client,
-            ministack: ministack.addr(),
-            api_faults: parking_lot::Mutex::default(),
+            ministack: inner.clone(),
+            faults: parking_lot::Mutex::default(),
             calls: Calls::default(),
             uses: Uses::default(),
-            books: Books::default(),
+            iam: Iam { credentials, books: Books::default(), keys, ministack: inner },
             verdicts: Verdicts::default(),
-            keys,
             consistency: Consistency::new(Seed(consistency_seed)),
             emulators: Mutex::new(vec![ministack, moto]),
             _lock: lock,
@@ -177,14 +137,6 @@ impl LocalCloud {
         server.abort();
         ended
     }
-}
-
-/// A request that was let in.
-pub(crate) struct Admitted {
-    pub service: String,
-    pub caller: Caller,
-    pub parts: Parts,
-    pub body: Bytes,
 }
 
 async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
@@ -237,8 +189,8 @@ async fn decide(shared: &Shared, call: &Call) -> Option<Hit> {
 async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<Hit>) {
     let mut call = Call::of(&admitted);
     let needs = with_facts(shared, &call, &admitted.parts, Needs::of(&call, &admitted)).await;
-    let identity = iam::identify(shared, &call, &needs.region).await;
-    let mut judgement = iam::judge(shared, identity, &needs).await;
+    let identity = iam::identify(&shared.iam, &call, &needs.region).await;
+    let mut judgement = iam::judge(&shared.iam, identity, &needs).await;
     if let Some(refused) = refuse(shared, &call, &admitted.parts, &judgement).await {
         let answer = refused_and_recorded(shared, &call, judgement, &needs, refused).await;
         return (answer, None);
@@ -261,15 +213,15 @@ async fn handle(shared: &Shared, admitted: Admitted) -> (Response<Body>, Option<
         }
     }
     let mut answer = carry_out(shared, &call, &judgement, admitted, hit.is_some()).await;
-    shared.books.hear_of(&call);
-    answer = iam::people::hear_of(shared, &call, answer).await;
+    shared.iam.books.hear_of(&call);
+    answer = iam::people::hear_of(&shared.iam, &call, answer).await;
     // A missing resource has no tags that could allow the call.
     let mut is_absent = false;
     if call.service == "ec2" {
         (answer, is_absent) = calls::look_for_absence(answer).await;
     }
     if let Some(asked) = needs.after(answer.status())
-        && let Some(refused) = iam::judge_also(shared, &mut judgement, asked, &call).await
+        && let Some(refused) = iam::judge_also(&shared.iam, &mut judgement, asked, &call).await
     {
         answer = refused;
     }
@@ -347,7 +299,8 @@ async fn with_facts(shared: &Shared, call: &Call, parts: &Parts, mut needs: Need
     if call.service == "iam" {
         if call.is_mutating()
             && let Some(role) = call.parameter("RoleName")
-            && let Some(boundary) = shared.books.role(shared, role).await.and_then(|role| role.boundary)
+            && let Some(boundary) =
+                shared.iam.books.role(&shared.iam.ministack, role).await.and_then(|role| role.boundary)
         {
             needs.are_of_role_within(&boundary);
         }
@@ -403,7 +356,7 @@ async fn carry_out(
     let is_simulation = call.service == "iam" && call.action == "SimulatePrincipalPolicy";
     let is_dry_run = call.service == "ec2" && call.parameter("DryRun") == Some("true");
     if is_simulation {
-        iam::simulate::answer(shared, call).await
+        iam::simulate::answer(&shared.iam, call).await
     } else if call.service == "sts" && call.action == "GetCallerIdentity" {
         iam::who(&judgement.identity)
     } else if is_dry_run && !call.is_launch() {
@@ -432,12 +385,6 @@ async fn zone(shared: &Shared, parts: &Parts, subnet: &str) -> Option<String> {
     Element::parse(&described).ok()?.text_of("availabilityZone").map(str::to_owned)
 }
 
-impl Shared {
-    pub(crate) fn api_faults(&self) -> MutexGuard<'_, ApiFaults> {
-        self.api_faults.lock()
-    }
-}
-
 async fn admit(shared: &Shared, request: Request) -> Result<Admitted, Box<Response<Body>>> {
     let (parts, body) = request.into_parts();
     let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or("");
@@ -453,7 +400,7 @@ async fn admit(shared: &Shared, request: Request) -> Result<Admitted, Box<Respon
     let service = auth.service.to_owned();
     let refused =
         |code: &str, message: &str| Box::new(refusal(&service, StatusCode::FORBIDDEN, code, message));
-    let Some((secret, principal)) = shared.credentials.find(auth.access_key) else {
+    let Some((secret, principal)) = shared.iam.credentials.find(auth.access_key) else {
         let code = if service == "s3" { "InvalidAccessKeyId" } else { "InvalidClientTokenId" };
         return Err(refused(code, "The security token included in the request is invalid."));
     };
@@ -479,47 +426,4 @@ async fn admit(shared: &Shared, request: Request) -> Result<Admitted, Box<Respon
         caller = caller.of_function(peer.function().await);
     }
     Ok(Admitted { service, caller, parts, body })
-}
-
-/// Sends a request on to an emulator, unchanged except for the address.
-pub(crate) async fn forward(
-    client: &Client<HttpConnector, Body>,
-    to: SocketAddr,
-    parts: Parts,
-    body: Bytes,
-) -> Response<Body> {
-    let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let service = authorization.and_then(sigv4::parse).map_or("", |auth| auth.service).to_owned();
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let uri: Uri = match format!("http://{to}{path}").parse() {
-        Ok(uri) => uri,
-        Err(error) => return refusal(&service, StatusCode::BAD_REQUEST, "InvalidURI", &error.to_string()),
-    };
-    let mut request = hyper::Request::builder().method(parts.method).uri(uri);
-    for (name, value) in &parts.headers {
-        let framing = *name == header::TRANSFER_ENCODING || *name == header::CONTENT_LENGTH;
-        if !framing && *name != header::CONNECTION && *name != header::EXPECT {
-            request = request.header(name, value);
-        }
-    }
-    // Sent even without a body: botocore's and ministack's servers expect it on PUT.
-    let request = request.header(header::CONTENT_LENGTH, body.len()).body(Body::from(body));
-    let sent = match request {
-        Ok(request) => client.request(request).await,
-        Err(error) => {
-            return refusal(&service, StatusCode::BAD_REQUEST, "InvalidRequest", &error.to_string());
-        }
-    };
-    match sent {
-        Ok(response) => response.map(Body::new),
-        Err(error) => {
-            tracing::error!(%error, emulator = %to, "an emulator does not answer");
-            refusal(
-                &service,
-                StatusCode::SERVICE_UNAVAILABLE,
-                "ServiceUnavailable",
-                "an emulator does not answer",
-            )
-        }
-    }
 }

@@ -22,27 +22,39 @@ use axum::http::{HeaderValue, Response, StatusCode, header, request::Parts};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt as _;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use self::call::{Call, Reply, bad_request, in_region, owned, region_of};
-pub(crate) use self::call::{Form, encode_form, parse_form};
 use crate::account::{Account, Refusal};
 use crate::addresses::{self, Block};
-use crate::control::MachineView;
-use crate::cpu::Policy;
+use crate::call::{Admitted, Tags};
+use crate::cpu::{Percent, Policy};
 use crate::credentials::Credentials;
-use crate::door::{Admitted, Options, forward};
 use crate::elastic_ip::{ElasticIps, Wanted};
+use crate::form::{Form, encode_form, parse_form};
+use crate::forward::{HttpClient, forward};
 use crate::imds::Metadata;
 use crate::machine::{self, Image, Machine, POWER_OFF_DEADLINE};
+use crate::options::Options;
 use crate::quotas::Quota;
 use crate::reply::{refusal, xml};
 use crate::xml::Element;
 
-pub type Tags = BTreeMap<String, String>;
+/// An instance, for people and tests.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MachineView {
+    pub id: String,
+    pub address: Ipv4Addr,
+    pub tags: BTreeMap<String, String>,
+    /// `standard` or `unlimited`; absent for a type that is not burstable.
+    #[serde(default)]
+    pub credits: Option<String>,
+    /// Percent of a core.
+    #[serde(default)]
+    pub cpu_limit: Option<Percent>,
+}
 
 pub struct Ec2 {
     dir: PathBuf,
@@ -51,7 +63,7 @@ pub struct Ec2 {
     pool: Vec<Ipv4Addr>,
     moto: SocketAddr,
     ministack: SocketAddr,
-    client: Client<HttpConnector, Body>,
+    client: HttpClient,
     credentials: Arc<Credentials>,
     account: Arc<Account>,
     cpu: Policy,
@@ -99,7 +111,7 @@ impl Ec2 {
         endpoint: String,
         moto: SocketAddr,
         ministack: SocketAddr,
-        client: Client<HttpConnector, Body>,
+        client: HttpClient,
         credentials: Arc<Credentials>,
         account: Arc<Account>,
     ) -> Self {

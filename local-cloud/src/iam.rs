@@ -6,7 +6,7 @@
 //! | an instance, a function, a session of AssumeRole | those of its role, within the role's boundary |
 //! | a user of IAM, by an access key | its own, within its boundary |
 //!
-//! A bucket's own policy counts as well, against the root too. [`crate::uses`] says which permissions a call
+//! A bucket's own policy counts as well, against the root too. [`crate::needs`] says which permissions a call
 //! needs; all of them must be allowed. The evaluator (`policy`, `condition`, `pattern`, `evaluate`) is pure;
 //! `books` asks the emulator that keeps policies. `README.md` lists the elements that are not evaluated.
 
@@ -31,18 +31,27 @@ use quick_xml::escape::escape;
 use serde::{Deserialize, Serialize};
 
 use crate::ACCOUNT;
-use crate::calls::Call;
-use crate::credentials::Principal;
-use crate::door::Shared;
+use crate::call::Call;
+use crate::credentials::{Credentials, Principal};
+use crate::forward::Ministack;
+use crate::needs::{Asked, Needs};
 use crate::reply::xml;
-use crate::uses::{Asked, Needs};
 
 use context::Context;
 use evaluate::{Decision, OfResource, decide};
 use policy::Policy;
 
 pub(crate) use books::Books;
+use people::KeyFile;
 pub(crate) use refuse::refuse;
+
+/// All that is known about callers and what they may do.
+pub(crate) struct Iam {
+    pub credentials: Arc<Credentials>,
+    pub books: Books,
+    pub keys: KeyFile,
+    pub ministack: Ministack,
+}
 
 /// The principal whose policies count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,8 +154,8 @@ impl Judgement {
 }
 
 /// Identifies the caller.
-pub(crate) async fn identify(shared: &Shared, call: &Call, region: &str) -> Identity {
-    match shared.credentials.find(&call.caller.access_key).map(|(_, principal)| principal) {
+pub(crate) async fn identify(iam: &Iam, call: &Call, region: &str) -> Identity {
+    match iam.credentials.find(&call.caller.access_key).map(|(_, principal)| principal) {
         Some(Principal::Operator) => Identity::Root,
         Some(Principal::User { name }) => Identity::User(name),
         Some(Principal::Instance { id, role }) => Identity::Role { name: role, session: id, function: None },
@@ -155,7 +164,7 @@ pub(crate) async fn identify(shared: &Shared, call: &Call, region: &str) -> Iden
         }
         Some(Principal::Function) => {
             let Some(function) = &call.caller.function else { return Identity::Unknown };
-            let Some(role) = shared.books.role_of_function(shared, function, region).await else {
+            let Some(role) = iam.books.role_of_function(&iam.ministack, function, region).await else {
                 return Identity::Unknown;
             };
             let arn = format!("arn:aws:lambda:{region}:{ACCOUNT}:function:{function}");
@@ -166,10 +175,10 @@ pub(crate) async fn identify(shared: &Shared, call: &Call, region: &str) -> Iden
 }
 
 /// Decides on all permissions that a call needs.
-pub(crate) async fn judge(shared: &Shared, identity: Identity, needs: &Needs) -> Judgement {
+pub(crate) async fn judge(iam: &Iam, identity: Identity, needs: &Needs) -> Judgement {
     let mut all = Vec::with_capacity(needs.all.len());
     for asked in &needs.all {
-        let decision = judge_one(shared, &identity, asked).await;
+        let decision = judge_one(iam, &identity, asked).await;
         all.push(Judged { asked: identity.with_origin(asked.clone()), decision });
     }
     Judgement { identity, all }
@@ -177,18 +186,18 @@ pub(crate) async fn judge(shared: &Shared, identity: Identity, needs: &Needs) ->
 
 /// Decides on a permission that the answer has made necessary; returns the refusal if it is missing.
 pub(crate) async fn judge_also(
-    shared: &Shared,
+    iam: &Iam,
     judgement: &mut Judgement,
     asked: Asked,
     call: &Call,
 ) -> Option<Response<Body>> {
-    let decision = judge_one(shared, &judgement.identity, &asked).await;
+    let decision = judge_one(iam, &judgement.identity, &asked).await;
     judgement.all.push(Judged { asked: judgement.identity.with_origin(asked), decision });
     let denied = judgement.denied()?;
     Some(refuse(call, judgement, denied))
 }
 
-async fn judge_one(shared: &Shared, identity: &Identity, asked: &Asked) -> Decision {
+async fn judge_one(iam: &Iam, identity: &Identity, asked: &Asked) -> Decision {
     // A caller needs no permission to learn its own identity (STS API reference, GetCallerIdentity).
     if asked.action == "sts:GetCallerIdentity" {
         return Decision::Allowed;
@@ -199,7 +208,7 @@ async fn judge_one(shared: &Shared, identity: &Identity, asked: &Asked) -> Decis
         context.set(key, vec![value.clone()]);
     }
     let bucket = match bucket(asked) {
-        Some(bucket) => shared.books.bucket_policy(shared, bucket).await,
+        Some(bucket) => iam.books.bucket_policy(&iam.ministack, bucket).await,
         None => None,
     };
     if *identity == Identity::Root {
@@ -207,12 +216,12 @@ async fn judge_one(shared: &Shared, identity: &Identity, asked: &Asked) -> Decis
     }
     if let ("sts:AssumeRole", Some(role)) = (asked.action.as_str(), asked.resource.rsplit('/').next()) {
         let trusts =
-            shared.books.role(shared, role).await.is_some_and(|role| role.trusts(identity, &context));
+            iam.books.role(&iam.ministack, role).await.is_some_and(|role| role.trusts(identity, &context));
         if !trusts {
             return Decision::NotAllowed;
         }
     }
-    let policies = shared.books.policies(shared, identity).await;
+    let policies = iam.books.policies(&iam.ministack, identity).await;
     let names = [identity.arn(), identity.principal_arn()];
     let names = [names[0].as_str(), names[1].as_str()];
     let of = bucket.as_deref().map(|policy| OfResource { policy, names: &names, account: ACCOUNT });

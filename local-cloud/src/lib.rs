@@ -5,13 +5,19 @@
 
 pub mod emulators;
 pub mod connection;
+pub mod options;
+mod shared;
 pub mod door;
 pub mod sigv4;
 pub mod credentials;
 mod function_process;
+mod form;
+pub mod call;
+mod forward;
 pub mod calls;
-pub mod uses;
+mod needs;
 pub mod iam;
+pub mod uses;
 pub mod api_faults;
 pub mod consistency;
 pub mod reply;
@@ -31,7 +37,8 @@ pub mod elastic_ip;
 pub mod control;
 pub mod daemon;
 
-pub use door::{LocalCloud, Options};
+pub use door::LocalCloud;
+pub use options::Options;
 
 /// The account of both emulators.
 pub const ACCOUNT: &str = "000000000000";

@@ -1,49 +1,21 @@
-//! The IAM permissions that the calls need: the caller, the resource, and the number of uses.
-//!
-//! It decides nothing; [`crate::iam`] does. A test compares the report with the policies, and has a second
-//! evaluator check it. One call may need several permissions (a launch needs one for each kind of resource
-//! that it makes or names, one to tag them, and one to hand over a role), as the Service Authorization
-//! Reference says; where that is silent, a comment states the assumption.
-
-mod ec2;
-mod iam;
-mod json;
-mod lambda;
-mod s3;
+//! The IAM permissions that callers used: the caller, the resource, and the number of uses. A test compares the report
+//! with the policies, and has a second evaluator check it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use axum::http::StatusCode;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::ACCOUNT;
-use crate::calls::{Call, Caller};
-use crate::door::Admitted;
-use crate::ec2::Tags;
+use crate::call::Caller;
 use crate::iam::Judgement;
 use crate::iam::evaluate::Decision;
-use crate::sigv4;
+use crate::needs::Asked;
 
 /// A stack with a hundred users needs a thousand; a benchmark with a million must not take all memory.
 const MAX_USES: usize = 20_000;
 
 /// More than one call names; S3 deletes at most this many objects at once.
 const MAX_NAMES: usize = 1000;
-
-/// One permission that a call needs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Asked {
-    /// The action's name in policies: `s3:PutObject`. An action unknown here has its method and path:
-    /// `lambda:PUT /x`.
-    pub action: String,
-    /// The resource's name in policies, or `*` where a service has none for the call. A resource still to be
-    /// made has no id yet: `arn:aws:ec2:us-east-1:000000000000:vpc/*`.
-    pub resource: String,
-    /// Keys of conditions, as far as the call contains them: `aws:RequestTag/KEY`, `aws:ResourceTag/KEY`,
-    /// `ec2:CreateAction`, `iam:PassedToService`, `iam:PermissionsBoundary`, `lambda:SourceFunctionArn`.
-    pub context: BTreeMap<String, String>,
-}
 
 /// A permission that a caller used.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -125,117 +97,37 @@ impl Uses {
     }
 }
 
-/// The permissions that one call needs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Needs {
-    pub all: Vec<Asked>,
-    /// See [`Use::names`].
-    pub names: BTreeSet<String>,
-    pub region: String,
-    /// The bucket that must be listable when the call answers that the object is missing: S3 tells only
-    /// callers who may list it.
-    missing: Option<String>,
-}
-
-impl Needs {
-    pub(crate) fn of(call: &Call, admitted: &Admitted) -> Self {
-        let authorization = admitted.parts.headers.get("authorization").and_then(|value| value.to_str().ok());
-        let region = authorization.and_then(sigv4::parse).map_or("", |auth| auth.region);
-        let needs = match call.service.as_str() {
-            "s3" => s3::needs(admitted),
-            "ec2" => ec2::needs(call, region),
-            "lambda" => Self::only(lambda::needs(admitted, region)),
-            "iam" | "sts" => Self::only(iam::needs(call)),
-            _ => Self::only(json::needs(call, &admitted.body, region)),
-        };
-        Self { region: region.to_owned(), ..needs }
-    }
-
-    fn only(all: Vec<Asked>) -> Self {
-        Self { all, ..Self::default() }
-    }
-
-    /// Returns the permission that the answer makes necessary as well.
-    pub(crate) fn after(&self, status: StatusCode) -> Option<Asked> {
-        let bucket = self.missing.as_ref().filter(|_| status == StatusCode::NOT_FOUND)?;
-        Some(Asked::new("s3:ListBucket", bucket))
-    }
-
-    /// Sets the resources of a call that names them indirectly.
-    pub(crate) fn are_about(&mut self, ids: &[String]) {
-        let Some(at) = self.all.iter().position(|asked| asked.resource == "*") else { return };
-        let about: Vec<Asked> = ids
-            .iter()
-            .filter_map(|id| ec2::resource(id, &self.region))
-            .map(|resource| Asked { resource, ..self.all[at].clone() })
-            .collect();
-        if !about.is_empty() {
-            self.all.splice(at..=at, about);
-        }
-    }
-
-    /// Replaces the interface of a call that does not name it.
-    pub(crate) fn concerns_interface(&mut self, id: &str) {
-        for asked in self.all.iter_mut().filter(|asked| asked.resource.ends_with(":network-interface/*")) {
-            asked.resource = ec2::resource(id, &self.region).unwrap_or_else(|| asked.resource.clone());
-        }
-    }
-
-    /// Replaces the role of a launch, which names only its profile.
-    pub(crate) fn hands_over(&mut self, role: &str) {
-        for asked in self.all.iter_mut().filter(|asked| asked.action == "iam:PassRole") {
-            asked.resource = format!("arn:aws:iam::{ACCOUNT}:role/{role}");
-        }
-    }
-
-    /// Sets the role's existing permissions boundary. A call that sets one names it itself.
-    pub(crate) fn are_of_role_within(&mut self, boundary: &str) {
-        for asked in &mut self.all {
-            asked.context.entry("iam:PermissionsBoundary".to_owned()).or_insert_with(|| boundary.to_owned());
-        }
-    }
-
-    /// Returns the ids of resources whose tags may be in a condition.
-    pub(crate) fn ids(&self) -> Vec<String> {
-        self.all.iter().filter_map(Asked::id).map(str::to_owned).collect()
-    }
-
-    pub(crate) fn add_resource_tags(&mut self, tags: &BTreeMap<String, Tags>) {
-        for asked in &mut self.all {
-            let own = asked.id().and_then(|id| tags.get(id)).cloned().unwrap_or_default();
-            asked
-                .context
-                .extend(own.into_iter().map(|(key, value)| (format!("aws:ResourceTag/{key}"), value)));
-        }
-    }
-}
-
-impl Asked {
-    fn new(action: impl Into<String>, resource: impl Into<String>) -> Self {
-        Self { action: action.into(), resource: resource.into(), context: BTreeMap::new() }
-    }
-
-    fn with(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.context.insert(key.into(), value.into());
-        self
-    }
-
-    fn with_tags(mut self, tags: &Tags) -> Self {
-        self.context.extend(tags.iter().map(|(key, value)| (format!("aws:RequestTag/{key}"), value.clone())));
-        self
-    }
-
-    /// Returns the id of an existing EC2 resource.
-    pub(crate) fn id(&self) -> Option<&str> {
-        let ec2 = self.resource.strip_prefix("arn:aws:ec2:")?;
-        ec2.rsplit('/').next().filter(|id| *id != "*")
-    }
-}
-
-/// Returns the ARN of a resource of a regional service.
-fn arn(service: &str, region: &str, what: &str) -> String {
-    format!("arn:aws:{service}:{region}:{ACCOUNT}:{what}")
-}
-
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::credentials::Principal;
+    use crate::iam::{Identity, Judged};
+
+    #[test]
+    fn uses_are_counted_by_caller_up_to_a_bound() {
+        let uses = Uses::default();
+        let caller = |key: &str| Caller::new(key, &Principal::Operator);
+        let read = |key: &str| Asked {
+            action: "s3:GetObject".to_owned(),
+            resource: format!("arn:aws:s3:::b/{key}"),
+            context: BTreeMap::new(),
+        };
+        let add = |key: &str, asked: Asked| {
+            let all = vec![Judged { asked, decision: Decision::Allowed }];
+            uses.add(&caller(key), Judgement { identity: Identity::Root, all }, &BTreeSet::new());
+        };
+        add("one", read("k"));
+        add("one", read("k"));
+        add("two", read("k"));
+        let counts: Vec<_> =
+            uses.report().uses.iter().map(|used| (used.who.caller.clone(), used.count)).collect();
+        assert_eq!(counts, [("one".to_owned(), 2), ("two".to_owned(), 1)]);
+        for number in 0..MAX_USES {
+            add("many", read(&number.to_string()));
+        }
+        add("one", read("k"));
+        let report = uses.report();
+        assert_eq!((report.uses.len(), report.left_out), (MAX_USES, 2));
+        assert!(report.uses.iter().any(|used| used.who.caller == "one" && used.count == 3));
+    }
+}

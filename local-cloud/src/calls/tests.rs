@@ -2,6 +2,8 @@ use axum::http::header;
 
 use super::*;
 use crate::api_faults::Effect;
+use crate::call::Admitted;
+use crate::credentials::Principal;
 
 fn request(service: &str, method: &str, path: &str, target: Option<&str>, body: &'static str) -> Admitted {
     let mut request = hyper::Request::builder().method(method).uri(format!("http://local-cloud{path}"));

@@ -6,7 +6,7 @@ use super::behaviour::Behaviour;
 use super::network::profile_in_ec2;
 use super::young::Young;
 use super::{Refused, refused};
-use crate::calls::Call;
+use crate::call::Call;
 
 /// Kinds of named things: the parameter, the calls that make and delete one, and IAM's word for it.
 const KINDS: [(&str, &str, &str, &str); 2] = [

@@ -12,7 +12,7 @@ use super::seed::Seed;
 use super::young::Young;
 use super::{Refused, iam, refused};
 use crate::ACCOUNT;
-use crate::door::Admitted;
+use crate::call::Admitted;
 use crate::sigv4;
 
 /// Milliseconds that Lambda takes to make or update a function: more than the emulator's half second, and

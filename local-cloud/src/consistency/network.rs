@@ -7,7 +7,7 @@ use super::behaviour::Behaviour;
 use super::seed::Seed;
 use super::young::Young;
 use super::{Refused, refused};
-use crate::calls::Call;
+use crate::call::Call;
 use crate::xml::Element;
 
 /// Beginnings of ids, EC2's code for a missing resource, and its words for the kind.

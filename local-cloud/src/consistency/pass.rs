@@ -9,9 +9,9 @@ use http_body_util::BodyExt as _;
 
 use super::behaviour::Behaviour;
 use super::{Refused, Target, lambda};
-use crate::calls::Call;
-use crate::door::{Admitted, Shared, forward};
-use crate::ec2::{encode_form, parse_form};
+use crate::call::{Admitted, Call};
+use crate::form::{encode_form, parse_form};
+use crate::shared::Shared;
 
 /// Answers a call as AWS does. A call that a fault on purpose hit is never refused here: it is carried out,
 /// as the fault says.
@@ -26,13 +26,13 @@ pub(crate) async fn answer(shared: &Shared, call: &Call, admitted: Admitted, is_
         Target::Iam | Target::S3(_) => {
             // The body of a bucket's setting; an object's body is not read.
             let body = admitted.body.clone();
-            let response = forward(&shared.client, shared.ministack, admitted.parts, admitted.body).await;
+            let response = shared.ministack.forward(admitted.parts, admitted.body).await;
             if response.status().is_success() {
                 shared.consistency.answered(call, &target, &body, Instant::now());
             }
             response
         }
-        Target::Other => forward(&shared.client, shared.ministack, admitted.parts, admitted.body).await,
+        Target::Other => shared.ministack.forward(admitted.parts, admitted.body).await,
     }
 }
 
@@ -85,7 +85,7 @@ async fn function(
             Err(error) => tracing::warn!(error = format!("{error:#}"), "subnets of a function are not known"),
         }
     }
-    let response = forward(&shared.client, shared.ministack, admitted.parts, admitted.body).await;
+    let response = shared.ministack.forward(admitted.parts, admitted.body).await;
     if !response.status().is_success() {
         return response;
     }

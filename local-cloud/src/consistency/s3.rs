@@ -13,7 +13,7 @@ use super::behaviour::Behaviour;
 use super::seed::Seed;
 use super::young::Young;
 use super::{Refused, refused};
-use crate::door::Admitted;
+use crate::call::Admitted;
 
 /// Settings of a bucket, by the query that names them. Lists of objects and versions are not settings.
 const SETTINGS: [&str; 13] = [

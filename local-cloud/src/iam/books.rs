@@ -14,8 +14,9 @@ use super::evaluate::Policies;
 use super::policy::Policy;
 use super::{Cached, Identity, get};
 use crate::ACCOUNT;
-use crate::calls::Call;
-use crate::door::{Shared, forward};
+use crate::call::Call;
+use crate::form::encode_form;
+use crate::forward::Ministack;
 use crate::xml::Element;
 
 /// The known policies. A call that may have changed any of them empties the cache: such calls are rare
@@ -83,27 +84,27 @@ impl Books {
         value
     }
 
-    pub(super) async fn policies(&self, shared: &Shared, identity: &Identity) -> Arc<Policies> {
+    pub(super) async fn policies(&self, ministack: &Ministack, identity: &Identity) -> Arc<Policies> {
         let key = identity.principal_arn();
         if let Some(known) = get(&self.policies, &key) {
             return known;
         }
         let since = self.changes.load(Ordering::SeqCst);
         let policies = match identity {
-            Identity::User(name) => read_policies(shared, "User", name).await,
-            Identity::Role { name, .. } => read_policies(shared, "Role", name).await,
+            Identity::User(name) => read_policies(ministack, "User", name).await,
+            Identity::Role { name, .. } => read_policies(ministack, "Role", name).await,
             Identity::Root | Identity::Unknown => Policies::default(),
         };
         self.keep(&self.policies, &key, policies, since)
     }
 
     /// Returns the role; `None` if there is no such role.
-    pub(crate) async fn role(&self, shared: &Shared, name: &str) -> Option<Role> {
+    pub(crate) async fn role(&self, ministack: &Ministack, name: &str) -> Option<Role> {
         if let Some(known) = get(&self.roles, name) {
             return (*known).clone();
         }
         let since = self.changes.load(Ordering::SeqCst);
-        let got = iam(shared, &[("Action", "GetRole"), ("RoleName", name)]).await;
+        let got = iam(ministack, &[("Action", "GetRole"), ("RoleName", name)]).await;
         let role = got.map(|got| Role {
             boundary: boundary(&got),
             trust: parse(&decoded(got.text_of("AssumeRolePolicyDocument").unwrap_or("")), name),
@@ -111,26 +112,31 @@ impl Books {
         (*self.keep(&self.roles, name, role, since)).clone()
     }
 
-    pub(super) async fn role_of_function(&self, shared: &Shared, name: &str, region: &str) -> Option<String> {
+    pub(super) async fn role_of_function(
+        &self,
+        ministack: &Ministack,
+        name: &str,
+        region: &str,
+    ) -> Option<String> {
         let key = format!("{region}/{name}");
         if let Some(known) = get(&self.functions, &key) {
             return (*known).clone();
         }
         let since = self.changes.load(Ordering::SeqCst);
         let path = format!("/2015-03-31/functions/{name}/configuration");
-        let got = ask(shared, "GET", &path, "lambda", region, String::new()).await;
+        let got = ask(ministack, "GET", &path, "lambda", region, String::new()).await;
         let configuration: Option<serde_json::Value> =
             got.and_then(|body| serde_json::from_slice(&body).ok());
         let role = configuration.and_then(|got| Some(got["Role"].as_str()?.rsplit('/').next()?.to_owned()));
         (*self.keep(&self.functions, &key, role, since)).clone()
     }
 
-    pub(super) async fn bucket_policy(&self, shared: &Shared, bucket: &str) -> Option<Arc<Policy>> {
+    pub(super) async fn bucket_policy(&self, ministack: &Ministack, bucket: &str) -> Option<Arc<Policy>> {
         if let Some(known) = get(&self.buckets, bucket) {
             return (*known).clone();
         }
         let since = self.changes.load(Ordering::SeqCst);
-        let got = ask(shared, "GET", &format!("/{bucket}?policy"), "s3", "us-east-1", String::new()).await;
+        let got = ask(ministack, "GET", &format!("/{bucket}?policy"), "s3", "us-east-1", String::new()).await;
         let policy = got.map(|document| Arc::new(parse(&String::from_utf8_lossy(&document), bucket)));
         (*self.keep(&self.buckets, bucket, policy, since)).clone()
     }
@@ -141,26 +147,26 @@ fn clear<T>(cache: &Cached<T>) {
 }
 
 /// Returns inline and attached policies of a user or role, and its boundary. A missing user or role has none.
-async fn read_policies(shared: &Shared, kind: &str, name: &str) -> Policies {
+async fn read_policies(ministack: &Ministack, kind: &str, name: &str) -> Policies {
     let key = format!("{kind}Name");
     let of = |action: &str| vec![("Action".to_owned(), action.to_owned()), (key.clone(), name.to_owned())];
-    let Some(got) = iam_owned(shared, of(&format!("Get{kind}"))).await else { return Policies::default() };
+    let Some(got) = iam_owned(ministack, of(&format!("Get{kind}"))).await else { return Policies::default() };
     let mut identity = Vec::new();
-    let inline = iam_owned(shared, of(&format!("List{kind}Policies"))).await.unwrap_or_default();
+    let inline = iam_owned(ministack, of(&format!("List{kind}Policies"))).await.unwrap_or_default();
     for policy in inline.all("member") {
         let mut form = of(&format!("Get{kind}Policy"));
         form.push(("PolicyName".to_owned(), policy.text.clone()));
-        if let Some(document) = iam_owned(shared, form).await.and_then(|got| document(&got)) {
+        if let Some(document) = iam_owned(ministack, form).await.and_then(|got| document(&got)) {
             identity.push(parse(&document, &policy.text));
         }
     }
-    let attached = iam_owned(shared, of(&format!("ListAttached{kind}Policies"))).await.unwrap_or_default();
+    let attached = iam_owned(ministack, of(&format!("ListAttached{kind}Policies"))).await.unwrap_or_default();
     for arn in attached.all("PolicyArn") {
-        identity.extend(managed(shared, &arn.text).await);
+        identity.extend(managed(ministack, &arn.text).await);
     }
     let boundary = match boundary(&got) {
         // A missing boundary allows nothing.
-        Some(arn) => Some(managed(shared, &arn).await.unwrap_or_default()),
+        Some(arn) => Some(managed(ministack, &arn).await.unwrap_or_default()),
         None => None,
     };
     Policies { identity, boundary }
@@ -171,11 +177,11 @@ fn boundary(got: &Element) -> Option<String> {
 }
 
 /// Returns the version of a managed policy that is in force.
-async fn managed(shared: &Shared, arn: &str) -> Option<Policy> {
-    let got = iam(shared, &[("Action", "GetPolicy"), ("PolicyArn", arn)]).await?;
+async fn managed(ministack: &Ministack, arn: &str) -> Option<Policy> {
+    let got = iam(ministack, &[("Action", "GetPolicy"), ("PolicyArn", arn)]).await?;
     let version = got.text_of("DefaultVersionId")?;
     let got =
-        iam(shared, &[("Action", "GetPolicyVersion"), ("PolicyArn", arn), ("VersionId", version)]).await?;
+        iam(ministack, &[("Action", "GetPolicyVersion"), ("PolicyArn", arn), ("VersionId", version)]).await?;
     Some(parse(&decoded(got.text_of("Document")?), arn))
 }
 
@@ -197,20 +203,20 @@ fn parse(document: &str, name: &str) -> Policy {
 }
 
 /// Sends a call to the emulator of IAM; `None` if it refuses.
-async fn iam(shared: &Shared, form: &[(&str, &str)]) -> Option<Element> {
+async fn iam(ministack: &Ministack, form: &[(&str, &str)]) -> Option<Element> {
     let form = form.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    iam_owned(shared, form).await
+    iam_owned(ministack, form).await
 }
 
-pub(super) async fn iam_owned(shared: &Shared, mut form: Vec<(String, String)>) -> Option<Element> {
+pub(super) async fn iam_owned(ministack: &Ministack, mut form: Vec<(String, String)>) -> Option<Element> {
     form.push(("Version".to_owned(), "2010-05-08".to_owned()));
-    let body = ask(shared, "POST", "/", "iam", "us-east-1", crate::ec2::encode_form(&form)).await?;
+    let body = ask(ministack, "POST", "/", "iam", "us-east-1", encode_form(&form)).await?;
     Element::parse(&body).ok()
 }
 
 /// Returns the body of a successful answer of the emulator.
 async fn ask(
-    shared: &Shared,
+    ministack: &Ministack,
     method: &str,
     path: &str,
     service: &str,
@@ -227,7 +233,7 @@ async fn ask(
         let form = HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8");
         parts.headers.insert(header::CONTENT_TYPE, form);
     }
-    let answer = forward(&shared.client, shared.ministack, parts, Bytes::from(body)).await;
+    let answer = ministack.forward(parts, Bytes::from(body)).await;
     let is_success = answer.status().is_success();
     let body = answer.into_body().collect().await.ok()?.to_bytes();
     is_success.then_some(body)

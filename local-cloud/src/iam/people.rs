@@ -12,12 +12,13 @@ use axum::body::Body;
 use axum::http::Response;
 use serde::{Deserialize, Serialize};
 
+use super::Iam;
 use super::books::iam_owned;
 use super::policy::Policy;
 use crate::ACCOUNT;
-use crate::calls::{self, Call};
+use crate::call::Call;
+use crate::calls;
 use crate::credentials::{Credentials, Principal};
-use crate::door::Shared;
 use crate::xml::Element;
 
 /// IAM's limit for a managed policy, which does not count white space.
@@ -71,7 +72,7 @@ impl KeyFile {
 }
 
 /// Learns keys from a successful answer of IAM or STS.
-pub(crate) async fn hear_of(shared: &Shared, call: &Call, answer: Response<Body>) -> Response<Body> {
+pub(crate) async fn hear_of(iam: &Iam, call: &Call, answer: Response<Body>) -> Response<Body> {
     let matters = matches!(
         call.action.as_str(),
         "CreateAccessKey" | "UpdateAccessKey" | "DeleteAccessKey" | "AssumeRole"
@@ -80,7 +81,7 @@ pub(crate) async fn hear_of(shared: &Shared, call: &Call, answer: Response<Body>
         return answer;
     }
     let (answer, body) = calls::read(answer, &call.service).await;
-    let credentials = &shared.credentials;
+    let credentials = &iam.credentials;
     let key = call.parameter("AccessKeyId");
     match (call.action.as_str(), key) {
         ("DeleteAccessKey", Some(key)) => credentials.unlearn(key),
@@ -90,7 +91,7 @@ pub(crate) async fn hear_of(shared: &Shared, call: &Call, answer: Response<Body>
         _ => learn(credentials, call, &body),
     }
     if call.service == "iam"
-        && let Err(error) = shared.keys.save(credentials)
+        && let Err(error) = iam.keys.save(credentials)
     {
         tracing::error!(%error, "the keys of users cannot be kept; a restart forgets them");
     }
@@ -115,7 +116,7 @@ fn learn(credentials: &Credentials, call: &Call, answer: &[u8]) {
 }
 
 /// Makes a user with exactly this policy, or replaces an existing user's policy; returns a key of the user.
-pub(crate) async fn ensure(shared: &Shared, wanted: &UserWanted) -> anyhow::Result<UserKey> {
+pub(crate) async fn ensure(iam: &Iam, wanted: &UserWanted) -> anyhow::Result<UserKey> {
     let UserWanted { name, policy } = wanted;
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte);
     if name.is_empty() || name.len() > 64 || !name.bytes().all(is_letter) {
@@ -128,46 +129,46 @@ pub(crate) async fn ensure(shared: &Shared, wanted: &UserWanted) -> anyhow::Resu
         bail!("the policy has {chars} characters, more than IAM's limit of {MAX_POLICY}");
     }
     let user = [("UserName", name.as_str())];
-    if iam(shared, "GetUser", &user).await.is_none() {
-        must(shared, "CreateUser", &user).await?;
+    if ask(iam, "GetUser", &user).await.is_none() {
+        must(iam, "CreateUser", &user).await?;
     }
     let arn = format!("arn:aws:iam::{ACCOUNT}:policy/{name}");
     let of_policy = [("PolicyArn", arn.as_str())];
-    if iam(shared, "GetPolicy", &of_policy).await.is_none() {
-        must(shared, "CreatePolicy", &[("PolicyName", name), ("PolicyDocument", &document)]).await?;
+    if ask(iam, "GetPolicy", &of_policy).await.is_none() {
+        must(iam, "CreatePolicy", &[("PolicyName", name), ("PolicyDocument", &document)]).await?;
     } else {
         // A policy has at most five versions.
-        let versions = must(shared, "ListPolicyVersions", &of_policy).await?;
+        let versions = must(iam, "ListPolicyVersions", &of_policy).await?;
         for version in versions.all("member") {
             if version.text_of("IsDefaultVersion") == Some("false") {
                 let id = version.text_of("VersionId").unwrap_or("");
-                must(shared, "DeletePolicyVersion", &[of_policy[0], ("VersionId", id)]).await?;
+                must(iam, "DeletePolicyVersion", &[of_policy[0], ("VersionId", id)]).await?;
             }
         }
         let version = [of_policy[0], ("PolicyDocument", document.as_str()), ("SetAsDefault", "true")];
-        must(shared, "CreatePolicyVersion", &version).await?;
+        must(iam, "CreatePolicyVersion", &version).await?;
     }
-    must(shared, "AttachUserPolicy", &[user[0], of_policy[0]]).await?;
-    shared.books.forget();
-    let known = shared.credentials.of_users().into_iter().find(|(.., owner)| owner == name);
+    must(iam, "AttachUserPolicy", &[user[0], of_policy[0]]).await?;
+    iam.books.forget();
+    let known = iam.credentials.of_users().into_iter().find(|(.., owner)| owner == name);
     if let Some((access_key, secret, _)) = known {
         return Ok(UserKey { access_key, secret });
     }
-    let made = must(shared, "CreateAccessKey", &user).await?;
+    let made = must(iam, "CreateAccessKey", &user).await?;
     let text = |name: &str| made.text_of(name).map(str::to_owned).context("a key without its parts");
     let key = UserKey { access_key: text("AccessKeyId")?, secret: text("SecretAccessKey")? };
-    shared.credentials.learn(&key.access_key, &key.secret, Principal::User { name: name.clone() });
-    shared.keys.save(&shared.credentials)?;
+    iam.credentials.learn(&key.access_key, &key.secret, Principal::User { name: name.clone() });
+    iam.keys.save(&iam.credentials)?;
     Ok(key)
 }
 
-async fn must(shared: &Shared, action: &str, parameters: &[(&str, &str)]) -> anyhow::Result<Element> {
-    iam(shared, action, parameters).await.with_context(|| format!("the emulator of IAM refused {action}"))
+async fn must(iam: &Iam, action: &str, parameters: &[(&str, &str)]) -> anyhow::Result<Element> {
+    ask(iam, action, parameters).await.with_context(|| format!("the emulator of IAM refused {action}"))
 }
 
-async fn iam(shared: &Shared, action: &str, parameters: &[(&str, &str)]) -> Option<Element> {
+async fn ask(iam: &Iam, action: &str, parameters: &[(&str, &str)]) -> Option<Element> {
     let all = [("Action", action)].into_iter().chain(parameters.iter().copied());
-    iam_owned(shared, all.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()).await
+    iam_owned(&iam.ministack, all.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()).await
 }
 
 #[cfg(test)]

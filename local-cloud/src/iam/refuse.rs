@@ -7,7 +7,7 @@ use quick_xml::escape::escape;
 
 use super::evaluate::Decision;
 use super::{Identity, Judged, Judgement};
-use crate::calls::Call;
+use crate::call::Call;
 use crate::reply::{refusal, xml};
 
 /// Returns the answer to a call whose caller lacks a permission.
@@ -77,7 +77,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use crate::uses::Asked;
+    use crate::needs::Asked;
 
     async fn refused(service: &str, action: &str, resource: &str, decision: Decision) -> (u16, String) {
         let asked =

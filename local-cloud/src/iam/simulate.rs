@@ -4,12 +4,12 @@ use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use quick_xml::escape::escape;
 
+use super::Iam;
 use super::Identity;
 use super::context::Context;
 use super::evaluate::{Decision, decide};
 use crate::ACCOUNT;
-use crate::calls::Call;
-use crate::door::Shared;
+use crate::call::Call;
 use crate::reply::{refusal, xml};
 
 /// The caller's question (IAM API reference, SimulatePrincipalPolicy).
@@ -21,13 +21,13 @@ struct Question {
     context: Context,
 }
 
-pub(crate) async fn answer(shared: &Shared, call: &Call) -> Response<Body> {
+pub(crate) async fn answer(iam: &Iam, call: &Call) -> Response<Body> {
     let source = call.parameter("PolicySourceArn").unwrap_or("");
     let Some(question) = Question::read(call) else {
         let message = format!("{source} is not the ARN of a user or role of this account");
         return refusal("iam", StatusCode::BAD_REQUEST, "InvalidInput", &message);
     };
-    let policies = shared.books.policies(shared, &question.source).await;
+    let policies = iam.books.policies(&iam.ministack, &question.source).await;
     let mut results = String::new();
     for action in &question.actions {
         for resource in &question.resources {

@@ -73,7 +73,7 @@ mod tests {
 
     use super::*;
     use crate::iam::Judged;
-    use crate::uses::Asked;
+    use crate::needs::Asked;
 
     fn judgement(identity: Identity, decisions: &[Decision]) -> Judgement {
         let asked = |action: String| Asked { action, resource: "*".to_owned(), context: BTreeMap::new() };

@@ -3,7 +3,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 
 use super::*;
-use crate::calls::Caller;
+use crate::call::Caller;
 use crate::consistency::young::WINDOW;
 use crate::credentials::Principal;
 

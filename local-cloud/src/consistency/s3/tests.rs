@@ -1,7 +1,7 @@
 use axum::body::Bytes;
 
 use super::*;
-use crate::calls::Caller;
+use crate::call::Caller;
 use crate::consistency::young::WINDOW;
 use crate::credentials::Principal;
 

@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::{Asked, Needs};
-use crate::door::Admitted;
+use crate::call::Admitted;
 use crate::xml::Element;
 
 /// Settings of a bucket: the query, the permission to read it, and the one to write or delete it.

@@ -1,8 +1,8 @@
 use axum::body::Bytes;
 
 use super::*;
+use crate::call::Caller;
 use crate::credentials::Principal;
-use crate::iam::{Identity, Judged};
 
 const REGION: &str = "eu-west-1";
 
@@ -270,29 +270,4 @@ fn ec2_lists_need_no_resource_and_a_console_needs_its_instance() {
     let console = needs("ec2", "POST", "/", &[], "Action=GetConsoleOutput&InstanceId=i-1a&Latest=true");
     let instance = format!("arn:aws:ec2:{REGION}:{ACCOUNT}:instance/i-1a");
     assert_eq!(pairs(&console), [("ec2:GetConsoleOutput", instance.as_str())]);
-}
-
-#[test]
-fn uses_are_counted_by_caller_and_there_are_not_too_many() {
-    let uses = Uses::default();
-    let caller = |key: &str| Caller::new(key, &Principal::Operator);
-    let read = |key: &str| needs("s3", "GET", &format!("/b/{key}"), &[], "");
-    let add = |key: &str, needs: Needs| {
-        let judged = |asked| Judged { asked, decision: Decision::Allowed };
-        let all = needs.all.into_iter().map(judged).collect();
-        uses.add(&caller(key), Judgement { identity: Identity::Root, all }, &needs.names);
-    };
-    add("one", read("k"));
-    add("one", read("k"));
-    add("two", read("k"));
-    let counts: Vec<_> =
-        uses.report().uses.iter().map(|used| (used.who.caller.clone(), used.count)).collect();
-    assert_eq!(counts, [("one".to_owned(), 2), ("two".to_owned(), 1)]);
-    for number in 0..MAX_USES {
-        add("many", read(&number.to_string()));
-    }
-    add("one", read("k"));
-    let report = uses.report();
-    assert_eq!((report.uses.len(), report.left_out), (MAX_USES, 2));
-    assert!(report.uses.iter().any(|used| used.who.caller == "one" && used.count == 3));
 }

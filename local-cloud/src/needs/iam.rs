@@ -3,7 +3,7 @@
 use super::Asked;
 use super::ec2::{numbered, pass_role};
 use crate::ACCOUNT;
-use crate::calls::Call;
+use crate::call::Call;
 
 pub(super) fn needs(call: &Call) -> Vec<Asked> {
     let action = format!("{}:{}", call.service, call.action);

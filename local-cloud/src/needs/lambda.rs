@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Asked, arn, ec2};
-use crate::door::Admitted;
+use crate::call::Admitted;
 
 /// Below `/functions/NAME/`: the method, the path, the permission.
 const OF_FUNCTION: [(&str, &str, &str); 19] = [

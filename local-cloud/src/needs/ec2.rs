@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Asked, Needs, arn};
 use crate::ACCOUNT;
-use crate::calls::Call;
-use crate::ec2::Tags;
+use crate::call::Call;
+use crate::call::Tags;
 
 /// Kinds of resources by the beginning of their ids.
 const KINDS: [(&str, &str); 12] = [

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{Asked, arn};
-use crate::calls::Call;
-use crate::ec2::Tags;
+use crate::call::Call;
+use crate::call::Tags;
 
 pub(super) fn needs(call: &Call, body: &[u8], region: &str) -> Vec<Asked> {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
