@@ -379,6 +379,7 @@ mod tests {
     use aws_sdk_ec2::types::{InstanceState, Tag};
 
     use super::*;
+    use crate::aws::stub::Stub;
     use crate::part::Change;
 
     fn row(id: &str, release: &str, state: InstanceStateName) -> Instance {
@@ -437,5 +438,16 @@ mod tests {
         let free = [address("e-5", first, None), address("e-4", first, None)];
         assert_eq!(judged(free.to_vec()), of("e-4", "e-5"));
         assert_eq!(judged(vec![address("e-6", None, None), used]), of("e-3", ""));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_ec2_does_not_list_yet_is_waited_for() {
+        let stub = Stub::default().answers("DescribeAddresses", "<addressesSet/>").answers(
+            "DescribeAddresses",
+            "<addressesSet><item><allocationId>e-1</allocationId><publicIp>192.0.2.1</publicIp>\
+             <instanceId>i-1</instanceId></item></addressesSet>",
+        );
+        let holder = holder(&stub.serve().await, RunMode::Apply, 0).await.expect("it is listed");
+        assert_eq!((holder.as_deref(), stub.count("DescribeAddresses")), (Some("i-1"), 2));
     }
 }
