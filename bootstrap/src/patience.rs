@@ -332,6 +332,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_profile_that_ec2_does_not_know_yet_is_waited_for() {
+        let kind = AwsErrorKind::of("InvalidParameterValue", "Invalid IAM Instance Profile name");
+        assert_eq!(calls(None, || failed(kind), 2).await, (3, true));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_definite_refusal_is_not_repeated() {
         for code in ["PreconditionFailed", "AccessDenied", "InvalidSubnet.Range", "VpcLimitExceeded"] {
             assert_eq!(calls(Some("it"), || coded(code), 1).await, (1, false), "{code}");

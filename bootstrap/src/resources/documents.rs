@@ -289,6 +289,17 @@ mod tests {
         assert_eq!(chosen(None, Marker::Profile(Profile::Classic), Some(Profile::Secure)), Profile::Classic);
     }
 
+    #[tokio::test]
+    async fn the_release_tells_the_profile_while_s3_shows_no_marker() {
+        const MARKER: &str = "GET /vigia-a-data-123456789012-eu-west-1/meta/profile";
+        let stub =
+            crate::aws::stub::Stub::default().says(MARKER, 404, "<Error><Code>NoSuchKey</Code></Error>");
+        let aws = stub.serve().await;
+        let spec = crate::resources::instance::example();
+        let before = Release::new(aws.names.stack.clone(), Profile::Classic, "1".to_owned(), spec);
+        assert_eq!(profile(&aws, None, Some(&before)).await.expect("it is known"), Profile::Classic);
+    }
+
     /// The error of reading an object of which S3 says this, and no more.
     async fn error_of(head: String, body: Vec<u8>) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
