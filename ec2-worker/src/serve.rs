@@ -235,19 +235,24 @@ mod tests {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    #[tokio::test]
-    async fn the_last_places_are_for_health_checks() {
+    /// Serves with these places; each request is answered with `done.`.
+    async fn served(places: Places) -> std::net::SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("bound");
         let app = Router::new().fallback(async || "done.");
-        let (_drain, draining) = watch::channel(false);
         tokio::spawn(async move {
-            let places = Places::new(1, 1);
+            let (_drain, draining) = watch::channel(false);
             loop {
                 let (stream, _, place) = accept(&listener, &places).await;
                 tokio::spawn(serve(stream, app.clone(), draining.clone(), place));
             }
         });
+        addr
+    }
+
+    #[tokio::test]
+    async fn the_last_places_are_for_health_checks() {
+        let addr = served(Places::new(1, 1)).await;
         let mut first = TcpStream::connect(addr).await.expect("it listens");
         assert!(ask(&mut first, "/list").await.starts_with("HTTP/1.1 200 "));
         let mut second = TcpStream::connect(addr).await.expect("it listens");
@@ -256,5 +261,13 @@ mod tests {
         let mut third = TcpStream::connect(addr).await.expect("it listens");
         assert!(ask(&mut third, "/healthcheck").await.starts_with("HTTP/1.1 200 "));
         assert!(ask(&mut first, "/list").await.starts_with("HTTP/1.1 200 "), "ordinary places are kept");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_says_nothing_holds_no_place_of_the_reserve() {
+        let addr = served(Places::new(0, 1)).await;
+        let mut silent = TcpStream::connect(addr).await.expect("it listens");
+        let ended = tokio::time::timeout(2 * WORKER_CHECK, silent.read_u8()).await;
+        assert!(ended.expect("its time is over").is_err(), "it was answered");
     }
 }
