@@ -207,6 +207,7 @@ async fn drain(connections: &mut JoinSet<()>) -> Stopped {
 
 #[cfg(test)]
 mod tests {
+    use fleet::layers::{CLIENT_HEAD, LB_HEAD};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -223,7 +224,12 @@ mod tests {
 
     /// Sends a request and reads the answer to its end, or for as long as the connection stays open.
     async fn ask(stream: &mut TcpStream, path: &str) -> String {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        ask_with(stream, path, "").await
+    }
+
+    /// The same with these header lines.
+    async fn ask_with(stream: &mut TcpStream, path: &str, lines: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
         stream.write_all(request.as_bytes()).await.expect("it reads");
         let mut answer = Vec::new();
         while !answer.ends_with(b"done.") && !answer.ends_with(b"\"}") {
@@ -269,5 +275,17 @@ mod tests {
         let mut silent = TcpStream::connect(addr).await.expect("it listens");
         let ended = tokio::time::timeout(2 * WORKER_CHECK, silent.read_u8()).await;
         assert!(ended.expect("its time is over").is_err(), "it was answered");
+    }
+
+    #[tokio::test]
+    async fn every_head_that_a_load_balancer_may_send_is_read() {
+        // Beside `Host`.
+        let many = "a: b\r\n".repeat(WORKER_FIELDS - 1);
+        let large = format!("a: {}\r\n", "b".repeat(CLIENT_HEAD + LB_HEAD));
+        for lines in [many, large] {
+            let mut stream = TcpStream::connect(served(Places::new(1, 1)).await).await.expect("it listens");
+            let answer = ask_with(&mut stream, "/list", &lines).await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{} bytes: {answer}", lines.len());
+        }
     }
 }
