@@ -234,11 +234,22 @@ mod tests {
         }
     }
 
+    fn refused(code: &str) -> Failure {
+        let error = ErrorMetadata::builder().code(code).build();
+        let response = HttpResponse::new(400.try_into().expect("a status"), SdkBody::empty());
+        launch_failure(SdkError::service_error(error, response))
+    }
+
+    #[test]
+    fn a_launch_without_its_image_blames_the_definition() {
+        for code in ["InvalidAMIID.NotFound", "InvalidGroup.NotFound", "InvalidParameterCombination"] {
+            assert_eq!(refused(code).kind, AwsErrorKind::Definition, "{code}");
+        }
+    }
+
     #[test]
     fn a_refused_launch_names_the_quota() {
-        let error = ErrorMetadata::builder().code("MaxSpotInstanceCountExceeded").build();
-        let response = HttpResponse::new(400.try_into().expect("a status"), SdkBody::empty());
-        let failure = launch_failure(SdkError::service_error(error, response));
+        let failure = refused("MaxSpotInstanceCountExceeded");
         assert_eq!(failure.kind, AwsErrorKind::AccountLimit);
         assert!(failure.why.contains(fleet::quota::SPOT_VCPUS), "{}", failure.why);
     }
