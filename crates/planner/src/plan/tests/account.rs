@@ -153,6 +153,19 @@ fn dead_workers_make_room_two_minutes_apart() {
 }
 
 #[test]
+fn a_worker_that_dies_late_has_two_minutes_of_its_own() {
+    let mut world = refused(4);
+    world.ticks(12);
+    let late = world.set(1, Health::Silent);
+    let since = world.now;
+    while world.live().contains(&late) {
+        world.tick();
+    }
+    let waited = world.now.duration_since(since);
+    assert!(waited >= SignedDuration::from_mins(2), "{waited:#}");
+}
+
+#[test]
 fn the_last_worker_makes_room_only_if_a_load_balancer_answers() {
     let mut world = World::serving(1);
     world.add_balancer();
