@@ -300,6 +300,18 @@ mod tests {
         assert_eq!(profile(&aws, None, Some(&before)).await.expect("it is known"), Profile::Classic);
     }
 
+    #[tokio::test]
+    async fn a_write_whose_reply_was_lost_finds_its_own_object() {
+        const PUT: &str = "PUT /vigia-a-control-123456789012-eu-west-1/desired-count";
+        const GET: &str = "GET /vigia-a-control-123456789012-eu-west-1/desired-count";
+        let refused = "<Error><Code>PreconditionFailed</Code></Error>";
+        for (there, is_ours) in [("3", true), ("4", false)] {
+            let stub = crate::aws::stub::Stub::default().says(PUT, 412, refused).says(GET, 200, there);
+            let written = write(&stub.serve().await, keys::DESIRED_COUNT, b"3".to_vec(), None).await;
+            assert_eq!(written.is_ok(), is_ours, "{there}");
+        }
+    }
+
     /// The error of reading an object of which S3 says this, and no more.
     async fn error_of(head: String, body: Vec<u8>) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
