@@ -266,7 +266,9 @@ async fn a_flood_reaches_the_instance_whole() {
             }
             clients
         };
-        let ((held, sources), clients) = tokio::join!(accept, flood);
+        let both = async { tokio::join!(accept, flood) };
+        let both = timeout(Duration::from_secs(60), both).await;
+        let ((held, sources), clients) = both.expect("each connection reaches the instance");
         assert_eq!((held.len(), sources.len()), (clients.len(), usize::from(SOURCES)), "at {to}");
     }
 }
