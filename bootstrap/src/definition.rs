@@ -139,7 +139,7 @@ fn lb_settings(names: &Names, tls: TlsPort) -> Vec<(&'static str, String)> {
 mod tests {
     use super::*;
     use crate::cli::Arch;
-    use crate::requested::{MOST_BLOCKS, check, credits, instance_type, market};
+    use crate::requested::{MOST_BLOCKS, check, credits, instance_type, market, rollout};
     use crate::resources::instance::example;
 
     fn names() -> Names {
@@ -240,6 +240,16 @@ mod tests {
         assert_eq!(credits(&deploy(&[]), Some(&unlimited)), Credits::Unlimited);
         assert_eq!(credits(&deploy(&["--credits", "unlimited"]), Some(&standard)), Credits::Unlimited);
         assert_eq!(credits(&deploy(&["--credits", "standard"]), Some(&unlimited)), Credits::Standard);
+    }
+
+    #[test]
+    fn a_rollout_stays_as_it_is_while_the_quotas_are_unknown() {
+        use fleet::release::Rollout::{StopFirst, SurgeFirst};
+        let before = Release { rollout: StopFirst, ..released(None) };
+        assert_eq!(rollout(None, Some(&before)), StopFirst);
+        assert_eq!(rollout(Some(SurgeFirst), Some(&before)), SurgeFirst);
+        assert_eq!(rollout(Some(StopFirst), None), StopFirst);
+        assert_eq!(rollout(None, None), SurgeFirst);
     }
 
     #[test]

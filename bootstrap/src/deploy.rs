@@ -24,7 +24,7 @@ use crate::resources::role;
 use crate::resources::{certificate, documents, function, image, load_balancer, network, schedule, secrets};
 use crate::rollout::{self, Scope};
 use crate::tls::{self, Wanted};
-use crate::{ec2_api, exposure, healthy, preflight, token};
+use crate::{ec2_api, exposure, healthy, preflight, requested, token};
 
 /// Files that a deployment reads on this machine before it calls AWS.
 pub(crate) struct Inputs {
@@ -204,9 +204,7 @@ pub(crate) async fn bring(
         BalancerSpec { more_allocations: allocations.collect(), ..BalancerSpec::new(first, lb_spec) };
     let mut release = definition::release(aws, &workers, &network, &inputs.worker, &ami);
     release.balancer = Some(lb_spec.clone());
-    // Unknown quotas leave the rollout's kind unchanged.
-    let kept = before.as_ref().map_or_else(Rollout::default, |before| before.rollout);
-    release.rollout = rollout.unwrap_or(kept);
+    release.rollout = requested::rollout(rollout, before.as_ref());
     release.policy = policy(options, before.as_ref());
     let is_new_release = before.as_ref().is_some_and(|before| before.id != release.id);
     let released = documents::compare_release(before.as_ref(), &release);

@@ -158,3 +158,30 @@ async fn delete_network(aws: &Aws, progress: &Progress) -> Result<Vec<Part>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::stub::Stub;
+
+    #[tokio::test]
+    async fn a_late_instance_that_holds_the_network_is_terminated() {
+        let late = "<reservationSet><item><instancesSet><item><instanceId>i-1</instanceId>\
+                    <instanceState><name>running</name></instanceState></item></instancesSet></item></reservationSet>";
+        let stub = Stub::default()
+            .answers("DescribeVpcs", "<vpcSet><item><vpcId>vpc-1</vpcId></item></vpcSet>")
+            .answers("DescribeVpcs", "<vpcSet/>")
+            .answers("DescribeVpcEndpoints", "<vpcEndpointSet/>")
+            .answers("DescribeSecurityGroups", "<securityGroupInfo/>")
+            .answers("DescribeSubnets", "<subnetSet/>")
+            .answers("DescribeRouteTables", "<routeTableSet/>")
+            .answers("DescribeInternetGateways", "<internetGatewaySet/>")
+            .answers("DescribeEgressOnlyInternetGateways", "<egressOnlyInternetGatewaySet/>")
+            .refuses("DeleteVpc", "DependencyViolation")
+            .answers("DescribeInstances", late)
+            .answers("DescribeInstances", "<reservationSet/>")
+            .answers("TerminateInstances", "<instancesSet/>");
+        delete_network(&stub.serve().await, &Progress::default()).await.expect("it is gone");
+        assert_eq!(stub.count("TerminateInstances"), 1);
+    }
+}

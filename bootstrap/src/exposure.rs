@@ -41,7 +41,11 @@ fn judge(from: &[Cidr]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::aws::stub::Stub;
+    use crate::cli::{Cli, Command};
 
     fn judged(blocks: &[&str]) -> std::result::Result<(), String> {
         let blocks: Vec<Cidr> = blocks.iter().map(|text| text.parse().expect("a block")).collect();
@@ -56,5 +60,26 @@ mod tests {
             assert!(error.contains(&format!("{public} is not a private block")), "{error}");
         }
         assert!(judge(&Cidr::world()).is_err(), "what a new stack has");
+    }
+
+    #[tokio::test]
+    async fn a_new_classic_stack_has_to_name_its_blocks() {
+        const RELEASE: &str = "GET /vigia-a-control-123456789012-eu-west-1/fleet/release.json";
+        const MARKER: &str = "GET /vigia-a-data-123456789012-eu-west-1/meta/profile";
+        let none = "<Error><Code>NoSuchKey</Code></Error>";
+        let stub = Stub::default()
+            .says(RELEASE, 404, none)
+            .says(MARKER, 404, none)
+            .answers("DescribeVpcs", "<vpcSet/>");
+        let aws = stub.serve().await;
+        for (more, is_allowed) in
+            [(&[][..], false), (&["--allow-cidr", "10.0.0.0/8"], true), (&["--classic-accept-risk"], true)]
+        {
+            let all = [&["bootstrap", "deploy", "--profile", "classic"], more].concat();
+            let Command::Deploy(options) = Cli::try_parse_from(all).expect("arguments").command else {
+                unreachable!("it is deploy")
+            };
+            assert_eq!(check(&aws, &options).await.is_ok(), is_allowed, "{more:?}");
+        }
     }
 }

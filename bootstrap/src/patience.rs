@@ -332,6 +332,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_profile_that_ec2_does_not_know_yet_is_waited_for() {
+        let kind = AwsErrorKind::of("InvalidParameterValue", "Invalid IAM Instance Profile name");
+        assert_eq!(calls(None, || failed(kind), 2).await, (3, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_instance_that_runs_for_some_calls_only_is_waited_for() {
+        let refused = |what: &str| DeployError { what: what.to_owned(), ..coded("InvalidInstanceID") };
+        let state = || refused("The instance 'i-1' is not in a valid state for this operation.");
+        assert_eq!(calls(Some("i-1"), state, 2).await, (3, true));
+        assert_eq!(calls(Some("i-1"), || refused("Invalid id"), 1).await, (1, false));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_definite_refusal_is_not_repeated() {
         for code in ["PreconditionFailed", "AccessDenied", "InvalidSubnet.Range", "VpcLimitExceeded"] {
             assert_eq!(calls(Some("it"), || coded(code), 1).await, (1, false), "{code}");

@@ -1,7 +1,7 @@
 //! The values that a deployment's options request; an omitted option keeps the stack's value.
 
 use fleet::Policy;
-use fleet::release::{Credits, Market, Release};
+use fleet::release::{Credits, Market, Release, Rollout};
 use jiff::Timestamp;
 
 use crate::cli::{Arch, Deploy, Switch};
@@ -32,6 +32,12 @@ pub(crate) fn market(options: &Deploy, before: Option<&Release>) -> Market {
         Some(Switch::Off) => Market::OnDemand,
         None => before.map_or(Market::OnDemand, |before| before.worker.market),
     }
+}
+
+/// Returns the kind of rollout that the quotas allow. If they are unknown, the stack's stays.
+pub(crate) fn rollout(allowed: Option<Rollout>, before: Option<&Release>) -> Rollout {
+    let kept = || before.map_or_else(Rollout::default, |before| before.rollout);
+    allowed.unwrap_or_else(kept)
 }
 
 /// Returns the requested policy, or else the stack's.

@@ -207,6 +207,7 @@ async fn drain(connections: &mut JoinSet<()>) -> Stopped {
 
 #[cfg(test)]
 mod tests {
+    use fleet::layers::{CLIENT_HEAD, LB_HEAD};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -223,7 +224,12 @@ mod tests {
 
     /// Sends a request and reads the answer to its end, or for as long as the connection stays open.
     async fn ask(stream: &mut TcpStream, path: &str) -> String {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        ask_with(stream, path, "").await
+    }
+
+    /// The same with these header lines.
+    async fn ask_with(stream: &mut TcpStream, path: &str, lines: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
         stream.write_all(request.as_bytes()).await.expect("it reads");
         let mut answer = Vec::new();
         while !answer.ends_with(b"done.") && !answer.ends_with(b"\"}") {
@@ -235,19 +241,24 @@ mod tests {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    #[tokio::test]
-    async fn the_last_places_are_for_health_checks() {
+    /// Serves with these places; each request is answered with `done.`.
+    async fn served(places: Places) -> std::net::SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("bound");
         let app = Router::new().fallback(async || "done.");
-        let (_drain, draining) = watch::channel(false);
         tokio::spawn(async move {
-            let places = Places::new(1, 1);
+            let (_drain, draining) = watch::channel(false);
             loop {
                 let (stream, _, place) = accept(&listener, &places).await;
                 tokio::spawn(serve(stream, app.clone(), draining.clone(), place));
             }
         });
+        addr
+    }
+
+    #[tokio::test]
+    async fn the_last_places_are_for_health_checks() {
+        let addr = served(Places::new(1, 1)).await;
         let mut first = TcpStream::connect(addr).await.expect("it listens");
         assert!(ask(&mut first, "/list").await.starts_with("HTTP/1.1 200 "));
         let mut second = TcpStream::connect(addr).await.expect("it listens");
@@ -256,5 +267,25 @@ mod tests {
         let mut third = TcpStream::connect(addr).await.expect("it listens");
         assert!(ask(&mut third, "/healthcheck").await.starts_with("HTTP/1.1 200 "));
         assert!(ask(&mut first, "/list").await.starts_with("HTTP/1.1 200 "), "ordinary places are kept");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_says_nothing_holds_no_place_of_the_reserve() {
+        let addr = served(Places::new(0, 1)).await;
+        let mut silent = TcpStream::connect(addr).await.expect("it listens");
+        let ended = tokio::time::timeout(2 * WORKER_CHECK, silent.read_u8()).await;
+        assert!(ended.expect("its time is over").is_err(), "it was answered");
+    }
+
+    #[tokio::test]
+    async fn every_head_that_a_load_balancer_may_send_is_read() {
+        // Beside `Host`.
+        let many = "a: b\r\n".repeat(WORKER_FIELDS - 1);
+        let large = format!("a: {}\r\n", "b".repeat(CLIENT_HEAD + LB_HEAD));
+        for lines in [many, large] {
+            let mut stream = TcpStream::connect(served(Places::new(1, 1)).await).await.expect("it listens");
+            let answer = ask_with(&mut stream, "/list", &lines).await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{} bytes: {answer}", lines.len());
+        }
     }
 }

@@ -18,10 +18,14 @@ static IN_USE: OnceLock<SharedCredentialsProvider> = OnceLock::new();
 
 /// Returns the configuration, with the CLI's credentials if the SDK has none and the CLI has some.
 pub(super) async fn or_of_cli(config: SdkConfig, load: impl Fn() -> ConfigLoader) -> SdkConfig {
+    or_of_command(COMMAND, config, load).await
+}
+
+async fn or_of_command(command: &str, config: SdkConfig, load: impl Fn() -> ConfigLoader) -> SdkConfig {
     if provides(config.credentials_provider()).await {
         return config;
     }
-    match of_command(COMMAND).await {
+    match of_command(command).await {
         Some(cli) => load().credentials_provider(IN_USE.get_or_init(|| cli).clone()).load().await,
         None => config,
     }
@@ -56,6 +60,8 @@ fn variables(session: &Credentials) -> Vec<(&'static str, String)> {
 
 #[cfg(test)]
 mod tests {
+    use aws_config::BehaviorVersion;
+
     use super::*;
 
     #[tokio::test]
@@ -67,6 +73,23 @@ mod tests {
         let names: Vec<&str> = variables(&session).iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]);
         assert_eq!(variables(&session)[2].1, "token");
+    }
+
+    #[tokio::test]
+    async fn a_session_of_the_cli_replaces_missing_credentials() {
+        const CLI: &str = r#"printf '%s' '{"Version":1,"AccessKeyId":"OFCLI","SecretAccessKey":"secret"}'"#;
+        let load = || aws_config::defaults(BehaviorVersion::v2026_01_12()).region("eu-west-1");
+        let key = async |config: SdkConfig| {
+            let provider = config.credentials_provider().expect("credentials");
+            provider.provide_credentials().await.expect("a session").access_key_id().to_owned()
+        };
+        let bare = SdkConfig::builder().build();
+        assert_eq!(key(or_of_command(CLI, bare, load).await).await, "OFCLI");
+        let own = Credentials::new("OWN", "secret", None, None, "a test");
+        let own = SharedCredentialsProvider::new(own);
+        let with_own = SdkConfig::builder().credentials_provider(own).build();
+        assert_eq!(key(or_of_command(CLI, with_own, load).await).await, "OWN");
+        assert_eq!(environment().await.len(), 2, "cargo lambda gets it too");
     }
 
     #[tokio::test]

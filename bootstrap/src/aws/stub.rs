@@ -59,6 +59,12 @@ impl Stub {
         calls.iter().filter(|call| is_of(call, action)).count()
     }
 
+    /// Returns the body of the last call of an action.
+    pub(crate) fn last(&self, action: &str) -> String {
+        let calls = self.calls.lock().expect("no panic");
+        calls.iter().rfind(|call| is_of(call, action)).cloned().unwrap_or_default()
+    }
+
     fn answer(&self, body: String) -> (StatusCode, String) {
         let mut answers = self.answers.lock().expect("no panic");
         let queue = answers.iter_mut().rev().find(|(action, _)| is_of(&body, action)).map(|(_, queue)| queue);

@@ -190,6 +190,7 @@ mod tests {
     use aws_sdk_ec2::types::CpuOptions;
 
     use super::*;
+    use crate::aws::stub::Stub;
 
     fn instance(kind: &str) -> aws_sdk_ec2::types::builders::InstanceBuilder {
         let options = CpuOptions::builder().core_count(2).threads_per_core(2).build();
@@ -210,5 +211,28 @@ mod tests {
         assert_eq!(used(instance("g5.xlarge")), (0, 0));
         assert_eq!(used(instance("trn1.2xlarge")), (0, 0), "a quota of its own");
         assert_eq!(used(instance("t3.micro").instance_lifecycle(InstanceLifecycleType::Spot)), (0, 4));
+    }
+
+    #[tokio::test]
+    async fn the_limit_of_addresses_is_known_without_service_quotas() {
+        let attribute = "<accountAttributeSet><item><attributeName>vpc-max-elastic-ips</attributeName>\
+                         <attributeValueSet><item><attributeValue>5</attributeValue></item></attributeValueSet>\
+                         </item></accountAttributeSet>";
+        let stub = Stub::default()
+            .says("POST ", 400, r#"{"__type":"AccessDeniedException"}"#)
+            .answers("DescribeAddresses", "<addressesSet/>")
+            .answers("DescribeAccountAttributes", attribute);
+        let instance_type = "t4g.nano".to_owned();
+        let size = |balancers| Size {
+            workers: 1,
+            balancers,
+            market: Market::OnDemand,
+            instance_type: instance_type.clone(),
+        };
+        let aws = stub.serve().await;
+        for (balancers, verdict) in [(5, Verdict::Ok), (6, Verdict::Failed)] {
+            let checks = addresses(&aws, &size(balancers)).await.expect("EC2 knows it");
+            assert_eq!(checks[0].verdict, verdict, "{balancers}");
+        }
     }
 }

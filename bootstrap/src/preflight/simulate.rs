@@ -304,4 +304,14 @@ mod tests {
         assert!(matches!(result(ImplicitDeny, &[]), Answer::Denied(denial) if !denial.is_explicit));
         assert!(matches!(result(ExplicitDeny, &[]), Answer::Denied(denial) if denial.is_explicit));
     }
+
+    #[tokio::test]
+    async fn root_is_not_simulated_and_may_do_everything() {
+        let mut aws = crate::aws::stub::client("http://127.0.0.1:1");
+        "arn:aws:iam::123456789012:root".clone_into(&mut aws.caller);
+        let policy = deployer(&aws.names, None);
+        let known = ask(&aws, &policy).await;
+        assert_eq!(known.len(), actions(&policy).len());
+        assert!(known.iter().all(|asked| asked.answer == Answer::Allowed), "{known:?}");
+    }
 }

@@ -258,6 +258,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_bucket_that_some_reads_do_not_know_is_looked_at_again() {
+        const ENCRYPTION: &str = "GET /vigia-a-control-123456789012-eu-west-1?encryption";
+        let encrypted = "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault>\
+                         <SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule>\
+                         </ServerSideEncryptionConfiguration>";
+        let stub = Stub::default()
+            .says(HEAD, 200, "")
+            .says(ENCRYPTION, 404, "<Error><Code>NoSuchBucket</Code></Error>")
+            .says(ENCRYPTION, 200, encrypted);
+        let aws = stub.serve().await;
+        let bucket = Contents::Control.bucket(&aws);
+        let wrong = find(&aws, &bucket, Contents::Control, &[Setting::Encryption]).await;
+        assert_eq!(wrong.expect("it is known by now"), Some(Vec::new()));
+        assert_eq!(stub.count(HEAD), 2);
+    }
+
+    #[tokio::test]
     async fn each_setting_that_was_changed_by_hand_is_put_again() {
         const PUT: &str = "PUT /vigia-a-control-123456789012-eu-west-1";
         let all = ["publicAccessBlock", "ownershipControls", "encryption", "lifecycle", "tagging"];

@@ -289,6 +289,29 @@ mod tests {
         assert_eq!(chosen(None, Marker::Profile(Profile::Classic), Some(Profile::Secure)), Profile::Classic);
     }
 
+    #[tokio::test]
+    async fn the_release_tells_the_profile_while_s3_shows_no_marker() {
+        const MARKER: &str = "GET /vigia-a-data-123456789012-eu-west-1/meta/profile";
+        let stub =
+            crate::aws::stub::Stub::default().says(MARKER, 404, "<Error><Code>NoSuchKey</Code></Error>");
+        let aws = stub.serve().await;
+        let spec = crate::resources::instance::example();
+        let before = Release::new(aws.names.stack.clone(), Profile::Classic, "1".to_owned(), spec);
+        assert_eq!(profile(&aws, None, Some(&before)).await.expect("it is known"), Profile::Classic);
+    }
+
+    #[tokio::test]
+    async fn a_write_whose_reply_was_lost_finds_its_own_object() {
+        const PUT: &str = "PUT /vigia-a-control-123456789012-eu-west-1/desired-count";
+        const GET: &str = "GET /vigia-a-control-123456789012-eu-west-1/desired-count";
+        let refused = "<Error><Code>PreconditionFailed</Code></Error>";
+        for (there, is_ours) in [("3", true), ("4", false)] {
+            let stub = crate::aws::stub::Stub::default().says(PUT, 412, refused).says(GET, 200, there);
+            let written = write(&stub.serve().await, keys::DESIRED_COUNT, b"3".to_vec(), None).await;
+            assert_eq!(written.is_ok(), is_ours, "{there}");
+        }
+    }
+
     /// The error of reading an object of which S3 says this, and no more.
     async fn error_of(head: String, body: Vec<u8>) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

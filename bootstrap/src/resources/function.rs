@@ -493,4 +493,52 @@ mod tests {
             assert_eq!((is_idle(&function), failure(&function).is_some()), (idle, failed), "{function:?}");
         }
     }
+
+    fn wanted() -> Wanted {
+        Wanted {
+            environment: BTreeMap::new(),
+            role: "arn:aws:iam::123456789012:role/r".to_owned(),
+            architecture: Architecture::Arm64,
+            subnets: vec!["subnet-1".to_owned()],
+            group: "sg-1".to_owned(),
+            program: "hash".to_owned(),
+        }
+    }
+
+    /// Returns the wanted function, with or without the permission to use IPv6.
+    fn function(may_use_ipv6: bool) -> FunctionConfiguration {
+        let vpc = aws_sdk_lambda::types::VpcConfigResponse::builder()
+            .subnet_ids("subnet-1")
+            .security_group_ids("sg-1")
+            .ipv6_allowed_for_dual_stack(may_use_ipv6);
+        FunctionConfiguration::builder()
+            .role(wanted().role)
+            .architectures(Architecture::Arm64)
+            .runtime(Runtime::Providedal2023)
+            .memory_size(MEMORY_MB)
+            .timeout(TIMEOUT_SECONDS)
+            .code_sha256("package")
+            .vpc_config(vpc.build())
+            .build()
+    }
+
+    #[test]
+    fn a_function_without_ipv6_differs() {
+        let differs = |may_use_ipv6| {
+            let program = Some("hash package".to_owned());
+            wanted().differs(&Current { configuration: function(may_use_ipv6), program })
+        };
+        assert_eq!(differs(true), [""; 0]);
+        assert_eq!(differs(false), ["IPv6"]);
+    }
+
+    #[tokio::test]
+    async fn a_function_without_ipv6_is_allowed_to_use_it() {
+        const UPDATE: &str = "PUT /2015-03-31/functions/vigia-a-reconciler/configuration";
+        for (may_use_ipv6, updates) in [(true, 0), (false, 1)] {
+            let stub = crate::aws::stub::Stub::default().says(UPDATE, 200, "{}");
+            correct(&stub.serve().await, &wanted(), &function(may_use_ipv6)).await.expect("corrected");
+            assert_eq!(stub.count(UPDATE), updates);
+        }
+    }
 }

@@ -182,3 +182,39 @@ pub async fn wait_until_running(aws: &Aws, id: &str) -> Result<()> {
     };
     aws.patience.until(&format!("the instance {id}"), RUNNING_DEADLINE, look).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::stub::Stub;
+
+    #[tokio::test]
+    async fn a_new_instance_is_waited_for_until_it_runs() {
+        let seen = |state: &str| {
+            format!(
+                "<reservationSet><item><instancesSet><item><instanceId>i-1</instanceId>\
+                 <instanceState><name>{state}</name></instanceState></item></instancesSet></item></reservationSet>"
+            )
+        };
+        let stub = Stub::default()
+            .answers("DescribeInstances", "<reservationSet/>")
+            .answers("DescribeInstances", &seen("pending"))
+            .answers("DescribeInstances", &seen("running"));
+        wait_until_running(&stub.serve().await, "i-1").await.expect("it runs");
+        assert_eq!(stub.count("DescribeInstances"), 3);
+    }
+
+    #[test]
+    fn a_launch_tags_the_interface_and_boots_with_unlimited_credits() {
+        let aws = crate::aws::stub::client("http://127.0.0.1:1");
+        let (spec, subnet) = (example(), SubnetSpec { id: "subnet-1".to_owned(), zone: "z".to_owned() });
+        let launch = Launch { role: "lb", release: "r", spec: &spec, subnet: &subnet, place: 0 };
+        let request = launch.request(&aws);
+        let request = request.as_input();
+        let specifications = request.get_tag_specifications().iter().flatten();
+        let mut kinds = specifications.filter_map(|tags| tags.resource_type());
+        assert!(kinds.any(|kind| kind.as_str() == "network-interface"));
+        let credits = request.get_credit_specification().as_ref().and_then(|it| it.cpu_credits());
+        assert_eq!(credits, Some("unlimited"));
+    }
+}

@@ -377,8 +377,10 @@ async fn release_address(aws: &Aws, address: &Address) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use aws_sdk_ec2::types::{InstanceState, Tag};
+    use fleet::release::{InstanceSpec, SubnetSpec};
 
     use super::*;
+    use crate::aws::stub::Stub;
     use crate::part::Change;
 
     fn row(id: &str, release: &str, state: InstanceStateName) -> Instance {
@@ -437,5 +439,66 @@ mod tests {
         let free = [address("e-5", first, None), address("e-4", first, None)];
         assert_eq!(judged(free.to_vec()), of("e-4", "e-5"));
         assert_eq!(judged(vec![address("e-6", None, None), used]), of("e-3", ""));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_ec2_does_not_list_yet_is_waited_for() {
+        let stub = Stub::default().answers("DescribeAddresses", "<addressesSet/>").answers(
+            "DescribeAddresses",
+            "<addressesSet><item><allocationId>e-1</allocationId><publicIp>192.0.2.1</publicIp>\
+             <instanceId>i-1</instanceId></item></addressesSet>",
+        );
+        let holder = holder(&stub.serve().await, RunMode::Apply, 0).await.expect("it is listed");
+        assert_eq!((holder.as_deref(), stub.count("DescribeAddresses")), (Some("i-1"), 2));
+    }
+
+    const LAUNCHED: &str = "<instancesSet><item><instanceId>i-1</instanceId></item></instancesSet>";
+
+    fn spec() -> BalancerSpec {
+        let subnet = |zone: &str| SubnetSpec { id: format!("subnet-{zone}"), zone: zone.to_owned() };
+        let spec = InstanceSpec { subnets: vec![subnet("a"), subnet("b")], ..instance::example() };
+        BalancerSpec::new("e-1".to_owned(), spec)
+    }
+
+    #[tokio::test]
+    async fn a_launch_goes_on_in_another_zone_or_with_another_token() {
+        for code in ["Unsupported", "InsufficientInstanceCapacity", "IdempotentInstanceTerminated"] {
+            let stub = Stub::default().refuses("RunInstances", code).answers("RunInstances", LAUNCHED);
+            let launched = launch(&stub.serve().await, &spec(), 0, 0).await;
+            assert_eq!((launched.expect(code), stub.count("RunInstances")), ("i-1".to_owned(), 2), "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_got_a_holder_meanwhile_does_not_move() {
+        let listed = |id: &str| {
+            format!(
+                "<reservationSet><item><instancesSet><item><instanceId>{id}</instanceId>\
+                 <instanceState><name>running</name></instanceState>\
+                 <tagSet><item><key>{TAG_ROLE}</key><value>{ROLE_LB}</value></item></tagSet>\
+                 </item></instancesSet></item></reservationSet>"
+            )
+        };
+        let address = |holder: &str| {
+            format!(
+                "<addressesSet><item><allocationId>e-1</allocationId><publicIp>192.0.2.1</publicIp>\
+                 <instanceId>{holder}</instanceId></item></addressesSet>"
+            )
+        };
+        let stub = Stub::default()
+            .answers("DescribeInstances", "<reservationSet/>")
+            .answers("DescribeInstances", &listed("i-1"))
+            .answers("DescribeInstances", &listed("i-2"))
+            .answers("DescribeAddresses", &address(""))
+            .answers("DescribeAddresses", &address("i-2"))
+            .answers("RunInstances", LAUNCHED)
+            .answers("AssociateAddress", "<return>true</return>");
+        let aws = stub.serve().await;
+        let ip = Ipv4Addr::new(192, 0, 2, 1);
+        let address = PublicAddress { place: 0, allocation: "e-1".to_owned(), ip };
+        let (_, parts) =
+            ensure(&aws, RunMode::Apply, &address, &spec()).await.expect("the reconciler's serves");
+        assert_eq!(parts[1].change, Change::Unchanged);
+        assert_eq!((stub.count("RunInstances"), stub.count("AssociateAddress")), (1, 0));
     }
 }

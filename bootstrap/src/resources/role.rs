@@ -357,6 +357,13 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_new_role_is_made_within_the_boundary() {
+        let stub = Stub::default().answers("CreateRole", "<CreateRoleResult/>");
+        create(&stub.serve().await, &wanted(), Some(ARN)).await.expect("made");
+        assert!(stub.last("CreateRole").contains("PermissionsBoundary=arn%3Aaws%3Aiam"));
+    }
+
+    #[tokio::test]
     async fn a_deletion_waits_until_the_profile_is_forgotten() {
         let stub = Stub::default()
             .answers("RemoveRoleFromInstanceProfile", "")

@@ -272,6 +272,16 @@ mod tests {
         assert_eq!(stub.count(POLICY), 1);
     }
 
+    #[tokio::test]
+    async fn a_failed_target_in_a_successful_answer_is_tried_again() {
+        const CALL: &str = "POST ";
+        let failed =
+            r#"{"FailedEntryCount":1,"FailedEntries":[{"ErrorCode":"ConcurrentModificationException"}]}"#;
+        let stub = Stub::default().says(CALL, 200, failed).says(CALL, 200, r#"{"FailedEntryCount":0}"#);
+        put_target(&stub.serve().await, "r").await.expect("it is put");
+        assert_eq!(stub.count(CALL), 2);
+    }
+
     #[test]
     fn a_target_that_failed_for_another_change_is_tried_again() {
         let kind = |code| of_entry("r", Some(code), None).kind;

@@ -94,4 +94,16 @@ mod tests {
             );
         }
     }
+
+    #[tokio::test]
+    async fn both_secrets_of_a_stack_are_looked_at() {
+        const KEYS: &str = "GET /vigia-a-control-123456789012-eu-west-1/secrets/session-keys.json";
+        const HASH: &str = "GET /vigia-a-control-123456789012-eu-west-1/secrets/admin-token.sha256";
+        let stub = crate::aws::stub::Stub::default().says(KEYS, 200, "{}").says(HASH, 200, "nonsense");
+        let aws = stub.serve().await;
+        for (profile, number) in [(Profile::Secure, 2), (Profile::Classic, 1)] {
+            let said = complaints(&aws, profile).await.expect("S3 answers");
+            assert_eq!(said.len(), number, "{said:?}");
+        }
+    }
 }

@@ -203,3 +203,22 @@ async fn update(
     }
     Err(given_up(change, last))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory_s3::MemoryS3;
+
+    #[tokio::test(start_paused = true)]
+    async fn every_proof_of_a_password_is_charged_to_its_address() {
+        let worker = MemoryS3::default().worker();
+        let client = Client { address: "192.0.2.7".parse().ok(), ..Client::default() };
+        let session = Session::begin("ana", "u1", 0, Profile::Secure, Timestamp::now());
+        while worker.limits.attempts.take(&client).is_ok() {}
+        let given = PasswordChange { current: "correct horse".into(), new: "battery staple 9".into() };
+        let changed = change_password(&worker, &client, &session, &given).await;
+        assert!(matches!(changed, Err(AccountError::TooManyRequests(_))));
+        let deleted = delete(&worker, &client, &session, Some("correct horse")).await;
+        assert!(matches!(deleted, Err(AccountError::TooManyRequests(_))));
+    }
+}

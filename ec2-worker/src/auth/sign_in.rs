@@ -325,4 +325,15 @@ mod tests {
         assert_eq!(worker.hashes.evaluations(), before, "it cost nothing");
         assert!(sign_in(&worker, &bob, None, &given("correct horse")).await.is_ok(), "another address");
     }
+
+    #[test]
+    fn a_change_of_password_gives_the_browser_another_id() {
+        let session = Session::begin("ana", "u1", 1, Profile::Secure, Timestamp::now());
+        let text = |text: &str| text.to_owned();
+        let (login, uid, id, since) = (text("ana"), text("u1"), text("d1"), Timestamp::now());
+        let before = Device { login, uid, epoch: 0, id, since };
+        let after = before.after_change(&session).expect("a browser of the user");
+        assert_eq!((&after.uid, after.epoch), (&before.uid, 1));
+        assert_ne!(after.id, before.id);
+    }
 }

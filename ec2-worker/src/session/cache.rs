@@ -143,3 +143,31 @@ impl Sessions {
         self.fetches.join(subject.clone(), begin).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fleet::Profile;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_verdict_counts_for_its_own_subject_alone() {
+        let sessions = Sessions::default();
+        let session = Session::begin("ana", "u1", 0, Profile::Secure, Timestamp::now());
+        let verdict = async |session: &Session, verdict: Verdict| {
+            let fetch = || std::future::ready(Ok(verdict));
+            sessions.verdict(Subject::of_user(session), fetch).await.expect("a verdict")
+        };
+        assert!(verdict(&session, Some(Arc::default())).await.is_some());
+        let text = |text: &str| text.to_owned();
+        for other in [
+            Session { login: text("bob"), ..session.clone() },
+            Session { uid: text("u2"), ..session.clone() },
+            Session { epoch: 1, ..session.clone() },
+            Session { sid: text("s2"), ..session.clone() },
+        ] {
+            assert!(verdict(&other, None).await.is_none(), "{other:?}");
+        }
+        assert!(verdict(&session, None).await.is_some(), "it is kept");
+    }
+}

@@ -276,6 +276,16 @@ async fn no_password_is_hashed_without_the_failure_count() {
 }
 
 #[tokio::test]
+async fn a_failure_that_meets_another_write_is_counted() {
+    let (_stack, proxy, http) = broken_stack(Profile::Secure).await;
+    proxy.fail(Method::PUT, "/throttle/", 1, CONFLICT);
+    for _ in 0..5 {
+        assert_eq!(http.get("/signin/ana/wrong%20horse").await.status, 401);
+    }
+    assert_eq!(http.get("/signin/ana/wrong%20horse").await.status, 429, "five, not four");
+}
+
+#[tokio::test]
 async fn one_failed_try_is_invisible_to_the_client() {
     let (_stack, proxy, http) = broken_stack(Profile::Secure).await;
     for method in [Method::HEAD, Method::PUT, Method::GET] {

@@ -147,11 +147,13 @@ mod tests {
     use std::sync::Arc;
 
     use aws_sdk_ec2::config::BehaviorVersion;
+    use aws_sdk_ec2::error::ErrorMetadata;
     use aws_sdk_ec2::types::ResourceType;
     use aws_sdk_ec2::types::{
         UnsuccessfulInstanceCreditSpecificationErrorCode, UnsuccessfulInstanceCreditSpecificationItem,
         UnsuccessfulInstanceCreditSpecificationItemError,
     };
+    use aws_sdk_s3::primitives::SdkBody;
     use fleet::release::{Credits, InstanceSpec, Market};
 
     use super::*;
@@ -230,5 +232,25 @@ mod tests {
             };
             assert!(has(TAG_STACK, "a") && has(TAG_ROLE, ROLE_WORKER) && has(TAG_SLOT, "3"), "{of_kind:?}");
         }
+    }
+
+    fn refused(code: &str) -> Failure {
+        let error = ErrorMetadata::builder().code(code).build();
+        let response = HttpResponse::new(400.try_into().expect("a status"), SdkBody::empty());
+        launch_failure(SdkError::service_error(error, response))
+    }
+
+    #[test]
+    fn a_launch_without_its_image_blames_the_definition() {
+        for code in ["InvalidAMIID.NotFound", "InvalidGroup.NotFound", "InvalidParameterCombination"] {
+            assert_eq!(refused(code).kind, AwsErrorKind::Definition, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_refused_launch_names_the_quota() {
+        let failure = refused("MaxSpotInstanceCountExceeded");
+        assert_eq!(failure.kind, AwsErrorKind::AccountLimit);
+        assert!(failure.why.contains(fleet::quota::SPOT_VCPUS), "{}", failure.why);
     }
 }

@@ -200,8 +200,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_listing_without_end_is_stopped() {
+        let asked = tokio::time::Instant::now();
         let read = within("EC2 does not list", std::future::pending::<Result<(), String>>());
         assert_eq!(read.await, Err("EC2 does not list: no whole answer within 6 s".to_owned()));
+        assert_eq!(asked.elapsed(), LISTING);
         assert_eq!(within("EC2 does not list", async { Ok(7) }).await, Ok(7));
     }
 

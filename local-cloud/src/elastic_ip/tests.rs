@@ -224,6 +224,19 @@ async fn a_host_without_power_is_not_heard_to_end() {
     assert_eq!(answer(client, "new").await, "b:new");
 }
 
+#[tokio::test]
+async fn a_host_without_power_resets_no_connection() {
+    let (instance, address) = listener().await;
+    let (power, seen) = watch::channel(Power::On);
+    let (public, _forwards) = forward(Target { address, power: seen }).await;
+    let mut client = TcpStream::connect(public).await.expect("connected");
+    let (served, _) = instance.accept().await.expect("forwarded");
+    power.send_replace(Power::Dead);
+    served.set_zero_linger().expect("a reset");
+    drop(served);
+    assert!(timeout(Duration::from_millis(300), client.read(&mut [0; 8])).await.is_err(), "it was reset");
+}
+
 /// More than the unintended limits of a forward: its queue, the ports of one address, half of the usual 1024
 /// open files.
 #[tokio::test]
@@ -253,7 +266,9 @@ async fn a_flood_reaches_the_instance_whole() {
             }
             clients
         };
-        let ((held, sources), clients) = tokio::join!(accept, flood);
+        let both = async { tokio::join!(accept, flood) };
+        let both = timeout(Duration::from_secs(60), both).await;
+        let ((held, sources), clients) = both.expect("each connection reaches the instance");
         assert_eq!((held.len(), sources.len()), (clients.len(), usize::from(SOURCES)), "at {to}");
     }
 }

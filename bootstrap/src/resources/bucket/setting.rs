@@ -309,6 +309,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::aws::stub::Stub;
     use crate::names::Names;
 
     /// Returns the days until no version of an object of this key is left if it is replaced or deleted on day
@@ -346,5 +347,28 @@ mod tests {
         assert_eq!(with_statements_of(&Value::Null, ours.clone()), ours);
         let single = json!({"Statement": {"Sid": "Backup"}});
         assert_eq!(statements(&with_statements_of(&single, ours)).len(), 2);
+    }
+
+    #[tokio::test]
+    async fn versions_and_policy_of_the_users_bucket_are_compared() {
+        const VERSIONS: &str = "GET /vigia-a-data-123456789012-eu-west-1?versioning";
+        const POLICY: &str = "GET /vigia-a-data-123456789012-eu-west-1?policy";
+        let enabled = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+        let names = Names::example("a");
+        let bucket = names.data_bucket();
+        let tls_only = policies::tls_only(&names, &bucket).to_string();
+        let bare = Stub::default().says(VERSIONS, 200, "<VersioningConfiguration/>").says(
+            POLICY,
+            404,
+            "<Error><Code>NoSuchBucketPolicy</Code></Error>",
+        );
+        let whole = Stub::default().says(VERSIONS, 200, enabled).says(POLICY, 200, &tls_only);
+        for (stub, expected) in [(bare, false), (whole, true)] {
+            let aws = stub.serve().await;
+            for setting in [Setting::Versions, Setting::Policy] {
+                let is_set = setting.is_set(&aws, &bucket, Contents::Users).await.expect("S3 answers");
+                assert_eq!(is_set, expected, "{setting:?}");
+            }
+        }
     }
 }

@@ -142,6 +142,7 @@ pub(super) async fn delete(aws: &Aws, vpc: &str) -> Result<Vec<Part>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::stub::Stub;
 
     #[test]
     fn an_endpoint_is_waited_for_until_it_is_available() {
@@ -150,5 +151,27 @@ mod tests {
         assert_eq!(judged(Some("Pending")), Ok(Look::NotYet("pending".to_owned())));
         assert_eq!(judged(None), Ok(Look::NotYet("not visible yet".to_owned())));
         assert_eq!(judged(Some("Failed")), Err("the endpoint vpce-1 is failed".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_deployment_waits_for_a_new_interface_endpoint() {
+        let seen = |state: &str| {
+            format!(
+                "<vpcEndpointSet><item><vpcEndpointId>vpce-1</vpcEndpointId><state>{state}</state></item>\
+                 </vpcEndpointSet>"
+            )
+        };
+        let stub = Stub::default()
+            .answers("DescribeVpcEndpoints", "<vpcEndpointSet/>")
+            .answers("CreateVpcEndpoint", "<vpcEndpoint><vpcEndpointId>vpce-1</vpcEndpointId></vpcEndpoint>")
+            .answers("DescribeVpcEndpoints", &seen("pending"))
+            .answers("DescribeVpcEndpoints", &seen("available"));
+        let aws = stub.serve().await;
+        let vpc = Some("vpc-1".to_owned());
+        let mut site = Site { aws: &aws, mode: RunMode::Apply, vpc, parts: Vec::new() };
+        let kind = EndpointKind::Interface { group: "endpoint" };
+        let wanted = Endpoint { what: "ec2", service: "com.amazonaws.eu-west-1.ec2".to_owned(), kind };
+        site.endpoints(&[wanted], &[], &[], &BTreeMap::new()).await.expect("it is available");
+        assert_eq!(stub.count("DescribeVpcEndpoints"), 3);
     }
 }

@@ -333,6 +333,8 @@ pub(super) async fn delete(aws: &Aws, vpc: &str) -> Result<Vec<Part>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::stub::Stub;
+    use crate::part::RunMode;
 
     fn block(text: &str) -> Cidr {
         text.parse().expect(text)
@@ -408,5 +410,23 @@ mod tests {
         let group =
             SecurityGroup::builder().ip_permissions_egress(one_port).ip_permissions_egress(all).build();
         assert_eq!(out(&group), [block("0.0.0.0/0")]);
+    }
+
+    #[tokio::test]
+    async fn a_group_gets_the_missing_rule_for_ipv6_out() {
+        let wanted = Group { what: "lb", description: "", rules: Vec::new(), closed_to_others: Vec::new() };
+        for exists in [false, true] {
+            let stub = Stub::default()
+                .answers("CreateSecurityGroup", "<groupId>sg-1</groupId>")
+                .refuses("AuthorizeSecurityGroupEgress", "InvalidGroup.NotFound")
+                .answers("AuthorizeSecurityGroupEgress", "<return>true</return>");
+            let aws = stub.serve().await;
+            let vpc = Some("vpc-1".to_owned());
+            let mut site = Site { aws: &aws, mode: RunMode::Apply, vpc, parts: Vec::new() };
+            let found = exists.then(|| ("lb".to_owned(), there(&["0.0.0.0/0"])));
+            site.groups(std::slice::from_ref(&wanted), &found.into_iter().collect()).await.expect("opened");
+            assert_eq!(stub.count("CreateSecurityGroup"), usize::from(!exists));
+            assert_eq!(stub.count("AuthorizeSecurityGroupEgress"), 2, "the group exists: {exists}");
+        }
     }
 }

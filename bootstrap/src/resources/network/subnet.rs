@@ -174,6 +174,7 @@ pub(super) async fn delete(aws: &Aws, vpc: &str) -> Result<Vec<Part>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::stub::Stub;
     use crate::part::Change;
 
     #[test]
@@ -188,5 +189,69 @@ mod tests {
             change(Ipv6::Associated("2600:1f16:abc::/64".parse().expect("a block"))),
             Change::Unchanged
         );
+    }
+
+    const CREATED: &str = "<subnet><subnetId>subnet-1</subnetId></subnet>";
+
+    /// Returns the list of subnets with one whose block is in this state; without a block if it is empty.
+    fn described(state: &str) -> String {
+        let item = format!(
+            "<item><ipv6CidrBlock>2600:1f16:abc::/64</ipv6CidrBlock>\
+             <ipv6CidrBlockState><state>{state}</state></ipv6CidrBlockState></item>"
+        );
+        let block = if state.is_empty() { "" } else { &item };
+        format!(
+            "<subnetSet><item><subnetId>subnet-1</subnetId><cidrBlock>10.77.0.0/20</cidrBlock>\
+             <availabilityZone>z</availabilityZone>\
+             <tagSet><item><key>Name</key><value>vigia-a-public-0</value></item></tagSet>\
+             <ipv6CidrBlockAssociationSet>{block}</ipv6CidrBlockAssociationSet></item></subnetSet>"
+        )
+    }
+
+    async fn ensured(stub: &Stub) -> Result<Vec<Placed>> {
+        let wanted = Subnet {
+            what: "public-0".to_owned(),
+            side: Side::Public,
+            zone: "z".to_owned(),
+            block: "10.77.0.0/20".to_owned(),
+            ipv6_block: Some("2600:1f16:abc::/64".to_owned()),
+        };
+        let aws = stub.serve().await;
+        let vpc = Some("vpc-1".to_owned());
+        let mut site = Site { aws: &aws, mode: RunMode::Apply, vpc, parts: Vec::new() };
+        site.subnets(&[wanted]).await
+    }
+
+    #[tokio::test]
+    async fn a_new_subnet_is_waited_for_until_it_has_its_block() {
+        let stub = Stub::default()
+            .answers("DescribeSubnets", "<subnetSet/>")
+            .answers("CreateSubnet", CREATED)
+            .answers("DescribeSubnets", "<subnetSet/>")
+            .answers("DescribeSubnets", &described("associating"))
+            .answers("DescribeSubnets", &described("associated"));
+        assert_eq!(ensured(&stub).await.expect("it settles").len(), 1);
+        assert_eq!((stub.count("CreateSubnet"), stub.count("DescribeSubnets")), (1, 4));
+    }
+
+    #[tokio::test]
+    async fn a_vpcs_block_that_ec2_does_not_know_yet_is_waited_for() {
+        let stub = Stub::default()
+            .answers("DescribeSubnets", "<subnetSet/>")
+            .refuses("CreateSubnet", "InvalidSubnet.Range")
+            .answers("CreateSubnet", CREATED)
+            .answers("DescribeSubnets", &described("associated"));
+        assert_eq!(ensured(&stub).await.expect("it settles").len(), 1);
+        assert_eq!(stub.count("CreateSubnet"), 2);
+    }
+
+    #[tokio::test]
+    async fn an_existing_subnet_is_given_its_block() {
+        let stub = Stub::default()
+            .answers("DescribeSubnets", &described(""))
+            .answers("AssociateSubnetCidrBlock", "<subnetId>subnet-1</subnetId>")
+            .answers("DescribeSubnets", &described("associated"));
+        assert_eq!(ensured(&stub).await.expect("it settles").len(), 1);
+        assert_eq!(stub.count("AssociateSubnetCidrBlock"), 1);
     }
 }

@@ -283,6 +283,7 @@ mod tests {
             .answers("DescribeVpcs", &described(&[failed]))
             .answers("DescribeVpcs", &described(&[failed, ("a-2", "associated", "2600:1f16:abc:100::/56")]));
         let ready = ensure(&stub.serve().await, RunMode::Apply).await.expect("the second is associated");
+        assert_eq!(stub.count("AssociateVpcCidrBlock"), 1);
         assert_eq!(ready.parts[0].differs, [IPV6]);
         assert_eq!(ready.blocks.ipv6, Some("2600:1f16:abc:100::/56".parse().expect("a block")));
     }

@@ -120,6 +120,29 @@ fn a_new_resource_is_left_out_of_some_lists() {
 }
 
 #[test]
+fn every_list_leaves_out_new_resources() {
+    let now = Instant::now();
+    for (action, set, id) in [
+        ("DescribeVpcs", "vpcSet", "vpcId"),
+        ("DescribeSubnets", "subnetSet", "subnetId"),
+        ("DescribeInternetGateways", "internetGatewaySet", "internetGatewayId"),
+        ("DescribeEgressOnlyInternetGateways", "egressOnlyInternetGatewaySet", "egressOnlyInternetGatewayId"),
+        ("DescribeRouteTables", "routeTableSet", "routeTableId"),
+        ("DescribeSecurityGroups", "securityGroupInfo", "groupId"),
+        ("DescribeVpcEndpoints", "vpcEndpointSet", "vpcEndpointId"),
+        ("DescribeAddresses", "addressesSet", "allocationId"),
+    ] {
+        let xml = format!("<R><{set}><item><{id}>new-1</{id}></item></{set}></R>");
+        let is_left_out = |seed| {
+            let mut young = Young::new(Seed(seed));
+            young.made("kind", "new-1", now);
+            leave_out(&mut young, &call(action, &[]), &mut list(&xml), now)
+        };
+        assert!((0..60).any(is_left_out), "{action}");
+    }
+}
+
+#[test]
 fn a_new_instance_is_left_out_with_its_reservation() {
     let xml = "<R><reservationSet>\
         <item><reservationId>r-1</reservationId><instancesSet><item><instanceId>i-1</instanceId></item></instancesSet></item>\
@@ -149,6 +172,26 @@ fn resources_created_in_an_answer_are_young() {
     assert_eq!(made("DescribeSubnets", SUBNETS), [""; 0]);
     let launch = "<R><instancesSet><item><instanceId>i-1</instanceId></item><item><instanceId>i-2</instanceId></item></instancesSet></R>";
     assert_eq!(made("RunInstances", launch), ["i-1", "i-2"]);
+}
+
+#[test]
+fn every_creation_makes_something_young() {
+    let now = Instant::now();
+    for (action, id) in [
+        ("CreateVpc", "vpcId"),
+        ("CreateSubnet", "subnetId"),
+        ("CreateInternetGateway", "internetGatewayId"),
+        ("CreateEgressOnlyInternetGateway", "egressOnlyInternetGatewayId"),
+        ("CreateRouteTable", "routeTableId"),
+        ("CreateSecurityGroup", "groupId"),
+        ("CreateVpcEndpoint", "vpcEndpointId"),
+        ("AllocateAddress", "allocationId"),
+        ("RunInstances", "instanceId"),
+    ] {
+        let mut young = Young::new(Seed(1));
+        made(&mut young, &call(action, &[]), &list(&format!("<R><{id}>new-1</{id}></R>")), now);
+        assert_eq!(young.list(now), ["new-1"], "{action}");
+    }
 }
 
 #[test]

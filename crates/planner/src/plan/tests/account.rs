@@ -55,6 +55,13 @@ fn a_refused_launch_is_tried_with_growing_pauses() {
 }
 
 #[test]
+fn the_first_refusal_is_held_back_with_its_reason() {
+    let mut world = refused(3);
+    world.tick();
+    assert!(world.memory.held.iter().any(|held| held.contains("on purpose.")), "{:?}", world.memory.held);
+}
+
+#[test]
 fn one_launch_is_tried_for_all_slots() {
     let mut world = World::serving(4);
     for slot in 0..3 {
@@ -125,6 +132,35 @@ fn a_dead_worker_makes_room_after_two_minutes() {
     assert!(world.recorded("EC2 has refused its replacement for 2 min"));
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (3, 3));
+}
+
+#[test]
+fn dead_workers_make_room_two_minutes_apart() {
+    let mut world = World::serving(4);
+    // Others use the room that is made.
+    world.quota = Some(0);
+    for slot in 0..2 {
+        world.set(slot, Health::Silent);
+    }
+    let mut ended = Vec::new();
+    for _ in 0..60 {
+        let (before, at) = (world.live().len(), world.now);
+        world.tick();
+        ended.extend(vec![at; before - world.live().len()]);
+    }
+    assert_eq!(ended.len(), 2, "{:?}", world.held_back);
+    assert!(ended[1].duration_since(ended[0]) >= SignedDuration::from_mins(2), "{ended:?}");
+}
+
+#[test]
+fn a_worker_that_dies_late_has_two_minutes_of_its_own() {
+    let mut world = refused(4);
+    world.ticks(12);
+    let late = world.set(1, Health::Silent);
+    world.ticks(6);
+    assert!(world.live().contains(&late), "{:?}", world.held_back);
+    world.ticks(9);
+    assert!(!world.live().contains(&late), "{:?}", world.held_back);
 }
 
 #[test]
@@ -308,6 +344,15 @@ fn an_unverified_account_does_not_stop_workers() {
         least = least.min(world.memory.healthy());
     }
     assert_eq!((healthy_of_release(&world), least), (3, 3));
+}
+
+#[test]
+fn an_unverified_account_ends_no_dead_worker() {
+    let mut world = World::serving(3);
+    world.launch_faults.extend([LaunchFault::Refused(AwsErrorKind::PendingVerification); 60]);
+    let dead = world.set(0, Health::Silent);
+    world.ticks(20);
+    assert!(world.live().contains(&dead), "to end it makes no room");
 }
 
 #[test]

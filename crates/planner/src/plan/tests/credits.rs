@@ -39,6 +39,14 @@ fn the_load_balancer_is_capped_as_well() {
 }
 
 #[test]
+fn a_load_balancer_is_not_capped_before_five_minutes() {
+    let mut world = World::serving(1);
+    let balancer = world.add_balancer();
+    world.ticks(FIVE_MINUTES - 1);
+    assert!(!world.memory.credits.done.contains(&balancer), "{:?}", world.memory.credits);
+}
+
+#[test]
 fn an_ill_worker_is_not_capped() {
     let mut world = World::empty(1);
     world.ticks(FIVE_MINUTES);
