@@ -14,7 +14,7 @@
 //! | unresolved | a launch without any answer for 180 s, or whose zone does not answer, keeps its slot and its token, and another slot takes its place; a launch that is not wanted any more is not repeated, and keeps them for 5 min from then on; once enough serve none is wanted | `follow`, `resize` |
 //! | unreachable | nothing is launched, or launched again, into a zone that EC2 does not answer for | `follow`, `resize`, `balancer` |
 //! | dead | refuses every probe of one tick, or is silent in two ticks in a row | `follow` |
-//! | crash loop | three restarts seen within 5 min: it counts as a failed boot, and one (or a tenth) at a time is replaced; the replacement answers first | `crashes` |
+//! | crash loop | three restarts seen within 5 min: it counts as a failed boot, and one (or a tenth) at a time is replaced; the replacement answers first; a load balancer likewise, and a definition whose load balancers keep crashing is renewed twice, then once in 30 min | `crashes`, `balancer::crashes` |
 //! | boot | an instance that does not answer within 180 s is given up if any worker, itself included, was heard in the tick; a refusal is heard | `follow` |
 //! | control | a worker that served is terminated for its health only if another one answered in the same tick | `judge` |
 //! | silent | a silent worker is terminated when another one answers in its place; a worker that refuses, at once | `judge` |
@@ -39,7 +39,7 @@
 //! | room for a load balancer | if a quota refuses a load balancer, one worker leaves for it, and returns when the old load balancer is gone; for a dead load balancer the last worker that answers stays, and the others leave after 2 min | `limit`, `balancer` |
 //! | rollout | one (or a tenth) of a new release beyond the desired number; the first must serve for 55 s; then as many old ones leave; not while any worker fails | `rollout` |
 //! | frozen | two boots of a new release failed: the old one is launched, unless it fails more often, and the new one is tried once in 30 min | `rollout` |
-//! | balancer | dead as a worker is; the address moves only to a load balancer that answers, and away from an answering holder only to one of the released definition | `balancer` |
+//! | balancer | dead as a worker is; the address moves only to a load balancer that answers, and away from an answering holder only if that keeps crashing, or to one of the released definition | `balancer` |
 //! | renewal | a load balancer that is not as released gets a successor and serves until it answers; a dead one is replaced by the definition that served last, unless that fails more often | `balancer` |
 //! | credits | an instance of a burstable type that has served for 5 min is capped to the CPU credits that it earns, unless its definition says otherwise; five in a tick | `credits` |
 //!

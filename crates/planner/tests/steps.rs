@@ -557,6 +557,7 @@ fn a_load_balancer_is_described_by_its_id_as_well() {
         missing_since: None,
         release: None,
         zone: zone.map(str::to_owned),
+        started: None,
     };
     for (holder, asked) in [(zone(Some("zone-b")), "zone-b"), (zone(None), "")] {
         memory.balancer.holder = Some(holder);

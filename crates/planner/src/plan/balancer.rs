@@ -3,6 +3,7 @@
 //! ```text
 //! holder answers, is as released ------------> a successor goes, former holders go
 //! holder answers, of another definition -\
+//! holder keeps crashing ------------------+
 //! holder dead or gone --------------------+-> successor launched --> it answers --> the address moves
 //!                                                  \--> no answer in 180 s --> given up, the next one
 //! ```
@@ -16,12 +17,15 @@
 //! A stack may have several addresses. Each is a *place* with load balancers, attempts and memory of its
 //! own, and is guarded as if there were no other; only one address moves in a tick.
 
+mod crashes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleet::WorkerId;
 use fleet::memory::{Balancer, Boots, Holder, Phase, Slot};
 use fleet::release::BalancerSpec;
+use jiff::SignedDuration;
 
 use super::follow;
 use super::limit::Need;
@@ -140,6 +144,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         self.state.attempt = attempts.fold(self.state.attempt, u32::max);
         self.follow_definition(spec);
         self.follow_holder(address.instance.as_ref());
+        self.follow_crashes();
         self.follow_successor(spec);
         match self.judge_holder() {
             Verdict::Answers if self.is_outdated(spec) => self.renew(spec, allocation),
@@ -180,9 +185,13 @@ impl<'t, 'a> Guard<'t, 'a> {
             before => {
                 self.tick.record(format!("{id} has the public address."));
                 let successor = self.state.successor.as_ref();
-                if successor.and_then(|slot| slot.worker.as_ref()) == Some(id) {
+                let is_successor = successor.and_then(|slot| slot.worker.as_ref()) == Some(id);
+                let left = before.map(|before| before.id);
+                // Another one of several that keep crashing may have taken over: they must not take turns.
+                let left = left.filter(|id| is_successor || self.tick.memory.keeps_crashing(id));
+                self.state.former.extend(left);
+                if is_successor {
                     self.state.successor = None;
-                    self.state.former.extend(before.map(|before| before.id));
                 }
                 Holder {
                     id: id.clone(),
@@ -193,6 +202,7 @@ impl<'t, 'a> Guard<'t, 'a> {
                     missing_since: None,
                     release: None,
                     zone: None,
+                    started: None,
                 }
             }
         };
@@ -225,6 +235,9 @@ impl<'t, 'a> Guard<'t, 'a> {
         let launched = row.and_then(|row| row.launched).unwrap_or(holder.since);
         let boots = !holder.answered && self.tick.age(launched) < self.tick.policy.boot_grace;
         match self.tick.probe(&holder.id) {
+            Some(Probe::Answered) if self.tick.memory.keeps_crashing(&holder.id) => {
+                Verdict::Dead(HolderFault::KeepsCrashing)
+            }
             Some(Probe::Answered) => Verdict::Answers,
             Some(Probe::Refused | Probe::Silent) if boots => Verdict::Open(HolderDoubt::Boots),
             Some(Probe::Refused) => Verdict::Dead(HolderFault::Refuses),
@@ -353,7 +366,11 @@ impl<'t, 'a> Guard<'t, 'a> {
             // Its silence is counted from its last answer.
             slot.since = self.tick.now;
             slot.served = true;
-            *self.boots_of_balancer(&slot.release) = Boots::default();
+            let boots = self.boots_of_balancer(&slot.release);
+            // A definition that keeps crashing answers first as well.
+            if !boots.crashes {
+                *boots = Boots::default();
+            }
         }
         self.state.successor = Some(slot);
     }
@@ -361,7 +378,10 @@ impl<'t, 'a> Guard<'t, 'a> {
     /// The holder is healthy: removes all other load balancers.
     fn rest(&mut self, spec: &BalancerSpec) {
         let Some(holder) = self.state.holder.clone() else { return };
-        if holder.release.as_ref() == Some(&spec.id) && self.state.proven.as_ref() != Some(spec) {
+        if holder.release.as_ref() == Some(&spec.id)
+            && self.state.proven.as_ref() != Some(spec)
+            && self.is_proof(spec)
+        {
             self.state.proven = Some(spec.clone());
             self.state.proven_boots = Boots::default();
         }
@@ -387,7 +407,10 @@ impl<'t, 'a> Guard<'t, 'a> {
         }
         self.end_strangers(&holder);
         self.end_former();
-        let current = |row: &&Instance| row.release == spec.id && !self.state.former.contains(&row.id);
+        let current = |row: &&Instance| {
+            let is_former = self.state.former.contains(&row.id);
+            row.release == spec.id && !is_former && !self.tick.memory.keeps_crashing(&row.id)
+        };
         let answering = self.other_balancers().filter(current).find(|row| self.may_have_the_address(&row.id));
         if let Some((id, slot)) = answering.map(|row| (row.id.clone(), self.slot_for(row))) {
             // The next tick moves it. Until then both addresses belong to load balancers that answer.
@@ -459,7 +482,11 @@ impl<'t, 'a> Guard<'t, 'a> {
 
     /// Replaces a dead holder: moves the address to a load balancer that answers, or launches one.
     fn replace(&mut self, spec: &BalancerSpec, allocation: &str, why: HolderFault) {
-        let answering = self.other_balancers().find(|row| self.may_have_the_address(&row.id));
+        let crashes = |row: &&Instance| self.tick.memory.keeps_crashing(&row.id);
+        let others = self.other_balancers().filter(|row| self.may_have_the_address(&row.id));
+        // Of two that keep crashing neither is better. In place of a dead one any that answers will do.
+        let others = others.filter(|row| why != HolderFault::KeepsCrashing || !crashes(row));
+        let answering = others.min_by_key(crashes);
         if let Some(id) = answering.map(|row| row.id.clone()) {
             if self.tick.association.is_some() {
                 return self.tick.hold(HeldBack::AddressWaits { place: self.place });
@@ -530,16 +557,25 @@ impl<'t, 'a> Guard<'t, 'a> {
         let balancer = &self.state;
         // Each definition waits for its own failures only: the other one may be launched.
         let boots = if definition.id == spec.id { &balancer.boots } else { &balancer.proven_boots };
-        let failures = boots.failures;
-        let is_early =
-            boots.last_failure.is_some_and(|last| self.tick.age(last) < pause(self.tick.policy, failures));
-        if failures >= self.tick.policy.boot_loop && is_early {
-            let (story, pause) = (boots.story(), pause(self.tick.policy, failures));
+        let (most, pause) = self.brake_on(boots, need);
+        let is_early = boots.last_failure.is_some_and(|last| self.tick.age(last) < pause);
+        if boots.failures >= most && is_early {
+            let story = boots.story();
             self.hold_launch(BalancerBrake::BootLoop { story, pause });
         } else if live >= self.tick.policy.balancers_per_address {
             self.hold_launch(BalancerBrake::Cap { live });
         } else {
             self.launch_if_not_refused(definition, why, need);
+        }
+    }
+
+    /// Returns after how many failed boots a definition pauses, and for how long. A renewal with a definition
+    /// that keeps crashing costs users connections each time: it is frozen as a rollout is.
+    fn brake_on(&self, boots: &Boots, need: Need) -> (u32, SignedDuration) {
+        let policy = self.tick.policy;
+        match need {
+            Need::Renewal if boots.crashes => (policy.freeze_after, policy.frozen_retry),
+            Need::Renewal | Need::Replacement => (policy.boot_loop, pause(policy, boots.failures)),
         }
     }
 

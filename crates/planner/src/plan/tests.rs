@@ -8,6 +8,7 @@ mod world;
 
 mod account;
 mod balancer;
+mod balancer_crashes;
 mod blind;
 mod boots;
 mod brakes;
