@@ -66,7 +66,7 @@ pub struct Ec2 {
     vpcs: Mutex<()>,
     /// Held while the forwards are read from moto, so that they end up in their latest state.
     elastic: Mutex<ElasticIps>,
-    /// Held by a change until it is certain that it stays: another one that saw it would be refused for it.
+    /// Held by a change until it is certain that it stays: a call that saw it would be refused for it.
     revocable: Mutex<()>,
     /// Regions with any call; moto keeps separate state for each.
     regions: parking_lot::Mutex<BTreeSet<String>>,
