@@ -31,7 +31,7 @@ mod decisions;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use fleet::aws_code::AwsErrorKind;
-use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
+use fleet::memory::{Leaving, LeavingReason, LeavingStage, Memory, Phase, Slot};
 use fleet::release::Rollout;
 use fleet::{DesiredCount, Registry, WorkerId};
 use planner::effect::{Effect, Launch};
@@ -65,8 +65,6 @@ const REFUSED: usize = 20;
 /// The same where EC2 refuses the definition, or has no capacity: after three failures the pauses are 1, 2,
 /// 4 min; for capacity two zones are tried each time.
 const HAMMERED: usize = 16;
-/// Why a dead worker is ended before its replacement is launched.
-const MAKES_ROOM: &str = "EC2 refuses its replacement";
 /// An instance that EC2 does not show for so long may be given up if its launch cannot be repeated.
 const MISSING: Millis = 5 * MINUTE;
 /// The desired number serves again within this time after faults have stopped, if nothing is held back. An
@@ -361,14 +359,14 @@ impl World {
         }
         if record.was_published || leaving.served {
             let is_heard = others.iter().any(|(other, probe)| *other != index && *probe == Probe::Answered)
-                || (leaving.reason == MAKES_ROOM && self.hears_balancer(number));
+                || (leaving.reason == LeavingReason::ReplacementRefused && self.hears_balancer(number));
             if !is_heard {
                 return self
                     .violate("S4", format!("{id} served, and no other worker answered in this round"));
             }
         } else if !others.is_empty()
             && others.iter().all(|(_, probe)| *probe == Probe::Silent)
-            && !(leaving.reason == MAKES_ROOM && self.hears_balancer(number))
+            && !(leaving.reason == LeavingReason::ReplacementRefused && self.hears_balancer(number))
         {
             return self.violate("S4", format!("{id} did not boot, and no worker was heard in this round"));
         }
@@ -470,8 +468,9 @@ impl World {
         let known = before.map_or(0, |before| before.slots.values().filter(|slot| slot.served).count());
         let known = known.max(left + memory.leaving.values().filter(|leaving| leaving.served).count());
         // One in two minutes, for a replacement that a quota refuses: rule `limit`.
-        let makes_room =
-            |id: &WorkerId| memory.leaving.get(id).is_some_and(|leaving| leaving.reason == MAKES_ROOM);
+        let makes_room = |id: &WorkerId| {
+            memory.leaving.get(id).is_some_and(|leaving| leaving.reason == LeavingReason::ReplacementRefused)
+        };
         for (index, at) in news {
             if !self.checks.condemned.insert(index) {
                 continue;
@@ -582,7 +581,7 @@ impl World {
         self.check_velocity(before, memory);
         self.note_wanted(memory);
         let is_rollout = |leaving: &Leaving| {
-            leaving.stage == LeavingStage::Draining && leaving.reason == "a newer release serves"
+            leaving.stage == LeavingStage::Draining && leaving.reason == LeavingReason::Replaced
         };
         let begun = memory
             .leaving

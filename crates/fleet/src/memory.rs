@@ -8,6 +8,8 @@
 //! launch repeated after a crash or a lost reply returns the same instance. The attempt grows when an
 //! instance is gone or given up, and is never used twice.
 
+mod reason;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
@@ -16,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::document::{self, TooLarge};
 use crate::release::{BalancerSpec, Market, Release, Rollout};
 use crate::{DesiredCount, Registry, WorkerAddr, WorkerId, keys};
+
+pub use reason::LeavingReason;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
@@ -241,7 +245,7 @@ pub enum Phase {
 pub struct Leaving {
     pub stage: LeavingStage,
     pub since: Timestamp,
-    pub reason: String,
+    pub reason: LeavingReason,
     /// When a registry without it was written, as far as is known: drains are counted from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unpublished: Option<Timestamp>,
@@ -736,7 +740,7 @@ mod tests {
             let leaving = Leaving {
                 stage: LeavingStage::Draining,
                 since: at,
-                reason: String::new(),
+                reason: LeavingReason::Lost,
                 unpublished: Some(at),
                 judged: false,
                 served: true,

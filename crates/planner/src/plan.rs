@@ -66,11 +66,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
+use fleet::memory::{Leaving, LeavingReason, LeavingStage, Memory, Phase, Slot};
 use fleet::release::{Market, Release};
 use fleet::{DesiredCount, Policy, Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::decision::{Decision, ReleaseDecision};
 use crate::effect::Launch;
 use crate::held_back::HeldBack;
 use crate::observation::{Instance, Observation, Probe, Role, known_by_zone};
@@ -96,6 +97,8 @@ pub struct Plan {
     pub last_launch: Option<Timestamp>,
     /// The registry to publish; `None` when readers have the right one.
     pub registry: Option<Registry>,
+    /// Decisions of this plan, oldest first. Memory has the sentences.
+    pub decisions: Vec<Decision>,
     /// How many of the newest events in `memory` are of this plan.
     pub news: usize,
 }
@@ -122,7 +125,8 @@ pub fn plan(observation: &Observation, mut memory: Memory, policy: &Policy, now:
     memory.terminations.retain(|at| now.duration_since(*at) < policy.terminations_window);
     memory.avoid.retain(|_, until| *until > now);
     let mut held_back = Vec::new();
-    let mut news = resize::take_desired(observation, &mut memory, &mut held_back, policy, now);
+    let mut count = News::default();
+    resize::take_desired(observation, &mut memory, &mut held_back, &mut count, policy, now);
     let in_force = release_in_force(observation, &memory);
     let registry = registry_in_sight(observation, &memory);
     let (instances, release, published) = match (&observation.instances, &in_force, registry) {
@@ -132,7 +136,7 @@ pub fn plan(observation: &Observation, mut memory: Memory, policy: &Policy, now:
             let everything = |why: &String| HeldBack::Everything { why: why.clone() };
             held_back.extend(reasons.into_iter().flatten().map(everything));
             memory.held = held_back.iter().map(HeldBack::to_string).collect();
-            news += follow::take_good_news(observation, &mut memory, now);
+            follow::take_good_news(observation, &mut memory, &mut count, now);
             return Plan {
                 last_launch: memory.last_launch,
                 memory,
@@ -143,7 +147,8 @@ pub fn plan(observation: &Observation, mut memory: Memory, policy: &Policy, now:
                 association: None,
                 credits: Vec::new(),
                 registry: None,
-                news,
+                decisions: count.decisions,
+                news: count.number,
             };
         }
     };
@@ -172,8 +177,8 @@ pub fn plan(observation: &Observation, mut memory: Memory, policy: &Policy, now:
     tick.remember_release();
     tick.keep_judged_unpublished();
     let mut plan = tick.finish();
-    news += plan.news;
-    plan.news = news;
+    plan.news += count.number;
+    plan.decisions.splice(..0, count.decisions);
     plan
 }
 
@@ -226,6 +231,22 @@ fn reachable(observation: &Observation, memory: &Memory) -> Option<BTreeSet<Stri
     observation.is_partial.then(|| known_by_zone(memory).into_keys().collect())
 }
 
+/// Decisions that are written into memory at once.
+#[derive(Debug, Default)]
+struct News {
+    decisions: Vec<Decision>,
+    /// New events in memory.
+    number: usize,
+}
+
+impl News {
+    fn record(&mut self, memory: &mut Memory, now: Timestamp, decision: impl Into<Decision>) {
+        let decision = decision.into();
+        self.number += decision.record(memory, now);
+        self.decisions.push(decision);
+    }
+}
+
 /// The working state of one plan.
 struct Tick<'a> {
     observation: &'a Observation,
@@ -261,8 +282,8 @@ struct Tick<'a> {
     credits: Vec<WorkerId>,
     /// Before this tick.
     last_launch: Option<Timestamp>,
-    /// Decisions, oldest first.
-    news: Vec<String>,
+    /// Oldest first.
+    decisions: Vec<Decision>,
     held_back: Vec<HeldBack>,
 }
 
@@ -300,7 +321,7 @@ impl<'a> Tick<'a> {
             terminations: Vec::new(),
             association: None,
             credits: Vec::new(),
-            news: Vec::new(),
+            decisions: Vec::new(),
             held_back: Vec::new(),
         }
     }
@@ -311,8 +332,8 @@ impl<'a> Tick<'a> {
         is_known && !self.observation.dark.contains_key(zone)
     }
 
-    fn record(&mut self, text: impl Into<String>) {
-        self.news.push(text.into());
+    fn record(&mut self, decision: impl Into<Decision>) {
+        self.decisions.push(decision.into());
     }
 
     fn hold(&mut self, held_back: HeldBack) {
@@ -326,7 +347,7 @@ impl<'a> Tick<'a> {
     /// Says what could not be read and is done without.
     fn name_unread(&mut self) {
         if let Err(why) = &self.observation.release {
-            self.record(format!("release.json cannot be read, so the last release stays in force: {why}."));
+            self.record(ReleaseDecision::Unread { why: why.clone() });
             self.hold(HeldBack::NewerRelease { why: why.clone() });
         }
         if let Err(why) = &self.observation.registry {
@@ -425,7 +446,7 @@ impl<'a> Tick<'a> {
     }
 
     /// Takes the instance of a slot out of service for good; the slot is empty afterwards.
-    fn retire(&mut self, number: u32, stage: LeavingStage, reason: &str, judged: bool) {
+    fn retire(&mut self, number: u32, stage: LeavingStage, reason: LeavingReason, judged: bool) {
         let Some(slot) = self.memory.slots.remove(&number) else { return };
         let Some(id) = slot.worker else { return };
         if stage == LeavingStage::Terminating && self.workers.get(&id).is_some_and(|row| row.state.is_live())
@@ -433,7 +454,6 @@ impl<'a> Tick<'a> {
             self.terminations.push(id.clone());
             self.room_is_made();
         }
-        let reason = reason.to_owned();
         let leaving =
             Leaving { stage, since: self.now, reason, unpublished: None, judged, served: slot.served };
         self.memory.leaving.insert(id, leaving);
@@ -441,11 +461,11 @@ impl<'a> Tick<'a> {
 
     fn finish(mut self) -> Plan {
         let registry = self.next_registry();
-        let number = self.news.len();
+        let number = self.decisions.len();
         let mut news = 0;
         // Memory keeps the newest of them; to let it forget the others one by one takes long.
-        for text in self.news.into_iter().skip(number.saturating_sub(Memory::MAX_EVENTS)) {
-            news += self.memory.record(self.now, text);
+        for decision in self.decisions.iter().skip(number.saturating_sub(Memory::MAX_EVENTS)) {
+            news += decision.record(&mut self.memory, self.now);
         }
         self.memory.held.extend(self.held_back.iter().map(HeldBack::to_string));
         let repeated = self.replays.iter().filter(|launch| launch.role == Role::Worker).count();
@@ -461,6 +481,7 @@ impl<'a> Tick<'a> {
             credits: self.credits,
             last_launch: self.last_launch,
             registry,
+            decisions: self.decisions,
             news,
         }
     }

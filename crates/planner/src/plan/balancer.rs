@@ -31,6 +31,7 @@ use super::follow;
 use super::limit::Need;
 use super::resize::pause;
 use super::{Association, Tick};
+use crate::decision::{BalancerDecision, Dismissal, LaunchCause, MoveCause};
 use crate::effect::Launch;
 use crate::held_back::{BalancerBrake, HeldBack, HolderDoubt, HolderFault, NoSubnet, TerminationBrake, Who};
 use crate::observation::{Instance, Probe, Role, admin_addr};
@@ -66,7 +67,7 @@ impl Tick<'_> {
         };
         let surplus = self.balancers.values().copied().filter(is_surplus).map(|row| row.id.clone());
         for id in surplus.collect::<Vec<_>>() {
-            self.record(format!("Removing {id}: the release has no place for it."));
+            self.record(BalancerDecision::WithoutPlace { id: id.clone() });
             let holder = self.memory.balancer.holder.as_ref().map(|holder| holder.id.clone());
             self.end_balancer(&id, holder.as_ref());
         }
@@ -175,7 +176,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         let before = self.state.holder.take();
         let Some(id) = id else {
             if let Some(before) = before {
-                self.tick.record(format!("The load balancer {} has lost the address.", before.id));
+                self.tick.record(BalancerDecision::LostAddress { id: before.id.clone() });
                 self.state.former.push(before.id);
             }
             return;
@@ -183,7 +184,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         let mut holder = match before {
             Some(holder) if holder.id == *id => holder,
             before => {
-                self.tick.record(format!("{id} has the public address."));
+                self.tick.record(BalancerDecision::HasAddress { id: id.clone() });
                 let successor = self.state.successor.as_ref();
                 let is_successor = successor.and_then(|slot| slot.worker.as_ref()) == Some(id);
                 let left = before.map(|before| before.id);
@@ -268,17 +269,17 @@ impl<'t, 'a> Guard<'t, 'a> {
         let is_reachable = self.tick.is_reachable(&slot.zone);
         if slot.worker.is_none() && !is_reachable {
             // It may take place after all: then it is a load balancer without the address, and goes.
-            self.tick.record(format!("Gave up {who}: EC2 does not answer for {}.", slot.zone));
+            self.tick.record(BalancerDecision::ZoneUnreachable { who, zone: slot.zone });
             self.state.successor = None;
         } else if row.is_some_and(|row| !row.state.is_live()) {
-            self.tick.record(format!("Lost {who} before it had the address: it was terminated, not by us."));
+            self.tick.record(BalancerDecision::Lost { who });
             self.successor_failed();
         } else if !answers && self.tick.age(slot.since) > self.tick.policy.boot_grace {
             if row.is_some() && !self.tick.is_anybody_heard() {
                 return self.tick.hold(HeldBack::Termination { who, why: TerminationBrake::Deaf });
             }
-            let seconds = self.tick.policy.boot_grace.as_secs();
-            self.tick.record(format!("Gave up {who}: it did not answer for {seconds} s."));
+            let within = self.tick.policy.boot_grace;
+            self.tick.record(BalancerDecision::BootFailed { who, within });
             if is_reachable {
                 self.successor_failed();
             } else {
@@ -351,7 +352,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         };
         if let Some(row) = row {
             if slot.worker.is_none() {
-                self.tick.record(format!("Found {}, launched to be the load balancer.", row.id));
+                self.tick.record(BalancerDecision::Found { id: row.id.clone() });
                 slot.worker = Some(row.id.clone());
             }
             if slot.phase == Phase::Launching {
@@ -385,16 +386,16 @@ impl<'t, 'a> Guard<'t, 'a> {
             self.state.proven = Some(spec.clone());
             self.state.proven_boots = Boots::default();
         }
-        self.dismiss_successor("the load balancer answers again");
+        self.dismiss_successor(Dismissal::HolderAnswers);
         self.end_strangers(&holder);
         self.end_former();
     }
 
-    fn dismiss_successor(&mut self, why: &str) {
+    fn dismiss_successor(&mut self, why: Dismissal) {
         let place = self.place;
         self.tick.replays.retain(|launch| launch.role != Role::LoadBalancer || launch.slot != place);
         if let Some(id) = self.state.successor.take().and_then(|slot| slot.worker) {
-            self.tick.record(format!("Removing {id}: {why}."));
+            self.tick.record(BalancerDecision::Dismissed { id: id.clone(), why });
             self.state.former.push(id);
         }
     }
@@ -403,7 +404,7 @@ impl<'t, 'a> Guard<'t, 'a> {
     fn renew(&mut self, spec: &BalancerSpec, allocation: &str) {
         let Some(holder) = self.state.holder.clone() else { return };
         if self.state.successor.as_ref().is_some_and(|slot| slot.release != spec.id) {
-            self.dismiss_successor("it is not as released");
+            self.dismiss_successor(Dismissal::NotAsReleased);
         }
         self.end_strangers(&holder);
         self.end_former();
@@ -419,10 +420,10 @@ impl<'t, 'a> Guard<'t, 'a> {
             }
             // Who was the holder is ended by the memory of the successor that took over.
             if self.state.successor.as_ref().is_none_or(|known| known.worker.as_ref() != Some(&id)) {
-                self.dismiss_successor("another one answers already");
+                self.dismiss_successor(Dismissal::AnotherAnswers);
                 self.state.successor = Some(slot);
             }
-            self.tick.record(format!("Moving the public address to {id}: it answers, and is as released."));
+            self.tick.record(BalancerDecision::Moving { to: id.clone(), cause: MoveCause::Renewal });
             self.tick.association = Some(Association { allocation: allocation.to_owned(), instance: id });
             return;
         }
@@ -433,7 +434,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         if let Some(slot) = young {
             return self.adopt_successor(slot);
         }
-        self.launch_successor(spec, spec, "the serving one is not as released", Need::Renewal);
+        self.launch_successor(spec, spec, LaunchCause::Renewal, Need::Renewal);
     }
 
     fn other_balancers(&self) -> impl Iterator<Item = &Instance> {
@@ -459,7 +460,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         let others = self.balancers.values().copied().filter(|row| may_be_ended(row) && row.id != holder.id);
         let strangers = others.filter(is_old).map(|row| row.id.clone());
         for id in strangers.filter(is_stranger).collect::<Vec<_>>() {
-            self.tick.record(format!("Removing {id}: it is a load balancer without the address."));
+            self.tick.record(BalancerDecision::WithoutAddress { id: id.clone() });
             self.state.former.push(id);
         }
     }
@@ -491,8 +492,8 @@ impl<'t, 'a> Guard<'t, 'a> {
             if self.tick.association.is_some() {
                 return self.tick.hold(HeldBack::AddressWaits { place: self.place });
             }
-            self.tick
-                .record(format!("Moving the public address to {id}: it answers, and of the holder: {why}."));
+            let cause = MoveCause::Fault(why);
+            self.tick.record(BalancerDecision::Moving { to: id.clone(), cause });
             self.tick.association = Some(Association { allocation: allocation.to_owned(), instance: id });
             return;
         }
@@ -508,7 +509,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         }
         self.end_failed();
         let definition = self.trusted_definition(spec).clone();
-        self.launch_successor(spec, &definition, &why.to_string(), Need::Replacement);
+        self.launch_successor(spec, &definition, LaunchCause::Fault(why), Need::Replacement);
     }
 
     /// Returns the definition that served last, unless it fails more often than the released one.
@@ -547,12 +548,18 @@ impl<'t, 'a> Guard<'t, 'a> {
 
     fn adopt_successor(&mut self, slot: Slot) {
         if let Some(id) = &slot.worker {
-            self.tick.record(format!("{id} boots and is to be the load balancer."));
+            self.tick.record(BalancerDecision::Adopted { id: id.clone() });
         }
         self.state.successor = Some(slot);
     }
 
-    fn launch_successor(&mut self, spec: &BalancerSpec, definition: &BalancerSpec, why: &str, need: Need) {
+    fn launch_successor(
+        &mut self,
+        spec: &BalancerSpec,
+        definition: &BalancerSpec,
+        cause: LaunchCause,
+        need: Need,
+    ) {
         let live = self.balancers.values().filter(|row| row.state.is_live()).count();
         let balancer = &self.state;
         // Each definition waits for its own failures only: the other one may be launched.
@@ -565,7 +572,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         } else if live >= self.tick.policy.balancers_per_address {
             self.hold_launch(BalancerBrake::Cap { live });
         } else {
-            self.launch_if_not_refused(definition, why, need);
+            self.launch_if_not_refused(definition, cause, need);
         }
     }
 
@@ -584,7 +591,7 @@ impl<'t, 'a> Guard<'t, 'a> {
     }
 
     /// Launches a load balancer, or waits for room if a quota refuses it.
-    fn launch_if_not_refused(&mut self, definition: &BalancerSpec, why: &str, need: Need) {
+    fn launch_if_not_refused(&mut self, definition: &BalancerSpec, cause: LaunchCause, need: Need) {
         let market = definition.instance.market;
         if self.tick.is_limited(&definition.id, market) {
             self.tick.waiting = Some(need);
@@ -593,7 +600,7 @@ impl<'t, 'a> Guard<'t, 'a> {
             Some(refused) => self.hold_launch(BalancerBrake::Refused(refused)),
             None => {
                 self.tick.note_try(&definition.id, market);
-                self.launch_balancer(definition, why);
+                self.launch_balancer(definition, cause);
             }
         }
     }
@@ -613,7 +620,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         }
     }
 
-    fn launch_balancer(&mut self, spec: &BalancerSpec, why: &str) {
+    fn launch_balancer(&mut self, spec: &BalancerSpec, cause: LaunchCause) {
         let zone = self.state.holder.as_ref().and_then(|holder| holder.zone.clone());
         let is_bad = |id: &String, name: &String| {
             // The zone of the one before may be the only one with capacity.
@@ -642,7 +649,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         };
         // A refused launch is repeated often, and the refusal is an event already.
         if !self.tick.is_refused(&spec.id, spec.instance.market) {
-            self.tick.record(format!("Launching a load balancer (attempt {attempt}): {why}."));
+            self.tick.record(BalancerDecision::Launching { attempt, cause });
         }
         self.state.attempt = attempt;
         self.tick.launches.push(self.launch(spec, &slot));

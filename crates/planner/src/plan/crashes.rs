@@ -16,11 +16,12 @@
 //! not end that, 55 s without a restart do.
 
 use fleet::WorkerId;
-use fleet::memory::{LeavingStage, Phase};
+use fleet::memory::{LeavingReason, LeavingStage, Phase};
 use jiff::SignedDuration;
 
 use super::Tick;
-use crate::held_back::{HeldBack, Who, in_words};
+use crate::decision::{CrashLoop, WorkerDecision};
+use crate::held_back::{HeldBack, Who};
 use crate::observation::Probe;
 
 /// What the restarts of a program say.
@@ -58,7 +59,8 @@ impl Tick<'_> {
             Crashes::LoopBegins => {
                 self.boot_failed(&release);
                 self.memory.boots.entry(release).or_default().crashes = true;
-                self.record_crash_loop(id);
+                let crash_loop = self.crash_loop(id);
+                self.record(WorkerDecision::KeepsCrashing(crash_loop));
             }
             Crashes::Loop => {}
         }
@@ -91,9 +93,9 @@ impl Tick<'_> {
         if restarts.is_loop { Crashes::LoopBegins } else { Crashes::Few }
     }
 
-    pub(super) fn record_crash_loop(&mut self, id: &WorkerId) {
-        let (most, within) = (self.policy.crash_restarts, in_words(self.policy.crash_window));
-        self.record(format!("{id} keeps crashing: {most} restarts were seen within {within}."));
+    pub(super) fn crash_loop(&self, id: &WorkerId) -> CrashLoop {
+        let (restarts, within) = (self.policy.crash_restarts, self.policy.crash_window);
+        CrashLoop { id: id.clone(), restarts, within }
     }
 
     /// A worker of the release has served for a while without a restart.
@@ -134,7 +136,7 @@ impl Tick<'_> {
             if dead.len() + n < most {
                 self.memory.losses.push(self.now);
                 self.enter(number, Phase::Dead);
-                self.record(format!("{who} is to be replaced, because it keeps crashing."));
+                self.record(WorkerDecision::CrashingReplaced { who });
             } else {
                 self.hold(HeldBack::CrashingWaits { who });
             }
@@ -159,9 +161,9 @@ impl Tick<'_> {
 
     fn drain_crashing(&mut self, number: u32) {
         let who = self.who(number);
-        self.record(format!("Removing {who}: it keeps crashing, and others answer."));
+        self.record(WorkerDecision::CrashingRemoved { who });
         self.memory.terminations.push(self.now);
-        self.retire(number, LeavingStage::Draining, "it keeps crashing", false);
+        self.retire(number, LeavingStage::Draining, LeavingReason::KeepsCrashing, false);
     }
 
     fn who(&self, number: u32) -> Who {

@@ -15,6 +15,7 @@ use fleet::memory::Boots;
 use fleet::release::BalancerSpec;
 
 use super::Guard;
+use crate::decision::BalancerDecision;
 use crate::observation::Probe;
 use crate::plan::crashes::Crashes;
 
@@ -36,7 +37,8 @@ impl Guard<'_, '_> {
             Crashes::Few if self.has_served() => self.forgive(release.as_deref()),
             Crashes::Few | Crashes::Loop => {}
             Crashes::LoopBegins => {
-                self.tick.record_crash_loop(&id);
+                let crash_loop = self.tick.crash_loop(&id);
+                self.tick.record(BalancerDecision::KeepsCrashing(crash_loop));
                 self.blame(release.as_deref());
             }
         }
