@@ -27,5 +27,6 @@ mod registry;
 mod rollout;
 mod size;
 mod surplus;
+mod table;
 mod unseen;
 mod young;
