@@ -134,12 +134,19 @@ fn judge(memory: &Memory, release: &Release, holders: &BTreeMap<u32, Option<Stri
         }
         let known = if place == 0 { Some(&memory.balancer) } else { memory.more_balancers.get(&place) };
         let is_of_release = |known: &&Balancer| Some(&known.boots_of) == spec;
-        if known.filter(is_of_release).is_some_and(|known| known.boots.failures > 0) {
-            return Seen::Failed(format!(
-                "the load balancer of the new definition {} did not answer within 180 s of its launch: the \
-                    old one keeps the address",
-                spec.map_or("", String::as_str)
-            ));
+        if let Some(known) = known.filter(is_of_release).filter(|known| known.boots.failures > 0) {
+            let definition = spec.map_or("", String::as_str);
+            return Seen::Failed(if known.boots.crashes {
+                format!(
+                    "the load balancer of the new definition {definition} kept crashing: one of an older \
+                        definition takes the address back"
+                )
+            } else {
+                format!(
+                    "the load balancer of the new definition {definition} did not answer within 180 s of its \
+                        launch: the old one keeps the address"
+                )
+            });
         }
         let boots = known.is_some_and(|known| known.successor.is_some());
         balancer = if boots { BalancerStep::Booting } else { BalancerStep::Waiting };
@@ -248,6 +255,8 @@ mod tests {
         let spec = release().balancer.expect("a definition").id;
         let with = |of: &str| json!({"balancer": {"boots_of": of, "boots": {"failures": 1, "last_failure": "2026-01-01T00:00:00Z"}}});
         assert!(matches!(seen(with(&spec), false), Seen::Failed(_)));
+        let crashed = json!({"balancer": {"boots_of": spec, "boots": {"failures": 1, "last_failure": null, "crashes": true}}});
+        assert!(matches!(seen(crashed, false), Seen::Failed(why) if why.contains("kept crashing")));
         assert!(matches!(seen(with("another"), false), Seen::Under(_)));
         assert_eq!(seen(with(&spec), true), Seen::Done);
     }

@@ -33,6 +33,8 @@ pub(crate) struct Admin {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) refresh: mpsc::Sender<Refresh>,
+    /// When the program started.
+    pub(crate) started: Instant,
 }
 
 /// Serves for as long as it is polled.
@@ -50,14 +52,17 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
 
 /// Answers 503 until the registry was reached once: a load balancer without a list could only refuse, and
 /// must not take the address from one with a list. Afterwards the last list stays even when S3 fails, and
-/// so the answer stays 200.
+/// so the answer stays 200. The reconciler finds restarts by `uptime_seconds`.
 async fn healthz(State(admin): State<Admin>) -> Response {
     let (code, status) = match admin.fleet.is_ready() {
         true => (StatusCode::OK, "ok"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "the registry was not reached yet"),
     };
     let (revision, age) = (admin.fleet.revision(), age_seconds(&admin.fleet));
-    (code, Json(json!({"status": status, "revision": revision, "age_seconds": age}))).into_response()
+    let uptime = admin.started.elapsed().as_secs();
+    let health =
+        json!({"status": status, "revision": revision, "age_seconds": age, "uptime_seconds": uptime});
+    (code, Json(health)).into_response()
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {

@@ -66,6 +66,7 @@ mod metrics;
 mod prometheus;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -121,6 +122,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), RunError> {
     let Sockets { plain, tls, admin } = sockets;
+    let started = Instant::now();
     let metrics = Arc::new(metrics::Metrics::new(plain.len()));
     let fleet = Arc::new(table::Fleet::new(Arc::clone(&metrics)));
     let (refresh, refreshes) = mpsc::channel(admin::MAX_WAITING_REFRESHES);
@@ -143,7 +145,8 @@ pub async fn run(
         }
     });
     background.spawn({
-        let admin_state = admin::Admin { fleet: Arc::clone(&fleet), metrics: Arc::clone(&metrics), refresh };
+        let (fleet, metrics) = (Arc::clone(&fleet), Arc::clone(&metrics));
+        let admin_state = admin::Admin { fleet, metrics, refresh, started };
         async move {
             admin::serve(admin, admin_state).await;
             "the admin port"

@@ -236,7 +236,7 @@ fn rows(memory: &Memory, registry: Option<&Registry>) -> Vec<Row> {
         id: Some(id.clone()),
         slot: None,
         state: State::of_stage(leaving.stage),
-        reason: Some(leaving.reason.clone()),
+        reason: Some(leaving.reason.to_string()),
         zone: registered(id).map(|worker| worker.zone.clone()),
         release: None,
         version: None,

@@ -151,6 +151,16 @@ impl World {
                 let zone = self.any_zone(kind);
                 self.ec2.out_until[zone] = now + self.faults.rng(kind).i64(3..15) * MINUTE;
             }
+            Kind::CrashLoop => {
+                if let Some(index) = self.a_balancer(kind) {
+                    let until = if self.faults.rng(kind).bool() { NEVER } else { now + while_ };
+                    let every = self.faults.rng(kind).i64(3..60) * SECOND;
+                    self.ec2.machines[index].crash(every, now, until);
+                    let id = &self.ec2.machines[index].row.id;
+                    self.tell(|| format!("      {id}, every {} s", every / SECOND));
+                }
+            }
+            Kind::CrashingRelease => self.deploy_crashing(kind),
             _ => unreachable!("the others strike a call"),
         }
     }
@@ -255,9 +265,24 @@ impl World {
         self.checks.deployed(self.now);
     }
 
-    /// Whether no instance of a definition ever serves.
+    /// All load balancers of the definition crash from now on. If the deployment has not changed it, a poisonous
+    /// request is the cause.
+    fn deploy_crashing(&mut self, kind: Kind) {
+        self.deploy(true);
+        let released = balancer(&self.s3.release);
+        let every = self.faults.rng(kind).i64(3..60) * SECOND;
+        self.tell(|| format!("      {released} crashes every {} s", every / SECOND));
+        for machine in self.ec2.machines.iter_mut().filter(|machine| machine.row.release == released) {
+            machine.crash(every, self.now, NEVER);
+        }
+        self.ec2.crashing.insert(released, every);
+    }
+
+    /// Whether no instance of a definition ever serves for long.
     fn is_bad(&self, id: &String) -> bool {
-        self.bad_releases.contains(id) || self.ec2.unlaunchable.contains(id)
+        self.bad_releases.contains(id)
+            || self.ec2.unlaunchable.contains(id)
+            || self.ec2.crashing.contains_key(id)
     }
 
     /// Ends a storm: passing faults have passed, people undo their mistakes, and broken machines stay broken.

@@ -12,16 +12,17 @@
 //! | S8 | a boot has its 180 s | `check_terminate` |
 //! | S9 | the registry's revision only grows, also for load balancers when it is lost; it names no worker that EC2 showed as terminated; it is not emptied while a worker serves | `check_publish` |
 //! | S10 | a rollout leaves as many healthy as are desired | `check_commit` |
-//! | S11 | the address leaves an answering load balancer only for another one of a newer definition, goes only to an answering one, and its holder is not ended | `check_issue` |
+//! | S11 | the address leaves an answering load balancer only if it keeps crashing or for another one of a newer definition, goes only to an answering one, and its holder is not ended | `check_issue` |
 //! | S12 | launches in an hour: the requested ones, the budget of losses, and one in three minutes | `check_launched` |
 //! | S15 | an instance may spend CPU credits for its first five minutes of service; at rest none may | `check_cap`, `check_rest` |
 //! | S16 | launches that EC2 refuses are not sent again at once | `check_refused`, `check_hammered` |
 //! | S17 | the address does not wait for launches, and launches leave a call for everything else | `check_issue`, `check_launch` |
 //! | S18 | nothing is launched into a zone that EC2 does not answer for | `check_launch` |
 //! | S19 | an unresolved launch is not repeated once enough serve | `check_launch` |
+//! | S20 | load balancers of a definition that crashes everywhere are replaced with pauses between | `check_crashing` |
 //! | S13 | at rest nothing happens any more | `check_rest` |
 //! | S14 | at rest no instance is surplus, unknown or stopped | `check_rest` |
-//! | L1 | when faults stop, the desired number serves again | `check_calm`, `check_rest` |
+//! | L1 | when faults stop, the desired number serves again, and the load balancer does not crash | `check_calm`, `check_rest` |
 //!
 //! The rules of the planner's own table are in `decisions`.
 
@@ -30,7 +31,7 @@ mod decisions;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use fleet::aws_code::AwsErrorKind;
-use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
+use fleet::memory::{Leaving, LeavingReason, LeavingStage, Memory, Phase, Slot};
 use fleet::release::Rollout;
 use fleet::{DesiredCount, Registry, WorkerId};
 use planner::effect::{Effect, Launch};
@@ -51,14 +52,19 @@ const STALE: Millis = 15 * SECOND;
 const FREEZE: u32 = 2;
 /// How long an instance may spend CPU credits once it serves.
 const SERVED: Millis = 5 * MINUTE;
+/// Restarts within this time after which a load balancer may be replaced. They count for 5 min, and S3 may
+/// have kept the reconciler from noticing them.
+const CRASHES: usize = 3;
+const CRASHED: Millis = 30 * MINUTE;
+/// Replacements within an hour for a definition whose load balancers crash: two without a pause, and then 1,
+/// 2, 4, 8 and 16 min apart. Each boots for a minute and crashes for another.
+const CRASHING: usize = 10;
 /// Ticks of 30 in which a quota may refuse launches. Pauses are up to 2 min; each launch that takes place
 /// and each worker that leaves begins them again. A launch without an answer is repeated, and refused.
 const REFUSED: usize = 20;
 /// The same where EC2 refuses the definition, or has no capacity: after three failures the pauses are 1, 2,
 /// 4 min; for capacity two zones are tried each time.
 const HAMMERED: usize = 16;
-/// Why a dead worker is ended before its replacement is launched.
-const MAKES_ROOM: &str = "EC2 refuses its replacement";
 /// An instance that EC2 does not show for so long may be given up if its launch cannot be repeated.
 const MISSING: Millis = 5 * MINUTE;
 /// The desired number serves again within this time after faults have stopped, if nothing is held back. An
@@ -98,6 +104,8 @@ pub struct Checks {
     refused: VecDeque<Millis>,
     /// The same of other refusals, by definition.
     hammered: HashMap<String, VecDeque<Millis>>,
+    /// Replacements of load balancers that crash, by definition and step.
+    crashing: HashMap<(String, &'static str), VecDeque<Millis>>,
 }
 
 /// What a memory that is written next will know.
@@ -351,14 +359,14 @@ impl World {
         }
         if record.was_published || leaving.served {
             let is_heard = others.iter().any(|(other, probe)| *other != index && *probe == Probe::Answered)
-                || (leaving.reason == MAKES_ROOM && self.hears_balancer(number));
+                || (leaving.reason == LeavingReason::ReplacementRefused && self.hears_balancer(number));
             if !is_heard {
                 return self
                     .violate("S4", format!("{id} served, and no other worker answered in this round"));
             }
         } else if !others.is_empty()
             && others.iter().all(|(_, probe)| *probe == Probe::Silent)
-            && !(leaving.reason == MAKES_ROOM && self.hears_balancer(number))
+            && !(leaving.reason == LeavingReason::ReplacementRefused && self.hears_balancer(number))
         {
             return self.violate("S4", format!("{id} did not boot, and no worker was heard in this round"));
         }
@@ -460,8 +468,9 @@ impl World {
         let known = before.map_or(0, |before| before.slots.values().filter(|slot| slot.served).count());
         let known = known.max(left + memory.leaving.values().filter(|leaving| leaving.served).count());
         // One in two minutes, for a replacement that a quota refuses: rule `limit`.
-        let makes_room =
-            |id: &WorkerId| memory.leaving.get(id).is_some_and(|leaving| leaving.reason == MAKES_ROOM);
+        let makes_room = |id: &WorkerId| {
+            memory.leaving.get(id).is_some_and(|leaving| leaving.reason == LeavingReason::ReplacementRefused)
+        };
         for (index, at) in news {
             if !self.checks.condemned.insert(index) {
                 continue;
@@ -523,9 +532,37 @@ impl World {
         if number(index) > number(holder) {
             return;
         }
+        if heard == Some(Probe::Answered) && self.has_crashed(holder) {
+            let definition = self.ec2.machines[holder].row.release.clone();
+            return self.check_crashing(&definition, "left by the address");
+        }
         if heard == Some(Probe::Answered) || !is_dead {
             let holder = self.ec2.machines[holder].row.id.clone();
             self.violate("S11", format!("the address leaves {holder}, which was heard: {heard:?}"));
+        }
+    }
+
+    /// Whether an instance restarted so often that it may be replaced.
+    fn has_crashed(&self, index: usize) -> bool {
+        // The first start was none.
+        let latest: Vec<Millis> = self.ec2.machines[index].starts(self.now).take(CRASHES + 1).collect();
+        latest.len() > CRASHES && self.now - latest[CRASHES - 1] < CRASHED
+    }
+
+    /// Checks how often load balancers of a definition that crashes everywhere are replaced. `how` is either
+    /// their launch, or the move of the address to another one.
+    fn check_crashing(&mut self, definition: &str, how: &'static str) {
+        if !self.ec2.crashing.contains_key(definition) {
+            return;
+        }
+        let now = self.now;
+        let times = self.checks.crashing.entry((definition.to_owned(), how)).or_default();
+        times.push_back(now);
+        times.retain(|at| now - at < HOUR);
+        let times = times.len();
+        let losses = self.checks.lost.iter().filter(|at| now - **at < HOUR + 10 * MINUTE).count();
+        if times > CRASHING * (1 + losses) {
+            self.violate("S20", format!("{definition} crashes and is {how} {times} times in an hour"));
         }
     }
 
@@ -544,7 +581,7 @@ impl World {
         self.check_velocity(before, memory);
         self.note_wanted(memory);
         let is_rollout = |leaving: &Leaving| {
-            leaving.stage == LeavingStage::Draining && leaving.reason == "a newer release serves"
+            leaving.stage == LeavingStage::Draining && leaving.reason == LeavingReason::Replaced
         };
         let begun = memory
             .leaving
@@ -635,7 +672,10 @@ impl World {
                 return self.violate("S2", format!("slot {slot} attempt {attempt} is {before} and {id}"));
             }
         }
-        if launch.role == Role::LoadBalancer || self.is_late {
+        if launch.role == Role::LoadBalancer {
+            return self.check_crashing(&launch.release, "launched");
+        }
+        if self.is_late {
             return;
         }
         self.check_budget();
@@ -804,6 +844,11 @@ impl World {
         if !is_well || balancers.len() != 1 {
             let holder = self.ec2.holder;
             return self.violate("L1", format!("at rest the address is with {holder:?}, of {balancers:?}"));
+        }
+        let crashes = balancers.iter().find(|index| self.ec2.machines[**index].keeps_crashing(self.now));
+        if let Some(index) = crashes {
+            let id = &self.ec2.machines[*index].row.id;
+            return self.violate("L1", format!("at rest {id} has the address and keeps crashing"));
         }
         let released = balancer(&self.s3.release);
         let outdated = balancers.iter().find(|index| self.ec2.machines[**index].row.release != released);

@@ -9,7 +9,7 @@ use fleet::aws_code::AwsErrorKind;
 use planner::effect::{Failure, Launch};
 use planner::observation::{Role, State};
 
-use crate::clock::{Millis, SECOND};
+use crate::clock::{Millis, NEVER, SECOND};
 use crate::machine::{Boot, Machine, subnet_name};
 
 /// RunInstances: five at once, two a second.
@@ -44,6 +44,8 @@ pub struct Ec2 {
     /// Until when no zone has capacity for these.
     pub types_full_until: HashMap<String, Millis>,
     pub denied_until: Millis,
+    /// Definitions whose program crashes each time that it has run for so long.
+    pub crashing: HashMap<String, Millis>,
     /// How often a definition was refused for its own sake.
     pub blamed: HashMap<String, u32>,
 }
@@ -74,6 +76,7 @@ impl Ec2 {
             not_offered: HashSet::new(),
             types_full_until: HashMap::new(),
             denied_until: 0,
+            crashing: HashMap::new(),
             blamed: HashMap::new(),
         }
     }
@@ -189,7 +192,10 @@ impl Ec2 {
     ) -> usize {
         let index = self.machines.len();
         let number = u32::try_from(index).expect("a run launches few") + 1;
-        let machine = Machine::new(number, role, zone, subnet_name(zone), tags, token, now, boot);
+        let mut machine = Machine::new(number, role, zone, subnet_name(zone), tags, token, now, boot);
+        if let Some(every) = self.crashing.get(&machine.row.release) {
+            machine.crash(*every, machine.serves_from(), NEVER);
+        }
         self.by_id.insert(machine.row.id.clone(), index);
         self.machines.push(machine);
         index

@@ -126,6 +126,8 @@ kinds! {
     StoppedBalancer "load balancer stopped" Event 2,
     LongOutage "zone outage of minutes" Event 2,
     AllDead "all workers dead, and all that boot" Event 1,
+    CrashLoop "load balancer keeps crashing" Event 4,
+    CrashingRelease "load balancer that crashes deployed" Event 1,
 }
 
 impl fmt::Display for Kind {

@@ -14,6 +14,9 @@ use crate::clock::{Millis, NEVER, SECOND};
 /// EC2 shows an instance this long after its end.
 const SHOWN_AFTER_END: Millis = 3_600 * SECOND;
 
+/// From the end of a program that crashes until systemd has started it again.
+const DOWN: Millis = 300;
+
 /// What ails a program, until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ailment {
@@ -45,6 +48,9 @@ pub struct Machine {
     net_from: Millis,
     serves_from: Millis,
     ailment: Option<(Ailment, Millis)>,
+    crashing: Option<Crashing>,
+    /// When the program was started again after it had refused.
+    restarts: Vec<Millis>,
     is_host_dead: bool,
     ended: Option<(State, Millis)>,
     gone_from: Millis,
@@ -113,6 +119,8 @@ impl Machine {
             net_from: launched + boot.pending + boot.network,
             serves_from: boot.serves.map_or(NEVER, |after| launched + after),
             ailment: boot.ailment.map(|ailment| (ailment, NEVER)),
+            crashing: None,
+            restarts: Vec::new(),
             is_host_dead: false,
             ended: None,
             gone_from: NEVER,
@@ -153,6 +161,30 @@ impl Machine {
 
     pub fn ail(&mut self, ailment: Ailment, until: Millis) {
         self.ailment = Some((ailment, until));
+        if ailment == Ailment::Refuses && until != NEVER {
+            self.restarts.push(until);
+        }
+    }
+
+    /// From now on the program crashes each time that it has run for so long.
+    pub fn crash(&mut self, every: Millis, from: Millis, until: Millis) {
+        let before = self.crashing.into_iter().flat_map(|crashing| crashing.starts(from));
+        self.restarts.extend(before);
+        self.crashing = Some(Crashing { every, from, until });
+    }
+
+    /// Whether the program crashes over and over.
+    pub fn keeps_crashing(&self, now: Millis) -> bool {
+        self.crashing.is_some_and(|crashing| crashing.from <= now && now < crashing.until)
+    }
+
+    /// The latest starts of the program, the last one first.
+    pub fn starts(&self, now: Millis) -> impl Iterator<Item = Millis> {
+        let crashes = self.crashing.into_iter().flat_map(move |crashing| crashing.starts(now));
+        let starts = crashes.chain(self.restarts.iter().copied()).chain([self.serves_from]);
+        let mut starts: Vec<Millis> = starts.filter(|at| *at <= now).collect();
+        starts.sort_unstable();
+        starts.into_iter().rev()
     }
 
     pub fn kill_host(&mut self) {
@@ -166,6 +198,10 @@ impl Machine {
         {
             self.ailment = Some((ailment, until.min(now)));
         }
+        if let Some(crashing) = self.crashing.as_mut().filter(|crashing| crashing.until != NEVER) {
+            crashing.until = crashing.until.min(now);
+        }
+        self.restarts.iter_mut().for_each(|at| *at = (*at).min(now));
     }
 
     /// What one knock at its port hears, if the network is well.
@@ -179,6 +215,7 @@ impl Machine {
             Some((Ailment::Hangs | Ailment::Unready, until)) if now < until => Probe::Silent,
             Some((Ailment::Flaps(turn), until)) if now < until && (now / turn) % 2 == 0 => Probe::Silent,
             _ if now < self.serves_from => Probe::Refused,
+            _ if self.crashing.is_some_and(|crashing| crashing.is_down(now)) => Probe::Refused,
             _ => Probe::Answered,
         }
     }
@@ -190,6 +227,27 @@ impl Machine {
 
     pub fn serves_from(&self) -> Millis {
         self.serves_from
+    }
+}
+
+/// A program that crashes, and that systemd starts again at once.
+#[derive(Clone, Copy, Debug)]
+struct Crashing {
+    every: Millis,
+    from: Millis,
+    until: Millis,
+}
+
+impl Crashing {
+    fn is_down(self, now: Millis) -> bool {
+        (self.from..self.until).contains(&now) && (now - self.from) % self.every < DOWN
+    }
+
+    /// The latest starts: a few, because the reconciler judges by three.
+    fn starts(self, now: Millis) -> impl Iterator<Item = Millis> {
+        let last = now.min(self.until - 1) - DOWN;
+        let number = if last < self.from { 0 } else { 1 + (last - self.from) / self.every };
+        (0..number).rev().take(5).map(move |n| self.from + n * self.every + DOWN)
     }
 }
 

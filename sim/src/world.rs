@@ -13,6 +13,7 @@ use fastrand::Rng;
 use fleet::memory::Memory;
 use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, Profile, WorkerId};
+use jiff::Timestamp;
 use planner::effect::{Effect, Event, Knocking};
 use planner::invocation::Invocation;
 use planner::observation::{Probe, Role, Target};
@@ -496,6 +497,7 @@ impl World {
         let Some(running) = self.invocations[number].as_mut() else { return };
         let mut round = std::mem::take(&mut running.round);
         let Some(knocking) = round.knocking else { return };
+        let skew = running.skew;
         let mut is_anybody_silent = false;
         for n in 0..round.targets.len() {
             if round.heard[n] == Some(Probe::Answered) {
@@ -527,13 +529,17 @@ impl World {
                 .zip(&round.results)
                 .map(|((target, _), (_, probe))| (target.id.clone(), *probe))
                 .collect();
+            let answered = told.iter().zip(&round.results).filter(|((_, p), _)| *p == Probe::Answered);
+            let started: Vec<(WorkerId, Timestamp)> = answered
+                .filter_map(|((id, _), (index, _))| Some((id.clone(), self.started(*index, skew)?)))
+                .collect();
             let is_single = knocking.tries == 1;
             let results = round.results.iter().filter(|(_, probe)| !is_single || *probe == Probe::Answered);
             round.noted = results.map(|(index, probe)| (*index, *probe, self.now)).collect();
             if let Some(running) = self.invocations[number].as_mut() {
                 running.round = round;
             }
-            self.answer_at(number, self.now + after, Event::Probed { probes: told, started: Vec::new() });
+            self.answer_at(number, self.now + after, Event::Probed { probes: told, started });
         } else {
             running_mut(&mut self.invocations, number, |running| running.round = round);
             self.at(self.now + millis(knocking.spacing), Happening::Knock(number));
@@ -560,6 +566,13 @@ impl World {
             return Probe::Silent;
         }
         heard
+    }
+
+    /// When a program started, by the prober's clock: the answer has an uptime in whole seconds.
+    fn started(&self, index: usize, skew: Millis) -> Option<Timestamp> {
+        let start = self.ec2.machines[index].starts(self.now).next()?;
+        let uptime = (self.now - start) / SECOND * SECOND;
+        Some(timestamp(self.now + skew - uptime))
     }
 
     fn is_overloaded(&self) -> bool {

@@ -127,6 +127,7 @@ impl Stack {
             missing_since: None,
             release: Some(self.balancer_spec().id.clone()),
             zone: None,
+            started: None,
         }
     }
 

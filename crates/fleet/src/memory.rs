@@ -8,6 +8,8 @@
 //! launch repeated after a crash or a lost reply returns the same instance. The attempt grows when an
 //! instance is gone or given up, and is never used twice.
 
+mod reason;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
@@ -16,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::document::{self, TooLarge};
 use crate::release::{BalancerSpec, Market, Release, Rollout};
 use crate::{DesiredCount, Registry, WorkerAddr, WorkerId, keys};
+
+pub use reason::LeavingReason;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
@@ -68,7 +72,7 @@ pub struct Memory {
     /// read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub released: Option<Release>,
-    /// Workers whose program was restarted recently.
+    /// Workers and load balancers whose program was restarted recently.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub restarts: BTreeMap<WorkerId, Restarts>,
     /// Launches that EC2 refuses because of the account. On-demand and spot instances have quotas of
@@ -167,7 +171,7 @@ pub struct Lowering {
 pub struct Boots {
     pub failures: u32,
     pub last_failure: Option<Timestamp>,
-    /// Some were workers that kept crashing: then a first answer of the next one proves nothing.
+    /// Some were instances that kept crashing: then a first answer of the next one proves nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub crashes: bool,
     /// EC2's message, if it refused the definition the last time.
@@ -175,7 +179,7 @@ pub struct Boots {
     pub refused: Option<String>,
 }
 
-/// Restarts of a worker's program that the reconciler inferred from later observations.
+/// Restarts of an instance's program that the reconciler inferred from later observations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Restarts {
     /// The last ones: the ticks that noticed them.
@@ -241,7 +245,7 @@ pub enum Phase {
 pub struct Leaving {
     pub stage: LeavingStage,
     pub since: Timestamp,
-    pub reason: String,
+    pub reason: LeavingReason,
     /// When a registry without it was written, as far as is known: drains are counted from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unpublished: Option<Timestamp>,
@@ -304,6 +308,9 @@ pub struct Holder {
     /// Its zone, once EC2 has shown it: while a zone is out, EC2 shows instances only by their ids.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// When its program started, as far as it says so. A later start is a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -371,7 +378,7 @@ impl Slot {
 impl Balancer {
     fn times(&mut self) -> impl Iterator<Item = &mut Timestamp> {
         let holder = self.holder.iter_mut().flat_map(|holder| {
-            let times = [&mut holder.silent_since, &mut holder.missing_since];
+            let times = [&mut holder.silent_since, &mut holder.missing_since, &mut holder.started];
             std::iter::once(&mut holder.since).chain(times.into_iter().flatten())
         });
         let boots = [&mut self.boots.last_failure, &mut self.proven_boots.last_failure];
@@ -721,6 +728,7 @@ mod tests {
                 missing_since: Some(at),
                 release: None,
                 zone: None,
+                started: Some(at),
             };
             let balancer = Balancer {
                 holder: Some(holder),
@@ -732,7 +740,7 @@ mod tests {
             let leaving = Leaving {
                 stage: LeavingStage::Draining,
                 since: at,
-                reason: String::new(),
+                reason: LeavingReason::Lost,
                 unpublished: Some(at),
                 judged: false,
                 served: true,

@@ -206,13 +206,14 @@ policy! {
     /// Two silent ticks count as two only if they are this far apart: a tick may follow a look at once.
     silence_spacing: SignedDuration = secs(15), millis(500)..=mins(2);
 
-    /// A worker keeps crashing after this many restarts. One or two may be bad luck, or a deployment.
+    /// A worker or load balancer keeps crashing after this many restarts. One or two may be bad luck, or a
+    /// deployment.
     crash_restarts: usize = 3, 1..=20;
-    /// Restarts count for this long. A worker that restarts every 100 s is found; a worker that restarts
-    /// every few minutes serves most of the time.
+    /// Restarts count for this long. An instance that restarts every 100 s is found; an instance that
+    /// restarts every few minutes serves most of the time.
     crash_window: SignedDuration = mins(5), secs(10)..=hours(1);
-    /// A process started after the last tick if its start is later by more than this. Workers report whole
-    /// seconds, and the clocks of two invocations differ.
+    /// A process was restarted if its start is later than the last known time by more than this. Instances
+    /// report whole seconds, and the clocks of two invocations differ.
     crash_slack: SignedDuration = secs(5), secs(1)..=secs(30);
     /// Share of the desired number of workers that is replaced at a time because of crashes.
     crash_share: Share = share(1, 10), share(1, 100)..=share(1, 1);

@@ -457,6 +457,8 @@ pub enum HolderFault {
     Refuses,
     Silent,
     Unseen,
+    /// It answers between two crashes.
+    KeepsCrashing,
 }
 
 impl Display for HolderFault {
@@ -467,6 +469,7 @@ impl Display for HolderFault {
             Self::Refuses => "it refuses connections",
             Self::Silent => "it was silent twice",
             Self::Unseen => "EC2 does not show it",
+            Self::KeepsCrashing => "it keeps crashing",
         })
     }
 }
@@ -709,6 +712,10 @@ mod tests {
             (
                 HeldBack::Move { why: HolderFault::Silent },
                 "the public address: it was silent twice, and its successor does not answer yet",
+            ),
+            (
+                HeldBack::Move { why: HolderFault::KeepsCrashing },
+                "the public address: it keeps crashing, and its successor does not answer yet",
             ),
             (
                 HeldBack::NewBalancer { why: BalancerBrake::Cap { live: 3 } },

@@ -22,6 +22,7 @@ use fleet::memory::Memory;
 use fleet::{Policy, WorkerId};
 use jiff::Timestamp;
 
+use crate::decision::{Decision, StateDecision};
 use crate::effect::{Effect, Event, Knocking, MemoryObject, Written};
 use crate::grid;
 use crate::observation::{Instance, Observation, Role, Scope, State, is_booting, known_by_zone, targets};
@@ -243,7 +244,7 @@ impl Invocation {
             (MemoryObject::Unreadable { why, etag }, Job::Tick(_)) => {
                 self.note("state.json cannot be parsed; the state begins empty", &why);
                 let mut memory = Memory::default();
-                memory.record(now, format!("state.json could not be parsed ({why}): the state began empty."));
+                Decision::from(StateDecision::BeganEmpty { why }).record(&mut memory, now);
                 Known { memory: Arc::new(memory), etag: Some(etag) }
             }
             (MemoryObject::Unreadable { .. }, Job::Look) => return self.next(now),
@@ -273,13 +274,13 @@ impl Invocation {
         if moved > 0 {
             let what = "times in state.json lay in the future and were reset to now";
             self.note(what, &format!("{moved} of them"));
-            memory.record(now, format!("{moved} {what}."));
+            Decision::from(StateDecision::TimesReset { times: moved }).record(memory, now);
         }
         let forgotten = memory.forget_wild_numbers();
         if forgotten > 0 {
             let what = "numbers in state.json are too high and were dropped";
             self.note(what, &format!("{forgotten} of them"));
-            memory.record(now, format!("{forgotten} {what}."));
+            Decision::from(StateDecision::NumbersDropped { numbers: forgotten }).record(memory, now);
         }
         known
     }

@@ -8,6 +8,7 @@
 pub mod grid;
 pub mod observation;
 pub mod held_back;
+pub mod decision;
 pub mod plan;
 pub mod token;
 pub mod effect;

@@ -38,7 +38,7 @@ pub struct Observation {
     pub is_partial: bool,
     /// Who was asked, and what came back. Empty until they were asked.
     pub probes: BTreeMap<WorkerId, Probe>,
-    /// Since when the process of each worker that answered runs, as far as it says so.
+    /// Since when the process of each instance that answered runs, as far as it says so.
     pub started: BTreeMap<WorkerId, Timestamp>,
 }
 

@@ -1,47 +1,48 @@
 //! Decides what to do, from an observation, the memory of earlier ticks and a policy. Pure: no clock, no
 //! network, no randomness. The same input gives the same plan.
 //!
-//! Times and numbers in this table are those of the default policy; `sim policy` prints all of them.
+//! Each number is a field of [`Policy`], with its default in parentheses. A test compares the defaults with the
+//! code, and writes them again if `VIGIA_UPDATE_TABLES=1` is set; `docs/policy.md` lists all fields.
 //!
 //! | rule | says | in |
 //! |---|---|---|
 //! | blind | instances unknown, no release, or neither release nor registry ever known: nothing is launched, terminated or published | `plan` |
 //! | last release | if the release cannot be read, the last release stays in force | `plan` |
 //! | unread registry | if the registry cannot be read, nothing is published, no drain ends, and no worker is terminated for its health | `plan`, `leave` |
-//! | young | for 50 s after memory was lost no worker is launched, terminated or drained; workers of the registry that EC2 does not show stay in it for 5 min | `is_young`, `registry` |
-//! | desired | a count that is missing or wrong is not acted on; the last good count stays in force, if need be the registry's; a count below half of it must be read in two ticks, 15 s apart | `resize` |
+//! | young | for `young_for` (50 s) after memory was lost no worker is launched, terminated or drained; workers of the registry that EC2 does not show stay in it for `missing_after` (5 min) | `is_young`, `registry` |
+//! | desired | a count that is missing or wrong is not acted on; the last good count stays in force, if need be the registry's; a count below `lowering_share` (half) of it must be read again `confirm_lowering` (15 s) later | `resize` |
 //! | unseen | an instance that EC2 does not show is not gone: its launch is repeated with the same token, which returns it if it lives; it is never terminated | `follow` |
-//! | unresolved | a launch without any answer for 180 s, or whose zone does not answer, keeps its slot and its token, and another slot takes its place; a launch that is not wanted any more is not repeated, and keeps them for 5 min from then on; once enough serve none is wanted | `follow`, `resize` |
+//! | unresolved | a launch without any answer for `unresolved_after` (3 min), or whose zone does not answer, keeps its slot and its token, and another slot takes its place; a launch that is not wanted any more is not repeated, and keeps them for `missing_after` (5 min) from then on; once enough serve none is wanted | `follow`, `resize` |
 //! | unreachable | nothing is launched, or launched again, into a zone that EC2 does not answer for | `follow`, `resize`, `balancer` |
-//! | dead | refuses every probe of one tick, or is silent in two ticks in a row | `follow` |
-//! | crash loop | three restarts seen within 5 min: it counts as a failed boot, and one (or a tenth) at a time is replaced; the replacement answers first | `crashes` |
-//! | boot | an instance that does not answer within 180 s is given up if any worker, itself included, was heard in the tick; a refusal is heard | `follow` |
+//! | dead | refuses every probe of one tick, or is silent in two ticks in a row, at least `silence_spacing` (15 s) apart | `follow` |
+//! | crash loop | `crash_restarts` (three) restarts seen within `crash_window` (5 min): it counts as a failed boot, and `crash_least` (one) at a time, or `crash_share` (a tenth) of the desired number, is replaced; the replacement answers first; a load balancer likewise, and a definition whose load balancers keep crashing is renewed `freeze_after` (two) times, then once in `frozen_retry` (30 min) | `crashes`, `balancer::crashes` |
+//! | boot | an instance that does not answer within `boot_grace` (3 min) is given up if any worker, itself included, was heard in the tick; a refusal is heard | `follow` |
 //! | control | a worker that served is terminated for its health only if another one answered in the same tick | `judge` |
 //! | silent | a silent worker is terminated when another one answers in its place; a worker that refuses, at once | `judge` |
-//! | velocity | at most one worker, or a tenth of the workers that ever served, is terminated for its health within 15 s | `judge` |
-//! | degraded | two or more and over a fifth dead, or two and at least a third terminated within ten minutes: only against a replacement that answers | `judge` |
-//! | panic | two or more and over half dead: the same, one a minute, and the dead stay in the registry | `judge` |
-//! | zone | two or more and 55 % of a zone silent, others well: no worker there is terminated for 15 min, replacements go elsewhere | `judge` |
+//! | velocity | at most `velocity_least` (one), or `velocity_share` (a tenth) of the workers that ever served, is terminated for its health within `velocity_window` (15 s) | `judge` |
+//! | degraded | `degraded_least` (two) or more and over `degraded_share` (a fifth) dead, or `often_least` (two) and at least `often_share` (a third) terminated within `terminations_window` (10 min): only against a replacement that answers | `judge` |
+//! | panic | `panic_least` (two) or more and over `panic_share` (half) dead: the same, one in `panic_spacing` (55 s), and the dead stay in the registry | `judge` |
+//! | zone | `dark_zone_least` (two) or more and `dark_zone_share` (55 %) of a zone silent, others well: no worker there is terminated for `dark_zone_for` (15 min), replacements go elsewhere | `judge` |
 //! | verdict | a termination is sent again only if the worker fails again; if it answers it is taken back | `leave` |
-//! | drain | a surplus worker leaves the registry first and is terminated 15 s later at the earliest | `leave` |
-//! | unknown | an instance with the stack's tags that is not remembered is adopted if its slot is free, and counts as served if it may have; it goes into an unused slot if it answers and too few others do; else it is drained when 90 s old | `leave` |
-//! | surplus | who goes first: not yet serving, suspect, of an older release, from the fullest zone, the highest slot; three or a quarter per tick | `resize` |
+//! | drain | a surplus worker leaves the registry first and is terminated `drain` (15 s) later at the earliest | `leave` |
+//! | unknown | an instance with the stack's tags that is not remembered is adopted if its slot is free, and counts as served if it may have; it goes into an unused slot if it answers and too few others do; else it is drained when `orphan_age` (90 s) old | `leave` |
+//! | surplus | who goes first: not yet serving, suspect, of an older release, from the fullest zone, the highest slot; `surplus_least` (three) or `surplus_share` (a quarter) per tick | `resize` |
 //! | zones | a new worker goes where there are fewest | `resize` |
-//! | cap | never more than twice the desired number and two, whatever state they are in; if none of them answers, one more each 30 min up to three times and six | `resize` |
-//! | deaf | while no worker answers: at most two replacements, or a fifth, boot at a time | `resize` |
-//! | boot loop | after three boots in a row that failed: one launch at a time, 1, 2, 4 … 30 min apart; of a release that never served at most three boot at a time | `resize` |
-//! | money | three losses per desired worker and ten within an hour: one launch in three minutes | `resize` |
-//! | account limit | a launch that EC2 refuses because of the account puts no zone aside and counts against no release; the next try is 15 s, 30 s, 1 min, 2 min … later, one for all slots; a definition that was not refused is tried at once | `limit`, `settle` |
+//! | cap | never more than `cap_per_worker` (two) for each desired worker and `cap_extra` (two), whatever state they are in; if none of them answers, one more each `stuck_launch_every` (30 min) up to `stuck_cap_per_worker` (three) for each and `stuck_cap_extra` (six) | `resize` |
+//! | deaf | while no worker answers: at most `deaf_least` (two) replacements, or `deaf_share` (a fifth) of the desired number, boot at a time | `resize` |
+//! | boot loop | after `boot_loop` (three) boots in a row that failed: one launch at a time, with pauses that double from `boot_pause_first` (1 min) to `boot_pause_longest` (30 min); of a release that never served at most `unproven_boots` (three) boot at a time | `resize` |
+//! | money | `budget_per_worker` (three) losses per desired worker and `budget_extra` (ten) within `losses_window` (60 min): one launch in `slow_launch_every` (3 min) | `resize` |
+//! | account limit | a launch that EC2 refuses because of the account puts no zone aside and counts against no release; the pauses before the next tries double from `refusal_pause_first` (15 s) to `refusal_pause_longest` (2 min), one try for all slots; a definition that was not refused is tried at once | `limit`, `settle` |
 //! | refusal | every refusal of EC2 empties the slot: a refusal that blames the definition is a failed boot of it; without capacity in any zone, or for a missing permission, it blames nothing and is tried again like an account limit | `settle`, `limit` |
 //! | by trial | where EC2 has no room for the proven release, and has not refused the present one, one worker of it heals, on trial | `rollout` |
-//! | room | refused by a quota for 2 min: one worker that is dead as long is terminated before its replacement; another worker answers, or none does and a load balancer | `judge` |
+//! | room | refused by a quota for `room_after` (2 min): one worker that has been dead for `room_dead_for` (95 s) is terminated before its replacement; another worker answers, or none does and a load balancer | `judge` |
 //! | stop first | where the release says so, or a quota refuses the extra worker: one old worker is drained and gone before the next new one is launched; not before all answer, and the only one only if the release says so | `limit`, `rollout` |
-//! | room for a load balancer | if a quota refuses a load balancer, one worker leaves for it, and returns when the old load balancer is gone; for a dead load balancer the last worker that answers stays, and the others leave after 2 min | `limit`, `balancer` |
-//! | rollout | one (or a tenth) of a new release beyond the desired number; the first must serve for 55 s; then as many old ones leave; not while any worker fails | `rollout` |
-//! | frozen | two boots of a new release failed: the old one is launched, unless it fails more often, and the new one is tried once in 30 min | `rollout` |
-//! | balancer | dead as a worker is; the address moves only to a load balancer that answers, and away from an answering holder only to one of the released definition | `balancer` |
+//! | room for a load balancer | if a quota refuses a load balancer, one worker leaves for it, and returns when the old load balancer is gone; for a dead load balancer the last worker that answers stays, and the others leave after `room_after` (2 min) | `limit`, `balancer` |
+//! | rollout | `rollout_least` (one), or `rollout_share` (a tenth) of the desired number, of a new release beyond the desired number; the first must serve for `trial` (55 s); then as many old ones leave; not while any worker fails | `rollout` |
+//! | frozen | `freeze_after` (two) boots of a new release failed: the old one is launched, unless it fails more often, and the new one is tried once in `frozen_retry` (30 min) | `rollout` |
+//! | balancer | dead as a worker is; the address moves only to a load balancer that answers, and away from an answering holder only if that keeps crashing, or to one of the released definition | `balancer` |
 //! | renewal | a load balancer that is not as released gets a successor and serves until it answers; a dead one is replaced by the definition that served last, unless that fails more often | `balancer` |
-//! | credits | an instance of a burstable type that has served for 5 min is capped to the CPU credits that it earns, unless its definition says otherwise; five in a tick | `credits` |
+//! | credits | an instance of a burstable type that has served for `credits_after` (5 min) is capped to the CPU credits that it earns, unless its definition says otherwise; `credits_per_tick` (five) in a tick | `credits` |
 //!
 //! Parts, in the order of a tick: `follow` updates slots from the observation, `leave` ends lives, `judge`
 //! holds the brakes on that, `crashes` replaces workers that answer and do not serve, `balancer` guards the
@@ -66,11 +67,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fleet::memory::{Leaving, LeavingStage, Memory, Phase, Slot};
+use fleet::memory::{Leaving, LeavingReason, LeavingStage, Memory, Phase, Slot};
 use fleet::release::{Market, Release};
 use fleet::{DesiredCount, Policy, Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::decision::{Decision, ReleaseDecision};
 use crate::effect::Launch;
 use crate::held_back::HeldBack;
 use crate::observation::{Instance, Observation, Probe, Role, known_by_zone};
@@ -96,6 +98,8 @@ pub struct Plan {
     pub last_launch: Option<Timestamp>,
     /// The registry to publish; `None` when readers have the right one.
     pub registry: Option<Registry>,
+    /// Decisions of this plan, oldest first. Memory has the sentences.
+    pub decisions: Vec<Decision>,
     /// How many of the newest events in `memory` are of this plan.
     pub news: usize,
 }
@@ -122,7 +126,8 @@ pub fn plan(observation: &Observation, mut memory: Memory, policy: &Policy, now:
     memory.terminations.retain(|at| now.duration_since(*at) < policy.terminations_window);
     memory.avoid.retain(|_, until| *until > now);
     let mut held_back = Vec::new();
-    let mut news = resize::take_desired(observation, &mut memory, &mut held_back, policy, now);
+    let mut count = News::default();
+    resize::take_desired(observation, &mut memory, &mut held_back, &mut count, policy, now);
     let in_force = release_in_force(observation, &memory);
     let registry = registry_in_sight(observation, &memory);
     let (instances, release, published) = match (&observation.instances, &in_force, registry) {
@@ -132,7 +137,7 @@ pub fn plan(observation: &Observation, mut memory: Memory, policy: &Policy, now:
             let everything = |why: &String| HeldBack::Everything { why: why.clone() };
             held_back.extend(reasons.into_iter().flatten().map(everything));
             memory.held = held_back.iter().map(HeldBack::to_string).collect();
-            news += follow::take_good_news(observation, &mut memory, now);
+            follow::take_good_news(observation, &mut memory, &mut count, now);
             return Plan {
                 last_launch: memory.last_launch,
                 memory,
@@ -143,7 +148,8 @@ pub fn plan(observation: &Observation, mut memory: Memory, policy: &Policy, now:
                 association: None,
                 credits: Vec::new(),
                 registry: None,
-                news,
+                decisions: count.decisions,
+                news: count.number,
             };
         }
     };
@@ -172,8 +178,8 @@ pub fn plan(observation: &Observation, mut memory: Memory, policy: &Policy, now:
     tick.remember_release();
     tick.keep_judged_unpublished();
     let mut plan = tick.finish();
-    news += plan.news;
-    plan.news = news;
+    plan.news += count.number;
+    plan.decisions.splice(..0, count.decisions);
     plan
 }
 
@@ -226,6 +232,22 @@ fn reachable(observation: &Observation, memory: &Memory) -> Option<BTreeSet<Stri
     observation.is_partial.then(|| known_by_zone(memory).into_keys().collect())
 }
 
+/// Decisions that are written into memory at once.
+#[derive(Debug, Default)]
+struct News {
+    decisions: Vec<Decision>,
+    /// New events in memory.
+    number: usize,
+}
+
+impl News {
+    fn record(&mut self, memory: &mut Memory, now: Timestamp, decision: impl Into<Decision>) {
+        let decision = decision.into();
+        self.number += decision.record(memory, now);
+        self.decisions.push(decision);
+    }
+}
+
 /// The working state of one plan.
 struct Tick<'a> {
     observation: &'a Observation,
@@ -261,8 +283,8 @@ struct Tick<'a> {
     credits: Vec<WorkerId>,
     /// Before this tick.
     last_launch: Option<Timestamp>,
-    /// Decisions, oldest first.
-    news: Vec<String>,
+    /// Oldest first.
+    decisions: Vec<Decision>,
     held_back: Vec<HeldBack>,
 }
 
@@ -300,7 +322,7 @@ impl<'a> Tick<'a> {
             terminations: Vec::new(),
             association: None,
             credits: Vec::new(),
-            news: Vec::new(),
+            decisions: Vec::new(),
             held_back: Vec::new(),
         }
     }
@@ -311,8 +333,8 @@ impl<'a> Tick<'a> {
         is_known && !self.observation.dark.contains_key(zone)
     }
 
-    fn record(&mut self, text: impl Into<String>) {
-        self.news.push(text.into());
+    fn record(&mut self, decision: impl Into<Decision>) {
+        self.decisions.push(decision.into());
     }
 
     fn hold(&mut self, held_back: HeldBack) {
@@ -326,7 +348,7 @@ impl<'a> Tick<'a> {
     /// Says what could not be read and is done without.
     fn name_unread(&mut self) {
         if let Err(why) = &self.observation.release {
-            self.record(format!("release.json cannot be read, so the last release stays in force: {why}."));
+            self.record(ReleaseDecision::Unread { why: why.clone() });
             self.hold(HeldBack::NewerRelease { why: why.clone() });
         }
         if let Err(why) = &self.observation.registry {
@@ -425,7 +447,7 @@ impl<'a> Tick<'a> {
     }
 
     /// Takes the instance of a slot out of service for good; the slot is empty afterwards.
-    fn retire(&mut self, number: u32, stage: LeavingStage, reason: &str, judged: bool) {
+    fn retire(&mut self, number: u32, stage: LeavingStage, reason: LeavingReason, judged: bool) {
         let Some(slot) = self.memory.slots.remove(&number) else { return };
         let Some(id) = slot.worker else { return };
         if stage == LeavingStage::Terminating && self.workers.get(&id).is_some_and(|row| row.state.is_live())
@@ -433,7 +455,6 @@ impl<'a> Tick<'a> {
             self.terminations.push(id.clone());
             self.room_is_made();
         }
-        let reason = reason.to_owned();
         let leaving =
             Leaving { stage, since: self.now, reason, unpublished: None, judged, served: slot.served };
         self.memory.leaving.insert(id, leaving);
@@ -441,11 +462,11 @@ impl<'a> Tick<'a> {
 
     fn finish(mut self) -> Plan {
         let registry = self.next_registry();
-        let number = self.news.len();
+        let number = self.decisions.len();
         let mut news = 0;
         // Memory keeps the newest of them; to let it forget the others one by one takes long.
-        for text in self.news.into_iter().skip(number.saturating_sub(Memory::MAX_EVENTS)) {
-            news += self.memory.record(self.now, text);
+        for decision in self.decisions.iter().skip(number.saturating_sub(Memory::MAX_EVENTS)) {
+            news += decision.record(&mut self.memory, self.now);
         }
         self.memory.held.extend(self.held_back.iter().map(HeldBack::to_string));
         let repeated = self.replays.iter().filter(|launch| launch.role == Role::Worker).count();
@@ -461,6 +482,7 @@ impl<'a> Tick<'a> {
             credits: self.credits,
             last_launch: self.last_launch,
             registry,
+            decisions: self.decisions,
             news,
         }
     }

@@ -287,6 +287,7 @@ async fn the_admin_port_shows_what_the_load_balancer_sees() {
     let health = lb.admin(Method::GET, "/healthz").await;
     assert_eq!((health.status, &health.json()["revision"]), (StatusCode::OK, &1.into()));
     assert!(health.json()["age_seconds"].as_f64().is_some_and(|age| age >= 0.0), "{health:?}");
+    assert!(health.json()["uptime_seconds"].is_u64(), "the reconciler finds restarts by it");
 
     let is_done = |view: &serde_json::Value| view["workers"]["i-11"]["in_flight"] == 0;
     let view = eventually("the request is over", async || lb.view().await, is_done).await;

@@ -199,7 +199,8 @@ fn body_of(answer: &[u8]) -> Option<&[u8]> {
 }
 
 /// `{"status":"ok","worker":"i-…","version":"…","uptime_seconds":7}` of a worker,
-/// `{"status":"ok","revision":7,…}` of a load balancer; its revision is `null` while there is no registry.
+/// `{"status":"ok","revision":7,…,"uptime_seconds":7}` of a load balancer; its revision is `null` while there
+/// is no registry.
 #[derive(Deserialize)]
 struct Health {
     status: String,
@@ -287,6 +288,19 @@ mod tests {
         let (probes, started) = Prober::default().probe_all(vec![target(1, addr)], knocking(1)).await;
         assert_eq!(probes, [(target(1, addr).id, Probe::Answered)]);
         assert_eq!(started.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_load_balancer_reports_its_uptime() {
+        for (uptime, reported) in [(r#","uptime_seconds":7"#, 1), ("", 0)] {
+            let body = format!(r#"{{"status":"ok","revision":7,"age_seconds":1.5{uptime}}}"#);
+            let addr = saying(format!("HTTP/1.1 200 OK\r\n\r\n{body}")).await;
+            let target = Target { role: Role::LoadBalancer, ..target(1, addr) };
+            let id = target.id.clone();
+            let (probes, started) = Prober::default().probe_all(vec![target], knocking(1)).await;
+            assert_eq!(probes, [(id, Probe::Answered)], "{body}");
+            assert_eq!(started.len(), reported, "{body}");
+        }
     }
 
     #[tokio::test]

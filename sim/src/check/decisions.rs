@@ -25,12 +25,12 @@
 
 use std::collections::HashMap;
 
-use fleet::memory::{Leaving, Memory, Phase, Slot};
+use fleet::memory::{Leaving, LeavingReason, Memory, Phase, Slot};
 use fleet::{DesiredCount, Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 use planner::observation::Probe;
 
-use super::{BOOT_GRACE, Checks, MAKES_ROOM};
+use super::{BOOT_GRACE, Checks};
 use crate::clock::{Millis, SECOND, timestamp};
 use crate::machine::subnet_name;
 use crate::world::World;
@@ -43,12 +43,7 @@ const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(30);
 const SLOW_LAUNCHES: SignedDuration = SignedDuration::from_mins(3);
 /// Two minutes, and the skew of two clocks that are accepted.
 const OUT_OF_ROOM: SignedDuration = SignedDuration::from_secs(111);
-/// How the reasons of those begin who leave for another instance.
-const ROOM: &str = "it makes room for";
 const CONFIRM: Millis = 15 * SECOND;
-
-const TOO_MANY: &str = "more workers than desired";
-const REPLACED: &str = "a newer release serves";
 
 /// One tick's decisions, from the outside.
 struct Decisions<'a> {
@@ -193,7 +188,7 @@ impl<'a> Decisions<'a> {
 
     fn leave(&self, zone_of: impl Fn(&WorkerId) -> Option<String>) -> Verdict {
         for (id, leaving) in &self.leaving {
-            if leaving.reason != "lost" && self.is_young(leaving.since) {
+            if leaving.reason != LeavingReason::Lost && self.is_young(leaving.since) {
                 return fail("young", format!("{id} leaves ({})", leaving.reason));
             }
             // If no worker is desired the dead leave as surplus, and do not count as dead here.
@@ -205,11 +200,11 @@ impl<'a> Decisions<'a> {
             let boots = |slot: &Slot| {
                 is_awaited(slot) && !slot.is_unwanted && !self.opened.iter().any(|opened| **opened == *slot)
             };
-            let is_surplus = leaving.reason == TOO_MANY || leaving.reason == REPLACED;
+            let is_surplus = matches!(leaving.reason, LeavingReason::Surplus | LeavingReason::Replaced);
             if is_surplus && leaving.served && self.slots().any(boots) {
                 return fail("surplus", format!("{id} leaves ({}) while another boots", leaving.reason));
             }
-            if leaving.reason == REPLACED {
+            if leaving.reason == LeavingReason::Replaced {
                 self.trial(id, leaving.since)?;
             }
         }
@@ -218,7 +213,7 @@ impl<'a> Decisions<'a> {
 
     /// Who leaves so that another instance fits into the account's quota.
     fn room(&self, newest: &str, is_live: impl Fn(&WorkerId) -> bool) -> Verdict {
-        let is_room = |leaving: &Leaving| leaving.reason.starts_with(ROOM);
+        let is_room = |leaving: &Leaving| leaving.reason.makes_room();
         let leaving = self.leaving.iter().filter(|(_, leaving)| is_room(leaving));
         let leaving: Vec<_> = leaving.collect();
         let before =
@@ -228,7 +223,7 @@ impl<'a> Decisions<'a> {
             if leaving.len() + before > 1 {
                 return fail("room", format!("{id} is one of {} who make room", leaving.len() + before));
             }
-            let is_rollout = it.reason.ends_with("release");
+            let is_rollout = it.reason == LeavingReason::RoomForWorker;
             if is_rollout && healthy + 1 < self.desired() || healthy == 0 && self.desired() > 1 {
                 return fail("room", format!("{id} makes room and leaves {healthy} of {}", self.desired()));
             }
@@ -240,7 +235,8 @@ impl<'a> Decisions<'a> {
                 return fail("room", format!("{id} makes room for a release on trial"));
             }
         }
-        let ended = self.leaving.iter().filter(|(_, leaving)| leaving.reason == MAKES_ROOM);
+        let ended =
+            self.leaving.iter().filter(|(_, leaving)| leaving.reason == LeavingReason::ReplacementRefused);
         for (n, (id, leaving)) in ended.enumerate() {
             let latest = leaving.since - OUT_OF_ROOM;
             let is_late = self.before.refusals.values().any(|refusal| refusal.since <= latest);
@@ -263,7 +259,8 @@ impl<'a> Decisions<'a> {
 
     /// A silent worker is ended when another one answers in its place.
     fn spare_silent(&self, id: &WorkerId, leaving: &Leaving) -> Verdict {
-        let is_spared = self.heard.get(id) != Some(&Probe::Refused) && leaving.reason != MAKES_ROOM;
+        let is_spared = self.heard.get(id) != Some(&Probe::Refused)
+            && leaving.reason != LeavingReason::ReplacementRefused;
         let answering = self.slots().filter(|slot| self.heard(slot) == Some(Probe::Answered)).count();
         let dead = self.condemned().count() + self.dead().count();
         if is_spared && answering + dead <= self.desired() {

@@ -3,6 +3,7 @@
 //! ```text
 //! holder answers, is as released ------------> a successor goes, former holders go
 //! holder answers, of another definition -\
+//! holder keeps crashing ------------------+
 //! holder dead or gone --------------------+-> successor launched --> it answers --> the address moves
 //!                                                  \--> no answer in 180 s --> given up, the next one
 //! ```
@@ -16,17 +17,21 @@
 //! A stack may have several addresses. Each is a *place* with load balancers, attempts and memory of its
 //! own, and is guarded as if there were no other; only one address moves in a tick.
 
+mod crashes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleet::WorkerId;
 use fleet::memory::{Balancer, Boots, Holder, Phase, Slot};
 use fleet::release::BalancerSpec;
+use jiff::SignedDuration;
 
 use super::follow;
 use super::limit::Need;
 use super::resize::pause;
 use super::{Association, Tick};
+use crate::decision::{BalancerDecision, Dismissal, LaunchCause, MoveCause};
 use crate::effect::Launch;
 use crate::held_back::{BalancerBrake, HeldBack, HolderDoubt, HolderFault, NoSubnet, TerminationBrake, Who};
 use crate::observation::{Instance, Probe, Role, admin_addr};
@@ -62,7 +67,7 @@ impl Tick<'_> {
         };
         let surplus = self.balancers.values().copied().filter(is_surplus).map(|row| row.id.clone());
         for id in surplus.collect::<Vec<_>>() {
-            self.record(format!("Removing {id}: the release has no place for it."));
+            self.record(BalancerDecision::WithoutPlace { id: id.clone() });
             let holder = self.memory.balancer.holder.as_ref().map(|holder| holder.id.clone());
             self.end_balancer(&id, holder.as_ref());
         }
@@ -140,6 +145,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         self.state.attempt = attempts.fold(self.state.attempt, u32::max);
         self.follow_definition(spec);
         self.follow_holder(address.instance.as_ref());
+        self.follow_crashes();
         self.follow_successor(spec);
         match self.judge_holder() {
             Verdict::Answers if self.is_outdated(spec) => self.renew(spec, allocation),
@@ -170,7 +176,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         let before = self.state.holder.take();
         let Some(id) = id else {
             if let Some(before) = before {
-                self.tick.record(format!("The load balancer {} has lost the address.", before.id));
+                self.tick.record(BalancerDecision::LostAddress { id: before.id.clone() });
                 self.state.former.push(before.id);
             }
             return;
@@ -178,11 +184,15 @@ impl<'t, 'a> Guard<'t, 'a> {
         let mut holder = match before {
             Some(holder) if holder.id == *id => holder,
             before => {
-                self.tick.record(format!("{id} has the public address."));
+                self.tick.record(BalancerDecision::HasAddress { id: id.clone() });
                 let successor = self.state.successor.as_ref();
-                if successor.and_then(|slot| slot.worker.as_ref()) == Some(id) {
+                let is_successor = successor.and_then(|slot| slot.worker.as_ref()) == Some(id);
+                let left = before.map(|before| before.id);
+                // Another one of several that keep crashing may have taken over: they must not take turns.
+                let left = left.filter(|id| is_successor || self.tick.memory.keeps_crashing(id));
+                self.state.former.extend(left);
+                if is_successor {
                     self.state.successor = None;
-                    self.state.former.extend(before.map(|before| before.id));
                 }
                 Holder {
                     id: id.clone(),
@@ -193,6 +203,7 @@ impl<'t, 'a> Guard<'t, 'a> {
                     missing_since: None,
                     release: None,
                     zone: None,
+                    started: None,
                 }
             }
         };
@@ -225,6 +236,9 @@ impl<'t, 'a> Guard<'t, 'a> {
         let launched = row.and_then(|row| row.launched).unwrap_or(holder.since);
         let boots = !holder.answered && self.tick.age(launched) < self.tick.policy.boot_grace;
         match self.tick.probe(&holder.id) {
+            Some(Probe::Answered) if self.tick.memory.keeps_crashing(&holder.id) => {
+                Verdict::Dead(HolderFault::KeepsCrashing)
+            }
             Some(Probe::Answered) => Verdict::Answers,
             Some(Probe::Refused | Probe::Silent) if boots => Verdict::Open(HolderDoubt::Boots),
             Some(Probe::Refused) => Verdict::Dead(HolderFault::Refuses),
@@ -255,17 +269,17 @@ impl<'t, 'a> Guard<'t, 'a> {
         let is_reachable = self.tick.is_reachable(&slot.zone);
         if slot.worker.is_none() && !is_reachable {
             // It may take place after all: then it is a load balancer without the address, and goes.
-            self.tick.record(format!("Gave up {who}: EC2 does not answer for {}.", slot.zone));
+            self.tick.record(BalancerDecision::ZoneUnreachable { who, zone: slot.zone });
             self.state.successor = None;
         } else if row.is_some_and(|row| !row.state.is_live()) {
-            self.tick.record(format!("Lost {who} before it had the address: it was terminated, not by us."));
+            self.tick.record(BalancerDecision::Lost { who });
             self.successor_failed();
         } else if !answers && self.tick.age(slot.since) > self.tick.policy.boot_grace {
             if row.is_some() && !self.tick.is_anybody_heard() {
                 return self.tick.hold(HeldBack::Termination { who, why: TerminationBrake::Deaf });
             }
-            let seconds = self.tick.policy.boot_grace.as_secs();
-            self.tick.record(format!("Gave up {who}: it did not answer for {seconds} s."));
+            let within = self.tick.policy.boot_grace;
+            self.tick.record(BalancerDecision::BootFailed { who, within });
             if is_reachable {
                 self.successor_failed();
             } else {
@@ -338,7 +352,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         };
         if let Some(row) = row {
             if slot.worker.is_none() {
-                self.tick.record(format!("Found {}, launched to be the load balancer.", row.id));
+                self.tick.record(BalancerDecision::Found { id: row.id.clone() });
                 slot.worker = Some(row.id.clone());
             }
             if slot.phase == Phase::Launching {
@@ -353,7 +367,11 @@ impl<'t, 'a> Guard<'t, 'a> {
             // Its silence is counted from its last answer.
             slot.since = self.tick.now;
             slot.served = true;
-            *self.boots_of_balancer(&slot.release) = Boots::default();
+            let boots = self.boots_of_balancer(&slot.release);
+            // A definition that keeps crashing answers first as well.
+            if !boots.crashes {
+                *boots = Boots::default();
+            }
         }
         self.state.successor = Some(slot);
     }
@@ -361,20 +379,23 @@ impl<'t, 'a> Guard<'t, 'a> {
     /// The holder is healthy: removes all other load balancers.
     fn rest(&mut self, spec: &BalancerSpec) {
         let Some(holder) = self.state.holder.clone() else { return };
-        if holder.release.as_ref() == Some(&spec.id) && self.state.proven.as_ref() != Some(spec) {
+        if holder.release.as_ref() == Some(&spec.id)
+            && self.state.proven.as_ref() != Some(spec)
+            && self.is_proof(spec)
+        {
             self.state.proven = Some(spec.clone());
             self.state.proven_boots = Boots::default();
         }
-        self.dismiss_successor("the load balancer answers again");
+        self.dismiss_successor(Dismissal::HolderAnswers);
         self.end_strangers(&holder);
         self.end_former();
     }
 
-    fn dismiss_successor(&mut self, why: &str) {
+    fn dismiss_successor(&mut self, why: Dismissal) {
         let place = self.place;
         self.tick.replays.retain(|launch| launch.role != Role::LoadBalancer || launch.slot != place);
         if let Some(id) = self.state.successor.take().and_then(|slot| slot.worker) {
-            self.tick.record(format!("Removing {id}: {why}."));
+            self.tick.record(BalancerDecision::Dismissed { id: id.clone(), why });
             self.state.former.push(id);
         }
     }
@@ -383,11 +404,14 @@ impl<'t, 'a> Guard<'t, 'a> {
     fn renew(&mut self, spec: &BalancerSpec, allocation: &str) {
         let Some(holder) = self.state.holder.clone() else { return };
         if self.state.successor.as_ref().is_some_and(|slot| slot.release != spec.id) {
-            self.dismiss_successor("it is not as released");
+            self.dismiss_successor(Dismissal::NotAsReleased);
         }
         self.end_strangers(&holder);
         self.end_former();
-        let current = |row: &&Instance| row.release == spec.id && !self.state.former.contains(&row.id);
+        let current = |row: &&Instance| {
+            let is_former = self.state.former.contains(&row.id);
+            row.release == spec.id && !is_former && !self.tick.memory.keeps_crashing(&row.id)
+        };
         let answering = self.other_balancers().filter(current).find(|row| self.may_have_the_address(&row.id));
         if let Some((id, slot)) = answering.map(|row| (row.id.clone(), self.slot_for(row))) {
             // The next tick moves it. Until then both addresses belong to load balancers that answer.
@@ -396,10 +420,10 @@ impl<'t, 'a> Guard<'t, 'a> {
             }
             // Who was the holder is ended by the memory of the successor that took over.
             if self.state.successor.as_ref().is_none_or(|known| known.worker.as_ref() != Some(&id)) {
-                self.dismiss_successor("another one answers already");
+                self.dismiss_successor(Dismissal::AnotherAnswers);
                 self.state.successor = Some(slot);
             }
-            self.tick.record(format!("Moving the public address to {id}: it answers, and is as released."));
+            self.tick.record(BalancerDecision::Moving { to: id.clone(), cause: MoveCause::Renewal });
             self.tick.association = Some(Association { allocation: allocation.to_owned(), instance: id });
             return;
         }
@@ -410,7 +434,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         if let Some(slot) = young {
             return self.adopt_successor(slot);
         }
-        self.launch_successor(spec, spec, "the serving one is not as released", Need::Renewal);
+        self.launch_successor(spec, spec, LaunchCause::Renewal, Need::Renewal);
     }
 
     fn other_balancers(&self) -> impl Iterator<Item = &Instance> {
@@ -436,7 +460,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         let others = self.balancers.values().copied().filter(|row| may_be_ended(row) && row.id != holder.id);
         let strangers = others.filter(is_old).map(|row| row.id.clone());
         for id in strangers.filter(is_stranger).collect::<Vec<_>>() {
-            self.tick.record(format!("Removing {id}: it is a load balancer without the address."));
+            self.tick.record(BalancerDecision::WithoutAddress { id: id.clone() });
             self.state.former.push(id);
         }
     }
@@ -459,13 +483,17 @@ impl<'t, 'a> Guard<'t, 'a> {
 
     /// Replaces a dead holder: moves the address to a load balancer that answers, or launches one.
     fn replace(&mut self, spec: &BalancerSpec, allocation: &str, why: HolderFault) {
-        let answering = self.other_balancers().find(|row| self.may_have_the_address(&row.id));
+        let crashes = |row: &&Instance| self.tick.memory.keeps_crashing(&row.id);
+        let others = self.other_balancers().filter(|row| self.may_have_the_address(&row.id));
+        // Of two that keep crashing neither is better. In place of a dead one any that answers will do.
+        let others = others.filter(|row| why != HolderFault::KeepsCrashing || !crashes(row));
+        let answering = others.min_by_key(crashes);
         if let Some(id) = answering.map(|row| row.id.clone()) {
             if self.tick.association.is_some() {
                 return self.tick.hold(HeldBack::AddressWaits { place: self.place });
             }
-            self.tick
-                .record(format!("Moving the public address to {id}: it answers, and of the holder: {why}."));
+            let cause = MoveCause::Fault(why);
+            self.tick.record(BalancerDecision::Moving { to: id.clone(), cause });
             self.tick.association = Some(Association { allocation: allocation.to_owned(), instance: id });
             return;
         }
@@ -481,7 +509,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         }
         self.end_failed();
         let definition = self.trusted_definition(spec).clone();
-        self.launch_successor(spec, &definition, &why.to_string(), Need::Replacement);
+        self.launch_successor(spec, &definition, LaunchCause::Fault(why), Need::Replacement);
     }
 
     /// Returns the definition that served last, unless it fails more often than the released one.
@@ -520,26 +548,41 @@ impl<'t, 'a> Guard<'t, 'a> {
 
     fn adopt_successor(&mut self, slot: Slot) {
         if let Some(id) = &slot.worker {
-            self.tick.record(format!("{id} boots and is to be the load balancer."));
+            self.tick.record(BalancerDecision::Adopted { id: id.clone() });
         }
         self.state.successor = Some(slot);
     }
 
-    fn launch_successor(&mut self, spec: &BalancerSpec, definition: &BalancerSpec, why: &str, need: Need) {
+    fn launch_successor(
+        &mut self,
+        spec: &BalancerSpec,
+        definition: &BalancerSpec,
+        cause: LaunchCause,
+        need: Need,
+    ) {
         let live = self.balancers.values().filter(|row| row.state.is_live()).count();
         let balancer = &self.state;
         // Each definition waits for its own failures only: the other one may be launched.
         let boots = if definition.id == spec.id { &balancer.boots } else { &balancer.proven_boots };
-        let failures = boots.failures;
-        let is_early =
-            boots.last_failure.is_some_and(|last| self.tick.age(last) < pause(self.tick.policy, failures));
-        if failures >= self.tick.policy.boot_loop && is_early {
-            let (story, pause) = (boots.story(), pause(self.tick.policy, failures));
+        let (most, pause) = self.brake_on(boots, need);
+        let is_early = boots.last_failure.is_some_and(|last| self.tick.age(last) < pause);
+        if boots.failures >= most && is_early {
+            let story = boots.story();
             self.hold_launch(BalancerBrake::BootLoop { story, pause });
         } else if live >= self.tick.policy.balancers_per_address {
             self.hold_launch(BalancerBrake::Cap { live });
         } else {
-            self.launch_if_not_refused(definition, why, need);
+            self.launch_if_not_refused(definition, cause, need);
+        }
+    }
+
+    /// Returns after how many failed boots a definition pauses, and for how long. A renewal with a definition
+    /// that keeps crashing costs users connections each time: it is frozen as a rollout is.
+    fn brake_on(&self, boots: &Boots, need: Need) -> (u32, SignedDuration) {
+        let policy = self.tick.policy;
+        match need {
+            Need::Renewal if boots.crashes => (policy.freeze_after, policy.frozen_retry),
+            Need::Renewal | Need::Replacement => (policy.boot_loop, pause(policy, boots.failures)),
         }
     }
 
@@ -548,7 +591,7 @@ impl<'t, 'a> Guard<'t, 'a> {
     }
 
     /// Launches a load balancer, or waits for room if a quota refuses it.
-    fn launch_if_not_refused(&mut self, definition: &BalancerSpec, why: &str, need: Need) {
+    fn launch_if_not_refused(&mut self, definition: &BalancerSpec, cause: LaunchCause, need: Need) {
         let market = definition.instance.market;
         if self.tick.is_limited(&definition.id, market) {
             self.tick.waiting = Some(need);
@@ -557,7 +600,7 @@ impl<'t, 'a> Guard<'t, 'a> {
             Some(refused) => self.hold_launch(BalancerBrake::Refused(refused)),
             None => {
                 self.tick.note_try(&definition.id, market);
-                self.launch_balancer(definition, why);
+                self.launch_balancer(definition, cause);
             }
         }
     }
@@ -577,7 +620,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         }
     }
 
-    fn launch_balancer(&mut self, spec: &BalancerSpec, why: &str) {
+    fn launch_balancer(&mut self, spec: &BalancerSpec, cause: LaunchCause) {
         let zone = self.state.holder.as_ref().and_then(|holder| holder.zone.clone());
         let is_bad = |id: &String, name: &String| {
             // The zone of the one before may be the only one with capacity.
@@ -606,7 +649,7 @@ impl<'t, 'a> Guard<'t, 'a> {
         };
         // A refused launch is repeated often, and the refusal is an event already.
         if !self.tick.is_refused(&spec.id, spec.instance.market) {
-            self.tick.record(format!("Launching a load balancer (attempt {attempt}): {why}."));
+            self.tick.record(BalancerDecision::Launching { attempt, cause });
         }
         self.state.attempt = attempt;
         self.tick.launches.push(self.launch(spec, &slot));

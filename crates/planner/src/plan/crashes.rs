@@ -16,18 +16,26 @@
 //! not end that, 55 s without a restart do.
 
 use fleet::WorkerId;
-use fleet::memory::{LeavingStage, Phase};
+use fleet::memory::{LeavingReason, LeavingStage, Phase};
 use jiff::SignedDuration;
 
 use super::Tick;
-use crate::held_back::{HeldBack, Who, in_words};
+use crate::decision::{CrashLoop, WorkerDecision};
+use crate::held_back::{HeldBack, Who};
 use crate::observation::Probe;
+
+/// What the restarts of a program say.
+pub(super) enum Crashes {
+    Few,
+    /// It keeps crashing, and did not before this tick.
+    LoopBegins,
+    Loop,
+}
 
 impl Tick<'_> {
     /// Notices restarts. Says whether the worker keeps crashing: then its answer in this tick is no health.
     pub(super) fn follow_crashes(&mut self, number: u32, id: &WorkerId) -> bool {
-        let (now, policy) = (self.now, self.policy);
-        let (most, within) = (policy.crash_restarts, policy.crash_window);
+        let policy = self.policy;
         let Some(slot) = self.memory.slots.get_mut(&number) else { return false };
         let is_asked = self.observation.probes.get(id) == Some(&Probe::Answered);
         if !is_asked || !matches!(slot.phase, Phase::Healthy | Phase::Suspect | Phase::Dead) {
@@ -37,41 +45,57 @@ impl Tick<'_> {
         let last_seen =
             known.and_then(|it| it.seen.last().copied()).map_or(slot.since, |at| at.max(slot.since));
         let started = self.observation.started.get(id).copied();
-        if started.is_some_and(|started| started > last_seen + policy.crash_slack) {
-            let restarts = self.memory.restarts.entry(id.clone()).or_default();
-            restarts.seen.push(now);
-            if restarts.seen.len() > most {
-                restarts.seen.remove(0);
-            }
-            if slot.phase == Phase::Healthy {
-                // It has served without a break since then only.
-                slot.since = now;
-            }
+        let is_restarted = started.is_some_and(|started| started > last_seen + policy.crash_slack);
+        if is_restarted && slot.phase == Phase::Healthy {
+            // It has served without a break since then only.
+            slot.since = self.now;
         }
         let (phase, since, release) = (slot.phase, slot.since, slot.release.clone());
-        let restarts = self.memory.restarts.get_mut(id);
-        let Some(restarts) = restarts.filter(|it| it.seen.last().is_some_and(|at| now - within < *at)) else {
-            self.memory.restarts.remove(id);
-            self.forgive(&release, phase, now.duration_since(since));
-            return false;
-        };
-        if !restarts.is_loop {
-            restarts.seen.retain(|at| now - within < *at);
-        }
-        if restarts.seen.len() >= most && !restarts.is_loop {
-            restarts.is_loop = true;
-            self.boot_failed(&release);
-            self.memory.boots.entry(release).or_default().crashes = true;
-            let within = in_words(within);
-            self.record(format!("{id} keeps crashing: {most} restarts were seen within {within}."));
-        } else if !restarts.is_loop {
-            self.forgive(&release, phase, now.duration_since(since));
-            return false;
+        match self.count_restarts(id, is_restarted) {
+            Crashes::Few => {
+                self.forgive(&release, phase, self.age(since));
+                return false;
+            }
+            Crashes::LoopBegins => {
+                self.boot_failed(&release);
+                self.memory.boots.entry(release).or_default().crashes = true;
+                let crash_loop = self.crash_loop(id);
+                self.record(WorkerDecision::KeepsCrashing(crash_loop));
+            }
+            Crashes::Loop => {}
         }
         if phase == Phase::Suspect {
             self.enter(number, Phase::Healthy);
         }
         true
+    }
+
+    /// Counts a restart that was seen in this tick, and forgets restarts that are long ago.
+    pub(super) fn count_restarts(&mut self, id: &WorkerId, is_restarted: bool) -> Crashes {
+        let (now, most, within) = (self.now, self.policy.crash_restarts, self.policy.crash_window);
+        if is_restarted {
+            let restarts = self.memory.restarts.entry(id.clone()).or_default();
+            restarts.seen.push(now);
+            if restarts.seen.len() > most {
+                restarts.seen.remove(0);
+            }
+        }
+        let restarts = self.memory.restarts.get_mut(id);
+        let Some(restarts) = restarts.filter(|it| it.seen.last().is_some_and(|at| now - within < *at)) else {
+            self.memory.restarts.remove(id);
+            return Crashes::Few;
+        };
+        if restarts.is_loop {
+            return Crashes::Loop;
+        }
+        restarts.seen.retain(|at| now - within < *at);
+        restarts.is_loop = restarts.seen.len() >= most;
+        if restarts.is_loop { Crashes::LoopBegins } else { Crashes::Few }
+    }
+
+    pub(super) fn crash_loop(&self, id: &WorkerId) -> CrashLoop {
+        let (restarts, within) = (self.policy.crash_restarts, self.policy.crash_window);
+        CrashLoop { id: id.clone(), restarts, within }
     }
 
     /// A worker of the release has served for a while without a restart.
@@ -83,9 +107,7 @@ impl Tick<'_> {
 
     /// Replaces some of the workers that keep crashing, after their replacements answer.
     pub(super) fn judge_crashes(&mut self) {
-        let slots = &self.memory.slots;
-        let is_known = |id: &WorkerId| slots.values().any(|slot| slot.worker.as_ref() == Some(id));
-        self.memory.restarts.retain(|id, _| is_known(id));
+        self.forget_restarts();
         let Some(desired) = self.desired().filter(|desired| !desired.is_zero()) else { return };
         if self.memory.restarts.is_empty() || self.is_young() {
             return;
@@ -114,18 +136,34 @@ impl Tick<'_> {
             if dead.len() + n < most {
                 self.memory.losses.push(self.now);
                 self.enter(number, Phase::Dead);
-                self.record(format!("{who} is to be replaced, because it keeps crashing."));
+                self.record(WorkerDecision::CrashingReplaced { who });
             } else {
                 self.hold(HeldBack::CrashingWaits { who });
             }
         }
     }
 
+    /// Forgets the restarts of instances that are gone. Those of a load balancer that has lost the address
+    /// count for their time, so that it does not get the address back at once.
+    fn forget_restarts(&mut self) {
+        let (now, within) = (self.now, self.policy.crash_window);
+        let mut restarts = std::mem::take(&mut self.memory.restarts);
+        restarts.retain(|id, restarts| {
+            let mut slots = self.memory.slots.values();
+            let mut holders = self.memory.balancers().filter_map(|balancer| balancer.holder.as_ref());
+            let is_recent = restarts.seen.last().is_some_and(|at| now - within < *at);
+            slots.any(|slot| slot.worker.as_ref() == Some(id))
+                || holders.any(|holder| holder.id == *id)
+                || (is_recent && self.balancers.contains_key(id))
+        });
+        self.memory.restarts = restarts;
+    }
+
     fn drain_crashing(&mut self, number: u32) {
         let who = self.who(number);
-        self.record(format!("Removing {who}: it keeps crashing, and others answer."));
+        self.record(WorkerDecision::CrashingRemoved { who });
         self.memory.terminations.push(self.now);
-        self.retire(number, LeavingStage::Draining, "it keeps crashing", false);
+        self.retire(number, LeavingStage::Draining, LeavingReason::KeepsCrashing, false);
     }
 
     fn who(&self, number: u32) -> Who {

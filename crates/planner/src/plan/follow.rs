@@ -1,12 +1,13 @@
 //! Updates the slots from the observation.
 
-use fleet::memory::{Balancer, LeavingStage, Memory, Phase, Slot};
+use fleet::memory::{Balancer, LeavingReason, LeavingStage, Memory, Phase, Slot};
 use fleet::{WorkerAddr, WorkerId};
 use jiff::Timestamp;
 
-use super::Tick;
+use super::{News, Tick};
+use crate::decision::{Loss, WorkerDecision};
 use crate::grid;
-use crate::held_back::{HeldBack, Who, in_words};
+use crate::held_back::{HeldBack, Who};
 use crate::observation::{Instance, Observation, Probe, State, is_booting, worker_addr};
 
 impl Tick<'_> {
@@ -68,8 +69,8 @@ impl Tick<'_> {
         }
         if slot.worker.is_none() {
             slot.worker = Some(row.id.clone());
-            let text = format!("Found {} in slot {number} (attempt {}).", row.id, slot.attempt);
-            self.record(text);
+            let (id, attempt) = (row.id.clone(), slot.attempt);
+            self.record(WorkerDecision::Found { id, slot: number, attempt });
         }
     }
 
@@ -96,7 +97,7 @@ impl Tick<'_> {
         let subnet_is_gone = !self.release.worker.subnets.iter().any(|subnet| subnet.id == slot.subnet);
         if subnet_is_gone {
             // A network cannot be removed while an instance is in it.
-            self.record(format!("Gave up {who}: its subnet does not exist any more."));
+            self.record(WorkerDecision::SubnetGone { who });
             self.memory.slots.remove(&number);
             return;
         }
@@ -105,8 +106,7 @@ impl Tick<'_> {
             && self.age(missing_since) > self.policy.missing_after
             && !is_dark
         {
-            let long = in_words(self.policy.missing_after);
-            self.record(format!("Gave up {who}: EC2 has not shown it for {long}."));
+            self.record(WorkerDecision::Unseen { who, during: self.policy.missing_after });
             self.memory.slots.remove(&number);
             return;
         }
@@ -131,9 +131,7 @@ impl Tick<'_> {
         };
         if is_overdue {
             self.enter(number, Phase::Unresolved);
-            self.record(format!(
-                "EC2 has not said whether {who} took place; another slot takes over for now."
-            ));
+            self.record(WorkerDecision::Unresolved { who });
         } else if !is_booting(slot.phase) {
             self.follow_probe(number);
         }
@@ -160,11 +158,11 @@ impl Tick<'_> {
             self.boot_failed(&release);
         }
         let how = match row.state {
-            State::Stopped => "was stopped",
-            State::Pending | State::Running | State::ShuttingDown | State::Terminated => "was terminated",
+            State::Stopped => Loss::Stopped,
+            State::Pending | State::Running | State::ShuttingDown | State::Terminated => Loss::Terminated,
         };
-        self.record(format!("Lost {}: it {how}, not by us.", row.id));
-        self.retire(number, LeavingStage::Terminating, "lost", false);
+        self.record(WorkerDecision::Lost { id: row.id.clone(), how });
+        self.retire(number, LeavingStage::Terminating, LeavingReason::Lost, false);
     }
 
     fn follow_probe(&mut self, number: u32) {
@@ -195,9 +193,7 @@ impl Tick<'_> {
             (None, _) => {}
             (Some(Probe::Silent), Phase::Healthy) => {
                 self.enter(number, Phase::Suspect);
-                self.record(format!(
-                    "{id} did not answer in time; after one more silent tick it is replaced."
-                ));
+                self.record(WorkerDecision::SilentOnce { id });
             }
             (Some(Probe::Silent), Phase::Suspect) if self.age(slot.since) < self.policy.silence_spacing => {}
             (Some(Probe::Silent), Phase::Suspect | Phase::Dead)
@@ -207,14 +203,14 @@ impl Tick<'_> {
 
     pub(super) fn becomes_healthy(&mut self, number: u32) {
         let Some(slot) = self.memory.slots.get(&number) else { return };
-        let id = Who::of_slot(number, slot);
-        let text = if is_booting(slot.phase) {
-            let seconds = self.age(slot.since).as_secs().max(0);
+        let who = Who::of_slot(number, slot);
+        let decision = if is_booting(slot.phase) {
+            let after = self.age(slot.since);
             // A release that keeps crashing answers first as well.
             self.memory.boots.retain(|release, boots| *release != slot.release || boots.crashes);
-            format!("{id} serves, {seconds} s after its launch.")
+            WorkerDecision::Serves { who, after }
         } else {
-            format!("{id} answers again.")
+            WorkerDecision::AnswersAgain { who }
         };
         if self.memory.proven.is_none() && slot.release == self.release.id {
             self.memory.proven = Some(self.release.as_ref().clone());
@@ -223,7 +219,7 @@ impl Tick<'_> {
         if let Some(slot) = self.memory.slots.get_mut(&number) {
             slot.served = true;
         }
-        self.record(text);
+        self.record(decision);
     }
 
     pub(super) fn enter(&mut self, number: u32, phase: Phase) {
@@ -240,16 +236,13 @@ impl Tick<'_> {
         let release = slot.release.clone();
         self.boot_failed(&release);
         self.memory.losses.push(self.now);
-        let seconds = self.policy.boot_grace.as_secs();
+        let (id, within) = (id.clone(), self.policy.boot_grace);
         if !self.is_deaf() && !self.is_young() {
-            self.record(format!("Gave up {id}: it did not answer within {seconds} s of its launch."));
-            self.retire(number, LeavingStage::Terminating, "its boot failed", true);
+            self.record(WorkerDecision::BootFailed { id, within });
+            self.retire(number, LeavingStage::Terminating, LeavingReason::BootFailed, true);
         } else {
             self.enter(number, Phase::Dead);
-            self.record(format!(
-                "{id} did not answer within {seconds} s of its launch, but is not terminated yet: no worker was \
-                 heard, so the fault may be the prober's."
-            ));
+            self.record(WorkerDecision::BootKept { id, within });
         }
     }
 
@@ -271,15 +264,20 @@ fn is_launch_of(row: &Instance, number: u32, slot: &Slot) -> bool {
 }
 
 /// In a tick that sees too little to judge, an answer is still an answer: a silence before it and
-/// one after it are not two in a row. Gives the number of events.
-pub(super) fn take_good_news(observation: &Observation, memory: &mut Memory, now: Timestamp) -> usize {
+/// one after it are not two in a row.
+pub(super) fn take_good_news(
+    observation: &Observation,
+    memory: &mut Memory,
+    news: &mut News,
+    now: Timestamp,
+) {
     let answers = |id: &WorkerId| observation.probes.get(id) == Some(&Probe::Answered);
-    let mut news = Vec::new();
+    let mut decisions = Vec::new();
     let restarts = &memory.restarts;
     let keeps_crashing = |id: &WorkerId| restarts.get(id).is_some_and(|restarts| restarts.is_loop);
     for slot in memory.slots.values_mut().filter(|slot| matches!(slot.phase, Phase::Suspect | Phase::Dead)) {
         if let Some(id) = slot.worker.as_ref().filter(|id| answers(id) && !keeps_crashing(id)) {
-            news.push(format!("{id} answers again."));
+            decisions.push(WorkerDecision::AnswersAgain { who: Who::Instance(id.clone()) });
             slot.phase = Phase::Healthy;
             slot.since = now;
             slot.served = true;
@@ -288,14 +286,14 @@ pub(super) fn take_good_news(observation: &Observation, memory: &mut Memory, now
     memory.leaving.retain(|id, leaving| {
         let is_taken_back = leaving.judged && answers(id);
         if is_taken_back {
-            news.push(format!("{id} answers after all and is not terminated."));
+            decisions.push(WorkerDecision::TakenBack { id: id.clone() });
         }
         !is_taken_back
     });
     for balancer in std::iter::once(&mut memory.balancer).chain(memory.more_balancers.values_mut()) {
         hear_holder(observation, balancer);
     }
-    news.into_iter().map(|text| memory.record(now, text)).sum()
+    decisions.into_iter().for_each(|decision| news.record(memory, now, decision));
 }
 
 /// An answer of the holder counts although EC2 may not show its address in this tick.

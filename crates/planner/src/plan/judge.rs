@@ -6,15 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::DesiredCount;
-use fleet::memory::{LeavingStage, Phase};
+use fleet::memory::{LeavingReason, LeavingStage, Phase};
 use jiff::Timestamp;
 
 use super::Tick;
-use crate::held_back::{HeldBack, TerminationBrake, Who, in_words};
+use crate::decision::{EndCause, WorkerDecision};
+use crate::held_back::{HeldBack, TerminationBrake, Who};
 use crate::observation::Probe;
-
-/// Why a dead worker is terminated before its replacement answers.
-pub(super) const MAKES_ROOM: &str = "EC2 refuses its replacement";
 
 /// What a worker is terminated for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,37 +129,35 @@ impl Tick<'_> {
 
     fn keep_dead(&mut self, number: u32, brake: TerminationBrake) {
         let Some(slot) = self.memory.slots.get(&number) else { return };
-        let id = Who::of_slot(number, slot);
+        let who = Who::of_slot(number, slot);
         if slot.phase != Phase::Dead {
             self.memory.losses.push(self.now);
             self.enter(number, Phase::Dead);
-            self.record(format!("{id} is dead, but not terminated yet: {brake}."));
+            self.record(WorkerDecision::Dead { who: who.clone(), brake });
         }
-        self.hold(HeldBack::Termination { who: id, why: brake });
+        self.hold(HeldBack::Termination { who, why: brake });
     }
 
     fn end(&mut self, number: u32, input: &mut BrakeInput, cause: Cause) {
         let Some(slot) = self.memory.slots.get(&number) else { return };
-        let id = Who::of_slot(number, slot);
+        let who = Who::of_slot(number, slot);
         if slot.phase != Phase::Dead {
             self.memory.losses.push(self.now);
         }
-        if slot.served {
+        let served = slot.served;
+        if served {
             input.retired += 1;
             self.memory.terminations.push(self.now);
-            self.record(match cause {
-                Cause::Health => format!("Terminating {id}: it does not answer, and others do."),
-                Cause::Room => format!(
-                    "Terminating {id}: it does not answer, and EC2 has refused its replacement for {}.",
-                    in_words(self.policy.room_after)
-                ),
-            });
-        } else {
-            self.record(format!("Terminating {id}: it never answered, and workers are heard."));
         }
+        let end = match cause {
+            _ if !served => EndCause::Boot,
+            Cause::Health => EndCause::Health,
+            Cause::Room => EndCause::Room { refused: self.policy.room_after },
+        };
+        self.record(WorkerDecision::Terminating { who, cause: end });
         let reason = match cause {
-            Cause::Health => "it does not answer",
-            Cause::Room => MAKES_ROOM,
+            Cause::Health => LeavingReason::Dead,
+            Cause::Room => LeavingReason::ReplacementRefused,
         };
         self.retire(number, LeavingStage::Terminating, reason, true);
     }
@@ -206,10 +202,8 @@ impl Tick<'_> {
         self.memory.dark_zones.retain(|name, _| still.contains(name) || dark.contains(name));
         for name in dark {
             if !self.memory.dark_zones.contains_key(&name) {
-                self.record(format!(
-                    "Most workers in {name} are silent while others answer: no worker there is terminated for {}.",
-                    in_words(self.policy.dark_zone_for)
-                ));
+                let during = self.policy.dark_zone_for;
+                self.record(WorkerDecision::ZoneSpared { zone: name.clone(), during });
                 self.memory.dark_zones.insert(name, self.now);
             }
         }

@@ -3,12 +3,12 @@
 use std::cmp::Reverse;
 
 use fleet::WorkerId;
-use fleet::memory::{Leaving, LeavingStage, Phase, Slot};
+use fleet::memory::{Leaving, LeavingReason, LeavingStage, Phase, Slot};
 use jiff::SignedDuration;
 
 use super::Tick;
 use super::follow::addr;
-use super::judge::MAKES_ROOM;
+use crate::decision::WorkerDecision;
 use crate::held_back::{HeldBack, TerminationBrake, Who};
 use crate::observation::{Instance, Probe, State};
 
@@ -50,7 +50,7 @@ impl Tick<'_> {
         let is_judged = self.memory.leaving.get(id).is_some_and(|leaving| leaving.judged);
         let is_taken_back = is_judged && self.probe(id) == Some(Probe::Answered);
         if is_taken_back {
-            self.record(format!("{id} answers after all and is not terminated."));
+            self.record(WorkerDecision::TakenBack { id: id.clone() });
             self.memory.leaving.remove(id);
         }
         is_taken_back
@@ -83,7 +83,7 @@ impl Tick<'_> {
         match leaving.stage {
             LeavingStage::Draining => {
                 if leaving.unpublished.is_some_and(|since| self.age(since) >= self.policy.drain) {
-                    self.record(format!("Terminating {id}: it is drained ({}).", leaving.reason));
+                    self.record(WorkerDecision::Drained { id: id.clone(), why: leaving.reason });
                     if let Some(leaving) = self.memory.leaving.get_mut(id) {
                         leaving.stage = LeavingStage::Terminating;
                         leaving.since = self.now;
@@ -94,8 +94,8 @@ impl Tick<'_> {
             }
             LeavingStage::Terminating if leaving.judged && leaving.served => {
                 // If no worker is desired it is no verdict any more, but the operator's wish.
-                let is_controlled =
-                    self.somebody_answers() || (leaving.reason == MAKES_ROOM && self.balancer_answers());
+                let is_refused = leaving.reason == LeavingReason::ReplacementRefused;
+                let is_controlled = self.somebody_answers() || (is_refused && self.balancer_answers());
                 let was_asked = self.probe(id).is_some();
                 let is_in_the_way = self.is_out_of_room(self.release.worker.market);
                 if self.is_none_desired() || (is_controlled && was_asked) {
@@ -103,7 +103,7 @@ impl Tick<'_> {
                 } else if is_in_the_way && was_asked && self.balancer_answers() && !self.is_young() {
                     // Others answered when it was judged. Now a replacement needs its place.
                     if let Some(leaving) = self.memory.leaving.get_mut(id) {
-                        MAKES_ROOM.clone_into(&mut leaving.reason);
+                        leaving.reason = LeavingReason::ReplacementRefused;
                     }
                     self.end_again(id);
                     self.room_is_made();
@@ -241,18 +241,18 @@ impl Tick<'_> {
             served: has_served || may_be_published,
         };
         self.memory.slots.insert(number, slot);
-        self.record(format!("Adopted {} into slot {number}.", row.id));
+        self.record(WorkerDecision::Adopted { id: row.id.clone(), slot: number });
         if probe == Some(Probe::Answered) {
             self.becomes_healthy(number);
         }
     }
 
     fn drain_orphan(&mut self, row: &Instance) {
-        self.record(format!("Removing {}: it belongs to no slot.", row.id));
+        self.record(WorkerDecision::Unknown { id: row.id.clone() });
         let leaving = Leaving {
             stage: LeavingStage::Draining,
             since: self.now,
-            reason: "it belongs to no slot".to_owned(),
+            reason: LeavingReason::Unknown,
             unpublished: None,
             judged: false,
             served: true,

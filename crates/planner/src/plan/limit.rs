@@ -15,18 +15,16 @@
 
 use std::collections::BTreeSet;
 
-use fleet::memory::{Leaving, Phase, Refusal, RefusalCause, Room, RoomFor, Slot};
+use fleet::memory::{Phase, Refusal, RefusalCause, Room, RoomFor, Slot};
 use fleet::release::{Market, Rollout};
 use fleet::{DesiredCount, Policy, WorkerId};
 use jiff::SignedDuration;
 
 use super::Tick;
 use super::resize::doubled;
+use crate::decision::ReleaseDecision;
 use crate::held_back::{HeldBack, RolloutBrake, WaitedOut};
 use crate::observation::Probe;
-
-/// How the reason begins if a worker leaves for another instance.
-const FOR_ROOM: &str = "it makes room for";
 
 /// What a load balancer is launched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,10 +139,7 @@ impl Tick<'_> {
                 self.hold_rollout(RolloutBrake::NoRoom);
             }
         } else if is_refused && !self.stops_first() {
-            self.record(format!(
-                "The rollout of release {id} goes on by stopping one worker first: the account has no room for an \
-                 extra one."
-            ));
+            self.record(ReleaseDecision::StopsFirst { release: id.clone() });
             self.memory.stop_first = Some(id);
         }
     }
@@ -275,8 +270,8 @@ impl Tick<'_> {
     }
 
     fn makes_room_already(&self) -> bool {
-        let makes_room = |leaving: &Leaving| leaving.reason.starts_with(FOR_ROOM);
-        self.memory.leaving.iter().any(|(id, leaving)| makes_room(leaving) && self.may_be_here(id))
+        let mut leaving = self.memory.leaving.iter();
+        leaving.any(|(id, leaving)| leaving.reason.makes_room() && self.may_be_here(id))
     }
 
     fn open_room(&mut self, purpose: RoomFor) {

@@ -2,41 +2,41 @@
 
 use std::collections::BTreeMap;
 
-use fleet::memory::{LeavingStage, Lowering, Memory, Phase, RoomFor, Slot};
+use fleet::memory::{LeavingReason, LeavingStage, Lowering, Memory, Phase, RoomFor, Slot};
 use fleet::release::{Release, SubnetSpec};
 use fleet::{DesiredCount, Policy, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
-use super::Tick;
+use super::{News, Tick};
+use crate::decision::{CountDecision, WorkerDecision};
 use crate::held_back::{HeldBack, LaunchBrake, NoSubnet, Who};
 use crate::observation::{Observation, Role};
 
 /// Slots and their numbers, by zone.
 type ByZone<'a> = BTreeMap<&'a str, Vec<(u32, &'a Slot)>>;
 
-/// Takes the desired count over if it is a good one. Gives the number of events.
+/// Takes the desired count over if it is a good one.
 pub(super) fn take_desired(
     observation: &Observation,
     memory: &mut Memory,
     held_back: &mut Vec<HeldBack>,
+    news: &mut News,
     policy: &Policy,
     now: Timestamp,
-) -> usize {
+) {
     let published = observation.registry.as_ref().ok().and_then(Option::as_deref);
-    let mut news = 0;
     if memory.desired.is_none()
         && let Some(registry) = published
     {
         memory.desired = Some(registry.desired);
-        news += memory.record(now, format!("Desired count {} is taken from the registry.", registry.desired));
+        news.record(memory, now, CountDecision::FromRegistry { desired: registry.desired });
     }
     match &observation.desired {
         Ok(desired) => {
             let is_news = memory.desired != Some(*desired);
             if is_news && is_confirmed(*desired, memory, held_back, policy, now) {
-                let before = memory.desired.map_or("nothing".to_owned(), |count| count.to_string());
-                memory.record_each(now, format!("Desired count changed from {before} to {desired}."));
-                news += 1;
+                let changed = CountDecision::Changed { from: memory.desired, to: *desired };
+                news.record(memory, now, changed);
                 memory.desired = Some(*desired);
             }
             if memory.desired == Some(*desired) {
@@ -49,13 +49,12 @@ pub(super) fn take_desired(
             let held = HeldBack::Count { why: why.clone(), in_force: memory.desired };
             let notice = held.to_string();
             if memory.notice.as_ref() != Some(&notice) {
-                news += memory.record(now, format!("{notice}."));
+                news.record(memory, now, CountDecision::Ignored { notice: notice.clone() });
             }
             held_back.push(held);
             memory.notice = Some(notice);
         }
     }
-    news
 }
 
 /// Whether a new count may be acted on: a count that takes most workers away is read again first.
@@ -112,17 +111,17 @@ impl Tick<'_> {
             let who = Who::of_slot(number, slot);
             let is_replaced = is_rollout && self.is_old(slot);
             let why = match purpose {
-                Some(RoomFor::Worker) => "it makes room for one of a newer release",
-                Some(RoomFor::Balancer) => "it makes room for a new load balancer",
-                None if is_replaced => "a newer release serves",
-                None => "more workers than desired",
+                Some(RoomFor::Worker) => LeavingReason::RoomForWorker,
+                Some(RoomFor::Balancer) => LeavingReason::RoomForBalancer,
+                None if is_replaced => LeavingReason::Replaced,
+                None => LeavingReason::Surplus,
             };
             if let Some(room) = self.memory.room.as_mut().filter(|_| purpose.is_some()) {
                 room.worker.clone_from(&slot.worker);
             }
             let is_unknown = slot.worker.is_none();
             self.replays.retain(|launch| launch.slot != number || launch.role != Role::Worker);
-            self.record(format!("Removing {who}: {why} ({desired} are desired)."));
+            self.record(WorkerDecision::Removing { who, why: why.clone(), desired });
             if is_unknown {
                 self.unwant(number);
             } else {
@@ -143,7 +142,7 @@ impl Tick<'_> {
         let slots = self.memory.slots.iter().filter(|(_, slot)| is_unneeded(slot));
         for number in slots.map(|(number, _)| *number).collect::<Vec<_>>() {
             self.replays.retain(|launch| launch.slot != number || launch.role != Role::Worker);
-            self.record(format!("The launch in slot {number} is not needed any more: enough workers serve."));
+            self.record(WorkerDecision::LaunchNotNeeded { slot: number });
             self.unwant(number);
         }
     }

@@ -14,6 +14,7 @@ use fleet::memory::{Phase, Slot};
 use fleet::release::Release;
 
 use super::Tick;
+use crate::decision::ReleaseDecision;
 use crate::held_back::{HeldBack, RolloutBrake};
 use crate::observation::is_booting;
 
@@ -107,7 +108,7 @@ impl Tick<'_> {
     fn prove(&mut self) {
         let is_tried = self.is_tried();
         if !self.is_proven() && is_tried {
-            self.record(format!("Release {} has proved itself.", self.release.id));
+            self.record(ReleaseDecision::Proven { release: self.release.id.clone() });
             self.memory.proven = Some(self.release.as_ref().clone());
         }
         if self.is_proven() {

@@ -7,8 +7,9 @@ use fleet::memory::{Memory, Phase, Refusal, RefusalCause, Slot};
 use fleet::{Policy, WorkerId};
 use jiff::Timestamp;
 
+use crate::decision::{Decision, LaunchDecision};
 use crate::effect::{Failure, Launch};
-use crate::held_back::{HeldBack, new_instance, place};
+use crate::held_back::HeldBack;
 use crate::observation::Role;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -34,11 +35,18 @@ impl Outcomes {
 pub struct Settled {
     /// How many of the newest events in the memory are of these outcomes.
     pub news: usize,
+    /// The lessons of the outcomes, oldest first. Memory has the sentences.
+    pub decisions: Vec<LaunchDecision>,
     /// The actions that did not take place, and why.
     pub held_back: Vec<HeldBack>,
 }
 
 impl Settled {
+    fn record(&mut self, memory: &mut Memory, now: Timestamp, decision: LaunchDecision) {
+        self.news += Decision::from(decision.clone()).record(memory, now);
+        self.decisions.push(decision);
+    }
+
     fn hold(&mut self, memory: &mut Memory, held_back: HeldBack) {
         memory.held.push(held_back.to_string());
         self.held_back.push(held_back);
@@ -50,7 +58,6 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, policy: &Policy, now: Ti
     let intended = intended_now(memory);
     let last_launch = memory.last_launch;
     for (launch, result) in &outcomes.launched {
-        let place = place(launch.role, launch.slot);
         let is_holder = matches!(result, Ok(id) if holds_address(memory, id));
         let slot = match launch.role {
             Role::Worker => memory.slots.get_mut(&launch.slot),
@@ -59,18 +66,18 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, policy: &Policy, now: Ti
             }
         };
         let Some(slot) = slot.filter(|slot| slot.attempt == launch.attempt) else { continue };
-        let attempt = launch.attempt;
-        let text = match result {
+        let &Launch { role, slot: number, attempt, .. } = launch;
+        let decision = match result {
             Ok(id) if slot.worker.as_ref() == Some(id) => continue,
             // An attempt of a memory that was lost.
             Ok(id) if is_holder => {
                 pass(memory, policy, launch);
-                format!("Attempt {attempt} of {place} is used up: it is {id}, which has the address.")
+                LaunchDecision::UsedByHolder { id: id.clone(), role, slot: number, attempt }
             }
             Ok(id) => {
                 launched(slot, id, now);
-                settled.news += end_refusal(memory, launch, now);
-                format!("Launched {id} in {place} (attempt {attempt}).")
+                end_refusal(memory, &mut settled, launch, now);
+                LaunchDecision::Launched { id: id.clone(), role, slot: number, attempt }
             }
             // Of an instance that was seen this says nothing.
             Err(Failure { kind, why })
@@ -88,7 +95,7 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, policy: &Policy, now: Ti
             }
             Err(Failure { kind: AwsErrorKind::TokenSpent | AwsErrorKind::TokenMismatch, why }) => {
                 pass(memory, policy, launch);
-                format!("Attempt {attempt} of {place} is used up: {why}.")
+                LaunchDecision::UsedUp { role, slot: number, attempt, why: why.clone() }
             }
             // It may have taken place, or EC2 says that it is too busy: the same launch is sent again.
             Err(Failure { kind, why }) => {
@@ -99,7 +106,7 @@ pub fn settle(memory: &mut Memory, outcomes: &Outcomes, policy: &Policy, now: Ti
                 continue;
             }
         };
-        settled.news += memory.record(now, text);
+        settled.record(memory, now, decision);
     }
     // What took place nowhere begins no pause.
     if !intended.is_empty() && !intended.iter().any(|launch| is_intended(memory, launch)) {
@@ -175,15 +182,11 @@ fn refused(
                 let why = format!("no zone has capacity for {kind} ({why}).");
                 return refuse(memory, settled, launch, RefusalCause::Capacity, &why, now);
             }
-            let text = format!(
-                "No capacity in {} for {}: {why}; another zone is next.",
-                launch.subnet,
-                place(launch.role, launch.slot)
-            );
-            let (role, subnet) = (launch.role, launch.subnet.clone());
-            settled.hold(memory, HeldBack::NoCapacity { role, subnet, why: why.to_owned() });
-            memory.record(now, text);
-            settled.news += 1;
+            let (role, slot, subnet, why) = (launch.role, launch.slot, launch.subnet.clone(), why.to_owned());
+            let decision =
+                LaunchDecision::NoCapacity { role, slot, subnet: subnet.clone(), why: why.clone() };
+            settled.hold(memory, HeldBack::NoCapacity { role, subnet, why });
+            settled.record(memory, now, decision);
         }
         AwsErrorKind::NotOffered => {
             let none = memory.not_offered.entry(launch.release.clone()).or_default();
@@ -191,13 +194,8 @@ fn refused(
             if is_everywhere(&|id| memory.not_offered[&launch.release].contains(id)) {
                 return blame(memory, settled, launch, why, now);
             }
-            let text = format!(
-                "{} does not offer what {} needs: {why}",
-                launch.subnet,
-                place(launch.role, launch.slot)
-            );
-            memory.record(now, text);
-            settled.news += 1;
+            let (role, slot, subnet, why) = (launch.role, launch.slot, launch.subnet.clone(), why.to_owned());
+            settled.record(memory, now, LaunchDecision::NotOffered { role, slot, subnet, why });
         }
         AwsErrorKind::Propagating if has_had_time(memory, policy, launch, now) => {
             blame(memory, settled, launch, why, now)
@@ -236,9 +234,9 @@ fn blame(memory: &mut Memory, settled: &mut Settled, launch: &Launch, why: &str,
     boots.failures += u32::from(is_first);
     (boots.last_failure, boots.refused) = (Some(now), Some(why.to_owned()));
     if is_first {
-        memory.record(now, format!("EC2 refuses to launch {} of {id}: {why}", new_instance(launch.role)));
+        let (release, why) = (id.clone(), why.to_owned());
+        settled.record(memory, now, LaunchDecision::DefinitionRefused { role, release, why });
     }
-    settled.news += usize::from(is_first);
 }
 
 /// The reason lies outside the definition. A refusal that repeats is no event.
@@ -281,18 +279,16 @@ fn refuse(
         settled.hold(memory, HeldBack::Refused { role: launch.role, why: why.to_owned() });
     }
     if is_first {
-        settled.news +=
-            memory.record(now, format!("EC2 refuses to launch {}: {why}", new_instance(launch.role)));
+        settled.record(memory, now, LaunchDecision::Refused { role: launch.role, why: why.to_owned() });
     }
 }
 
-/// Returns the number of events.
-fn end_refusal(memory: &mut Memory, launch: &Launch, now: Timestamp) -> usize {
+fn end_refusal(memory: &mut Memory, settled: &mut Settled, launch: &Launch, now: Timestamp) {
     let of_account = memory.refusals.remove(&launch.spec.market);
     let of_type = memory.no_capacity.remove(&launch.release);
-    let Some(refusal) = of_account.or(of_type) else { return 0 };
-    let times = if refusal.count == 1 { "once".to_owned() } else { format!("{} times", refusal.count) };
-    memory.record(now, format!("EC2 launches again; it refused {times}."))
+    if let Some(refusal) = of_account.or(of_type) {
+        settled.record(memory, now, LaunchDecision::LaunchesAgain { refusals: refusal.count });
+    }
 }
 
 fn settle_credits(

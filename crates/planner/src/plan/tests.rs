@@ -8,6 +8,7 @@ mod world;
 
 mod account;
 mod balancer;
+mod balancer_crashes;
 mod blind;
 mod boots;
 mod brakes;
@@ -26,5 +27,6 @@ mod registry;
 mod rollout;
 mod size;
 mod surplus;
+mod table;
 mod unseen;
 mod young;

@@ -5,7 +5,8 @@ use fleet::memory::Phase;
 use fleet::release::Rollout;
 use jiff::SignedDuration;
 
-use super::world::{Health, LaunchFault, World, holds};
+use super::world::{Health, LaunchFault, World, decided, holds};
+use crate::decision::{Decision, EndCause, LaunchDecision, ReleaseDecision, WorkerDecision};
 use crate::held_back::{HeldBack, RolloutBrake};
 use crate::observation::Role;
 
@@ -78,11 +79,16 @@ fn one_launch_is_tried_for_all_slots() {
 fn a_refusal_that_repeats_is_one_event() {
     let mut world = refused(3);
     world.ticks(40);
-    let texts = world.memory.events.iter().filter(|event| event.text.contains("refuse"));
-    assert_eq!(texts.count(), 1, "{:#?}", world.memory.events);
+    let refused = |decision: &Decision| matches!(decision, Decision::Launch(LaunchDecision::Refused { .. }));
+    assert_eq!(world.decisions.iter().filter(|decision| refused(decision)).count(), 1);
+    assert_eq!(world.events_of(refused).len(), 1, "{:#?}", world.memory.events);
     world.quota = None;
     world.settle_down();
-    assert!(world.recorded("EC2 launches again; it refused"), "{:#?}", world.memory.events);
+    assert!(
+        decided!(world, Decision::Launch(LaunchDecision::LaunchesAgain { .. })),
+        "{:#?}",
+        world.memory.events
+    );
     assert!(world.memory.refusals.is_empty());
     assert_eq!(world.memory.healthy(), 3);
 }
@@ -129,7 +135,11 @@ fn a_dead_worker_makes_room_after_two_minutes() {
     let waited = world.now.duration_since(since);
     assert!((120..=180).contains(&waited.as_secs()), "{waited:#}");
     assert_eq!(world.live().len(), 2, "one at a time");
-    assert!(world.recorded("EC2 has refused its replacement for 2 min"));
+    let refused = SignedDuration::from_mins(2);
+    let makes_room = EndCause::Room { refused };
+    assert!(
+        decided!(world, Decision::Worker(WorkerDecision::Terminating { cause, .. }) if *cause == makes_room)
+    );
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (3, 3));
 }
@@ -223,7 +233,7 @@ fn stop_first_replaces_one_by_one_within_the_quota() {
         assert!(world.live().len() <= 3);
     }
     assert_eq!((healthy_of_release(&world), least), (3, 2), "one is missing at a time");
-    assert!(!world.recorded("refuse"), "{:#?}", world.memory.events);
+    assert!(!decided!(world, Decision::Launch(LaunchDecision::Refused { .. })), "{:#?}", world.memory.events);
     assert_eq!(world.memory.room, None);
     world.expect_rest();
 }
@@ -327,7 +337,11 @@ fn a_refused_surge_falls_back_to_stop_first() {
     world.quota = Some(3);
     world.deploy("ami-2");
     world.settle_down();
-    assert!(world.recorded("goes on by stopping one worker first"), "{:#?}", world.memory.events);
+    assert!(
+        decided!(world, Decision::Release(ReleaseDecision::StopsFirst { .. })),
+        "{:#?}",
+        world.memory.events
+    );
     assert_eq!((healthy_of_release(&world), world.live().len()), (3, 3));
     assert_eq!(world.memory.stop_first, None, "it is over");
     assert_eq!(world.failures(), 0);
@@ -444,7 +458,7 @@ fn one_makes_room_at_a_time_although_ec2_does_not_show_it() {
     world.quota = Some(4);
     world.machine(&before).health = Health::Silent;
     world.can_terminate = false;
-    while !world.memory.leaving.values().any(|leaving| leaving.reason.contains("makes room")) {
+    while !world.memory.leaving.values().any(|leaving| leaving.reason.makes_room()) {
         world.tick();
     }
     let leaver = world.memory.leaving.keys().next().cloned().expect("one leaves");
@@ -454,7 +468,7 @@ fn one_makes_room_at_a_time_although_ec2_does_not_show_it() {
     world.memory.room = None;
     for _ in 0..8 {
         world.tick();
-        let makes_room = |leaving: &&fleet::memory::Leaving| leaving.reason.contains("makes room");
+        let makes_room = |leaving: &&fleet::memory::Leaving| leaving.reason.makes_room();
         let leavers = world.memory.leaving.values().filter(makes_room).count();
         assert!(leavers <= 1, "{:#?}", world.memory.leaving);
     }

@@ -3,7 +3,8 @@
 use fleet::memory::Phase;
 use jiff::SignedDuration;
 
-use super::world::{Health, TICK, World, holds};
+use super::world::{Health, TICK, World, decided, holds};
+use crate::decision::{Decision, WorkerDecision};
 use crate::held_back::{HeldBack, TerminationBrake};
 
 /// How many are terminated in each of the next ticks.
@@ -116,7 +117,7 @@ fn panic_is_over_once_as_many_answer_as_are_dead() {
     assert_eq!(world.published().len(), 3);
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (3, 3));
-    assert!(!world.recorded("answers after all"));
+    assert!(!decided!(world, Decision::Worker(WorkerDecision::TakenBack { .. })));
 }
 
 /// Slots 0, 2, 4 … are in zone a, the others in zone b.
@@ -136,7 +137,7 @@ fn a_zone_that_falls_silent_is_replaced_elsewhere_and_not_terminated_for_15_min(
     assert_eq!(planned.terminations, []);
     assert!(planned.launches.iter().all(|launch| launch.subnet == "subnet-b"));
     assert_eq!(planned.launches.len(), 2);
-    assert!(world.recorded("Most workers in zone-a are silent while others answer"));
+    assert!(decided!(world, Decision::Worker(WorkerDecision::ZoneSpared { zone, .. }) if zone == "zone-a"));
     let dark_since = world.memory.dark_zones["zone-a"];
     while world.now.duration_since(dark_since) < SignedDuration::from_mins(15) {
         assert_eq!(world.tick().terminations, []);
@@ -208,7 +209,7 @@ fn a_worker_that_answers_after_its_verdict_is_not_terminated_again() {
     assert_eq!(world.tick().terminations.as_slice(), std::slice::from_ref(&id), "it failed again");
     world.machine(&id).health = Health::Well;
     assert_eq!(world.tick().terminations, []);
-    assert!(world.recorded(&format!("{id} answers after all and is not terminated.")));
+    assert!(decided!(world, Decision::Worker(WorkerDecision::TakenBack { id: back }) if *back == id));
     assert!(!world.memory.leaving.get(&id).is_some_and(|leaving| leaving.judged));
     world.can_terminate = true;
     world.settle_down();

@@ -2,7 +2,9 @@
 
 use jiff::SignedDuration;
 
-use super::world::{Health, World};
+use super::world::{Health, World, decided};
+use crate::decision::{Decision, WorkerDecision};
+use crate::held_back::Who;
 
 #[test]
 fn a_worker_that_keeps_crashing_is_replaced_and_drained() {
@@ -46,7 +48,10 @@ fn a_worker_that_stops_to_crash_is_kept_when_nothing_replaced_it() {
     world.quota = None;
     world.settle_down();
     assert_eq!(world.memory.healthy(), 2);
-    assert!(!world.recorded(&format!("Terminating {id}: it does not answer")));
+    let who = Who::Instance(id);
+    assert!(
+        !decided!(world, Decision::Worker(WorkerDecision::Terminating { who: ended, .. }) if *ended == who)
+    );
 }
 
 #[test]

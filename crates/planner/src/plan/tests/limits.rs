@@ -4,7 +4,8 @@ use fleet::aws_code::AwsErrorKind;
 use fleet::memory::Phase;
 use jiff::SignedDuration;
 
-use super::world::{Health, LaunchFault, SUBNETS, TICK, World, holds};
+use super::world::{Health, LaunchFault, SUBNETS, TICK, World, count, decided, holds};
+use crate::decision::{CountDecision, Decision, LaunchDecision, WorkerDecision};
 use crate::held_back::{HeldBack, LaunchBrake};
 
 /// Launches in each of the next ticks.
@@ -227,7 +228,11 @@ fn an_unresolved_launch_is_not_repeated_once_enough_workers_serve() {
     for _ in 0..20 {
         assert_eq!(world.tick().launches, [], "it would give a third worker");
     }
-    assert!(world.recorded("The launch in slot 1 is not needed any more"), "{:#?}", world.memory.events);
+    assert!(
+        decided!(world, Decision::Worker(WorkerDecision::LaunchNotNeeded { slot: 1 })),
+        "{:#?}",
+        world.memory.events
+    );
     assert!(!world.memory.slots.contains_key(&1), "five minutes later its slot is free");
     assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
 }
@@ -310,10 +315,12 @@ fn refusals_for_capacity_do_not_push_the_history_out() {
     world.desire(20);
     world.without_capacity.extend(SUBNETS.map(str::to_owned));
     world.ticks(15);
-    let refusals = world.memory.events.iter().filter(|event| event.text.contains("No capacity"));
-    let refusals: Vec<_> = refusals.map(|event| event.count).collect();
+    let is_refusal =
+        |decision: &Decision| matches!(decision, Decision::Launch(LaunchDecision::NoCapacity { .. }));
+    let refusals: Vec<_> = world.events_of(is_refusal).iter().map(|event| event.count).collect();
     assert!(!refusals.is_empty() && refusals.iter().sum::<u32>() <= 20, "{refusals:?}");
-    assert!(world.recorded(&format!("Lost {lost}")), "{:#?}", world.memory.events);
+    let is_loss = |decision: &Decision| matches!(decision, Decision::Worker(WorkerDecision::Lost { id, .. }) if *id == lost);
+    assert_eq!(world.events_of(is_loss).len(), 1, "{:#?}", world.memory.events);
 }
 
 #[test]
@@ -322,7 +329,10 @@ fn the_way_of_the_desired_count_is_kept() {
     for desired in [4, 5, 6] {
         world.desire(desired);
         world.tick();
-        assert!(world.recorded(&format!("from {} to {desired}.", desired - 1)));
+        let (from, to) = (Some(count(desired - 1)), count(desired));
+        let expected = Decision::Count(CountDecision::Changed { from, to });
+        assert!(world.decisions.contains(&expected));
     }
-    assert!(world.recorded("from 3 to 4."));
+    let is_change = |decision: &Decision| matches!(decision, Decision::Count(CountDecision::Changed { .. }));
+    assert_eq!(world.events_of(is_change).len(), 4, "from nothing to 3, and three more");
 }

@@ -5,6 +5,7 @@ use fleet::memory::Phase;
 use jiff::SignedDuration;
 
 use super::world::{Health, LaunchFault, SUBNETS, World, holds};
+use crate::decision::{Decision, LaunchDecision};
 use crate::held_back::{BalancerBrake, HeldBack, RolloutBrake};
 use crate::observation::Role;
 use crate::plan::Plan;
@@ -86,8 +87,13 @@ fn without_capacity_in_any_zone_no_release_is_blamed() {
         "{:?}",
         world.held_back
     );
-    let texts = world.memory.events.iter().filter(|event| event.text.contains("apacity"));
-    assert_eq!(texts.count(), 2, "{:#?}", world.memory.events);
+    let is_refusal = |decision: &Decision| {
+        matches!(
+            decision,
+            Decision::Launch(LaunchDecision::NoCapacity { .. } | LaunchDecision::Refused { .. })
+        )
+    };
+    assert_eq!(world.events_of(is_refusal).len(), 2, "{:#?}", world.memory.events);
     world.without_capacity.clear();
     expect_whole(&mut world, 3);
 }

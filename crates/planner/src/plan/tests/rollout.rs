@@ -1,9 +1,10 @@
 //! A new release.
 
-use fleet::memory::Phase;
+use fleet::memory::{LeavingReason, Phase};
 use jiff::SignedDuration;
 
-use super::world::{Health, TICK, World, holds};
+use super::world::{Health, TICK, World, decided, holds};
+use crate::decision::{Decision, ReleaseDecision};
 use crate::held_back::{HeldBack, RolloutBrake};
 
 /// Slots with a worker of the present release.
@@ -69,7 +70,7 @@ fn the_first_worker_serves_for_55_s_before_an_old_one_leaves() {
     }
     world.tick();
     assert!(is_proven(&world));
-    assert!(world.recorded("has proved itself"));
+    assert!(decided!(world, Decision::Release(ReleaseDecision::Proven { .. })));
     assert_eq!((world.memory.leaving.len(), world.published().len()), (1, 3));
 }
 
@@ -245,7 +246,7 @@ fn a_surplus_is_not_called_a_rollout_while_no_new_worker_serves() {
     world.deploy("ami-2");
     world.desire(2);
     world.tick();
-    assert!(world.memory.leaving.values().all(|leaving| leaving.reason == "more workers than desired"));
+    assert!(world.memory.leaving.values().all(|leaving| leaving.reason == LeavingReason::Surplus));
     world.settle_down();
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use fleet::memory::{Leaving, LeavingStage, Memory, Phase, RoomFor, Slot};
+use fleet::memory::{Leaving, LeavingReason, LeavingStage, Memory, Phase, RoomFor, Slot};
 use fleet::release::Release;
 use fleet::{Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
@@ -32,8 +32,8 @@ const fn minutes(minutes: i64) -> SignedDuration {
 }
 
 /// Reasons to leave that are verdicts on a worker's health.
-const VERDICTS: [&str; 2] = ["it does not answer", "its boot failed"];
-const SURPLUS: [&str; 2] = ["more workers than desired", "a newer release serves"];
+const VERDICTS: [LeavingReason; 2] = [LeavingReason::Dead, LeavingReason::BootFailed];
+const SURPLUS: [LeavingReason; 2] = [LeavingReason::Surplus, LeavingReason::Replaced];
 
 impl Deed<'_> {
     pub(super) fn check(&self) {
@@ -124,7 +124,7 @@ impl Deed<'_> {
 
     /// Workers that served and are terminated for their health because of this tick.
     fn fresh_verdicts(&self) -> Vec<&WorkerId> {
-        let is_verdict = |leaving: &Leaving| leaving.served && VERDICTS.contains(&leaving.reason.as_str());
+        let is_verdict = |leaving: &Leaving| leaving.served && VERDICTS.contains(&leaving.reason);
         self.fresh_leaving().filter(|(_, leaving)| is_verdict(leaving)).map(|(id, _)| id).collect()
     }
 
@@ -171,8 +171,7 @@ impl Deed<'_> {
     /// How many workers that served there were when the brakes looked.
     fn served(&self) -> usize {
         let left = self.fresh_leaving().filter(|(_, leaving)| {
-            leaving.served
-                && (VERDICTS.contains(&leaving.reason.as_str()) || SURPLUS.contains(&leaving.reason.as_str()))
+            leaving.served && (VERDICTS.contains(&leaving.reason) || SURPLUS.contains(&leaving.reason))
         });
         self.after().slots.values().filter(|slot| slot.served).count() + left.count()
     }
@@ -355,14 +354,14 @@ impl Deed<'_> {
     }
 
     fn surplus(&self) {
-        let leaves = self.fresh_leaving().filter(|(_, leaving)| SURPLUS.contains(&leaving.reason.as_str()));
+        let leaves = self.fresh_leaving().filter(|(_, leaving)| SURPLUS.contains(&leaving.reason));
         let leaves = leaves.count();
         let counts = |slot: &&Slot| !matches!(slot.phase, Phase::Dead | Phase::Unresolved);
         let live = self.after().slots.values().filter(counts).count();
         assert!(leaves <= ((live + leaves) / 4).max(3), "{leaves} leave at once");
         assert!(leaves == 0 || live >= self.desired_count(), "{leaves} are no surplus");
         let orphans =
-            self.fresh_leaving().filter(|(_, leaving)| leaving.reason == "it belongs to no slot").count();
+            self.fresh_leaving().filter(|(_, leaving)| leaving.reason == LeavingReason::Unknown).count();
         assert!(orphans <= (self.desired_count() / 4).max(2), "{orphans} orphans leave at once");
         assert!(orphans == 0 || !self.is_young(), "orphans leave while memory is young");
     }
@@ -421,7 +420,7 @@ impl Deed<'_> {
         let old = after.slots.values().filter(|slot| counting(slot) && !is_new(&slot.release)).count();
         let new = live - old;
         let is_surplus = |id: &WorkerId| {
-            let is_surplus = |left: &Leaving| left.served && SURPLUS.contains(&left.reason.as_str());
+            let is_surplus = |left: &Leaving| left.served && SURPLUS.contains(&left.reason);
             let left = after.leaving.get(id).is_some_and(is_surplus);
             left && self.row(id).is_some_and(|row| !is_new(&row.release))
         };

@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::world::World;
+use crate::decision::{Decision, WorkerDecision};
 use crate::held_back::Who;
 use crate::observation::{Observation, Scope};
 use crate::plan::Tick;
@@ -62,7 +63,7 @@ fn tick<'a>(world: &'a World, seen: &'a Observation, memory: Memory) -> Tick<'a>
 }
 
 /// Removes the least needed worker.
-fn remove_one(tick: &mut Tick<'_>) -> Option<String> {
+fn remove_one(tick: &mut Tick<'_>) -> Option<Who> {
     let mut crowds: BTreeMap<&str, usize> = BTreeMap::new();
     for slot in tick.memory.slots.values() {
         *crowds.entry(slot.zone.as_str()).or_insert(0) += 1;
@@ -80,13 +81,13 @@ fn remove_one(tick: &mut Tick<'_>) -> Option<String> {
     let live = tick.memory.slots.iter().filter(|(_, slot)| tick.counts(slot));
     let number = live.min_by_key(|(number, slot)| order(**number, slot)).map(|(number, _)| *number)?;
     let slot = tick.memory.slots.get_mut(&number)?;
-    let text = format!("Removing {}:", Who::of_slot(number, slot));
+    let who = Who::of_slot(number, slot);
     if slot.worker.is_none() {
         slot.is_unwanted = true;
     } else {
         tick.memory.slots.remove(&number);
     }
-    Some(text)
+    Some(who)
 }
 
 proptest! {
@@ -106,8 +107,11 @@ proptest! {
 
         let mut at_once = tick(&world, &seen, memory(&world, slots));
         at_once.shrink();
-        let subject = |text: &str| text.split_inclusive(':').next().unwrap_or(text).to_owned();
-        let removed: Vec<String> = at_once.news.iter().map(|text| subject(text)).collect();
+        let removed = |decision: &Decision| match decision {
+            Decision::Worker(WorkerDecision::Removing { who, .. }) => Some(who.clone()),
+            _ => None,
+        };
+        let removed: Vec<Who> = at_once.decisions.iter().filter_map(removed).collect();
         prop_assert_eq!(removed, expected);
     }
 }

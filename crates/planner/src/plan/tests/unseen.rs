@@ -4,7 +4,8 @@ use fleet::WorkerId;
 use fleet::aws_code::AwsErrorKind;
 use fleet::memory::Phase;
 
-use super::world::{Health, LaunchFault, SUBNETS, World, release};
+use super::world::{Health, LaunchFault, SUBNETS, World, decided, release};
+use crate::decision::{Decision, WorkerDecision};
 
 const LONG: i32 = 1000;
 
@@ -178,7 +179,9 @@ fn a_launch_that_is_not_wanted_any_more_is_missed_from_its_last_repetition_on() 
     world.ticks(15);
     assert!(world.memory.slots.contains_key(&1), "EC2 had five minutes to show it");
     world.tick();
-    assert!(world.recorded(&format!("Found {id} in slot 1")));
+    assert!(
+        decided!(world, Decision::Worker(WorkerDecision::Found { id: found, slot: 1, .. }) if *found == id)
+    );
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (1, 1));
 }
@@ -191,7 +194,9 @@ fn a_launch_that_cannot_be_repeated_any_more_is_missed_from_its_last_repetition_
     world.ticks(15);
     assert!(world.memory.slots.contains_key(&1), "EC2 had five minutes to show it");
     world.tick();
-    assert!(world.recorded(&format!("Found {id} in slot 1")));
+    assert!(
+        decided!(world, Decision::Worker(WorkerDecision::Found { id: found, slot: 1, .. }) if *found == id)
+    );
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (2, 2));
 }

@@ -6,11 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use fleet::aws_code::AwsErrorKind;
-use fleet::memory::{Memory, Phase};
+use fleet::memory::{Event, Memory, Phase};
 use fleet::release::{BalancerSpec, Credits, InstanceSpec, Market, Release, SubnetSpec};
 use fleet::{DesiredCount, LB_ADMIN_PORT, Profile, Registry, WORKER_PORT, WorkerAddr, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::decision::Decision;
 use crate::effect::{Failure, Launch};
 use crate::held_back::HeldBack;
 use crate::observation::{
@@ -26,6 +27,14 @@ macro_rules! holds {
 }
 pub(super) use holds;
 
+/// Whether a decision of this pattern was taken since the world began.
+macro_rules! decided {
+    ($world:expr, $pattern:pat $(if $guard:expr)?) => {
+        $world.decisions.iter().any(|decision| matches!(decision, $pattern $(if $guard)?))
+    };
+}
+pub(super) use decided;
+
 pub(super) const TICK: SignedDuration = SignedDuration::from_secs(20);
 /// A new worker answers in the second tick after its launch.
 const BOOT: SignedDuration = SignedDuration::from_secs(30);
@@ -39,6 +48,8 @@ pub(super) struct World {
     pub(super) memory: Memory,
     /// The actions that the last tick held back.
     pub(super) held_back: Vec<HeldBack>,
+    /// All decisions so far, oldest first.
+    pub(super) decisions: Vec<Decision>,
     pub(super) desired: Result<DesiredCount, String>,
     pub(super) release: Release,
     pub(super) registry: Option<Registry>,
@@ -106,6 +117,7 @@ impl World {
             now: Timestamp::from_second(1_800_000_000).expect("a time"),
             memory: Memory::default(),
             held_back: Vec::new(),
+            decisions: Vec::new(),
             desired: Ok(count(desired)),
             release: release("ami-1", &SUBNETS),
             registry: None,
@@ -170,6 +182,7 @@ impl World {
     fn carry_out(&mut self, planned: &Plan) {
         self.memory = planned.memory.clone();
         self.held_back.extend(planned.held_back.iter().cloned());
+        self.decisions.extend(planned.decisions.iter().cloned());
         if let Some(registry) = planned.registry.clone().filter(|_| self.can_publish) {
             self.registry = Some(registry);
         }
@@ -204,6 +217,7 @@ impl World {
         }
         let settled = settle(&mut self.memory, &outcomes, &self.release.policy, self.now);
         self.held_back.extend(settled.held_back);
+        self.decisions.extend(settled.decisions.into_iter().map(Decision::from));
     }
 
     pub(super) fn observe(&self, scope: Scope) -> Observation {
@@ -406,9 +420,11 @@ impl World {
         self.memory.slots.values().filter(|slot| is_booting(slot.phase)).count()
     }
 
-    /// Whether this was decided, in these words.
-    pub(super) fn recorded(&self, text: &str) -> bool {
-        self.memory.events.iter().any(|event| event.text.contains(text))
+    /// The events in memory that such decisions have left.
+    pub(super) fn events_of(&self, is_it: impl Fn(&Decision) -> bool) -> Vec<&Event> {
+        let sentences = self.decisions.iter().filter(|decision| is_it(decision)).map(Decision::to_string);
+        let sentences: BTreeSet<String> = sentences.collect();
+        self.memory.events.iter().filter(|event| sentences.contains(&event.text)).collect()
     }
 
     /// Boots of the present release that failed in a row.
