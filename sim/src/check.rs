@@ -379,7 +379,8 @@ impl World {
                 *at < surveyed && *probe == Probe::Refused || now - at >= SECOND_LOOK - skew
             };
             let is_second = record.failures.iter().any(is_verdict);
-            if !is_refused && !is_second {
+            // A worker that keeps crashing counts as dead already, and its replacement answers.
+            if !is_refused && !is_second && !self.has_crashed(index) {
                 self.violate("S4", format!("{id} was silent once only: {:?}", record.failures));
             }
         } else if age < BOOT_GRACE - self.skew() {

@@ -74,6 +74,10 @@ fn what_was_found_once_does_not_come_back() {
         (2_007_407, "a worker is terminated that an overlapping invocation has taken back"),
         (3_004_315, "a worker whose slot was given to another is taken back, and the registry is emptied"),
         (3_011_167, "the same, where not a kill but a refused write kept the worker in the registry"),
+        (
+            5_002_034,
+            "a worker whose program was restarted three times is silent once when its replacement serves",
+        ),
         (3_086_678, "a launch is given up five minutes after it was missed first, and was repeated since"),
     ];
     let found_in_five_hours = [
