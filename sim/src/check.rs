@@ -143,6 +143,8 @@ impl Checks {
 
     pub fn deployed(&mut self, now: Millis) {
         self.wanted.push_back((now, 0));
+        // Failures of a definition that is neither released nor proven are forgotten.
+        self.crashing.clear();
     }
 
     pub fn begin_calm(&mut self, now: Millis, s3: &S3, ec2: &Ec2, is_tight: bool) {

@@ -166,8 +166,12 @@ impl Machine {
         }
     }
 
-    /// From now on the program crashes each time that it has run for so long.
+    /// From now on the program crashes each time that it has run for so long. One that crashes because of its
+    /// definition does so for ever.
     pub fn crash(&mut self, every: Millis, from: Millis, until: Millis) {
+        if self.crashing.is_some_and(|crashing| crashing.until == NEVER) {
+            return;
+        }
         let before = self.crashing.into_iter().flat_map(|crashing| crashing.starts(from));
         self.restarts.extend(before);
         self.crashing = Some(Crashing { every, from, until });
