@@ -123,9 +123,7 @@ fn a_dead_worker_makes_room_after_two_minutes() {
     world.ticks(2);
     assert!(dead.iter().all(|id| world.live().contains(id)), "many fail: a replacement has to answer first");
     let since = world.now;
-    while dead.iter().all(|id| world.live().contains(id)) {
-        world.tick();
-    }
+    world.tick_until("a dead one leaves", |world| dead.iter().any(|id| !world.live().contains(id)));
     let waited = world.now.duration_since(since);
     assert!((120..=180).contains(&waited.as_secs()), "{waited:#}");
     assert_eq!(world.live().len(), 2, "one at a time");
@@ -245,9 +243,7 @@ fn stop_first_holds_its_first_worker_on_trial() {
     world.quota = Some(3);
     world.deploy("ami-2");
     world.release.rollout = Rollout::StopFirst;
-    while healthy_of_release(&world) == 0 {
-        world.tick();
-    }
+    world.tick_until("a new one serves", |world| healthy_of_release(world) > 0);
     world.tick();
     assert!(holds!(world, HeldBack::Rollout { why: RolloutBrake::OnTrial, .. }), "{:?}", world.held_back);
     assert_eq!(world.live().len(), 3);
@@ -407,9 +403,7 @@ fn a_worker_makes_room_for_a_dead_load_balancer() {
     world.quota = Some(4);
     world.machine(&before).health = Health::Silent;
     let since = world.now;
-    while world.memory.room.is_none() {
-        world.tick();
-    }
+    world.tick_until("room is made", |world| world.memory.room.is_some());
     assert!(world.now.duration_since(since) >= SignedDuration::from_mins(2));
     world.settle_down();
     assert_ne!(world.holder, Some(before));
@@ -423,9 +417,9 @@ fn a_worker_that_made_room_does_not_wait_for_a_strange_load_balancer_to_go() {
     world.ticks(3);
     world.quota = Some(4);
     world.deploy_balancer("lb-2");
-    while world.memory.balancer.successor.is_none() || world.live().len() == 3 {
-        world.tick();
-    }
+    world.tick_until("a worker leaves for a successor", |world| {
+        world.memory.balancer.successor.is_some() && world.live().len() != 3
+    });
     // Launched by hand, with the stack's tags, and room for all.
     world.quota = None;
     let stranger = world.add(None, "subnet-b");
@@ -444,9 +438,9 @@ fn one_makes_room_at_a_time_although_ec2_does_not_show_it() {
     world.quota = Some(4);
     world.machine(&before).health = Health::Silent;
     world.can_terminate = false;
-    while !world.memory.leaving.values().any(|leaving| leaving.reason.contains("makes room")) {
-        world.tick();
-    }
+    world.tick_until("a worker makes room", |world| {
+        world.memory.leaving.values().any(|leaving| leaving.reason.contains("makes room"))
+    });
     let leaver = world.memory.leaving.keys().next().cloned().expect("one leaves");
     world.hide(&leaver, 12);
     world.desire(3);
@@ -479,9 +473,7 @@ fn a_worker_returns_if_the_load_balancer_finds_no_room() {
     world.ticks(3);
     world.quota = Some(4);
     world.deploy_balancer("lb-2");
-    while world.live().len() == 3 {
-        world.tick();
-    }
+    world.tick_until("a worker makes room", |world| world.live().len() != 3);
     // Another user of the account takes the rest of the quota, and gives it back.
     world.quota = Some(3);
     world.now += SignedDuration::from_mins(10);

@@ -356,9 +356,7 @@ fn the_old_one_of_a_deployment_is_kept_for_ten_minutes_and_removed_then() {
     world.ticks(3);
     world.holder = Some(new.clone());
     let moved = world.now;
-    while balancers(&world).contains(&old) {
-        world.tick();
-    }
+    world.tick_until("the old one is removed", |world| !balancers(world).contains(&old));
     let kept = world.now.duration_since(moved);
     assert!(kept > SignedDuration::from_mins(10) && kept < SignedDuration::from_mins(11), "{kept}");
     world.settle_down();
@@ -646,9 +644,7 @@ fn a_stopped_load_balancer_is_terminated_whatever_it_was() {
     let (mut moved, holder) = world();
     moved.machine(&holder).health = Health::Refuses;
     moved.can_terminate = false;
-    while moved.holder.as_ref() == Some(&holder) {
-        moved.tick();
-    }
+    moved.tick_until("the address moves", |world| world.holder.as_ref() != Some(&holder));
     moved.ticks(3);
     moved.can_terminate = true;
     ended(&mut moved, &holder, "it had the address before");
