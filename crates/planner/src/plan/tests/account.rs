@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 
 use super::world::{Health, LaunchFault, World, holds};
 use crate::held_back::{HeldBack, RolloutBrake};
-use crate::observation::Role;
+use crate::observation::{Role, Scope};
 
 const LIMIT: AwsErrorKind = AwsErrorKind::AccountLimit;
 
@@ -238,6 +238,19 @@ fn stop_first_waits_until_all_answer() {
 }
 
 #[test]
+fn stop_first_waits_for_a_worker_that_was_not_asked() {
+    let mut world = World::serving(3);
+    world.deploy("ami-2");
+    world.release.rollout = Rollout::StopFirst;
+    let mut seen = world.observe(Scope::Fleet);
+    seen.probes.remove(&world.id(0));
+    world.tick_seeing(&seen);
+    assert_eq!(world.memory.room, None, "two of three answer");
+    world.tick();
+    assert!(world.memory.room.is_some(), "all answer");
+}
+
+#[test]
 fn stop_first_holds_its_first_worker_on_trial() {
     let mut world = World::serving(3);
     world.quota = Some(3);
@@ -292,6 +305,22 @@ fn the_only_worker_is_stopped_if_the_release_says_so() {
     assert!(holds!(world, HeldBack::Rollout { why: RolloutBrake::NoWorker, .. }), "{:?}", world.held_back);
     world.settle_down();
     assert_eq!((healthy_of_release(&world), world.live().len()), (1, 1));
+}
+
+#[test]
+fn the_only_worker_stays_after_two_failed_boots() {
+    let mut world = World::serving(1);
+    world.quota = Some(1);
+    world.deploy("ami-2");
+    world.release.rollout = Rollout::StopFirst;
+    world.broken.insert(world.release.id.clone());
+    world.ticks(50);
+    assert_eq!((world.failures(), world.memory.healthy()), (2, 1), "{:?}", world.held_back);
+    world.now += SignedDuration::from_mins(30);
+    let before = world.live();
+    world.ticks(5);
+    assert_eq!(world.live(), before);
+    assert!(holds!(world, HeldBack::Rollout { why: RolloutBrake::BootsFailed, .. }), "{:?}", world.held_back);
 }
 
 #[test]

@@ -350,6 +350,15 @@ fn load_balancers_that_could_not_be_terminated_do_not_stand_in_the_way_for_ever(
 }
 
 #[test]
+fn a_load_balancer_prefers_a_zone_that_offers_its_type() {
+    let (mut world, holder) = world();
+    world.machine(&holder).health = Health::Refuses;
+    world.not_offered.insert(SUBNETS[1].to_owned());
+    assert_eq!(launched(&world.tick()), [(1, SUBNETS[1])], "the other zone, as always");
+    assert_eq!(launched(&world.tick()), [(2, SUBNETS[0])]);
+}
+
+#[test]
 fn the_old_one_of_a_deployment_is_kept_for_ten_minutes_and_removed_then() {
     let (mut world, old) = world();
     let new = deployed(&mut world);
