@@ -55,12 +55,8 @@ pub async fn run(target: &Target, consent: Consent, keep_data: bool) -> Result<(
     }
     let mut progress = Progress::default();
 
-    // Without its release the reconciler launches nothing, so a tick in progress cannot undo the removal.
     progress.begin("reconciler");
-    let released = delete_release(&aws).await?;
-    let scheduled = schedule::delete(&aws).await?;
-    let deleted = function::delete(&aws).await?;
-    progress.end(vec![released, scheduled, deleted]);
+    progress.end(delete_reconciler(&aws).await?);
 
     progress.begin("instances");
     let terminated = instance::terminate_all(&aws).await?;
@@ -138,6 +134,15 @@ async fn confirm(aws: &Aws, keep_data: bool) -> Result<()> {
     }
 }
 
+/// Withdraws the release first: without it the reconciler launches nothing, so a tick in progress cannot undo
+/// the removal.
+async fn delete_reconciler(aws: &Aws) -> Result<Vec<Part>> {
+    let released = delete_release(aws).await?;
+    let scheduled = schedule::delete(aws).await?;
+    let deleted = function::delete(aws).await?;
+    Ok(vec![released, scheduled, deleted])
+}
+
 async fn delete_release(aws: &Aws) -> Result<Part> {
     let deleted = aws.s3.delete_object().bucket(aws.names.control_bucket()).key(keys::RELEASE).send().await;
     found(deleted.step(|| "withdraw the release".to_owned()))?;
@@ -163,6 +168,15 @@ async fn delete_network(aws: &Aws, progress: &Progress) -> Result<Vec<Part>> {
 mod tests {
     use super::*;
     use crate::aws::stub::Stub;
+
+    #[tokio::test]
+    async fn destroy_withdraws_the_release_first() {
+        const RELEASE: &str = "DELETE /vigia-a-control-123456789012-eu-west-1/fleet/release.json";
+        let stub = Stub::default().says(RELEASE, 204, "");
+        // The call after it has no answer.
+        delete_reconciler(&stub.serve().await).await.expect_err("the schedule cannot be read");
+        assert_eq!(stub.count(RELEASE), 1);
+    }
 
     #[tokio::test]
     async fn a_late_instance_that_holds_the_network_is_terminated() {

@@ -279,7 +279,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_head_that_a_load_balancer_may_send_is_read() {
-        // Beside `Host`.
+        // One more is `Host`.
         let many = "a: b\r\n".repeat(WORKER_FIELDS - 1);
         let large = format!("a: {}\r\n", "b".repeat(CLIENT_HEAD + LB_HEAD));
         for lines in [many, large] {

@@ -45,7 +45,7 @@ pub(crate) use books::Books;
 use people::KeyFile;
 pub(crate) use refuse::refuse;
 
-/// All that is known about callers and what they may do.
+/// The callers and their permissions.
 pub(crate) struct Iam {
     pub credentials: Arc<Credentials>,
     pub books: Books,

@@ -59,6 +59,16 @@ fn variables(session: &Credentials) -> Vec<(&'static str, String)> {
 }
 
 #[cfg(test)]
+const CLI: &str = r#"printf '%s' '{"Version":1,"AccessKeyId":"OFCLI","SecretAccessKey":"secret"}'"#;
+
+/// Uses a session that only the CLI can read, until the process ends.
+#[cfg(test)]
+pub(crate) async fn log_in() -> SdkConfig {
+    let load = || aws_config::defaults(aws_config::BehaviorVersion::v2026_01_12()).region("eu-west-1");
+    or_of_command(CLI, SdkConfig::builder().build(), load).await
+}
+
+#[cfg(test)]
 mod tests {
     use aws_config::BehaviorVersion;
 
@@ -77,14 +87,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_session_of_the_cli_replaces_missing_credentials() {
-        const CLI: &str = r#"printf '%s' '{"Version":1,"AccessKeyId":"OFCLI","SecretAccessKey":"secret"}'"#;
         let load = || aws_config::defaults(BehaviorVersion::v2026_01_12()).region("eu-west-1");
         let key = async |config: SdkConfig| {
             let provider = config.credentials_provider().expect("credentials");
             provider.provide_credentials().await.expect("a session").access_key_id().to_owned()
         };
-        let bare = SdkConfig::builder().build();
-        assert_eq!(key(or_of_command(CLI, bare, load).await).await, "OFCLI");
+        assert_eq!(key(log_in().await).await, "OFCLI");
         let own = Credentials::new("OWN", "secret", None, None, "a test");
         let own = SharedCredentialsProvider::new(own);
         let with_own = SdkConfig::builder().credentials_provider(own).build();

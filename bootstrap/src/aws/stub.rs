@@ -86,7 +86,7 @@ impl Stub {
         let router = axum::Router::new().fallback(move |method: Method, uri: Uri, body: String| {
             let is_query = body.starts_with("Action=");
             let (path, query) = (uri.path().trim_end_matches('/'), uri.query().unwrap_or_default());
-            let call = if is_query { body } else { format!("Action={method} {path}?{query}&") };
+            let call = if is_query { body } else { format!("Action={method} {path}?{query}&{body}") };
             std::future::ready(stub.answer(call))
         });
         tokio::spawn(async move { axum::serve(listener, router).await });

@@ -203,6 +203,47 @@ mod tests {
 
     const HEAD: &str = "HEAD /vigia-a-control-123456789012-eu-west-1";
 
+    const VERSIONS: &str = "GET /vigia-a-control-123456789012-eu-west-1?versions";
+    const REMOVE: &str = "POST /vigia-a-control-123456789012-eu-west-1?delete";
+
+    fn bucket_to_empty() -> Stub {
+        Stub::default().says(HEAD, 200, "").says(REMOVE, 200, "<DeleteResult/>")
+    }
+
+    /// Returns the list of this version alone.
+    fn version(id: &str) -> String {
+        format!(
+            "<ListVersionsResult><Version><Key>k</Key><VersionId>{id}</VersionId></Version></ListVersionsResult>"
+        )
+    }
+
+    #[tokio::test]
+    async fn a_bucket_is_emptied_again_before_each_try() {
+        const DELETE: &str = "DELETE /vigia-a-control-123456789012-eu-west-1";
+        let stub = bucket_to_empty()
+            .says(VERSIONS, 200, &version("v1"))
+            .says(VERSIONS, 200, "<ListVersionsResult/>")
+            .says(DELETE, 409, "<Error><Code>BucketNotEmpty</Code></Error>")
+            .says(VERSIONS, 200, &version("v2"))
+            .says(VERSIONS, 200, "<ListVersionsResult/>")
+            .says(DELETE, 204, "");
+        delete(&stub.serve().await, Contents::Control).await.expect("it is empty in the end");
+        assert_eq!((stub.count(REMOVE), stub.count(DELETE)), (2, 2));
+    }
+
+    #[tokio::test]
+    async fn versions_are_deleted_for_good() {
+        let stub = bucket_to_empty().says(VERSIONS, 200, &version("v1")).says(
+            VERSIONS,
+            200,
+            "<ListVersionsResult/>",
+        );
+        let aws = stub.serve().await;
+        empty(&aws, &Contents::Control.bucket(&aws)).await.expect("emptied");
+        let removed = stub.last(REMOVE);
+        assert!(removed.contains("<VersionId>v1</VersionId>"), "{removed}");
+    }
+
     /// Returns a bucket with all settings except those in `lost`.
     fn bucket_without(lost: &[&str]) -> Stub {
         const ENABLED: &str =

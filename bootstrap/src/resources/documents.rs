@@ -312,6 +312,21 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_count_is_written_over_a_faster_change() {
+        const PUT: &str = "PUT /vigia-a-control-123456789012-eu-west-1/desired-count";
+        const GET: &str = "GET /vigia-a-control-123456789012-eu-west-1/desired-count";
+        let stub = crate::aws::stub::Stub::default()
+            .says(GET, 200, "3")
+            .says(PUT, 412, "<Error><Code>PreconditionFailed</Code></Error>")
+            .says(GET, 200, "4")
+            .says(PUT, 200, "");
+        let five = DesiredCount::try_from(5).expect("within bounds");
+        let ensured = ensure_desired(&stub.serve().await, RunMode::Apply, Some(five)).await;
+        assert_eq!(ensured.expect("written").0.differs, ["5 instead of 4"]);
+        assert_eq!(stub.count(PUT), 2);
+    }
+
     /// The error of reading an object of which S3 says this, and no more.
     async fn error_of(head: String, body: Vec<u8>) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

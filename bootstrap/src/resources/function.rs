@@ -25,6 +25,7 @@ use aws_sdk_lambda::types::{
 };
 use fleet::aws_code::AwsErrorKind;
 use fleet::stack::TAG_STACK;
+use tokio::process::Command;
 
 use self::cargo_lambda::{Package, Refusal, failed, run, says};
 use crate::aws::{Aws, cli_session};
@@ -241,21 +242,9 @@ pub fn is_as_uploaded(got: &GetFunctionOutput) -> bool {
 
 /// Runs `cargo lambda deploy` until the role that the function gets can be assumed.
 async fn upload(aws: &Aws, options: &Deploy, wanted: &Wanted, package: &Package) -> Result<()> {
-    let environment: Vec<String> =
-        wanted.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let mut wait = aws.patience.wait(patience::SETTLING);
     loop {
-        let mut command = package.command(aws, options);
-        command
-            .args(["--iam-role", &wanted.role])
-            .args(["--memory", &MEMORY_MB.to_string()])
-            .args(["--timeout", &TIMEOUT_SECONDS.to_string()])
-            .args(["--env-var", &environment.join(",")])
-            .args(["--subnet-ids", &wanted.subnets.join(",")])
-            .args(["--security-group-ids", &wanted.group])
-            .arg("--ipv6-allowed-for-dual-stack")
-            .args(["--tag", &format!("{TAG_STACK}={}", aws.names.stack)]);
-        command.envs(cli_session::environment().await);
+        let command = upload_command(aws, options, wanted, package).await;
         let output = run(command, options, package.deadline(READY_DEADLINE)).await?;
         if output.status.success() {
             return Ok(());
@@ -280,6 +269,24 @@ async fn upload(aws: &Aws, options: &Deploy, wanted: &Wanted, package: &Package)
         }
         wait.pause(|| format!("waiting until Lambda knows {needs}")).await;
     }
+}
+
+/// Returns `cargo lambda deploy` with all settings, and with the session that is valid now.
+async fn upload_command(aws: &Aws, options: &Deploy, wanted: &Wanted, package: &Package) -> Command {
+    let environment: Vec<String> =
+        wanted.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut command = package.command(aws, options);
+    command
+        .args(["--iam-role", &wanted.role])
+        .args(["--memory", &MEMORY_MB.to_string()])
+        .args(["--timeout", &TIMEOUT_SECONDS.to_string()])
+        .args(["--env-var", &environment.join(",")])
+        .args(["--subnet-ids", &wanted.subnets.join(",")])
+        .args(["--security-group-ids", &wanted.group])
+        .arg("--ipv6-allowed-for-dual-stack")
+        .args(["--tag", &format!("{TAG_STACK}={}", aws.names.stack)])
+        .envs(cli_session::environment().await);
+    command
 }
 
 /// Waits until the last change has taken effect.
@@ -520,6 +527,22 @@ mod tests {
             .code_sha256("package")
             .vpc_config(vpc.build())
             .build()
+    }
+
+    #[tokio::test]
+    async fn cargo_lambda_gets_the_session_of_aws_login() {
+        use clap::Parser as _;
+        let cli = crate::cli::Cli::try_parse_from(["bootstrap", "deploy"]).expect("arguments");
+        let crate::cli::Command::Deploy(options) = cli.command else { unreachable!("that is the command") };
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("reconciler"), "program").expect("written");
+        let program = Artifact::load(directory.path(), "reconciler").expect("there");
+        let package = Package::new(&program).expect("copied");
+        cli_session::log_in().await;
+        let aws = crate::aws::stub::client("http://127.0.0.1:1");
+        let command = upload_command(&aws, &options, &wanted(), &package).await;
+        let key = command.as_std().get_envs().find(|(name, _)| *name == "AWS_ACCESS_KEY_ID");
+        assert_eq!(key.and_then(|(_, key)| key), Some("OFCLI".as_ref()));
     }
 
     #[test]

@@ -357,6 +357,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_profile_may_have_its_role_already() {
+        let name = wanted().name;
+        let holds = |role: &str| {
+            format!(
+                "<GetInstanceProfileResult><InstanceProfile><InstanceProfileName>{name}</InstanceProfileName>\
+                 <Roles>{role}</Roles></InstanceProfile></GetInstanceProfileResult>"
+            )
+        };
+        let stub = Stub::default()
+            .refuses_query("AddRoleToInstanceProfile", "LimitExceeded")
+            .answers("GetInstanceProfile", &holds(""))
+            .answers("GetInstanceProfile", &holds(&format!("<member><RoleName>{name}</RoleName></member>")));
+        make_profile(&stub.serve().await, &name, Profile::Empty).await.expect("the role is in it");
+        assert_eq!(stub.count("GetInstanceProfile"), 2);
+    }
+
+    #[tokio::test]
     async fn a_new_role_is_made_within_the_boundary() {
         let stub = Stub::default().answers("CreateRole", "<CreateRoleResult/>");
         create(&stub.serve().await, &wanted(), Some(ARN)).await.expect("made");

@@ -37,9 +37,6 @@ pub(super) const LIMITS: Limits = Limits {
     tries: 3,
 };
 
-/// As one piece the connection would accept a whole program at once, and a stall would go unnoticed.
-const PIECE: usize = 64 * 1024;
-
 /// The destination of a program.
 pub(super) struct Upload<'a> {
     pub(super) name: &'a str,
@@ -53,7 +50,8 @@ pub(super) struct Upload<'a> {
 
 impl Upload<'_> {
     pub(super) async fn send(&self, s3: &aws_sdk_s3::Client, limits: Limits) -> Result<()> {
-        let body = ByteStream::read_from().path(self.path).buffer_size(PIECE).build().await;
+        // The SDK reads a file in pieces of 64 KiB, and a stalled connection takes no further piece.
+        let body = ByteStream::from_path(self.path).await;
         let body = body.map_err(|error| {
             let what = format!("cannot read the program {}", self.path.display());
             DeployError::new(Exit::Prerequisite, what)

@@ -181,6 +181,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_detached_internet_gateway_is_attached() {
+        let stub = Stub::default()
+            .answers("DescribeInternetGateways", &listed(&[("igw-1", None)]))
+            .answers("AttachInternetGateway", "<return>true</return>");
+        let aws = stub.serve().await;
+        let vpc = Some("vpc-1".to_owned());
+        let mut site = Site { aws: &aws, mode: RunMode::Apply, vpc, parts: Vec::new() };
+        assert_eq!(site.gateway(Gateway::Internet).await.expect("attached"), "igw-1");
+        let attached = stub.last("AttachInternetGateway");
+        assert!(attached.contains("InternetGatewayId=igw-1&VpcId=vpc-1"), "{attached}");
+    }
+
+    #[tokio::test]
     async fn a_gateway_that_a_cut_run_left_is_removed() {
         for (mode, deleted) in [(RunMode::Plan, 0), (RunMode::Apply, 1)] {
             let stub = Stub::default()

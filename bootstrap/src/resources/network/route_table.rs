@@ -256,6 +256,9 @@ async fn list(aws: &Aws, vpc: &str) -> Result<Vec<aws_sdk_ec2::types::RouteTable
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::stub::Stub;
+    use crate::blueprint::Side;
+    use crate::part::RunMode;
 
     fn judged(via: Option<&str>, is_lost: bool) -> Option<Wrong> {
         let wanted = Route { to: "::/0", via: Gateway::EgressOnly };
@@ -269,6 +272,38 @@ mod tests {
         assert_eq!(judged(Some("eigw-2"), false), None);
         assert_eq!(judged(Some("eigw-2"), true), Some(Wrong::Elsewhere));
         assert_eq!(judged(Some("eigw-1"), false), Some(Wrong::Elsewhere));
+    }
+
+    /// Ensures a table that has these routes and needs one to all IPv6 addresses, through `eigw-2`.
+    async fn ensured(routes: Vec<Leads>) -> Stub {
+        let stub = Stub::default()
+            .answers("CreateRoute", "<return>true</return>")
+            .answers("ReplaceRoute", "<return>true</return>");
+        let aws = stub.serve().await;
+        let vpc = Some("vpc-1".to_owned());
+        let mut site = Site { aws: &aws, mode: RunMode::Apply, vpc, parts: Vec::new() };
+        let route = Route { to: "::/0", via: Gateway::EgressOnly };
+        let wanted =
+            RouteTable { what: "private".to_owned(), side: Side::Private, routes: Vec::from([route]) };
+        let there = There { id: "rtb-1".to_owned(), subnets: Vec::new(), routes };
+        let gateways = BTreeMap::from([(Gateway::EgressOnly.what(), "eigw-2".to_owned())]);
+        site.route_table(&wanted, Some(there), &[], &gateways).await.expect("ensured");
+        stub
+    }
+
+    #[tokio::test]
+    async fn a_lost_route_is_led_to_the_gateway_of_the_stack() {
+        let lost = Leads { to: "::/0".to_owned(), via: Some("eigw-1".to_owned()), is_lost: true };
+        let stub = ensured(Vec::from([lost])).await;
+        assert_eq!((stub.count("CreateRoute"), stub.count("ReplaceRoute")), (0, 1));
+        assert!(stub.last("ReplaceRoute").contains("EgressOnlyInternetGatewayId=eigw-2"));
+    }
+
+    #[tokio::test]
+    async fn a_missing_route_is_added() {
+        let stub = ensured(Vec::new()).await;
+        assert_eq!((stub.count("CreateRoute"), stub.count("ReplaceRoute")), (1, 0));
+        assert!(stub.last("CreateRoute").contains("EgressOnlyInternetGatewayId=eigw-2"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use super::world::{Health, LaunchFault, World, decided, holds};
 use crate::decision::{Decision, EndCause, LaunchDecision, ReleaseDecision, WorkerDecision};
 use crate::held_back::{HeldBack, RolloutBrake};
-use crate::observation::Role;
+use crate::observation::{Role, Scope};
 
 const LIMIT: AwsErrorKind = AwsErrorKind::AccountLimit;
 
@@ -129,9 +129,7 @@ fn a_dead_worker_makes_room_after_two_minutes() {
     world.ticks(2);
     assert!(dead.iter().all(|id| world.live().contains(id)), "many fail: a replacement has to answer first");
     let since = world.now;
-    while dead.iter().all(|id| world.live().contains(id)) {
-        world.tick();
-    }
+    world.tick_until("a dead one leaves", |world| dead.iter().any(|id| !world.live().contains(id)));
     let waited = world.now.duration_since(since);
     assert!((120..=180).contains(&waited.as_secs()), "{waited:#}");
     assert_eq!(world.live().len(), 2, "one at a time");
@@ -250,14 +248,25 @@ fn stop_first_waits_until_all_answer() {
 }
 
 #[test]
+fn stop_first_waits_for_a_worker_that_was_not_asked() {
+    let mut world = World::serving(3);
+    world.deploy("ami-2");
+    world.release.rollout = Rollout::StopFirst;
+    let mut seen = world.observe(Scope::Fleet);
+    seen.probes.remove(&world.id(0));
+    world.tick_seeing(&seen);
+    assert_eq!(world.memory.room, None, "two of three answer");
+    world.tick();
+    assert!(world.memory.room.is_some(), "all answer");
+}
+
+#[test]
 fn stop_first_holds_its_first_worker_on_trial() {
     let mut world = World::serving(3);
     world.quota = Some(3);
     world.deploy("ami-2");
     world.release.rollout = Rollout::StopFirst;
-    while healthy_of_release(&world) == 0 {
-        world.tick();
-    }
+    world.tick_until("a new one serves", |world| healthy_of_release(world) > 0);
     world.tick();
     assert!(holds!(world, HeldBack::Rollout { why: RolloutBrake::OnTrial, .. }), "{:?}", world.held_back);
     assert_eq!(world.live().len(), 3);
@@ -306,6 +315,22 @@ fn the_only_worker_is_stopped_if_the_release_says_so() {
     assert!(holds!(world, HeldBack::Rollout { why: RolloutBrake::NoWorker, .. }), "{:?}", world.held_back);
     world.settle_down();
     assert_eq!((healthy_of_release(&world), world.live().len()), (1, 1));
+}
+
+#[test]
+fn the_only_worker_stays_after_two_failed_boots() {
+    let mut world = World::serving(1);
+    world.quota = Some(1);
+    world.deploy("ami-2");
+    world.release.rollout = Rollout::StopFirst;
+    world.broken.insert(world.release.id.clone());
+    world.ticks(50);
+    assert_eq!((world.failures(), world.memory.healthy()), (2, 1), "{:?}", world.held_back);
+    world.now += SignedDuration::from_mins(30);
+    let before = world.live();
+    world.ticks(5);
+    assert_eq!(world.live(), before);
+    assert!(holds!(world, HeldBack::Rollout { why: RolloutBrake::BootsFailed, .. }), "{:?}", world.held_back);
 }
 
 #[test]
@@ -421,9 +446,7 @@ fn a_worker_makes_room_for_a_dead_load_balancer() {
     world.quota = Some(4);
     world.machine(&before).health = Health::Silent;
     let since = world.now;
-    while world.memory.room.is_none() {
-        world.tick();
-    }
+    world.tick_until("room is made", |world| world.memory.room.is_some());
     assert!(world.now.duration_since(since) >= SignedDuration::from_mins(2));
     world.settle_down();
     assert_ne!(world.holder, Some(before));
@@ -437,9 +460,9 @@ fn a_worker_that_made_room_does_not_wait_for_a_strange_load_balancer_to_go() {
     world.ticks(3);
     world.quota = Some(4);
     world.deploy_balancer("lb-2");
-    while world.memory.balancer.successor.is_none() || world.live().len() == 3 {
-        world.tick();
-    }
+    world.tick_until("a worker leaves for a successor", |world| {
+        world.memory.balancer.successor.is_some() && world.live().len() != 3
+    });
     // Launched by hand, with the stack's tags, and room for all.
     world.quota = None;
     let stranger = world.add(None, "subnet-b");
@@ -458,9 +481,9 @@ fn one_makes_room_at_a_time_although_ec2_does_not_show_it() {
     world.quota = Some(4);
     world.machine(&before).health = Health::Silent;
     world.can_terminate = false;
-    while !world.memory.leaving.values().any(|leaving| leaving.reason.makes_room()) {
-        world.tick();
-    }
+    world.tick_until("a worker makes room", |world| {
+        world.memory.leaving.values().any(|leaving| leaving.reason.makes_room())
+    });
     let leaver = world.memory.leaving.keys().next().cloned().expect("one leaves");
     world.hide(&leaver, 12);
     world.desire(3);
@@ -493,9 +516,7 @@ fn a_worker_returns_if_the_load_balancer_finds_no_room() {
     world.ticks(3);
     world.quota = Some(4);
     world.deploy_balancer("lb-2");
-    while world.live().len() == 3 {
-        world.tick();
-    }
+    world.tick_until("a worker makes room", |world| world.live().len() != 3);
     // Another user of the account takes the rest of the quota, and gives it back.
     world.quota = Some(3);
     world.now += SignedDuration::from_mins(10);

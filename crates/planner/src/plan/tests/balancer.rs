@@ -350,15 +350,22 @@ fn load_balancers_that_could_not_be_terminated_do_not_stand_in_the_way_for_ever(
 }
 
 #[test]
+fn a_load_balancer_prefers_a_zone_that_offers_its_type() {
+    let (mut world, holder) = world();
+    world.machine(&holder).health = Health::Refuses;
+    world.not_offered.insert(SUBNETS[1].to_owned());
+    assert_eq!(launched(&world.tick()), [(1, SUBNETS[1])], "the other zone, as always");
+    assert_eq!(launched(&world.tick()), [(2, SUBNETS[0])]);
+}
+
+#[test]
 fn the_old_one_of_a_deployment_is_kept_for_ten_minutes_and_removed_then() {
     let (mut world, old) = world();
     let new = deployed(&mut world);
     world.ticks(3);
     world.holder = Some(new.clone());
     let moved = world.now;
-    while balancers(&world).contains(&old) {
-        world.tick();
-    }
+    world.tick_until("the old one is removed", |world| !balancers(world).contains(&old));
     let kept = world.now.duration_since(moved);
     assert!(kept > SignedDuration::from_mins(10) && kept < SignedDuration::from_mins(11), "{kept}");
     world.settle_down();
@@ -646,9 +653,7 @@ fn a_stopped_load_balancer_is_terminated_whatever_it_was() {
     let (mut moved, holder) = world();
     moved.machine(&holder).health = Health::Refuses;
     moved.can_terminate = false;
-    while moved.holder.as_ref() == Some(&holder) {
-        moved.tick();
-    }
+    moved.tick_until("the address moves", |world| world.holder.as_ref() != Some(&holder));
     moved.ticks(3);
     moved.can_terminate = true;
     ended(&mut moved, &holder, "it had the address before");

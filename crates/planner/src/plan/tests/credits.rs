@@ -91,9 +91,7 @@ fn a_refused_cap_is_asked_for_again() {
 fn a_refused_cap_is_held_back_with_its_reason() {
     let mut world = World::empty(1);
     world.credit_refusals.extend([AwsErrorKind::Denied]);
-    while world.memory.credits.refused.is_none() {
-        world.tick();
-    }
+    world.tick_until("the cap is refused", |world| world.memory.credits.refused.is_some());
     world.tick();
     assert!(
         holds!(world, HeldBack::Credits { instances: 1, why } if why == "on purpose"),

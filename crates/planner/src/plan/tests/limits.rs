@@ -46,15 +46,12 @@ fn while_nobody_answers_two_replacements_or_a_fifth_boot_at_a_time() {
 fn never_more_than_twice_the_desired_number_and_two() {
     let mut world = World::serving(4);
     world.is_deaf = true;
-    let mut launched = world.now;
-    while world.live().len() < 10 {
-        launched = world.now;
-        world.tick();
-    }
+    world.tick_until("ten are launched", |world| world.live().len() >= 10);
+    let mut launched = world.now - TICK;
     for most in 11..=18 {
-        while world.tick().launches.is_empty() {
+        world.tick_until_launch(|world| {
             assert!(holds!(world, HeldBack::Launches { why: LaunchBrake::Cap { .. }, .. }));
-        }
+        });
         let waited = world.now.duration_since(launched) - TICK;
         assert!(waited >= SignedDuration::from_mins(30), "{waited}");
         launched = world.now - TICK;
@@ -74,9 +71,9 @@ fn a_launch_that_ec2_refuses_begins_no_pause() {
         all_ill(&mut world, Health::Silent);
         world.tick();
     }
-    while world.tick().launches.is_empty() {
+    world.tick_until_launch(|world| {
         assert!(holds!(world, HeldBack::Launches { why: LaunchBrake::Cap { .. }, .. }));
-    }
+    });
     all_ill(&mut world, Health::Silent);
     let launched = world.memory.last_launch.expect("one a moment ago");
     while world.now.duration_since(launched) < SignedDuration::from_mins(30) {
@@ -141,12 +138,12 @@ fn past_the_budget_of_an_hour_one_is_launched_in_three_minutes() {
     assert_eq!(world.memory.losses.len(), 12);
     lost(&mut world);
     let mut waited = 0;
-    while world.tick().launches.is_empty() {
+    world.tick_until_launch(|world| {
         assert!(
             holds!(world, HeldBack::Launches { why: LaunchBrake::Losses { within, .. }, .. } if within.as_mins() == 60)
         );
         waited += 1;
-    }
+    });
     let since_last = TICK * (waited + 3);
     assert_eq!(since_last, SignedDuration::from_mins(3));
     world.settle_down();
@@ -220,9 +217,7 @@ fn an_unresolved_launch_is_not_repeated_once_enough_workers_serve() {
     world.launch_faults.extend([LaunchFault::Refused(AwsErrorKind::Other); 10]);
     world.launch_faults.push_back(LaunchFault::ReplyLost);
     world.launch_faults.extend([LaunchFault::Refused(AwsErrorKind::Other); 10]);
-    while world.memory.healthy() < 2 {
-        world.tick();
-    }
+    world.tick_until("the substitute serves", |world| world.memory.healthy() >= 2);
     assert_eq!(world.phase(1), Phase::Unresolved);
     world.launch_faults.clear();
     for _ in 0..20 {

@@ -33,9 +33,7 @@ fn on_trial(desired: u32) -> (World, u32) {
     let mut world = World::serving(desired);
     world.deploy("ami-2");
     let slot = first_new(&mut world);
-    while world.phase(slot) != Phase::Healthy {
-        world.tick();
-    }
+    world.tick_until("the first new one serves", |world| world.phase(slot) == Phase::Healthy);
     (world, slot)
 }
 
@@ -79,11 +77,11 @@ fn a_rollout_replaces_all_one_by_one_and_never_serves_with_less() {
     let mut world = World::serving(3);
     let before = world.live();
     world.deploy("ami-2");
-    while new_slots(&world).len() < 3 || world.memory.slots.len() > 3 {
-        world.tick();
+    world.tick_until("all are new", |world| {
         assert!(world.memory.healthy() >= 3 && world.live().len() <= 3 + 1 + 1, "{:#?}", world.memory);
         assert!(world.published().len() >= 3);
-    }
+        new_slots(world).len() == 3 && world.memory.slots.len() <= 3
+    });
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (3, 3));
     assert!(before.iter().all(|id| !world.live().contains(id)));
@@ -93,12 +91,13 @@ fn a_rollout_replaces_all_one_by_one_and_never_serves_with_less() {
 fn after_the_trial_a_tenth_is_replaced_at_a_time() {
     let (mut world, _) = on_trial(20);
     let mut most = 0;
-    while new_slots(&world).len() < 20 {
+    for _ in 0..120 {
         world.tick();
         let serving = world.memory.healthy();
         assert!(serving >= 20, "{serving}");
         most = most.max(world.memory.slots.len());
     }
+    assert_eq!(new_slots(&world).len(), 20);
     assert_eq!(most, 22);
     world.settle_down();
     assert_eq!((world.memory.healthy(), world.live().len()), (20, 20));

@@ -41,6 +41,8 @@ const BOOT: SignedDuration = SignedDuration::from_secs(30);
 /// Ticks without any change after which nothing more is to come: longer than a boot may take and
 /// than an orphan is left alone.
 const CALM: usize = 10;
+/// Ticks of two hours: the longest pause of the policy takes half an hour.
+const MOST_TICKS: usize = 360;
 pub(super) const SUBNETS: [&str; 2] = ["subnet-a", "subnet-b"];
 
 pub(super) struct World {
@@ -169,6 +171,30 @@ impl World {
         for _ in 0..number {
             self.tick();
         }
+    }
+
+    /// Ticks until a condition is met.
+    #[track_caller]
+    pub(super) fn tick_until(&mut self, what: &str, is_met: impl Fn(&Self) -> bool) {
+        for _ in 0..MOST_TICKS {
+            if is_met(self) {
+                return;
+            }
+            self.tick();
+        }
+        panic!("waited in vain until {what}: {:?} {:#?}", self.held_back, self.memory);
+    }
+
+    /// Ticks until something is launched, and calls `before` after each tick without a launch.
+    #[track_caller]
+    pub(super) fn tick_until_launch(&mut self, mut before: impl FnMut(&Self)) {
+        for _ in 0..MOST_TICKS {
+            if !self.tick().launches.is_empty() {
+                return;
+            }
+            before(self);
+        }
+        panic!("waited in vain for a launch: {:?} {:#?}", self.held_back, self.memory);
     }
 
     /// A look between two ticks.
