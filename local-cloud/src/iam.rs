@@ -6,7 +6,7 @@
 //! | an instance, a function, a session of AssumeRole | those of its role, within the role's boundary |
 //! | a user of IAM, by an access key | its own, within its boundary |
 //!
-//! A bucket's own policy counts as well, against the root too. [`crate::needs`] says which permissions a call
+//! A bucket's own policy counts as well, against the root too. `needs.rs` says which permissions a call
 //! needs; all of them must be allowed. The evaluator (`policy`, `condition`, `pattern`, `evaluate`) is pure;
 //! `books` asks the emulator that keeps policies. `README.md` lists the elements that are not evaluated.
 

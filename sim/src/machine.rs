@@ -166,8 +166,8 @@ impl Machine {
         }
     }
 
-    /// From now on the program crashes each time that it has run for so long. One that crashes because of its
-    /// definition does so for ever.
+    /// From now on the program crashes each time that it has run for so long. If its definition is the cause,
+    /// nothing ends that.
     pub fn crash(&mut self, every: Millis, from: Millis, until: Millis) {
         if self.crashing.is_some_and(|crashing| crashing.until == NEVER) {
             return;
