@@ -42,6 +42,8 @@ impl Stack {
     fn start(workers: &str) -> Self {
         let cloud = Cloud::start();
         cloud.deploy(STACK, &["--workers", workers]);
+        // As in AWS, a list may lack a new instance for some seconds.
+        cloud.wait_until_all_is_known();
         let url = cloud.url(STACK);
         let address = url.trim_start_matches("http://").parse().expect("an address");
         let runtime = Runtime::new().expect("a runtime");
@@ -93,8 +95,8 @@ impl Stack {
 fn strangers() -> Runtime {
     let yields = || {
         let thread = gettid().to_string();
-        let reniced = Command::new("renice").args(["-n", "19", "-p", &thread]).output();
-        assert!(reniced.is_ok_and(|output| output.status.success()), "renice is part of every Linux");
+        let idle = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).output();
+        assert!(idle.is_ok_and(|output| output.status.success()), "chrt is part of every Linux");
     };
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(1).on_thread_start(yields).enable_all().build().expect("a runtime")
@@ -129,12 +131,15 @@ struct Drip {
     head: String,
     bit: &'static [u8],
     every: Duration,
+    /// They do not all send at the same moment.
+    after: Duration,
     /// How many bits all connections have sent.
     sent: Arc<AtomicU64>,
 }
 
 /// Sends the head of a request, and then a bit of its body now and then, for ever; reconnects when cut.
 async fn drip(drip: Drip) {
+    tokio::time::sleep(drip.after).await;
     loop {
         drip_until_cut(&drip).await.ok();
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -193,13 +198,18 @@ impl Others {
     }
 }
 
+fn spread(number: usize, over: Duration) -> Duration {
+    let part = |whole: usize| u32::try_from(whole).expect("a small number");
+    over * part(number) / part(CROWD)
+}
+
 fn crowd_address(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 96, u8::try_from(1 + number % ADDRESSES).expect("a byte"))
 }
 
 fn quiet(stack: &Stack) {
     let others = Others::start(stack, stack.address);
-    std::thread::sleep(Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(SECONDS));
     others.end(stack, "quiet");
 }
 
@@ -224,6 +234,7 @@ fn slow_bodies_stop_no_other_client() {
                     head: head.to_owned(),
                     bit: b"x",
                     every: Duration::from_secs(2),
+                    after: spread(number, Duration::from_secs(2)),
                     sent: Arc::clone(&sent),
                 }))
             })
@@ -273,6 +284,7 @@ fn streamed_bodies_leave_health_checks_alone() {
                 head: head.clone(),
                 bit: b"400\r\n",
                 every: Duration::from_millis(500),
+                after: spread(number, Duration::from_millis(500)),
                 sent: Arc::clone(&sent),
             }))
         })
