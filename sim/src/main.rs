@@ -7,7 +7,8 @@ use clap::{Parser, Subcommand};
 use fleet::Policy;
 use sim::bad_policy::{self, BadPolicy};
 use sim::clock::{HOUR, Millis, SECOND};
-use sim::report::{self, line};
+use sim::output::line;
+use sim::report;
 use sim::run::{Campaign, run_seed};
 use sim::scenario::Scenario;
 use sim::shrink::shrink;
@@ -118,14 +119,14 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Latency { seeds, first_seed } => {
-            if sim::single::measure(first_seed, seeds) {
+            if sim::latency::measure(first_seed, seeds) {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE
             }
         }
         Command::Policy => {
-            report::line(&report::policy());
+            line(&report::policy());
             ExitCode::SUCCESS
         }
         Command::Replay { seed, hours, shrink, bad_policy } => {

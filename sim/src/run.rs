@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use fleet::Policy;
 
-use crate::check::Violation;
 use crate::clock::Millis;
+use crate::course::Course;
 use crate::fault::{Faults, Kind, Strike};
+use crate::ledger::Violation;
 use crate::scenario::Scenario;
-use crate::single::Course;
 use crate::world::{Stats, World};
 
 /// What came of one seed.

@@ -18,14 +18,14 @@ use planner::effect::{Effect, Event, Knocking};
 use planner::invocation::Invocation;
 use planner::observation::{Probe, Role, Target};
 
-use crate::check::Checks;
 use crate::clock::{HOUR, MINUTE, Millis, SECOND, millis, timestamp};
+use crate::course::Course;
 use crate::ec2::Ec2;
 use crate::fault::{Faults, Kind};
+use crate::ledger::Checks;
 use crate::machine::{Boot, subnet_name, zone_name};
 use crate::s3::S3;
 use crate::scenario::{Scenario, Single};
-use crate::single::Course;
 
 /// Lambda cuts the function after this.
 const CUT: Millis = 55 * SECOND;
@@ -600,7 +600,7 @@ impl World {
             let (hours, minutes) = (self.now / HOUR, self.now / MINUTE % 60);
             let line =
                 format!("{hours:02}:{minutes:02}:{:02}.{:03}  {}", seconds % 60, self.now % SECOND, what());
-            crate::report::story(&line);
+            crate::output::story(&line);
         }
     }
 

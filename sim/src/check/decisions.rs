@@ -26,11 +26,11 @@
 use std::collections::HashMap;
 
 use fleet::memory::{Leaving, LeavingReason, Memory, Phase, Slot};
-use fleet::{DesiredCount, Registry, WorkerId};
+use fleet::{Registry, WorkerId};
 use jiff::{SignedDuration, Timestamp};
 use planner::observation::Probe;
 
-use super::{BOOT_GRACE, Checks};
+use super::BOOT_GRACE;
 use crate::clock::{Millis, SECOND, timestamp};
 use crate::machine::subnet_name;
 use crate::world::World;
@@ -52,13 +52,6 @@ struct Decisions<'a> {
     heard: HashMap<WorkerId, Probe>,
     opened: Vec<&'a Slot>,
     leaving: Vec<(&'a WorkerId, &'a Leaving)>,
-}
-
-impl Checks {
-    /// A survey reads the desired count.
-    pub fn read_count(&mut self, count: Option<DesiredCount>) {
-        self.counts.extend(count);
-    }
 }
 
 impl World {
