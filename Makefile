@@ -56,7 +56,7 @@ aws-acceptance: ## Prove on an AWS account what only an account can: a stack is 
 # --- Development ----------------------------------------------------------------------------------
 setup: ## Install what builds and tests need, once; says first what that is [FOR=local,test,check,bench,contract,boot-test]
 test: ## Run all tests; no AWS account needed
-attacks: ## Attack a local stack, and measure what its other clients see: about six minutes
+attacks: ## Attack a local stack of release builds, and measure what its other clients see: six minutes once built
 cuts: ## Cut deploy and destroy after each of their calls, run them again: about half an hour [FROM= TO=]
 consistency: ## Deploy, deploy again and destroy over many seeds of AWS's eventual consistency [SEEDS=20 FIRST_SEED=]
 test-full: ## All tests in their full sizes: make test, a million forged cookies, the whole model, attacks, consistency, sim, sim-mutants, cuts

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_sdk_ec2::types::{Filter, Instance};
+use process::settings::{Env, Vars as _};
 use serde_json::Value;
 
 use crate::aws_cli;
@@ -465,10 +466,16 @@ pub(crate) fn program(name: &str) -> PathBuf {
 /// fraction of the time.
 pub(crate) fn stripped() -> &'static Path {
     static STRIPPED: LazyLock<PathBuf> = LazyLock::new(|| {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stripped");
+        let is_optimised = Env.get("VIGIA_OPTIMISED").is_some();
+        let name = if is_optimised { "stripped-optimised" } else { "stripped" };
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(&directory).expect("a directory");
         for name in ["ec2-lb", "ec2-worker", "reconciler"] {
-            let (from, to) = (program(name), directory.join(name));
+            let (mut from, to) = (program(name), directory.join(name));
+            // The function, of which a release build takes a quarter of an hour, is not attacked.
+            if is_optimised && name != "reconciler" {
+                from = from.with_file_name("../release").join(name);
+            }
             let time = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
             if time(&to) > time(&from) {
                 continue;

@@ -76,9 +76,11 @@ fn system_tests(settings: &Settings, arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// `make attacks`.
+/// `make attacks`: on release builds, as on AWS.
 pub(super) fn attacks(settings: &Settings) -> Result<()> {
-    run(&mut system_tests(settings, &["--ignored", "--nocapture", "--test-threads=1", "attacks::"])?)
+    compile("build", &["--release", "--package", "ec2-lb", "--package", "ec2-worker"])?;
+    let mut command = system_tests(settings, &["--ignored", "--nocapture", "--test-threads=1", "attacks::"])?;
+    run(command.env("VIGIA_OPTIMISED", "1"))
 }
 
 /// `make cuts`: each cut point in a stack of its own, three at a time. The last line says how many were tried.
